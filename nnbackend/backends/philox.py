@@ -1,0 +1,67 @@
+"""Philox4x32-10 in NumPy: the random numbers that every backend can draw alike.
+
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter-based generator:
+word k of a stream is a pure function of the key and k, so no state is kept and any order of work gives the
+same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["keep_threshold", "philox4x32", "uniform_words"]
+
+_MULTIPLIER_0 = np.uint64(0xD2511F53)
+_MULTIPLIER_1 = np.uint64(0xCD9E8D57)
+_WEYL_0 = 0x9E3779B9
+_WEYL_1 = 0xBB67AE85
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+_ROUNDS = 10
+
+Words = npt.NDArray[np.uint64]
+
+
+def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> npt.NDArray[np.uint32]:
+    """Ten rounds of Philox on arrays of counters.
+
+    Parameters
+    ----------
+    counter : four uint64 arrays of one shape (n,), each element below 2**32
+    key : two ints below 2**32
+
+    Returns
+    -------
+    (n, 4) uint32
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        product0 = c0 * _MULTIPLIER_0
+        product1 = c2 * _MULTIPLIER_1
+        c0, c1, c2, c3 = (
+            (product1 >> _HALF) ^ c1 ^ np.uint64(k0),
+            product1 & _LOW,
+            (product0 >> _HALF) ^ c3 ^ np.uint64(k1),
+            product0 & _LOW,
+        )
+        k0 = (k0 + _WEYL_0) & 0xFFFFFFFF
+        k1 = (k1 + _WEYL_1) & 0xFFFFFFFF
+    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+
+
+def uniform_words(size: int, seed: int, stream: int, step: int) -> npt.NDArray[np.uint32]:
+    """The first `size` words for one dropout layer (`stream`) at one step; see ``Backend.dropout``."""
+    blocks = np.arange(-(-size // 4), dtype=np.uint64)
+
+    def constant(value: int) -> Words:
+        return np.full(blocks.shape, value & 0xFFFFFFFF, np.uint64)
+
+    counter = (blocks & _LOW, constant(stream), constant(step), constant(step >> 32))
+    return philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).reshape(-1)[:size]
+
+
+def keep_threshold(rate: float) -> int:
+    """An element is kept if its word is at least this."""
+    return round(rate * 2**32)
