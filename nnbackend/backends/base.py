@@ -7,7 +7,7 @@ naming one of these operations and the buffers it works on, so the same step run
 Conventions that hold for every operation
 -----------------------------------------
 * ``real`` is float32 or float64; all real arrays of one call share it. Labels are int32, orders and counters int64,
-  the learning rate and the trace float64.
+  learning rates and the trace float64.
 * 2-D arrays are row-major. The last axis is contiguous; the distance between rows may be larger than the
   number of columns (padding, see :attr:`Backend.row_multiple`). 1-D arrays are contiguous.
 * What is written goes to the argument named ``out`` (or as the operation says), which exists already. Nothing
@@ -397,7 +397,8 @@ class Backend(ABC):
         parameters: Array,
         gradients: Array,
         velocity: Array | None,
-        learning_rate: Array,
+        counter: Array,
+        learning_rates: Array,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -411,7 +412,9 @@ class Backend(ABC):
         ----------
         parameters, gradients : (size,) real
         velocity : (size,) real, or None exactly if momentum is 0
-        learning_rate : (1,) float64
+        counter : (3,) int64
+        learning_rates : (steps of an epoch,) float64
+            The rate of step s of the epoch is ``learning_rates[s]``, with ``s = counter[0]``.
         """
 
     @abstractmethod
@@ -422,7 +425,7 @@ class Backend(ABC):
         first: Array,
         second: Array,
         counter: Array,
-        learning_rate: Array,
+        learning_rates: Array,
         beta1: float,
         beta2: float,
         epsilon: float,
@@ -440,7 +443,8 @@ class Backend(ABC):
         ----------
         parameters, gradients, first, second : (size,) real
         counter : (3,) int64
-        learning_rate : (1,) float64
+        learning_rates : (steps of an epoch,) float64
+            The rate of step s of the epoch is ``learning_rates[s]``, with ``s = counter[0]``.
         """
 
     @abstractmethod
@@ -449,7 +453,8 @@ class Backend(ABC):
         parameters: Array,
         gradients: Array,
         square: Array,
-        learning_rate: Array,
+        counter: Array,
+        learning_rates: Array,
         decay: float,
         epsilon: float,
         weight_decay: float,
@@ -462,7 +467,9 @@ class Backend(ABC):
         Parameters
         ----------
         parameters, gradients, square : (size,) real
-        learning_rate : (1,) float64
+        counter : (3,) int64
+        learning_rates : (steps of an epoch,) float64
+            The rate of step s of the epoch is ``learning_rates[s]``, with ``s = counter[0]``.
         """
 
     # ---- running a recorded step -----------------------------------------------------------------------------

@@ -217,7 +217,8 @@ class NumpyBackend(Backend):
         parameters: Real,
         gradients: Real,
         velocity: Real | None,
-        learning_rate: Real,
+        counter: Int,
+        learning_rates: Real,
         momentum: float,
         nesterov: bool,
         weight_decay: float,
@@ -227,7 +228,7 @@ class NumpyBackend(Backend):
             velocity *= momentum
             velocity += direction
             direction = direction + momentum * velocity if nesterov else velocity
-        parameters -= float(learning_rate[0]) * direction
+        parameters -= float(learning_rates[counter[0]]) * direction
 
     def adam_update(
         self,
@@ -236,14 +237,14 @@ class NumpyBackend(Backend):
         first: Real,
         second: Real,
         counter: Int,
-        learning_rate: Real,
+        learning_rates: Real,
         beta1: float,
         beta2: float,
         epsilon: float,
         weight_decay: float,
         decoupled: bool,
     ) -> None:
-        rate = float(learning_rate[0])
+        rate = float(learning_rates[counter[0]])
         t = int(counter[2]) + 1
         gradient = gradients
         if weight_decay and decoupled:
@@ -266,7 +267,8 @@ class NumpyBackend(Backend):
         parameters: Real,
         gradients: Real,
         square: Real,
-        learning_rate: Real,
+        counter: Int,
+        learning_rates: Real,
         decay: float,
         epsilon: float,
         weight_decay: float,
@@ -274,7 +276,7 @@ class NumpyBackend(Backend):
         gradient = gradients + weight_decay * parameters if weight_decay else gradients
         square *= decay
         square += (1 - decay) * gradient * gradient
-        parameters -= float(learning_rate[0]) * gradient / (np.sqrt(square) + epsilon)
+        parameters -= float(learning_rates[counter[0]]) * gradient / (np.sqrt(square) + epsilon)
 
 
 def _sigmoid(z: Real, out: Real | None = None) -> Real:

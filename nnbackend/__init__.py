@@ -1,0 +1,81 @@
+"""Dense neural networks, written once and trained on NumPy, Numba or a CUDA GPU.
+
+The backend is a flag: ``Network(layers, input_shape, backend="numpy" | "numba" | "cupy" | "auto")``. Importing this
+package imports NumPy and nothing heavier; a backend's library is imported when the backend is asked for.
+"""
+
+from __future__ import annotations
+
+from nnbackend import datasets, errors, initializers, metrics
+from nnbackend.backends.base import Backend
+from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
+from nnbackend.initializers import (
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    Initializer,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Uniform,
+    Zeros,
+)
+from nnbackend.layers import Activation, Dense, Dropout, Flatten, Layer, Parameter
+from nnbackend.network import Network
+from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from nnbackend.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    ReduceOnPlateau,
+    Schedule,
+    StepDecay,
+    Warmup,
+)
+from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adam",
+    "AdamW",
+    "Backend",
+    "BackendInfo",
+    "CSVLogger",
+    "Callback",
+    "CosineDecay",
+    "Dense",
+    "Dropout",
+    "EarlyStopping",
+    "ExponentialDecay",
+    "Flatten",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "History",
+    "Initializer",
+    "Layer",
+    "LeCunNormal",
+    "LeCunUniform",
+    "ModelCheckpoint",
+    "Network",
+    "Normal",
+    "Optimizer",
+    "Parameter",
+    "RMSprop",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepDecay",
+    "Uniform",
+    "Warmup",
+    "Zeros",
+    "available_backends",
+    "datasets",
+    "errors",
+    "get_backend",
+    "initializers",
+    "metrics",
+]

@@ -1,0 +1,170 @@
+"""The Numba backend: jitted fused kernels around the matrix products of NumPy's BLAS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import HostArray
+from nnbackend.backends.numba import kernels
+from nnbackend.backends.numba.kernels import ACTIVATION_CODES, IDENTITY
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.backends.philox import keep_threshold
+
+__all__ = ["NumbaBackend"]
+
+Real = npt.NDArray[np.floating[Any]]
+Int = npt.NDArray[np.integer[Any]]
+
+
+class NumbaBackend(NumpyBackend):
+    """Arrays are NumPy's and so are the matrix products; everything else is one jitted pass over memory.
+
+    The kernels are compiled at their first use, per dtype, and kept in Numba's cache on disk.
+    """
+
+    name = "numba"
+
+    def gather(
+        self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
+    ) -> None:
+        kernel = kernels.gather_rows if out.ndim == 2 else kernels.gather_values
+        kernel(source, order, int(counter[0]) * batch_size, out.dtype.type(scale), out)
+
+    def dense_forward(
+        self,
+        x: Real,
+        weight: Real,
+        bias: Real | None,
+        activation: str,
+        alpha: float,
+        preactivation: Real | None,
+        out: Real,
+    ) -> None:
+        z = out if preactivation is None else preactivation
+        np.matmul(x, weight, out=z)
+        code = ACTIVATION_CODES[activation]
+        if bias is not None or code != IDENTITY:
+            kernels.bias_activation(z, _optional(bias, z), code, z.dtype.type(alpha), out)
+
+    def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
+        kernels.activation_forward(z, ACTIVATION_CODES[activation], z.dtype.type(alpha), out)
+
+    def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
+        real = x.dtype.type
+        kernels.dropout(
+            x,
+            keep_threshold(rate),
+            real(1 / (1 - rate)),
+            seed & 0xFFFFFFFF,
+            (seed >> 32) & 0xFFFFFFFF,
+            stream,
+            int(counter[1]),
+            out,
+        )
+
+    def softmax_cross_entropy(
+        self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, rows: Real
+    ) -> None:
+        kernel = (
+            kernels.softmax_cross_entropy_labels if targets.ndim == 1 else kernels.softmax_cross_entropy_probabilities
+        )
+        kernel(logits, targets, _optional(weights, rows), gradient, rows)
+
+    def sigmoid_cross_entropy(
+        self, logits: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+    ) -> None:
+        kernels.sigmoid_cross_entropy(logits, targets, _optional(weights, rows), gradient, rows)
+
+    def mean_squared_error(
+        self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+    ) -> None:
+        kernels.mean_squared_error(outputs, targets, _optional(weights, rows), gradient, rows)
+
+    def record_loss(self, rows: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
+        kernels.record_loss(rows, _optional(penalties, rows), int(counter[0]), trace)
+
+    def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
+        kernels.activation_gradient(saved, ACTIVATION_CODES[activation], saved.dtype.type(alpha), upstream, out)
+
+    def bias_gradient(self, delta: Real, out: Real) -> None:
+        kernels.bias_gradient(delta, out)
+
+    def weight_penalty(self, weight: Real, l1: float, l2: float, gradient: Real, penalties: Real, slot: int) -> None:
+        real = weight.dtype.type
+        penalties[slot] = kernels.weight_penalty(weight, real(l1), real(l2), gradient)
+
+    def sgd_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        velocity: Real | None,
+        counter: Int,
+        learning_rates: Real,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        real = parameters.dtype.type
+        rate = real(learning_rates[counter[0]])
+        if velocity is None:
+            kernels.sgd(parameters, gradients, rate, real(weight_decay))
+        else:
+            kernels.sgd_momentum(parameters, gradients, velocity, rate, real(momentum), nesterov, real(weight_decay))
+
+    def adam_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        first: Real,
+        second: Real,
+        counter: Int,
+        learning_rates: Real,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None:
+        real = parameters.dtype.type
+        rate = float(learning_rates[counter[0]])
+        t = int(counter[2]) + 1
+        kernels.adam(
+            parameters,
+            gradients,
+            first,
+            second,
+            real(rate / (1 - beta1**t)),
+            real((1 - beta2**t) ** -0.5),
+            real(beta1),
+            real(1 - beta1),
+            real(beta2),
+            real(1 - beta2),
+            real(epsilon),
+            real(0 if decoupled else weight_decay),
+            real(1 - rate * weight_decay if decoupled else 1),
+        )
+
+    def rmsprop_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        square: Real,
+        counter: Int,
+        learning_rates: Real,
+        decay: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        real = parameters.dtype.type
+        rate = real(learning_rates[counter[0]])
+        kernels.rmsprop(
+            parameters, gradients, square, rate, real(decay), real(1 - decay), real(epsilon), real(weight_decay)
+        )
+
+
+def _optional(array: Real | None, like: Real) -> Real:
+    """Kernels take an empty array for "none": one signature, one compilation."""
+    return like[0, :0] if array is None else array

@@ -1,0 +1,170 @@
+"""Backends by name: what there is, what can run here, and why not.
+
+Nothing is imported and no device is touched before somebody asks. A backend from another package announces
+itself under the entry-point group ``nnbackend.backends``; the value is a :class:`Backend` subclass that can be
+made without arguments, and a class method ``probe() -> (reason, remedy)`` may say why it cannot run here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from nnbackend.backends.base import Backend
+from nnbackend.errors import BackendUnavailableError, InvalidInputError, UnknownNameError
+
+__all__ = ["AUTO_ORDER", "ENTRY_POINT_GROUP", "BackendInfo", "available_backends", "backend_names", "get_backend"]
+
+ENTRY_POINT_GROUP = "nnbackend.backends"
+
+#: Built-in backends: the module and the class in it.
+_BUILT_IN = {
+    "numpy": ("nnbackend.backends.numpy", "NumpyBackend"),
+    "numba": ("nnbackend.backends.numba", "NumbaBackend"),
+    "cupy": ("nnbackend.backends.cupy", "CupyBackend"),
+}
+
+#: What "auto" tries, first to last.
+AUTO_ORDER = ("cupy", "numba", "numpy")
+
+_log = logging.getLogger("nnbackend")
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One line of :func:`available_backends`.
+
+    Attributes
+    ----------
+    name : str
+    usable : bool
+        Whether ``backend=name`` works here.
+    device : str
+        What it runs on; empty if it cannot run.
+    reason, remedy : str
+        Why it cannot run here and what to install or change; empty if it can.
+    """
+
+    name: str
+    usable: bool
+    device: str = ""
+    reason: str = ""
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        if self.usable:
+            return f"{self.name}: usable on {self.device}"
+        return f"{self.name}: not usable: {self.reason}. {self.remedy}"
+
+
+def backend_names() -> tuple[str, ...]:
+    """The names of all known backends, built-in ones first."""
+    return (*_BUILT_IN, *sorted(_plugins()))
+
+
+def available_backends() -> list[BackendInfo]:
+    """Every known backend, whether it can run here, and if not, why and what to install."""
+    return [_info(name) for name in backend_names()]
+
+
+def get_backend(backend: str | Backend) -> Backend:
+    """The backend of that name, made once per process; a `Backend` is passed through.
+
+    Parameters
+    ----------
+    backend : str or Backend
+        A name of :func:`backend_names`, or ``"auto"``: CuPy if a GPU is usable, else Numba, else NumPy. What was
+        chosen and why is logged at level INFO under ``nnbackend``.
+
+    Raises
+    ------
+    UnknownNameError
+        No backend has that name.
+    BackendUnavailableError
+        It cannot run on this machine; nothing else is used in its place.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    if not isinstance(backend, str):
+        raise InvalidInputError(
+            f"backend must be a name or an nnbackend Backend, received {type(backend).__name__}; "
+            f"names are {', '.join(('auto', *backend_names()))}"
+        )
+    if backend == "auto":
+        return _auto()
+    if backend not in backend_names():
+        raise UnknownNameError("backend", backend, ("auto", *backend_names()))
+    return _make(backend)
+
+
+def _auto() -> Backend:
+    skipped: list[str] = []
+    for name in AUTO_ORDER:
+        try:
+            backend = _make(name)
+        except BackendUnavailableError as error:
+            skipped.append(f"{name} cannot run here ({error.reason})")
+            continue
+        reason = "; ".join(skipped) or "it is the fastest backend and usable here"
+        _log.info("backend 'auto' chose %r on %s: %s", name, backend.device, reason)
+        return backend
+    raise AssertionError("the NumPy backend always runs")
+
+
+@functools.cache
+def _make(name: str) -> Backend:
+    factory = _load(name)
+    reason, remedy = _probe(name)
+    if reason is not None:
+        raise BackendUnavailableError(name, reason, remedy)
+    backend = factory()
+    if not isinstance(backend, Backend):
+        raise BackendUnavailableError(
+            name, f"its entry point gave a {type(backend).__name__}, not an nnbackend Backend", "Ask its authors."
+        )
+    return backend
+
+
+def _info(name: str) -> BackendInfo:
+    try:
+        backend = _make(name)
+    except BackendUnavailableError as error:
+        return BackendInfo(name, usable=False, reason=error.reason, remedy=error.remedy)
+    return BackendInfo(name, usable=True, device=backend.device)
+
+
+@functools.cache
+def _probe(name: str) -> tuple[str | None, str]:
+    """Ask a backend once whether it can run: (why not, or None; what to do)."""
+    owner = importlib.import_module(_BUILT_IN[name][0]) if name in _BUILT_IN else _load(name)
+    probe: Callable[[], tuple[str | None, str]] | None = getattr(owner, "probe", None)
+    return probe() if probe is not None else (None, "")
+
+
+def _load(name: str) -> Callable[[], Backend]:
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        factory: Callable[[], Backend] = getattr(importlib.import_module(module), attribute)
+        return factory
+    entry = _plugins()[name]
+    try:
+        factory = entry.load()
+    except Exception as error:
+        # Whatever a plug-in does wrong while loading, the caller wants to know which plug-in and what.
+        raise BackendUnavailableError(
+            name, f"its plug-in {entry.value} failed to load ({type(error).__name__}: {error})", "Reinstall it."
+        ) from error
+    return factory
+
+
+@functools.cache
+def _plugins() -> dict[str, EntryPoint]:
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    for name in found.keys() & _BUILT_IN.keys():
+        _log.warning("ignoring plug-in %s: %r is a built-in backend", found[name].value, name)
+        del found[name]
+    return found

@@ -1,0 +1,107 @@
+"""Checks of hyperparameters, shared by layers and optimisers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.errors import InvalidInputError, UnknownNameError
+
+#: What a network can compute in.
+REAL_DTYPES = ("float32", "float64")
+
+__all__ = [
+    "REAL_DTYPES",
+    "activation_name",
+    "activation_parameter",
+    "number",
+    "one_dimensional",
+    "positive_integer",
+    "real_dtype",
+    "sample_shape",
+    "seed_number",
+]
+
+
+def positive_integer(what: str, value: Any) -> int:
+    """`value` as an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InvalidInputError(f"{what} must be a whole number of at least 1, received {value!r}")
+    return int(value)
+
+
+def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf, below: bool = False) -> float:
+    """`value` as a finite float with ``low <= value <= high`` (``< high`` if `below`)."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.integer | np.floating)
+        or not math.isfinite(value)
+    ):
+        raise InvalidInputError(f"{what} must be a finite number, received {value!r}")
+    if not low <= value <= high or (below and value == high):
+        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
+        raise InvalidInputError(f"{what} must be {bounds}, received {value!r}")
+    return float(value)
+
+
+def activation_name(name: Any) -> str:
+    """A known activation's name."""
+    if name is None:
+        return "identity"
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise UnknownNameError("activation", name, ACTIVATIONS)
+    return name
+
+
+def activation_parameter(activation: str, alpha: float | None) -> float:
+    """The activation's parameter, its default where none is given.
+
+    It must not be negative: the gradients of leaky ReLU and ELU are computed from the output, which tells the two
+    branches apart only then.
+    """
+    default = ACTIVATIONS[activation].alpha
+    if alpha is None:
+        return default
+    if default == 0:
+        raise InvalidInputError(f"activation {activation!r} has no parameter, received alpha={alpha!r}")
+    return number("alpha", alpha, low=0)
+
+
+def one_dimensional(layer: str, input_shape: tuple[int, ...]) -> int:
+    """The number of features, where a layer takes flat samples only."""
+    if len(input_shape) != 1:
+        raise InvalidInputError(f"{layer} takes flat samples, received shape {input_shape}; put Flatten() before it")
+    return input_shape[0]
+
+
+def sample_shape(input_shape: Any) -> tuple[int, ...]:
+    """A sample's shape from a number of features or a tuple."""
+    sizes = [input_shape] if isinstance(input_shape, int | np.integer) else input_shape
+    try:
+        shape = tuple(positive_integer("input_shape", size) for size in sizes)
+    except TypeError:
+        raise InvalidInputError(f"input_shape must be a number or a tuple of them, received {input_shape!r}") from None
+    if not shape:
+        raise InvalidInputError("input_shape must have at least one dimension, received ()")
+    return shape
+
+
+def real_dtype(dtype: Any) -> np.dtype[Any]:
+    """float32 or float64, by name or type."""
+    try:
+        checked: np.dtype[Any] = np.dtype(dtype)
+    except TypeError:
+        raise UnknownNameError("dtype", dtype, REAL_DTYPES) from None
+    if checked.name not in REAL_DTYPES:
+        raise UnknownNameError("dtype", checked.name, REAL_DTYPES)
+    return checked
+
+
+def seed_number(seed: Any) -> int:
+    """A seed that fits Philox's key."""
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InvalidInputError(f"seed must be a whole number, 0 <= seed < 2**63, received {seed!r}")
+    return int(seed)

@@ -1,0 +1,233 @@
+"""Initial weights. Drawn on the host, in float64, from the network's seed: the same on every backend.
+
+For a weight of shape (inputs, outputs), fan-in is `inputs` and fan-out is `outputs`. Scales: Glorot and Bengio
+(2010), He et al. (2015), LeCun et al. (1998).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import HostArray
+from nnbackend.errors import InvalidInputError, UnknownNameError
+
+__all__ = [
+    "INITIALIZERS",
+    "Array",
+    "GlorotNormal",
+    "GlorotUniform",
+    "HeNormal",
+    "HeUniform",
+    "Initializer",
+    "LeCunNormal",
+    "LeCunUniform",
+    "Normal",
+    "Uniform",
+    "Zeros",
+    "get_initializer",
+]
+
+
+class Initializer(ABC):
+    """Makes the first values of a parameter."""
+
+    @abstractmethod
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        """Draw the values.
+
+        Parameters
+        ----------
+        generator : numpy.random.Generator
+        shape : (inputs, outputs) or (outputs,)
+
+        Returns
+        -------
+        float64 array of that shape
+        """
+
+    def config(self) -> dict[str, Any]:
+        """What a model file keeps of it: plain JSON, see :func:`get_initializer`.
+
+        One that has no name, given values or a class from outside, becomes zeros: the file holds the weights
+        themselves, and needs the initialiser only to describe the network.
+        """
+        name = next((name for name, kind in INITIALIZERS.items() if kind is type(self)), None)
+        return {"name": "zeros"} if name is None else {"name": name, **asdict(self)}  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Zeros(Initializer):
+    """All zero."""
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        return np.zeros(shape)
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """Normal with the given mean and standard deviation."""
+
+    mean: float = 0.0
+    standard_deviation: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.mean) and 0 <= self.standard_deviation < math.inf):
+            raise InvalidInputError(f"Normal needs a finite mean and a standard deviation >= 0, received {self}")
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        return generator.normal(self.mean, self.standard_deviation, shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Uniform on [low, high)."""
+
+    low: float = -0.05
+    high: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise InvalidInputError(f"Uniform needs finite low <= high, received {self}")
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        return generator.uniform(self.low, self.high, shape)
+
+
+class _Scaled(Initializer):
+    """Zero mean and a variance that keeps signals at one size from layer to layer."""
+
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        raise NotImplementedError
+
+    def _variance_of(self, shape: tuple[int, ...]) -> float:
+        fan_in, fan_out = (shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[0])
+        return self.variance(fan_in, fan_out)
+
+
+class _ScaledNormal(_Scaled):
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        return generator.normal(0.0, math.sqrt(self._variance_of(shape)), shape)
+
+
+class _ScaledUniform(_Scaled):
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        limit = math.sqrt(3 * self._variance_of(shape))
+        return generator.uniform(-limit, limit, shape)
+
+
+class _He(_Scaled):
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 2 / fan_in
+
+
+class _Glorot(_Scaled):
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 2 / (fan_in + fan_out)
+
+
+class _LeCun(_Scaled):
+    def variance(self, fan_in: int, fan_out: int) -> float:
+        return 1 / fan_in
+
+
+@dataclass(frozen=True)
+class HeNormal(_He, _ScaledNormal):
+    """Normal with variance 2 / fan-in: for ReLU and its kin."""
+
+
+@dataclass(frozen=True)
+class HeUniform(_He, _ScaledUniform):
+    """Uniform with variance 2 / fan-in: for ReLU and its kin."""
+
+
+@dataclass(frozen=True)
+class GlorotNormal(_Glorot, _ScaledNormal):
+    """Normal with variance 2 / (fan-in + fan-out): for sigmoid, tanh and linear layers."""
+
+
+@dataclass(frozen=True)
+class GlorotUniform(_Glorot, _ScaledUniform):
+    """Uniform with variance 2 / (fan-in + fan-out): for sigmoid, tanh and linear layers."""
+
+
+@dataclass(frozen=True)
+class LeCunNormal(_LeCun, _ScaledNormal):
+    """Normal with variance 1 / fan-in."""
+
+
+@dataclass(frozen=True)
+class LeCunUniform(_LeCun, _ScaledUniform):
+    """Uniform with variance 1 / fan-in."""
+
+
+class Array(Initializer):
+    """Values given by the caller.
+
+    Parameters
+    ----------
+    values : array_like
+        Of the parameter's shape.
+    """
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(self.values).all():
+            raise InvalidInputError("an array of initial values holds NaN or infinity; give finite values")
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        if self.values.shape != shape:
+            raise InvalidInputError(f"initial values have shape {self.values.shape}, the parameter needs {shape}")
+        return self.values.copy()
+
+
+INITIALIZERS: dict[str, type[Initializer]] = {
+    "zeros": Zeros,
+    "normal": Normal,
+    "uniform": Uniform,
+    "he_normal": HeNormal,
+    "he_uniform": HeUniform,
+    "glorot_normal": GlorotNormal,
+    "glorot_uniform": GlorotUniform,
+    "lecun_normal": LeCunNormal,
+    "lecun_uniform": LeCunUniform,
+}
+
+
+def get_initializer(initializer: Any) -> Initializer:
+    """An initialiser from an object, a name, a configuration or an array of values.
+
+    Raises
+    ------
+    UnknownNameError
+        No initialiser has that name.
+    InvalidInputError
+        Parameters out of range, or an array that is not finite.
+    """
+    if isinstance(initializer, Initializer):
+        return initializer
+    if isinstance(initializer, str):
+        if initializer not in INITIALIZERS:
+            raise UnknownNameError("initializer", initializer, INITIALIZERS)
+        return INITIALIZERS[initializer]()
+    if isinstance(initializer, dict):
+        arguments = dict(initializer)
+        name = arguments.pop("name", None)
+        if name not in INITIALIZERS:
+            raise UnknownNameError("initializer", name, INITIALIZERS)
+        try:
+            return INITIALIZERS[name](**arguments)
+        except TypeError as error:
+            raise InvalidInputError(f"initializer {name!r} does not take {arguments}: {error}") from None
+    try:
+        return Array(initializer)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"an initializer is a name, an Initializer or an array of numbers, received {initializer!r}"
+        ) from None

@@ -1,0 +1,10 @@
+"""The layers, one small file each."""
+
+from nnbackend.layers.activation import Activation
+from nnbackend.layers.base import Layer, LayerStep, Parameter
+from nnbackend.layers.dense import Dense
+from nnbackend.layers.dropout import Dropout
+from nnbackend.layers.flatten import Flatten
+from nnbackend.layers.stack import LAYERS, check_layers, follow_shapes
+
+__all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "Layer", "LayerStep", "Parameter", "check_layers", "follow_shapes"]

@@ -1,0 +1,45 @@
+"""An activation function as a layer of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnbackend.backends.base import ACTIVATIONS, Array
+from nnbackend.checks import activation_name, activation_parameter, one_dimensional
+from nnbackend.layers.base import Layer, LayerStep
+
+__all__ = ["Activation"]
+
+
+class Activation(Layer):
+    """``activation(x)``, element by element (softmax: row by row).
+
+    Parameters
+    ----------
+    activation : str
+        A key of :data:`nnbackend.backends.base.ACTIVATIONS`.
+    alpha : float, optional
+        Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
+    """
+
+    def __init__(self, activation: str, *, alpha: float | None = None) -> None:
+        self.activation = activation_name(activation)
+        self.alpha = activation_parameter(self.activation, alpha)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        if self.activation == "softmax":
+            one_dimensional("Activation('softmax')", input_shape)
+        return input_shape
+
+    def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
+        out = step.buffer(x.shape[1])
+        step.record("activation_forward", x, self.activation, self.alpha, out)
+        return out, x if ACTIVATIONS[self.activation].saves == "preactivation" else out
+
+    def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
+        if need_input_gradient:
+            step.record("activation_gradient", saved, self.activation, self.alpha, upstream, upstream)
+        return upstream
+
+    def config(self) -> dict[str, Any]:
+        return {"activation": self.activation, "alpha": self.alpha if ACTIVATIONS[self.activation].alpha else None}

@@ -1,0 +1,121 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnbackend.backends.base import ACTIVATIONS, Array
+from nnbackend.checks import (
+    activation_name,
+    activation_parameter,
+    number,
+    one_dimensional,
+    positive_integer,
+)
+from nnbackend.initializers import Initializer, get_initializer
+from nnbackend.layers.base import Layer, LayerStep, Parameter
+
+__all__ = ["Dense"]
+
+#: He et al. (2015) derive their scale for rectifiers; these behave alike.
+_RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+
+
+class Dense(Layer):
+    """``activation(x @ weight + bias)``.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs.
+    activation : str, optional
+        A key of :data:`nnbackend.backends.base.ACTIVATIONS`; "identity" if not given.
+    use_bias : bool
+    weight_initializer : str, Initializer or (inputs, units) array, optional
+        He normal for ReLU and its kin, Glorot uniform otherwise, if not given.
+    bias_initializer : str, Initializer or (units,) array
+    l1, l2 : float
+        The loss gains ``l1 sum |weight| + l2 / 2 sum weight^2``.
+    alpha : float, optional
+        Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
+
+    Raises
+    ------
+    InvalidInputError
+        A value is out of range.
+    UnknownNameError
+        No activation or initialiser has that name.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        *,
+        use_bias: bool = True,
+        weight_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        alpha: float | None = None,
+    ) -> None:
+        self.units = positive_integer("units", units)
+        self.activation = activation_name(activation)
+        self.alpha = activation_parameter(self.activation, alpha)
+        self.use_bias = bool(use_bias)
+        default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
+        self.weight_initializer: Initializer = get_initializer(
+            default if weight_initializer is None else weight_initializer
+        )
+        self.bias_initializer: Initializer = get_initializer(bias_initializer)
+        self.l1 = number("l1", l1, low=0)
+        self.l2 = number("l2", l2, low=0)
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        one_dimensional("Dense", input_shape)
+        return (self.units,)
+
+    def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
+        inputs = one_dimensional("Dense", input_shape)
+        weight = Parameter("weight", (inputs, self.units), self.weight_initializer, self.l1, self.l2)
+        if not self.use_bias:
+            return (weight,)
+        return (weight, Parameter("bias", (self.units,), self.bias_initializer))
+
+    def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
+        out = step.buffer(self.units)
+        keeps_z = ACTIVATIONS[self.activation].saves == "preactivation"
+        z = step.buffer(self.units) if keeps_z else None
+        bias = step.parameter("bias") if self.use_bias else None
+        step.record("dense_forward", x, step.parameter("weight"), bias, self.activation, self.alpha, z, out)
+        return out, (x, z if keeps_z else out)
+
+    def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
+        x, activation = saved
+        delta = upstream
+        if self.activation != "identity":
+            step.record("activation_gradient", activation, self.activation, self.alpha, upstream, delta)
+        downstream = upstream
+        if need_input_gradient:
+            # Before the update can touch the weight, and so that an executor may order the two products freely.
+            downstream = step.buffer(x.shape[1])
+            step.record("dense_input_gradient", delta, step.parameter("weight"), downstream)
+        step.record("dense_weight_gradient", x, delta, step.gradient("weight"))
+        if self.use_bias:
+            step.record("bias_gradient", delta, step.gradient("bias"))
+        return downstream
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "units": self.units,
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "weight_initializer": self.weight_initializer.config(),
+            "bias_initializer": self.bias_initializer.config(),
+            "l1": self.l1,
+            "l2": self.l2,
+            "alpha": self.alpha if ACTIVATIONS[self.activation].alpha else None,
+        }
+
+    def __repr__(self) -> str:
+        return f"Dense({self.units}, activation={self.activation!r})"

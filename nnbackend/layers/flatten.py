@@ -1,0 +1,24 @@
+"""From samples of any shape to flat ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nnbackend.backends.base import Array
+from nnbackend.layers.base import Layer, LayerStep
+
+__all__ = ["Flatten"]
+
+
+class Flatten(Layer):
+    """Samples of shape (28, 28) become samples of shape (784,), in row-major order; no work is done."""
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (math.prod(input_shape),)
+
+    def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
+        return x, None
+
+    def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
+        return upstream

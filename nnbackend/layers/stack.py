@@ -1,0 +1,49 @@
+"""A list of layers as a whole: do they follow each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.layers.activation import Activation
+from nnbackend.layers.base import Layer
+from nnbackend.layers.dense import Dense
+from nnbackend.layers.dropout import Dropout
+from nnbackend.layers.flatten import Flatten
+
+__all__ = ["LAYERS", "check_layers", "follow_shapes"]
+
+#: The built-in layers by the name that model files use.
+LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten)}
+
+
+def check_layers(layers: Any) -> tuple[Layer, ...]:
+    """`layers` as a tuple, if it is a list of distinct layers."""
+    if isinstance(layers, Layer) or not isinstance(layers, Sequence):
+        raise InvalidInputError(f"layers must be a list of layers, received {type(layers).__name__}")
+    if not layers:
+        raise InvalidInputError("a network needs at least one layer, received an empty list")
+    for index, layer in enumerate(layers):
+        if isinstance(layer, str):
+            raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
+        if not isinstance(layer, Layer):
+            raise InvalidInputError(f"layers[{index}] must be a Layer such as Dense(10), received {layer!r}")
+        if any(layer is other for other in layers[:index]):
+            raise InvalidInputError(f"layers[{index}] is in the list twice; make a second layer instead")
+    return tuple(layers)
+
+
+def follow_shapes(
+    layers: Sequence[Layer], input_shape: tuple[int, ...]
+) -> tuple[list[tuple[int, ...]], tuple[int, ...]]:
+    """The shape before each layer, and after the last."""
+    shapes: list[tuple[int, ...]] = []
+    shape = input_shape
+    for index, layer in enumerate(layers):
+        shapes.append(shape)
+        try:
+            shape = layer.output_shape(shape)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"layers[{index}]: {error}") from None
+    return shapes, shape

@@ -1,0 +1,201 @@
+"""Losses: which operation computes one, what targets it takes, and what its predictions are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import HostArray
+from nnbackend.errors import InvalidInputError, UnknownNameError
+
+__all__ = ["LOSSES", "Loss", "Targets", "get_loss"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by name.
+
+    Attributes
+    ----------
+    name : str
+        Also the backend operation that computes value, gradient and hits.
+    output_activation : str
+        What turns the network's outputs into predictions; the loss applies it itself.
+    """
+
+    name: str
+    output_activation: str
+
+
+LOSSES: dict[str, Loss] = {
+    loss.name: loss
+    for loss in (
+        Loss("softmax_cross_entropy", "softmax"),
+        Loss("sigmoid_cross_entropy", "sigmoid"),
+        Loss("mean_squared_error", "identity"),
+    )
+}
+
+
+def get_loss(name: str | Loss) -> Loss:
+    """The loss of that name; UnknownNameError if there is none."""
+    if isinstance(name, Loss):
+        return name
+    if not isinstance(name, str) or name not in LOSSES:
+        raise UnknownNameError("loss", name, LOSSES)
+    return LOSSES[name]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets ready for the device.
+
+    Attributes
+    ----------
+    values : (n,) int32 labels, or (n, outputs) array of the network's dtype
+    labels : (n,) int32 or None
+        The class of each row, where there is one: then accuracy means something, and class weights do too.
+    binary : bool
+        Whether the outputs are yes-or-no questions of their own, so that accuracy counts outputs, not rows.
+    """
+
+    values: HostArray
+    labels: HostArray | None
+    binary: bool = False
+
+    @property
+    def has_accuracy(self) -> bool:
+        return self.labels is not None or self.binary
+
+    @classmethod
+    def prepare(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
+        """Check the caller's targets and bring them into the form the loss's operation takes.
+
+        Parameters
+        ----------
+        y : array of n labels, or (n, outputs) numbers
+        rows : int
+            How many there must be.
+        outputs : int
+            The network's number of outputs.
+        dtype : the network's dtype
+
+        Raises
+        ------
+        InvalidInputError
+            Wrong number of rows or columns, labels out of range, values that are not finite.
+        """
+        if y.dtype == np.bool_:
+            y = y.astype(np.int32)
+        if len(y) != rows:
+            raise InvalidInputError(f"x has {rows} rows but y has {len(y)}; give one target for each row")
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim not in (1, 2):
+            raise InvalidInputError(f"y must be labels (n,) or values (n, {outputs}), received shape {y.shape}")
+        if np.issubdtype(y.dtype, np.floating) and not np.isfinite(y).all():
+            raise InvalidInputError(f"y holds NaN or infinity, first in row {_first_bad_row(y)}; remove such rows")
+        if y.ndim == 1 and (outputs > 1 or loss.name == "softmax_cross_entropy"):
+            return cls._from_labels(loss, y, outputs, dtype)
+        return cls._from_values(loss, y, rows, outputs, dtype)
+
+    @classmethod
+    def _from_labels(cls, loss: Loss, y: HostArray, outputs: int, dtype: npt.DTypeLike) -> Targets:
+        if not np.issubdtype(y.dtype, np.integer):
+            raise InvalidInputError(
+                f"labels must be integers in [0, {outputs}), received dtype {y.dtype}; "
+                f"convert them with y.astype(int), or give values of shape (n, {outputs})"
+            )
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= outputs:
+            raise InvalidInputError(
+                f"labels must be in [0, {outputs}) for a network with {outputs} outputs, received {low} to {high}"
+            )
+        labels = y.astype(np.int32)
+        if loss.name == "softmax_cross_entropy":
+            return cls(labels, labels)
+        return cls(np.eye(outputs, dtype=dtype)[labels], labels)
+
+    @classmethod
+    def _from_values(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
+        columns = 1 if y.ndim == 1 else y.shape[1]
+        if columns != outputs:
+            raise InvalidInputError(f"the network has {outputs} outputs but y has shape {y.shape}")
+        values = y.reshape(rows, outputs).astype(dtype)
+        if loss.name == "mean_squared_error":
+            return cls(values, None)
+        if values.min() < 0 or values.max() > 1:
+            raise InvalidInputError(
+                f"targets of {loss.name} must be in [0, 1], received {values.min():g} to {values.max():g}"
+            )
+        if loss.name == "sigmoid_cross_entropy":
+            return cls(values, None, binary=True)
+        sums = values.sum(axis=1)
+        if not np.allclose(sums, 1, atol=1e-3):
+            row = int(np.argmax(np.abs(sums - 1)))
+            raise InvalidInputError(f"rows of class probabilities must sum to 1, row {row} sums to {sums[row]:g}")
+        labels = values.argmax(axis=1).astype(np.int32)
+        one_hot = bool(((values == 0) | (values == 1)).all())
+        return cls(labels if one_hot else values, labels)
+
+
+def combine_weights(
+    targets: Targets, sample_weight: Any, class_weight: Any, outputs: int, dtype: npt.DTypeLike
+) -> HostArray | None:
+    """One weight a row, scaled to a mean of 1, or None if all weigh the same.
+
+    The mean of 1 makes the loss of an epoch a weighted mean, so that doubling all weights changes nothing.
+
+    Parameters
+    ----------
+    sample_weight : (n,) array_like or None
+    class_weight : dict from label to weight, or (outputs,) array_like, or None
+
+    Raises
+    ------
+    InvalidInputError
+        Wrong length, negative or not finite, all zero, or class weights for targets that have no classes.
+    """
+    rows = len(targets.values)
+    weights = np.ones(rows)
+    if sample_weight is not None:
+        given = np.asarray(sample_weight, dtype=np.float64)
+        if given.shape != (rows,):
+            raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
+        weights = weights * given
+    if class_weight is not None:
+        labels = targets.labels
+        if labels is None and targets.binary and outputs == 1:
+            labels = (targets.values[:, 0] > 0.5).astype(np.int32)
+        if labels is None:
+            raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
+        weights = weights * _class_weights(class_weight, max(outputs, 2))[labels]
+    if sample_weight is None and class_weight is None:
+        return None
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise InvalidInputError("weights must be finite and not negative")
+    if weights.sum() == 0:
+        raise InvalidInputError("all weights are zero; at least one row must count")
+    scaled: HostArray = (weights / weights.mean()).astype(dtype)
+    return scaled
+
+
+def _class_weights(class_weight: Any, classes: int) -> HostArray:
+    if not isinstance(class_weight, dict):
+        values = np.asarray(class_weight, dtype=np.float64)
+        if values.shape != (classes,):
+            raise InvalidInputError(f"class_weight must have one weight for each of {classes} classes")
+        return values
+    values = np.ones(classes)
+    for label, weight in class_weight.items():
+        if not 0 <= label < classes:
+            raise InvalidInputError(f"class_weight names class {label!r}; classes are 0 to {classes - 1}")
+        values[label] = weight
+    return values
+
+
+def _first_bad_row(y: HostArray) -> int:
+    return int(np.argmax(~np.isfinite(y.reshape(len(y), -1)).all(axis=1)))

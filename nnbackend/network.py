@@ -1,0 +1,415 @@
+"""The network: layers in order, and one flat parameter buffer on one backend."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.registry import get_backend
+from nnbackend.checks import number, positive_integer, real_dtype, sample_shape, seed_number
+from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, UnknownNameError
+from nnbackend.evaluation import Evaluator
+from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
+from nnbackend.layers import LAYERS, Activation, Dense, Layer, check_layers, follow_shapes
+from nnbackend.losses import Loss, Targets, combine_weights, get_loss
+from nnbackend.model_file import read_model, write_model
+from nnbackend.parameters import ParameterLayout, initial_values
+from nnbackend.prediction import Predictor
+from nnbackend.step import Examples, Model, OptimizerMemory
+
+if TYPE_CHECKING:
+    from nnbackend.training.history import History
+
+__all__ = ["Network"]
+
+#: Rows at a time when predicting and evaluating, unless the caller says otherwise.
+_INFERENCE_BATCH = 1024
+
+
+class Network:
+    """Layers in order on one backend.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shape : int or tuple of int
+        Shape of one sample.
+    backend : str or Backend
+        "numpy", "numba", "cupy", a plug-in's name, or "auto" (CuPy if a GPU is usable, else Numba, else NumPy).
+    seed : int
+        Of initial weights, batch order and dropout: the same seed gives the same ones on every backend.
+        0 <= seed < 2**63.
+    dtype : "float32" or "float64"
+    input_scale : float, optional
+        Factor on the inputs. If not given, uint8 inputs (images) are scaled by 1/255 and others are left alone.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError
+        Layers that do not fit each other, unknown names, values out of range.
+    BackendUnavailableError
+        The backend cannot run here.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: int | Sequence[int],
+        backend: str | Backend = "auto",
+        seed: int = 0,
+        dtype: Any = "float32",
+        input_scale: float | None = None,
+    ) -> None:
+        self.layers = check_layers(layers)
+        self.input_shape = sample_shape(input_shape)
+        self.dtype = real_dtype(dtype)
+        self.seed = seed_number(seed)
+        self.input_scale = None if input_scale is None else number("input_scale", input_scale)
+        self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
+        #: The loss it was last trained with; predictions are made its way.
+        self.loss: Loss | None = None
+        #: Steps and epochs of training so far; they number dropout masks and batch orders.
+        self.steps_trained = 0
+        self.epochs_trained = 0
+        #: Slots of the optimiser it was last trained with, so that training can go on with the same one.
+        self.optimizer_memory: OptimizerMemory | None = None
+        self._place(get_backend(backend), None)
+
+    def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
+        """Lay the parameters out on a backend: these, or fresh ones."""
+        layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
+        values = initial_values(layout, self.seed) if weights is None else weights
+        buffer = backend.from_host(layout.pack(values, self.dtype))
+        self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
+        self._predictor = Predictor(self._model, self.loss)
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters live."""
+        return self._model.backend
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are learned."""
+        return self._model.layout.count
+
+    # ---- weights -------------------------------------------------------------------------------------------
+
+    def get_weights(self) -> dict[str, HostArray]:
+        """Copies of all parameters on the host.
+
+        Returns
+        -------
+        dict
+            ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), the number
+            being the layer's place in the list given to `Network`.
+        """
+        return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Replace all parameters, given as `get_weights` returns them.
+
+        Raises
+        ------
+        InvalidInputError
+            An array is missing, unknown, of the wrong shape or not finite; nothing was changed.
+        """
+        layout = self._model.layout
+        self.backend.write(layout.pack(layout.check(weights), self.dtype), self._model.parameters)
+
+    def to(self, backend: str | Backend) -> Network:
+        """Move the network to another backend, in place; weights are carried over exactly. Returns itself."""
+        target = get_backend(backend)
+        if target is not self.backend:
+            source = self._model
+            self._place(target, self.get_weights())
+            if self.optimizer_memory is not None:
+                self.optimizer_memory.move(source, self._model)
+        return self
+
+    # ---- using it ------------------------------------------------------------------------------------------
+
+    def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
+        """Predictions for every row.
+
+        Parameters
+        ----------
+        x : (n, *input_shape) array_like
+            uint8, or numbers in the scale used for training.
+        batch_size : int, optional
+            Rows at a time.
+
+        Returns
+        -------
+        (n, outputs) array of the network's dtype, on the host
+            Probabilities for a network trained with softmax or sigmoid cross-entropy; the outputs otherwise.
+        """
+        rows = check_features(x, self.input_shape, self.dtype)
+        size = min(len(rows), _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
+        outputs = np.empty((len(rows), math.prod(self.output_shape)), self.dtype)
+        for start in range(0, len(rows), size):
+            part = scaled_rows(rows[start : start + size], self.input_scale, self.dtype)
+            outputs[start : start + size] = self._predictor(part)
+        return outputs.reshape(len(rows), *self.output_shape)
+
+    def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
+        """The most likely class of every row, (n,) int64; with one output, whether it says yes."""
+        scores = self.predict(x, batch_size).reshape(len(x), -1)
+        if scores.shape[1] == 1:
+            return (scores[:, 0] > 0.5).astype(np.int64)
+        classes: HostArray = scores.argmax(axis=1)
+        return classes
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        loss: str | None = None,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+    ) -> dict[str, float]:
+        """Loss and metrics over some data.
+
+        Parameters
+        ----------
+        x : (n, *input_shape) array_like
+        y : (n,) labels or (n, outputs) values
+        loss : str, optional
+            The one it was trained with if not given.
+        sample_weight : (n,) array_like, optional
+        batch_size : int, optional
+            Rows at a time.
+
+        Returns
+        -------
+        dict
+            "loss" (the penalties of L1 and L2 included) and, where the targets are classes, "accuracy".
+        """
+        chosen = self.resolve_loss(loss)
+        size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+        examples, targets = self.prepare(x, y, chosen, sample_weight, None)
+        value, hits = Evaluator(self._model, chosen, examples, size).run()
+        figures = {"loss": value + self.penalty()}
+        if targets.has_accuracy:
+            figures["accuracy"] = hits
+        return figures
+
+    def penalty(self) -> float:
+        """The L1 and L2 penalties of the current weights."""
+        if not any(entry.parameter.l1 or entry.parameter.l2 for entry in self._model.layout.entries):
+            return 0.0
+        weights = self.get_weights()
+        total = 0.0
+        for entry in self._model.layout.entries:
+            values = weights[entry.name].astype(np.float64)
+            total += entry.parameter.l1 * float(np.abs(values).sum())
+            total += entry.parameter.l2 / 2 * float(np.square(values).sum())
+        return total
+
+    def fit(self, x: Any, y: Any, **options: Any) -> History:
+        """Train on some data; the options are those of :func:`nnbackend.training.fit`.
+
+        Parameters
+        ----------
+        x : (n, *input_shape) array_like
+        y : (n,) labels or (n, outputs) values
+        epochs : int
+        batch_size : int
+        loss : str
+            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error".
+        optimizer : Optimizer or str
+        validation_data : (x, y), optional
+        callbacks : sequence of Callback
+        sample_weight : (n,) array_like, optional
+        class_weight : dict or (classes,) array_like, optional
+        shuffle : bool
+        verbose : bool, optional
+
+        Returns
+        -------
+        History
+        """
+        # The one import that goes up: the training loop stands a room above, and a network offers it as a method.
+        from nnbackend.training.fit import fit
+
+        return fit(self, x, y, **options)
+
+    # ---- what the training loop needs ------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Model:
+        """The network as a step sees it."""
+        return self._model
+
+    def snapshot(self, into: Array = None) -> Array:
+        """A copy of the parameters that stays on the device; `into` is an earlier one to overwrite."""
+        target = self.backend.empty((self._model.layout.size,), self.dtype) if into is None else into
+        self.backend.copy(self._model.parameters, target)
+        return target
+
+    def restore(self, snapshot: Array) -> None:
+        """Give the parameters back the values of a snapshot."""
+        self.backend.copy(snapshot, self._model.parameters)
+
+    def prepare(self, x: Any, y: Any, loss: Loss, sample_weight: Any, class_weight: Any) -> tuple[Examples, Targets]:
+        """Check data and bring it to the device.
+
+        Raises
+        ------
+        InvalidInputError
+            The data do not fit the network or the loss; nothing was changed.
+        """
+        rows = check_features(x, self.input_shape, self.dtype)
+        outputs = math.prod(self.output_shape)
+        targets = Targets.prepare(loss, as_host_array("y", y), len(rows), outputs, self.dtype)
+        weights = combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
+        backend = self.backend
+        examples = Examples(
+            x=backend.from_host(rows),
+            targets=backend.from_host(targets.values),
+            weights=None if weights is None else backend.from_host(weights),
+            count=len(rows),
+            scale=input_scale_of(rows, self.input_scale),
+        )
+        return examples, targets
+
+    def set_loss(self, loss: str | Loss) -> Loss:
+        """Choose the loss; predictions are made its way from now on.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such loss.
+        InvalidInputError
+            The last layer applies the activation that the loss applies itself.
+        """
+        chosen = self.resolve_loss(loss)
+        if chosen != self.loss:
+            self.loss = chosen
+            self._predictor = Predictor(self._model, chosen)
+        return chosen
+
+    def resolve_loss(self, loss: str | Loss | None) -> Loss:
+        """The loss of that name, or the one it was trained with, if it fits the last layer; see `set_loss`."""
+        if loss is None:
+            if self.loss is None:
+                raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")
+            return self.loss
+        chosen = get_loss(loss)
+        applied = chosen.output_activation
+        last = self.layers[-1]
+        if applied != "identity" and isinstance(last, Dense | Activation) and last.activation == applied:
+            raise InvalidInputError(
+                f"{chosen.name} applies {applied} itself (which is stable for large outputs), but the last layer "
+                "does too; leave its activation out"
+            )
+        return chosen
+
+    # ---- describing and keeping it ---------------------------------------------------------------------------
+
+    def summary(self) -> str:
+        """The layers, shapes, numbers of parameters, the backend and how it runs a step, as text to print."""
+        from nnbackend.summary import summary
+
+        return summary(self)
+
+    def config(self) -> dict[str, Any]:
+        """The network without its weights, as plain JSON."""
+        return {
+            "layers": [{"kind": layer.kind, **layer.config()} for layer in self.layers],
+            "input_shape": list(self.input_shape),
+            "seed": self.seed,
+            "dtype": self.dtype.name,
+            "input_scale": self.input_scale,
+            "loss": None if self.loss is None else self.loss.name,
+            "steps_trained": self.steps_trained,
+            "epochs_trained": self.epochs_trained,
+        }
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        backend: str | Backend = "auto",
+        custom_layers: Sequence[type[Layer]] = (),
+    ) -> Network:
+        """A fresh network as `config` described it.
+
+        Parameters
+        ----------
+        config : dict
+        backend : str or Backend
+        custom_layers : sequence of Layer subclasses
+            Layers from outside that the configuration names.
+        """
+        kinds = {**LAYERS, **{layer.kind: layer for layer in custom_layers}}
+        layers: list[Layer] = []
+        for description in config["layers"]:
+            arguments = dict(description)
+            kind = arguments.pop("kind")
+            if kind not in kinds:
+                raise UnknownNameError("layer", kind, kinds)
+            layers.append(kinds[kind](**arguments))
+        network = cls(
+            layers,
+            config["input_shape"],
+            backend=backend,
+            seed=config["seed"],
+            dtype=config["dtype"],
+            input_scale=config["input_scale"],
+        )
+        if config["loss"] is not None:
+            network.set_loss(config["loss"])
+        network.steps_trained = int(config["steps_trained"])
+        network.epochs_trained = int(config["epochs_trained"])
+        return network
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write architecture and weights to one safetensors file; a crash never leaves half of one.
+
+        Raises
+        ------
+        ModelFileError
+            A weight is NaN or infinite; nothing was written.
+        OSError
+            The disk is full, the folder is read-only and the like; an existing file is as it was.
+        """
+        write_model(path, self.config(), self.get_weights())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        backend: str | Backend = "auto",
+        custom_layers: Sequence[type[Layer]] = (),
+    ) -> Network:
+        """Read a network that `save` wrote.
+
+        Raises
+        ------
+        ModelFileError
+            The file is missing, damaged, foreign or of another format.
+        BackendUnavailableError
+            The backend cannot run here.
+        """
+        chosen = get_backend(backend)
+        config, weights = read_model(path)
+        try:
+            network = cls.from_config(config, chosen, custom_layers)
+            network.set_weights(weights)
+        except UnknownNameError as error:
+            hint = "; pass its class in custom_layers=[...]" if error.kind == "layer" else ""
+            raise ModelFileError(f"{path}: {error}{hint}") from error
+        except (NNBackendError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{path}: its description does not make a network ({error!r})") from error
+        return network
+
+    def __repr__(self) -> str:
+        inner = ", ".join(repr(layer) for layer in self.layers)
+        return f"<Network {self.input_shape} -> [{inner}] on {self.backend.name}, {self.parameter_count:,} parameters>"

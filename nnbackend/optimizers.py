@@ -1,0 +1,247 @@
+"""Optimisers: hyperparameters, the names of their slots, and the one operation that updates all parameters.
+
+An optimiser holds no state. Its slots (velocities, moments) are flat buffers beside the parameters and belong to
+the training run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from nnbackend.backends.base import Array
+from nnbackend.checks import number
+from nnbackend.schedules import Schedule, as_schedule
+
+__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+
+Record = Callable[..., None]
+
+
+class Optimizer(ABC):
+    """What all optimisers share.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    weight_decay : float
+        Factor of the parameters (all of them, biases too) that is added to the gradient.
+
+    Attributes
+    ----------
+    slots : tuple of str
+        Names of the state buffers, each as large as the parameter buffer.
+    """
+
+    slots: tuple[str, ...] = ()
+    default_learning_rate: ClassVar[float] = 1e-3
+
+    def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
+        self.schedule = as_schedule(learning_rate)
+        self.weight_decay = number("weight_decay", weight_decay, low=0)
+
+    @abstractmethod
+    def record(
+        self,
+        record: Record,
+        parameters: Array,
+        gradients: Array,
+        slots: Mapping[str, Array],
+        counter: Array,
+        learning_rates: Array,
+    ) -> None:
+        """Record the update of a flat parameter buffer.
+
+        Parameters
+        ----------
+        record : callable
+            ``record(operation, *arguments)``.
+        parameters, gradients : (size,) arrays
+        slots : dict of (size,) arrays, zero at the start
+        counter : (3,) int64
+        learning_rates : (steps of an epoch,) float64
+        """
+
+    def __repr__(self) -> str:
+        shown = {key: value for key, value in vars(self).items() if key != "slots"}
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for; formulas in :meth:`Backend.sgd_update`.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    momentum : float
+        0 <= momentum < 1.
+    nesterov : bool
+        Look ahead along the velocity; needs momentum.
+    weight_decay : float
+    """
+
+    default_learning_rate = 0.1
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = default_learning_rate,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.momentum = number("momentum", momentum, low=0, high=1, below=True)
+        self.nesterov = bool(nesterov) and self.momentum > 0
+        self.slots = ("velocity",) if self.momentum else ()
+
+    def record(
+        self,
+        record: Record,
+        parameters: Array,
+        gradients: Array,
+        slots: Mapping[str, Array],
+        counter: Array,
+        learning_rates: Array,
+    ) -> None:
+        velocity = slots.get("velocity")
+        record(
+            "sgd_update",
+            parameters,
+            gradients,
+            velocity,
+            counter,
+            learning_rates,
+            self.momentum,
+            self.nesterov,
+            self.weight_decay,
+        )
+
+
+class Adam(Optimizer):
+    """Adam; formulas in :meth:`Backend.adam_update`.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta1, beta2 : float
+        Decay of the first and second moments, 0 <= beta < 1.
+    epsilon : float
+        Added to the root of the second moment.
+    weight_decay : float
+    """
+
+    slots = ("first_moment", "second_moment")
+    _decoupled: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = Optimizer.default_learning_rate,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.beta1 = number("beta1", beta1, low=0, high=1, below=True)
+        self.beta2 = number("beta2", beta2, low=0, high=1, below=True)
+        self.epsilon = number("epsilon", epsilon, low=0)
+
+    def record(
+        self,
+        record: Record,
+        parameters: Array,
+        gradients: Array,
+        slots: Mapping[str, Array],
+        counter: Array,
+        learning_rates: Array,
+    ) -> None:
+        record(
+            "adam_update",
+            parameters,
+            gradients,
+            slots["first_moment"],
+            slots["second_moment"],
+            counter,
+            learning_rates,
+            self.beta1,
+            self.beta2,
+            self.epsilon,
+            self.weight_decay,
+            self._decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam whose weight decay acts on the parameters and not through the gradient.
+
+    Parameters
+    ----------
+    learning_rate, beta1, beta2, epsilon
+        As of :class:`Adam`.
+    weight_decay : float
+        Share of every parameter that a step of learning rate 1 takes away; 0.01 if not given.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = Optimizer.default_learning_rate,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, epsilon, weight_decay)
+
+
+class RMSprop(Optimizer):
+    """RMSprop; formulas in :meth:`Backend.rmsprop_update`.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    decay : float
+        Of the running mean of squared gradients, 0 <= decay < 1.
+    epsilon : float
+    weight_decay : float
+    """
+
+    slots = ("square",)
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = Optimizer.default_learning_rate,
+        decay: float = 0.9,
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.decay = number("decay", decay, low=0, high=1, below=True)
+        self.epsilon = number("epsilon", epsilon, low=0)
+
+    def record(
+        self,
+        record: Record,
+        parameters: Array,
+        gradients: Array,
+        slots: Mapping[str, Array],
+        counter: Array,
+        learning_rates: Array,
+    ) -> None:
+        record(
+            "rmsprop_update",
+            parameters,
+            gradients,
+            slots["square"],
+            counter,
+            learning_rates,
+            self.decay,
+            self.epsilon,
+            self.weight_decay,
+        )
+
+
+#: Optimisers by the names the command line uses.
+OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}

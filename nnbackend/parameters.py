@@ -1,0 +1,148 @@
+"""One flat buffer for all parameters, and the named views into it.
+
+Gradients and optimiser slots lie in flat buffers of the same layout, so that an update is one operation and a
+checkpoint a list of names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.inputs import as_host_array
+from nnbackend.layers.base import Layer, Parameter
+
+__all__ = ["Entry", "ParameterLayout", "initial_values"]
+
+#: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
+_ALIGNMENT = 16
+
+#: Separates the stream of initial weights from the other uses of a network's seed.
+_WEIGHTS_STREAM = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one parameter lies: `offset` and `row_stride` in elements."""
+
+    name: str
+    layer: int
+    parameter: Parameter
+    offset: int
+    row_stride: int
+
+    @property
+    def size(self) -> int:
+        """Elements it takes up, padding included."""
+        shape = self.parameter.shape
+        return shape[0] * self.row_stride if len(shape) == 2 else self.row_stride
+
+    def view(self, buffer: HostArray) -> HostArray:
+        """Its window of a flat host buffer."""
+        window = buffer[self.offset : self.offset + self.size]
+        shape = self.parameter.shape
+        if len(shape) == 2:
+            return window.reshape(shape[0], self.row_stride)[:, : shape[1]]
+        return window[: shape[0]]
+
+
+class ParameterLayout:
+    """The places of all parameters in a flat buffer.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shapes : sequence of tuple
+        The shape of a sample before each layer.
+    row_multiple : int
+        Rows are padded to a multiple of this, as the backend asks.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+    size : int
+        Elements of the flat buffer.
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]], row_multiple: int) -> None:
+        entries: list[Entry] = []
+        offset = 0
+        for index, (layer, shape) in enumerate(zip(layers, input_shapes, strict=True)):
+            for parameter in layer.parameters(shape):
+                stride = _round_up(parameter.shape[-1], row_multiple)
+                entry = Entry(f"layers.{index}.{parameter.name}", index, parameter, offset, stride)
+                entries.append(entry)
+                offset = _round_up(offset + entry.size, _ALIGNMENT)
+        self.entries = tuple(entries)
+        self.size = max(offset, 1)
+
+    @property
+    def count(self) -> int:
+        """Number of parameters, padding not counted."""
+        return sum(int(np.prod(entry.parameter.shape)) for entry in self.entries)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes, in order."""
+        return {entry.name: entry.parameter.shape for entry in self.entries}
+
+    def device_views(self, backend: Backend, buffer: Array) -> dict[str, Array]:
+        """The named windows of a flat device buffer."""
+        return {
+            entry.name: backend.view(buffer, entry.offset, entry.parameter.shape, entry.row_stride)
+            for entry in self.entries
+        }
+
+    def pack(self, values: Mapping[str, HostArray], dtype: npt.DTypeLike) -> HostArray:
+        """Named arrays into a flat host buffer, padding zero."""
+        buffer = np.zeros(self.size, dtype)
+        for entry in self.entries:
+            entry.view(buffer)[...] = values[entry.name]
+        return buffer
+
+    def unpack(self, buffer: HostArray) -> dict[str, HostArray]:
+        """A flat host buffer as named, contiguous copies."""
+        return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
+
+    def check(self, values: Mapping[str, Any]) -> dict[str, HostArray]:
+        """Weights from a caller: all there, none unknown, right shapes, finite.
+
+        Raises
+        ------
+        InvalidInputError
+            Anything else; the message names the array.
+        """
+        shapes = self.shapes()
+        for name in values:
+            if name not in shapes:
+                raise UnknownNameError("parameter", name, shapes)
+        missing = [name for name in shapes if name not in values]
+        if missing:
+            raise InvalidInputError(f"weights are missing: {', '.join(missing)}")
+        checked: dict[str, HostArray] = {}
+        for name, shape in shapes.items():
+            array = as_host_array(name, values[name])
+            if array.shape != shape:
+                raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
+            if not np.isfinite(array).all():
+                raise InvalidInputError(f"{name} holds NaN or infinity")
+            checked[name] = array
+        return checked
+
+
+def initial_values(layout: ParameterLayout, seed: int) -> dict[str, HostArray]:
+    """The first weights: each parameter draws from a stream of its own, so adding a layer changes no other."""
+    values: dict[str, HostArray] = {}
+    for place, entry in enumerate(layout.entries):
+        generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
+        values[entry.name] = entry.parameter.initializer.sample(generator, entry.parameter.shape)
+    return values
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

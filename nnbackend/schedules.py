@@ -1,0 +1,208 @@
+"""Learning-rate schedules: the rate as a function of the time since training began, in epochs.
+
+Time runs continuously: step s of n in epoch e (both from 0) is at ``e + s / n``. The rates of an epoch are
+computed ahead and copied to the device once.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.errors import InvalidInputError
+
+__all__ = [
+    "Constant",
+    "CosineDecay",
+    "ExponentialDecay",
+    "ReduceOnPlateau",
+    "Schedule",
+    "StepDecay",
+    "Warmup",
+    "as_schedule",
+]
+
+
+class Schedule(ABC):
+    """The learning rate over time."""
+
+    @abstractmethod
+    def rate(self, epoch: float) -> float:
+        """The learning rate `epoch` epochs after the start."""
+
+    def start(self) -> None:
+        """A training run begins; forget what an earlier one showed."""
+
+    def observe(self, logs: Mapping[str, float]) -> None:
+        """An epoch has ended with these figures. Most schedules do not look."""
+
+    def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        """The rates of all steps of an epoch, shape (steps,)."""
+        return np.array([self.rate(epoch + step / steps) for step in range(steps)])
+
+
+def _check_rate(name: str, rate: float) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, int | float | np.floating) or not 0 <= rate < math.inf:
+        raise InvalidInputError(f"{name} must be a finite number of at least 0, received {rate!r}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+        raise InvalidInputError(f"{name} must be a number above 0, received {value!r}")
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """Always the same rate; what a plain number means."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        _check_rate("learning rate", self.value)
+
+    def rate(self, epoch: float) -> float:
+        return self.value
+
+
+@dataclass(frozen=True)
+class StepDecay(Schedule):
+    """``initial * factor ** floor(epoch / every)``."""
+
+    initial: float
+    factor: float = 0.5
+    every: float = 10
+
+    def __post_init__(self) -> None:
+        _check_rate("initial learning rate", self.initial)
+        _check_positive("factor", self.factor)
+        _check_positive("every", self.every)
+
+    def rate(self, epoch: float) -> float:
+        return self.initial * self.factor ** math.floor(epoch / self.every)
+
+
+@dataclass(frozen=True)
+class ExponentialDecay(Schedule):
+    """``initial * decay ** epoch``."""
+
+    initial: float
+    decay: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_rate("initial learning rate", self.initial)
+        _check_positive("decay", self.decay)
+
+    def rate(self, epoch: float) -> float:
+        return float(self.initial * self.decay**epoch)
+
+
+@dataclass(frozen=True)
+class CosineDecay(Schedule):
+    """Half a cosine from `initial` to `final` in `epochs` epochs, `final` afterwards (Loshchilov and Hutter 2017)."""
+
+    initial: float
+    epochs: float
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_rate("initial learning rate", self.initial)
+        _check_rate("final learning rate", self.final)
+        _check_positive("epochs", self.epochs)
+
+    def rate(self, epoch: float) -> float:
+        share = min(epoch / self.epochs, 1.0)
+        return self.final + (self.initial - self.final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+class Warmup(Schedule):
+    """A straight line up to another schedule's first rate, then that schedule, its time starting then.
+
+    Parameters
+    ----------
+    epochs : float
+        Length of the rise.
+    then : float or Schedule
+    start : float
+        Where the line begins, as a share of the rate it leads to; above 0, so that no step is wasted.
+    """
+
+    def __init__(self, epochs: float, then: float | Schedule, start: float = 0.01) -> None:
+        _check_positive("warm-up epochs", epochs)
+        _check_positive("start", start)
+        self.epochs = epochs
+        self.then = as_schedule(then)
+        self.begin = start
+
+    def rate(self, epoch: float) -> float:
+        if epoch < self.epochs:
+            return self.then.rate(0) * (self.begin + (1 - self.begin) * epoch / self.epochs)
+        return self.then.rate(epoch - self.epochs)
+
+    def start(self) -> None:
+        self.then.start()
+
+    def observe(self, logs: Mapping[str, float]) -> None:
+        self.then.observe(logs)
+
+    def __repr__(self) -> str:
+        return f"Warmup(epochs={self.epochs!r}, then={self.then!r})"
+
+
+@dataclass
+class ReduceOnPlateau(Schedule):
+    """Multiply the rate by `factor` whenever the monitored figure has not improved for `patience` epochs.
+
+    Parameters
+    ----------
+    initial : float
+    factor : float
+        Above 0 and below 1.
+    patience : int
+        Epochs without improvement that are borne.
+    monitor : str
+        "loss", "val_loss" and the like; falls back to "loss" where there is no validation data.
+    minimum : float
+        The rate is never lowered beyond this.
+    """
+
+    initial: float
+    factor: float = 0.5
+    patience: int = 3
+    monitor: str = "val_loss"
+    minimum: float = 0.0
+    _scale: float = field(default=1.0, init=False, repr=False, compare=False)
+    _best: float = field(default=math.inf, init=False, repr=False, compare=False)
+    _waited: int = field(default=0, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_rate("initial learning rate", self.initial)
+        _check_rate("minimum learning rate", self.minimum)
+        if not 0 < self.factor < 1:
+            raise InvalidInputError(f"factor must be above 0 and below 1, received {self.factor!r}")
+
+    def start(self) -> None:
+        self._scale, self._best, self._waited = 1.0, math.inf, 0
+
+    def observe(self, logs: Mapping[str, float]) -> None:
+        value = logs.get(self.monitor, logs["loss"])
+        if self.monitor.endswith("accuracy"):
+            value = -value
+        if value < self._best:
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self._scale, self._waited = self._scale * self.factor, 0
+
+    def rate(self, epoch: float) -> float:
+        return max(self.initial * self._scale, self.minimum)
+
+
+def as_schedule(rate: float | Schedule) -> Schedule:
+    """A number as a constant schedule."""
+    return rate if isinstance(rate, Schedule) else Constant(rate)

@@ -1,0 +1,181 @@
+"""Callbacks: code of yours that runs while a network trains.
+
+Derive from :class:`Callback` and override what you need. All are called on the host, between epochs; nothing is
+called between steps, because steps run on without the host.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnbackend.backends.base import Array
+from nnbackend.checks import number, positive_integer
+from nnbackend.errors import InvalidInputError
+from nnbackend.files import write_csv
+
+if TYPE_CHECKING:
+    from nnbackend.network import Network
+    from nnbackend.training.history import History
+
+__all__ = ["CSVLogger", "Callback", "EarlyStopping", "ModelCheckpoint"]
+
+_log = logging.getLogger("nnbackend")
+
+Figures = Mapping[str, float]
+
+
+class Callback:
+    """Base class: does nothing, at every occasion."""
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        """Training begins; `epochs` are planned."""
+
+    def on_epoch_begin(self, network: Network, epoch: int) -> None:
+        """Epoch `epoch` (from 1) begins."""
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        """Epoch `epoch` has ended with these figures. Return a reason to end the training, or None to go on."""
+        return None
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        """Training has ended, for whatever reason but an error."""
+
+
+class _Best:
+    """Follows one figure and tells when it is better than ever before."""
+
+    def __init__(self, monitor: str, minimum_change: float) -> None:
+        self.monitor = monitor
+        self.minimum_change = number("minimum_change", minimum_change, low=0)
+        self.epoch = 0
+        self.value = math.nan
+
+    def reset(self) -> None:
+        self.epoch, self.value = 0, math.nan
+
+    def improved(self, epoch: int, figures: Figures) -> bool:
+        if self.monitor not in figures:
+            hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
+            raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(figures)}{hint}")
+        value = figures[self.monitor]
+        rises = self.monitor.endswith("accuracy")
+        change = value - self.value if rises else self.value - value
+        # The first value is better than none; NaN compares false and never counts.
+        if self.epoch and not change > self.minimum_change:
+            return False
+        self.epoch, self.value = epoch, value
+        return True
+
+
+class EarlyStopping(Callback):
+    """End the training when a figure has stopped improving.
+
+    Parameters
+    ----------
+    monitor : str
+        "val_loss", "val_accuracy", "loss" or "accuracy".
+    patience : int
+        Epochs without improvement that are borne.
+    restore_best : bool
+        Give the network the weights of its best epoch when training ends, also when all epochs were run.
+    minimum_change : float
+        A smaller change does not count as improvement.
+
+    Attributes
+    ----------
+    best_epoch : int
+        From 1.
+    best_value : float
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        restore_best: bool = True,
+        minimum_change: float = 0.0,
+    ) -> None:
+        self.patience = positive_integer("patience", patience)
+        self.restore_best = restore_best
+        self._best = _Best(monitor, minimum_change)
+        self._weights: Array = None
+
+    @property
+    def best_epoch(self) -> int:
+        return self._best.epoch
+
+    @property
+    def best_value(self) -> float:
+        return self._best.value
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._best.reset()
+        self._weights = None
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        if self._best.improved(epoch, figures):
+            if self.restore_best:
+                self._weights = network.snapshot(into=self._weights)
+            return None
+        if epoch - self._best.epoch < self.patience:
+            return None
+        return f"{self._best.monitor} has not improved since epoch {self._best.epoch}"
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        if self._weights is not None:
+            network.restore(self._weights)
+            self._weights = None
+
+
+class ModelCheckpoint(Callback):
+    """Write the network to a file after every epoch, or after every epoch that is the best so far.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``{epoch}`` in it is replaced by the number of the epoch.
+    monitor : str
+        What decides which epoch is best.
+    best_only : bool
+    """
+
+    def __init__(self, path: str | os.PathLike[str], monitor: str = "val_loss", best_only: bool = True) -> None:
+        self.path = os.fspath(path)
+        self.best_only = best_only
+        self._best = _Best(monitor, 0.0)
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._best.reset()
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        if not self.best_only or self._best.improved(epoch, figures):
+            path = Path(self.path.replace("{epoch}", str(epoch)))
+            network.save(path)
+            _log.info("epoch %d: saved to %s", epoch, path)
+        return None
+
+
+class CSVLogger(Callback):
+    """Keep a table of all epochs in a file, complete after every epoch.
+
+    Parameters
+    ----------
+    path : str or path-like
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._rows: list[dict[str, Any]] = []
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._rows = []
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        self._rows.append(dict(figures))
+        write_csv(self.path, self._rows)
+        return None

@@ -1,0 +1,230 @@
+"""The training loop: shuffles, runs the step over the epoch's order, evaluates, tells the callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.checks import positive_integer
+from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
+from nnbackend.evaluation import Evaluator
+from nnbackend.losses import Loss
+from nnbackend.network import Network
+from nnbackend.optimizers import OPTIMIZERS, Optimizer
+from nnbackend.step import OptimizerMemory
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import History
+from nnbackend.training.interrupt import Interrupt
+from nnbackend.training.progress import Progress
+from nnbackend.training.run import EpochResult, TrainingRun
+
+__all__ = ["fit"]
+
+_log = logging.getLogger("nnbackend")
+
+_DEFAULT_BATCH = 32
+_VALIDATION_BATCH = 1024
+
+
+def fit(
+    network: Network,
+    x: Any,
+    y: Any,
+    *,
+    epochs: int = 10,
+    batch_size: int | None = None,
+    loss: str | Loss | None = None,
+    optimizer: Optimizer | str = "adam",
+    validation_data: tuple[Any, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    shuffle: bool = True,
+    verbose: bool | None = None,
+) -> History:
+    """Train a network.
+
+    Parameters
+    ----------
+    network : Network
+    x : (n, *input_shape) array_like
+        uint8 stays uint8 until a batch is gathered, and is then scaled by 1/255.
+    y : (n,) labels or (n, outputs) values
+    epochs : int
+        How often all rows are seen.
+    batch_size : int, optional
+        Rows a step, 32 if not given (or all, if there are fewer). The last, shorter batch of an epoch is
+        trained on as well.
+    loss : str, optional
+        "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; not needed the second time.
+    optimizer : Optimizer or str
+        An object goes on where it was if the network was trained with the same object before; a name starts
+        a new one.
+    validation_data : (x, y), optional
+        Evaluated after every epoch.
+    callbacks : sequence of Callback
+    sample_weight : (n,) array_like, optional
+        Weights of the rows; only their ratios matter.
+    class_weight : dict or (classes,) array_like, optional
+        Weights of the classes, times those of the rows.
+    shuffle : bool
+        Whether every epoch has an order of its own, drawn from the network's seed.
+    verbose : bool, optional
+        True prints a line an epoch, False nothing; if not given, it prints on a terminal.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError
+        Before anything is changed.
+    TrainingDivergedError
+        The loss became NaN or infinite. The network has the weights with which that epoch began.
+
+    Notes
+    -----
+    Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned.
+    """
+    epochs = positive_integer("epochs", epochs)
+    chosen_loss = _required_loss(network, loss)
+    chosen_optimizer = _get_optimizer(optimizer)
+    _check_callbacks(callbacks)
+    examples, targets = network.prepare(x, y, chosen_loss, sample_weight, class_weight)
+    size = _check_batch_size(batch_size, examples.count)
+    validator = _validator(network, chosen_loss, validation_data)
+
+    network.set_loss(chosen_loss)
+    memory = network.optimizer_memory
+    if memory is None or memory.optimizer is not chosen_optimizer:
+        chosen_optimizer.schedule.start()
+        memory = network.optimizer_memory = OptimizerMemory.fresh(chosen_optimizer, network.model)
+    run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle)
+    executor = run.executors[0][0]
+    _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
+
+    history = History()
+    before: Any = None
+    for callback in callbacks:
+        callback.on_train_begin(network, epochs)
+    with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt() as interrupt:
+        for epoch in range(1, epochs + 1):
+            for callback in callbacks:
+                callback.on_epoch_begin(network, epoch)
+            progress.begin(epoch)
+            before = network.snapshot(into=before)
+            rate = run.learning_rate
+            result = run.epoch(lambda: interrupt.requested, progress.advance)
+            _check_finite(network, before, epoch, result, last=epoch == epochs)
+            history.interrupted = interrupt.requested
+            if result.rows == 0:
+                break
+            figures = _figures(network, epoch, rate, result, targets.has_accuracy, validator)
+            history.append(figures, result.losses)
+            progress.end(figures)
+            chosen_optimizer.schedule.observe(figures)
+            reasons = [(callback, callback.on_epoch_end(network, epoch, figures)) for callback in callbacks]
+            stops = [(callback, reason) for callback, reason in reasons if reason]
+            if stops:
+                history.stopped_by = type(stops[0][0]).__name__
+                progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
+            if stops or history.interrupted:
+                break
+        if history.interrupted:
+            progress.note(f"interrupted in epoch {epoch}; the network keeps what it has learned")
+    for callback in callbacks:
+        callback.on_train_end(network, history)
+    return history
+
+
+def _required_loss(network: Network, loss: str | Loss | None) -> Loss:
+    if loss is None and network.loss is None:
+        raise InvalidInputError(
+            "fit needs a loss the first time: loss='softmax_cross_entropy' for classes, "
+            "'sigmoid_cross_entropy' for yes-or-no outputs, 'mean_squared_error' for numbers"
+        )
+    return network.resolve_loss(loss)
+
+
+def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
+    made: Optimizer = OPTIMIZERS[optimizer]()
+    return made
+
+
+def _check_callbacks(callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise InvalidInputError(f"callbacks must be nnbackend Callback objects, received {callback!r}")
+
+
+def _check_batch_size(batch_size: int | None, rows: int) -> int:
+    if batch_size is None:
+        return min(_DEFAULT_BATCH, rows)
+    size = positive_integer("batch_size", batch_size)
+    if size > rows:
+        raise InvalidInputError(f"batch_size must be at most the {rows} rows there are, received {batch_size}")
+    return size
+
+
+def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> tuple[Evaluator, bool] | None:
+    """An evaluator of the validation data, and whether they have an accuracy."""
+    if data is None:
+        return None
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InvalidInputError("validation_data must be a pair (x, y)")
+    try:
+        examples, targets = network.prepare(*data, loss, None, None)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"validation_data: {error}") from None
+    return Evaluator(network.model, loss, examples, _VALIDATION_BATCH), targets.has_accuracy
+
+
+def _check_finite(network: Network, before: Any, epoch: int, result: EpochResult, last: bool) -> None:
+    """Stop a run that has diverged, with the last good weights in place."""
+    bad = ~np.isfinite(result.losses)
+    if bad.any():
+        step = int(np.argmax(bad)) + 1
+        what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {len(bad)}"
+    elif last and not all(np.isfinite(array).all() for array in network.get_weights().values()):
+        step = len(bad)
+        what = f"weights became NaN or infinite in the last step of epoch {epoch}"
+    else:
+        return
+    network.restore(before)
+    network.optimizer_memory = None
+    raise TrainingDivergedError(
+        f"{what}; the network has the weights with which that epoch began. "
+        "Lower the learning rate, or scale the inputs.",
+        epoch,
+        step,
+    )
+
+
+def _figures(
+    network: Network,
+    epoch: int,
+    rate: float,
+    result: EpochResult,
+    has_accuracy: bool,
+    validator: tuple[Evaluator, bool] | None,
+) -> dict[str, float]:
+    figures: dict[str, float] = {"epoch": epoch, "loss": result.loss}
+    if has_accuracy:
+        figures["accuracy"] = result.hits
+    if validator is not None:
+        loss, hits = validator[0].run()
+        figures["val_loss"] = loss + network.penalty()
+        if validator[1]:
+            figures["val_accuracy"] = hits
+    figures["learning_rate"] = rate
+    figures["seconds"] = result.seconds
+    figures["samples_per_second"] = result.rows / max(result.seconds, 1e-9)
+    return figures

@@ -1,0 +1,76 @@
+"""What a training run showed, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.files import atomic_write, write_csv
+
+__all__ = ["History"]
+
+
+class History:
+    """The figures of every epoch, and the loss of every step.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        One entry an epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
+        "val_accuracy" (where validation data were given), "learning_rate" (of the epoch's first step), "seconds" (of
+        training), "samples_per_second".
+    step_losses : list of (steps,) float64 arrays
+        The mean loss over each minibatch, before its update; one array an epoch.
+    interrupted : bool
+        Whether Ctrl-C ended the run; the last entry then covers a part of its epoch.
+    stopped_by : str
+        The callback that ended the run early; empty if none did.
+    """
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+        self.step_losses: list[npt.NDArray[np.float64]] = []
+        self.interrupted = False
+        self.stopped_by = ""
+
+    def append(self, figures: Mapping[str, float], step_losses: npt.NDArray[np.float64]) -> None:
+        """Add an epoch."""
+        self.epochs.append(dict(figures))
+        self.step_losses.append(step_losses)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __getitem__(self, name: str) -> list[float]:
+        """One figure over the epochs: ``history["val_loss"]``."""
+        if not any(name in figures for figures in self.epochs):
+            raise KeyError(f"no {name!r} in this history; there are {', '.join(self.names())}")
+        return [figures[name] for figures in self.epochs if name in figures]
+
+    def names(self) -> list[str]:
+        """The figures there are, in the order they came."""
+        return list(dict.fromkeys(name for figures in self.epochs for name in figures))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table, one line an epoch."""
+        write_csv(path, self.epochs)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the epochs, how the run ended, and nothing else."""
+        with atomic_write(path) as stream:
+            stream.write(json.dumps(self.to_dict(), indent=1).encode() + b"\n")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The epochs and how the run ended, as plain JSON."""
+        return {"epochs": self.epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
+
+    def __repr__(self) -> str:
+        if not self.epochs:
+            return "<History of 0 epochs>"
+        last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].items() if name != "epoch")
+        return f"<History of {len(self)} epochs, the last: {last}>"

@@ -1,0 +1,152 @@
+"""The training steps of a run: recorded once, replayed epoch by epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Executor
+from nnbackend.evaluation import Batches
+from nnbackend.losses import Loss
+from nnbackend.network import Network
+from nnbackend.step import Examples, OptimizerMemory, Recorder, Workspace, record_training
+
+__all__ = ["EpochResult", "TrainingRun", "epoch_order"]
+
+#: Separates the stream of batch orders from the other uses of a network's seed.
+_ORDER_STREAM = 1
+
+#: Steps are handed to the executor in portions of about this many seconds, so that Ctrl-C is heard.
+_PORTION = 0.1
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What an epoch came to.
+
+    Attributes
+    ----------
+    losses : (steps,) float64
+        Mean loss over each minibatch, penalties included.
+    loss, hits : float
+        Means over all rows seen.
+    rows : int
+        Rows seen; fewer than all if the epoch was interrupted.
+    seconds : float
+    """
+
+    losses: npt.NDArray[np.float64]
+    loss: float
+    hits: float
+    rows: int
+    seconds: float
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """The order of the rows in an epoch: a function of seed and epoch alone, so resuming needs no generator state."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, (_ORDER_STREAM << 32) + epoch]))
+    return generator.permutation(count)
+
+
+class TrainingRun:
+    """Everything on the device that training needs, and the executors that replay its steps.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    memory : OptimizerMemory
+    examples : Examples
+    batch_size : int
+    shuffle : bool
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        memory: OptimizerMemory,
+        examples: Examples,
+        batch_size: int,
+        shuffle: bool,
+    ) -> None:
+        model, backend = network.model, network.backend
+        self.batches = Batches(examples.count, batch_size)
+        self._network = network
+        self._memory = memory
+        self._count = examples.count
+        self._shuffle = shuffle
+        self._counter = backend.empty((3,), np.int64)
+        self._order = backend.from_host(np.arange(examples.count, dtype=np.int64))
+        self._rates = backend.empty((self.batches.steps,), np.float64)
+        self._trace = backend.empty((self.batches.steps, 3), np.float64)
+        gradients = backend.empty((model.layout.size,), model.dtype)
+        workspace = Workspace(backend, batch_size)
+        self.executors: list[tuple[Executor, int]] = []
+        for rows, repeats in self.batches.kinds:
+            recorder = Recorder(model, workspace, rows, self._counter, training=True)
+            record_training(
+                recorder, examples, self._order, batch_size, loss, memory, gradients, self._rates, self._trace
+            )
+            self.executors.append((backend.executor(recorder.calls), repeats))
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the coming epoch's first step."""
+        return self._memory.optimizer.schedule.rate(self._memory.epochs)
+
+    def epoch(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> EpochResult:
+        """Run one epoch.
+
+        Parameters
+        ----------
+        stop : callable
+            Asked every tenth of a second or so whether to end the epoch after the step at hand.
+        progress : callable
+            Told how many steps have been handed to the device.
+        """
+        network, memory, backend = self._network, self._memory, self._network.backend
+        if self._shuffle:
+            backend.write(epoch_order(network.seed, network.epochs_trained, self._count), self._order)
+        backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
+        backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
+
+        begin = time.perf_counter()
+        steps = self._replay(stop, progress)
+        backend.synchronize()
+        seconds = time.perf_counter() - begin
+
+        network.steps_trained += steps
+        network.epochs_trained += 1
+        memory.steps += steps
+        memory.epochs += 1
+        return self._result(steps, seconds)
+
+    def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
+        done, portion = 0, 1
+        for executor, repeats in self.executors:
+            left = repeats
+            while left and not stop():
+                begin = time.perf_counter()
+                steps = min(portion, left)
+                executor.run(steps)
+                left -= steps
+                done += steps
+                progress(done)
+                if time.perf_counter() - begin < _PORTION / 2:
+                    portion *= 2
+        return done
+
+    def _result(self, steps: int, seconds: float) -> EpochResult:
+        trace = self._network.backend.to_host(self._trace)[:steps]
+        rows = min(steps * self.batches.size, self._count)
+        sizes = np.full(steps, self.batches.size)
+        if steps > self.batches.full:
+            sizes[-1] = self.batches.rest
+        sums = trace[:, 0] + trace[:, 2]
+        seen = max(rows, 1)
+        return EpochResult(sums / sizes, float(sums.sum()) / seen, float(trace[:, 1].sum()) / seen, rows, seconds)
