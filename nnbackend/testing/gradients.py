@@ -1,0 +1,118 @@
+"""Gradients against finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import HostArray
+from nnbackend.errors import InvalidInputError
+from nnbackend.network import Network
+from nnbackend.optimizers import SGD
+from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_training
+
+__all__ = ["LossAndGradients", "check_gradients"]
+
+
+class LossAndGradients:
+    """One training step over a whole data set, recorded with a learning rate of zero: it only looks.
+
+    Dropout draws the mask of the network's first step every time, so that the loss is a function of the weights.
+
+    Parameters
+    ----------
+    network : Network
+    x, y : data as for `fit`
+    loss : str
+    sample_weight : (n,) array_like, optional
+    """
+
+    def __init__(self, network: Network, x: Any, y: Any, loss: str, sample_weight: Any = None) -> None:
+        chosen = network.resolve_loss(loss)
+        examples, _ = network.prepare(x, y, chosen, sample_weight, None)
+        model, backend = network.model, network.backend
+        self._network = network
+        self._count = examples.count
+        self._counter = backend.empty((3,), np.int64)
+        self._trace = backend.empty((1, 3), np.float64)
+        self._gradients = backend.empty((model.layout.size,), model.dtype)
+        recorder = Recorder(model, Workspace(backend, examples.count), examples.count, self._counter, training=True)
+        record_training(
+            recorder,
+            examples,
+            backend.from_host(np.arange(examples.count, dtype=np.int64)),
+            examples.count,
+            chosen,
+            OptimizerMemory.fresh(SGD(0.0), model),
+            self._gradients,
+            backend.empty((1,), np.float64),
+            self._trace,
+        )
+        self._executor = backend.executor(recorder.calls)
+
+    def __call__(self) -> tuple[float, dict[str, HostArray]]:
+        """The mean loss, penalties included, and its gradients by parameter name, at the current weights."""
+        backend = self._network.backend
+        backend.write(np.zeros(3, np.int64), self._counter)
+        self._executor.run(1)
+        trace = backend.to_host(self._trace)[0]
+        gradients = self._network.model.layout.unpack(backend.to_host(self._gradients))
+        return float(trace[0] + trace[2]) / self._count, gradients
+
+
+def check_gradients(
+    network: Network,
+    x: Any,
+    y: Any,
+    loss: str,
+    sample_weight: Any = None,
+    step: float = 1e-5,
+    tolerance: float = 1e-6,
+    samples: int = 25,
+) -> None:
+    """Compare gradients with central differences of the loss.
+
+    Parameters
+    ----------
+    network : Network
+        In float64: finite differences mean nothing in float32. Its weights are as before afterwards.
+    x, y, loss, sample_weight
+        As for `fit`.
+    step : float
+        Half the distance of the two points of a difference.
+    tolerance : float
+        Largest difference allowed, as a share of the largest gradient of the parameter or of 1.
+    samples : int
+        Elements tried of each parameter, picked at random.
+
+    Raises
+    ------
+    AssertionError
+        A gradient is wrong; the message says which element of which parameter.
+    """
+    if network.dtype != np.float64:
+        raise InvalidInputError("check_gradients needs a network with dtype='float64'")
+    evaluate = LossAndGradients(network, x, y, loss, sample_weight)
+    original = network.get_weights()
+    _, gradients = evaluate()
+    generator = np.random.default_rng(0)
+    try:
+        for name, gradient in gradients.items():
+            largest = max(1.0, float(np.abs(gradient).max()))
+            for flat in generator.permutation(gradient.size)[:samples]:
+                place = np.unravel_index(flat, gradient.shape)
+                losses = []
+                for sign in (1, -1):
+                    weights = {key: value.copy() for key, value in original.items()}
+                    weights[name][place] += sign * step
+                    network.set_weights(weights)
+                    losses.append(evaluate()[0])
+                difference = (losses[0] - losses[1]) / (2 * step)
+                if not abs(difference - gradient[place]) <= tolerance * largest:
+                    raise AssertionError(
+                        f"{name}{list(map(int, place))}: the gradient is {gradient[place]:.10g}, "
+                        f"finite differences give {difference:.10g}"
+                    )
+    finally:
+        network.set_weights(original)

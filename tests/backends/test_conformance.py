@@ -1,0 +1,117 @@
+"""Every operation of the contract, on every backend, against float64 NumPy."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nnbackend.backends.base import OPERATIONS, Backend
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.testing import CASES, Lab, check_backend
+from nnbackend.testing.conformance import SHAPES, Shape
+
+DTYPES = ("float32", "float64")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_operations_follow_the_contract(backend, case, dtype):
+    # Fibers for every CUDA thread take their time; the largest shape adds no other path through a kernel.
+    for shape in SHAPES[:4] if backend.name == "cupy" else SHAPES:
+        CASES[case](Lab(backend, dtype, shape))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.integers(1, 40),
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+    case=st.sampled_from(
+        ["gathers", "dense_layers", "dense_gradients", "softmax_cross_entropy_of_labels", "dropout_masks"]
+    ),
+)
+def test_operations_of_any_size(backend, rows, inputs, outputs, seed, case):
+    CASES[case](Lab(backend, "float64", Shape(rows, inputs, outputs), seed))
+
+
+def test_every_operation_has_a_case():
+    source = inspect.getsource(inspect.getmodule(check_backend))
+    missing = [name for name in OPERATIONS if f'"{name}"' not in source and f".{name}(" not in source]
+    assert not missing
+
+
+def test_signatures_are_the_contract_s(backend):
+    for name in OPERATIONS:
+        wanted = list(inspect.signature(getattr(Backend, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(backend, name)).parameters) == wanted, name
+
+
+class TestTheSuiteItself:
+    """A suite that cannot fail proves nothing: each of these backends is wrong in one way."""
+
+    SHAPE = (Shape(7, 17, 10),)
+
+    def broken(self, **methods) -> Backend:
+        return type("Broken", (NumpyBackend,), {"name": "broken", **methods})()
+
+    def assert_caught(self, backend: Backend, *cases: str) -> None:
+        with pytest.raises(AssertionError) as error:
+            check_backend(backend, shapes=self.SHAPE)
+        for case in cases:
+            assert case in str(error.value)
+
+    def test_wrong_values(self):
+        def bias_gradient(self, delta, out):
+            out[...] = delta[1:].sum(axis=0)
+
+        self.assert_caught(self.broken(bias_gradient=bias_gradient), "dense_gradients")
+
+    def test_relu_that_loses_nan(self):
+        def activation_forward(self, z, activation, alpha, out):
+            if activation == "relu":
+                out[...] = np.fmax(z, 0)
+            else:
+                NumpyBackend.activation_forward(self, z, activation, alpha, out)
+
+        self.assert_caught(self.broken(activation_forward=activation_forward), "activations_pass_nan_on")
+
+    def test_another_mask(self):
+        def dropout(self, x, rate, seed, stream, counter, out):
+            NumpyBackend.dropout(self, x, rate, seed + 1, stream, counter, out)
+
+        self.assert_caught(self.broken(dropout=dropout), "dropout_masks")
+
+    def test_shared_memory(self):
+        def from_host(self, array):
+            return array
+
+        self.assert_caught(self.broken(from_host=from_host), "transfers")
+
+    def test_unstable_softmax(self):
+        def softmax_cross_entropy(self, logits, targets, weights, gradient, rows):
+            with np.errstate(all="ignore"):
+                p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+                index = np.arange(len(p))
+                t = np.eye(p.shape[1])[targets] if targets.ndim == 1 else targets
+                rows[0] = -(t * np.log(p)).sum(axis=1)
+                rows[1] = p.argmax(axis=1) == t.argmax(axis=1)
+                gradient[...] = (p - t) / len(index)
+
+        self.assert_caught(self.broken(softmax_cross_entropy=softmax_cross_entropy), "losses_of_huge_logits_are_finite")
+
+    def test_other_arguments(self):
+        def advance(self, count):
+            count += 1
+
+        self.assert_caught(self.broken(advance=advance), "advance: takes ['count']")
+
+    def test_random_results(self):
+        def bias_gradient(self, delta, out):
+            out[...] = delta.sum(axis=0) * (1 + np.random.default_rng().uniform(0, 1e-14))
+
+        self.assert_caught(self.broken(bias_gradient=bias_gradient), "repeats_are_bit_identical")

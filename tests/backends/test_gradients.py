@@ -1,0 +1,81 @@
+"""Gradients against finite differences, in float64: every layer x activation x loss, on every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.losses import LOSSES
+from nnbackend.testing import check_gradients
+
+ROWS, FEATURES, OUTPUTS = 6, 5, 3
+
+
+def data(loss: str):
+    generator = np.random.default_rng(1)
+    x = generator.normal(size=(ROWS, FEATURES))
+    if loss == "softmax_cross_entropy":
+        return x, generator.integers(0, OUTPUTS, ROWS)
+    return x, generator.uniform(size=(ROWS, OUTPUTS))
+
+
+def network(layers, backend, **options):
+    return nn.Network(layers, FEATURES, backend=backend, seed=3, dtype="float64", **options)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_dense(backend, activation, loss):
+    net = network([nn.Dense(7, activation=activation), nn.Dense(OUTPUTS)], backend)
+    check_gradients(net, *data(loss), loss=loss, samples=8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_layer_between_dense_ones(backend, activation, loss):
+    layers = [nn.Dense(7), nn.Activation(activation), nn.Dense(OUTPUTS, use_bias=False)]
+    check_gradients(network(layers, backend), *data(loss), loss=loss, samples=8)
+
+
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name != "identity"])
+def test_activation_of_the_output(backend, activation):
+    net = network([nn.Dense(4, activation="tanh"), nn.Dense(OUTPUTS, activation=activation)], backend)
+    check_gradients(net, *data("mean_squared_error"), loss="mean_squared_error", samples=8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_dropout_flatten_and_penalties(backend, loss):
+    layers = [
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Dense(8, activation="tanh", l1=0.01, l2=0.1),
+        nn.Dropout(0.5),
+        nn.Dense(OUTPUTS, l2=0.3),
+    ]
+    check_gradients(network(layers, backend), *data(loss), loss=loss, samples=10)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_sample_weights(backend, loss):
+    net = network([nn.Dense(6, activation="sigmoid"), nn.Dense(OUTPUTS)], backend)
+    check_gradients(net, *data(loss), loss=loss, sample_weight=np.arange(1.0, ROWS + 1), samples=10)
+
+
+def test_class_probabilities(backend):
+    x, p = data("mean_squared_error")
+    net = network([nn.Dense(6, activation="elu"), nn.Dense(OUTPUTS)], backend)
+    check_gradients(net, x, p / p.sum(axis=1, keepdims=True), loss="softmax_cross_entropy", samples=10)
+
+
+def test_a_wrong_gradient_is_found():
+    from nnbackend.backends.numpy import NumpyBackend
+
+    class Broken(NumpyBackend):
+        def bias_gradient(self, delta, out):
+            out[...] = delta.sum(axis=0) * 1.001
+
+    net = network([nn.Dense(6, activation="tanh"), nn.Dense(OUTPUTS)], Broken())
+    with pytest.raises(AssertionError, match="bias"):
+        check_gradients(net, *data("softmax_cross_entropy"), loss="softmax_cross_entropy")

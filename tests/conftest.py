@@ -1,0 +1,73 @@
+"""The backends that the parametrised tests run on: one list, every test on all of them.
+
+Beside the real ones stand two that make hidden promises visible: ``*-padded`` asks for rows padded to 16 elements,
+and ``cupy-emulated`` is the CuPy backend with its CUDA kernels built for the CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import pytest
+
+from nnbackend.backends.base import Backend
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.backends.registry import get_backend
+from nnbackend.errors import BackendUnavailableError
+
+BACKENDS = [
+    "numpy",
+    "numpy-padded",
+    "numba",
+    "numba-padded",
+    "cupy-emulated",
+    pytest.param("cupy", marks=pytest.mark.gpu),
+]
+
+
+class PaddedNumpyBackend(NumpyBackend):
+    row_multiple = 16
+
+
+@functools.cache
+def make_backend(name: str) -> Backend:
+    """One of `BACKENDS`; skips the test, with the reason, where it cannot run."""
+    if name == "numpy-padded":
+        return PaddedNumpyBackend()
+    if name == "numba-padded":
+        from nnbackend.backends.numba import NumbaBackend
+
+        class PaddedNumbaBackend(NumbaBackend):
+            row_multiple = 16
+
+        return PaddedNumbaBackend()
+    if name == "cupy-emulated":
+        from tests.cuda.emulator import emulated_cupy_backend
+
+        return emulated_cupy_backend()
+    try:
+        return get_backend(name)
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Every backend in turn."""
+    return make_backend(request.param)
+
+
+@pytest.fixture
+def numba_backend() -> Backend:
+    return make_backend("numba")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """Full MNIST where NNBACKEND_DATA_DIR names it."""
+    if not os.environ.get("NNBACKEND_DATA_DIR"):
+        pytest.skip("needs full MNIST: set NNBACKEND_DATA_DIR to the folder with its four files")
+    from nnbackend import datasets
+
+    return datasets.load("mnist", download=False)

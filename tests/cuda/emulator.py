@@ -1,0 +1,206 @@
+"""The CUDA runtime of the CuPy backend on the CPU: the same backend class, the same kernels, no GPU.
+
+What a real device would take silently is an error here: an argument of the wrong type, a write outside of a buffer or
+between padded rows, a product that reads beyond its factors, threads that disagree on a barrier.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from nnbackend.backends.cupy import CupyBackend
+from nnbackend.backends.cupy.interface import NULL
+from tests.cuda.build import CpuModule, Geometry, Parameter, compiler
+from tests.cuda.memory import DeviceArray, allocate, check_all
+
+__all__ = ["EmulatedRuntime", "LaunchError", "emulated_cupy_backend", "why_not"]
+
+_GRID_LIMITS = (2**31 - 1, 65_535, 65_535)
+_BLOCK_LIMITS = (1024, 1024, 64)
+_SHARED_LIMIT = 48 << 10
+"""Dynamic shared memory a kernel gets without asking for more."""
+
+
+class LaunchError(RuntimeError):
+    """A launch or a product that a GPU would refuse, or run wrongly."""
+
+
+def why_not() -> str | None:
+    """Why kernels cannot be built for the CPU on this machine; None if they can."""
+    return None if compiler() else "the CUDA kernels are tested on the CPU with g++, which is not installed"
+
+
+def emulated_cupy_backend(**order: bool) -> CupyBackend:
+    """The CuPy backend on the CPU.
+
+    Parameters
+    ----------
+    reverse_threads, reverse_blocks : bool, optional
+        Run the threads of a block, and the blocks of a grid, last first.
+    """
+    return CupyBackend(EmulatedRuntime(**order))
+
+
+@dataclass(frozen=True)
+class EmulatedKernel:
+    """A kernel built for the CPU."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    address: int
+    module: CpuModule
+
+
+class EmulatedModule:
+    """A ``.cu`` file built for the CPU."""
+
+    def __init__(self, module: CpuModule) -> None:
+        self._module = module
+
+    def kernel(self, name: str) -> EmulatedKernel:
+        address = ctypes.cast(getattr(self._module.library, f"call_{name}"), ctypes.c_void_p).value
+        return EmulatedKernel(name, self._module.signatures[name], address, self._module)
+
+
+class EmulatedRuntime:
+    """A ``Runtime`` on NumPy memory. Notes every launch and product in `log`, when that is a list."""
+
+    device = "CPU emulation of a CUDA device"
+
+    def __init__(self, reverse_threads: bool = False, reverse_blocks: bool = False) -> None:
+        self._order = (reverse_threads, reverse_blocks)
+        self.log: list[str] | None = None
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def zeros(self, shape, dtype) -> DeviceArray:
+        return allocate(tuple(shape), dtype)
+
+    def write(self, host, out) -> None:
+        host = _host_array(host)
+        _same_layout(host, out)
+        _device_array(out).host[...] = host
+
+    def read(self, array) -> np.ndarray:
+        return np.array(_device_array(array).host, order="C", copy=True)
+
+    def copy(self, source, out) -> None:
+        _same_layout(source, out)
+        _device_array(out).host[...] = _device_array(source).host
+
+    def synchronize(self) -> None:
+        check_all()
+
+    # ---- kernels -------------------------------------------------------------------------------------------
+
+    def load(self, source: str, options: Sequence[str]) -> EmulatedModule:
+        return EmulatedModule(CpuModule(source, options))
+
+    def launch(self, kernel: EmulatedKernel, grid, block, arguments, shared_bytes: int = 0) -> None:
+        if self.log is not None:
+            self.log.append(kernel.name)
+        grid = _extents(kernel, "grid", grid, _GRID_LIMITS)
+        block = _extents(kernel, "block", block, _BLOCK_LIMITS)
+        if np.prod(block) > _BLOCK_LIMITS[0]:
+            raise LaunchError(f"{kernel.name}: {block} are more than 1024 threads a block")
+        if not 0 <= shared_bytes <= _SHARED_LIMIT:
+            raise LaunchError(f"{kernel.name}: {shared_bytes} bytes of dynamic shared memory")
+        if len(arguments) != len(kernel.parameters):
+            raise LaunchError(f"{kernel.name}: {len(arguments)} arguments for {len(kernel.parameters)} parameters")
+        values = [_kernel_argument(kernel, *pair) for pair in zip(kernel.parameters, arguments, strict=True)]
+        addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
+        arrays = [argument for argument in arguments if isinstance(argument, DeviceArray)]
+        padding = [(gap, gap.copy()) for gap in map(_padding, arrays) if gap is not None]
+        geometry = Geometry((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_bytes, *self._order)
+        error = kernel.module.library.launch(kernel.address, addresses, geometry)
+        if error:
+            raise LaunchError(f"{kernel.name}: {error.decode()}")
+        for array in arrays:
+            array.allocation.check()
+        for gap, before in padding:
+            if gap.tobytes() != before.tobytes():
+                raise LaunchError(f"{kernel.name} wrote into the padding between rows")
+
+    # ---- products ------------------------------------------------------------------------------------------
+
+    def gemm(self, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) -> None:
+        """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
+        if self.log is not None:
+            self.log.append("gemm")
+        if not a.dtype == b.dtype == c.dtype or c.dtype.kind != "f":
+            raise LaunchError(f"gemm of {a.dtype} and {b.dtype} into {c.dtype}")
+        left = _by_columns("A", a, *((k, m) if transpose_a else (m, k)), lda)
+        right = _by_columns("B", b, *((n, k) if transpose_b else (k, n)), ldb)
+        out = _by_columns("C", c, m, n, ldc)
+        if any(np.shares_memory(out, factor) for factor in (left, right)):
+            raise LaunchError("gemm writes over one of its factors")
+        product = alpha * ((left.T if transpose_a else left) @ (right.T if transpose_b else right))
+        out[...] = product if beta == 0 else product + beta * out
+        c.allocation.check()
+
+
+def _by_columns(name: str, array: DeviceArray, rows: int, columns: int, leading: int) -> np.ndarray:
+    """The matrix that cuBLAS sees: ``rows`` x ``columns``, stored by columns from the array's first element on."""
+    host = _device_array(array).host
+    if leading < max(1, rows):
+        raise LaunchError(f"gemm: leading dimension of {name} is {leading}, with {rows} rows")
+    reach = ((columns - 1) * leading + rows) * host.itemsize
+    low, high = np.lib.array_utils.byte_bounds(host)
+    if reach > high - low:
+        raise LaunchError(f"gemm: {name} reaches {reach - (high - low)} bytes beyond its array")
+    return as_strided(host, (rows, columns), (host.itemsize, leading * host.itemsize))
+
+
+def _extents(kernel: EmulatedKernel, what: str, given: Sequence[int], limits: tuple[int, ...]) -> tuple[int, ...]:
+    extents = (*given, 1, 1)[:3]
+    if len(given) > 3 or any(not 1 <= extent <= limit for extent, limit in zip(extents, limits, strict=True)):
+        raise LaunchError(f"{kernel.name}: {what} {given}")
+    return extents
+
+
+def _kernel_argument(kernel: EmulatedKernel, parameter: Parameter, value) -> np.ndarray:
+    """The argument as memory the kernel reads it from, if it is of exactly the declared type."""
+    if parameter.pointer and isinstance(value, DeviceArray) and value.dtype == parameter.dtype:
+        if value.ndim and value.strides[-1] not in (value.itemsize, 0) and value.shape[-1] > 1:
+            raise LaunchError(f"{kernel.name}: the last axis of {parameter.name} is not contiguous")
+        return np.array([value.host.ctypes.data], np.uint64)
+    if parameter.pointer and value is NULL:
+        return np.zeros(1, np.uint64)
+    if not parameter.pointer and isinstance(value, np.generic) and value.dtype == parameter.dtype:
+        return np.array([value])
+    wanted = f"{parameter.dtype}{' array' if parameter.pointer else ''}"
+    raise LaunchError(f"{kernel.name}: {parameter.name} is declared {wanted} and got {value!r}")
+
+
+def _padding(array: DeviceArray) -> np.ndarray | None:
+    """The memory between the rows of a matrix, if there is any."""
+    host = array.host
+    if host.ndim != 2 or host.shape[0] < 2:
+        return None
+    gap = host.strides[0] // host.itemsize - host.shape[1]
+    if gap <= 0:
+        return None
+    after = as_strided(host, (host.shape[0] - 1, host.shape[1] + gap), host.strides)
+    return after[:, host.shape[1] :]
+
+
+def _device_array(array) -> DeviceArray:
+    if not isinstance(array, DeviceArray):
+        raise TypeError(f"expected a device array, got {type(array).__name__}")
+    return array
+
+
+def _host_array(array) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"expected a host array, got {type(array).__name__}")
+    return array
+
+
+def _same_layout(source, out) -> None:
+    if source.shape != out.shape or source.dtype != out.dtype:
+        raise TypeError(f"copy of {source.shape} {source.dtype} to {out.shape} {out.dtype}")

@@ -1,0 +1,104 @@
+"""Device memory on the CPU: arrays that, like CuPy's, refuse to be mistaken for NumPy's, with guard zones around them."""
+
+from __future__ import annotations
+
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+
+__all__ = ["Allocation", "DeviceArray", "GuardError", "allocate", "check_all"]
+
+_GUARD_BYTES = 512
+_ALIGNMENT = 256
+_GUARD_VALUE = 0xFF
+"""Makes not-a-number of float and double and -1 of integers, so a read beyond the end shows in the result."""
+
+_live: weakref.WeakSet[Allocation] = weakref.WeakSet()
+
+
+class GuardError(AssertionError):
+    """Something was written outside of a buffer."""
+
+
+class Allocation:
+    """One buffer between two guard zones."""
+
+    def __init__(self, size: int) -> None:
+        raw = np.full(size + 2 * _GUARD_BYTES + _ALIGNMENT, _GUARD_VALUE, np.uint8)
+        start = _GUARD_BYTES + -(raw.ctypes.data + _GUARD_BYTES) % _ALIGNMENT
+        self.before = raw[start - _GUARD_BYTES : start]
+        self.values = raw[start : start + size]
+        self.after = raw[start + size : start + size + _GUARD_BYTES]
+        self.values[...] = 0
+        _live.add(self)
+
+    def check(self) -> None:
+        """Raise :class:`GuardError` if a guard zone was written to."""
+        for place, zone in (("before", self.before), ("after", self.after)):
+            (wrong,) = np.nonzero(zone != _GUARD_VALUE)
+            if len(wrong):
+                zone[...] = _GUARD_VALUE
+                raise GuardError(f"{len(wrong)} bytes were written {place} a buffer of {self.values.size} bytes")
+
+
+def allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> DeviceArray:
+    """A guarded array of zeros."""
+    dtype = np.dtype(dtype)
+    allocation = Allocation(int(np.prod(shape)) * dtype.itemsize)
+    return DeviceArray(allocation.values.view(dtype).reshape(shape), allocation)
+
+
+def check_all() -> None:
+    """Check the guards of every buffer that still lives."""
+    for allocation in list(_live):
+        allocation.check()
+
+
+class DeviceArray:
+    """What the backend may know of a device array: shape, dtype, strides, slices. Values only go through the runtime."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, host: np.ndarray, allocation: Allocation) -> None:
+        self.host = host
+        self.allocation = allocation
+
+    shape = property(lambda self: self.host.shape)
+    strides = property(lambda self: self.host.strides)
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+    size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
+    itemsize = property(lambda self: self.host.itemsize)
+    flags = property(lambda self: self.host.flags)
+    #: Where CuPy keeps the address.
+    data = property(lambda self: SimpleNamespace(ptr=self.host.ctypes.data))
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __getitem__(self, key) -> DeviceArray:
+        keys = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(part, (int, slice, type(None), type(Ellipsis))) for part in keys):
+            raise TypeError("only slices of device arrays are views")
+        if Ellipsis not in keys:
+            keys = (*keys, ...)
+        return DeviceArray(self.host[keys], self.allocation)
+
+    def reshape(self, *shape) -> DeviceArray:
+        result = self.host.reshape(*shape)
+        if result.size and not np.shares_memory(result, self.host):
+            raise ValueError("this reshape would copy")
+        return DeviceArray(result, self.allocation)
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed")
+
+    def __bool__(self):
+        raise TypeError("a device array's value is not known on the host")
+
+    __float__ = __int__ = __index__ = __bool__
+
+    def __repr__(self) -> str:
+        return f"<device array {self.shape} {self.dtype}>"

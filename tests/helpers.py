@@ -1,0 +1,28 @@
+"""Small networks and data that several tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import nnbackend as nn
+
+
+def images(rows: int = 70, features: int = 12, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 rows whose class shows in their values, and labels."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, rows)
+    centres = generator.integers(40, 215, (classes, features))
+    noise = generator.normal(0, 25, (rows, features))
+    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels
+
+
+def classifier(backend="numpy", *, features: int = 12, classes: int = 4, **options) -> nn.Network:
+    """A small ReLU network."""
+    layers = [nn.Dense(9, activation="relu"), nn.Dense(classes)]
+    return nn.Network(layers, features, backend=backend, **options)
+
+
+def same_weights(one: nn.Network, other: nn.Network) -> bool:
+    """Whether two networks have bit-identical parameters."""
+    first, second = one.get_weights(), other.get_weights()
+    return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
