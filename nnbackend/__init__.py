@@ -6,7 +6,9 @@ package imports NumPy and nothing heavier; a backend's library is imported when 
 
 from __future__ import annotations
 
-from nnbackend import datasets, errors, initializers, metrics
+from typing import TYPE_CHECKING, Any
+
+from nnbackend import errors, initializers, metrics
 from nnbackend.backends.base import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
 from nnbackend.initializers import (
@@ -33,6 +35,9 @@ from nnbackend.schedules import (
     Warmup,
 )
 from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint
+
+if TYPE_CHECKING:
+    from nnbackend import datasets
 
 __version__ = "0.1.0"
 
@@ -79,3 +84,12 @@ __all__ = [
     "initializers",
     "metrics",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Reading files and caches needs a dozen standard modules that a network does not: only when asked for.
+    if name == "datasets":
+        import importlib
+
+        return importlib.import_module("nnbackend.datasets")
+    raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")

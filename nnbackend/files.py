@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 __all__ = ["atomic_write", "write_csv"]
@@ -35,26 +31,30 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     OSError
         As the operating system gave it (disk full, no permission); the file at `path` is as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    temporary = Path(name)
+    # Imported here, as csv below: both bring in many modules that training and predicting do not need.
+    import tempfile
+
+    target = os.fspath(path)
+    folder, name = os.path.split(target)
+    os.makedirs(folder or ".", exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(_usual_mode(target))
-        temporary.replace(target)
+        os.chmod(temporary, _usual_mode(target))
+        os.replace(temporary, target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
-def _usual_mode(target: Path) -> int:
+def _usual_mode(target: str) -> int:
     """The mode `open` would have given: `mkstemp` makes files that only their owner can read."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
+    if os.path.exists(target):
+        return os.stat(target).st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
@@ -62,6 +62,9 @@ def _usual_mode(target: Path) -> int:
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a table with a header line; its columns are the keys of all rows, in the order they came."""
+    import csv
+    import io
+
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

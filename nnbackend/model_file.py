@@ -5,9 +5,7 @@ No pickle anywhere: reading a file from a stranger runs none of their code.
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +39,8 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
     OSError
         As the operating system gave it; an existing file is as it was.
     """
+    import json
+
     from safetensors.numpy import save
 
     broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
@@ -70,7 +70,7 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     """
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ModelFileError(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="numpy") as file:
@@ -86,6 +86,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _parse_config(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+    import json
+
     try:
         config = json.loads(text)
         version = config.pop("format")

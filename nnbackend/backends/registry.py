@@ -12,10 +12,13 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from nnbackend.backends.base import Backend
 from nnbackend.errors import BackendUnavailableError, InvalidInputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["AUTO_ORDER", "ENTRY_POINT_GROUP", "BackendInfo", "available_backends", "backend_names", "get_backend"]
 
@@ -96,7 +99,7 @@ def get_backend(backend: str | Backend) -> Backend:
         )
     if backend == "auto":
         return _auto()
-    if backend not in backend_names():
+    if backend not in _BUILT_IN and backend not in _plugins():
         raise UnknownNameError("backend", backend, ("auto", *backend_names()))
     return _make(backend)
 
@@ -117,11 +120,11 @@ def _auto() -> Backend:
 
 @functools.cache
 def _make(name: str) -> Backend:
-    factory = _load(name)
+    # Asked before anything of the backend is loaded, since loading imports what may be missing.
     reason, remedy = _probe(name)
     if reason is not None:
         raise BackendUnavailableError(name, reason, remedy)
-    backend = factory()
+    backend = _load(name)()
     if not isinstance(backend, Backend):
         raise BackendUnavailableError(
             name, f"its entry point gave a {type(backend).__name__}, not an nnbackend Backend", "Ask its authors."
@@ -163,6 +166,9 @@ def _load(name: str) -> Callable[[], Backend]:
 
 @functools.cache
 def _plugins() -> dict[str, EntryPoint]:
+    # Imported here because it takes longer to import than all of this package.
+    from importlib.metadata import entry_points
+
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     for name in found.keys() & _BUILT_IN.keys():
         _log.warning("ignoring plug-in %s: %r is a built-in backend", found[name].value, name)

@@ -10,7 +10,6 @@ import logging
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.base import Array
@@ -154,7 +153,7 @@ class ModelCheckpoint(Callback):
 
     def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
         if not self.best_only or self._best.improved(epoch, figures):
-            path = Path(self.path.replace("{epoch}", str(epoch)))
+            path = self.path.replace("{epoch}", str(epoch))
             network.save(path)
             _log.info("epoch %d: saved to %s", epoch, path)
         return None
@@ -169,7 +168,7 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = os.fspath(path)
         self._rows: list[dict[str, Any]] = []
 
     def on_train_begin(self, network: Network, epochs: int) -> None:

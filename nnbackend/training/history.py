@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -62,6 +61,8 @@ class History:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the epochs, how the run ended, and nothing else."""
+        import json
+
         with atomic_write(path) as stream:
             stream.write(json.dumps(self.to_dict(), indent=1).encode() + b"\n")
 

@@ -74,6 +74,11 @@ class Mirrors:
                 self.send(handler, bytes(2 * len(self.contents)))
             case "empty":
                 self.send(handler, b"")
+            case "drip":
+                self.send(handler, body[:1_000], length=len(body))
+                for start in range(1_000, len(body), 30_000):
+                    time.sleep(0.15)
+                    handler.wfile.write(body[start : start + 30_000])
             case "cut":
                 self.send(handler, body[: len(body) // 2], length=len(body))
             case "stall":
@@ -208,15 +213,6 @@ def test_silent_mirrors_cost_less_than_ten_seconds_by_default(mirrors: Mirrors, 
 def test_patience_is_measured_from_the_last_byte(
     mirrors: Mirrors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drip(handler: BaseHTTPRequestHandler, _: str) -> None:
-        body = gzip.compress(CONTENTS)
-        handler.send_response(200)
-        handler.end_headers()
-        for start in range(0, len(body), len(body) // 8):
-            handler.wfile.write(body[start : start + len(body) // 8])
-            time.sleep(0.15)
-
-    monkeypatch.setattr(mirrors, "answer", drip)
     monkeypatch.setattr(download, "_CHUNK", 1_000)
     start = time.monotonic()
     fetch(FILE, [mirrors.url("drip")], tmp_path, patience=0.8)
@@ -234,7 +230,7 @@ def test_only_one_mirror_transfers(mirrors: Mirrors, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(download, "_verified_contents", spy)
     before = threading.active_count()
-    fetch(FILE, [mirrors.url("good"), mirrors.url("late"), mirrors.url("late/2")], tmp_path, patience=5)
+    fetch(FILE, [mirrors.url(f"drip/{number}") for number in range(3)], tmp_path, patience=5)
     give_up = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < give_up:
         time.sleep(0.01)

@@ -74,9 +74,13 @@ def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, array: np.ndar
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == (suffix == ".gz")
 
 
-def test_writing_takes_any_memory_layout_and_byte_order_and_is_reproducible(tmp_path: Path) -> None:
+def test_writing_takes_any_memory_layout_and_byte_order_and_is_reproducible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     array = np.arange(24, dtype=">i4").reshape(4, 6)[::2, ::-1].T
-    for name in ("a", "b.gz", "c.gz"):
+    write_idx(tmp_path / "a", array)
+    for day, name in enumerate(("b.gz", "c.gz")):
+        monkeypatch.setattr("time.time", lambda day=day: 86_400.0 * day)
         write_idx(tmp_path / name, array)
     np.testing.assert_array_equal(read_idx(tmp_path / "a"), array)
     assert (tmp_path / "b.gz").read_bytes() == (tmp_path / "c.gz").read_bytes()

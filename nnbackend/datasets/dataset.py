@@ -1,0 +1,51 @@
+"""What `load` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Rows to train on and rows to test on.
+
+    Attributes
+    ----------
+    name : str
+        The set that was loaded; for ``load("auto")`` the one that was chosen.
+    x_train, x_test : ndarray, shape (rows, input_shape)
+        One row a sample, C order. Images are uint8, 0 to 255, and stay so: the network scales them to 0..1
+        as it fetches a batch. Other sets are floating point, in their own units.
+    y_train, y_test : ndarray of int32, shape (rows,)
+        Index of each row's class in `classes`.
+    classes : tuple of str
+        Names of the classes.
+    input_shape : int
+        Features a row: what `Network` takes under the same name.
+    source : str
+        Where the rows came from, for people to read.
+    notice : str
+        What the user should be told, such as why a smaller set was taken; mostly empty.
+    """
+
+    name: str
+    x_train: NDArray[Any]
+    y_train: NDArray[Any]
+    x_test: NDArray[Any]
+    y_test: NDArray[Any]
+    classes: tuple[str, ...]
+    input_shape: int
+    source: str
+    notice: str = ""
+
+    def __repr__(self) -> str:
+        return (
+            f"<Dataset {self.name!r}: {len(self.x_train):,} rows to train on, {len(self.x_test):,} to test on, "
+            f"{self.input_shape} features ({self.x_train.dtype}), {len(self.classes)} classes, "
+            f"from {self.source}>"
+        )

@@ -1,0 +1,197 @@
+"""Fetching a published file from whichever of its mirrors answers first.
+
+The mirrors race: all are asked at once, each by a thread of its own, and the first to deliver transfers while
+the others wait their turn in case it fails. The caller waits only as long as bytes keep coming, so it is never
+at the mercy of a lookup or a connection that hangs: the time-outs of HTTP libraries do not cover DNS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nnbackend.datasets.extras import demo_package_missing
+from nnbackend.datasets.idx import decompressed
+from nnbackend.errors import DataError
+from nnbackend.files import atomic_write
+
+__all__ = ["PATIENCE", "RemoteFile", "contents_match", "fetch"]
+
+PATIENCE = 8.0
+"""Seconds without a byte after which a download is given up: under 10, with room for loading the libraries."""
+
+_CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One published file.
+
+    Attributes
+    ----------
+    name : str
+        Name without ``.gz``.
+    size : int
+        Bytes, uncompressed.
+    sha256 : str
+        SHA-256 in hexadecimal of the uncompressed contents: mirrors may compress as they like.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: float = PATIENCE) -> Path:
+    """Download one gzipped file, check it, and store it uncompressed.
+
+    Proxies are taken from the environment, as the library requests does.
+
+    Parameters
+    ----------
+    file : RemoteFile
+        What to fetch. Nothing with another SHA-256 is ever stored.
+    mirrors : sequence of str
+        Addresses of folders, ending in ``/``, that hold ``<file.name>.gz``.
+    folder : Path
+        Where to put the file; made if it is missing.
+    patience : float
+        Seconds to wait, in all, while no byte arrives from any mirror.
+
+    Returns
+    -------
+    Path
+        The stored file, named ``file.name``.
+
+    Raises
+    ------
+    DataError
+        No mirror delivered the right file, requests is not installed, or the folder cannot be written. The message
+        has a reason for each mirror; the folder is as it was.
+    """
+    try:
+        import requests  # noqa: F401  (used in the threads, where its absence would be told once a mirror)
+    except ImportError as error:
+        raise demo_package_missing("downloading a data set", "requests") from error
+    contents = _Race(file, [f"{mirror}{file.name}.gz" for mirror in mirrors], patience).run()
+    path = folder / file.name
+    try:
+        with atomic_write(path) as stream:
+            stream.write(contents)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def contents_match(path: Path, file: RemoteFile) -> bool:
+    """Whether the file at `path`, plain or gzipped, is `file`; a missing or damaged one is not."""
+    try:
+        with open(path, "rb") as raw:
+            _verified_contents(raw, file)
+    except (OSError, DataError):
+        return False
+    return True
+
+
+class _Race:
+    """All mirrors of one file. One transfers at a time; the first right file ends the race."""
+
+    def __init__(self, file: RemoteFile, urls: Sequence[str], patience: float) -> None:
+        self._file = file
+        self._urls = urls
+        self._patience = patience
+        self._turn = threading.Lock()
+        self._over = False
+        self._last_arrival = time.monotonic()
+        self._outcomes: queue.SimpleQueue[tuple[str, bytes | Exception]] = queue.SimpleQueue()
+
+    def run(self) -> bytes:
+        for url in self._urls:
+            # Daemons: one that hangs in a DNS lookup cannot be stopped, and must not keep the process alive.
+            threading.Thread(target=self._enter, args=(url,), daemon=True).start()
+        failures: dict[str, str] = {}
+        try:
+            while len(failures) < len(self._urls):
+                left = self._last_arrival + self._patience - time.monotonic()
+                if left <= 0:
+                    break
+                try:
+                    url, outcome = self._outcomes.get(timeout=left)
+                except queue.Empty:
+                    continue
+                if isinstance(outcome, bytes):
+                    return outcome
+                failures[url] = _reason(outcome)
+        finally:
+            self._over = True
+        silence = f"no answer within {self._patience:g} s"
+        reasons = "; ".join(f"{urlsplit(url).netloc}: {failures.get(url, silence)}" for url in self._urls)
+        raise DataError(f"{self._file.name}.gz: {reasons}")
+
+    def _enter(self, url: str) -> None:
+        try:
+            self._outcomes.put((url, self._transfer(url)))
+        except Exception as error:  # a thread has nobody else to tell
+            self._outcomes.put((url, error))
+
+    def _transfer(self, url: str) -> bytes:
+        """Into memory, because then there is no temporary file to leave behind."""
+        import requests
+
+        data = bytearray()
+        # Half the patience: a mirror that falls silent must leave the others time to step in.
+        with requests.get(url, stream=True, timeout=self._patience / 2) as response:
+            response.raise_for_status()
+            with self._turn:
+                for chunk in response.iter_content(_CHUNK):
+                    if self._over:
+                        raise DataError("not needed any more")
+                    self._last_arrival = time.monotonic()
+                    data += chunk
+                    # gzip adds less than this even to data that it cannot compress.
+                    if len(data) > self._file.size * 1.01 + 1024:
+                        raise DataError(f"sends more than the {self._file.size} bytes of {self._file.name}")
+                contents = _verified_contents(io.BytesIO(data), self._file)
+                self._over = True
+                return contents
+
+
+def _verified_contents(raw: io.BufferedIOBase, file: RemoteFile) -> bytes:
+    with decompressed(raw, file.name) as stream:
+        # One byte more than there should be, and never the whole of a decompression bomb.
+        contents = stream.read(file.size + 1)
+    digest = hashlib.sha256(contents).hexdigest()
+    if digest != file.sha256:
+        raise DataError(f"wrong checksum: SHA-256 of {file.name} is {digest}, expected {file.sha256}")
+    return contents
+
+
+def _reason(error: Exception) -> str:
+    """A few words for the exceptions of requests, whose own texts are half a page."""
+    import requests
+
+    if isinstance(error, DataError):
+        return str(error)
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the transfer broke off"
+    if isinstance(error, requests.ConnectionError):
+        return f"no connection ({_innermost(error)})"
+    return f"{type(error).__name__}: {error}"
+
+
+def _innermost(error: BaseException) -> str:
+    """The text of the exception that `error` was first raised for."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -1,0 +1,198 @@
+"""Bad input ends in one clear error before anything is changed: what was wrong, what was received, what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import BackendUnavailableError, InvalidInputError, NNBackendError, UnknownNameError
+from tests.helpers import classifier, images, same_weights
+
+X, Y = images(rows=20)
+LOSS = "softmax_cross_entropy"
+
+
+def fit(net, x=X, y=Y, **options):
+    return net.fit(x, y, **{"epochs": 1, "batch_size": 10, "loss": LOSS, **options})
+
+
+@pytest.mark.parametrize(
+    ("make", "nearest"),
+    [
+        (lambda: nn.Network([nn.Dense(2)], 3, backend="nunba"), "'numba'"),
+        (lambda: nn.Network([nn.Dense(2)], 3, backend="torch"), "auto, cupy, numba, numpy"),
+        (lambda: nn.Dense(2, activation="rellu"), "'relu'"),
+        (lambda: nn.Activation("sigmoidd"), "'sigmoid'"),
+        (lambda: nn.Dense(2, weight_initializer="he_norm"), "'he_normal'"),
+        (lambda: nn.Network(["Dens"], 3, backend="numpy"), "'Dense'"),
+        (lambda: fit(classifier(), loss="softmax_crossentropy"), "'softmax_cross_entropy'"),
+        (lambda: fit(classifier(), optimizer="adm"), "'adam'"),
+        (lambda: nn.datasets.load("mnits"), "'mnist'"),
+        (lambda: nn.Network([nn.Dense(2)], 3, backend="numpy", dtype="float31"), "'float32'"),
+        (lambda: nn.Network([nn.Dense(2)], 3, backend="numpy", dtype="float16"), "'float32'"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_ones(make, nearest):
+    with pytest.raises(UnknownNameError) as error:
+        make()
+    assert isinstance(error.value, ValueError)
+    assert nearest in str(error.value)
+
+
+def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
+    info = next(info for info in nn.available_backends() if info.name == "cupy")
+    if info.usable:
+        pytest.skip("CuPy can run here")
+    with pytest.raises(BackendUnavailableError) as error:
+        nn.Network([nn.Dense(2)], 3, backend="cupy")
+    assert isinstance(error.value, RuntimeError)
+    assert info.reason in str(error.value)
+    assert info.remedy in str(error.value)
+    assert info.reason
+    assert info.remedy
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"x": X[:, :5]}, r"x must have 12 features a row, received shape \(20, 5\)"),
+        ({"x": X[0]}, r"received shape \(12,\); for a single sample give x\[None\]"),
+        ({"x": X[:0], "y": Y[:0]}, r"x is empty: received shape \(0, 12\)"),
+        (
+            {"x": np.where(np.arange(12) == 3, np.nan, X)},
+            "x holds 20 NaN or infinite values, the first in row 0, feature 3",
+        ),
+        ({"x": X.astype(object)}, "x must hold numbers, received dtype object"),
+        ({"x": X.astype(str)}, "x must hold numbers, received dtype <U"),
+        ({"x": X * 1e300}, "beyond the range of float32"),
+        ({"x": [[1, 2], [3]]}, "x is a builtins.list that NumPy cannot read"),
+        ({"y": Y[:7]}, "x has 20 rows but y has 7"),
+        ({"y": np.where(np.arange(20) == 2, 4, Y)}, r"labels must be in \[0, 4\).*received 0 to 4"),
+        ({"y": Y - 1}, r"labels must be in \[0, 4\).*received -1 to 2"),
+        ({"y": Y.astype(float)}, "labels must be integers"),
+        ({"y": [str(label) for label in Y]}, "y must hold numbers"),
+        ({"y": np.eye(3)[Y % 3]}, r"the network has 4 outputs but y has shape \(20, 3\)"),
+        ({"y": np.full((20, 4), 0.5)}, "must sum to 1, row 0 sums to 2"),
+        ({"y": np.full((20, 4), np.nan)}, "y holds NaN or infinity, first in row 0"),
+        ({"y": Y.reshape(20, 1, 1)}, r"received shape \(20, 1, 1\)"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, received 0"),
+        ({"batch_size": 21}, "batch_size must be at most the 20 rows there are, received 21"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, received 0"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"loss": None}, "fit needs a loss the first time"),
+        ({"optimizer": nn.SGD}, "unknown optimizer"),
+        ({"callbacks": [print]}, "callbacks must be nnbackend Callback objects"),
+        ({"validation_data": X}, r"validation_data must be a pair"),
+        ({"validation_data": (X[:, :4], Y)}, "validation_data: x must have 12 features"),
+        ({"validation_data": (X, Y[:3])}, "validation_data: x has 20 rows but y has 3"),
+        ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(20,\)"),
+        ({"sample_weight": -np.ones(20)}, "weights must be finite and not negative"),
+        ({"sample_weight": np.full(20, np.inf)}, "weights must be finite"),
+        ({"sample_weight": np.zeros(20)}, "all weights are zero"),
+        ({"class_weight": {7: 1.0}}, "class_weight names class 7"),
+        ({"class_weight": [1.0, 2.0]}, "one weight for each of 4 classes"),
+    ],
+)
+def test_bad_training_input_changes_nothing(options, message):
+    net = classifier()
+    untouched = classifier()
+    with pytest.raises(InvalidInputError, match=message) as error:
+        fit(net, **options)
+    assert isinstance(error.value, ValueError)
+    assert same_weights(net, untouched)
+    assert net.loss is None
+    assert net.optimizer_memory is None
+
+
+def test_class_weights_need_classes():
+    net = nn.Network([nn.Dense(1)], 12, backend="numpy")
+    with pytest.raises(InvalidInputError, match="class_weight needs integer or one-hot labels"):
+        fit(net, y=Y.astype(float), loss="mean_squared_error", class_weight={0: 2.0})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Network([], 3), "at least one layer"),
+        (lambda: nn.Network(nn.Dense(3), 3), "must be a list of layers"),
+        (lambda: nn.Network([nn.Dense], 3), r"layers\[0\] must be a Layer such as Dense\(10\)"),
+        (lambda: nn.Network([nn.Dense(2)] * 2, 3), r"layers\[1\] is in the list twice"),
+        (lambda: nn.Network([nn.Dense(2)], (28, 28)), r"layers\[0\]: Dense takes flat samples.*put Flatten\(\)"),
+        (lambda: nn.Network([nn.Dense(2)], 0), "input_shape must be a whole number of at least 1, received 0"),
+        (lambda: nn.Network([nn.Dense(2)], ()), "at least one dimension"),
+        (lambda: nn.Network([nn.Dense(2)], None), "input_shape must be a number or a tuple"),
+        (lambda: nn.Network([nn.Dense(2)], 3, seed=-1), "seed must be a whole number"),
+        (lambda: nn.Network([nn.Dense(2)], 3, seed=1.5), "seed must be a whole number"),
+        (lambda: nn.Network([nn.Dense(2)], 3, seed=2**63), "seed must be a whole number"),
+        (lambda: nn.Network([nn.Dense(2)], 3, backend=3), "backend must be a name"),
+        (lambda: nn.Network([nn.Dense(2)], 3, input_scale=np.nan), "input_scale must be a finite number"),
+        (lambda: nn.Dense(0), "units must be a whole number of at least 1, received 0"),
+        (lambda: nn.Dense(2.5), "units must be a whole number"),
+        (lambda: nn.Dense(2, l2=-1), "l2 must be at least 0, received -1"),
+        (lambda: nn.Dense(2, alpha=0.2), "activation 'identity' has no parameter"),
+        (lambda: nn.Dense(2, activation="elu", alpha=-0.2), "alpha must be at least 0"),
+        (lambda: nn.Dense(2, weight_initializer=[[np.inf]]), "initial values holds NaN or infinity"),
+        (lambda: nn.Network([nn.Dense(2, weight_initializer=np.ones((2, 2)))], 3), r"have shape \(2, 2\)"),
+        (lambda: nn.Dropout(1.0), r"dropout rate must be in \[0, 1\), received 1.0"),
+        (lambda: nn.Dropout("half"), "dropout rate must be a finite number"),
+        (lambda: nn.SGD(-0.1), "learning rate must be a finite number of at least 0, received -0.1"),
+        (lambda: nn.SGD(0.1, momentum=1.0), r"momentum must be in \[0, 1\)"),
+        (lambda: nn.Adam(beta1=1.5), "beta1 must be in"),
+        (lambda: nn.Adam(float("nan")), "learning rate must be a finite number"),
+        (lambda: nn.StepDecay(0.1, factor=0), "factor must be a number above 0"),
+        (lambda: nn.ReduceOnPlateau(0.1, factor=1.0), "factor must be above 0 and below 1"),
+        (lambda: nn.EarlyStopping(patience=0), "patience must be a whole number of at least 1"),
+        (lambda: nn.Normal(0, -1), "standard deviation >= 0"),
+        (lambda: nn.Uniform(1, 0), "low <= high"),
+    ],
+)
+def test_bad_hyperparameters(make, message):
+    with pytest.raises(InvalidInputError, match=message):
+        make()
+
+
+def test_softmax_is_not_applied_twice():
+    net = nn.Network([nn.Dense(4, activation="softmax")], 12, backend="numpy")
+    with pytest.raises(InvalidInputError, match="applies softmax itself"):
+        fit(net)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (lambda weights: {**weights, "layers.0.wieght": 1}, "unknown parameter 'layers.0.wieght': did you mean"),
+        (lambda weights: {"layers.0.bias": weights["layers.0.bias"]}, "weights are missing: layers.0.weight, layers.1"),
+        (
+            lambda weights: {**weights, "layers.0.weight": np.ones((2, 2))},
+            r"must have shape \(12, 9\), received \(2, 2\)",
+        ),
+        (lambda weights: {**weights, "layers.1.bias": np.full(4, np.nan)}, "layers.1.bias holds NaN"),
+    ],
+)
+def test_bad_weights_change_nothing(weights, message):
+    net = classifier()
+    with pytest.raises(InvalidInputError, match=message):
+        net.set_weights(weights(net.get_weights()))
+    assert same_weights(net, classifier())
+
+
+def test_evaluate_and_predict_check_too():
+    net = classifier()
+    with pytest.raises(InvalidInputError, match="say which loss"):
+        net.evaluate(X, Y)
+    with pytest.raises(InvalidInputError, match="x is empty"):
+        net.predict(X[:0])
+    with pytest.raises(InvalidInputError, match="batch_size must be"):
+        net.predict(X, batch_size=0)
+
+
+def test_every_error_is_of_the_package_and_of_a_built_in_kind():
+    from nnbackend import errors
+
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert issubclass(kind, NNBackendError)
+        if kind is not NNBackendError:
+            assert issubclass(kind, ValueError | RuntimeError | ArithmeticError)

@@ -1,0 +1,98 @@
+"""Importing the package brings in NumPy and nothing heavier; a backend brings in its own library only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnbackend
+
+ROOT = Path(nnbackend.__file__).parent
+HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
+HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
+
+
+def imported_after(code: str) -> set[str]:
+    script = f"import numpy, sys; before = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    modules = imported_after("import nnbackend")
+    assert "nnbackend.network" in modules
+    assert not modules & set(HEAVY)
+
+
+def test_a_numpy_network_needs_numpy_alone():
+    code = """
+import numpy as np, nnbackend as nn
+net = nn.Network([nn.Dense(3, activation="relu"), nn.Dense(2)], 4, backend="numpy")
+net.fit(np.ones((8, 4)), np.zeros(8, int), epochs=1, loss="softmax_cross_entropy", verbose=False)
+net.predict(np.ones((1, 4)))
+"""
+    assert not imported_after(code) & set(HEAVY)
+
+
+def test_the_numba_backend_does_not_import_cupy():
+    modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
+    assert "numba" in modules
+    assert "cupy" not in modules
+
+
+@pytest.mark.parametrize("library", ["numba", "cupy"])
+def test_only_its_own_room_imports_an_array_library(library):
+    for path in ROOT.rglob("*.py"):
+        names = {name.partition(".")[0] for name in _imports(path)}
+        assert library not in names or f"backends/{library}" in path.as_posix(), path
+
+
+#: The rooms from the bottom up; a module imports from its own room and from those below it.
+ORDER = (
+    {"errors", "files"},
+    {"backends"},
+    {"checks", "initializers", "inputs", "schedules", "metrics"},
+    {"layers", "losses", "optimizers"},
+    {"parameters"},
+    {"step"},
+    {"evaluation", "prediction", "model_file", "summary"},
+    {"network"},
+    {"training", "datasets"},
+    {"testing", "interop", "plotting", "presets"},
+    {"cli", "__main__", "__init__"},
+)
+
+
+def test_imports_run_one_way():
+    level = {room: height for height, rooms in enumerate(ORDER) for room in rooms}
+    for path in ROOT.rglob("*.py"):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        for name in _imports(path, top_level_only=True):
+            parts = name.split(".")
+            if parts[0] != "nnbackend":
+                continue
+            target = parts[1] if len(parts) > 1 else "__init__"
+            assert level[target] <= level[room], f"{path.relative_to(ROOT)} imports upwards: {name}"
+
+
+def test_layers_import_no_array_library():
+    for path in (ROOT / "layers").glob("*.py"):
+        assert "numpy" not in {name.partition(".")[0] for name in _imports(path)}, path
+
+
+def _imports(path: Path, top_level_only: bool = False) -> list[str]:
+    tree = ast.parse(path.read_text())
+    names: list[str] = []
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from nnbackend import datasets` names the room in the alias.
+            names += (
+                [f"nnbackend.{alias.name}" for alias in node.names] if node.module == "nnbackend" else [node.module]
+            )
+    return names

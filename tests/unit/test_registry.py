@@ -1,0 +1,117 @@
+"""Backends by name: what there is, what can run, what "auto" chooses and why."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends import registry
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.errors import BackendUnavailableError
+
+
+def test_every_backend_says_whether_it_can_run_and_if_not_why():
+    infos = {info.name: info for info in nn.available_backends()}
+    assert list(infos)[:3] == ["numpy", "numba", "cupy"]
+    assert infos["numpy"].usable
+    assert infos["numba"].usable
+    for info in infos.values():
+        if info.usable:
+            assert str(info) == f"{info.name}: usable on {info.device}"
+            assert not info.reason
+        else:
+            assert info.reason in str(info)
+            assert info.remedy in str(info)
+
+
+def test_a_backend_object_is_passed_through():
+    own = NumpyBackend()
+    assert nn.get_backend(own) is own
+    assert nn.Network([nn.Dense(1)], 1, backend=own).backend is own
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Let built-in backends be unusable."""
+
+    def unusable(*names):
+        real = registry._probe
+        monkeypatch.setattr(
+            registry, "_probe", lambda name: ("it is switched off", "Switch it on.") if name in names else real(name)
+        )
+
+    registry._make.cache_clear()
+    yield unusable
+    registry._make.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("off", "chosen", "reasons"),
+    [
+        (["cupy"], "numba", ["cupy cannot run here (it is switched off)"]),
+        (["cupy", "numba"], "numpy", ["cupy cannot run here", "numba cannot run here (it is switched off)"]),
+    ],
+)
+def test_auto_takes_the_fastest_that_runs_and_logs_why(pretend, caplog, off, chosen, reasons):
+    pretend(*off)
+    with caplog.at_level(logging.INFO, logger="nnbackend"):
+        assert nn.get_backend("auto").name == chosen
+    (message,) = caplog.messages
+    assert f"'auto' chose '{chosen}'" in message
+    for reason in reasons:
+        assert reason in message
+
+
+def test_a_backend_asked_for_by_name_never_falls_back(pretend):
+    pretend("numba")
+    with pytest.raises(BackendUnavailableError, match=r"'numba' cannot run here: it is switched off\. Switch it on\."):
+        nn.get_backend("numba")
+
+
+def test_a_missing_numba_is_reported_with_the_command():
+    script = """
+import sys
+sys.modules["numba"] = None
+import nnbackend as nn
+info = next(info for info in nn.available_backends() if info.name == "numba")
+print(info.usable, info.reason, info.remedy, sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False|Numba is not installed|Run: pip install numba"
+
+
+def test_unavailable_errors_survive_pickling():
+    error = BackendUnavailableError("cupy", "no GPU", "Buy one.")
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), copy.remedy) == (str(error), "Buy one.")
+
+
+class _Entry:
+    def __init__(self, name, load):
+        self.name, self.load, self.value = name, load, f"plugin:{name}"
+
+
+def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
+    def broken():
+        raise RuntimeError("no such wheel")
+
+    entries = {
+        "good": _Entry("good", lambda: NumpyBackend),
+        "bad": _Entry("bad", broken),
+        "odd": _Entry("odd", lambda: dict),
+    }
+    monkeypatch.setattr(registry, "_plugins", lambda: entries)
+    registry._make.cache_clear()
+    registry._probe.cache_clear()
+    infos = {info.name: info for info in nn.available_backends()}
+    assert infos["good"].usable
+    assert "plugin:bad failed to load (RuntimeError: no such wheel)" in infos["bad"].reason
+    assert "gave a dict" in infos["odd"].reason
+    assert infos["numpy"].usable
+    registry._make.cache_clear()
+    registry._probe.cache_clear()

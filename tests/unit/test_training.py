@@ -1,0 +1,314 @@
+"""The training loop on the host's side: history, callbacks, schedules, Ctrl-C, what is printed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import InvalidInputError
+from nnbackend.training.run import epoch_order
+from tests.helpers import classifier, images, same_weights
+
+X, Y = images(rows=64)
+OPTIONS = {"batch_size": 16, "loss": "softmax_cross_entropy"}
+
+
+def test_history_holds_every_figure_of_every_epoch(tmp_path):
+    history = classifier().fit(X, Y, epochs=3, validation_data=(X[:20], Y[:20]), **OPTIONS)
+    assert history.names() == [
+        "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "samples_per_second"
+    ]  # fmt: skip
+    assert history["epoch"] == [1, 2, 3]
+    assert len(history) == 3
+    assert all(len(losses) == 4 for losses in history.step_losses)
+    assert min(history["seconds"]) > 0
+    assert history["samples_per_second"][0] == pytest.approx(64 / history["seconds"][0])
+    assert "3 epochs" in repr(history)
+    with pytest.raises(KeyError, match="no 'val_los' in this history"):
+        history["val_los"]
+    history.to_csv(tmp_path / "history.csv")
+    history.to_json(tmp_path / "history.json")
+    with open(tmp_path / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == history["loss"]
+    assert json.loads((tmp_path / "history.json").read_text())["epochs"] == history.epochs
+
+
+def test_validation_is_what_evaluate_says():
+    net = classifier()
+    history = net.fit(X, Y, epochs=1, validation_data=(X[:20], Y[:20]), **OPTIONS)
+    figures = net.evaluate(X[:20], Y[:20])
+    assert history["val_loss"][0] == pytest.approx(figures["loss"])
+    assert history["val_accuracy"][0] == pytest.approx(figures["accuracy"])
+
+
+def test_evaluation_does_not_depend_on_the_batch_size():
+    net = classifier()
+    whole = net.evaluate(X, Y, loss="softmax_cross_entropy")
+    for size in (1, 7, 64, 1000):
+        parts = net.evaluate(X, Y, loss="softmax_cross_entropy", batch_size=size)
+        assert parts == pytest.approx(whole, rel=1e-6)
+        np.testing.assert_allclose(net.predict(X, batch_size=size), net.predict(X), rtol=1e-5, atol=1e-7)
+
+
+def test_shuffling_gives_every_epoch_an_order_of_its_own():
+    first, second = epoch_order(0, 0, 100), epoch_order(0, 1, 100)
+    assert sorted(first) == sorted(second) == list(range(100))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, epoch_order(0, 0, 100))
+    assert not np.array_equal(first, epoch_order(1, 0, 100))
+
+
+def test_small_data_are_one_batch_unless_told_otherwise():
+    history = classifier().fit(X[:10], Y[:10], epochs=1, loss="softmax_cross_entropy")
+    assert len(history.step_losses[0]) == 1
+
+
+def test_weights_of_zero_take_rows_out():
+    weight = np.zeros(64)
+    weight[:16] = 1
+    some, few = classifier(), classifier()
+    some.fit(X, Y, epochs=1, sample_weight=weight, optimizer=nn.SGD(0.1), **{**OPTIONS, "batch_size": 64})
+    few.fit(X[:16], Y[:16], epochs=1, optimizer=nn.SGD(0.1), **OPTIONS)
+    for name, value in few.get_weights().items():
+        np.testing.assert_allclose(some.get_weights()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_only_ratios_of_weights_matter():
+    weight = np.linspace(1, 3, 64)
+    one, double = classifier(dtype="float64"), classifier(dtype="float64")
+    one.fit(X, Y, epochs=2, sample_weight=weight, **OPTIONS)
+    double.fit(X, Y, epochs=2, sample_weight=2 * weight, **OPTIONS)
+    for name, value in one.get_weights().items():
+        np.testing.assert_allclose(double.get_weights()[name], value, rtol=1e-9)
+
+
+def test_one_hot_labels_are_labels():
+    one, other = classifier(), classifier()
+    one.fit(X, Y, epochs=2, **OPTIONS)
+    history = other.fit(X, np.eye(4)[Y], epochs=2, **OPTIONS)
+    assert same_weights(one, other)
+    assert "accuracy" in history.names()
+
+
+class TestCallbacks:
+    def test_they_are_told_in_order(self):
+        seen = []
+
+        class Spy(nn.Callback):
+            def on_train_begin(self, network, epochs):
+                seen.append(("begin", epochs))
+
+            def on_epoch_begin(self, network, epoch):
+                seen.append(("epoch", epoch))
+
+            def on_epoch_end(self, network, epoch, figures):
+                seen.append(("end", epoch, figures["epoch"]))
+                return "enough" if epoch == 2 else None
+
+            def on_train_end(self, network, history):
+                seen.append(("over", len(history)))
+
+        history = classifier().fit(X, Y, epochs=5, callbacks=[Spy()], **OPTIONS)
+        assert seen == [("begin", 5), ("epoch", 1), ("end", 1, 1), ("epoch", 2), ("end", 2, 2), ("over", 2)]
+        assert history.stopped_by == "Spy"
+
+    def overfitted(self, callbacks, epochs=60):
+        """Random labels: validation soon gets worse."""
+        generator = np.random.default_rng(0)
+        x, y = generator.normal(size=(40, 12)), generator.integers(0, 4, 40)
+        net = classifier()
+        history = net.fit(
+            x[:20], y[:20], epochs=epochs, batch_size=10, loss="softmax_cross_entropy", optimizer=nn.Adam(0.05),
+            validation_data=(x[20:], y[20:]), callbacks=callbacks,
+        )  # fmt: skip
+        return net, history, net.evaluate(x[20:], y[20:])["loss"]
+
+    def test_early_stopping_stops_and_restores_the_best(self):
+        stopping = nn.EarlyStopping(patience=4)
+        _, history, loss = self.overfitted([stopping])
+        best = int(np.argmin(history["val_loss"])) + 1
+        assert stopping.best_epoch == best
+        assert len(history) == best + 4 < 60
+        assert loss == pytest.approx(min(history["val_loss"]))
+        assert stopping.best_value == min(history["val_loss"])
+        assert history.stopped_by == "EarlyStopping"
+
+    def test_the_best_is_restored_also_after_the_last_epoch(self):
+        _, history, loss = self.overfitted([nn.EarlyStopping(patience=1000)], epochs=20)
+        assert len(history) == 20
+        assert loss == pytest.approx(min(history["val_loss"]))
+        assert history["val_loss"][-1] > min(history["val_loss"])
+
+    def test_the_last_is_kept_if_asked_for(self):
+        _, history, loss = self.overfitted([nn.EarlyStopping(patience=4, restore_best=False)])
+        assert loss == pytest.approx(history["val_loss"][-1])
+
+    def test_accuracy_is_better_when_it_rises(self):
+        stopping = nn.EarlyStopping(monitor="val_accuracy", patience=3)
+        _, history, _ = self.overfitted([stopping])
+        assert stopping.best_value == max(history["val_accuracy"])
+
+    def test_a_figure_that_is_not_there_is_named(self):
+        with pytest.raises(InvalidInputError, match=r"cannot monitor 'val_loss'.*give validation_data"):
+            classifier().fit(X, Y, epochs=1, callbacks=[nn.EarlyStopping()], **OPTIONS)
+
+    def test_a_checkpoint_keeps_the_best(self, tmp_path):
+        path = tmp_path / "best.safetensors"
+        net, history, _ = self.overfitted([nn.ModelCheckpoint(path)], epochs=20)
+        best = nn.Network.load(path, backend="numpy")
+        assert best.epochs_trained == int(np.argmin(history["val_loss"])) + 1
+        assert not same_weights(net, best)
+
+    def test_a_checkpoint_of_every_epoch(self, tmp_path):
+        checkpoint = nn.ModelCheckpoint(tmp_path / "epoch-{epoch}.safetensors", best_only=False)
+        classifier().fit(X, Y, epochs=3, callbacks=[checkpoint], **OPTIONS)
+        assert sorted(os.listdir(tmp_path)) == [f"epoch-{epoch}.safetensors" for epoch in (1, 2, 3)]
+
+    def test_a_csv_log_is_complete_after_every_epoch(self, tmp_path):
+        path = tmp_path / "log.csv"
+        lines = []
+
+        class Reader(nn.Callback):
+            def on_epoch_end(self, network, epoch, figures):
+                lines.append(len(path.read_text().splitlines()))
+
+        history = classifier().fit(X, Y, epochs=3, callbacks=[nn.CSVLogger(path), Reader()], **OPTIONS)
+        assert lines == [2, 3, 4]
+        with open(path, newline="") as file:
+            assert [float(row["loss"]) for row in csv.DictReader(file)] == history["loss"]
+
+
+class TestSchedules:
+    @pytest.mark.parametrize(
+        ("schedule", "expected"),
+        [
+            (nn.StepDecay(1.0, factor=0.5, every=2), [1, 1, 0.5, 0.5, 0.25]),
+            (nn.ExponentialDecay(1.0, decay=0.5), [1, 0.5, 0.25, 0.125, 0.0625]),
+            (nn.CosineDecay(1.0, epochs=4), [1, 0.853553, 0.5, 0.146447, 0]),
+            (nn.CosineDecay(1.0, epochs=2, final=0.1), [1, 0.55, 0.1, 0.1, 0.1]),
+            (nn.Warmup(2, 1.0, start=0.5), [0.5, 0.75, 1, 1, 1]),
+            (nn.Warmup(2, nn.StepDecay(1.0, 0.5, 1), start=0.5), [0.5, 0.75, 1, 0.5, 0.25]),
+        ],
+    )
+    def test_rates_by_epoch(self, schedule, expected):
+        np.testing.assert_allclose([schedule.rate(epoch) for epoch in range(5)], expected, atol=1e-6)
+        history = classifier().fit(X, Y, epochs=5, optimizer=nn.SGD(schedule), **OPTIONS)
+        np.testing.assert_allclose(history["learning_rate"], expected, atol=1e-6)
+
+    def test_rates_change_from_step_to_step(self):
+        np.testing.assert_allclose(nn.ExponentialDecay(1.0, 0.5).epoch_rates(1, 2), [0.5, 0.5**1.5])
+        assert np.ptp(nn.CosineDecay(1.0, 1).epoch_rates(0, 50)) > 0.9
+
+    def test_a_step_really_takes_its_own_rate(self):
+        class SecondStepOnly(nn.Schedule):
+            def rate(self, epoch):
+                return 0.1 if 0.5 <= epoch < 1 else 0.0
+
+        net, reference = classifier(), classifier()
+        net.fit(X[:32], Y[:32], epochs=1, optimizer=nn.SGD(SecondStepOnly()), shuffle=False, **OPTIONS)
+        reference.fit(X[16:32], Y[16:32], epochs=1, optimizer=nn.SGD(0.1), shuffle=False, **OPTIONS)
+        assert same_weights(net, reference)
+
+    def test_a_plateau_lowers_the_rate(self):
+        schedule = nn.ReduceOnPlateau(1.0, factor=0.1, patience=1, minimum=0.01)
+        rates = []
+        for loss in (3, 2, 2, 2, 2, 2, 2, 2, 1):
+            schedule.observe({"loss": 9, "val_loss": loss})
+            rates.append(schedule.rate(0))
+        np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01, 0.01])
+        schedule.start()
+        assert schedule.rate(0) == 1.0
+        schedule.observe({"loss": 1})
+        assert schedule.rate(0) == 1.0
+
+
+class TestInterrupt:
+    def test_ctrl_c_ends_the_epoch_cleanly(self):
+        """The signal comes while an epoch runs: the step at hand is finished and the figures cover what was done."""
+        main = threading.main_thread().ident
+
+        class Stop(nn.Layer):
+            def forward(self, step, x):
+                if step.training:
+                    step.call(self.interrupt)
+                return x, None
+
+            def interrupt(self, backend):
+                self.calls = getattr(self, "calls", 0) + 1
+                if self.calls == 3:
+                    signal.pthread_kill(main, signal.SIGINT)
+
+            def backward(self, step, saved, upstream, need_input_gradient):
+                return upstream
+
+        before = signal.getsignal(signal.SIGINT)
+        net = nn.Network([Stop(), nn.Dense(4)], 12, backend="numpy")
+        history = net.fit(X, Y, epochs=5, validation_data=(X, Y), **{**OPTIONS, "batch_size": 1})
+        assert history.interrupted
+        assert len(history) == 1
+        assert 3 <= len(history.step_losses[0]) < 64
+        assert net.steps_trained == len(history.step_losses[0])
+        assert np.isfinite(history["val_loss"][0])
+        assert signal.getsignal(signal.SIGINT) is before
+        net.fit(X, Y, epochs=1, **OPTIONS)
+
+    def test_a_real_ctrl_c_leaves_a_network_that_saves(self, tmp_path):
+        script = f"""
+import numpy as np, nnbackend as nn
+net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numpy")
+x, y = np.zeros((20000, 784), np.uint8), np.zeros(20000, int)
+class Ready(nn.Callback):
+    def on_epoch_begin(self, network, epoch):
+        print("ready", flush=True)
+history = net.fit(x, y, epochs=1000, batch_size=32, loss="softmax_cross_entropy", callbacks=[Ready()], verbose=False)
+net.save({str(tmp_path / "model.safetensors")!r})
+print("interrupted" if history.interrupted else "went on", flush=True)
+"""
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate(timeout=60)
+        assert out.splitlines()[-1] == "interrupted"
+        assert process.returncode == 0
+        assert nn.Network.load(tmp_path / "model.safetensors", backend="numpy").steps_trained >= 0
+
+    def test_training_in_another_thread_works(self):
+        net = classifier()
+        thread = threading.Thread(target=lambda: net.fit(X, Y, epochs=1, **OPTIONS))
+        thread.start()
+        thread.join()
+        assert net.epochs_trained == 1
+
+
+class TestOutput:
+    def test_nothing_is_printed_where_there_is_no_terminal(self, capsys):
+        classifier().fit(X, Y, epochs=1, **OPTIONS)
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_line_an_epoch_when_asked_for(self, capsys):
+        classifier().fit(X, Y, epochs=2, verbose=True, validation_data=(X, Y), **OPTIONS)
+        head, *lines = capsys.readouterr().out.splitlines()
+        assert head.split() == [
+            "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "samples/s"
+        ]  # fmt: skip
+        assert [line.split()[0] for line in lines] == ["1", "2"]
+        # Right-aligned columns end where their headings end.
+        assert {len(line) for line in lines} == {len(head)}
+
+    def test_the_reason_of_an_early_end_is_told(self, capsys):
+        class Stop(nn.Callback):
+            def on_epoch_end(self, network, epoch, figures):
+                return "it is good enough"
+
+        classifier().fit(X, Y, epochs=9, verbose=True, callbacks=[Stop()], **OPTIONS)
+        assert capsys.readouterr().out.splitlines()[-1] == "stopped after epoch 1: it is good enough"
