@@ -38,6 +38,9 @@ from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, Mode
 
 if TYPE_CHECKING:
     from nnbackend import datasets
+    from nnbackend.backends.cupy import CupyBackend
+    from nnbackend.backends.numba import NumbaBackend
+    from nnbackend.backends.numpy import NumpyBackend
 
 __version__ = "0.1.0"
 
@@ -51,6 +54,7 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "CosineDecay",
+    "CupyBackend",
     "Dense",
     "Dropout",
     "EarlyStopping",
@@ -68,6 +72,8 @@ __all__ = [
     "ModelCheckpoint",
     "Network",
     "Normal",
+    "NumbaBackend",
+    "NumpyBackend",
     "Optimizer",
     "Parameter",
     "RMSprop",
@@ -86,10 +92,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Reading files and caches needs a dozen standard modules that a network does not: only when asked for.
-    if name == "datasets":
-        import importlib
+#: What is imported only when it is asked for: backends bring their libraries along, and reading files needs a
+#: dozen standard modules that a network does not.
+_LAZY = {
+    "datasets": "nnbackend.datasets",
+    "CupyBackend": "nnbackend.backends.cupy",
+    "NumbaBackend": "nnbackend.backends.numba",
+    "NumpyBackend": "nnbackend.backends.numpy",
+}
 
-        return importlib.import_module("nnbackend.datasets")
-    raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(_LAZY[name])
+    return module if name == "datasets" else getattr(module, name)

@@ -1,4 +1,4 @@
-"""Checks of hyperparameters, shared by layers and optimisers."""
+"""Checks of plain values that callers hand over: numbers, shapes, dtypes, seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS
 from nnbackend.errors import InvalidInputError, UnknownNameError
 
 #: What a network can compute in.
@@ -15,10 +14,7 @@ REAL_DTYPES = ("float32", "float64")
 
 __all__ = [
     "REAL_DTYPES",
-    "activation_name",
-    "activation_parameter",
     "number",
-    "one_dimensional",
     "positive_integer",
     "real_dtype",
     "sample_shape",
@@ -45,36 +41,6 @@ def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
         raise InvalidInputError(f"{what} must be {bounds}, received {value!r}")
     return float(value)
-
-
-def activation_name(name: Any) -> str:
-    """A known activation's name."""
-    if name is None:
-        return "identity"
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise UnknownNameError("activation", name, ACTIVATIONS)
-    return name
-
-
-def activation_parameter(activation: str, alpha: float | None) -> float:
-    """The activation's parameter, its default where none is given.
-
-    It must not be negative: the gradients of leaky ReLU and ELU are computed from the output, which tells the two
-    branches apart only then.
-    """
-    default = ACTIVATIONS[activation].alpha
-    if alpha is None:
-        return default
-    if default == 0:
-        raise InvalidInputError(f"activation {activation!r} has no parameter, received alpha={alpha!r}")
-    return number("alpha", alpha, low=0)
-
-
-def one_dimensional(layer: str, input_shape: tuple[int, ...]) -> int:
-    """The number of features, where a layer takes flat samples only."""
-    if len(input_shape) != 1:
-        raise InvalidInputError(f"{layer} takes flat samples, received shape {input_shape}; put Flatten() before it")
-    return input_shape[0]
 
 
 def sample_shape(input_shape: Any) -> tuple[int, ...]:

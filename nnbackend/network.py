@@ -273,6 +273,7 @@ class Network:
         examples = Examples(
             x=backend.from_host(rows),
             targets=backend.from_host(targets.values),
+            target_dtype=targets.values.dtype,
             weights=None if weights is None else backend.from_host(weights),
             count=len(rows),
             scale=input_scale_of(rows, self.input_scale),

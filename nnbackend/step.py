@@ -62,6 +62,8 @@ class Examples:
     ----------
     x : (n, features) uint8 or real
     targets : (n,) int32 or (n, outputs) real
+    target_dtype : numpy dtype
+        That of `targets`, as the host knows it.
     weights : (n,) real or None
     count : int
         n.
@@ -71,6 +73,7 @@ class Examples:
 
     x: Array
     targets: Array
+    target_dtype: np.dtype[Any]
     weights: Array | None
     count: int
     scale: float
@@ -180,13 +183,16 @@ class Recorder:
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         self.calls.append(Call("custom", arguments, function))
 
-    def gather(self, source: Array, order: Array, batch_size: int, scale: float = 1.0) -> Array:
-        """Record the gather of one minibatch of `source`; returns the buffer it goes to."""
-        dtype = np.int32 if source.dtype == np.int32 else self.model.dtype
+    def gather(
+        self, source: Array, order: Array, batch_size: int, scale: float = 1.0, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        """Record the gather of one minibatch of `source`; returns the buffer it goes to, of the network's dtype
+        unless another is given."""
+        wanted = self.model.dtype if dtype is None else dtype
         if source.ndim == 2:
-            out = self._workspace.matrix(self.rows, source.shape[1], dtype)
+            out = self._workspace.matrix(self.rows, source.shape[1], wanted)
         else:
-            out = self._workspace.vector(self.rows, dtype)
+            out = self._workspace.vector(self.rows, wanted)
         self.record("gather", source, order, self.counter, batch_size, scale, out)
         return out
 
@@ -299,7 +305,7 @@ def _record_loss(
 ) -> tuple[list[Any], Array, Array]:
     """From the gather to the loss: what the layers saved, the loss's gradient, and the rows' losses and hits."""
     x = recorder.gather(examples.x, order, batch_size, examples.scale)
-    targets = recorder.gather(examples.targets, order, batch_size)
+    targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
     weights = None if examples.weights is None else recorder.gather(examples.weights, order, batch_size)
     output, saved = record_forward(recorder, parameters, x)
     gradient = recorder.buffer(output.shape[1])

@@ -185,6 +185,8 @@ class Backend(ABC):
     def view(self, buffer: Array, offset: int, shape: tuple[int, ...], row_stride: int | None = None) -> Array:
         """A window of a flat buffer, sharing its memory.
 
+        Written for arrays that slice and reshape as NumPy's do; other arrays need a method of their own.
+
         Parameters
         ----------
         buffer : 1-D array

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.base import Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.philox import keep_threshold, uniform_words
+from nnbackend.backends.products import Products
+from nnbackend.checks import positive_integer
 
 __all__ = ["NumpyBackend"]
 
@@ -21,9 +24,18 @@ _GELU_CUBIC = 0.044715
 
 
 class NumpyBackend(Backend):
-    """Plain NumPy, with the matrix products of the BLAS that NumPy was built with."""
+    """Plain NumPy, with the matrix products of the BLAS that NumPy was built with.
+
+    Parameters
+    ----------
+    threads : int, optional
+        How many work on a product; as many as the process may use if not given. Results do not depend on it.
+    """
 
     name = "numpy"
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.products = Products(None if threads is None else positive_integer("threads", threads))
 
     # ---- memory --------------------------------------------------------------------------------------------
 
@@ -73,7 +85,7 @@ class NumpyBackend(Backend):
         out: Real,
     ) -> None:
         z = out if preactivation is None else preactivation
-        np.matmul(x, weight, out=z)
+        self.products.matmul(x, weight, z)
         if bias is not None:
             z += bias
         if activation != "identity":
@@ -192,10 +204,10 @@ class NumpyBackend(Backend):
                 raise AssertionError(f"no such activation: {activation}")
 
     def dense_input_gradient(self, delta: Real, weight: Real, out: Real) -> None:
-        np.matmul(delta, weight.T, out=out)
+        self.products.matmul(delta, weight.T, out)
 
     def dense_weight_gradient(self, x: Real, delta: Real, out: Real) -> None:
-        np.matmul(x.T, delta, out=out)
+        self.products.matmul(x.T, delta, out)
 
     def bias_gradient(self, delta: Real, out: Real) -> None:
         delta.sum(axis=0, out=out)
@@ -277,6 +289,23 @@ class NumpyBackend(Backend):
         square *= decay
         square += (1 - decay) * gradient * gradient
         parameters -= float(learning_rates[counter[0]]) * gradient / (np.sqrt(square) + epsilon)
+
+    # ---- running a recorded step ---------------------------------------------------------------------------
+
+    def executor(self, calls: Sequence[Call]) -> Executor:
+        return _HostExecutor(self, calls)
+
+
+class _HostExecutor(PlainExecutor):
+    """Replays the list while BLAS keeps to one thread, so that the pool's threads have the cores to themselves."""
+
+    def __init__(self, backend: NumpyBackend, calls: Sequence[Call]) -> None:
+        super().__init__(backend, calls)
+        self._products = backend.products
+
+    def run(self, repeats: int) -> None:
+        with self._products.alone():
+            super().run(repeats)
 
 
 def _sigmoid(z: Real, out: Real | None = None) -> Real:

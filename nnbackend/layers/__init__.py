@@ -7,4 +7,15 @@ from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.stack import LAYERS, check_layers, follow_shapes
 
-__all__ = ["LAYERS", "Activation", "Dense", "Dropout", "Flatten", "Layer", "LayerStep", "Parameter", "check_layers", "follow_shapes"]
+__all__ = [
+    "LAYERS",
+    "Activation",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "LayerStep",
+    "Parameter",
+    "check_layers",
+    "follow_shapes",
+]

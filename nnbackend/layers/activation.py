@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS, Array
-from nnbackend.checks import activation_name, activation_parameter, one_dimensional
 from nnbackend.layers.base import Layer, LayerStep
+from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
 
 __all__ = ["Activation"]
 

@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS, Array
-from nnbackend.checks import (
-    activation_name,
-    activation_parameter,
-    number,
-    one_dimensional,
-    positive_integer,
-)
+from nnbackend.checks import number, positive_integer
 from nnbackend.initializers import Initializer, get_initializer
 from nnbackend.layers.base import Layer, LayerStep, Parameter
+from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
 
 __all__ = ["Dense"]
 

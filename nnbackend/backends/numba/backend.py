@@ -44,7 +44,7 @@ class NumbaBackend(NumpyBackend):
         out: Real,
     ) -> None:
         z = out if preactivation is None else preactivation
-        np.matmul(x, weight, out=z)
+        self.products.matmul(x, weight, z)
         code = ACTIVATION_CODES[activation]
         if bias is not None or code != IDENTITY:
             kernels.bias_activation(z, _optional(bias, z), code, z.dtype.type(alpha), out)

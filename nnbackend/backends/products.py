@@ -1,0 +1,106 @@
+"""Matrix products on the CPU whose bits do not depend on the number of threads.
+
+A threaded BLAS cuts a product into as many parts as it has threads, and a part's shape decides in which order its
+sums are taken: with another number of threads the last bits differ, and after some steps all of them do. Here the
+rows of the result are cut into blocks by a rule that looks at the shapes alone. Each block is one single-threaded
+BLAS call, and as many of them run at a time as there are threads.
+
+Nor does this backend's pool of threads fight with BLAS's own, whose idle workers spin on the cores that others need.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Products", "usable_threads"]
+
+Real = npt.NDArray[np.floating[Any]]
+
+#: Multiply-adds that are worth handing to another thread: some ten times what the handing over costs.
+_BLOCK_WORK = 8_000_000
+_MAX_BLOCKS = 64
+
+
+@functools.cache
+def _controller() -> Any:
+    """The BLAS libraries of this process."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas")
+
+
+def usable_threads() -> int:
+    """As many threads as this process may run on, or as BLAS was told to use if that is fewer."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits: list[int] = [library["num_threads"] for library in _controller().info()]
+    return max(1, min([cores, *limits]))
+
+
+class Products:
+    """Multiplies matrices on a pool of threads.
+
+    Parameters
+    ----------
+    threads : int, optional
+        `usable_threads()` if not given.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = usable_threads() if threads is None else threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within this context BLAS keeps to the thread that calls it. The limit holds for the whole process."""
+        with _controller().limit(limits=1):
+            yield
+
+    def matmul(self, a: Real, b: Real, out: Real) -> None:
+        """``out = a @ b``; (m, k), (k, n) -> (m, n), any strides."""
+        rows = len(out)
+        blocks = _block_count(rows, out.shape[1] * a.shape[1])
+        if blocks == 1:
+            np.matmul(a, b, out=out)
+            return
+        edges = [rows * block // blocks for block in range(blocks + 1)]
+        parts = [(a[begin:end], out[begin:end]) for begin, end in itertools.pairwise(edges)]
+        if self.threads == 1:
+            for block, result in parts:
+                np.matmul(block, b, out=result)
+            return
+        pool = self._workers()
+        # Each worker takes its own share, so that a product costs one hand-over a thread and not one a block.
+        share = -(-len(parts) // self.threads)
+        futures = [pool.submit(_multiply, parts[begin : begin + share], b) for begin in range(share, len(parts), share)]
+        _multiply(parts[:share], b)
+        for future in futures:
+            future.result()
+
+    def _workers(self) -> ThreadPoolExecutor:
+        # Threads do not survive a fork; the child makes its own.
+        if self._pool is None or self._process != os.getpid():
+            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
+            self._process = os.getpid()
+        return self._pool
+
+
+def _multiply(parts: list[tuple[Real, Real]], b: Real) -> None:
+    for block, result in parts:
+        np.matmul(block, b, out=result)
+
+
+@functools.cache
+def _block_count(rows: int, work_per_row: int) -> int:
+    """A power of two, so that it divides evenly among the usual numbers of cores."""
+    most = min(rows * work_per_row // _BLOCK_WORK, _MAX_BLOCKS, rows)
+    return 1 << (max(most, 1).bit_length() - 1)

@@ -1,0 +1,96 @@
+"""Products whose bits do not depend on the number of threads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.products import Products, _controller, usable_threads
+
+THREADS = (1, 2, 3, 8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (256, 784, 200), (500, 100, 1000), (1003, 777, 301)])
+def test_every_number_of_threads_gives_the_same_bits_and_the_right_ones(shape, dtype):
+    m, k, n = shape
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(k, m)).astype(dtype).T, generator.normal(size=(k, n)).astype(dtype)
+    results = []
+    for threads in THREADS:
+        out = np.full((m, n + 3), 7, dtype)
+        products = Products(threads)
+        with products.alone():
+            products.matmul(a, b, out[:, :n])
+        np.testing.assert_allclose(out[:, :n], a.astype(float) @ b.astype(float), rtol=1e-4, atol=1e-3)
+        assert (out[:, n:] == 7).all()
+        results.append(out.tobytes())
+    assert len(set(results)) == 1
+
+
+def test_large_products_are_shared_out_and_small_ones_are_not():
+    products = Products(2)
+    products.matmul(np.ones((10, 10)), np.ones((10, 10)), np.empty((10, 10)))
+    assert products._pool is None
+    products.matmul(np.ones((300, 300)), np.ones((300, 300)), np.empty((300, 300)))
+    assert products._pool is not None
+
+
+@pytest.mark.parametrize("kind", ["NumpyBackend", "NumbaBackend"])
+def test_training_is_bit_identical_whatever_the_number_of_threads(kind):
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 256, (400, 700)).astype(np.uint8), generator.integers(0, 10, 400)
+    results = []
+    for threads in THREADS:
+        layers = [nn.Dense(400, activation="relu"), nn.Dense(300, activation="tanh"), nn.Dense(10)]
+        net = nn.Network(layers, 700, backend=getattr(nn, kind)(threads=threads))
+        net.fit(x, y, epochs=2, batch_size=128, loss="softmax_cross_entropy")
+        results.append(b"".join(array.tobytes() for array in net.get_weights().values()))
+    assert len(set(results)) == 1
+
+
+def blas_threads() -> list[int]:
+    # Only those that were there when NumPy was loaded: other libraries bring a BLAS of their own along later.
+    return [library["num_threads"] for library in _controller().info()]
+
+
+def test_the_limit_on_blas_is_lifted_afterwards():
+    before = blas_threads()
+    with Products(2).alone():
+        assert blas_threads() == [1] * len(before)
+    assert blas_threads() == before
+    assert before
+
+
+def test_the_usual_variables_are_heeded():
+    script = "from nnbackend.backends.products import usable_threads; print(usable_threads())"
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1"
+    assert 1 <= usable_threads() <= (os.cpu_count() or 1)
+
+
+def _in_a_child(products: Products, queue) -> None:
+    out = np.empty((300, 300))
+    products.matmul(np.ones((300, 300)), np.ones((300, 300)), out)
+    queue.put(float(out.sum()))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_makes_threads_of_its_own():
+    products = Products(2)
+    products.matmul(np.ones((300, 300)), np.ones((300, 300)), np.empty((300, 300)))
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_a_child, args=(products, queue))
+    child.start()
+    assert queue.get(timeout=30) == 300**3
+    child.join(timeout=30)
+    assert child.exitcode == 0
