@@ -15,7 +15,14 @@ from nnbackend.checks import number, positive_integer, real_dtype, sample_shape,
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, UnknownNameError
 from nnbackend.evaluation import Evaluator
 from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
-from nnbackend.layers import LAYERS, Activation, Dense, Layer, check_layers, follow_shapes
+from nnbackend.layers import (
+    Layer,
+    check_layers,
+    final_activation,
+    follow_shapes,
+    layers_config,
+    layers_from_config,
+)
 from nnbackend.losses import Loss, Targets, combine_weights, get_loss
 from nnbackend.model_file import read_model, write_model
 from nnbackend.parameters import ParameterLayout, initial_values
@@ -202,15 +209,8 @@ class Network:
 
     def penalty(self) -> float:
         """The L1 and L2 penalties of the current weights."""
-        if not any(entry.parameter.l1 or entry.parameter.l2 for entry in self._model.layout.entries):
-            return 0.0
-        weights = self.get_weights()
-        total = 0.0
-        for entry in self._model.layout.entries:
-            values = weights[entry.name].astype(np.float64)
-            total += entry.parameter.l1 * float(np.abs(values).sum())
-            total += entry.parameter.l2 / 2 * float(np.square(values).sum())
-        return total
+        layout = self._model.layout
+        return layout.penalty(self.get_weights()) if layout.regularised else 0.0
 
     def fit(self, x: Any, y: Any, **options: Any) -> History:
         """Train on some data; the options are those of :func:`nnbackend.training.fit`.
@@ -269,15 +269,8 @@ class Network:
         outputs = math.prod(self.output_shape)
         targets = Targets.prepare(loss, as_host_array("y", y), len(rows), outputs, self.dtype)
         weights = combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
-        backend = self.backend
-        examples = Examples(
-            x=backend.from_host(rows),
-            targets=backend.from_host(targets.values),
-            target_dtype=targets.values.dtype,
-            weights=None if weights is None else backend.from_host(weights),
-            count=len(rows),
-            scale=input_scale_of(rows, self.input_scale),
-        )
+        scale = input_scale_of(rows, self.input_scale)
+        examples = Examples.on_device(self.backend, rows, targets.values, weights, scale)
         return examples, targets
 
     def set_loss(self, loss: str | Loss) -> Loss:
@@ -304,8 +297,7 @@ class Network:
             return self.loss
         chosen = get_loss(loss)
         applied = chosen.output_activation
-        last = self.layers[-1]
-        if applied != "identity" and isinstance(last, Dense | Activation) and last.activation == applied:
+        if applied != "identity" and final_activation(self.layers) == applied:
             raise InvalidInputError(
                 f"{chosen.name} applies {applied} itself (which is stable for large outputs), but the last layer "
                 "does too; leave its activation out"
@@ -323,7 +315,7 @@ class Network:
     def config(self) -> dict[str, Any]:
         """The network without its weights, as plain JSON."""
         return {
-            "layers": [{"kind": layer.kind, **layer.config()} for layer in self.layers],
+            "layers": layers_config(self.layers),
             "input_shape": list(self.input_shape),
             "seed": self.seed,
             "dtype": self.dtype.name,
@@ -349,14 +341,7 @@ class Network:
         custom_layers : sequence of Layer subclasses
             Layers from outside that the configuration names.
         """
-        kinds = {**LAYERS, **{layer.kind: layer for layer in custom_layers}}
-        layers: list[Layer] = []
-        for description in config["layers"]:
-            arguments = dict(description)
-            kind = arguments.pop("kind")
-            if kind not in kinds:
-                raise UnknownNameError("layer", kind, kinds)
-            layers.append(kinds[kind](**arguments))
+        layers = layers_from_config(config["layers"], custom_layers)
         network = cls(
             layers,
             config["input_shape"],

@@ -87,6 +87,20 @@ class ParameterLayout:
         """Number of parameters, padding not counted."""
         return sum(int(np.prod(entry.parameter.shape)) for entry in self.entries)
 
+    @property
+    def regularised(self) -> tuple[Entry, ...]:
+        """The parameters with an L1 or L2 penalty."""
+        return tuple(entry for entry in self.entries if entry.parameter.l1 or entry.parameter.l2)
+
+    def penalty(self, values: Mapping[str, HostArray]) -> float:
+        """The value of all penalties for these weights, in float64."""
+        total = 0.0
+        for entry in self.regularised:
+            weight = values[entry.name].astype(np.float64)
+            total += entry.parameter.l1 * float(np.abs(weight).sum())
+            total += entry.parameter.l2 / 2 * float(np.square(weight).sum())
+        return total
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes, in order."""
         return {entry.name: entry.parameter.shape for entry in self.entries}

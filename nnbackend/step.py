@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import OPERATIONS, Array, Backend, Call
+from nnbackend.backends.base import OPERATIONS, Array, Backend, Call, HostArray
 from nnbackend.layers.base import Layer
 from nnbackend.losses import Loss
 from nnbackend.optimizers import Optimizer
@@ -77,6 +77,20 @@ class Examples:
     weights: Array | None
     count: int
     scale: float
+
+    @classmethod
+    def on_device(
+        cls, backend: Backend, x: HostArray, targets: HostArray, weights: HostArray | None, scale: float
+    ) -> Examples:
+        """Copy checked host arrays to the device."""
+        return cls(
+            x=backend.from_host(x),
+            targets=backend.from_host(targets),
+            target_dtype=targets.dtype,
+            weights=None if weights is None else backend.from_host(weights),
+            count=len(x),
+            scale=scale,
+        )
 
 
 @dataclass
@@ -333,7 +347,7 @@ def _record_penalties(
     recorder: Recorder, parameters: Mapping[str, Array], gradients: Mapping[str, Array]
 ) -> Array | None:
     """L1 and L2: their values' buffer, or None if no layer has any."""
-    regularised = [entry for entry in recorder.model.layout.entries if entry.parameter.l1 or entry.parameter.l2]
+    regularised = recorder.model.layout.regularised
     if not regularised:
         return None
     penalties = recorder.model.backend.empty((len(regularised),), recorder.model.dtype)

@@ -22,13 +22,13 @@ Conventions that hold for every operation
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import numpy.typing as npt
+
+from nnbackend.backends.executor import Call, Executor, PlainExecutor
 
 __all__ = [
     "ACTIVATIONS",
@@ -80,62 +80,6 @@ ACTIVATIONS: dict[str, ActivationKind] = {
     "softplus": ActivationKind("log(1 + exp(z))", "output"),
     "softmax": ActivationKind("exp(z) / sum of exp(z) over the row", "output"),
 }
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation of a recorded step: its name and the arguments it is called with, in order.
-
-    A layer from outside may record a function of its own: then `operation` is ``"custom"`` and `function`
-    is called as ``function(backend, *arguments)``.
-    """
-
-    operation: str
-    arguments: tuple[Any, ...]
-    function: Callable[..., None] | None = None
-
-
-class Executor(ABC):
-    """Runs one recorded step, many times.
-
-    Attributes
-    ----------
-    name : str
-        Short name for ``summary()`` and the log.
-    reason : str
-        Why this executor was chosen.
-    """
-
-    name: str
-    reason: str
-
-    @abstractmethod
-    def run(self, repeats: int) -> None:
-        """Run the step `repeats` times, one after the other. May return before the work is done."""
-
-
-class PlainExecutor(Executor):
-    """Calls the operations one by one from Python: the reference, and the way to run any step anywhere."""
-
-    name = "plain"
-
-    def __init__(self, backend: Backend, calls: Sequence[Call], reason: str = "runs every step") -> None:
-        self.reason = reason
-        self._bound = [(_bind(backend, call), call.arguments) for call in calls]
-
-    def run(self, repeats: int) -> None:
-        # A run that overflows shows it in the loss, once; a warning for each operation would add nothing.
-        with np.errstate(over="ignore", invalid="ignore"):
-            for _ in range(repeats):
-                for operation, arguments in self._bound:
-                    operation(*arguments)
-
-
-def _bind(backend: Backend, call: Call) -> Callable[..., None]:
-    if call.function is not None:
-        return partial(call.function, backend)
-    operation: Callable[..., None] = getattr(backend, call.operation)
-    return operation
 
 
 class Backend(ABC):

@@ -5,7 +5,14 @@ from nnbackend.layers.base import Layer, LayerStep, Parameter
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
-from nnbackend.layers.stack import LAYERS, check_layers, follow_shapes
+from nnbackend.layers.stack import (
+    LAYERS,
+    check_layers,
+    final_activation,
+    follow_shapes,
+    layers_config,
+    layers_from_config,
+)
 
 __all__ = [
     "LAYERS",
@@ -17,5 +24,8 @@ __all__ = [
     "LayerStep",
     "Parameter",
     "check_layers",
+    "final_activation",
     "follow_shapes",
+    "layers_config",
+    "layers_from_config",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnbackend.errors import InvalidInputError, UnknownNameError
@@ -12,7 +12,7 @@ from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
 
-__all__ = ["LAYERS", "check_layers", "follow_shapes"]
+__all__ = ["LAYERS", "check_layers", "final_activation", "follow_shapes", "layers_config", "layers_from_config"]
 
 #: The built-in layers by the name that model files use.
 LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten)}
@@ -47,3 +47,36 @@ def follow_shapes(
         except InvalidInputError as error:
             raise InvalidInputError(f"layers[{index}]: {error}") from None
     return shapes, shape
+
+
+def final_activation(layers: Sequence[Layer]) -> str:
+    """The activation the last layer applies; "identity" for a layer that is none of the built-in ones."""
+    last = layers[-1]
+    return last.activation if isinstance(last, Dense | Activation) else "identity"
+
+
+def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """The layers as plain JSON."""
+    return [{"kind": layer.kind, **layer.config()} for layer in layers]
+
+
+def layers_from_config(
+    descriptions: Sequence[Mapping[str, Any]], custom_layers: Sequence[type[Layer]] = ()
+) -> list[Layer]:
+    """The layers that `layers_config` described.
+
+    Parameters
+    ----------
+    descriptions : sequence of dict
+    custom_layers : sequence of Layer subclasses
+        Those from outside that may occur.
+    """
+    kinds = {**LAYERS, **{layer.kind: layer for layer in custom_layers}}
+    layers: list[Layer] = []
+    for description in descriptions:
+        arguments = dict(description)
+        kind = arguments.pop("kind")
+        if kind not in kinds:
+            raise UnknownNameError("layer", kind, kinds)
+        layers.append(kinds[kind](**arguments))
+    return layers
