@@ -112,6 +112,42 @@ def test_an_epoch_s_loss_is_the_mean_over_rows_not_over_batches(backend):
     assert history["accuracy"][0] == pytest.approx(net.evaluate(x, y)["accuracy"], rel=1e-6)
 
 
+def test_a_step_s_loss_is_the_mean_over_its_own_rows(backend):
+    x, y = images(rows=10)
+    net = classifier(backend)
+    history = net.fit(x, y, epochs=1, batch_size=8, loss="softmax_cross_entropy", optimizer=nn.SGD(0.0), shuffle=False)
+    expected = [net.evaluate(x[part], y[part])["loss"] for part in (slice(0, 8), slice(8, 10))]
+    np.testing.assert_allclose(history.step_losses[0], expected, rtol=1e-5)
+
+
+def test_softmax_regression_with_adam_is_what_the_textbook_says(backend):
+    """Written out by hand: nothing of the package takes part but the initial weights and the batch order."""
+    from nnbackend.training.run import epoch_order
+
+    x, y = images(rows=30)
+    net = nn.Network([nn.Dense(4)], 12, backend=backend, dtype="float64")
+    weight, bias = (array.copy() for array in net.get_weights().values())
+    net.fit(x, y, epochs=3, batch_size=8, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01))
+
+    moments = [[np.zeros_like(value), np.zeros_like(value)] for value in (weight, bias)]
+    t = 0
+    for epoch in range(3):
+        order = epoch_order(0, epoch, 30)
+        for start in range(0, 30, 8):
+            rows = order[start : start + 8]
+            inputs, t = x[rows] / 255, t + 1
+            exponentials = np.exp(inputs @ weight + bias)
+            delta = (exponentials / exponentials.sum(axis=1, keepdims=True) - np.eye(4)[y[rows]]) / len(rows)
+            for value, gradient, (m, v) in zip(
+                (weight, bias), (inputs.T @ delta, delta.sum(axis=0)), moments, strict=True
+            ):
+                m[...] = 0.9 * m + 0.1 * gradient
+                v[...] = 0.999 * v + 0.001 * gradient**2
+                value -= 0.01 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(net.get_weights()["layers.0.weight"], weight, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(net.get_weights()["layers.0.bias"], bias, rtol=1e-9, atol=1e-12)
+
+
 def test_runs_are_bit_identical(backend):
     x, y = images()
     runs = []
@@ -181,7 +217,24 @@ def test_a_diverging_run_names_epoch_and_step_and_keeps_the_last_good_weights(ba
     assert (error.value.epoch, error.value.step) == (2, error.value.step)
     assert 1 < error.value.step <= 5
     assert same_weights(net, good)
-    net.fit(x, y, epochs=1, batch_size=16, optimizer=nn.SGD(0.01))
+    # Nothing of the broken run is left: the slots of its optimiser are NaN.
+    rate = nn.Adam(Jump())
+    with pytest.raises(TrainingDivergedError):
+        net.fit(x, y, epochs=2, batch_size=16, optimizer=rate)
+    net.fit(x, y, epochs=1, batch_size=16, optimizer=rate)
+
+
+def test_weights_that_break_in_the_very_last_step_are_found(backend):
+    x, y = images()
+
+    class LastStep(nn.Schedule):
+        def rate(self, epoch):
+            return 1e39 if epoch >= 0.75 else 0.01
+
+    net = classifier(backend)
+    with pytest.raises(TrainingDivergedError, match="in the last step of epoch 1"):
+        net.fit(x, y, epochs=1, batch_size=16, loss="softmax_cross_entropy", optimizer=nn.SGD(LastStep()))
+    assert same_weights(net, classifier(backend))
 
 
 def test_weight_penalties_count_in_the_loss(backend):

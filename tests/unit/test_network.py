@@ -68,6 +68,11 @@ def test_a_layer_more_changes_no_other_layer_s_first_weights():
         np.testing.assert_array_equal(value, long.get_weights()[name])
 
 
+def test_layers_of_one_shape_start_from_different_weights():
+    weights = nn.Network([nn.Dense(5), nn.Dense(5)], 5, backend="numpy").get_weights()
+    assert not np.allclose(weights["layers.0.weight"], weights["layers.1.weight"])
+
+
 def test_float32_weights_are_the_rounded_float64_ones():
     double = classifier(dtype="float64").get_weights()
     for name, value in classifier().get_weights().items():
@@ -208,6 +213,8 @@ def test_one_network_predicts_any_number_of_rows():
     whole = net.predict(x)
     for rows in (1, 2, 3, 5, 8, 13, 30, 1):
         np.testing.assert_allclose(net.predict(x[:rows]), whole[:rows], rtol=1e-5, atol=1e-7)
+    # Buffers of the last few sizes are kept, not of all.
+    assert len(net._predictor._recorded) == 4
 
 
 def test_layout_pads_rows():

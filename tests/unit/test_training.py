@@ -149,6 +149,13 @@ class TestCallbacks:
         assert loss == pytest.approx(min(history["val_loss"]))
         assert history["val_loss"][-1] > min(history["val_loss"])
 
+    def test_a_callback_used_again_starts_anew(self):
+        stopping = nn.EarlyStopping(patience=4)
+        _, first, _ = self.overfitted([stopping])
+        _, second, loss = self.overfitted([stopping])
+        assert second["val_loss"] == first["val_loss"]
+        assert loss == pytest.approx(min(second["val_loss"]))
+
     def test_the_last_is_kept_if_asked_for(self):
         _, history, loss = self.overfitted([nn.EarlyStopping(patience=4, restore_best=False)])
         assert loss == pytest.approx(history["val_loss"][-1])
@@ -230,6 +237,15 @@ class TestSchedules:
         assert schedule.rate(0) == 1.0
         schedule.observe({"loss": 1})
         assert schedule.rate(0) == 1.0
+
+    def test_fit_tells_a_plateau_what_it_has_seen_and_a_new_run_starts_anew(self):
+        schedule = nn.ReduceOnPlateau(1e-9, factor=0.5, patience=1, monitor="loss")
+        # With such a rate nothing improves, beyond rounding at most.
+        options = {"epochs": 8, "shuffle": False, **OPTIONS}
+        first = classifier().fit(X, Y, optimizer=nn.SGD(schedule), **options)["learning_rate"]
+        assert first[0] == 1e-9
+        assert first[-1] < 1e-9
+        assert classifier().fit(X, Y, optimizer=nn.SGD(schedule), **options)["learning_rate"] == first
 
 
 class TestInterrupt:
