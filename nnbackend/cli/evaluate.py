@@ -1,0 +1,58 @@
+"""``nnbackend evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from nnbackend.backends.registry import get_backend
+from nnbackend.cli.options import add_backend, add_data, check_data, load_data
+from nnbackend.cli.run_folder import find_model, read_configuration
+from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.errors import InvalidInputError
+from nnbackend.losses import get_loss
+from nnbackend.network import Network
+
+__all__ = ["DESCRIPTION", "add_options", "run"]
+
+DESCRIPTION = "Loss and accuracy of a trained model on the test rows of a data set."
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", metavar="MODEL", help="a model file, or the folder of a run")
+    add_data(parser, None, "default: the one it was trained on, as its folder says, else auto")
+    parser.add_argument("--loss", metavar="NAME", help="default: the one it was trained with")
+    add_backend(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate as the options say; the exit code."""
+    path = find_model(options.model)
+    # Not "auto" where we know better: a model trained on MNIST has seen test rows of the smaller set.
+    name = options.dataset or read_configuration(path).get("dataset", "auto")
+    check_data(name, options.data_dir)
+    if options.loss is not None:
+        get_loss(options.loss)
+    backend = get_backend(options.backend)
+    network = Network.load(path, backend)
+    if options.loss is None and network.loss is None:
+        raise InvalidInputError(f"{path} was saved before it was trained, so it has no loss: say which with --loss")
+    data = load_data(name, options)
+    inputs = math.prod(network.input_shape)
+    if data.input_shape != inputs:
+        raise InvalidInputError(
+            f"{path} takes {inputs} numbers a row, but the data set {data.name!r} has {data.input_shape}; "
+            "choose the --dataset it was made for"
+        )
+    figures = network.evaluate(data.x_test, data.y_test, loss=options.loss)
+
+    rows = count_rows(data, len(data.y_test))
+    print(field("model", f"{path}\n{network_line(network)}"))
+    print(field("data", f"{data.name}, {rows} to test on, from {data.source}"))
+    if data.notice:
+        print(field("NOTE", data.notice))
+    print(field("backend", backend_line(options.backend, backend)))
+    print(f"\ntest loss {figures['loss']:.4f}")
+    print(f"test accuracy {percent(figures['accuracy'])} ({rows})")
+    return 0

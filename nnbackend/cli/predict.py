@@ -1,0 +1,87 @@
+"""``nnbackend predict``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import HostArray
+from nnbackend.cli.images import read_images
+from nnbackend.cli.options import add_backend
+from nnbackend.cli.run_folder import find_model, read_configuration
+from nnbackend.cli.text import aligned, percent
+from nnbackend.network import Network
+
+__all__ = ["DESCRIPTION", "add_options", "run"]
+
+DESCRIPTION = """\
+Classes of images, one line each.
+
+PNG files must have exactly the model's number of pixels; colours become grey.
+Models trained on MNIST expect white digits on black: for dark digits on white
+paper add --invert. IDX files may hold any number of images."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", metavar="MODEL", help="a model file, or the folder of a run")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or IDX file")
+    parser.add_argument("--invert", action="store_true", help="swap black and white first")
+    parser.add_argument("--json", action="store_true", help="print JSON with the outputs for all classes")
+    add_backend(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict as the options say; the exit code."""
+    path = find_model(options.model)
+    network = Network.load(path, options.backend)
+    # All files before the first prediction: a list with a mistake in it gives one error and no half table.
+    files = [(name, read_images(name, network.input_shape, options.invert)) for name in options.images]
+    entries = [entry for name, rows in files for entry in _entries(network, name, rows, _class_names(path, network))]
+    if options.json:
+        print(json.dumps(entries, indent=1))
+    else:
+        _print_table(network, entries)
+    return 0
+
+
+def _class_names(path: Path, network: Network) -> list[str]:
+    """As the run's folder lists them, or numbers."""
+    outputs = int(np.prod(network.output_shape))
+    count = max(outputs, 2)  # one output says yes or no
+    names = read_configuration(path).get("classes")
+    return [str(name) for name in names] if isinstance(names, list) and len(names) == count else _numbers(count)
+
+
+def _numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:
+    scores = network.predict(rows).reshape(len(rows), -1).astype(float)
+    if scores.shape[1] == 1:
+        scores = np.hstack([1 - scores, scores])
+    return [
+        {
+            "image": name if len(rows) == 1 else f"{name}[{index}]",
+            "class": names[int(row.argmax())],
+            "class_index": int(row.argmax()),
+            "output": float(row.max()),
+            "outputs": [float(value) for value in row],
+        }
+        for index, row in enumerate(scores)
+    ]
+
+
+def _print_table(network: Network, entries: Sequence[dict[str, Any]]) -> None:
+    probabilities = network.loss is not None and network.loss.output_activation != "identity"
+    table = [["image", "class", "probability" if probabilities else "output"]]
+    for entry in entries:
+        value = percent(entry["output"]) if probabilities else f"{entry['output']:.4f}"
+        table.append([entry["image"], entry["class"], value])
+    print(aligned(table, right=[2]))

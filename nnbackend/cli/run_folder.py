@@ -1,0 +1,125 @@
+"""The folder of one training run: model, history, configuration, pictures. Every file is whole or not there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnbackend.errors import InvalidInputError
+from nnbackend.files import atomic_write
+from nnbackend.network import Network
+from nnbackend.training import Callback, CSVLogger, History, ModelCheckpoint
+
+__all__ = ["MODEL", "RunFolder", "find_model", "read_configuration"]
+
+MODEL = "model.safetensors"
+_CONFIGURATION = "config.json"
+_FILES = (MODEL, "history.csv", "history.json", _CONFIGURATION, "curves.png", "confusion.png")
+
+
+class RunFolder:
+    """Make one with `at` or `fresh`; nothing is written before `begin`.
+
+    Attributes
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def at(cls, path: str, replace: bool) -> RunFolder:
+        """The folder the user named.
+
+        Raises
+        ------
+        InvalidInputError
+            It holds a run already and is not to be replaced, or is no folder.
+        """
+        folder = cls(Path(path).expanduser())
+        if folder.path.exists() and not folder.path.is_dir():
+            raise InvalidInputError(f"--out: {path} is a file, not a folder")
+        if folder.files() and not replace:
+            raise InvalidInputError(f"{path} already holds a run; choose another --out, or add --force to replace it")
+        return folder
+
+    @classmethod
+    def fresh(cls, dataset: str) -> RunFolder:
+        """A folder of its own below ``runs``, by data set and time."""
+        name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path, attempt = Path("runs", name), 1
+        while path.exists():
+            attempt += 1
+            path = Path("runs", f"{name}-{attempt}")
+        return cls(path)
+
+    def begin(self, configuration: dict[str, Any]) -> None:
+        """Make the folder and note what the run is: a folder that cannot be written fails now and not after hours."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_json(self.path / _CONFIGURATION, configuration)
+        for name in self.files():
+            # Of the run that is replaced: its files must not pass for those of this one.
+            if name != _CONFIGURATION:
+                (self.path / name).unlink()
+
+    def discard_if_empty(self) -> None:
+        """Take back what `begin` did if no epoch was kept: what is left would stand in the next run's way."""
+        if (self.path / MODEL).exists():
+            return
+        for name in self.files():
+            (self.path / name).unlink()
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def callbacks(self) -> list[Callback]:
+        """Keep model and table after every epoch: a killed run then leaves its last one."""
+        return [ModelCheckpoint(self.path / MODEL, best_only=False), CSVLogger(self.path / "history.csv")]
+
+    def save_model(self, network: Network) -> None:
+        """Write the network as it is now."""
+        network.save(self.path / MODEL)
+
+    def save_history(self, history: History, test: dict[str, float]) -> None:
+        """Write the history as a table and, with the test figures, as JSON."""
+        history.to_csv(self.path / "history.csv")
+        _write_json(self.path / "history.json", {**history.to_dict(), "test": test})
+
+    def save_pictures(self, history: History, matrix: Any, classes: Sequence[str]) -> str:
+        """Draw curves and confusion matrix; why not, if that is not possible."""
+        from nnbackend.plotting import plot_confusion, plot_curves, save_figure
+
+        try:
+            curves = plot_curves(history)
+        except ImportError as error:
+            return str(error)
+        save_figure(curves[0], self.path / "curves.png")
+        save_figure(plot_confusion(matrix, classes), self.path / "confusion.png")
+        return ""
+
+    def files(self) -> list[str]:
+        """The files of a run that are there."""
+        return [name for name in _FILES if (self.path / name).exists()]
+
+
+def find_model(path: str) -> Path:
+    """The model file that a user means, who may also name its run's folder."""
+    named = Path(path).expanduser()
+    return named / MODEL if named.is_dir() else named
+
+
+def read_configuration(model: Path) -> dict[str, Any]:
+    """What the run's folder says of a model; nothing for a model without one."""
+    try:
+        configuration = json.loads((model.parent / _CONFIGURATION).read_text())
+    except (OSError, ValueError):
+        return {}
+    return configuration if model.name == MODEL and isinstance(configuration, dict) else {}
+
+
+def _write_json(path: Path, contents: dict[str, Any]) -> None:
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(contents, indent=1).encode() + b"\n")

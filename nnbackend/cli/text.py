@@ -1,0 +1,79 @@
+"""What the commands print is put together here: plain text that also reads well in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnbackend.backends.base import Backend
+from nnbackend.datasets import Dataset
+from nnbackend.network import Network
+
+__all__ = ["aligned", "backend_line", "count_rows", "error_text", "field", "network_line", "percent"]
+
+_LABEL_WIDTH = 9
+
+
+def field(label: str, value: str) -> str:
+    """A line of a description; further lines of `value` are put below its first."""
+    indent = " " * (_LABEL_WIDTH + 2)
+    return f"{label:<{_LABEL_WIDTH}}  " + value.replace("\n", f"\n{indent}")
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A table with columns as wide as their contents; those named in `right` end together instead of beginning so."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def percent(share: float) -> str:
+    """A share as percentage with two decimals."""
+    return f"{100 * share:.2f} %"
+
+
+def count_rows(data: Dataset, count: int) -> str:
+    """A number of rows, called images where they are."""
+    what = "image" if data.x_train.dtype == np.uint8 else "row"
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def network_line(network: Network) -> str:
+    """Sizes, activations and number of parameters of a network."""
+    sizes = [str(int(np.prod(network.input_shape)))]
+    activations: list[str] = []
+    for layer in network.layers:
+        if hasattr(layer, "units"):
+            sizes.append(str(layer.units))
+        name = getattr(layer, "activation", "identity")
+        if name != "identity" and name not in activations:
+            activations.append(name)
+    parts = ["-".join(sizes), *activations, f"{network.parameter_count:,} parameters", network.dtype.name]
+    return ", ".join(parts)
+
+
+def backend_line(requested: str, backend: Backend) -> str:
+    """Where it runs, and why there."""
+    from nnbackend.backends.registry import AUTO_ORDER, available_backends
+
+    line = f"{backend.name} on {backend.device}"
+    if requested != "auto":
+        return line
+    reasons = {info.name: info.reason for info in available_backends()}
+    passed = AUTO_ORDER[: AUTO_ORDER.index(backend.name)]
+    why = "".join(f"\n{name} cannot run here: {reasons[name]}" for name in passed)
+    return f"{line}, the fastest that can run here{why}"
+
+
+def error_text(error: BaseException) -> str:
+    """An error in words; those of the operating system without their number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

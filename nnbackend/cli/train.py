@@ -1,0 +1,220 @@
+"""``nnbackend train``."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+import nnbackend
+from nnbackend.backends.registry import get_backend
+from nnbackend.checks import number, real_dtype, seed_number
+from nnbackend.cli.options import check_data, load_data
+from nnbackend.cli.run_folder import MODEL, RunFolder
+from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.cli.train_options import HELD_OUT, add_options
+from nnbackend.datasets import Dataset
+from nnbackend.datasets.split import stratified_split
+from nnbackend.errors import InvalidInputError, TrainingDivergedError
+from nnbackend.metrics import confusion_matrix
+from nnbackend.network import Network
+from nnbackend.presets import DEFAULT, Recipe, get_preset
+from nnbackend.training import EarlyStopping, History
+
+__all__ = ["DESCRIPTION", "add_options", "run"]
+
+DESCRIPTION = """\
+Train a network and keep it, its history, its configuration and two pictures
+in a folder.
+
+Without options: MNIST (or 5,000 of its digits, if MNIST is neither here nor
+to be had), hidden layers of 200 and 80 ReLU units, Adam. Each option changes
+one thing about that, or about the preset if one is named. Ctrl-C ends the
+training early and keeps what was learned."""
+
+_INTERRUPTED = 130
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train as the options say; the exit code."""
+    recipe = _recipe(options)
+    _check(options, recipe)
+    folder = RunFolder.at(options.out, options.force) if options.out else None
+    backend = get_backend(options.backend)
+
+    data = load_data(options.dataset, options)
+    if data.notice and options.quiet:
+        print(f"nnbackend: note: {data.notice}", file=sys.stderr)
+    held_out = _held_out(options, recipe)
+    split = _split(data, held_out, options.seed)
+    recipe = _fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
+    network = Network(
+        recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
+    )
+    folder = folder or RunFolder.fresh(data.name)
+    if not options.quiet:
+        _describe(data, split, recipe, network, backend_line(options.backend, backend), folder)
+    folder.begin(_configuration(data, held_out, recipe, network, options.preset))
+    try:
+        history = _fit(network, split, recipe, folder, verbose=not options.quiet)
+        if not history.epochs:
+            raise KeyboardInterrupt("before the first step was done")
+    finally:
+        folder.discard_if_empty()
+    _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
+    if history.interrupted:
+        print(f"nnbackend: interrupted; {folder.path} holds what was learned until then", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Rows to train on, rows to validate on, and whether those were held out or are the test rows."""
+
+    x: Any
+    y: Any
+    validation: tuple[Any, Any]
+    held_out: bool
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    """The preset, or the default recipe, with what was asked for explicitly."""
+    base = DEFAULT if options.preset is None else get_preset(options.preset)
+    given = {attribute.name: getattr(options, attribute.name) for attribute in fields(Recipe)}
+    return base.changed(**{name: value for name, value in given.items() if value is not None})
+
+
+def _check(options: argparse.Namespace, recipe: Recipe) -> None:
+    """Everything that can be wrong before data are loaded."""
+    recipe.check()
+    seed_number(options.seed)
+    real_dtype(options.dtype)
+    check_data(options.dataset, options.data_dir)
+    if options.validation is not None:
+        number("validation", options.validation, low=0, high=1, below=True)
+    if options.force and not options.out:
+        raise InvalidInputError("--force needs --out: without it every run has a new folder")
+
+
+def _held_out(options: argparse.Namespace, recipe: Recipe) -> float:
+    """The share to validate on. What decides anything must not be the test rows, or they test nothing any more."""
+    if options.validation is not None:
+        share: float = options.validation
+        return share
+    return HELD_OUT if recipe.patience is not None or recipe.schedule == "plateau" else 0.0
+
+
+def _split(data: Dataset, share: float, seed: int) -> _Split:
+    if share == 0:
+        return _Split(data.x_train, data.y_train, (data.x_test, data.y_test), held_out=False)
+    train, held_out = stratified_split(data.y_train, share, seed % 2**32)
+    if len(train) == 0 or len(held_out) == 0:
+        raise InvalidInputError(
+            f"holding out {share:g} of the {len(data.x_train)} rows of {data.name!r} leaves {len(train)} to train on "
+            f"and {len(held_out)} to validate on; choose another --validation (0 validates on the test rows)"
+        )
+    validation = (data.x_train[held_out], data.y_train[held_out])
+    return _Split(data.x_train[train], data.y_train[train], validation, held_out=True)
+
+
+def _fitted(recipe: Recipe, rows: int, asked_for: bool) -> Recipe:
+    """The recipe for so many rows; a batch size that nobody asked for must not stop a small data set."""
+    if recipe.batch_size <= rows:
+        return recipe
+    if asked_for:
+        raise InvalidInputError(
+            f"--batch-size must be at most the {rows:,} rows to train on, received {recipe.batch_size}"
+        )
+    return replace(recipe, batch_size=rows)
+
+
+def _describe(data: Dataset, split: _Split, recipe: Recipe, network: Network, backend: str, folder: RunFolder) -> None:
+    """What this run is, before it begins."""
+    test = count_rows(data, len(data.y_test))
+    lines = [
+        field("data", f"{data.name}: {count_rows(data, len(split.y))} to train on, {test} to test on\n{data.source}")
+    ]
+    if data.notice:
+        lines.append(field("NOTE", data.notice))
+    validation = f"{count_rows(data, len(split.validation[1]))} held out of the training set"
+    lines += [
+        field("validate", f"on {validation if split.held_out else 'the test set, which decides nothing here'}"),
+        field("network", f"{network_line(network)}, seed {network.seed}"),
+        field("training", f"{recipe.loss}, {recipe.epochs} x all rows in batches of {recipe.batch_size}"),
+        field("", f"{recipe.optimizer}, learning rate {recipe.first_rate:g}, {recipe.schedule}"),
+        field("backend", backend),
+        field("folder", f"{folder.path}"),
+    ]
+    print("\n".join(lines) + "\n", flush=True)
+
+
+def _configuration(
+    data: Dataset, held_out: float, recipe: Recipe, network: Network, preset: str | None
+) -> dict[str, Any]:
+    """Everything it takes to do this run again."""
+    return {
+        "nnbackend": nnbackend.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "dataset": data.name,
+        "source": data.source,
+        "rows": {"train": len(data.x_train), "test": len(data.x_test)},
+        "classes": list(data.classes),
+        "validation": held_out,
+        "preset": preset,
+        "recipe": recipe.to_dict(),
+        "seed": network.seed,
+        "dtype": network.dtype.name,
+        "backend": network.backend.name,
+        "device": network.backend.device,
+        "layers": network.config()["layers"],
+        "parameters": network.parameter_count,
+    }
+
+
+def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, verbose: bool) -> History:
+    callbacks = folder.callbacks()
+    if recipe.patience is not None:
+        callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
+    try:
+        return network.fit(
+            split.x,
+            split.y,
+            epochs=recipe.epochs,
+            batch_size=recipe.batch_size,
+            loss=recipe.loss,
+            optimizer=recipe.make_optimizer(),
+            validation_data=split.validation,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
+    except TrainingDivergedError as error:
+        kept = f"; {folder.path} holds the epoch before" if MODEL in folder.files() else ""
+        raise TrainingDivergedError(
+            f"the loss became NaN or infinite in epoch {error.epoch}, step {error.step}: lower --learning-rate{kept}",
+            error.epoch,
+            error.step,
+        ) from error
+
+
+def _finish(network: Network, data: Dataset, history: History, folder: RunFolder, pictures: bool, quiet: bool) -> None:
+    """Test, keep everything, and say so; the model first, because it is what took the time."""
+    folder.save_model(network)
+    figures = network.evaluate(data.x_test, data.y_test)
+    folder.save_history(history, figures)
+    notes = []
+    if pictures:
+        predicted = network.predict_classes(data.x_test)
+        missing = folder.save_pictures(
+            history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
+        )
+        notes += [f"no pictures: {missing}"] if missing else []
+    notes.append(f"kept in {folder.path}: {', '.join(folder.files())}")
+    if not quiet:
+        print("\n" + "\n".join(notes))
+    print(f"test accuracy {percent(figures['accuracy'])} ({count_rows(data, len(data.y_test))})", flush=True)

@@ -1,0 +1,98 @@
+"""The options of ``nnbackend train``."""
+
+from __future__ import annotations
+
+import argparse
+
+from nnbackend.cli.options import add_backend, add_data, decimal, sizes, whole
+from nnbackend.presets import DEFAULT, PRESETS
+
+__all__ = ["HELD_OUT", "add_options"]
+
+#: Share of the training rows that is held out where something is decided by validation.
+HELD_OUT = 0.1
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options. Those of the recipe have no defaults here: what is not given comes from the preset."""
+    what = parser.add_argument_group("what to train on")
+    add_data(what, "auto", "default: auto, which is mnist if it can be had, else mnist-5k")
+    what.add_argument(
+        "--validation",
+        type=decimal,
+        metavar="SHARE",
+        help=f"share of the training rows that is held out to validate on (default: {HELD_OUT:g} with --patience or "
+        "--schedule plateau, which decide by it; otherwise 0: the test rows are shown after every epoch, but decide "
+        "nothing)",
+    )
+
+    network = parser.add_argument_group("network")
+    network.add_argument("--preset", metavar="NAME", help=f"start from a known net: {', '.join(PRESETS)}")
+    network.add_argument(
+        "--hidden", type=sizes, metavar="SIZES", help="sizes of the hidden layers: 200,80 (default), or none"
+    )
+    network.add_argument("--activation", metavar="NAME", help="of the hidden layers: relu (default), sigmoid, gelu ...")
+    network.add_argument(
+        "--dropout", type=decimal, metavar="SHARE", help="dropped after every hidden layer (default: 0)"
+    )
+    network.add_argument("--l1", type=decimal, metavar="FACTOR", help="penalty on absolute weights (default: 0)")
+    network.add_argument("--l2", type=decimal, metavar="FACTOR", help="penalty on squared weights (default: 0)")
+    network.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (default) or float64")
+
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--loss",
+        metavar="NAME",
+        help="softmax_cross_entropy (default), sigmoid_cross_entropy or mean_squared_error",
+    )
+    training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, rmsprop or sgd")
+    training.add_argument(
+        "--learning-rate",
+        type=decimal,
+        metavar="RATE",
+        help=f"default: {DEFAULT.learning_rate:g}; with --optimizer, that optimizer's own default",
+    )
+    training.add_argument(
+        "--schedule",
+        metavar="NAME",
+        help="how the learning rate changes: constant, step, exponential, cosine (default) or plateau",
+    )
+    training.add_argument(
+        "--decay",
+        type=decimal,
+        metavar="FACTOR",
+        help="what step (default: 0.3), exponential (0.8, every epoch) and plateau (0.5) multiply the rate by",
+    )
+    training.add_argument(
+        "--decay-every",
+        type=whole,
+        metavar="EPOCHS",
+        help="epochs between the steps of step (default: a third of all), "
+        "or without improvement before plateau acts (2)",
+    )
+    training.add_argument(
+        "--warmup", type=decimal, metavar="EPOCHS", help="epochs in which the rate rises (default: 0)"
+    )
+    training.add_argument("--momentum", type=decimal, metavar="SHARE", help="of sgd (default: 0)")
+    training.add_argument(
+        "--nesterov", action=argparse.BooleanOptionalAction, help="look ahead along the momentum of sgd"
+    )
+    training.add_argument("--weight-decay", type=decimal, metavar="FACTOR", help="default: 0; with adamw, 0.01")
+    training.add_argument("--batch-size", type=whole, metavar="ROWS", help=f"default: {DEFAULT.batch_size}")
+    training.add_argument("--epochs", type=whole, metavar="N", help=f"default: {DEFAULT.epochs}")
+    training.add_argument(
+        "--patience",
+        type=whole,
+        metavar="EPOCHS",
+        help="end when the validation loss has not improved for so long, and keep the best epoch (default: never)",
+    )
+    training.add_argument(
+        "--seed", type=whole, default=0, metavar="N", help="of weights, batches and dropout (default: 0)"
+    )
+
+    where = parser.add_argument_group("where to run, what to keep")
+    add_backend(where)
+    where.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/<data set>-<time>)")
+    where.add_argument("--force", action="store_true", help="replace the run that --out holds")
+    where.add_argument("--no-plots", action="store_true", help="make no pictures")
+    where.add_argument("--quiet", action="store_true", help="print the test accuracy and nothing else")

@@ -1,0 +1,503 @@
+"""The command line as its users meet it: real processes of ``python -m nnbackend``.
+
+Only the long table of refused options calls `main` in this process, because starting Python costs more than they do.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.cli import main
+from nnbackend.cli.machine import cpu_features, kernel_advice
+from nnbackend.datasets import write_idx
+
+#: Real images, but scikit-learn takes seconds to import; points in a plane where any data do.
+DIGITS = ("--dataset", "digits", "--backend", "numpy", "--batch-size", "32")
+POINTS = ("--dataset", "circle", "--backend", "numpy", "--batch-size", "32")
+RUN_FILES = {"model.safetensors", "history.csv", "history.json", "config.json"}
+PICTURES = {"curves.png", "confusion.png"}
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if name != "NNBACKEND_DATA_DIR"}
+    return {**environment, "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "80", **changes}
+
+
+def _nnbackend(
+    *arguments: str | Path, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nnbackend", *map(str, arguments)],
+        cwd=folder,
+        env=_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _error(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line that an error prints."""
+    assert result.returncode == 2, result.stderr
+    assert re.fullmatch(r"nnbackend: error: [^\n]+\n", result.stderr), result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a run on the small digits, and what it printed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    result = _nnbackend("train", *DIGITS, "--epochs", "4", "--out", folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
+
+
+# ---- train ---------------------------------------------------------------------------------------------------
+
+
+def test_training_prints_what_runs_a_row_an_epoch_and_the_accuracy(trained: tuple[Path, str]) -> None:
+    folder, output = trained
+    lines = output.splitlines()
+    assert lines[0] == "data       digits: 1,438 rows to train on, 359 rows to test on"
+    assert "64-200-80-10, relu, 29,890 parameters, float32, seed 0" in output
+    assert "adam, learning rate 0.002, cosine" in output
+    assert re.search(r"^backend +numpy on \S+", output, re.MULTILINE)
+    header = next(index for index, line in enumerate(lines) if line.split()[:2] == ["epoch", "loss"])
+    assert [line.split()[0] for line in lines[header + 1 : header + 5]] == ["1", "2", "3", "4"]
+    assert str(folder) in lines[-2]
+    accuracy = re.fullmatch(r"test accuracy (\d+\.\d\d) % \(359 rows\)", lines[-1])
+    assert accuracy is not None
+    assert float(accuracy[1]) > 90
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_the_run_folder_holds_everything(trained: tuple[Path, str]) -> None:
+    folder, output = trained
+    assert {file.name for file in folder.iterdir()} == RUN_FILES | PICTURES
+    assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in PICTURES)
+    with open(folder / "history.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    history = json.loads((folder / "history.json").read_text())
+    assert [float(row["loss"]) for row in rows] == [epoch["loss"] for epoch in history["epochs"]]
+    assert len(rows) == 4
+    assert f"test accuracy {100 * history['test']['accuracy']:.2f} %" in output
+    configuration = json.loads((folder / "config.json").read_text())
+    assert configuration["dataset"] == "digits"
+    assert configuration["recipe"]["hidden"] == [200, 80]
+    assert (configuration["seed"], configuration["dtype"], configuration["backend"]) == (0, "float32", "numpy")
+    data = nn.datasets.load("digits")
+    network = nn.Network.load(folder / "model.safetensors", backend="numpy")
+    assert network.evaluate(data.x_test, data.y_test)["accuracy"] == history["test"]["accuracy"]
+
+
+def test_options_win_over_the_preset(tmp_path: Path) -> None:
+    options = ("--preset", "784-40-10", "--hidden", "24,12", "--epochs", "1", "--seed", "7", "--dtype", "float64")
+    more = ("--schedule", "step", "--dropout", "0.1", "--no-plots", "--quiet", "--out", tmp_path / "run")
+    assert _nnbackend("train", *POINTS, *options, *more).returncode == 0
+    configuration = json.loads((tmp_path / "run" / "config.json").read_text())
+    recipe = configuration["recipe"]
+    assert (recipe["activation"], recipe["optimizer"]) == ("sigmoid", "sgd")  # the preset's
+    assert (recipe["hidden"], recipe["epochs"], recipe["schedule"], recipe["batch_size"]) == ([24, 12], 1, "step", 32)
+    assert (configuration["seed"], configuration["dtype"]) == (7, "float64")
+    kinds = [layer["kind"] for layer in configuration["layers"]]
+    assert kinds == ["dense", "dropout", "dense", "dropout", "dense"]
+
+
+def test_quiet_prints_the_accuracy_alone(tmp_path: Path) -> None:
+    result = _nnbackend("train", *POINTS, "--epochs", "1", "--quiet", "--no-plots", folder=tmp_path)
+    assert re.fullmatch(r"test accuracy \d+\.\d\d % \(10,000 rows\)\n", result.stdout)
+    assert result.stderr == ""
+    [run] = (tmp_path / "runs").iterdir()
+    assert re.fullmatch(r"circle-\d{8}-\d{6}", run.name)
+    assert {file.name for file in run.iterdir()} == RUN_FILES
+
+
+def test_a_second_run_needs_another_folder_or_force(tmp_path: Path) -> None:
+    train = ("train", *POINTS, "--epochs", "1", "--no-plots", "--out", tmp_path / "run")
+    assert _nnbackend(*train).returncode == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    (tmp_path / "run" / "curves.png").write_bytes(b"of the first run")
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    refused = _nnbackend(*train, "--seed", "1")
+    assert "already holds a run" in _error(refused)
+    assert refused.stdout == ""
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    assert _nnbackend(*train, "--seed", "1", "--force").returncode == 0
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() != before
+    assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES | {"notes.txt"}
+
+
+def test_without_matplotlib_the_run_is_kept_and_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
+    paths = os.pathsep.join(path for path in (str(tmp_path), os.environ.get("PYTHONPATH")) if path)
+    result = _nnbackend("train", *POINTS, "--epochs", "1", "--out", tmp_path / "run", PYTHONPATH=paths)
+    assert result.returncode == 0
+    assert 'no pictures: pictures need the package matplotlib: pip install "nnbackend[demo]"' in result.stdout
+    assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for other processes")
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_what_was_learned_survives(tmp_path: Path, stop: signal.Signals, code: int) -> None:
+    command = ["train", *POINTS, "--epochs", "100000", "--schedule", "constant", "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nnbackend", *command, "--no-plots"],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        while not re.match(r"\s+2 ", process.stdout.readline()):
+            assert process.poll() is None
+        process.send_signal(stop)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, errors
+    data = nn.datasets.load("circle")
+    network = nn.Network.load(tmp_path / "run" / "model.safetensors", backend="numpy")
+    accuracy = network.evaluate(data.x_test, data.y_test)["accuracy"]
+    assert accuracy > 0.5
+    if stop == signal.SIGINT:
+        assert re.fullmatch(r"nnbackend: interrupted; \S+ holds what was learned until then\n", errors)
+        assert f"test accuracy {100 * accuracy:.2f} %" in output.splitlines()[-1]
+        assert json.loads((tmp_path / "run" / "history.json").read_text())["interrupted"] is True
+
+
+def test_a_diverged_run_says_where_and_keeps_nothing_broken(tmp_path: Path) -> None:
+    options = ("--optimizer", "sgd", "--learning-rate", "1e9", "--out", tmp_path / "run")
+    result = _nnbackend("train", *POINTS, *options, "--quiet")
+    assert re.search(r"NaN or infinite in epoch 1, step \d+: lower --learning-rate", result.stderr)
+    assert result.returncode == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_early_stopping_validates_on_rows_held_out_of_the_training_set(tmp_path: Path) -> None:
+    options = ("--epochs", "200", "--patience", "1", "--learning-rate", "0.05", "--schedule", "constant")
+    result = _nnbackend("train", *POINTS, *options, "--no-plots", "--out", tmp_path / "run")
+    assert "900 rows to train on" in result.stdout
+    assert "100 rows held out of the training set" in result.stdout
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert history["stopped_by"] == "EarlyStopping"
+    assert len(history["epochs"]) < 200
+
+
+def test_auto_takes_mnist_5k_with_a_visible_notice(tmp_path: Path) -> None:
+    options = ("train", "--backend", "numpy", "--epochs", "2", "--no-plots", "--no-download")
+    result = _nnbackend(*options, folder=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "mnist-5k: 4,000 images to train on, 1,000 images to test on" in result.stdout
+    assert re.search(r"^NOTE +Training on 5,000 digits", result.stdout, re.MULTILINE)
+    assert "NNBACKEND_DATA_DIR" in result.stdout
+    accuracy = re.fullmatch(r"test accuracy (\d+\.\d\d) % \(1,000 images\)", result.stdout.splitlines()[-1])
+    assert accuracy is not None
+    assert float(accuracy[1]) > 85
+    quiet = _nnbackend(*options, "--quiet", folder=tmp_path, XDG_CACHE_HOME=str(tmp_path))
+    assert quiet.stderr.startswith("nnbackend: note: Training on 5,000 digits")
+    assert quiet.stdout.count("\n") == 1
+
+
+def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for part, rows in (("train", 300), ("t10k", 100)):
+        labels = generator.integers(0, 10, rows, dtype=np.uint8)
+        images = np.broadcast_to(25 * labels[:, None, None], (rows, 28, 28)).astype(np.uint8)
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", labels)
+    options = ("--data-dir", tmp_path, "--backend", "numpy", "--epochs", "1", "--no-plots", "--no-download")
+    result = _nnbackend("train", *options, folder=tmp_path)
+    assert "mnist: 300 images to train on, 100 images to test on" in result.stdout
+    assert str(tmp_path) in result.stdout
+    assert "NOTE" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "mnits"], "unknown data set 'mnits': did you mean 'mnist'"),
+        (["--preset", "784-40"], "unknown preset '784-40': did you mean '784-40-10'"),
+        (["--backend", "numpi"], "unknown backend 'numpi': did you mean 'numpy'"),
+        (["--activation", "rleu"], "unknown activation 'rleu': did you mean 'relu'"),
+        (["--optimizer", "adm"], "unknown optimizer 'adm': did you mean 'adam'"),
+        (["--schedule", "cosin"], "unknown schedule 'cosin': did you mean 'cosine'"),
+        (["--loss", "softmax"], "unknown loss 'softmax'"),
+        (["--dtype", "float16"], "unknown dtype 'float16'"),
+        (["--hidden", "200,x"], "argument --hidden: must be sizes"),
+        (["--hidden", "0"], "hidden layer's size must be a whole number of at least 1"),
+        (["--epochs", "ten"], "argument --epochs: must be a whole number, received 'ten'"),
+        (["--epochs", "0"], "epochs must be a whole number of at least 1"),
+        (["--batch-size", "0"], "batch size must be a whole number of at least 1"),
+        (["--learning-rate", "nan"], "learning rate must be a finite number"),
+        (["--learning-rate", "fast"], "argument --learning-rate: must be a number, received 'fast'"),
+        (["--dropout", "1"], "dropout must be in [0, 1)"),
+        (["--momentum", "0.9"], "belong to the optimizer 'sgd'"),
+        (["--optimizer", "sgd", "--nesterov"], "nesterov needs a momentum"),
+        (["--warmup", "99"], "warmup must be shorter"),
+        (["--decay", "0.5"], "'cosine' has no decay"),
+        (["--patience", "0"], "patience must be"),
+        (["--validation", "1"], "validation must be in [0, 1)"),
+        (["--seed", "-1"], "seed must be"),
+        (["--force"], "--force needs --out"),
+        (["--dataset", "iris", "--data-dir", "."], "'iris' is not read from a folder"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+    ],
+)
+def test_a_wrong_option_is_one_clear_line_before_any_data_are_loaded(
+    options: Sequence[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("data were loaded")
+
+    monkeypatch.setattr("nnbackend.cli.options.load", load)
+    try:
+        code: Any = main(["train", *options])
+    except SystemExit as stop:
+        code = stop.code
+    output, errors = capsys.readouterr()
+    assert code == 2
+    assert output == ""
+    assert errors.startswith("nnbackend: error: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+
+
+def test_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+    assert "did you mean 'digits'" in _error(_nnbackend("train", "--dataset", "digit"))
+    (tmp_path / "file").write_text("")
+    in_file = _nnbackend("train", *POINTS, "--quiet", "--out", tmp_path / "file" / "run")
+    assert str(tmp_path / "file") in _error(in_file)
+    assert "at most the 1,000 rows" in _error(_nnbackend("train", *POINTS[:4], "--batch-size", "1001"))
+
+
+# ---- evaluate and predict ------------------------------------------------------------------------------------
+
+
+def test_evaluate_repeats_the_accuracy_of_the_run(trained: tuple[Path, str]) -> None:
+    folder, output = trained
+    result = _nnbackend("evaluate", folder, "--backend", "numpy")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == output.splitlines()[-1]
+    history = json.loads((folder / "history.json").read_text())
+    assert f"test loss {history['test']['loss']:.4f}" in result.stdout
+
+
+def test_evaluate_refuses_data_of_another_size(trained: tuple[Path, str]) -> None:
+    message = _error(_nnbackend("evaluate", trained[0], "--dataset", "xor", "--backend", "numpy"))
+    assert "takes 64 numbers a row, but the data set 'xor' has 2" in message
+
+
+def test_a_model_that_is_none_is_named(tmp_path: Path, trained: tuple[Path, str]) -> None:
+    assert "there is no such file" in _error(_nnbackend("evaluate", tmp_path / "none", "--backend", "numpy"))
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes((trained[0] / "model.safetensors").read_bytes()[:5000])
+    assert str(broken) in _error(_nnbackend("predict", broken, "x.png", "--backend", "numpy"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
+    """Five test digits as PNG files (the first also in forms of its own) and as one IDX file."""
+    picture = pytest.importorskip("PIL.Image", reason="PNG files need pillow")
+    folder = tmp_path_factory.mktemp("images")
+    pixels = np.round(255 * nn.datasets.load("digits").x_test[:5]).astype(np.uint8).reshape(5, 8, 8)
+    for index, image in enumerate(pixels):
+        picture.fromarray(image).save(folder / f"{index}.png")
+    first = pixels[0]
+    picture.fromarray(255 - first).save(folder / "inverted.png")
+    ink = np.dstack([np.zeros((8, 8, 3), np.uint8), first])
+    picture.fromarray(ink).save(folder / "transparent.png")  # black ink on nothing, as drawing programs save it
+    picture.fromarray(first.astype(np.uint16) * 257).save(folder / "deep.png")
+    picture.fromarray(np.kron(first, np.ones((2, 2), np.uint8))).save(folder / "large.png")
+    write_idx(folder / "five.idx.gz", pixels)
+    return folder, pixels
+
+
+def test_predict_prints_a_line_an_image(trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]) -> None:
+    folder, pixels = images
+    files = [folder / f"{index}.png" for index in range(5)]
+    result = _nnbackend("predict", trained[0], *files, "--backend", "numpy")
+    assert result.returncode == 0, result.stderr
+    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64))
+    header, *lines = result.stdout.splitlines()
+    assert header.split() == ["image", "class", "probability"]
+    expected = [
+        (str(file), str(row.argmax()), f"{100 * row.max():.2f} %") for file, row in zip(files, scores, strict=True)
+    ]
+    assert [tuple(re.split(r"\s{2,}", line)) for line in lines] == expected
+    assert len({len(line) for line in lines}) == 1  # aligned
+
+
+def test_predict_reads_idx_and_prints_json(
+    trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
+    folder, pixels = images
+    result = _nnbackend("predict", trained[0], folder / "five.idx.gz", "--json", "--backend", "numpy")
+    entries = json.loads(result.stdout)
+    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64))
+    assert [entry["image"] for entry in entries] == [f"{folder / 'five.idx.gz'}[{index}]" for index in range(5)]
+    assert [entry["class_index"] for entry in entries] == scores.argmax(axis=1).tolist()
+    np.testing.assert_allclose([entry["outputs"] for entry in entries], scores, rtol=1e-6)
+
+
+def test_predict_sees_one_digit_in_every_kind_of_picture(
+    trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
+    folder, _ = images
+
+    def outputs(name: str, *options: str) -> Any:
+        result = _nnbackend("predict", trained[0], folder / name, "--json", "--backend", "numpy", *options)
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)[0]["outputs"]
+
+    plain = outputs("0.png")
+    np.testing.assert_allclose(outputs("deep.png"), plain, rtol=1e-6)
+    np.testing.assert_allclose(outputs("inverted.png", "--invert"), plain, rtol=1e-6)
+    np.testing.assert_allclose(outputs("transparent.png", "--invert"), plain, rtol=0.1, atol=0.01)
+
+
+def test_predict_refuses_what_does_not_fit(
+    trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
+) -> None:
+    folder, _ = images
+    predict = ("predict", trained[0], "--backend", "numpy", folder / "0.png")
+    large = _nnbackend(*predict, folder / "large.png")
+    assert "must have 64 pixels (8 x 8), received 16 x 16" in _error(large)
+    assert large.stdout == ""
+    (tmp_path / "text.png").write_text("no picture")
+    assert "text.png: cannot be read as a picture" in _error(_nnbackend(*predict, tmp_path / "text.png"))
+
+
+# ---- info and bench ------------------------------------------------------------------------------------------
+
+
+def test_info_lists_backends_packages_blas_and_caches() -> None:
+    result = _nnbackend("info", NNBACKEND_DATA_DIR="/no/such/folder")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    output = result.stdout
+    for info in nn.available_backends():
+        line = (
+            rf"^  {info.name} +{'usable +on' if info.usable else 'not usable'} +{re.escape(info.device or info.reason)}"
+        )
+        assert re.search(line, output, re.MULTILINE)
+        assert info.remedy in output
+    assert re.search(rf"^  numpy +{re.escape(np.__version__)}$", output, re.MULTILINE)
+    assert re.search(r"^  cores +\d+ usable of \d+$", output, re.MULTILINE)
+    assert re.search(r"^  NNBACKEND_DATA_DIR +/no/such/folder \(there is no such folder\)$", output, re.MULTILINE)
+    assert "\nBLAS" in output
+    assert not [line for line in output.splitlines() if line != line.rstrip()]
+
+
+AVX512 = {"avx2", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "features", "advised"),
+    [
+        ("openblas", "Haswell", AVX512, True),
+        ("openblas", "Zen", AVX512, True),
+        ("openblas", "SkylakeX", AVX512, False),
+        ("openblas", "Haswell", {"avx2"}, False),
+        ("openblas", "Haswell", AVX512 - {"avx512vl"}, False),
+        ("mkl", "Haswell", AVX512, False),
+        ("openblas", "neoversen1", {"asimd"}, False),
+    ],
+)
+def test_blas_advice(library: str, architecture: str, features: set[str], advised: bool) -> None:
+    advice = kernel_advice(library, architecture, features)
+    assert ("OPENBLAS_CORETYPE=SKYLAKEX" in advice) is advised
+    assert bool(advice) is advised
+
+
+def test_info_advises_where_openblas_runs_too_small_kernels() -> None:
+    result = _nnbackend("info", OPENBLAS_CORETYPE="Haswell")
+    if not re.search(r"^  kernels  Haswell$", result.stdout, re.MULTILINE):
+        pytest.skip("NumPy's BLAS is not an OpenBLAS with Haswell kernels")
+    assert ("ADVICE" in result.stdout) is (cpu_features() >= AVX512)
+
+
+def test_bench_measures_the_three_nets_and_says_why_not() -> None:
+    result = _nnbackend("bench", "--seconds", "0.05", "--backend", "numpy")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    measured = [row for row in rows if row and row[0].startswith("784-")]
+    assert [row[:4] for row in measured] == [
+        ["784-40-10", "sgd", "100", "numpy"],
+        ["784-200-80-10", "sgd", "256", "numpy"],
+        ["784-500-1000-300-10", "adam", "100", "numpy"],
+    ]
+    for row in measured:
+        samples, step = (float(cell.replace(",", "")) for cell in row[4:])
+        assert samples * step / 1e6 == pytest.approx(float(row[2]), rel=0.01)
+        assert samples > 0
+    for info in nn.available_backends():
+        if not info.usable:
+            message = _error(_nnbackend("bench", "--seconds", "0.05", "--backend", info.name))
+            assert info.reason in message
+
+
+# ---- the command itself --------------------------------------------------------------------------------------
+
+
+def test_version_and_help() -> None:
+    assert _nnbackend("--version").stdout == f"nnbackend {nn.__version__}\n"
+    text = _nnbackend("train", "--help").stdout
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for option in ("--preset", "--weight-decay", "--patience", "--out", "--warmup"):
+        assert option in text
+
+
+def test_without_a_command_there_is_help() -> None:
+    result = _nnbackend()
+    assert result.returncode == 2
+    assert "examples:" in result.stdout
+    assert all(len(line) <= 80 for line in result.stdout.splitlines())
+
+
+def test_a_reader_that_goes_away_is_no_error(
+    trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nnbackend", "predict", trained[0], images[0] / "five.idx.gz", "--backend", "numpy"],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(timeout=60) != 0
+
+
+def test_the_command_line_loads_no_heavy_package_before_it_is_needed() -> None:
+    code = (
+        "import sys\n"
+        "from nnbackend.cli import main\n"
+        "try:\n"
+        "    main(['train', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "heavy = {'numba', 'cupy', 'scipy', 'sklearn', 'matplotlib', 'rich', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr

@@ -1,0 +1,153 @@
+"""Recipes and presets: what they build, what they refuse, and that they learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.presets import DEFAULT, PRESETS, SCHEDULES, Recipe, get_preset
+from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, StepDecay, Warmup
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_net_that_its_name_says(name: str) -> None:
+    recipe = get_preset(name)
+    network = nn.Network(recipe.layers(10), 784, backend="numpy")
+    shapes = [array.shape for key, array in network.get_weights().items() if key.endswith("weight")]
+    assert "-".join(str(size) for size in (784, *(shape[1] for shape in shapes))) == name
+
+
+def test_the_presets_are_those_that_the_benchmarks_compare() -> None:
+    assert [(r.activation, r.batch_size, r.optimizer, r.loss) for r in PRESETS.values()] == [
+        ("sigmoid", 100, "sgd", "softmax_cross_entropy"),
+        ("relu", 256, "sgd", "softmax_cross_entropy"),
+        ("relu", 100, "adam", "softmax_cross_entropy"),
+    ]
+
+
+def test_an_unknown_preset_gets_the_nearest_names() -> None:
+    with pytest.raises(UnknownNameError, match="unknown preset '784-40': did you mean '784-40-10'"):
+        get_preset("784-40")
+
+
+@pytest.mark.parametrize("recipe", [DEFAULT, *PRESETS.values()], ids=["default", *PRESETS])
+def test_a_recipe_learns_real_digits(recipe: Recipe) -> None:
+    data = nn.datasets.load("digits")
+    network = nn.Network(recipe.layers(10), data.input_shape, backend="numpy", seed=0)
+    history = network.fit(
+        data.x_train,
+        data.y_train,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        loss=recipe.loss,
+        optimizer=recipe.make_optimizer(),
+        validation_data=(data.x_test, data.y_test),
+    )
+    assert history["val_accuracy"][-1] > 0.9
+
+
+def test_hidden_layers_get_activation_dropout_and_penalties() -> None:
+    layers = Recipe(hidden=(30, 20), activation="tanh", dropout=0.25, l1=1e-3, l2=1e-2).layers(10)
+    assert [type(layer).__name__ for layer in layers] == ["Dense", "Dropout", "Dense", "Dropout", "Dense"]
+    dense = [layer for layer in layers if isinstance(layer, nn.Dense)]
+    assert [(layer.units, layer.activation) for layer in dense] == [(30, "tanh"), (20, "tanh"), (10, "identity")]
+    assert all((layer.l1, layer.l2) == (1e-3, 1e-2) for layer in dense)
+
+
+def test_layers_are_fresh_every_time() -> None:
+    assert not set(map(id, DEFAULT.layers(10))) & set(map(id, DEFAULT.layers(10)))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", Constant(0.1)),
+        ("step", StepDecay(0.1, 0.3, 4)),
+        ("exponential", ExponentialDecay(0.1, 0.8)),
+        ("cosine", CosineDecay(0.1, 12)),
+        ("plateau", ReduceOnPlateau(0.1, 0.5, 2)),
+    ],
+)
+def test_every_schedule_by_its_name(name: str, expected: object) -> None:
+    assert name in SCHEDULES
+    recipe = Recipe(optimizer="sgd", learning_rate=0.1, schedule=name, epochs=12)
+    assert recipe.make_optimizer().schedule == expected
+
+
+def test_a_warm_up_leaves_the_rest_of_the_epochs_to_the_cosine() -> None:
+    schedule = Recipe(learning_rate=0.1, schedule="cosine", epochs=10, warmup=2).make_schedule()
+    assert isinstance(schedule, Warmup)
+    assert schedule.rate(2) == pytest.approx(0.1)
+    assert schedule.rate(10) == pytest.approx(0, abs=1e-12)
+
+
+def test_decay_reaches_the_schedule() -> None:
+    recipe = Recipe(learning_rate=1.0, epochs=10, decay=0.25, decay_every=3)
+    assert recipe.changed(schedule="step", decay=0.25, decay_every=3).make_schedule() == StepDecay(1.0, 0.25, 3)
+    plateau = Recipe(learning_rate=1.0, schedule="plateau", decay=0.25, decay_every=3)
+    assert plateau.make_schedule() == ReduceOnPlateau(1.0, 0.25, 3)
+
+
+def test_another_optimizer_brings_its_own_defaults() -> None:
+    base = Recipe(optimizer="sgd", learning_rate=2.0, momentum=0.9, nesterov=True, weight_decay=0.1)
+    changed = base.changed(optimizer="adam")
+    assert changed.first_rate == nn.Adam.default_learning_rate
+    assert (changed.momentum, changed.nesterov, changed.weight_decay) == (0.0, False, None)
+    assert base.changed(optimizer="adam", learning_rate=0.5).first_rate == 0.5
+    assert base.changed(optimizer="sgd").first_rate == 2.0
+
+
+def test_another_schedule_forgets_the_decay() -> None:
+    changed = Recipe(schedule="step", decay=0.5, decay_every=2).changed(schedule="cosine")
+    assert (changed.decay, changed.decay_every) == (None, None)
+
+
+def test_optimizer_options_arrive() -> None:
+    sgd = Recipe(optimizer="sgd", momentum=0.9, nesterov=True, weight_decay=1e-4).make_optimizer()
+    assert isinstance(sgd, nn.SGD)
+    assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, True, 1e-4)
+    assert Recipe(optimizer="adamw").make_optimizer().weight_decay == 0.01
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
+        ({"schedule": "cosin"}, "unknown schedule 'cosin'"),
+        ({"activation": "rel", "hidden": ()}, "unknown activation 'rel'"),
+        ({"loss": "mse"}, "unknown loss 'mse'"),
+        ({"hidden": (200, 0)}, "hidden layer's size"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"l2": -1.0}, "l2 must be at least 0"),
+        ({"learning_rate": float("nan")}, "learning rate must be a finite number"),
+        ({"momentum": 0.9}, "belong to the optimizer 'sgd'"),
+        ({"optimizer": "sgd", "nesterov": True}, "nesterov needs a momentum"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"epochs": 5, "warmup": 5.0}, "warmup must be shorter"),
+        ({"batch_size": 0}, "batch size must be"),
+        ({"patience": 0}, "patience must be"),
+        ({"decay": 0.5}, "'constant' has no decay"),
+        ({"schedule": "exponential", "decay_every": 2}, "give decay alone"),
+        ({"schedule": "step", "decay_every": 0}, "decay every must be"),
+    ],
+)
+def test_what_cannot_work_is_refused_without_data(attributes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        Recipe(**attributes).check()  # type: ignore[arg-type]
+
+
+def test_a_recipe_survives_json() -> None:
+    description = json.loads(json.dumps(DEFAULT.to_dict()))
+    assert Recipe(**{**description, "hidden": tuple(description["hidden"])}) == DEFAULT
+    assert Recipe(optimizer="sgd").to_dict()["learning_rate"] == nn.SGD.default_learning_rate
+
+
+def test_the_rates_of_the_default_recipe_fall_to_nothing() -> None:
+    rates = np.concatenate([DEFAULT.make_schedule().epoch_rates(epoch, 5) for epoch in range(DEFAULT.epochs)])
+    assert rates[0] == DEFAULT.learning_rate
+    assert (np.diff(rates) < 0).all()
+    assert rates[-1] < rates[0] / 100
