@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from nnbackend.backends.base import Array
 from nnbackend.checks import number
+from nnbackend.errors import InvalidInputError
 from nnbackend.schedules import Schedule, as_schedule
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
@@ -92,7 +93,9 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = number("momentum", momentum, low=0, high=1, below=True)
-        self.nesterov = bool(nesterov) and self.momentum > 0
+        self.nesterov = bool(nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise InvalidInputError("Nesterov's method looks ahead along the velocity and needs momentum above 0")
         self.slots = ("velocity",) if self.momentum else ()
 
     def record(

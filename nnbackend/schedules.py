@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
 
 __all__ = [
@@ -163,7 +164,7 @@ class ReduceOnPlateau(Schedule):
     factor : float
         Above 0 and below 1.
     patience : int
-        Epochs without improvement that are borne.
+        The rate falls after this many epochs without improvement.
     monitor : str
         "loss", "val_loss" and the like; falls back to "loss" where there is no validation data.
     minimum : float
@@ -182,6 +183,7 @@ class ReduceOnPlateau(Schedule):
     def __post_init__(self) -> None:
         _check_rate("initial learning rate", self.initial)
         _check_rate("minimum learning rate", self.minimum)
+        positive_integer("patience", self.patience)
         if not 0 < self.factor < 1:
             raise InvalidInputError(f"factor must be above 0 and below 1, received {self.factor!r}")
 
@@ -196,7 +198,7 @@ class ReduceOnPlateau(Schedule):
             self._best, self._waited = value, 0
             return
         self._waited += 1
-        if self._waited > self.patience:
+        if self._waited >= self.patience:
             self._scale, self._waited = self._scale * self.factor, 0
 
     def rate(self, epoch: float) -> float:

@@ -36,6 +36,7 @@ class NumpyBackend(Backend):
 
     def __init__(self, threads: int | None = None) -> None:
         self.products = Products(None if threads is None else positive_integer("threads", threads))
+        self.device = f"CPU, {self.products.threads} thread{'s' if self.products.threads > 1 else ''}"
 
     # ---- memory --------------------------------------------------------------------------------------------
 

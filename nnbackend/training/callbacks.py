@@ -79,7 +79,7 @@ class EarlyStopping(Callback):
     monitor : str
         "val_loss", "val_accuracy", "loss" or "accuracy".
     patience : int
-        Epochs without improvement that are borne.
+        Training ends after this many epochs without improvement.
     restore_best : bool
         Give the network the weights of its best epoch when training ends, also when all epochs were run.
     minimum_change : float

@@ -108,7 +108,8 @@ def fit(
     _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
     history = History()
-    before: Any = None
+    # The weights with which this epoch and the one before it began, to go back to if the run diverges.
+    before, earlier = network.snapshot(), network.snapshot()
     for callback in callbacks:
         callback.on_train_begin(network, epochs)
     with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt() as interrupt:
@@ -116,10 +117,12 @@ def fit(
             for callback in callbacks:
                 callback.on_epoch_begin(network, epoch)
             progress.begin(epoch)
-            before = network.snapshot(into=before)
+            before, earlier = network.snapshot(into=earlier), before
             rate = run.learning_rate
             result = run.epoch(lambda: interrupt.requested, progress.advance)
-            _check_finite(network, before, epoch, result, last=epoch == epochs)
+            # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
+            # network before that, they are read and checked at once.
+            _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
             history.interrupted = interrupt.requested
             if result.rows == 0:
                 break
@@ -187,25 +190,41 @@ def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> tu
     return Evaluator(network.model, loss, examples, _VALIDATION_BATCH), targets.has_accuracy
 
 
-def _check_finite(network: Network, before: Any, epoch: int, result: EpochResult, last: bool) -> None:
-    """Stop a run that has diverged, with the last good weights in place."""
+def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:
+    """Stop a run that has diverged, with the last good weights in place.
+
+    Parameters
+    ----------
+    snapshots : the parameters at the beginning of this epoch, and of the one before
+    look : bool
+        Whether to read the weights, if all losses are finite.
+    """
+    before, earlier = snapshots
     bad = ~np.isfinite(result.losses)
-    if bad.any():
-        step = int(np.argmax(bad)) + 1
-        what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {len(bad)}"
-    elif last and not all(np.isfinite(array).all() for array in network.get_weights().values()):
-        step = len(bad)
-        what = f"weights became NaN or infinite in the last step of epoch {epoch}"
-    else:
+    steps = len(bad)
+    if not bad.any() and (not look or _weights_are_finite(network)):
         return
     network.restore(before)
     network.optimizer_memory = None
+    if bad.any() and _weights_are_finite(network):
+        step = int(np.argmax(bad)) + 1
+        what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
+    else:
+        if bad.any():
+            network.restore(earlier)
+            epoch -= 1
+        step = steps
+        what = f"weights became NaN or infinite in the last step of epoch {epoch}"
     raise TrainingDivergedError(
         f"{what}; the network has the weights with which that epoch began. "
         "Lower the learning rate, or scale the inputs.",
         epoch,
         step,
     )
+
+
+def _weights_are_finite(network: Network) -> bool:
+    return all(np.isfinite(array).all() for array in network.get_weights().values())
 
 
 def _figures(

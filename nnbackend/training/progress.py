@@ -8,18 +8,17 @@ from typing import Any
 
 __all__ = ["Progress"]
 
-#: Column heading and format of each figure of the history.
+#: Heading, width and format of each figure of the history; all of them fit into 80 columns.
 _COLUMNS = {
-    "epoch": ("epoch", "{:.0f}"),
-    "loss": ("loss", "{:.4f}"),
-    "accuracy": ("accuracy", "{:.4f}"),
-    "val_loss": ("val_loss", "{:.4f}"),
-    "val_accuracy": ("val_accuracy", "{:.4f}"),
-    "learning_rate": ("learning_rate", "{:.3g}"),
-    "seconds": ("seconds", "{:.2f}"),
-    "samples_per_second": ("samples/s", "{:,.0f}"),
+    "epoch": ("epoch", 5, "{:.0f}"),
+    "loss": ("loss", 7, "{:.4f}"),
+    "accuracy": ("accuracy", 8, "{:.4f}"),
+    "val_loss": ("val_loss", 8, "{:.4f}"),
+    "val_accuracy": ("val_accuracy", 12, "{:.4f}"),
+    "learning_rate": ("rate", 8, "{:.3g}"),
+    "seconds": ("seconds", 7, "{:.2f}"),
+    "samples_per_second": ("samples/s", 9, "{:,.0f}"),
 }
-_WIDTH = 9
 
 
 class Progress:
@@ -67,13 +66,11 @@ class Progress:
         """An epoch has ended with these figures."""
         if not self._table:
             return
-        columns = [(name, *_COLUMNS[name]) for name in _COLUMNS if name in figures]
+        columns = [(figures[name], *_COLUMNS[name]) for name in _COLUMNS if name in figures]
         if not self._headed:
-            self._print("  ".join(f"{heading:>{_WIDTH}}" for _, heading, _ in columns))
+            self._print("  ".join(f"{heading:>{width}}" for _, heading, width, _ in columns))
             self._headed = True
-        self._print(
-            "  ".join(f"{form.format(figures[name]):>{max(_WIDTH, len(head))}}" for name, head, form in columns)
-        )
+        self._print("  ".join(f"{form.format(value):>{width}}" for value, _, width, form in columns))
 
     def note(self, text: str) -> None:
         """A line below the table."""

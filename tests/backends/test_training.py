@@ -231,10 +231,13 @@ def test_weights_that_break_in_the_very_last_step_are_found(backend):
         def rate(self, epoch):
             return 1e39 if epoch >= 0.75 else 0.01
 
-    net = classifier(backend)
-    with pytest.raises(TrainingDivergedError, match="in the last step of epoch 1"):
-        net.fit(x, y, epochs=1, batch_size=16, loss="softmax_cross_entropy", optimizer=nn.SGD(LastStep()))
-    assert same_weights(net, classifier(backend))
+    # Whether it is the last epoch, or another one begins, or a callback looks at the network in between.
+    for options in ({"epochs": 1}, {"epochs": 2}, {"epochs": 2, "callbacks": [nn.Callback()]}):
+        net = classifier(backend)
+        with pytest.raises(TrainingDivergedError, match="in the last step of epoch 1") as error:
+            net.fit(x, y, batch_size=16, loss="softmax_cross_entropy", optimizer=nn.SGD(LastStep()), **options)
+        assert (error.value.epoch, error.value.step) == (1, 5)
+        assert same_weights(net, classifier(backend))
 
 
 def test_weight_penalties_count_in_the_loss(backend):

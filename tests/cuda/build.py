@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ import platformdirs
 __all__ = ["CpuModule", "Geometry", "Parameter", "compiler", "parse_kernels"]
 
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-# Fortified longjmp refuses to change stacks, which is what fibers do. No contraction: as written, in any build.
-_FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing", "-Wl,-Bsymbolic")
+# Fortified longjmp refuses to change stacks, which is what fibers do. Bsymbolic: a kernel's name may be that of a
+# function in a library the process has loaded already (`advance` was).
+_FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
+_LINK = ("-shared", "-fPIC", "-Wl,-Bsymbolic")
 _WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-clobbered")
 
 _DTYPES = {
@@ -69,7 +72,7 @@ extern "C" const char* launch(void (*kernel)(void**), void** arguments, const Ge
 
 def compiler() -> str | None:
     """The C++ compiler, if there is one that knows fibers: g++ on Linux."""
-    return shutil.which("g++") if os.name == "posix" else None
+    return shutil.which("g++") if sys.platform == "linux" else None
 
 
 def parse_kernels(preprocessed: str) -> dict[str, tuple[Parameter, ...]]:
@@ -112,7 +115,7 @@ class CpuModule:
 @cache
 def _build(source: str, defines: tuple[str, ...]) -> tuple[dict[str, tuple[Parameter, ...]], Path]:
     folder = _cache_folder()
-    text = [source, _HEADER.read_text(), _ENTRY, Path(__file__).read_text(), _version(), *defines, *_FLAGS, *_WARNINGS]
+    text = [source, _HEADER.read_text(), Path(__file__).read_text(), _version(), *defines]
     name = hashlib.sha256("\0".join(text).encode()).hexdigest()[:32]
     library, preprocessed = folder / f"{name}.so", folder / f"{name}.ii"
     if not (library.exists() and preprocessed.exists()):
@@ -129,13 +132,11 @@ def _compile(source: str, defines: tuple[str, ...], folder: Path) -> None:
     _run(compiler(), "-E", "-P", "-x", "c++", *defines, "kernels.cu", "-o", "kernels.ii", folder=folder)
     entries = []
     for name, parameters in parse_kernels((folder / "kernels.ii").read_text()).items():
-        values = ", ".join(
-            f"*({p.c_type}{'*' if p.pointer else ''}*)arguments[{i}]" for i, p in enumerate(parameters)
-        )
+        values = ", ".join(f"*({p.c_type}{'*' if p.pointer else ''}*)arguments[{i}]" for i, p in enumerate(parameters))
         entries.append(f'extern "C" void call_{name}(void** arguments) {{ {name}({values}); }}\n')
     code = f'#include "{_HEADER}"\n{source}\n{"".join(entries)}{_ENTRY}'
     (folder / "kernels.cpp").write_text(code)
-    _run(compiler(), *_FLAGS, *_WARNINGS, *defines, "kernels.cpp", "-o", "kernels.so", folder=folder)
+    _run(compiler(), *_FLAGS, *_LINK, *_WARNINGS, *defines, "kernels.cpp", "-o", "kernels.so", folder=folder)
 
 
 def _run(*command: str, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Device memory on the CPU: arrays that, like CuPy's, refuse to be mistaken for NumPy's, with guard zones around them."""
+"""Device memory on the CPU: arrays that refuse to be mistaken for NumPy's, as CuPy's do, between guard zones."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_all() -> None:
 
 
 class DeviceArray:
-    """What the backend may know of a device array: shape, dtype, strides, slices. Values only go through the runtime."""
+    """What the backend may know of a device array: shape, dtype, strides, slices. Values go through the runtime."""
 
     __array_ufunc__ = None
 

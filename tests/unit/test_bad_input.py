@@ -139,6 +139,8 @@ def test_class_weights_need_classes():
         (lambda: nn.Dropout("half"), "dropout rate must be a finite number"),
         (lambda: nn.SGD(-0.1), "learning rate must be a finite number of at least 0, received -0.1"),
         (lambda: nn.SGD(0.1, momentum=1.0), r"momentum must be in \[0, 1\)"),
+        (lambda: nn.SGD(0.1, nesterov=True), "needs momentum above 0"),
+        (lambda: nn.ReduceOnPlateau(0.1, patience=0), "patience must be a whole number of at least 1"),
         (lambda: nn.Adam(beta1=1.5), "beta1 must be in"),
         (lambda: nn.Adam(float("nan")), "learning rate must be a finite number"),
         (lambda: nn.StepDecay(0.1, factor=0), "factor must be a number above 0"),

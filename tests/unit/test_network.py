@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -178,7 +180,8 @@ def test_summary_tells_layers_sizes_and_how_it_runs():
     assert "input 2 x 4, float32, seed 4" in lines[0]
     assert any(line.startswith("1: Dense(5, activation='relu')") and line.endswith("45") for line in lines)
     assert any(line.startswith("total") and " 63 " in line for line in lines)
-    assert lines[-1] == "backend numpy on cpu; executor plain: runs every step"
+    assert lines[-1] == f"backend numpy on {net.backend.device}; executor plain: runs every step"
+    assert re.fullmatch(r"CPU, \d+ threads?", net.backend.device)
 
 
 def test_a_network_describes_itself_shortly():

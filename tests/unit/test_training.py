@@ -227,7 +227,7 @@ class TestSchedules:
         assert same_weights(net, reference)
 
     def test_a_plateau_lowers_the_rate(self):
-        schedule = nn.ReduceOnPlateau(1.0, factor=0.1, patience=1, minimum=0.01)
+        schedule = nn.ReduceOnPlateau(1.0, factor=0.1, patience=2, minimum=0.01)
         rates = []
         for loss in (3, 2, 2, 2, 2, 2, 2, 2, 1):
             schedule.observe({"loss": 9, "val_loss": loss})
@@ -315,11 +315,12 @@ class TestOutput:
         classifier().fit(X, Y, epochs=2, verbose=True, validation_data=(X, Y), **OPTIONS)
         head, *lines = capsys.readouterr().out.splitlines()
         assert head.split() == [
-            "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "samples/s"
+            "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "rate", "seconds", "samples/s"
         ]  # fmt: skip
         assert [line.split()[0] for line in lines] == ["1", "2"]
         # Right-aligned columns end where their headings end.
         assert {len(line) for line in lines} == {len(head)}
+        assert len(head) <= 80
 
     def test_the_reason_of_an_early_end_is_told(self, capsys):
         class Stop(nn.Callback):

@@ -1,0 +1,372 @@
+"""The CuPy backend: each operation as kernel launches and cuBLAS products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.interface import NULL, Runtime
+from nnbackend.backends.cupy.kernels import KernelLibrary
+from nnbackend.backends.cupy.launches import Launch
+from nnbackend.backends.philox import keep_threshold
+
+__all__ = ["CupyBackend"]
+
+_DOUBLE = np.dtype(np.float64)
+_SINGLE = np.dtype(np.float32)
+_PENALTY_BLOCKS = 256
+
+
+class CupyBackend(Backend):
+    """One NVIDIA GPU.
+
+    No operation waits for the device, and once every operation of a step has run, none allocates or compiles: what a
+    kernel needs besides its arguments is kept. All work goes to one stream, never the default one, so a step can be
+    captured in a CUDA graph.
+
+    Parameters
+    ----------
+    runtime : Runtime, optional
+        Where arrays live and kernels run: the current CUDA device if not given.
+    """
+
+    name = "cupy"
+    # Rows start at multiples of 16 bytes, which lets cuBLAS load four floats at a time whatever the layer's width.
+    row_multiple = 4
+
+    def __init__(self, runtime: Runtime | None = None) -> None:
+        if runtime is None:
+            from nnbackend.backends.cupy.runtime import CudaRuntime
+
+            runtime = CudaRuntime()
+        self.device = runtime.device
+        self._runtime = runtime
+        self._kernels = KernelLibrary(runtime)
+        self._scratch: dict[tuple[str, int], Array] = {}
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return self._runtime.zeros(shape, dtype)
+
+    def from_host(self, array: HostArray) -> Array:
+        out = self._runtime.zeros(array.shape, array.dtype)
+        self._runtime.write(array, out)
+        return out
+
+    def write(self, array: HostArray, out: Array) -> None:
+        self._runtime.write(array, out)
+
+    def to_host(self, array: Array) -> HostArray:
+        return self._runtime.read(array)
+
+    def copy(self, source: Array, out: Array) -> None:
+        self._runtime.copy(source, out)
+
+    def synchronize(self) -> None:
+        self._runtime.synchronize()
+
+    # ---- batch ---------------------------------------------------------------------------------------------
+
+    def gather(self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array) -> None:
+        rows, columns = _shape(out)
+        launch = launches.matrix(rows, columns)
+        place = (source, _stride(source), order, counter, int(batch_size))
+        target = (out, _stride(out), rows, columns)
+        if out.dtype.kind != "f":
+            self._launch("batch.gather_labels", _SINGLE, launch, *place, *target)
+        elif source.dtype == np.uint8:
+            self._launch("batch.gather_bytes", out.dtype, launch, *place, float(scale), *target)
+        else:
+            self._launch("batch.gather_reals", out.dtype, launch, *place, float(scale), *target)
+
+    def advance(self, counter: Array) -> None:
+        self._launch("batch.advance", _SINGLE, Launch((1,), counter.shape), counter)
+
+    # ---- forward -------------------------------------------------------------------------------------------
+
+    def dense_forward(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: str,
+        alpha: float,
+        preactivation: Array | None,
+        out: Array,
+    ) -> None:
+        self._product(False, False, x, weight, out)
+        if activation == "softmax":
+            self._softmax(out, bias, out)
+        elif bias is not None or activation != "identity" or preactivation is not None:
+            self._activate(out, bias, activation, alpha, preactivation, out)
+
+    def activation_forward(self, z: Array, activation: str, alpha: float, out: Array) -> None:
+        if activation == "softmax":
+            self._softmax(z, None, out)
+        else:
+            self._activate(z, None, activation, alpha, None, out)
+
+    def _activate(
+        self, z: Array, bias: Array | None, activation: str, alpha: float, preactivation: Array | None, out: Array
+    ) -> None:
+        rows, columns = _shape(out)
+        preactivation_stride = 0 if preactivation is None else _stride(preactivation)
+        self._launch(
+            f"activations.{activation}_forward",
+            out.dtype,
+            launches.matrix(rows, columns),
+            z, _stride(z), bias, preactivation, preactivation_stride, out, _stride(out), rows, columns, float(alpha),
+        )  # fmt: skip
+
+    def _softmax(self, z: Array, bias: Array | None, out: Array) -> None:
+        rows, columns = _shape(out)
+        self._launch(
+            "activations.softmax_forward",
+            out.dtype,
+            launches.warp_rows(rows),
+            z, _stride(z), bias, out, _stride(out), rows, columns,
+        )  # fmt: skip
+
+    def dropout(self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> None:
+        rows, columns = _shape(out)
+        self._launch(
+            "dropout.dropout",
+            out.dtype,
+            launches.elements(-(-rows * columns // 4)),
+            x, _stride(x), out, _stride(out), rows, columns,
+            int(seed), int(stream), counter, keep_threshold(rate), 1.0 / (1.0 - float(rate)),
+        )  # fmt: skip
+
+    # ---- loss ----------------------------------------------------------------------------------------------
+
+    def softmax_cross_entropy(
+        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    ) -> None:
+        if targets.ndim == 2:
+            self._loss("losses.softmax_cross_entropy_targets", logits, targets, weights, gradient, rows)
+            return
+        n, classes = _shape(logits)
+        self._launch(
+            "losses.softmax_cross_entropy_labels",
+            logits.dtype,
+            launches.warp_rows(n),
+            logits, _stride(logits), targets, weights, gradient, _stride(gradient), rows, _stride(rows), n, classes,
+        )  # fmt: skip
+
+    def sigmoid_cross_entropy(
+        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    ) -> None:
+        self._loss("losses.sigmoid_cross_entropy", logits, targets, weights, gradient, rows)
+
+    def mean_squared_error(
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    ) -> None:
+        self._loss("losses.mean_squared_error", outputs, targets, weights, gradient, rows)
+
+    def _loss(
+        self, kernel: str, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    ) -> None:
+        n, columns = _shape(outputs)
+        self._launch(
+            kernel,
+            outputs.dtype,
+            launches.warp_rows(n),
+            outputs, _stride(outputs), targets, _stride(targets), weights, gradient, _stride(gradient),
+            rows, _stride(rows), n, columns,
+        )  # fmt: skip
+
+    def record_loss(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
+        launch = launches.ONE_BLOCK
+        self._launch(
+            "reductions.record_loss",
+            rows.dtype,
+            launch,
+            rows, _stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
+            counter, trace, _stride(trace),
+            shared_bytes=launch.threads * _DOUBLE.itemsize,
+        )  # fmt: skip
+
+    # ---- backward ------------------------------------------------------------------------------------------
+
+    def activation_gradient(self, saved: Array, activation: str, alpha: float, upstream: Array, out: Array) -> None:
+        rows, columns = _shape(out)
+        strides = (saved, _stride(saved), upstream, _stride(upstream), out, _stride(out), rows, columns)
+        if activation == "softmax":
+            self._launch("activations.softmax_gradient", out.dtype, launches.warp_rows(rows), *strides)
+        elif activation != "identity" or out is not upstream:
+            launch = launches.matrix(rows, columns)
+            self._launch(f"activations.{activation}_gradient", out.dtype, launch, *strides, float(alpha))
+
+    def dense_input_gradient(self, delta: Array, weight: Array, out: Array) -> None:
+        self._product(False, True, delta, weight, out)
+
+    def dense_weight_gradient(self, x: Array, delta: Array, out: Array) -> None:
+        self._product(True, False, x, delta, out)
+
+    def bias_gradient(self, delta: Array, out: Array) -> None:
+        rows, columns = _shape(delta)
+        chunk = launches.chunk_rows(rows)
+        if rows <= chunk:
+            self._sum_rows(delta, chunk, out)
+            return
+        chunks = -(-rows // chunk)
+        partial = self._temporary(chunks * columns, delta.dtype).reshape(chunks, columns)
+        self._sum_rows(delta, chunk, partial)
+        self._sum_rows(partial, chunks, out)
+
+    def _sum_rows(self, matrix: Array, chunk: int, out: Array) -> None:
+        rows, columns = _shape(matrix)
+        launch = launches.column_sums(rows, columns, chunk)
+        self._launch(
+            "reductions.sum_rows",
+            matrix.dtype,
+            launch,
+            matrix, _stride(matrix), rows, columns, chunk, out,
+            shared_bytes=launch.threads * matrix.dtype.itemsize,
+        )  # fmt: skip
+
+    def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
+        rows, columns = _shape(weight)
+        launch = launches.matrix(rows, columns, most_blocks=_PENALTY_BLOCKS)
+        partial = self._temporary(launch.blocks, _DOUBLE)
+        self._launch(
+            "reductions.weight_penalty",
+            weight.dtype,
+            launch,
+            weight, _stride(weight), gradient, _stride(gradient), rows, columns, float(l1), float(l2), partial,
+            shared_bytes=launch.threads * _DOUBLE.itemsize,
+        )  # fmt: skip
+        total = launches.ONE_BLOCK
+        self._launch(
+            "reductions.total_penalty",
+            weight.dtype,
+            total,
+            partial, launch.blocks, penalties, int(slot),
+            shared_bytes=total.threads * _DOUBLE.itemsize,
+        )  # fmt: skip
+
+    # ---- update --------------------------------------------------------------------------------------------
+
+    def sgd_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        velocity: Array | None,
+        counter: Array,
+        learning_rates: Array,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+    ) -> None:
+        size = parameters.shape[0]
+        self._launch(
+            "updates.sgd",
+            parameters.dtype,
+            launches.elements(size),
+            parameters, gradients, velocity, size,
+            counter, learning_rates, float(momentum), int(nesterov), float(weight_decay),
+        )  # fmt: skip
+
+    def adam_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        first: Array,
+        second: Array,
+        counter: Array,
+        learning_rates: Array,
+        beta1: float,
+        beta2: float,
+        epsilon: float,
+        weight_decay: float,
+        decoupled: bool,
+    ) -> None:
+        size = parameters.shape[0]
+        self._launch(
+            "updates.adam",
+            parameters.dtype,
+            launches.elements(size),
+            parameters, gradients, first, second, size,
+            counter, learning_rates, float(beta1), float(beta2), float(epsilon), float(weight_decay), int(decoupled),
+        )  # fmt: skip
+
+    def rmsprop_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        square: Array,
+        counter: Array,
+        learning_rates: Array,
+        decay: float,
+        epsilon: float,
+        weight_decay: float,
+    ) -> None:
+        size = parameters.shape[0]
+        self._launch(
+            "updates.rmsprop",
+            parameters.dtype,
+            launches.elements(size),
+            parameters, gradients, square, size,
+            counter, learning_rates, float(decay), float(epsilon), float(weight_decay),
+        )  # fmt: skip
+
+    # ---- the two ways to the device --------------------------------------------------------------------------
+
+    def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
+        """Launch a kernel; Python's int, float and None become its int64, double and null pointer."""
+        values = [_TO_KERNEL.get(type(value), _unchanged)(value) for value in arguments]
+        self._runtime.launch(self._kernels.get(kernel, real), launch.grid, launch.block, values, shared_bytes)
+
+    def _product(self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> None:
+        """``out = op(a) @ op(b)`` of row-major matrices.
+
+        cuBLAS stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the
+        transpose of the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
+        """
+        m, n = _shape(out)
+        k = a.shape[0] if transpose_a else a.shape[1]
+        self._runtime.gemm(
+            transpose_b, transpose_a, n, m, k, 1.0, b, _stride(b), a, _stride(a), 0.0, out, _stride(out)
+        )  # fmt: skip
+
+    def _temporary(self, size: int, dtype: np.dtype[Any]) -> Array:
+        """Memory for partial sums, valid until the operation's end.
+
+        Kept for good, by power of two, and never enlarged: a captured graph remembers its address.
+        """
+        capacity = 1 << (size - 1).bit_length()
+        key = (dtype.char, capacity)
+        if key not in self._scratch:
+            self._scratch[key] = self._runtime.zeros((capacity,), dtype)
+        return self._scratch[key][:size]
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+_TO_KERNEL: dict[type, Any] = {int: np.int64, float: np.float64, type(None): lambda _: NULL}
+
+
+def _shape(array: Array) -> tuple[int, int]:
+    """Rows and columns; a vector is one column."""
+    shape = array.shape
+    return (shape[0], 1) if len(shape) == 1 else shape
+
+
+def _stride(array: Array) -> int:
+    """Elements from one row to the next.
+
+    Where there is only one row, NumPy and CuPy may report any distance, and cuBLAS accepts none below the width.
+    """
+    shape = array.shape
+    if len(shape) == 1:
+        return 1
+    if shape[0] == 1:
+        return max(1, int(shape[1]))
+    return int(array.strides[0]) // int(array.dtype.itemsize)

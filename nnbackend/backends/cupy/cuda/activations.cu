@@ -1,0 +1,159 @@
+// Activation functions, fused with the addition of the bias after a matrix product, and their gradients.
+//
+// Each function is a struct with `value`, of the pre-activation z, and `gradient`, of what the contract says the
+// forward pass keeps (output or pre-activation) and the gradient that comes from above. Comparisons are written so
+// that not-a-number passes through.
+#include "common.cuh"
+
+struct Identity {
+    static __device__ real value(real z, real) { return z; }
+    static __device__ real gradient(real, real upstream, real) { return upstream; }
+};
+
+struct Relu {
+    static __device__ real value(real z, real) { return z <= 0 ? 0 : z; }
+    // A product, not a choice: upstream's not-a-number must not be dropped where the output is 0.
+    static __device__ real gradient(real output, real upstream, real) { return upstream * (real)(output > 0); }
+};
+
+struct LeakyRelu {
+    static __device__ real value(real z, real alpha) { return z > 0 ? z : alpha * z; }
+    static __device__ real gradient(real output, real upstream, real alpha) {
+        return output > 0 ? upstream : alpha * upstream;
+    }
+};
+
+struct Elu {
+    static __device__ real value(real z, real alpha) { return z > 0 ? z : alpha * expm1(z); }
+    static __device__ real gradient(real output, real upstream, real alpha) {
+        return output > 0 ? upstream : (output + alpha) * upstream;
+    }
+};
+
+struct Sigmoid {
+    static __device__ real value(real z, real) { return logistic(z); }
+    static __device__ real gradient(real output, real upstream, real) { return upstream * (output * (1 - output)); }
+};
+
+struct Tanh {
+    static __device__ real value(real z, real) { return tanh(z); }
+    static __device__ real gradient(real output, real upstream, real) { return upstream * (1 - output * output); }
+};
+
+// The tanh form of Hendrycks and Gimpel (2016): z/2 (1 + tanh(SCALE (z + CUBIC z^3))), SCALE = sqrt(2 / pi).
+struct Gelu {
+    static __device__ real scale() { return (real)0.7978845608028654; }
+    static __device__ real cubic() { return (real)0.044715; }
+    static __device__ real inner(real z) { return tanh(scale() * (z + cubic() * z * z * z)); }
+    static __device__ real value(real z, real) { return z * (1 + inner(z)) / 2; }
+    static __device__ real gradient(real z, real upstream, real) {
+        const real t = inner(z);
+        const real slope = scale() * (1 + 3 * cubic() * z * z);
+        return upstream * (1 + t + z * (1 - t * t) * slope) / 2;
+    }
+};
+
+struct Silu {
+    static __device__ real value(real z, real) { return z * logistic(z); }
+    static __device__ real gradient(real z, real upstream, real) {
+        const real s = logistic(z);
+        return upstream * s * (1 + z * (1 - s));
+    }
+};
+
+struct Softplus {
+    static __device__ real value(real z, real) { return log_one_plus_exp(z); }
+    static __device__ real gradient(real output, real upstream, real) { return upstream * -expm1(-output); }
+};
+
+// out = f(z + bias), keeping z + bias in `preactivation`. `bias` and `preactivation` may be null; `out` and
+// `preactivation` may be `z` itself, since each thread reads its element before it writes it.
+// (The loops usually take one turn: unrolled, which is what compilers do unasked, they only take longer to compile.)
+template <typename Function>
+__device__ inline void forward(const real* z, int64 z_stride, const real* bias, real* preactivation,
+                               int64 preactivation_stride, real* out, int64 out_stride, int64 rows, int64 columns,
+                               real alpha) {
+#pragma unroll 1
+    for (int64 row = first_row(); row < rows; row += row_step()) {
+#pragma unroll 1
+        for (int64 column = first_column(); column < columns; column += column_step()) {
+            real sum = z[row * z_stride + column];
+            if (bias) sum += bias[column];
+            if (preactivation) preactivation[row * preactivation_stride + column] = sum;
+            out[row * out_stride + column] = Function::value(sum, alpha);
+        }
+    }
+}
+
+// out = upstream * f'; `out` may be `upstream` itself.
+template <typename Function>
+__device__ inline void backward(const real* saved, int64 saved_stride, const real* upstream, int64 upstream_stride,
+                                real* out, int64 out_stride, int64 rows, int64 columns, real alpha) {
+#pragma unroll 1
+    for (int64 row = first_row(); row < rows; row += row_step())
+#pragma unroll 1
+        for (int64 column = first_column(); column < columns; column += column_step())
+            out[row * out_stride + column] =
+                Function::gradient(saved[row * saved_stride + column], upstream[row * upstream_stride + column], alpha);
+}
+
+#define ACTIVATION(name, Function)                                                                                     \
+    extern "C" __global__ void name##_forward(const real* z, int64 z_stride, const real* bias, real* preactivation,    \
+                                              int64 preactivation_stride, real* out, int64 out_stride, int64 rows,     \
+                                              int64 columns, double alpha) {                                           \
+        forward<Function>(z, z_stride, bias, preactivation, preactivation_stride, out, out_stride, rows, columns,      \
+                          (real)alpha);                                                                                \
+    }                                                                                                                  \
+    extern "C" __global__ void name##_gradient(const real* saved, int64 saved_stride, const real* upstream,            \
+                                               int64 upstream_stride, real* out, int64 out_stride, int64 rows,         \
+                                               int64 columns, double alpha) {                                          \
+        backward<Function>(saved, saved_stride, upstream, upstream_stride, out, out_stride, rows, columns,             \
+                           (real)alpha);                                                                               \
+    }
+
+ACTIVATION(identity, Identity)
+ACTIVATION(relu, Relu)
+ACTIVATION(leaky_relu, LeakyRelu)
+ACTIVATION(elu, Elu)
+ACTIVATION(sigmoid, Sigmoid)
+ACTIVATION(tanh, Tanh)
+ACTIVATION(gelu, Gelu)
+ACTIVATION(silu, Silu)
+ACTIVATION(softplus, Softplus)
+
+// Softmax works on whole rows: one warp each.
+
+// out = softmax(z + bias) over each row; `bias` may be null, `out` may be `z`. The bias is added first, into `out`,
+// where each lane meets only its own columns again.
+extern "C" __global__ void softmax_forward(const real* z, int64 z_stride, const real* bias, real* out,
+                                           int64 out_stride, int64 rows, int64 columns) {
+    const int64 row = row_of_warp();
+    if (row >= rows) return;
+    real* to = out + row * out_stride;
+    for (int64 column = threadIdx.x; column < columns; column += LANES)
+        to[column] = z[row * z_stride + column] + (bias ? bias[column] : 0);
+    __syncwarp();  // warp_largest looks at column 0 from every lane
+    const real largest = warp_largest(to, columns).value;
+    real sum = 0;
+    for (int64 column = threadIdx.x; column < columns; column += LANES) {
+        to[column] = exp(to[column] - largest);  // at most 1, and 1 somewhere: no overflow, no division by zero
+        sum += to[column];
+    }
+    sum = warp_sum(sum);
+    for (int64 column = threadIdx.x; column < columns; column += LANES) to[column] /= sum;
+}
+
+// out = output * (upstream - sum of output * upstream over the row): the row's Jacobian times `upstream`.
+extern "C" __global__ void softmax_gradient(const real* output, int64 output_stride, const real* upstream,
+                                            int64 upstream_stride, real* out, int64 out_stride, int64 rows,
+                                            int64 columns) {
+    const int64 row = row_of_warp();
+    if (row >= rows) return;
+    const real* p = output + row * output_stride;
+    const real* above = upstream + row * upstream_stride;
+    real dot = 0;
+    for (int64 column = threadIdx.x; column < columns; column += LANES) dot += p[column] * above[column];
+    dot = warp_sum(dot);
+    for (int64 column = threadIdx.x; column < columns; column += LANES)
+        out[row * out_stride + column] = p[column] * (above[column] - dot);
+}

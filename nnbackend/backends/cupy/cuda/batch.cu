@@ -1,0 +1,38 @@
+// Fetching a minibatch, and counting steps. The order of the epoch and the counter live on the device, so that a step
+// asks nothing of the host and the same recorded step serves every batch.
+#include "common.cuh"
+
+// out[i] = source[order[counter[0] * batch_size + i]] * scale, for one type of source and one of result.
+template <typename Source, typename Result>
+__device__ inline void gather(const Source* source, int64 source_stride, const int64* order, const int64* counter,
+                              int64 batch_size, Result scale, Result* out, int64 out_stride, int64 rows,
+                              int64 columns) {
+    const int64* batch = order + counter[0] * batch_size;
+    for (int64 row = first_row(); row < rows; row += row_step()) {
+        const Source* from = source + batch[row] * source_stride;
+        Result* to = out + row * out_stride;
+        for (int64 column = first_column(); column < columns; column += column_step())
+            to[column] = (Result)from[column] * scale;
+    }
+}
+
+extern "C" __global__ void gather_bytes(const unsigned char* source, int64 source_stride, const int64* order,
+                                        const int64* counter, int64 batch_size, double scale, real* out,
+                                        int64 out_stride, int64 rows, int64 columns) {
+    gather(source, source_stride, order, counter, batch_size, (real)scale, out, out_stride, rows, columns);
+}
+
+extern "C" __global__ void gather_reals(const real* source, int64 source_stride, const int64* order,
+                                        const int64* counter, int64 batch_size, double scale, real* out,
+                                        int64 out_stride, int64 rows, int64 columns) {
+    gather(source, source_stride, order, counter, batch_size, (real)scale, out, out_stride, rows, columns);
+}
+
+extern "C" __global__ void gather_labels(const int* source, int64 source_stride, const int64* order,
+                                         const int64* counter, int64 batch_size, int* out, int64 out_stride,
+                                         int64 rows, int64 columns) {
+    gather(source, source_stride, order, counter, batch_size, 1, out, out_stride, rows, columns);
+}
+
+// The end of a step: add 1 to each of the counters. One thread each.
+extern "C" __global__ void advance(int64* counter) { counter[threadIdx.x] += 1; }

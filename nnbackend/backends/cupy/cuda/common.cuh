@@ -1,0 +1,103 @@
+// What all kernel files share.
+//
+// The files are plain CUDA C++17 without CUDA headers, inline assembly or grid-wide barriers, so that g++ can build the
+// same source for the CPU, where the tests run every kernel without a GPU. REAL is `float` or `double`, defined on the
+// compiler's command line: one source, two modules.
+//
+// Conventions: a matrix is a pointer and the distance from one row to the next, counted in elements ("stride"), which
+// may be larger than its number of columns; padding between rows is never written. Sizes are 64 bits wide, because
+// rows * columns may not fit in 32. Scalar parameters are `int64` or `double` whatever REAL is. A pointer that may be
+// null says so. No kernel adds with float atomics: sums go through trees whose shape depends on the sizes alone, so a
+// run is repeatable bit for bit.
+#pragma once
+
+typedef REAL real;
+typedef long long int64;
+
+// Shared memory whose size the launch chooses. The CPU build defines its own.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#endif
+
+const unsigned int ALL_LANES = 0xffffffffu;
+const int LANES = 32;
+
+// ---- where a thread stands ------------------------------------------------------------------------------------------
+
+// A grid over a matrix: threadIdx.x and blockIdx.y walk along a row, so that neighbouring threads read neighbouring
+// memory; threadIdx.y and blockIdx.x, the grid axis that may be longest, walk over rows. A kernel loops from its first
+// row and column in steps, so any grid covers any matrix.
+__device__ inline int64 first_row() { return (int64)blockIdx.x * blockDim.y + threadIdx.y; }
+__device__ inline int64 row_step() { return (int64)gridDim.x * blockDim.y; }
+__device__ inline int64 first_column() { return (int64)blockIdx.y * blockDim.x + threadIdx.x; }
+__device__ inline int64 column_step() { return (int64)gridDim.y * blockDim.x; }
+
+// A one-dimensional grid over a flat buffer.
+__device__ inline int64 first_element() { return (int64)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline int64 element_step() { return (int64)gridDim.x * blockDim.x; }
+
+// One warp per row: blockDim.x is 32, threadIdx.y counts the block's warps. All lanes of a warp have the same row.
+__device__ inline int64 row_of_warp() { return (int64)blockIdx.x * blockDim.y + threadIdx.y; }
+
+// ---- sums -----------------------------------------------------------------------------------------------------------
+
+// Sum over the 32 lanes of a warp, the same bits in every lane. All lanes must call it.
+template <typename T>
+__device__ inline T warp_sum(T value) {
+    for (int offset = LANES / 2; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
+    return value;
+}
+
+// Sum over a block whose number of threads is a power of two; `scratch` holds one number per thread. All threads must
+// call it; the first one gets the result. Another sum may follow at once in the same scratch: what the first thread
+// returns, no other thread writes.
+__device__ inline double block_sum(double value, double* scratch) {
+    const unsigned int thread = threadIdx.y * blockDim.x + threadIdx.x;
+    scratch[thread] = value;
+    __syncthreads();
+    for (unsigned int half = blockDim.x * blockDim.y / 2; half > 0; half /= 2) {
+        if (thread < half) scratch[thread] += scratch[thread + half];
+        __syncthreads();
+    }
+    return scratch[0];
+}
+
+// ---- the largest of a row -------------------------------------------------------------------------------------------
+
+struct Largest {
+    real value;
+    int64 column;
+};
+
+// Whether `a` is the one argmax would name: the larger, then the first of equals. Like NumPy's, not-a-number is larger
+// than any number, so that it reaches the maximum and, through it, the loss.
+__device__ inline bool goes_before(Largest a, Largest b) {
+    const bool a_is_nan = a.value != a.value;
+    const bool b_is_nan = b.value != b.value;
+    if (a_is_nan != b_is_nan) return a_is_nan;
+    if (a.value == b.value || a_is_nan) return a.column < b.column;
+    return a.value > b.value;
+}
+
+// The largest element of a row and its column, found by one warp, the same in every lane.
+__device__ inline Largest warp_largest(const real* row, int64 columns) {
+    Largest best = {row[0], 0};
+    for (int64 column = threadIdx.x; column < columns; column += LANES) {
+        const Largest candidate = {row[column], column};
+        if (goes_before(candidate, best)) best = candidate;
+    }
+    for (int offset = LANES / 2; offset > 0; offset /= 2) {
+        const Largest other = {__shfl_xor_sync(ALL_LANES, best.value, offset),
+                               __shfl_xor_sync(ALL_LANES, best.column, offset)};
+        if (goes_before(other, best)) best = other;
+    }
+    return best;
+}
+
+// ---- functions ------------------------------------------------------------------------------------------------------
+
+// 1 / (1 + exp(-z)). exp overflows to infinity for z far below zero and the quotient is then 0, as it should be.
+__device__ inline real logistic(real z) { return 1 / (1 + exp(-z)); }
+
+// log(1 + exp(z)) without overflow: the larger of z and 0 taken out.
+__device__ inline real log_one_plus_exp(real z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }

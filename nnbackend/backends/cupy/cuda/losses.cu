@@ -1,0 +1,119 @@
+// Losses: value, gradient and hits of a row in one pass, one warp per row, any number of classes.
+//
+// `rows` is the (2, n) result of the contract: losses in its first row, hits in its second. `weights` may be null.
+// `gradient` may be the first matrix itself: a lane reads and writes only its own columns, and what it needs from
+// others' comes first, through shuffles.
+#include "common.cuh"
+
+// What the loss of this row counts for: its sample weight, 1 if there are none.
+__device__ inline real weight_of(const real* weights, int64 row) { return weights ? weights[row] : 1; }
+
+// The result of one row, written by one lane.
+__device__ inline void note(real* rows, int64 rows_stride, int64 row, real loss, real hit) {
+    if (threadIdx.x != 0) return;
+    rows[row] = loss;
+    rows[rows_stride + row] = hit;
+}
+
+// Put exp(logits - largest) into `to` and return the sum. Every exponent is at most 0 and one is 0: no overflow, and
+// the sum is at least 1.
+__device__ inline real exponentials(const real* logits, int64 classes, real largest, real* to) {
+    real sum = 0;
+    for (int64 k = threadIdx.x; k < classes; k += LANES) {
+        to[k] = exp(logits[k] - largest);
+        sum += to[k];
+    }
+    return warp_sum(sum);
+}
+
+// Cross-entropy of softmax(logits) with integer labels.
+extern "C" __global__ void softmax_cross_entropy_labels(const real* logits, int64 logits_stride, const int* labels,
+                                                        const real* weights, real* gradient, int64 gradient_stride,
+                                                        real* rows, int64 rows_stride, int64 n, int64 classes) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real* z = logits + row * logits_stride;
+    real* g = gradient + row * gradient_stride;
+    const int64 label = labels[row];
+    const Largest predicted = warp_largest(z, classes);
+    const real shifted = z[label] - predicted.value;
+    __syncwarp();  // every lane has read z[label]; now g, which may be z, may be written
+    const real sum = exponentials(z, classes, predicted.value, g);
+    const real weight = weight_of(weights, row);
+    const real scale = weight / (real)n;
+    for (int64 k = threadIdx.x; k < classes; k += LANES) g[k] = (g[k] / sum - (real)(k == label)) * scale;
+    note(rows, rows_stride, row, weight * (log(sum) - shifted), (real)(predicted.column == label));
+}
+
+// Cross-entropy of softmax(logits) with probabilities as targets, which need not add up to 1.
+extern "C" __global__ void softmax_cross_entropy_targets(const real* logits, int64 logits_stride, const real* targets,
+                                                         int64 targets_stride, const real* weights, real* gradient,
+                                                         int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
+                                                         int64 classes) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real* z = logits + row * logits_stride;
+    const real* t = targets + row * targets_stride;
+    real* g = gradient + row * gradient_stride;
+    const Largest predicted = warp_largest(z, classes);
+    const Largest wanted = warp_largest(t, classes);
+    real total = 0;  // of the targets
+    real dot = 0;    // of targets and shifted logits
+    for (int64 k = threadIdx.x; k < classes; k += LANES) {
+        total += t[k];
+        dot += t[k] * (z[k] - predicted.value);
+    }
+    total = warp_sum(total);
+    dot = warp_sum(dot);
+    const real sum = exponentials(z, classes, predicted.value, g);
+    const real weight = weight_of(weights, row);
+    const real scale = weight / (real)n;
+    for (int64 k = threadIdx.x; k < classes; k += LANES) g[k] = (g[k] * (total / sum) - t[k]) * scale;
+    note(rows, rows_stride, row, weight * (total * log(sum) - dot), (real)(predicted.column == wanted.column));
+}
+
+// Binary cross-entropy of sigmoid(logits), the mean over outputs: -log sigmoid(z) = log(1 + exp(z)) - z.
+extern "C" __global__ void sigmoid_cross_entropy(const real* logits, int64 logits_stride, const real* targets,
+                                                 int64 targets_stride, const real* weights, real* gradient,
+                                                 int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
+                                                 int64 outputs) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real* t = targets + row * targets_stride;
+    const real weight = weight_of(weights, row);
+    const real scale = weight / (real)(n * outputs);
+    real loss = 0;
+    real hits = 0;
+    for (int64 k = threadIdx.x; k < outputs; k += LANES) {
+        const real z = logits[row * logits_stride + k];
+        loss += log_one_plus_exp(z) - z * t[k];
+        hits += (real)((z > 0) == (t[k] > (real)0.5));
+        gradient[row * gradient_stride + k] = (logistic(z) - t[k]) * scale;
+    }
+    loss = warp_sum(loss);
+    hits = warp_sum(hits);
+    note(rows, rows_stride, row, weight * loss / (real)outputs, hits / (real)outputs);
+}
+
+// Squared error, the mean over outputs.
+extern "C" __global__ void mean_squared_error(const real* outputs, int64 outputs_stride, const real* targets,
+                                              int64 targets_stride, const real* weights, real* gradient,
+                                              int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
+                                              int64 columns) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real* a = outputs + row * outputs_stride;
+    const real* t = targets + row * targets_stride;
+    const real weight = weight_of(weights, row);
+    const real scale = 2 * weight / (real)(n * columns);
+    const Largest predicted = warp_largest(a, columns);
+    const Largest wanted = warp_largest(t, columns);
+    real loss = 0;
+    for (int64 k = threadIdx.x; k < columns; k += LANES) {
+        const real difference = a[k] - t[k];
+        loss += difference * difference;
+        gradient[row * gradient_stride + k] = difference * scale;
+    }
+    loss = warp_sum(loss);
+    note(rows, rows_stride, row, weight * loss / (real)columns, (real)(predicted.column == wanted.column));
+}

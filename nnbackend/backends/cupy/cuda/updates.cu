@@ -1,0 +1,61 @@
+// Updates of the optimisers, in place on flat buffers. The learning rate of this step and Adam's t are read from the
+// device, so that a schedule needs no new launch parameters.
+#include "common.cuh"
+
+// Gradient with weight decay as a penalty. No decay, no product: 0 times infinity would be not-a-number.
+__device__ inline real with_decay(real gradient, real parameter, real weight_decay) {
+    return weight_decay != 0 ? gradient + weight_decay * parameter : gradient;
+}
+
+// `velocity` is null if there is no momentum.
+extern "C" __global__ void sgd(real* parameters, const real* gradients, real* velocity, int64 size,
+                               const int64* counter, const double* learning_rates, double momentum, int64 nesterov,
+                               double weight_decay) {
+    const real rate = (real)learning_rates[counter[0]];
+    for (int64 i = first_element(); i < size; i += element_step()) {
+        const real gradient = with_decay(gradients[i], parameters[i], (real)weight_decay);
+        real direction = gradient;
+        if (velocity) {
+            const real v = (real)momentum * velocity[i] + gradient;
+            velocity[i] = v;
+            direction = nesterov ? gradient + (real)momentum * v : v;
+        }
+        parameters[i] -= rate * direction;
+    }
+}
+
+extern "C" __global__ void adam(real* parameters, const real* gradients, real* first, real* second, int64 size,
+                                const int64* counter, const double* learning_rates, double beta1, double beta2,
+                                double epsilon, double weight_decay, int64 decoupled) {
+    // Powers in double are slow on a GPU and the same for every element: one thread of the block computes them.
+    __shared__ real shrink, step_size, second_scale;
+    if (threadIdx.x == 0) {
+        const double rate = learning_rates[counter[0]];
+        const double t = (double)(counter[2] + 1);
+        shrink = (real)(decoupled ? 1 - rate * weight_decay : 1);
+        step_size = (real)(rate / (1 - pow(beta1, t)));
+        second_scale = (real)(1 / sqrt(1 - pow(beta2, t)));
+    }
+    __syncthreads();
+    const real decay = (real)(decoupled ? 0 : weight_decay);
+    for (int64 i = first_element(); i < size; i += element_step()) {
+        const real gradient = with_decay(gradients[i], parameters[i], decay);
+        const real m = (real)beta1 * first[i] + (real)(1 - beta1) * gradient;
+        const real v = (real)beta2 * second[i] + (real)(1 - beta2) * gradient * gradient;
+        first[i] = m;
+        second[i] = v;
+        parameters[i] = shrink * parameters[i] - step_size * (m / (sqrt(v) * second_scale + (real)epsilon));
+    }
+}
+
+extern "C" __global__ void rmsprop(real* parameters, const real* gradients, real* square, int64 size,
+                                   const int64* counter, const double* learning_rates, double decay, double epsilon,
+                                   double weight_decay) {
+    const real rate = (real)learning_rates[counter[0]];
+    for (int64 i = first_element(); i < size; i += element_step()) {
+        const real gradient = with_decay(gradients[i], parameters[i], (real)weight_decay);
+        const real s = (real)decay * square[i] + (real)(1 - decay) * gradient * gradient;
+        square[i] = s;
+        parameters[i] -= rate * gradient / (sqrt(s) + (real)epsilon);
+    }
+}

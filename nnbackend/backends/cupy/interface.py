@@ -1,0 +1,102 @@
+"""What the backend asks of the CUDA runtime.
+
+:class:`~nnbackend.backends.cupy.runtime.CudaRuntime` provides it through CuPy. The tests provide it on the CPU, so that
+the very same backend and kernels run where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Array, HostArray
+
+__all__ = ["NULL", "Argument", "Dimensions", "Kernel", "Module", "Runtime"]
+
+#: A kernel, ready to launch. Only its runtime knows its type.
+Kernel = Any
+#: Extents of a grid or of a block: x, y (1 if not given).
+Dimensions = tuple[int, ...]
+#: Argument of a kernel: a device array, or a NumPy scalar of the type the kernel declares.
+Argument = Any
+
+#: The null pointer. Not None: CuPy would hand the driver no address to read the argument from.
+NULL = np.uint64(0)
+
+
+class Module(Protocol):
+    """A compiled ``.cu`` file."""
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel called `name`, declared ``extern "C"``."""
+
+
+class Runtime(Protocol):
+    """Memory, kernels and matrix products of one device, on one stream: work is done in the order it is asked for.
+
+    Attributes
+    ----------
+    device : str
+        What it is, for people to read.
+    """
+
+    device: str
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """A new contiguous device array of zeros. Its first element is aligned for any access."""
+
+    def write(self, host: HostArray, out: Array) -> None:
+        """Copy a host array to a device array of the same shape and dtype, which may have padded rows."""
+
+    def read(self, array: Array) -> HostArray:
+        """A new contiguous host array; waits for the work asked for so far."""
+
+    def copy(self, source: Array, out: Array) -> None:
+        """Copy between device arrays of one shape and dtype, each of which may have padded rows."""
+
+    def synchronize(self) -> None:
+        """Wait for the work asked for so far."""
+
+    def load(self, source: str, options: Sequence[str]) -> Module:
+        """Compile CUDA C++ source text."""
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: Dimensions,
+        block: Dimensions,
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+    ) -> None:
+        """Run a kernel on ``grid`` blocks of ``block`` threads with so much dynamic shared memory a block."""
+
+    def gemm(
+        self,
+        transpose_a: bool,
+        transpose_b: bool,
+        m: int,
+        n: int,
+        k: int,
+        alpha: float,
+        a: Array,
+        lda: int,
+        b: Array,
+        ldb: int,
+        beta: float,
+        c: Array,
+        ldc: int,
+    ) -> None:
+        """``C = alpha op(A) op(B) + beta C`` as cuBLAS has it: matrices stored **by columns**, `op` transposes.
+
+        Parameters
+        ----------
+        m, n, k : int
+            op(A) is m x k, op(B) k x n, C m x n.
+        a, b, c : device arrays of one real dtype
+            Only their first element's address and their dtype count.
+        lda, ldb, ldc : int
+            Elements from one column to the next.
+        """

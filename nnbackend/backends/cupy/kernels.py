@@ -1,0 +1,63 @@
+"""The kernels: read from the ``.cu`` files, compiled once for each real type when first asked for."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.cupy.interface import Kernel, Module, Runtime
+
+__all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
+
+#: The files of kernels, without their extension.
+KERNEL_FILES: tuple[str, ...] = ("activations", "batch", "dropout", "losses", "reductions", "updates")
+
+_INCLUDE = '#include "common.cuh"'
+_C_NAMES = {"float32": "float", "float64": "double"}
+
+
+@cache
+def kernel_source(name: str) -> str:
+    """The text of a kernel file with the common part put in.
+
+    Put in by hand rather than by the compiler's search path: CuPy's cache of compiled kernels knows only the text and
+    the options, and would not notice that an included file had changed. ``#line`` keeps messages pointing at the
+    real files.
+    """
+    folder = files(__package__) / "cuda"
+    common = (folder / "common.cuh").read_text(encoding="utf-8").replace("#pragma once\n", "\n")
+    before, after = (folder / f"{name}.cu").read_text(encoding="utf-8").split(_INCLUDE)
+    line = before.count("\n") + 1
+    return f'#line 1 "{name}.cu"\n{before}#line 1 "common.cuh"\n{common}\n#line {line} "{name}.cu"\n{after}'
+
+
+def kernel_options(real: np.dtype[Any]) -> tuple[str, ...]:
+    """Compiler options for one real type."""
+    return "--std=c++17", f"-DREAL={_C_NAMES[real.name]}"
+
+
+class KernelLibrary:
+    """Compiled kernels by name."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._modules: dict[tuple[str, str], Module] = {}
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+
+    def get(self, name: str, real: np.dtype[Any]) -> Kernel:
+        """The kernel `name`, ``"file.kernel"``, for one real type."""
+        key = (name, real.char)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            file, _, function = name.partition(".")
+            kernel = self._kernels[key] = self._module(file, real).kernel(function)
+        return kernel
+
+    def _module(self, file: str, real: np.dtype[Any]) -> Module:
+        key = (file, real.char)
+        if key not in self._modules:
+            self._modules[key] = self._runtime.load(kernel_source(file), kernel_options(real))
+        return self._modules[key]

@@ -1,0 +1,150 @@
+"""Can CuPy run here, and if not, why and what is to be done?
+
+``cupy.cuda.is_available()`` hides the reason, so the steps are taken one by one: the package, the driver, the device,
+the libraries, and at last a kernel that does nothing. A failed probe can take seconds; it is made when asked for, once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+__all__ = ["device_name", "probe"]
+
+#: The packages that install a module called ``cupy`` today.
+_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-5-0", "cupy-rocm-7-0", "amd-cupy")
+
+_INSTALL = 'pip install "nnbackend[cuda13]", or "nnbackend[cuda12]" if the NVIDIA driver is older than version 580'
+_UPDATE = "Update the NVIDIA driver"
+
+#: By cudaError_t: reason and remedy.
+_STATUS = {
+    2: ("the GPU has no memory left", "Free some: nvidia-smi shows who uses it"),
+    46: ("the GPU is in use by another process, exclusively", "Wait for it, or choose another GPU"),
+    100: (
+        "the NVIDIA driver finds no GPU",
+        "Check nvidia-smi and CUDA_VISIBLE_DEVICES; a container must be given the GPU (docker run --gpus all)",
+    ),
+    209: (
+        "CuPy has no code for this GPU, which is older than CUDA 13 supports",
+        'Remove cupy-cuda13x, then pip install "nnbackend[cuda12]"',
+    ),
+    222: ("the NVIDIA driver is older than the compiler CuPy uses", f'{_UPDATE}, or pip install "nnbackend[cuda12]"'),
+    802: ("the GPU is not ready yet", "Start the service nvidia-fabricmanager, or wait for it"),
+    803: (
+        "the NVIDIA driver in the kernel and its library libcuda are of different versions",
+        "Reboot, or install the driver again",
+    ),
+    804: (
+        "CUDA's forward-compatibility library does not work with this GPU",
+        f"{_UPDATE}, or remove the cuda-compat package",
+    ),
+}
+
+
+@cache
+def probe() -> tuple[str | None, str]:
+    """Whether the CuPy backend can run on this machine.
+
+    Returns
+    -------
+    reason : str or None
+        Why not; None if it can.
+    remedy : str
+        What to install or change; empty if it can.
+    """
+    installed = [name for name in _PACKAGES if _is_installed(name)]
+    if len(installed) > 1:
+        return (
+            f"several CuPy packages are installed at once ({', '.join(installed)}), and they overwrite each other",
+            f"pip uninstall {' '.join(installed)}; then {_INSTALL}",
+        )
+    try:
+        cupy = importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name == "cupy":
+            return "CuPy is not installed", _INSTALL
+        return f"CuPy cannot be imported ({_line(error)})", _INSTALL
+    except Exception as error:
+        return f"CuPy cannot be imported ({_line(error)})", _libraries(installed)
+    if cupy.cuda.runtime.is_hip:
+        return "this CuPy is built for ROCm, and the kernels are written for CUDA", f"Remove it; then {_INSTALL}"
+    return _driver(cupy, installed) or _toolkit(cupy, installed) or (None, "")
+
+
+def device_name() -> str:
+    """The name of the current CUDA device; only where :func:`probe` gives no reason against it."""
+    runtime = importlib.import_module("cupy").cuda.runtime
+    name: bytes = runtime.getDeviceProperties(runtime.getDevice())["name"]
+    return name.decode()
+
+
+def _driver(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
+    """What is wrong with driver or device, if anything."""
+    runtime = cupy.cuda.runtime
+    try:
+        if runtime.getDeviceCount() == 0:
+            return _STATUS[100]
+        runtime.memGetInfo()  # the first call that needs the device itself
+    except runtime.CUDARuntimeError as error:
+        status = int(error.status)
+        if status == 35:
+            return _insufficient_driver(runtime)
+        return _STATUS.get(status, (f"CUDA reports {_line(error)} (status {status})", f"{_UPDATE} and try again"))
+    except Exception as error:
+        return f"the CUDA runtime does not work ({_line(error)})", _libraries(installed)
+    return None
+
+
+def _insufficient_driver(runtime: Any) -> tuple[str, str]:
+    """Status 35 says "insufficient driver" and means an old one or none."""
+    driver = runtime.driverGetVersion()
+    if driver == 0:
+        return "there is no NVIDIA driver on this machine", "It needs an NVIDIA GPU, and its driver installed"
+    return (
+        f"the NVIDIA driver supports CUDA {_version(driver)}, and this CuPy needs CUDA "
+        f"{_version(runtime.runtimeGetVersion())}",
+        f'{_UPDATE}, or replace cupy-cuda13x: pip uninstall cupy-cuda13x; then pip install "nnbackend[cuda12]"',
+    )
+
+
+def _toolkit(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
+    """Which of the CUDA libraries is missing, if any."""
+    checks: dict[str, Callable[[], object]] = {
+        "cuBLAS": lambda: cupy.cuda.cublas,
+        "NVRTC": lambda: cupy.cuda.nvrtc.getVersion(),
+        "a kernel": lambda: cupy.RawModule(code='extern "C" __global__ void probe() {}').get_function("probe").kernel,
+    }
+    for name, check in checks.items():
+        try:
+            check()
+        except Exception as error:
+            what = "does not compile" if name == "a kernel" else "is missing"
+            return f"{name} {what} ({_line(error)})", _libraries(installed)
+    return None
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _libraries(installed: list[str]) -> str:
+    package = installed[0] if installed else "cupy-cuda13x"
+    return f'Install the CUDA libraries: pip install "{package}[ctk]"'
+
+
+def _version(number: int) -> str:
+    """CUDA's 13020 as 13.2."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message, with the error's type where it is empty."""
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__

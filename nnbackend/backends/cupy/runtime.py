@@ -1,0 +1,132 @@
+"""The CUDA runtime the backend works with, through CuPy. Besides the probe, the only file that imports CuPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Array, HostArray
+from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
+from nnbackend.backends.cupy.interface import Argument, Dimensions, Kernel, Runtime
+
+__all__ = ["CudaModule", "CudaRuntime"]
+
+
+class CudaModule:
+    """A compiled ``.cu`` file on the current device."""
+
+    def __init__(self, source: str, options: Sequence[str]) -> None:
+        self._module = cupy.RawModule(code=source, options=tuple(options), backend="nvrtc")
+
+    def kernel(self, name: str) -> Kernel:
+        # The function behind CuPy's RawKernel: looked up once, and it takes the stream as an argument.
+        return self._module.get_function(name).kernel
+
+
+class CudaRuntime(Runtime):
+    """One CUDA device and one stream.
+
+    The stream is not the default one, which cannot be captured in a graph and waits for every other stream. Copies
+    are plain ones of bytes, so padded rows need neither temporary arrays nor kernels.
+
+    Parameters
+    ----------
+    device : int, optional
+        The device's number; the current one if not given.
+    """
+
+    def __init__(self, device: int | None = None) -> None:
+        self._number = cupy.cuda.runtime.getDevice() if device is None else device
+        with self._here():
+            self.device = cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._workspace = self.zeros((WORKSPACE_BYTES,), np.uint8)
+            # CuPy loads the cuBLAS that belongs to it, and that is then the one which is found.
+            cupy.cuda.cublas  # noqa: B018
+            self._cublas = Cublas(load_cublas(), self._stream.ptr, self._workspace.data.ptr, WORKSPACE_BYTES)
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        with self._here(), self._stream:
+            return cupy.zeros(shape, dtype)
+
+    def write(self, host: HostArray, out: Array) -> None:
+        host = np.ascontiguousarray(host, out.dtype)
+        with self._here():
+            self._copy(out.data.ptr, out, host.ctypes.data, host, cupy.cuda.runtime.memcpyHostToDevice)
+            # The caller may change or free its array when this returns; pageable memory may be read later than that.
+            self._stream.synchronize()
+
+    def read(self, array: Array) -> HostArray:
+        host = np.empty(array.shape, array.dtype)
+        with self._here():
+            self._copy(host.ctypes.data, host, array.data.ptr, array, cupy.cuda.runtime.memcpyDeviceToHost)
+            self._stream.synchronize()
+        return host
+
+    def copy(self, source: Array, out: Array) -> None:
+        with self._here():
+            self._copy(out.data.ptr, out, source.data.ptr, source, cupy.cuda.runtime.memcpyDeviceToDevice)
+
+    def synchronize(self) -> None:
+        with self._here():
+            self._stream.synchronize()
+
+    def load(self, source: str, options: Sequence[str]) -> CudaModule:
+        return CudaModule(source, options)
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: Dimensions,
+        block: Dimensions,
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+    ) -> None:
+        with self._here():
+            kernel(grid, block, tuple(arguments), shared_mem=shared_bytes, stream=self._stream)
+
+    def gemm(
+        self,
+        transpose_a: bool,
+        transpose_b: bool,
+        m: int,
+        n: int,
+        k: int,
+        alpha: float,
+        a: Array,
+        lda: int,
+        b: Array,
+        ldb: int,
+        beta: float,
+        c: Array,
+        ldc: int,
+    ) -> None:
+        with self._here():
+            self._cublas.gemm(
+                c.dtype,
+                transpose_a, transpose_b, m, n, k,
+                alpha, a.data.ptr, lda, b.data.ptr, ldb, beta, c.data.ptr, ldc,
+            )  # fmt: skip
+
+    def _here(self) -> Any:
+        """Make this runtime's device the current one for a while: the caller may have chosen another since."""
+        return cupy.cuda.Device(self._number)
+
+    def _copy(self, to: int, out: Any, start: int, source: Any, kind: int) -> None:
+        """Copy bytes between two arrays of one shape; the addresses are given, the arrays tell the layout."""
+        stream = self._stream.ptr
+        if out.flags.c_contiguous and source.flags.c_contiguous:
+            cupy.cuda.runtime.memcpyAsync(to, start, out.nbytes, kind, stream)
+            return
+        rows, columns = out.shape
+        width = columns * out.itemsize
+        cupy.cuda.runtime.memcpy2DAsync(to, _pitch(out), start, _pitch(source), width, rows, kind, stream)
+
+
+def _pitch(array: Any) -> int:
+    """Bytes from one row to the next; with one row, any distance may be reported, and none may be below the width."""
+    return max(int(array.strides[0]), int(array.shape[1] * array.itemsize))

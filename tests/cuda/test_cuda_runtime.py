@@ -1,0 +1,111 @@
+"""``runtime.py`` itself, on a CuPy whose memory is the host's: copies, launches and products as it asks for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnbackend.backends.cupy import CupyBackend
+from tests.cuda.cases import CASES, assert_agrees, make, run
+from tests.cuda.fake_cupy import STREAM_ADDRESS, FakeCupy
+from tests.cuda.memory import check_all
+from tests.cuda.test_cublas import State, build_stand_in
+
+pytest.importorskip("cupy", reason="runtime.py imports CuPy")
+
+
+@pytest.fixture(scope="module")
+def library(needs_compiler, tmp_path_factory):
+    return build_stand_in(tmp_path_factory.mktemp("cublas"))
+
+
+@pytest.fixture
+def cupy(monkeypatch, library):
+    from nnbackend.backends.cupy import runtime
+
+    fake = FakeCupy()
+    monkeypatch.setattr(runtime, "cupy", fake)
+    monkeypatch.setattr(runtime, "load_cublas", lambda: library)
+    return fake
+
+
+@pytest.fixture
+def backend(cupy) -> CupyBackend:
+    return CupyBackend()
+
+
+def test_device_stream_and_workspace(backend, library):
+    assert backend.device == "Fake GPU 0"
+    state = State.in_dll(library, "state")
+    assert state.stream == STREAM_ADDRESS
+    assert state.bytes == 32 << 20
+    assert state.workspace % 256 == 0
+
+
+def test_stays_on_the_device_it_was_made_on(cupy):
+    from nnbackend.backends.cupy.runtime import CudaRuntime
+
+    backend = CupyBackend(CudaRuntime(1))
+    assert backend.device == "Fake GPU 1"
+    assert cupy.current == 0
+    assert_agrees(backend, make("dense_forward-relu-bias", 3, 4, 5, 0), "float32")
+    assert cupy.current == 0
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in CASES if n.startswith(("dense_", "bias", "gather", "weight_penalty-0.3", "softmax_cross"))]
+)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_operations(backend, name, padding):
+    for rows, columns, inner in ((1, 1, 1), (1, 7, 3), (9, 1, 4), (5, 6, 7)):
+        assert_agrees(backend, make(name, rows, columns, inner, 0), "float32", padding)
+        check_all()
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 6), (4, 6), (4, 1), (1, 1)])
+@pytest.mark.parametrize("stride", [6, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8])
+def test_copies(backend, cupy, shape, stride, dtype):
+    values = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    buffers = [backend.from_host(np.full(4 * stride, 99, dtype)) for _ in range(2)]
+    views = [backend.view(buffer, 0, shape, stride if len(shape) == 2 else None) for buffer in buffers]
+    backend.write(values, views[0])
+    backend.copy(views[0], views[1])
+    np.testing.assert_array_equal(backend.to_host(views[1]), values)
+    # the rest of the buffer is as it was
+    expected = np.full(4 * stride, 99, dtype)
+    if len(shape) == 1:
+        expected[:5] = values
+    else:
+        expected.reshape(4, stride)[: shape[0], : shape[1]] = values
+    np.testing.assert_array_equal(backend.to_host(buffers[1]), expected)
+    check_all()
+
+
+def test_write_takes_any_host_layout(backend):
+    out = backend.empty((3, 4), np.float32)
+    values = np.asfortranarray(np.arange(12.0).reshape(3, 4))[:, ::-1]
+    backend.write(values.astype(np.float32), out)
+    np.testing.assert_array_equal(backend.to_host(out), values)
+
+
+def test_operations_neither_wait_nor_allocate_nor_talk_to_the_host(backend, cupy):
+    """What a graph can capture: after a first run, only kernels, products, and copies on the device."""
+    for name in CASES:
+        case = make(name, 700, 9, 4, 0)
+        run(backend, case, "float64")
+        arrays = {id(value): backend.from_host(value) for value in case.arguments if isinstance(value, np.ndarray)}
+        arguments = [arrays.get(id(value), value) for value in case.arguments]
+        cupy.calls.clear()
+        getattr(backend, case.operation)(*arguments)
+        forbidden = [call for call in cupy.calls if call in ("zeros", "synchronize") or call.endswith((" 1", " 2"))]
+        assert not forbidden, name
+    cupy.calls.clear()
+    backend.copy(arrays[id(case.arguments[0])], arrays[id(case.arguments[1])])
+    assert cupy.calls == ["memcpyAsync 3"]
+
+
+def test_write_may_be_followed_by_a_change_of_the_host_array(backend, cupy):
+    cupy.calls.clear()
+    backend.write(np.ones(3), backend.empty((3,), np.float64))
+    assert cupy.calls[-1] == "synchronize"

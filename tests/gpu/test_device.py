@@ -1,0 +1,74 @@
+"""The kernels and products on a real GPU, with the same cases that the CPU build passes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnbackend.backends.cupy import CupyBackend, device_name, probe
+from tests.cuda.cases import CASES, assert_agrees, make, run
+
+pytestmark = pytest.mark.gpu
+
+# (rows, columns, inner, padding): ones, odd sizes, the layers of MNIST nets, more rows than one sum takes.
+SIZES = [(1, 1, 1, 0), (3, 33, 7, 3), (256, 200, 784, 0), (100, 10, 1000, 2), (2500, 77, 65, 3)]
+
+
+@pytest.fixture(scope="module")
+def backend() -> CupyBackend:
+    reason, remedy = probe()
+    if reason is not None:
+        pytest.skip(f"{reason}. {remedy}")
+    return CupyBackend()
+
+
+def test_device_has_a_name(backend):
+    assert backend.device == device_name()
+    assert "NVIDIA" in repr(backend)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_agrees_with_numpy(backend, name, dtype):
+    for seed, (rows, columns, inner, padding) in enumerate(SIZES):
+        assert_agrees(backend, make(name, rows, columns, inner, seed), dtype, padding)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_repeats_bit_for_bit(backend, name):
+    case = make(name, 256, 200, 784, 0)
+    first, second = run(backend, case, "float32"), run(backend, case, "float32")
+    assert [array.tobytes() for array in first] == [array.tobytes() for array in second]
+
+
+def test_products_are_float32_and_not_tf32(backend):
+    """TF32 keeps ten bits of each factor: such products would miss by about a hundredth."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((512, 1024)), rng.standard_normal((1024, 512))
+    x, weight = x.astype(np.float32), weight.astype(np.float32)
+    out = backend.empty((512, 512), np.float32)
+    backend.dense_forward(backend.from_host(x), backend.from_host(weight), None, "identity", 0.0, None, out)
+    exact = x.astype(np.float64) @ weight.astype(np.float64)
+    assert np.abs(backend.to_host(out) - exact).max() < 3e-4
+
+
+def test_very_large_arrays(backend):
+    """More elements than 32 bits count, one byte each."""
+    rows, columns = 70_000, 40_000
+    source = backend.empty((rows, columns), np.uint8)
+    backend.write(np.full((1, columns), 200, np.uint8), source[rows - 1 :])
+    order = backend.from_host(np.full(2, rows - 1, np.int64))
+    out = backend.empty((2, columns), np.float32)
+    backend.gather(source, order, backend.from_host(np.zeros(3, np.int64)), 2, 0.5, out)
+    np.testing.assert_array_equal(backend.to_host(out), np.full((2, columns), 100, np.float32))
+
+
+def test_copies_of_padded_rows(backend):
+    values = np.arange(15.0).reshape(3, 5)
+    buffers = [backend.from_host(np.full(24, 99.0)) for _ in range(2)]
+    source, out = (backend.view(buffer, 0, (3, 5), 8) for buffer in buffers)
+    backend.write(values, source)
+    backend.copy(source, out)
+    np.testing.assert_array_equal(backend.to_host(out), values)
+    gaps = backend.to_host(buffers[1]).reshape(3, 8)[:, 5:]
+    np.testing.assert_array_equal(gaps, 99.0)
