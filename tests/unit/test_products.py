@@ -55,6 +55,24 @@ def test_training_is_bit_identical_whatever_the_number_of_threads(kind):
     assert len(set(results)) == 1
 
 
+def test_training_is_bit_identical_whatever_blas_was_told():
+    script = """
+import hashlib, numpy as np, nnbackend as nn
+generator = np.random.default_rng(0)
+x, y = generator.integers(0, 256, (400, 700)).astype(np.uint8), generator.integers(0, 10, 400)
+layers = [nn.Dense(400, activation="relu"), nn.Dense(300, activation="tanh"), nn.Dense(10)]
+net = nn.Network(layers, 700, backend="numpy")
+net.fit(x, y, epochs=1, batch_size=128, loss="softmax_cross_entropy")
+print(hashlib.sha256(b"".join(array.tobytes() for array in net.get_weights().values())).hexdigest())
+"""
+    results = set()
+    for threads in ("1", "2", "4"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+        results.add(done.stdout)
+    assert len(results) == 1
+
+
 def blas_threads() -> list[int]:
     # Only those that were there when NumPy was loaded: other libraries bring a BLAS of their own along later.
     return [library["num_threads"] for library in _controller().info()]
@@ -91,6 +109,10 @@ def test_a_forked_process_makes_threads_of_its_own():
     queue = context.Queue()
     child = context.Process(target=_in_a_child, args=(products, queue))
     child.start()
-    assert queue.get(timeout=30) == 300**3
-    child.join(timeout=30)
-    assert child.exitcode == 0
+    try:
+        assert queue.get(timeout=30) == 300**3
+        child.join(timeout=30)
+        assert child.exitcode == 0
+    finally:
+        child.kill()
+        child.join()

@@ -3,8 +3,8 @@
 * ``error_model="numpy"``: Numba's own check for division by zero keeps LLVM from vectorising.
 * The fast-math flags allow other orders of summation and fused multiply-adds, but not the assumption that no
   value is NaN or infinite: a diverging run must show itself.
-* No Numba parallelism: NumPy's BLAS already owns the threads, and two pools of spinning workers on the same cores
-  slow each other down many times over.
+* No Numba parallelism: the threads that share out the products are the only ones. Two pools on the same cores slow
+  each other down many times over.
 * Optional arrays come as arrays of length 0, so that a kernel has one signature a dtype.
 """
 
