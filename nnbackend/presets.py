@@ -38,7 +38,7 @@ class Recipe:
     optimizer : str
         A key of :data:`nnbackend.optimizers.OPTIMIZERS`.
     learning_rate : float or None
-        The optimiser's own default if None.
+        See `first_rate` for what None means.
     schedule : str
         A key of `SCHEDULES`: how the rate changes over the epochs.
     decay : float or None
@@ -79,11 +79,14 @@ class Recipe:
 
     @property
     def first_rate(self) -> float:
-        """The learning rate before the schedule changes it: the one given, or the optimiser's default."""
-        if self.learning_rate is None:
-            default: float = self._optimizer_class().default_learning_rate
-            return default
-        return self.learning_rate
+        """The learning rate before the schedule changes it: the one given, or the optimiser's default.
+
+        A rate that falls to zero along a cosine may begin higher than one that stays: the default is doubled.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        default: float = self._optimizer_class().default_learning_rate
+        return 2 * default if self.schedule == "cosine" else default
 
     def changed(self, **changes: Any) -> Recipe:
         """The recipe with some attributes replaced.

@@ -151,3 +151,9 @@ def test_the_rates_of_the_default_recipe_fall_to_nothing() -> None:
     assert rates[0] == DEFAULT.learning_rate
     assert (np.diff(rates) < 0).all()
     assert rates[-1] < rates[0] / 100
+
+
+def test_a_rate_that_falls_to_zero_begins_higher():
+    assert Recipe(optimizer="adam", schedule="constant").first_rate == nn.Adam.default_learning_rate
+    assert Recipe(optimizer="adam", schedule="cosine").first_rate == 2 * nn.Adam.default_learning_rate
+    assert Recipe(optimizer="adam", schedule="cosine", learning_rate=0.3).first_rate == 0.3
