@@ -14,6 +14,8 @@ REAL_DTYPES = ("float32", "float64")
 
 __all__ = [
     "REAL_DTYPES",
+    "above_zero",
+    "count",
     "number",
     "positive_integer",
     "real_dtype",
@@ -27,6 +29,20 @@ def positive_integer(what: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InvalidInputError(f"{what} must be a whole number of at least 1, received {value!r}")
     return int(value)
+
+
+def count(what: str, value: Any) -> int:
+    """`value` as an int of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise InvalidInputError(f"{what} must be a whole number of at least 0, received {value!r}")
+    return int(value)
+
+
+def above_zero(what: str, value: Any) -> float:
+    """`value` as a finite float above 0."""
+    if number(what, value) <= 0:
+        raise InvalidInputError(f"{what} must be above 0, received {value!r}")
+    return float(value)
 
 
 def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf, below: bool = False) -> float:
@@ -58,7 +74,8 @@ def sample_shape(input_shape: Any) -> tuple[int, ...]:
 def real_dtype(dtype: Any) -> np.dtype[Any]:
     """float32 or float64, by name or type."""
     try:
-        checked: np.dtype[Any] = np.dtype(dtype)
+        # By name, so that a dtype of another byte order becomes this machine's; np.dtype(None) would be float64.
+        checked: np.dtype[Any] = np.dtype(np.dtype("O" if dtype is None else dtype).name)
     except TypeError:
         raise UnknownNameError("dtype", dtype, REAL_DTYPES) from None
     if checked.name not in REAL_DTYPES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,10 +35,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     # Imported here, as csv below: both bring in many modules that training and predicting do not need.
     import tempfile
 
-    target = os.fspath(path)
-    folder, name = os.path.split(target)
-    os.makedirs(folder or ".", exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder or ".", prefix=f".{name}.", suffix=".tmp")
+    # Through a symbolic link to the file it points to, which is what writing to the link means.
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    folder = os.path.dirname(target)
+    os.makedirs(folder, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".nnbackend-", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import HostArray
+from nnbackend.checks import number
 from nnbackend.errors import InvalidInputError, UnknownNameError
 
 __all__ = [
     "INITIALIZERS",
-    "Array",
+    "Given",
     "GlorotNormal",
     "GlorotUniform",
     "HeNormal",
@@ -76,8 +77,9 @@ class Normal(Initializer):
     standard_deviation: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.mean) and 0 <= self.standard_deviation < math.inf):
-            raise InvalidInputError(f"Normal needs a finite mean and a standard deviation >= 0, received {self}")
+        # Plain floats, because a model file keeps them as JSON.
+        object.__setattr__(self, "mean", number("mean", self.mean))
+        object.__setattr__(self, "standard_deviation", number("standard deviation", self.standard_deviation, low=0))
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return generator.normal(self.mean, self.standard_deviation, shape)
@@ -91,8 +93,10 @@ class Uniform(Initializer):
     high: float = 0.05
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
-            raise InvalidInputError(f"Uniform needs finite low <= high, received {self}")
+        object.__setattr__(self, "low", number("low", self.low))
+        object.__setattr__(self, "high", number("high", self.high))
+        if self.low > self.high:
+            raise InvalidInputError(f"Uniform needs low <= high, received {self}")
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)
@@ -165,7 +169,7 @@ class LeCunUniform(_LeCun, _ScaledUniform):
     """Uniform with variance 1 / fan-in."""
 
 
-class Array(Initializer):
+class Given(Initializer):
     """Values given by the caller.
 
     Parameters
@@ -224,7 +228,7 @@ def get_initializer(initializer: Any) -> Initializer:
         except TypeError as error:
             raise InvalidInputError(f"initializer {name!r} does not take {arguments}: {error}") from None
     try:
-        return Array(initializer)
+        return Given(initializer)
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise

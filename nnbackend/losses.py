@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import HostArray
+from nnbackend.checks import count, number
 from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.inputs import as_host_array
 
 __all__ = ["LOSSES", "Loss", "Targets", "get_loss"]
 
@@ -58,17 +61,14 @@ class Targets:
     values : (n,) int32 labels, or (n, outputs) array of the network's dtype
     labels : (n,) int32 or None
         The class of each row, where there is one: then accuracy means something, and class weights do too.
-    binary : bool
-        Whether the outputs are yes-or-no questions of their own, so that accuracy counts outputs, not rows.
+    accuracy_name : str or None
+        What the share of hits is called: "accuracy" where rows are right or wrong, "binary_accuracy" where each of
+        several outputs is (sigmoid cross-entropy), None where targets are numbers.
     """
 
     values: HostArray
     labels: HostArray | None
-    binary: bool = False
-
-    @property
-    def has_accuracy(self) -> bool:
-        return self.labels is not None or self.binary
+    accuracy_name: str | None
 
     @classmethod
     def prepare(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
@@ -90,6 +90,8 @@ class Targets:
         """
         if y.dtype == np.bool_:
             y = y.astype(np.int32)
+        if y.ndim == 0:
+            raise InvalidInputError(f"y must hold one target for each of {rows} rows, received the single value {y}")
         if len(y) != rows:
             raise InvalidInputError(f"x has {rows} rows but y has {len(y)}; give one target for each row")
         if y.ndim == 2 and y.shape[1] == 1:
@@ -116,30 +118,41 @@ class Targets:
             )
         labels = y.astype(np.int32)
         if loss.name == "softmax_cross_entropy":
-            return cls(labels, labels)
-        return cls(np.eye(outputs, dtype=dtype)[labels], labels)
+            return cls(labels, labels, "accuracy")
+        name = "binary_accuracy" if loss.name == "sigmoid_cross_entropy" else "accuracy"
+        return cls(np.eye(outputs, dtype=dtype)[labels], labels, name)
 
     @classmethod
     def _from_values(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
         columns = 1 if y.ndim == 1 else y.shape[1]
         if columns != outputs:
             raise InvalidInputError(f"the network has {outputs} outputs but y has shape {y.shape}")
-        values = y.reshape(rows, outputs).astype(dtype)
+        with np.errstate(over="ignore"):
+            values = y.reshape(rows, outputs).astype(dtype)
+        if not np.isfinite(values).all():
+            raise InvalidInputError(
+                f"y holds values beyond the range of {values.dtype}; scale it or use dtype='float64'"
+            )
+        # Rows of zeros with a single one say which class it is, whatever the loss makes of them.
+        one_hot = outputs > 1 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
+        labels = values.argmax(axis=1).astype(np.int32) if one_hot else None
         if loss.name == "mean_squared_error":
-            return cls(values, None)
+            return cls(values, labels, "accuracy" if one_hot else None)
         if values.min() < 0 or values.max() > 1:
             raise InvalidInputError(
                 f"targets of {loss.name} must be in [0, 1], received {values.min():g} to {values.max():g}"
             )
         if loss.name == "sigmoid_cross_entropy":
-            return cls(values, None, binary=True)
+            if outputs == 1:
+                return cls(values, (values[:, 0] > 0.5).astype(np.int32), "accuracy")
+            return cls(values, labels, "binary_accuracy")
+        if labels is not None:
+            return cls(labels, labels, "accuracy")
         sums = values.sum(axis=1)
         if not np.allclose(sums, 1, atol=1e-3):
             row = int(np.argmax(np.abs(sums - 1)))
             raise InvalidInputError(f"rows of class probabilities must sum to 1, row {row} sums to {sums[row]:g}")
-        labels = values.argmax(axis=1).astype(np.int32)
-        one_hot = bool(((values == 0) | (values == 1)).all())
-        return cls(labels if one_hot else values, labels)
+        return cls(values, values.argmax(axis=1).astype(np.int32), "accuracy")
 
 
 def combine_weights(
@@ -159,22 +172,19 @@ def combine_weights(
     InvalidInputError
         Wrong length, negative or not finite, all zero, or class weights for targets that have no classes.
     """
+    if sample_weight is None and class_weight is None:
+        return None
     rows = len(targets.values)
     weights = np.ones(rows)
     if sample_weight is not None:
-        given = np.asarray(sample_weight, dtype=np.float64)
+        given = _real_numbers("sample_weight", sample_weight)
         if given.shape != (rows,):
             raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
         weights = weights * given
     if class_weight is not None:
-        labels = targets.labels
-        if labels is None and targets.binary and outputs == 1:
-            labels = (targets.values[:, 0] > 0.5).astype(np.int32)
-        if labels is None:
+        if targets.labels is None:
             raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
-        weights = weights * _class_weights(class_weight, max(outputs, 2))[labels]
-    if sample_weight is None and class_weight is None:
-        return None
+        weights = weights * _class_weights(class_weight, max(outputs, 2))[targets.labels]
     if not np.isfinite(weights).all() or weights.min() < 0:
         raise InvalidInputError("weights must be finite and not negative")
     if weights.sum() == 0:
@@ -184,17 +194,21 @@ def combine_weights(
 
 
 def _class_weights(class_weight: Any, classes: int) -> HostArray:
-    if not isinstance(class_weight, dict):
-        values = np.asarray(class_weight, dtype=np.float64)
+    if not isinstance(class_weight, Mapping):
+        values = _real_numbers("class_weight", class_weight)
         if values.shape != (classes,):
             raise InvalidInputError(f"class_weight must have one weight for each of {classes} classes")
         return values
     values = np.ones(classes)
     for label, weight in class_weight.items():
-        if not 0 <= label < classes:
+        if count("a class in class_weight", label) >= classes:
             raise InvalidInputError(f"class_weight names class {label!r}; classes are 0 to {classes - 1}")
-        values[label] = weight
+        values[label] = number(f"the weight of class {label}", weight, low=0)
     return values
+
+
+def _real_numbers(what: str, values: Any) -> HostArray:
+    return as_host_array(what, values).astype(np.float64)
 
 
 def _first_bad_row(y: HostArray) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnbackend.backends.base import Array, Backend, HostArray
 from nnbackend.backends.registry import get_backend
-from nnbackend.checks import number, positive_integer, real_dtype, sample_shape, seed_number
+from nnbackend.checks import count, number, positive_integer, real_dtype, sample_shape, seed_number
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, UnknownNameError
 from nnbackend.evaluation import Evaluator
 from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
@@ -61,6 +62,11 @@ class Network:
         Layers that do not fit each other, unknown names, values out of range.
     BackendUnavailableError
         The backend cannot run here.
+
+    Notes
+    -----
+    Several threads may predict with one network; only one may train it, and nobody predict meanwhile. A copy or a
+    pickle has the weights and the counts of steps and epochs, but not the optimiser's slots.
     """
 
     def __init__(
@@ -85,12 +91,13 @@ class Network:
         self.epochs_trained = 0
         #: Slots of the optimiser it was last trained with, so that training can go on with the same one.
         self.optimizer_memory: OptimizerMemory | None = None
+        self._training = False
         self._place(get_backend(backend), None)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Lay the parameters out on a backend: these, or fresh ones."""
         layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
-        values = initial_values(layout, self.seed) if weights is None else weights
+        values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
         buffer = backend.from_host(layout.pack(values, self.dtype))
         self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
         self._predictor = Predictor(self._model, self.loss)
@@ -127,11 +134,21 @@ class Network:
             An array is missing, unknown, of the wrong shape or not finite; nothing was changed.
         """
         layout = self._model.layout
-        self.backend.write(layout.pack(layout.check(weights), self.dtype), self._model.parameters)
+        self.backend.write(layout.pack(layout.check(weights, self.dtype), self.dtype), self._model.parameters)
 
     def to(self, backend: str | Backend) -> Network:
-        """Move the network to another backend, in place; weights are carried over exactly. Returns itself."""
+        """Move the network to another backend, in place; weights are carried over exactly. Returns itself.
+
+        Raises
+        ------
+        BackendUnavailableError
+            It cannot run here; the network is where it was.
+        InvalidInputError
+            The network is being trained.
+        """
         target = get_backend(backend)
+        if self._training:
+            raise InvalidInputError("the network is being trained; move it to another backend before or after fit")
         if target is not self.backend:
             source = self._model
             self._place(target, self.get_weights())
@@ -196,15 +213,16 @@ class Network:
         Returns
         -------
         dict
-            "loss" (the penalties of L1 and L2 included) and, where the targets are classes, "accuracy".
+            "loss" (the penalties of L1 and L2 included) and, where the targets are classes, "accuracy", or
+            "binary_accuracy" where several outputs of sigmoid cross-entropy are right or wrong one by one.
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
         examples, targets = self.prepare(x, y, chosen, sample_weight, None)
         value, hits = Evaluator(self._model, chosen, examples, size).run()
         figures = {"loss": value + self.penalty()}
-        if targets.has_accuracy:
-            figures["accuracy"] = hits
+        if targets.accuracy_name is not None:
+            figures[targets.accuracy_name] = hits
         return figures
 
     def penalty(self) -> float:
@@ -246,6 +264,17 @@ class Network:
     def model(self) -> Model:
         """The network as a step sees it."""
         return self._model
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Held by `fit`: what would pull the buffers from under its recorded step is refused meanwhile."""
+        if self._training:
+            raise InvalidInputError("the network is being trained already; wait until that fit has ended")
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
 
     def snapshot(self, into: Array = None) -> Array:
         """A copy of the parameters that stays on the device; `into` is an earlier one to overwrite."""
@@ -296,6 +325,10 @@ class Network:
                 raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")
             return self.loss
         chosen = get_loss(loss)
+        if chosen.name == "softmax_cross_entropy" and math.prod(self.output_shape) == 1:
+            raise InvalidInputError(
+                "softmax over a single output is always 1; use loss='sigmoid_cross_entropy', or Dense(2) as last layer"
+            )
         applied = chosen.output_activation
         if applied != "identity" and final_activation(self.layers) == applied:
             raise InvalidInputError(
@@ -352,8 +385,8 @@ class Network:
         )
         if config["loss"] is not None:
             network.set_loss(config["loss"])
-        network.steps_trained = int(config["steps_trained"])
-        network.epochs_trained = int(config["epochs_trained"])
+        network.steps_trained = count("steps_trained", config["steps_trained"])
+        network.epochs_trained = count("epochs_trained", config["epochs_trained"])
         return network
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -387,6 +420,11 @@ class Network:
         chosen = get_backend(backend)
         config, weights = read_model(path)
         try:
+            # The file's arrays are there already: a description that does not fit them is refused before memory for
+            # what it describes is asked for.
+            layers = layers_from_config(config["layers"], custom_layers)
+            shapes, _ = follow_shapes(layers, sample_shape(config["input_shape"]))
+            ParameterLayout(layers, shapes, 1).check(weights, real_dtype(config["dtype"]))
             network = cls.from_config(config, chosen, custom_layers)
             network.set_weights(weights)
         except UnknownNameError as error:
@@ -396,6 +434,28 @@ class Network:
             raise ModelFileError(f"{path}: its description does not make a network ({error!r})") from error
         return network
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        # A recorded step holds views of the buffers it was recorded on, so a copy is made anew and not bit by bit.
+        return self._copy(self.backend)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = (self.config(), tuple({type(layer) for layer in self.layers}), self.get_weights())
+        return _restore, (self.backend.name, *state)
+
+    def _copy(self, backend: str | Backend) -> Network:
+        copied = Network.from_config(self.config(), backend, tuple({type(layer) for layer in self.layers}))
+        copied.set_weights(self.get_weights())
+        return copied
+
     def __repr__(self) -> str:
         inner = ", ".join(repr(layer) for layer in self.layers)
         return f"<Network {self.input_shape} -> [{inner}] on {self.backend.name}, {self.parameter_count:,} parameters>"
+
+
+def _restore(
+    backend: str, config: dict[str, Any], layers: tuple[type[Layer], ...], weights: dict[str, HostArray]
+) -> Network:
+    """A network from a pickle."""
+    network = Network.from_config(config, backend, layers)
+    network.set_weights(weights)
+    return network

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nnbackend.backends.base import Array
-from nnbackend.checks import number
+from nnbackend.checks import above_zero, number
 from nnbackend.errors import InvalidInputError
 from nnbackend.schedules import Schedule, as_schedule
 
@@ -148,7 +148,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate, weight_decay)
         self.beta1 = number("beta1", beta1, low=0, high=1, below=True)
         self.beta2 = number("beta2", beta2, low=0, high=1, below=True)
-        self.epsilon = number("epsilon", epsilon, low=0)
+        self.epsilon = above_zero("epsilon", epsilon)
 
     def record(
         self,
@@ -222,7 +222,7 @@ class RMSprop(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.decay = number("decay", decay, low=0, high=1, below=True)
-        self.epsilon = number("epsilon", epsilon, low=0)
+        self.epsilon = above_zero("epsilon", epsilon)
 
     def record(
         self,

@@ -123,14 +123,16 @@ class ParameterLayout:
         """A flat host buffer as named, contiguous copies."""
         return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
 
-    def check(self, values: Mapping[str, Any]) -> dict[str, HostArray]:
-        """Weights from a caller: all there, none unknown, right shapes, finite.
+    def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
+        """Weights from a caller, in the network's dtype: all there, none unknown, right shapes, finite.
 
         Raises
         ------
         InvalidInputError
             Anything else; the message names the array.
         """
+        if not isinstance(values, Mapping):
+            raise InvalidInputError(f"weights must be a dict of arrays by name, received {type(values).__name__}")
         shapes = self.shapes()
         for name in values:
             if name not in shapes:
@@ -143,19 +145,28 @@ class ParameterLayout:
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
-            if not np.isfinite(array).all():
-                raise InvalidInputError(f"{name} holds NaN or infinity")
-            checked[name] = array
+            checked[name] = _finite(name, array, dtype)
         return checked
 
 
-def initial_values(layout: ParameterLayout, seed: int) -> dict[str, HostArray]:
-    """The first weights: each parameter draws from a stream of its own, so adding a layer changes no other."""
+def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> dict[str, HostArray]:
+    """The first weights: each parameter draws from a stream of its own, so a layer more at the end changes no other."""
     values: dict[str, HostArray] = {}
     for place, entry in enumerate(layout.entries):
         generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
-        values[entry.name] = entry.parameter.initializer.sample(generator, entry.parameter.shape)
+        drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
+        values[entry.name] = _finite(entry.name, drawn, dtype)
     return values
+
+
+def _finite(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
+    """`array` in `dtype`, if all of it is finite there."""
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if not np.isfinite(converted).all():
+        what = f"values beyond the range of {converted.dtype}" if np.isfinite(array).all() else "NaN or infinity"
+        raise InvalidInputError(f"{name} holds {what}")
+    return converted
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -55,8 +55,9 @@ def plot_curves(history: History, ax: Sequence[Axes] | Axes | None = None) -> tu
     if not history.epochs:
         raise InvalidInputError("there is nothing to plot: the history has no epochs")
     figures = [("loss", "loss", 1.0)]
-    if "accuracy" in history.names():
-        figures.append(("accuracy", "accuracy (%)", 100.0))
+    for name in ("accuracy", "binary_accuracy"):
+        if name in history.names():
+            figures.append((name, f"{name.replace('_', ' ')} (%)", 100.0))
     axes = _as_axes(ax, len(figures))
     for target, (name, label, scale) in zip(axes, figures, strict=False):
         _plot_figure(target, history, name, label, scale)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 
 from nnbackend.backends.base import Array, Executor, HostArray
@@ -15,7 +17,7 @@ _KEPT = 4
 
 
 class Predictor:
-    """Records the forward pass once a batch size and replays it.
+    """Records the forward pass once a batch size and replays it; callers in several threads wait for each other.
 
     Parameters
     ----------
@@ -28,18 +30,20 @@ class Predictor:
         self._model = model
         self._activation = "identity" if loss is None else loss.output_activation
         self._recorded: dict[int, tuple[Executor, Array, Array]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, rows: HostArray) -> HostArray:
         """Outputs, (n, outputs), for (n, features) rows of the network's dtype."""
         backend = self._model.backend
-        if len(rows) not in self._recorded:
-            if len(self._recorded) == _KEPT:
-                del self._recorded[next(iter(self._recorded))]
-            self._recorded[len(rows)] = self._record(*rows.shape)
-        executor, x, outputs = self._recorded[len(rows)]
-        backend.write(rows, x)
-        executor.run(1)
-        return backend.to_host(outputs)
+        with self._lock:
+            if len(rows) not in self._recorded:
+                if len(self._recorded) == _KEPT:
+                    del self._recorded[next(iter(self._recorded))]
+                self._recorded[len(rows)] = self._record(*rows.shape)
+            executor, x, outputs = self._recorded[len(rows)]
+            backend.write(rows, x)
+            executor.run(1)
+            return backend.to_host(outputs)
 
     def _record(self, rows: int, features: int) -> tuple[Executor, Array, Array]:
         model, backend = self._model, self._model.backend

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
+from nnbackend.checks import above_zero, number, positive_integer
 from nnbackend.errors import InvalidInputError
 
 __all__ = [
@@ -39,22 +39,15 @@ class Schedule(ABC):
     def start(self) -> None:
         """A training run begins; forget what an earlier one showed."""
 
+    def check(self, figures: Sequence[str]) -> None:
+        """Before anything is changed: raise InvalidInputError if these figures are not what is needed."""
+
     def observe(self, logs: Mapping[str, float]) -> None:
         """An epoch has ended with these figures. Most schedules do not look."""
 
     def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
         """The rates of all steps of an epoch, shape (steps,)."""
         return np.array([self.rate(epoch + step / steps) for step in range(steps)])
-
-
-def _check_rate(name: str, rate: float) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, int | float | np.floating) or not 0 <= rate < math.inf:
-        raise InvalidInputError(f"{name} must be a finite number of at least 0, received {rate!r}")
-
-
-def _check_positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
-        raise InvalidInputError(f"{name} must be a number above 0, received {value!r}")
 
 
 @dataclass(frozen=True)
@@ -64,7 +57,7 @@ class Constant(Schedule):
     value: float
 
     def __post_init__(self) -> None:
-        _check_rate("learning rate", self.value)
+        number("learning rate", self.value, low=0)
 
     def rate(self, epoch: float) -> float:
         return self.value
@@ -79,9 +72,9 @@ class StepDecay(Schedule):
     every: float = 10
 
     def __post_init__(self) -> None:
-        _check_rate("initial learning rate", self.initial)
-        _check_positive("factor", self.factor)
-        _check_positive("every", self.every)
+        number("initial learning rate", self.initial, low=0)
+        above_zero("factor", self.factor)
+        above_zero("every", self.every)
 
     def rate(self, epoch: float) -> float:
         return self.initial * self.factor ** math.floor(epoch / self.every)
@@ -95,8 +88,8 @@ class ExponentialDecay(Schedule):
     decay: float = 0.95
 
     def __post_init__(self) -> None:
-        _check_rate("initial learning rate", self.initial)
-        _check_positive("decay", self.decay)
+        number("initial learning rate", self.initial, low=0)
+        above_zero("decay", self.decay)
 
     def rate(self, epoch: float) -> float:
         return float(self.initial * self.decay**epoch)
@@ -111,9 +104,9 @@ class CosineDecay(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_rate("initial learning rate", self.initial)
-        _check_rate("final learning rate", self.final)
-        _check_positive("epochs", self.epochs)
+        number("initial learning rate", self.initial, low=0)
+        number("final learning rate", self.final, low=0)
+        above_zero("epochs", self.epochs)
 
     def rate(self, epoch: float) -> float:
         share = min(epoch / self.epochs, 1.0)
@@ -133,8 +126,8 @@ class Warmup(Schedule):
     """
 
     def __init__(self, epochs: float, then: float | Schedule, start: float = 0.01) -> None:
-        _check_positive("warm-up epochs", epochs)
-        _check_positive("start", start)
+        above_zero("warm-up epochs", epochs)
+        above_zero("start", start)
         self.epochs = epochs
         self.then = as_schedule(then)
         self.begin = start
@@ -143,6 +136,9 @@ class Warmup(Schedule):
         if epoch < self.epochs:
             return self.then.rate(0) * (self.begin + (1 - self.begin) * epoch / self.epochs)
         return self.then.rate(epoch - self.epochs)
+
+    def check(self, figures: Sequence[str]) -> None:
+        self.then.check(figures)
 
     def start(self) -> None:
         self.then.start()
@@ -166,7 +162,7 @@ class ReduceOnPlateau(Schedule):
     patience : int
         The rate falls after this many epochs without improvement.
     monitor : str
-        "loss", "val_loss" and the like; falls back to "loss" where there is no validation data.
+        "val_loss", "val_accuracy", "loss" or "accuracy"; without validation data "val_loss" means "loss".
     minimum : float
         The rate is never lowered beyond this.
     """
@@ -181,17 +177,27 @@ class ReduceOnPlateau(Schedule):
     _waited: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_rate("initial learning rate", self.initial)
-        _check_rate("minimum learning rate", self.minimum)
+        number("initial learning rate", self.initial, low=0)
+        number("minimum learning rate", self.minimum, low=0)
         positive_integer("patience", self.patience)
-        if not 0 < self.factor < 1:
+        if above_zero("factor", self.factor) >= 1:
             raise InvalidInputError(f"factor must be above 0 and below 1, received {self.factor!r}")
+
+    def _monitored(self, figures: Iterable[str]) -> str:
+        there = list(figures)
+        for name in (self.monitor, self.monitor.removeprefix("val_")):
+            if name in there:
+                return name
+        raise InvalidInputError(f"ReduceOnPlateau cannot monitor {self.monitor!r}: there are {', '.join(there)}")
+
+    def check(self, figures: Sequence[str]) -> None:
+        self._monitored(figures)
 
     def start(self) -> None:
         self._scale, self._best, self._waited = 1.0, math.inf, 0
 
     def observe(self, logs: Mapping[str, float]) -> None:
-        value = logs.get(self.monitor, logs["loss"])
+        value = logs[self._monitored(logs)]
         if self.monitor.endswith("accuracy"):
             value = -value
         if value < self._best:

@@ -333,7 +333,7 @@ class Backend(ABC):
 
         Parameters
         ----------
-        weight, gradient : (inputs, outputs) real
+        weight, gradient : (inputs, outputs) or (outputs,) real
         penalties : (regularised parameters,) real
         slot : int
         """

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.philox import keep_threshold, uniform_words
-from nnbackend.backends.products import Products
+from nnbackend.backends.products import ALONE, Products
 from nnbackend.checks import positive_integer
 
 __all__ = ["NumpyBackend"]
@@ -300,12 +300,8 @@ class NumpyBackend(Backend):
 class _HostExecutor(PlainExecutor):
     """Replays the list while BLAS keeps to one thread, so that the pool's threads have the cores to themselves."""
 
-    def __init__(self, backend: NumpyBackend, calls: Sequence[Call]) -> None:
-        super().__init__(backend, calls)
-        self._products = backend.products
-
     def run(self, repeats: int) -> None:
-        with self._products.alone():
+        with ALONE:
             super().run(repeats)
 
 

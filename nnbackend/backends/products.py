@@ -13,15 +13,14 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Iterator
+import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Products", "usable_threads"]
+__all__ = ["ALONE", "Products", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
@@ -45,6 +44,32 @@ def usable_threads() -> int:
     return max(1, min([cores, *limits]))
 
 
+class _Alone:
+    """Keeps BLAS to the calling thread as long as anybody asks for it: the first in sets the limit, the last out
+    lifts it. One for the process, because BLAS's limit is."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _controller().limit(limits=1)
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+#: Within ``with ALONE:`` BLAS uses one thread.
+ALONE = _Alone()
+
+
 class Products:
     """Multiplies matrices on a pool of threads.
 
@@ -58,12 +83,6 @@ class Products:
         self.threads = usable_threads() if threads is None else threads
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within this context BLAS keeps to the thread that calls it. The limit holds for the whole process."""
-        with _controller().limit(limits=1):
-            yield
 
     def matmul(self, a: Real, b: Real, out: Real) -> None:
         """``out = a @ b``; (m, k), (k, n) -> (m, n), any strides."""

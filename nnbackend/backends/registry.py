@@ -124,7 +124,15 @@ def _make(name: str) -> Backend:
     reason, remedy = _probe(name)
     if reason is not None:
         raise BackendUnavailableError(name, reason, remedy)
-    backend = _load(name)()
+    try:
+        backend = _load(name)()
+    except BackendUnavailableError:
+        raise
+    except Exception as error:
+        # A device out of memory or a plug-in with a fault: the other backends, and "auto", must go on.
+        raise BackendUnavailableError(
+            name, f"it could not be started ({type(error).__name__}: {error})", "See the error above for its cause."
+        ) from error
     if not isinstance(backend, Backend):
         raise BackendUnavailableError(
             name, f"its entry point gave a {type(backend).__name__}, not an nnbackend Backend", "Ask its authors."
@@ -145,7 +153,10 @@ def _probe(name: str) -> tuple[str | None, str]:
     """Ask a backend once whether it can run: (why not, or None; what to do)."""
     owner = importlib.import_module(_BUILT_IN[name][0]) if name in _BUILT_IN else _load(name)
     probe: Callable[[], tuple[str | None, str]] | None = getattr(owner, "probe", None)
-    return probe() if probe is not None else (None, "")
+    try:
+        return probe() if probe is not None else (None, "")
+    except Exception as error:
+        return f"asking whether it can run failed ({type(error).__name__}: {error})", "Ask its authors."
 
 
 def _load(name: str) -> Callable[[], Backend]:

@@ -11,6 +11,7 @@ from nnbackend.cli.run_folder import find_model, read_configuration
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import get_loss
+from nnbackend.metrics import accuracy
 from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
@@ -54,5 +55,6 @@ def run(options: argparse.Namespace) -> int:
         print(field("NOTE", data.notice))
     print(field("backend", backend_line(options.backend, backend)))
     print(f"\ntest loss {figures['loss']:.4f}")
-    print(f"test accuracy {percent(figures['accuracy'])} ({rows})")
+    right = accuracy(data.y_test, network.predict_classes(data.x_test))
+    print(f"test accuracy {percent(right)} ({rows})")
     return 0

@@ -122,4 +122,4 @@ def read_configuration(model: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, contents: dict[str, Any]) -> None:
     with atomic_write(path) as stream:
-        stream.write(json.dumps(contents, indent=1).encode() + b"\n")
+        stream.write(json.dumps(contents, indent=1, allow_nan=False).encode() + b"\n")

@@ -20,7 +20,7 @@ from nnbackend.cli.train_options import HELD_OUT, add_options
 from nnbackend.datasets import Dataset
 from nnbackend.datasets.split import stratified_split
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
-from nnbackend.metrics import confusion_matrix
+from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.network import Network
 from nnbackend.presets import DEFAULT, Recipe, get_preset
 from nnbackend.training import EarlyStopping, History
@@ -205,11 +205,12 @@ def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, ver
 def _finish(network: Network, data: Dataset, history: History, folder: RunFolder, pictures: bool, quiet: bool) -> None:
     """Test, keep everything, and say so; the model first, because it is what took the time."""
     folder.save_model(network)
-    figures = network.evaluate(data.x_test, data.y_test)
+    predicted = network.predict_classes(data.x_test)
+    # Of the classes it would name, whatever the loss counts while training.
+    figures = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
     folder.save_history(history, figures)
     notes = []
     if pictures:
-        predicted = network.predict_classes(data.x_test)
         missing = folder.save_pictures(
             history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
         )

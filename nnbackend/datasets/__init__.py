@@ -77,6 +77,8 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
     module, function = _LOADERS[str(name)]
     loader: Callable[..., Dataset] = getattr(import_module(f"nnbackend.datasets.{module}"), function)
     accepted = inspect.signature(loader).parameters
+    if folder is not None and not os.path.isdir(folder):
+        raise InvalidInputError(f"folder must be a folder that exists, received {os.fspath(folder)!r}")
     if folder is not None:
         options["folder"] = folder
     if "download" in accepted:

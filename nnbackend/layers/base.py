@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from nnbackend.backends.base import Array
+from nnbackend.errors import InvalidInputError
 from nnbackend.initializers import Initializer
 
 __all__ = ["Layer", "LayerStep", "Parameter"]
@@ -54,6 +55,10 @@ class Parameter:
     initializer: Initializer
     l1: float = 0.0
     l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.shape) not in (1, 2):
+            raise InvalidInputError(f"parameter {self.name!r} must have 1 or 2 dimensions, received shape {self.shape}")
 
 
 class LayerStep(Protocol):

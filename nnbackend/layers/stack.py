@@ -29,6 +29,11 @@ def check_layers(layers: Any) -> tuple[Layer, ...]:
             raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
         if not isinstance(layer, Layer):
             raise InvalidInputError(f"layers[{index}] must be a Layer such as Dense(10), received {layer!r}")
+        if layer.kind in LAYERS and type(layer) is not LAYERS[layer.kind]:
+            raise InvalidInputError(
+                f"layers[{index}]: a class of yours is called {type(layer).__name__} like a built-in layer, so a file "
+                "could not tell them apart; rename it"
+            )
         if any(layer is other for other in layers[:index]):
             raise InvalidInputError(f"layers[{index}] is in the list twice; make a second layer instead")
     return tuple(layers)
@@ -51,8 +56,12 @@ def follow_shapes(
 
 def final_activation(layers: Sequence[Layer]) -> str:
     """The activation the last layer applies; "identity" for a layer that is none of the built-in ones."""
-    last = layers[-1]
-    return last.activation if isinstance(last, Dense | Activation) else "identity"
+    for layer in reversed(layers):
+        if isinstance(layer, Dense | Activation):
+            return layer.activation
+        if not isinstance(layer, Flatten | Dropout):
+            break
+    return "identity"
 
 
 def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:

@@ -317,6 +317,7 @@ def weight_penalties(lab: Lab) -> None:
         weight = lab.normal(p, q)
         weight[0, 0] = 0
         lab.run("weight_penalty", weight, l1, l2, lab.normal(p, q), lab.blank(3), 1)
+        lab.run("weight_penalty", lab.normal(q), l1, l2, lab.normal(q), lab.blank(3), 1)
 
 
 # ---- update ------------------------------------------------------------------------------------------------

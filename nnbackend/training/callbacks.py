@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.base import Array
@@ -30,6 +30,9 @@ Figures = Mapping[str, float]
 
 class Callback:
     """Base class: does nothing, at every occasion."""
+
+    def check(self, figures: Sequence[str]) -> None:
+        """Before anything is changed: raise InvalidInputError if these figures are not what is needed."""
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         """Training begins; `epochs` are planned."""
@@ -57,15 +60,17 @@ class _Best:
     def reset(self) -> None:
         self.epoch, self.value = 0, math.nan
 
-    def improved(self, epoch: int, figures: Figures) -> bool:
+    def check(self, figures: Sequence[str]) -> None:
         if self.monitor not in figures:
             hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
             raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(figures)}{hint}")
+
+    def improved(self, epoch: int, figures: Figures) -> bool:
         value = figures[self.monitor]
         rises = self.monitor.endswith("accuracy")
         change = value - self.value if rises else self.value - value
-        # The first value is better than none; NaN compares false and never counts.
-        if self.epoch and not change > self.minimum_change:
+        # The first value is better than none, but NaN is never better than anything.
+        if math.isnan(value) or (self.epoch and not change > self.minimum_change):
             return False
         self.epoch, self.value = epoch, value
         return True
@@ -112,6 +117,9 @@ class EarlyStopping(Callback):
     def best_value(self) -> float:
         return self._best.value
 
+    def check(self, figures: Sequence[str]) -> None:
+        self._best.check(figures)
+
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._best.reset()
         self._weights = None
@@ -147,6 +155,10 @@ class ModelCheckpoint(Callback):
         self.path = os.fspath(path)
         self.best_only = best_only
         self._best = _Best(monitor, 0.0)
+
+    def check(self, figures: Sequence[str]) -> None:
+        if self.best_only:
+            self._best.check(figures)
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._best.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
 from nnbackend.evaluation import Evaluator
-from nnbackend.losses import Loss
+from nnbackend.losses import Loss, Targets
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.step import OptimizerMemory
@@ -39,7 +39,7 @@ def fit(
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
     validation_data: tuple[Any, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
     shuffle: bool = True,
@@ -90,58 +90,66 @@ def fit(
     -----
     Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned.
     """
-    epochs = positive_integer("epochs", epochs)
-    chosen_loss = _required_loss(network, loss)
-    chosen_optimizer = _get_optimizer(optimizer)
-    _check_callbacks(callbacks)
-    examples, targets = network.prepare(x, y, chosen_loss, sample_weight, class_weight)
-    size = _check_batch_size(batch_size, examples.count)
-    validator = _validator(network, chosen_loss, validation_data)
+    with network.in_training():
+        epochs = positive_integer("epochs", epochs)
+        chosen_loss = _required_loss(network, loss)
+        chosen_optimizer = _get_optimizer(optimizer)
+        callbacks = _check_callbacks(callbacks)
+        examples, targets = network.prepare(x, y, chosen_loss, sample_weight, class_weight)
+        size = _check_batch_size(batch_size, examples.count)
+        validator = _validator(network, chosen_loss, validation_data)
+        names = _figure_names(targets, validator)
+        chosen_optimizer.schedule.check(names)
+        for callback in callbacks:
+            callback.check(names)
 
-    network.set_loss(chosen_loss)
-    memory = network.optimizer_memory
-    if memory is None or memory.optimizer is not chosen_optimizer:
-        chosen_optimizer.schedule.start()
-        memory = network.optimizer_memory = OptimizerMemory.fresh(chosen_optimizer, network.model)
-    run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle)
-    executor = run.executors[0][0]
-    _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
+        network.set_loss(chosen_loss)
+        memory = network.optimizer_memory
+        if memory is None or memory.optimizer is not chosen_optimizer:
+            chosen_optimizer.schedule.start()
+            memory = network.optimizer_memory = OptimizerMemory.fresh(chosen_optimizer, network.model)
+        run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle)
+        executor = run.executors[0][0]
+        _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
-    history = History()
-    # The weights with which this epoch and the one before it began, to go back to if the run diverges.
-    before, earlier = network.snapshot(), network.snapshot()
-    for callback in callbacks:
-        callback.on_train_begin(network, epochs)
-    with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt() as interrupt:
-        for epoch in range(1, epochs + 1):
-            for callback in callbacks:
-                callback.on_epoch_begin(network, epoch)
-            progress.begin(epoch)
-            before, earlier = network.snapshot(into=earlier), before
-            rate = run.learning_rate
-            result = run.epoch(lambda: interrupt.requested, progress.advance)
-            # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
-            # network before that, they are read and checked at once.
-            _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
-            history.interrupted = interrupt.requested
-            if result.rows == 0:
-                break
-            figures = _figures(network, epoch, rate, result, targets.has_accuracy, validator)
-            history.append(figures, result.losses)
-            progress.end(figures)
-            chosen_optimizer.schedule.observe(figures)
-            reasons = [(callback, callback.on_epoch_end(network, epoch, figures)) for callback in callbacks]
-            stops = [(callback, reason) for callback, reason in reasons if reason]
-            if stops:
-                history.stopped_by = type(stops[0][0]).__name__
-                progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
-            if stops or history.interrupted:
-                break
-        if history.interrupted:
-            progress.note(f"interrupted in epoch {epoch}; the network keeps what it has learned")
-    for callback in callbacks:
-        callback.on_train_end(network, history)
-    return history
+        history = History()
+        # The weights with which this epoch and the one before it began, to go back to if the run diverges.
+        before, earlier = network.snapshot(), network.snapshot()
+        for callback in callbacks:
+            callback.on_train_begin(network, epochs)
+        with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt() as interrupt:
+            for epoch in range(1, epochs + 1):
+                for callback in callbacks:
+                    callback.on_epoch_begin(network, epoch)
+                progress.begin(epoch)
+                before, earlier = network.snapshot(into=earlier), before
+                rate = run.learning_rate
+                result = run.epoch(lambda: interrupt.requested, progress.advance)
+                # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
+                # network before that, they are read and checked at once.
+                _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
+                history.interrupted = interrupt.requested
+                if result.rows == 0:
+                    break
+                figures = _figures(network, epoch, rate, result, targets.accuracy_name, validator)
+                _check_validation(network, before, epoch, len(result.losses), figures)
+                history.append(figures, result.losses)
+                progress.end(figures)
+                chosen_optimizer.schedule.observe(figures)
+                reasons = [(callback, callback.on_epoch_end(network, epoch, figures)) for callback in callbacks]
+                stops = [(callback, reason) for callback, reason in reasons if reason]
+                if stops:
+                    history.stopped_by = type(stops[0][0]).__name__
+                    progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
+                # Asked again: Ctrl-C may have come while validating or in a callback.
+                history.interrupted = interrupt.requested
+                if stops or history.interrupted:
+                    break
+            if history.interrupted:
+                progress.note(f"interrupted in epoch {epoch}; the network keeps what it has learned")
+        for callback in callbacks:
+            callback.on_train_end(network, history)
+        return history
 
 
 def _required_loss(network: Network, loss: str | Loss | None) -> Loss:
@@ -162,10 +170,22 @@ def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
     return made
 
 
-def _check_callbacks(callbacks: Sequence[Callback]) -> None:
-    for callback in callbacks:
+def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, Iterable):
+        raise InvalidInputError(f"callbacks must be a list of nnbackend Callback objects, received {callbacks!r}")
+    listed = tuple(callbacks)
+    for callback in listed:
         if not isinstance(callback, Callback):
             raise InvalidInputError(f"callbacks must be nnbackend Callback objects, received {callback!r}")
+    return listed
+
+
+def _figure_names(targets: Targets, validator: _Validator | None) -> list[str]:
+    """What every epoch will report that can be monitored."""
+    names = ["loss", targets.accuracy_name]
+    if validator is not None:
+        names += ["val_loss", None if validator[1] is None else f"val_{validator[1]}"]
+    return [name for name in names if name is not None]
 
 
 def _check_batch_size(batch_size: int | None, rows: int) -> int:
@@ -177,8 +197,11 @@ def _check_batch_size(batch_size: int | None, rows: int) -> int:
     return size
 
 
-def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> tuple[Evaluator, bool] | None:
-    """An evaluator of the validation data, and whether they have an accuracy."""
+#: An evaluator of the validation data, and what their accuracy is called (None if they have none).
+_Validator = tuple[Evaluator, str | None]
+
+
+def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> _Validator | None:
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
@@ -187,7 +210,7 @@ def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> tu
         examples, targets = network.prepare(*data, loss, None, None)
     except InvalidInputError as error:
         raise InvalidInputError(f"validation_data: {error}") from None
-    return Evaluator(network.model, loss, examples, _VALIDATION_BATCH), targets.has_accuracy
+    return Evaluator(network.model, loss, examples, _VALIDATION_BATCH), targets.accuracy_name
 
 
 def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:
@@ -223,6 +246,20 @@ def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resu
     )
 
 
+def _check_validation(network: Network, before: Any, epoch: int, steps: int, figures: Mapping[str, float]) -> None:
+    """Huge weights may be finite and give no finite loss all the same."""
+    if np.isfinite(figures.get("val_loss", 0.0)):
+        return
+    network.restore(before)
+    network.optimizer_memory = None
+    raise TrainingDivergedError(
+        f"the validation loss became {figures['val_loss']} after epoch {epoch}; the network has the weights with which "
+        "that epoch began. Lower the learning rate, or scale the inputs.",
+        epoch,
+        steps,
+    )
+
+
 def _weights_are_finite(network: Network) -> bool:
     return all(np.isfinite(array).all() for array in network.get_weights().values())
 
@@ -232,17 +269,17 @@ def _figures(
     epoch: int,
     rate: float,
     result: EpochResult,
-    has_accuracy: bool,
-    validator: tuple[Evaluator, bool] | None,
+    accuracy_name: str | None,
+    validator: _Validator | None,
 ) -> dict[str, float]:
     figures: dict[str, float] = {"epoch": epoch, "loss": result.loss}
-    if has_accuracy:
-        figures["accuracy"] = result.hits
+    if accuracy_name is not None:
+        figures[accuracy_name] = result.hits
     if validator is not None:
         loss, hits = validator[0].run()
         figures["val_loss"] = loss + network.penalty()
-        if validator[1]:
-            figures["val_accuracy"] = hits
+        if validator[1] is not None:
+            figures[f"val_{validator[1]}"] = hits
     figures["learning_rate"] = rate
     figures["seconds"] = result.seconds
     figures["samples_per_second"] = result.rows / max(result.seconds, 1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -64,11 +65,16 @@ class History:
         import json
 
         with atomic_write(path) as stream:
-            stream.write(json.dumps(self.to_dict(), indent=1).encode() + b"\n")
+            stream.write(json.dumps(self.to_dict(), indent=1, allow_nan=False).encode() + b"\n")
 
     def to_dict(self) -> dict[str, Any]:
         """The epochs and how the run ended, as plain JSON."""
-        return {"epochs": self.epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
+        # JSON has no NaN.
+        epochs = [
+            {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            for figures in self.epochs
+        ]
+        return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
 
     def __repr__(self) -> str:
         if not self.epochs:

@@ -121,9 +121,10 @@ class TrainingRun:
         seconds = time.perf_counter() - begin
 
         network.steps_trained += steps
-        network.epochs_trained += 1
         memory.steps += steps
-        memory.epochs += 1
+        if steps:
+            network.epochs_trained += 1
+            memory.epochs += 1
         return self._result(steps, seconds)
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:

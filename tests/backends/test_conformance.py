@@ -25,18 +25,17 @@ def test_operations_follow_the_contract(backend, case, dtype):
         CASES[case](Lab(backend, dtype, shape))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.integers(1, 40),
     inputs=st.integers(1, 70),
     outputs=st.integers(1, 40),
     seed=st.integers(0, 1000),
-    case=st.sampled_from(
-        ["gathers", "dense_layers", "dense_gradients", "softmax_cross_entropy_of_labels", "dropout_masks"]
-    ),
+    dtype=st.sampled_from(DTYPES),
+    case=st.sampled_from(sorted(CASES)),
 )
-def test_operations_of_any_size(backend, rows, inputs, outputs, seed, case):
-    CASES[case](Lab(backend, "float64", Shape(rows, inputs, outputs), seed))
+def test_operations_of_any_size(backend, rows, inputs, outputs, seed, dtype, case):
+    CASES[case](Lab(backend, dtype, Shape(rows, inputs, outputs), seed))
 
 
 def test_every_operation_has_a_case():

@@ -301,3 +301,14 @@ def test_bytes_are_scaled_and_numbers_are_not(backend):
         np.testing.assert_allclose(as_numbers.get_weights()[name], value, rtol=1e-5, atol=1e-6)
     raw = classifier(backend, input_scale=1.0)
     np.testing.assert_allclose(raw.predict(x), raw.predict(x.astype(np.float32)), rtol=1e-6)
+
+
+def test_finite_weights_that_give_no_finite_validation_loss_are_a_divergence(backend):
+    x, y = images()
+    net = classifier(backend)
+    with pytest.raises(TrainingDivergedError, match="validation loss became"):
+        net.fit(
+            x, y, epochs=1, batch_size=len(x), loss="softmax_cross_entropy", optimizer=nn.SGD(1e30),
+            validation_data=(x, y),
+        )  # fmt: skip
+    assert same_weights(net, classifier(backend))

@@ -6,6 +6,7 @@ between padded rows, a product that reads beyond its factors, threads that disag
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,10 @@ class EmulatedRuntime:
     def copy(self, source, out) -> None:
         _same_layout(source, out)
         _device_array(out).host[...] = _device_array(source).host
+
+    def active(self):
+        # The emulated device has one stream and does everything at once.
+        return contextlib.nullcontext()
 
     def synchronize(self) -> None:
         check_all()

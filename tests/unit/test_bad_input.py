@@ -91,6 +91,13 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"sample_weight": -np.ones(20)}, "weights must be finite and not negative"),
         ({"sample_weight": np.full(20, np.inf)}, "weights must be finite"),
         ({"sample_weight": np.zeros(20)}, "all weights are zero"),
+        ({"y": 5}, "y must hold one target for each of 20 rows"),
+        ({"class_weight": {"a": 1}}, "a class in class_weight must be a whole number"),
+        ({"class_weight": {1.5: 1}}, "a class in class_weight must be a whole number"),
+        ({"class_weight": {1: "z"}}, "the weight of class 1 must be a finite number"),
+        ({"sample_weight": ["a"] * 20}, "sample_weight must hold numbers"),
+        ({"sample_weight": np.ones(20, complex)}, "sample_weight must hold numbers"),
+        ({"callbacks": nn.EarlyStopping()}, "callbacks must be a list"),
         ({"class_weight": {7: 1.0}}, "class_weight names class 7"),
         ({"class_weight": [1.0, 2.0]}, "one weight for each of 4 classes"),
     ],
@@ -137,16 +144,23 @@ def test_class_weights_need_classes():
         (lambda: nn.Network([nn.Dense(2, weight_initializer=np.ones((2, 2)))], 3), r"have shape \(2, 2\)"),
         (lambda: nn.Dropout(1.0), r"dropout rate must be in \[0, 1\), received 1.0"),
         (lambda: nn.Dropout("half"), "dropout rate must be a finite number"),
-        (lambda: nn.SGD(-0.1), "learning rate must be a finite number of at least 0, received -0.1"),
+        (lambda: nn.SGD(-0.1), "learning rate must be at least 0, received -0.1"),
         (lambda: nn.SGD(0.1, momentum=1.0), r"momentum must be in \[0, 1\)"),
         (lambda: nn.SGD(0.1, nesterov=True), "needs momentum above 0"),
         (lambda: nn.ReduceOnPlateau(0.1, patience=0), "patience must be a whole number of at least 1"),
+        (lambda: nn.Adam(epsilon=0), "epsilon must be above 0"),
+        (lambda: nn.Network([nn.Dense(2)], 3, dtype=None), "unknown dtype"),
+        (lambda: nn.Network([nn.Dense(2, weight_initializer=nn.Normal(1e300, 0))], 3), "beyond the range of float32"),
+        (lambda: nn.Normal("a"), "mean must be a finite number"),
+        (lambda: nn.Dense(2, use_bias="no"), "use_bias must be True or False"),
+        (lambda: nn.Parameter("scale", (2, 2, 2), nn.Zeros()), "must have 1 or 2 dimensions"),
+        (lambda: nn.Network([type("Dense", (nn.Dropout,), {})(0.1)], 3), "called Dense like a built-in layer"),
         (lambda: nn.Adam(beta1=1.5), "beta1 must be in"),
         (lambda: nn.Adam(float("nan")), "learning rate must be a finite number"),
-        (lambda: nn.StepDecay(0.1, factor=0), "factor must be a number above 0"),
+        (lambda: nn.StepDecay(0.1, factor=0), "factor must be above 0"),
         (lambda: nn.ReduceOnPlateau(0.1, factor=1.0), "factor must be above 0 and below 1"),
         (lambda: nn.EarlyStopping(patience=0), "patience must be a whole number of at least 1"),
-        (lambda: nn.Normal(0, -1), "standard deviation >= 0"),
+        (lambda: nn.Normal(0, -1), "standard deviation must be at least 0"),
         (lambda: nn.Uniform(1, 0), "low <= high"),
     ],
 )
@@ -161,6 +175,22 @@ def test_softmax_is_not_applied_twice():
         fit(net)
 
 
+def test_softmax_is_noticed_behind_layers_that_pass_it_on():
+    net = nn.Network([nn.Dense(4, activation="softmax"), nn.Flatten(), nn.Dropout(0.1)], 12, backend="numpy")
+    with pytest.raises(InvalidInputError, match="applies softmax itself"):
+        fit(net)
+
+
+def test_softmax_over_one_output_is_refused():
+    with pytest.raises(InvalidInputError, match="softmax over a single output"):
+        fit(nn.Network([nn.Dense(1)], 12, backend="numpy"), y=np.zeros(20, int))
+
+
+def test_targets_beyond_float32_are_refused():
+    with pytest.raises(InvalidInputError, match="y holds values beyond the range of float32"):
+        fit(nn.Network([nn.Dense(1)], 12, backend="numpy"), y=np.full(20, 1e300), loss="mean_squared_error")
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
@@ -171,6 +201,8 @@ def test_softmax_is_not_applied_twice():
             r"must have shape \(12, 9\), received \(2, 2\)",
         ),
         (lambda weights: {**weights, "layers.1.bias": np.full(4, np.nan)}, "layers.1.bias holds NaN"),
+        (lambda weights: {**weights, "layers.1.bias": np.full(4, 1e300)}, "beyond the range of float32"),
+        (lambda weights: list(weights.values()), "weights must be a dict of arrays by name"),
     ],
 )
 def test_bad_weights_change_nothing(weights, message):

@@ -124,6 +124,8 @@ def broken_files(good: bytes) -> dict[str, bytes]:
         "name of a layer damaged": good.replace(b'\\"dense\\"', b'\\"densf\\"'),
         "hyperparameter damaged": good.replace(b'\\"rate\\": 0.3', b'\\"rate\\": 3.0'),
         "hyperparameter renamed": good.replace(b'\\"rate\\": 0.3', b'\\"ratf\\": 0.3'),
+        "absurdly large": good.replace(b'\\"units\\": 6', b'\\"units\\": 60000000000000'),
+        "epochs below zero": good.replace(b'\\"epochs_trained\\": 2', b'\\"epochs_trained\\": -2'),
         "layers missing": good.replace(b'\\"layers\\": [', b'\\"lairs\\":  ['),
     }
 
@@ -246,3 +248,23 @@ def test_files_get_the_usual_mode_and_keep_their_own(tmp_path):
         assert path.stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(mask)
+
+
+def test_a_link_is_written_through_and_a_device_is_left_alone(tmp_path):
+    real, link, pipe = tmp_path / "real", tmp_path / "link", tmp_path / "pipe"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    with atomic_write(link) as stream:
+        stream.write(b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a regular file"), atomic_write(pipe):
+        pass
+    assert pipe.is_fifo()
+
+
+def test_numpy_numbers_as_hyperparameters_are_saved(tmp_path):
+    net = nn.Network([nn.Dense(3, weight_initializer=nn.Normal(0.0, np.float32(0.1)))], 2, backend="numpy")
+    net.save(tmp_path / "model.safetensors")
+    assert same_weights(net, nn.Network.load(tmp_path / "model.safetensors", backend="numpy"))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -239,3 +242,63 @@ def test_metrics():
         confusion_matrix([0, 2], [0, 0], 2)
     with pytest.raises(ValueError, match="two lists of one length"):
         accuracy([0, 1], [0])
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
+def test_accuracy_is_the_share_of_rows_whose_class_is_predicted(loss):
+    x, y = images(rows=50)
+    net = classifier(dtype="float64")
+    net.fit(x, y, epochs=1, loss=loss)
+    for targets in (y, np.eye(4)[y]):
+        figures = net.evaluate(x, targets)
+        if loss == "sigmoid_cross_entropy":
+            # Four questions a row: what is counted is said in the name.
+            outputs = (net.predict(x) > 0.5) == np.eye(4)[y]
+            assert figures["binary_accuracy"] == pytest.approx(outputs.mean())
+            assert "accuracy" not in figures
+        else:
+            assert figures["accuracy"] == pytest.approx(np.mean(net.predict_classes(x) == y))
+
+
+def test_one_hot_targets_take_class_weights_with_every_loss():
+    x, y = images(rows=50)
+    for loss in ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        one, other = classifier(), classifier()
+        one.fit(x, y, epochs=1, loss=loss, class_weight={0: 3.0})
+        other.fit(x, np.eye(4)[y], epochs=1, loss=loss, class_weight={0: 3.0})
+        assert same_weights(one, other)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_is_a_network_of_its_own(how):
+    x, y = images(rows=40)
+    net = classifier()
+    net.fit(x, y, epochs=1, loss="softmax_cross_entropy")
+    net.predict(x)
+    copied = how(net)
+    assert same_weights(net, copied)
+    assert copied.config() == net.config()
+    before = net.predict(x)
+    copied.fit(x, y, epochs=5, optimizer=nn.Adam(0.05))
+    np.testing.assert_array_equal(net.predict(x), before)
+    assert np.mean(copied.predict_classes(x) == y) == pytest.approx(copied.evaluate(x, y)["accuracy"])
+
+
+def test_several_threads_may_predict_with_one_network():
+    generator = np.random.default_rng(0)
+    net = nn.Network([nn.Dense(50, activation="relu"), nn.Dense(4)], 12, backend="numpy")
+    parts = [generator.normal(size=(64, 12)) for _ in range(4)]
+    expected = [net.predict(part) for part in parts]
+    wrong = []
+
+    def ask(part, answer):
+        for _ in range(40):
+            if not np.array_equal(net.predict(part), answer):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=ask, args=pair) for pair in zip(parts, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.products import Products, _controller, usable_threads
+from nnbackend.backends.products import ALONE, Products, _controller, usable_threads
 
 THREADS = (1, 2, 3, 8)
 
@@ -26,7 +26,7 @@ def test_every_number_of_threads_gives_the_same_bits_and_the_right_ones(shape, d
     for threads in THREADS:
         out = np.full((m, n + 3), 7, dtype)
         products = Products(threads)
-        with products.alone():
+        with ALONE:
             products.matmul(a, b, out[:, :n])
         np.testing.assert_allclose(out[:, :n], a.astype(float) @ b.astype(float), rtol=1e-4, atol=1e-3)
         assert (out[:, n:] == 7).all()
@@ -80,10 +80,19 @@ def blas_threads() -> list[int]:
 
 def test_the_limit_on_blas_is_lifted_afterwards():
     before = blas_threads()
-    with Products(2).alone():
+    with ALONE:
         assert blas_threads() == [1] * len(before)
     assert blas_threads() == before
     assert before
+
+
+def test_the_limit_holds_until_the_last_of_several_users_is_done():
+    before = blas_threads()
+    with ALONE:
+        with ALONE:
+            pass
+        assert blas_threads() == [1] * len(before)
+    assert blas_threads() == before
 
 
 def test_the_usual_variables_are_heeded():

@@ -100,11 +100,18 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     def broken():
         raise RuntimeError("no such wheel")
 
-    entries = {
-        "good": _Entry("good", lambda: NumpyBackend),
-        "bad": _Entry("bad", broken),
-        "odd": _Entry("odd", lambda: dict),
-    }
+    class OnFire:
+        def __init__(self):
+            raise RuntimeError("device on fire")
+
+    class Unsure:
+        @classmethod
+        def probe(cls):
+            raise OSError("no answer")
+
+    loaders = {"good": lambda: NumpyBackend, "bad": broken, "odd": lambda: dict}
+    loaders |= {"hot": lambda: OnFire, "unsure": lambda: Unsure}
+    entries = {name: _Entry(name, load) for name, load in loaders.items()}
     monkeypatch.setattr(registry, "_plugins", lambda: entries)
     registry._make.cache_clear()
     registry._probe.cache_clear()
@@ -112,6 +119,20 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     assert infos["good"].usable
     assert "plugin:bad failed to load (RuntimeError: no such wheel)" in infos["bad"].reason
     assert "gave a dict" in infos["odd"].reason
+    assert "could not be started (RuntimeError: device on fire)" in infos["hot"].reason
+    assert "asking whether it can run failed (OSError: no answer)" in infos["unsure"].reason
     assert infos["numpy"].usable
     registry._make.cache_clear()
     registry._probe.cache_clear()
+
+
+def test_numba_works_where_its_cache_cannot_be_written():
+    script = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+import numpy as np, nnbackend as nn
+net = nn.Network([nn.Dense(2)], 3, backend="numba")
+print(net.predict(np.ones((1, 3))).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "(1, 2)", done.stderr

@@ -166,8 +166,40 @@ class TestCallbacks:
         assert stopping.best_value == max(history["val_accuracy"])
 
     def test_a_figure_that_is_not_there_is_named(self):
-        with pytest.raises(InvalidInputError, match=r"cannot monitor 'val_loss'.*give validation_data"):
-            classifier().fit(X, Y, epochs=1, callbacks=[nn.EarlyStopping()], **OPTIONS)
+        net = classifier()
+        for callback in (nn.EarlyStopping(), nn.ModelCheckpoint("never-written")):
+            with pytest.raises(InvalidInputError, match=r"cannot monitor 'val_loss'.*give validation_data"):
+                net.fit(X, Y, epochs=1, callbacks=[callback], **OPTIONS)
+        with pytest.raises(InvalidInputError, match="ReduceOnPlateau cannot monitor 'val_acc'"):
+            net.fit(X, Y, epochs=1, optimizer=nn.SGD(nn.ReduceOnPlateau(0.1, monitor="val_acc")), **OPTIONS)
+        assert same_weights(net, classifier())
+        assert net.loss is None
+
+    def test_nan_is_never_the_best(self):
+        stopping = nn.EarlyStopping(patience=5)
+        values = [float("nan"), 1.0, 0.5]
+        for epoch, value in enumerate(values, start=1):
+            stopping.on_epoch_end(classifier(), epoch, {"val_loss": value})
+        assert (stopping.best_epoch, stopping.best_value) == (3, 0.5)
+
+    def test_callbacks_may_come_from_a_generator(self, tmp_path):
+        path = tmp_path / "log.csv"
+        classifier().fit(X, Y, epochs=1, callbacks=(nn.CSVLogger(name) for name in [path]), **OPTIONS)
+        assert path.exists()
+
+    def test_the_network_cannot_be_moved_or_trained_again_meanwhile(self):
+        class Meddle(nn.Callback):
+            def on_epoch_end(self, network, epoch, figures):
+                with pytest.raises(InvalidInputError, match="is being trained; move it"):
+                    network.to("numba")
+                with pytest.raises(InvalidInputError, match="is being trained already"):
+                    network.fit(X, Y, epochs=1, **OPTIONS)
+
+        net, plain = classifier(), classifier()
+        net.fit(X, Y, epochs=2, callbacks=[Meddle()], **OPTIONS)
+        plain.fit(X, Y, epochs=2, **OPTIONS)
+        assert same_weights(net, plain)
+        assert net.to("numba").backend.name == "numba"
 
     def test_a_checkpoint_keeps_the_best(self, tmp_path):
         path = tmp_path / "best.safetensors"
@@ -237,6 +269,10 @@ class TestSchedules:
         assert schedule.rate(0) == 1.0
         schedule.observe({"loss": 1})
         assert schedule.rate(0) == 1.0
+        rising = nn.ReduceOnPlateau(1.0, patience=1, monitor="val_accuracy")
+        for accuracy in (0.5, 0.6, 0.7):
+            rising.observe({"loss": 1, "accuracy": accuracy})
+        assert rising.rate(0) == 1.0
 
     def test_fit_tells_a_plateau_what_it_has_seen_and_a_new_run_starts_anew(self):
         schedule = nn.ReduceOnPlateau(1e-9, factor=0.5, patience=1, monitor="loss")
@@ -296,7 +332,37 @@ print("interrupted" if history.interrupted else "went on", flush=True)
             out, _ = process.communicate(timeout=60)
         assert out.splitlines()[-1] == "interrupted"
         assert process.returncode == 0
-        assert nn.Network.load(tmp_path / "model.safetensors", backend="numpy").steps_trained >= 0
+        assert nn.Network.load(tmp_path / "model.safetensors", backend="numpy").steps_trained < 1000 * 625
+
+    def test_ctrl_c_in_a_callback_counts_and_an_epoch_without_a_step_does_not(self):
+        class Stop(nn.Callback):
+            def __init__(self, occasion):
+                self.occasion = occasion
+
+            def on_epoch_begin(self, network, epoch):
+                if (self.occasion, epoch) == ("begin", 2):
+                    signal.raise_signal(signal.SIGINT)
+
+            def on_epoch_end(self, network, epoch, figures):
+                if (self.occasion, epoch) == ("end", 3):
+                    signal.raise_signal(signal.SIGINT)
+
+        for occasion, epochs in (("begin", 1), ("end", 3)):
+            net = classifier()
+            history = net.fit(X, Y, epochs=3, callbacks=[Stop(occasion)], **OPTIONS)
+            assert history.interrupted
+            assert len(history) == net.epochs_trained == epochs
+
+    def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(self):
+        class Stop(nn.Callback):
+            def on_epoch_begin(self, network, epoch):
+                signal.raise_signal(signal.SIGINT)
+
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            assert len(classifier().fit(X, Y, epochs=2, callbacks=[Stop()], **OPTIONS)) == 2
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def test_training_in_another_thread_works(self):
         net = classifier()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.base import Array, Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.interface import NULL, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
@@ -44,31 +45,31 @@ class CupyBackend(Backend):
 
             runtime = CudaRuntime()
         self.device = runtime.device
-        self._runtime = runtime
+        self.runtime = runtime
         self._kernels = KernelLibrary(runtime)
         self._scratch: dict[tuple[str, int], Array] = {}
 
     # ---- memory --------------------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        return self._runtime.zeros(shape, dtype)
+        return self.runtime.zeros(shape, dtype)
 
     def from_host(self, array: HostArray) -> Array:
-        out = self._runtime.zeros(array.shape, array.dtype)
-        self._runtime.write(array, out)
+        out = self.runtime.zeros(array.shape, array.dtype)
+        self.runtime.write(array, out)
         return out
 
     def write(self, array: HostArray, out: Array) -> None:
-        self._runtime.write(array, out)
+        self.runtime.write(array, out)
 
     def to_host(self, array: Array) -> HostArray:
-        return self._runtime.read(array)
+        return self.runtime.read(array)
 
     def copy(self, source: Array, out: Array) -> None:
-        self._runtime.copy(source, out)
+        self.runtime.copy(source, out)
 
     def synchronize(self) -> None:
-        self._runtime.synchronize()
+        self.runtime.synchronize()
 
     # ---- batch ---------------------------------------------------------------------------------------------
 
@@ -320,7 +321,7 @@ class CupyBackend(Backend):
     def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
         """Launch a kernel; Python's int, float and None become its int64, double and null pointer."""
         values = [_TO_KERNEL.get(type(value), _unchanged)(value) for value in arguments]
-        self._runtime.launch(self._kernels.get(kernel, real), launch.grid, launch.block, values, shared_bytes)
+        self.runtime.launch(self._kernels.get(kernel, real), launch.grid, launch.block, values, shared_bytes)
 
     def _product(self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> None:
         """``out = op(a) @ op(b)`` of row-major matrices.
@@ -330,7 +331,7 @@ class CupyBackend(Backend):
         """
         m, n = _shape(out)
         k = a.shape[0] if transpose_a else a.shape[1]
-        self._runtime.gemm(
+        self.runtime.gemm(
             transpose_b, transpose_a, n, m, k, 1.0, b, _stride(b), a, _stride(a), 0.0, out, _stride(out)
         )  # fmt: skip
 
@@ -342,8 +343,25 @@ class CupyBackend(Backend):
         capacity = 1 << (size - 1).bit_length()
         key = (dtype.char, capacity)
         if key not in self._scratch:
-            self._scratch[key] = self._runtime.zeros((capacity,), dtype)
+            self._scratch[key] = self.runtime.zeros((capacity,), dtype)
         return self._scratch[key][:size]
+
+    # ---- running a recorded step ---------------------------------------------------------------------------
+
+    def executor(self, calls: Sequence[Call]) -> Executor:
+        return _DeviceExecutor(self, calls)
+
+
+class _DeviceExecutor(PlainExecutor):
+    """Replays the list on the backend's own stream, so that a layer's own functions are in order with the kernels."""
+
+    def __init__(self, backend: CupyBackend, calls: Sequence[Call]) -> None:
+        super().__init__(backend, calls)
+        self._runtime = backend.runtime
+
+    def run(self, repeats: int) -> None:
+        with self._runtime.active():
+            super().run(repeats)
 
 
 def _unchanged(value: Any) -> Any:

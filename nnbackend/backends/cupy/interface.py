@@ -7,6 +7,7 @@ the very same backend and kernels run where there is no GPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,6 +57,9 @@ class Runtime(Protocol):
 
     def copy(self, source: Array, out: Array) -> None:
         """Copy between device arrays of one shape and dtype, each of which may have padded rows."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Within this context code that uses CuPy itself works on this runtime's device and stream."""
 
     def synchronize(self) -> None:
         """Wait for the work asked for so far."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import cupy
@@ -70,6 +71,11 @@ class CudaRuntime(Runtime):
     def copy(self, source: Array, out: Array) -> None:
         with self._here():
             self._copy(out.data.ptr, out, source.data.ptr, source, cupy.cuda.runtime.memcpyDeviceToDevice)
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self._here(), self._stream:
+            yield
 
     def synchronize(self) -> None:
         with self._here():

@@ -94,7 +94,9 @@ class NumbaBackend(NumpyBackend):
 
     def weight_penalty(self, weight: Real, l1: float, l2: float, gradient: Real, penalties: Real, slot: int) -> None:
         real = weight.dtype.type
-        penalties[slot] = kernels.weight_penalty(weight, real(l1), real(l2), gradient)
+        # A vector counts as one row.
+        rows, slopes = np.atleast_2d(weight), np.atleast_2d(gradient)
+        penalties[slot] = kernels.weight_penalty(rows, real(l1), real(l2), slopes)
 
     def sgd_update(
         self,

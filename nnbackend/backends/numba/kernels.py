@@ -15,7 +15,15 @@ import math
 import numpy as np
 from numba import njit
 
-jit = njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"}, cache=True, nogil=True)
+
+def jit(function):
+    options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp", "afn"}, "nogil": True}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        # Neither the package's folder nor the user's cache can be written: compile anew in every process.
+        return njit(**options)(function)
+
 
 IDENTITY, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, GELU, SILU, SOFTPLUS, SOFTMAX = range(10)
 #: Activation names to the codes the kernels branch on (once a row, outside the loop over columns).
