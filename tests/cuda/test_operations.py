@@ -74,7 +74,7 @@ def test_nothing_is_allocated_once_it_ran(emulated, monkeypatch, name):
     arrays = {id(value): emulated.from_host(value) for value in case.arguments if isinstance(value, np.ndarray)}
     arguments = [arrays.get(id(value), value) for value in case.arguments]
     getattr(emulated, case.operation)(*arguments)
-    runtime = emulated._runtime
+    runtime = emulated.runtime
     monkeypatch.setattr(runtime, "zeros", None)
     monkeypatch.setattr(runtime, "load", None)
     getattr(emulated, case.operation)(*arguments)
@@ -192,9 +192,9 @@ def test_dropout_is_numpys_bit_for_bit(emulated, dtype):
     ],
 )
 def test_no_needless_launch(emulated, name, expected):
-    emulated._runtime.log = log = []
+    emulated.runtime.log = log = []
     try:
         run(emulated, make(name, 256, 10, 20, 7), "float32")
     finally:
-        emulated._runtime.log = None
+        emulated.runtime.log = None
     assert log == expected

@@ -18,7 +18,7 @@ import nnbackend.datasets as datasets
 from nnbackend.datasets import mnist, write_idx
 from nnbackend.datasets.download import RemoteFile
 from nnbackend.datasets.mnist import DatasetNotFoundError
-from nnbackend.errors import DataError
+from nnbackend.errors import DataError, InvalidInputError
 
 NAMES = [
     "train-images-idx3-ubyte",
@@ -137,6 +137,9 @@ def test_the_order_is_folder_then_variable_then_cache_then_download(
     folder, variable = tmp_path / "folder", tmp_path / "variable"
     monkeypatch.setenv("NNBACKEND_DATA_DIR", str(variable))
 
+    with pytest.raises(InvalidInputError, match="a folder that exists"):
+        datasets.load("mnist", folder=folder)
+    folder.mkdir()
     data = datasets.load("mnist", folder=folder)
     assert data.source == f"{cache / 'mnist'} (downloaded)"
     assert online == NAMES
