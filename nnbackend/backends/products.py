@@ -2,7 +2,7 @@
 
 A threaded BLAS cuts a product into as many parts as it has threads, and a part's shape decides in which order its
 sums are taken: with another number of threads the last bits differ, and after some steps all of them do. Here the
-rows of the result are cut into blocks by a rule that looks at the shapes alone. Each block is one single-threaded
+result is cut into blocks by a rule that looks at the shapes alone. Each block is one single-threaded
 BLAS call, and as many of them run at a time as there are threads.
 
 Nor does this backend's pool of threads fight with BLAS's own, whose idle workers spin on the cores that others need.
@@ -24,8 +24,9 @@ __all__ = ["ALONE", "Products", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
-#: Multiply-adds that are worth handing to another thread: some ten times what the handing over costs.
-_BLOCK_WORK = 8_000_000
+#: Multiply-adds that are worth handing to another thread: some ten times what the handing over costs, and enough that
+#: copying the other factor once more does not show.
+_BLOCK_WORK = 16_000_000
 _MAX_BLOCKS = 64
 
 
@@ -86,22 +87,20 @@ class Products:
 
     def matmul(self, a: Real, b: Real, out: Real) -> None:
         """``out = a @ b``; (m, k), (k, n) -> (m, n), any strides."""
-        rows = len(out)
-        blocks = _block_count(rows, out.shape[1] * a.shape[1])
+        m, n = out.shape
+        blocks = _block_count(max(m, n), m * n * a.shape[1])
         if blocks == 1:
             np.matmul(a, b, out=out)
             return
-        edges = [rows * block // blocks for block in range(blocks + 1)]
-        parts = [(a[begin:end], out[begin:end]) for begin, end in itertools.pairwise(edges)]
+        parts = _cut(a, b, out, blocks)
         if self.threads == 1:
-            for block, result in parts:
-                np.matmul(block, b, out=result)
+            _multiply(parts)
             return
         pool = self._workers()
         # Each worker takes its own share, so that a product costs one hand-over a thread and not one a block.
         share = -(-len(parts) // self.threads)
-        futures = [pool.submit(_multiply, parts[begin : begin + share], b) for begin in range(share, len(parts), share)]
-        _multiply(parts[:share], b)
+        futures = [pool.submit(_multiply, parts[begin : begin + share]) for begin in range(share, len(parts), share)]
+        _multiply(parts[:share])
         for future in futures:
             future.result()
 
@@ -113,13 +112,31 @@ class Products:
         return self._pool
 
 
-def _multiply(parts: list[tuple[Real, Real]], b: Real) -> None:
-    for block, result in parts:
-        np.matmul(block, b, out=result)
+#: The two factors of a block, and where it goes.
+_Part = tuple[Real, Real, Real]
+
+
+def _cut(a: Real, b: Real, out: Real, blocks: int) -> list[_Part]:
+    """Cut a product along the longer side of the result.
+
+    BLAS copies both factors into an order of its own before it multiplies; the factor that is not cut is copied once
+    a block, so it had better be the small one.
+    """
+    m, n = out.shape
+    edges = [max(m, n) * block // blocks for block in range(blocks + 1)]
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(edges)]
+    if m >= n:
+        return [(a[span], b, out[span]) for span in spans]
+    return [(a, b[:, span], out[:, span]) for span in spans]
+
+
+def _multiply(parts: list[_Part]) -> None:
+    for a, b, out in parts:
+        np.matmul(a, b, out=out)
 
 
 @functools.cache
-def _block_count(rows: int, work_per_row: int) -> int:
+def _block_count(side: int, work: int) -> int:
     """A power of two, so that it divides evenly among the usual numbers of cores."""
-    most = min(rows * work_per_row // _BLOCK_WORK, _MAX_BLOCKS, rows)
+    most = min(work // _BLOCK_WORK, _MAX_BLOCKS, side)
     return 1 << (max(most, 1).bit_length() - 1)

@@ -1,0 +1,1 @@
+"""The asv benchmark suites: every backend, side by side."""

@@ -1,0 +1,296 @@
+"""The backend operations, one by one, on float32 arrays of the shapes that the three nets give them.
+
+With the parameter "net" a figure is what one training step of that net spends on the operation: all its layers, one
+after the other. Every timed method waits for the device before it returns. So on a GPU a figure holds one round trip
+to the device; `time_advance`, which touches three numbers, shows how much that is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks import common
+from benchmarks.common import (
+    BACKENDS,
+    CLASSES,
+    PIXELS,
+    SEED,
+    NetSuite,
+    Suite,
+    dense_shapes,
+    images,
+    matrix,
+    parameter_count,
+    vector,
+)
+from nnbackend.backends.base import ACTIVATIONS, Backend, Call
+from nnbackend.presets import PRESETS
+
+#: Rows and columns where an operation does not depend on the net: the first hidden layer of the middle one.
+_ROWS, _COLUMNS = 256, 200
+
+#: Small enough that hours of updates leave the parameters what they are.
+_LEARNING_RATE = 1e-8
+
+
+class Transfers(Suite):
+    """Between the host and the device: a batch of images in, its predictions out, a snapshot of the parameters."""
+
+    def build(self, device: Backend) -> None:
+        self.device = device
+        self.host, _ = images(_ROWS)
+        self.batch = device.from_host(self.host)
+        self.outputs = matrix(device, _ROWS, CLASSES)
+        self.parameters = vector(device, parameter_count("784-200-80-10"))
+        self.snapshot = device.empty(self.parameters.shape, np.float32)
+        for timed in (self.time_from_host, self.time_write, self.time_to_host, self.time_copy):
+            timed(device.name)
+
+    def time_from_host(self, backend: str) -> None:
+        self.device.from_host(self.host)
+        self.device.synchronize()
+
+    def time_write(self, backend: str) -> None:
+        self.device.write(self.host, self.batch)
+        self.device.synchronize()
+
+    def time_to_host(self, backend: str) -> None:
+        self.device.to_host(self.outputs)
+
+    def time_copy(self, backend: str) -> None:
+        self.device.copy(self.parameters, self.snapshot)
+        self.device.synchronize()
+
+    time_from_host.pretty_name = "from_host: 256 images"
+    time_write.pretty_name = "write: 256 images"
+    time_to_host.pretty_name = "to_host: 256 x 10 outputs"
+    time_copy.pretty_name = "copy: parameters of 784-200-80-10"
+
+
+class Gather(NetSuite):
+    """The first operation of a step: a batch of shuffled uint8 rows, cast and scaled."""
+
+    def build(self, device: Backend, net: str) -> None:
+        self.device = device
+        self.batch_size = PRESETS[net].batch_size
+        rows = common.GATHER_ROWS
+        self.images = device.from_host(images(rows)[0])
+        self.order = device.from_host(np.random.default_rng(SEED).permutation(rows))
+        # The same batch every time would come from a cache all the same, so the calls take turns.
+        steps = range(rows // self.batch_size)
+        self.counters = itertools.cycle([device.from_host(np.array([step, 0, 0])) for step in steps])
+        self.out = matrix(device, self.batch_size, PIXELS)
+        self.time_gather(device.name, net)
+
+    def time_gather(self, backend: str, net: str) -> None:
+        self.device.gather(self.images, self.order, next(self.counters), self.batch_size, 1 / 255, self.out)
+        self.device.synchronize()
+
+    time_gather.pretty_name = "gather"
+
+
+class Dense(NetSuite):
+    """The dense layers of a net: forwards with bias and activation, and the gradients backwards.
+
+    The products run in an executor, as in a step: that is where a CPU backend keeps BLAS's own threads from fighting
+    with the backend's over the cores. Entering it costs some 50 us, which are in these figures; what needs no product
+    is called directly.
+    """
+
+    def build(self, device: Backend, net: str) -> None:
+        self.device = device
+        recipe, shapes = PRESETS[net], dense_shapes(net)
+        rows, last = recipe.batch_size, len(shapes) - 1
+        forward, input_gradients, weight_gradients = [], [], []
+        self.bias_gradients, self.activation_gradients = [], []
+        for index, (inputs, outputs) in enumerate(shapes):
+            x, weight = matrix(device, rows, inputs), matrix(device, inputs, outputs, scale=inputs**-0.5)
+            bias, delta = vector(device, outputs), matrix(device, rows, outputs)
+            activation = recipe.activation if index < last else "identity"
+            alpha = ACTIVATIONS[activation].alpha
+            out = matrix(device, rows, outputs)
+            forward.append(Call("dense_forward", (x, weight, bias, activation, alpha, None, out)))
+            weight_gradients.append(Call("dense_weight_gradient", (x, delta, matrix(device, inputs, outputs))))
+            self.bias_gradients.append((delta, vector(device, outputs)))
+            if index > 0:  # Nothing below the first layer wants a gradient.
+                input_gradients.append(Call("dense_input_gradient", (delta, weight, matrix(device, rows, inputs))))
+            if index < last:
+                self.activation_gradients.append((out, activation, alpha, delta, matrix(device, rows, outputs)))
+        self.forward = device.executor(forward)
+        self.input_gradients = device.executor(input_gradients)
+        self.weight_gradients = device.executor(weight_gradients)
+        for timed in (
+            self.time_dense_forward,
+            self.time_dense_input_gradient,
+            self.time_dense_weight_gradient,
+            self.time_bias_gradient,
+            self.time_activation_gradient,
+        ):
+            timed(device.name, net)
+
+    def time_dense_forward(self, backend: str, net: str) -> None:
+        self.forward.run(1)
+        self.device.synchronize()
+
+    def time_dense_input_gradient(self, backend: str, net: str) -> None:
+        self.input_gradients.run(1)
+        self.device.synchronize()
+
+    def time_dense_weight_gradient(self, backend: str, net: str) -> None:
+        self.weight_gradients.run(1)
+        self.device.synchronize()
+
+    def time_bias_gradient(self, backend: str, net: str) -> None:
+        for arguments in self.bias_gradients:
+            self.device.bias_gradient(*arguments)
+        self.device.synchronize()
+
+    def time_activation_gradient(self, backend: str, net: str) -> None:
+        for arguments in self.activation_gradients:
+            self.device.activation_gradient(*arguments)
+        self.device.synchronize()
+
+    time_dense_forward.pretty_name = "dense_forward, all layers"
+    time_dense_input_gradient.pretty_name = "dense_input_gradient, all layers"
+    time_dense_weight_gradient.pretty_name = "dense_weight_gradient, all layers"
+    time_bias_gradient.pretty_name = "bias_gradient, all layers"
+    time_activation_gradient.pretty_name = "activation_gradient, all layers"
+
+
+class Activations(Suite):
+    """Activations on their own that the nets lack: a long formula, and sums over the row."""
+
+    params = (BACKENDS, ("gelu", "softmax"))
+    param_names = ("backend", "activation")
+
+    def build(self, device: Backend, activation: str) -> None:
+        self.device = device
+        self.alpha = ACTIVATIONS[activation].alpha
+        self.z, self.upstream = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
+        self.out, self.gradient = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
+        self.saved = self.z if ACTIVATIONS[activation].saves == "preactivation" else self.out
+        self.time_forward(device.name, activation)
+        self.time_gradient(device.name, activation)
+
+    def time_forward(self, backend: str, activation: str) -> None:
+        self.device.activation_forward(self.z, activation, self.alpha, self.out)
+        self.device.synchronize()
+
+    def time_gradient(self, backend: str, activation: str) -> None:
+        self.device.activation_gradient(self.saved, activation, self.alpha, self.upstream, self.gradient)
+        self.device.synchronize()
+
+    time_forward.pretty_name = "activation_forward: 256 x 200"
+    time_gradient.pretty_name = "activation_gradient: 256 x 200"
+
+
+class Losses(Suite):
+    """Value, gradient and hits of a batch of 256 with 10 outputs."""
+
+    params = (BACKENDS, ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"))
+    param_names = ("backend", "loss")
+
+    def build(self, device: Backend, loss: str) -> None:
+        self.device = device
+        self.operation = getattr(device, loss)
+        labels = images(_ROWS)[1].astype(np.int32)
+        targets = labels if loss == "softmax_cross_entropy" else np.eye(CLASSES, dtype=np.float32)[labels]
+        outputs, gradient = matrix(device, _ROWS, CLASSES), matrix(device, _ROWS, CLASSES)
+        rows = device.empty((2, _ROWS), np.float32)
+        self.arguments = (outputs, device.from_host(targets), None, gradient, rows)
+        self.time_loss(device.name, loss)
+
+    def time_loss(self, backend: str, loss: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_loss.pretty_name = "loss and its gradient: 256 x 10"
+
+
+class Updates(NetSuite):
+    """The update of all parameters of a net by its own optimiser: SGD, SGD, Adam."""
+
+    def build(self, device: Backend, net: str) -> None:
+        self.device = device
+        updates = _updates(device, parameter_count(net))
+        self.operation, self.arguments = updates[PRESETS[net].optimizer]
+        self.time_update(device.name, net)
+
+    def time_update(self, backend: str, net: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_update.pretty_name = "optimiser's update"
+
+
+class OtherUpdates(Suite):
+    """The optimisers that none of the nets is trained with, on the parameters of the middle one."""
+
+    params = (BACKENDS, ("momentum", "rmsprop"))
+    param_names = ("backend", "optimizer")
+
+    def build(self, device: Backend, optimizer: str) -> None:
+        self.device = device
+        self.operation, self.arguments = _updates(device, parameter_count("784-200-80-10"))[optimizer]
+        self.time_update(device.name, optimizer)
+
+    def time_update(self, backend: str, optimizer: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_update.pretty_name = "other optimisers, 784-200-80-10"
+
+
+class Others(Suite):
+    """Dropout, the penalty of L1 and L2, and the bookkeeping at the end of a step."""
+
+    def build(self, device: Backend) -> None:
+        self.device = device
+        self.x, self.out = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
+        self.counter, self.steps_done = device.empty((3,), np.int64), device.empty((3,), np.int64)
+        self.weight = matrix(device, PIXELS, _COLUMNS)
+        # Penalties are added to the gradient, so it has to be the weight's size times anything that never overflows.
+        self.gradient = matrix(device, PIXELS, _COLUMNS)
+        self.penalties = device.empty((1,), np.float32)
+        self.rows = device.empty((2, _ROWS), np.float32)
+        self.trace = device.empty((1, 3), np.float64)
+        for timed in (self.time_dropout, self.time_weight_penalty, self.time_record_loss, self.time_advance):
+            timed(device.name)
+
+    def time_dropout(self, backend: str) -> None:
+        self.device.dropout(self.x, 0.5, SEED, 0, self.counter, self.out)
+        self.device.synchronize()
+
+    def time_weight_penalty(self, backend: str) -> None:
+        self.device.weight_penalty(self.weight, 1e-6, 1e-6, self.gradient, self.penalties, 0)
+        self.device.synchronize()
+
+    def time_record_loss(self, backend: str) -> None:
+        self.device.record_loss(self.rows, None, self.counter, self.trace)
+        self.device.synchronize()
+
+    def time_advance(self, backend: str) -> None:
+        self.device.advance(self.steps_done)
+        self.device.synchronize()
+
+    time_dropout.pretty_name = "dropout: 256 x 200"
+    time_weight_penalty.pretty_name = "weight_penalty: 784 x 200"
+    time_record_loss.pretty_name = "record_loss: 256 rows"
+    time_advance.pretty_name = "advance, the smallest operation"
+
+
+def _updates(device: Backend, size: int) -> dict[str, tuple[Callable[..., None], tuple[Any, ...]]]:
+    """The update operations by name, each with the arguments to call it with, for so many parameters."""
+    parameters, gradients = vector(device, size), vector(device, size)
+    first, second = device.empty((size,), np.float32), device.empty((size,), np.float32)
+    step = (device.empty((3,), np.int64), device.from_host(np.array([_LEARNING_RATE])))
+    return {
+        "sgd": (device.sgd_update, (parameters, gradients, None, *step, 0.0, False, 0.0)),
+        "momentum": (device.sgd_update, (parameters, gradients, first, *step, 0.9, False, 0.0)),
+        "adam": (device.adam_update, (parameters, gradients, first, second, *step, 0.9, 0.999, 1e-8, 0.0, False)),
+        "rmsprop": (device.rmsprop_update, (parameters, gradients, second, *step, 0.9, 1e-8, 0.0)),
+    }

@@ -1,0 +1,86 @@
+"""A training step and an epoch of the three nets, each with its own batch size and optimiser."""
+
+from __future__ import annotations
+
+import time
+
+from benchmarks import common
+from benchmarks.common import NetSuite, median_seconds, rounded, training_run
+from nnbackend.backends.base import Backend
+from nnbackend.presets import PRESETS
+from nnbackend.training.run import TrainingRun
+
+
+class TrainingStep(NetSuite):
+    """One step in steady state: the recorded step is replayed on data that lie on the device already.
+
+    Both figures are the same measurement; only the first is watched for regressions, see asv.conf.json.
+    """
+
+    def build(self, device: Backend, net: str) -> None:
+        self.device = device
+        self.batch_size = PRESETS[net].batch_size
+        self.run = training_run(device, net, common.TRAIN_ROWS)
+        self.executor, self.full_batches = self.run.executors[0]
+        warm_up(self.run, device)
+        self.steps = 1
+        begin = time.perf_counter()
+        self.replay()
+        seconds = time.perf_counter() - begin
+        # Past the last full batch there is no data to gather.
+        self.steps = max(1, min(self.full_batches, round(common.BLOCK_SECONDS / seconds)))
+
+    def replay(self) -> None:
+        """A block of steps from the start of the epoch."""
+        self.executor.run(self.steps)
+        self.device.synchronize()
+
+    def seconds_per_step(self) -> float:
+        return median_seconds(self.replay, before=lambda: rewind(self.run)) / self.steps
+
+    def track_us_per_step(self, backend: str, net: str) -> float:
+        return rounded(self.seconds_per_step() * 1e6)
+
+    def track_samples_per_second(self, backend: str, net: str) -> float:
+        return rounded(self.batch_size / self.seconds_per_step())
+
+    track_us_per_step.unit = "us"
+    track_us_per_step.pretty_name = "training step"
+    track_samples_per_second.unit = "samples/s"
+    track_samples_per_second.pretty_name = "training throughput (higher is better)"
+
+
+class TrainingEpoch(NetSuite):
+    """An epoch over 20,000 rows as `fit` runs it: the new order, all steps with the shorter last batch, the losses."""
+
+    # An epoch of the largest net takes seconds: three are enough, or one on a slow machine. `build` has warmed up.
+    rounds = 1
+    repeat = (1, 3, 20.0)
+    number = 1
+    warmup_time = 0
+
+    def build(self, device: Backend, net: str) -> None:
+        self.run = training_run(device, net, common.EPOCH_ROWS)
+        warm_up(self.run, device)
+
+    def time_epoch(self, backend: str, net: str) -> None:
+        # The epoch ends by reading its losses from the device, which waits for it.
+        self.run.epoch(stop=lambda: False, progress=lambda steps: None)
+
+    time_epoch.pretty_name = "training epoch, 20,000 rows"
+
+
+def rewind(run: TrainingRun) -> None:
+    """Go to the start of a new epoch: a new order, and the step counter at 0."""
+    # An epoch that is told to stop before its first step does just that.
+    result = run.epoch(stop=lambda: True, progress=lambda steps: None)
+    assert result.rows == 0, "a step from here on would read past the last batch"
+
+
+def warm_up(run: TrainingRun, device: Backend) -> None:
+    """Run the first steps, of full batches and of the shorter last one, and go back to the start."""
+    rewind(run)
+    for executor, repeats in run.executors:
+        executor.run(min(2, repeats))
+    device.synchronize()
+    rewind(run)
