@@ -7,6 +7,7 @@ Needs the extra `demo`. Writes docs/images/train.svg, curves.png and confusion.p
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,13 @@ IMAGES = Path(__file__).parent / "images"
 def main(options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "digits"
-        # Run from there, so that the printed folder is a short name and not one of this machine's paths.
+        # Run from there, so that the printed folders are short names and not this machine's paths.
+        environment = dict(os.environ)
+        if "NNBACKEND_DATA_DIR" in environment:
+            (Path(folder) / "mnist").symlink_to(Path(environment["NNBACKEND_DATA_DIR"]).resolve())
+            environment["NNBACKEND_DATA_DIR"] = "mnist"
         command = [sys.executable, "-m", "nnbackend", "train", *options, "--out", run.name]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         for name in ("curves.png", "confusion.png"):
             shutil.copy(run / name, IMAGES / name)
     lines = [f"$ {' '.join(['nnbackend', 'train', *options, '--out', run.name])}", *done.stdout.splitlines()]

@@ -38,7 +38,7 @@ def test_large_products_are_shared_out_and_small_ones_are_not():
     products = Products(2)
     products.matmul(np.ones((10, 10)), np.ones((10, 10)), np.empty((10, 10)))
     assert products._pool is None
-    products.matmul(np.ones((300, 300)), np.ones((300, 300)), np.empty((300, 300)))
+    products.matmul(np.ones((500, 500)), np.ones((500, 500)), np.empty((500, 500)))
     assert products._pool is not None
 
 
@@ -104,8 +104,8 @@ def test_the_usual_variables_are_heeded():
 
 
 def _in_a_child(products: Products, queue) -> None:
-    out = np.empty((300, 300))
-    products.matmul(np.ones((300, 300)), np.ones((300, 300)), out)
+    out = np.empty((500, 500))
+    products.matmul(np.ones((500, 500)), np.ones((500, 500)), out)
     queue.put(float(out.sum()))
 
 
@@ -113,13 +113,13 @@ def _in_a_child(products: Products, queue) -> None:
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own():
     products = Products(2)
-    products.matmul(np.ones((300, 300)), np.ones((300, 300)), np.empty((300, 300)))
+    products.matmul(np.ones((500, 500)), np.ones((500, 500)), np.empty((500, 500)))
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     child = context.Process(target=_in_a_child, args=(products, queue))
     child.start()
     try:
-        assert queue.get(timeout=30) == 300**3
+        assert queue.get(timeout=30) == 500**3
         child.join(timeout=30)
         assert child.exitcode == 0
     finally:

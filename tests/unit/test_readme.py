@@ -1,0 +1,37 @@
+"""The README's Python runs as it stands there, and its files are in the repository."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    accuracy = float(re.search(r"'accuracy': ([\d.]+)", done.stdout)[1])
+    assert accuracy > 0.9
+    assert "numpy: usable on" in done.stdout
+    assert (tmp_path / "digits.safetensors").exists()
+
+
+def test_links_and_pictures_are_there():
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT) + re.findall(
+        r"\]\(([^)#]+)[^)]*\)", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    local = [target for target in targets if "://" not in target]
+    assert len(local) >= 4
+    for target in local:
+        assert (ROOT / target).exists(), target
+
+
+def test_files_and_commands_the_documents_name_exist():
+    for document in ("README.md", "CONTRIBUTING.md"):
+        for name in re.findall(r"`((?:nnbackend|tests|benchmarks)/[\w/.]+)`", (ROOT / document).read_text()):
+            assert (ROOT / name).exists(), f"{document} names {name}"
