@@ -34,13 +34,13 @@ from nnbackend.schedules import (
     StepDecay,
     Warmup,
 )
-from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint
 
 if TYPE_CHECKING:
     from nnbackend import datasets
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint
 
 __version__ = "0.1.0"
 
@@ -92,13 +92,18 @@ __all__ = [
 ]
 
 
-#: What is imported only when it is asked for: backends bring their libraries along, and reading files needs a
-#: dozen standard modules that a network does not.
+#: What is imported only when it is asked for: backends bring their libraries along, and training and reading files need
+#: standard modules that a network which only predicts does not.
 _LAZY = {
     "datasets": "nnbackend.datasets",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
     "NumpyBackend": "nnbackend.backends.numpy",
+    "CSVLogger": "nnbackend.training",
+    "Callback": "nnbackend.training",
+    "EarlyStopping": "nnbackend.training",
+    "History": "nnbackend.training",
+    "ModelCheckpoint": "nnbackend.training",
 }
 
 

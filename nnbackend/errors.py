@@ -7,7 +7,6 @@ received and what to do about it, in that order.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -43,6 +42,9 @@ class UnknownNameError(InvalidInputError):
     """
 
     def __init__(self, kind: str, received: object, valid: Iterable[str]) -> None:
+        # Imported here: only a person's typing error needs it.
+        import difflib
+
         names = sorted(valid)
         near = difflib.get_close_matches(str(received).lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {_either(near)}?" if near else f"valid names are {', '.join(names)}."

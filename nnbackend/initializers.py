@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backends.base import HostArray
-from nnbackend.checks import number
+from nnbackend.checks import Plain, number
 from nnbackend.errors import InvalidInputError, UnknownNameError
 
 __all__ = [
@@ -34,7 +33,7 @@ __all__ = [
 ]
 
 
-class Initializer(ABC):
+class Initializer(ABC, Plain):
     """Makes the first values of a parameter."""
 
     @abstractmethod
@@ -58,10 +57,9 @@ class Initializer(ABC):
         themselves, and needs the initialiser only to describe the network.
         """
         name = next((name for name, kind in INITIALIZERS.items() if kind is type(self)), None)
-        return {"name": "zeros"} if name is None else {"name": name, **asdict(self)}  # type: ignore[call-overload]
+        return {"name": "zeros"} if name is None else {"name": name, **vars(self)}
 
 
-@dataclass(frozen=True)
 class Zeros(Initializer):
     """All zero."""
 
@@ -69,32 +67,23 @@ class Zeros(Initializer):
         return np.zeros(shape)
 
 
-@dataclass(frozen=True)
 class Normal(Initializer):
     """Normal with the given mean and standard deviation."""
 
-    mean: float = 0.0
-    standard_deviation: float = 1.0
-
-    def __post_init__(self) -> None:
-        # Plain floats, because a model file keeps them as JSON.
-        object.__setattr__(self, "mean", number("mean", self.mean))
-        object.__setattr__(self, "standard_deviation", number("standard deviation", self.standard_deviation, low=0))
+    def __init__(self, mean: float = 0.0, standard_deviation: float = 1.0) -> None:
+        self.mean = number("mean", mean)
+        self.standard_deviation = number("standard deviation", standard_deviation, low=0)
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return generator.normal(self.mean, self.standard_deviation, shape)
 
 
-@dataclass(frozen=True)
 class Uniform(Initializer):
     """Uniform on [low, high)."""
 
-    low: float = -0.05
-    high: float = 0.05
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "low", number("low", self.low))
-        object.__setattr__(self, "high", number("high", self.high))
+    def __init__(self, low: float = -0.05, high: float = 0.05) -> None:
+        self.low = number("low", low)
+        self.high = number("high", high)
         if self.low > self.high:
             raise InvalidInputError(f"Uniform needs low <= high, received {self}")
 
@@ -139,32 +128,26 @@ class _LeCun(_Scaled):
         return 1 / fan_in
 
 
-@dataclass(frozen=True)
 class HeNormal(_He, _ScaledNormal):
     """Normal with variance 2 / fan-in: for ReLU and its kin."""
 
 
-@dataclass(frozen=True)
 class HeUniform(_He, _ScaledUniform):
     """Uniform with variance 2 / fan-in: for ReLU and its kin."""
 
 
-@dataclass(frozen=True)
 class GlorotNormal(_Glorot, _ScaledNormal):
     """Normal with variance 2 / (fan-in + fan-out): for sigmoid, tanh and linear layers."""
 
 
-@dataclass(frozen=True)
 class GlorotUniform(_Glorot, _ScaledUniform):
     """Uniform with variance 2 / (fan-in + fan-out): for sigmoid, tanh and linear layers."""
 
 
-@dataclass(frozen=True)
 class LeCunNormal(_LeCun, _ScaledNormal):
     """Normal with variance 1 / fan-in."""
 
 
-@dataclass(frozen=True)
 class LeCunUniform(_LeCun, _ScaledUniform):
     """Uniform with variance 1 / fan-in."""
 
@@ -182,6 +165,9 @@ class Given(Initializer):
         self.values = np.asarray(values, dtype=np.float64)
         if not np.isfinite(self.values).all():
             raise InvalidInputError("an array of initial values holds NaN or infinity; give finite values")
+
+    def __repr__(self) -> str:
+        return f"Given({self.values.tolist()!r})"
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         if self.values.shape != shape:

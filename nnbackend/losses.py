@@ -17,7 +17,7 @@ from nnbackend.inputs import as_host_array
 __all__ = ["LOSSES", "Loss", "Targets", "get_loss"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Loss:
     """A loss by name.
 
@@ -52,7 +52,7 @@ def get_loss(name: str | Loss) -> Loss:
     return LOSSES[name]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Targets:
     """Targets ready for the device.
 

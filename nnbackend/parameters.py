@@ -27,7 +27,7 @@ _ALIGNMENT = 16
 _WEIGHTS_STREAM = 0
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Entry:
     """Where one parameter lies: `offset` and `row_stride` in elements."""
 

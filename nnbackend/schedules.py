@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import above_zero, number, positive_integer
+from nnbackend.checks import Plain, above_zero, number, positive_integer
 from nnbackend.errors import InvalidInputError
 
 __all__ = [
@@ -29,7 +28,7 @@ __all__ = [
 ]
 
 
-class Schedule(ABC):
+class Schedule(ABC, Plain):
     """The learning rate over time."""
 
     @abstractmethod
@@ -50,63 +49,46 @@ class Schedule(ABC):
         return np.array([self.rate(epoch + step / steps) for step in range(steps)])
 
 
-@dataclass(frozen=True)
 class Constant(Schedule):
     """Always the same rate; what a plain number means."""
 
-    value: float
-
-    def __post_init__(self) -> None:
-        number("learning rate", self.value, low=0)
+    def __init__(self, value: float) -> None:
+        self.value = number("learning rate", value, low=0)
 
     def rate(self, epoch: float) -> float:
         return self.value
 
 
-@dataclass(frozen=True)
 class StepDecay(Schedule):
     """``initial * factor ** floor(epoch / every)``."""
 
-    initial: float
-    factor: float = 0.5
-    every: float = 10
-
-    def __post_init__(self) -> None:
-        number("initial learning rate", self.initial, low=0)
-        above_zero("factor", self.factor)
-        above_zero("every", self.every)
+    def __init__(self, initial: float, factor: float = 0.5, every: float = 10) -> None:
+        self.initial = number("initial learning rate", initial, low=0)
+        self.factor = above_zero("factor", factor)
+        self.every = above_zero("every", every)
 
     def rate(self, epoch: float) -> float:
         return self.initial * self.factor ** math.floor(epoch / self.every)
 
 
-@dataclass(frozen=True)
 class ExponentialDecay(Schedule):
     """``initial * decay ** epoch``."""
 
-    initial: float
-    decay: float = 0.95
-
-    def __post_init__(self) -> None:
-        number("initial learning rate", self.initial, low=0)
-        above_zero("decay", self.decay)
+    def __init__(self, initial: float, decay: float = 0.95) -> None:
+        self.initial = number("initial learning rate", initial, low=0)
+        self.decay = above_zero("decay", decay)
 
     def rate(self, epoch: float) -> float:
         return float(self.initial * self.decay**epoch)
 
 
-@dataclass(frozen=True)
 class CosineDecay(Schedule):
     """Half a cosine from `initial` to `final` in `epochs` epochs, `final` afterwards (Loshchilov and Hutter 2017)."""
 
-    initial: float
-    epochs: float
-    final: float = 0.0
-
-    def __post_init__(self) -> None:
-        number("initial learning rate", self.initial, low=0)
-        number("final learning rate", self.final, low=0)
-        above_zero("epochs", self.epochs)
+    def __init__(self, initial: float, epochs: float, final: float = 0.0) -> None:
+        self.initial = number("initial learning rate", initial, low=0)
+        self.epochs = above_zero("epochs", epochs)
+        self.final = number("final learning rate", final, low=0)
 
     def rate(self, epoch: float) -> float:
         share = min(epoch / self.epochs, 1.0)
@@ -146,11 +128,7 @@ class Warmup(Schedule):
     def observe(self, logs: Mapping[str, float]) -> None:
         self.then.observe(logs)
 
-    def __repr__(self) -> str:
-        return f"Warmup(epochs={self.epochs!r}, then={self.then!r})"
 
-
-@dataclass
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by `factor` whenever the monitored figure has not improved for `patience` epochs.
 
@@ -167,21 +145,22 @@ class ReduceOnPlateau(Schedule):
         The rate is never lowered beyond this.
     """
 
-    initial: float
-    factor: float = 0.5
-    patience: int = 3
-    monitor: str = "val_loss"
-    minimum: float = 0.0
-    _scale: float = field(default=1.0, init=False, repr=False, compare=False)
-    _best: float = field(default=math.inf, init=False, repr=False, compare=False)
-    _waited: int = field(default=0, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        number("initial learning rate", self.initial, low=0)
-        number("minimum learning rate", self.minimum, low=0)
-        positive_integer("patience", self.patience)
-        if above_zero("factor", self.factor) >= 1:
-            raise InvalidInputError(f"factor must be above 0 and below 1, received {self.factor!r}")
+    def __init__(
+        self,
+        initial: float,
+        factor: float = 0.5,
+        patience: int = 3,
+        monitor: str = "val_loss",
+        minimum: float = 0.0,
+    ) -> None:
+        self.initial = number("initial learning rate", initial, low=0)
+        self.factor = above_zero("factor", factor)
+        self.patience = positive_integer("patience", patience)
+        self.monitor = monitor
+        self.minimum = number("minimum learning rate", minimum, low=0)
+        if self.factor >= 1:
+            raise InvalidInputError(f"factor must be above 0 and below 1, received {factor!r}")
+        self.start()
 
     def _monitored(self, figures: Iterable[str]) -> str:
         there = list(figures)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Model:
     """Everything a step needs of a network.
 
@@ -54,7 +54,7 @@ class Model:
     seed: int
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Examples:
     """Data on the device.
 
@@ -93,7 +93,7 @@ class Examples:
         )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class OptimizerMemory:
     """What an optimiser remembers of the steps it has taken.
 
@@ -211,7 +211,7 @@ class Recorder:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class _LayerStep:
     """A recorder seen through one layer's names; see :class:`nnbackend.layers.base.LayerStep`."""
 

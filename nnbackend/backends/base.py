@@ -47,7 +47,7 @@ Array = Any
 HostArray = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ActivationKind:
     """What the contract says of one activation function.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Call", "Executor", "PlainExecutor"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Call:
     """One operation of a recorded step: its name and the arguments it is called with, in order.
 

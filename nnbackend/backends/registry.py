@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from nnbackend.errors import BackendUnavailableError, InvalidInputError, Unknown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+    from logging import Logger
 
 __all__ = ["AUTO_ORDER", "ENTRY_POINT_GROUP", "BackendInfo", "available_backends", "backend_names", "get_backend"]
 
@@ -33,8 +33,6 @@ _BUILT_IN = {
 
 #: What "auto" tries, first to last.
 AUTO_ORDER = ("cupy", "numba", "numpy")
-
-_log = logging.getLogger("nnbackend")
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,13 @@ def get_backend(backend: str | Backend) -> Backend:
     return _make(backend)
 
 
+def _log() -> Logger:
+    # logging takes a fifth of this package's import time, and few networks log.
+    import logging
+
+    return logging.getLogger("nnbackend")
+
+
 def _auto() -> Backend:
     skipped: list[str] = []
     for name in AUTO_ORDER:
@@ -113,7 +118,7 @@ def _auto() -> Backend:
             skipped.append(f"{name} cannot run here ({error.reason})")
             continue
         reason = "; ".join(skipped) or "it is the fastest backend and usable here"
-        _log.info("backend 'auto' chose %r on %s: %s", name, backend.device, reason)
+        _log().info("backend 'auto' chose %r on %s: %s", name, backend.device, reason)
         return backend
     raise AssertionError("the NumPy backend always runs")
 
@@ -182,6 +187,6 @@ def _plugins() -> dict[str, EntryPoint]:
 
     found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     for name in found.keys() & _BUILT_IN.keys():
-        _log.warning("ignoring plug-in %s: %r is a built-in backend", found[name].value, name)
+        _log().warning("ignoring plug-in %s: %r is a built-in backend", found[name].value, name)
         del found[name]
     return found

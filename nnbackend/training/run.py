@@ -24,7 +24,7 @@ _ORDER_STREAM = 1
 _PORTION = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class EpochResult:
     """What an epoch came to.
 
