@@ -434,28 +434,26 @@ class Network:
             raise ModelFileError(f"{path}: its description does not make a network ({error!r})") from error
         return network
 
+    # A recorded step holds views of the buffers it was recorded on, so copies are made anew and not bit by bit.
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        # A recorded step holds views of the buffers it was recorded on, so a copy is made anew and not bit by bit.
-        return self._copy(self.backend)
+        return _remake(self.backend, *self._state())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = (self.config(), tuple({type(layer) for layer in self.layers}), self.get_weights())
-        return _restore, (self.backend.name, *state)
+        return _remake, (self.backend.name, *self._state())
 
-    def _copy(self, backend: str | Backend) -> Network:
-        copied = Network.from_config(self.config(), backend, tuple({type(layer) for layer in self.layers}))
-        copied.set_weights(self.get_weights())
-        return copied
+    def _state(self) -> tuple[dict[str, Any], tuple[type[Layer], ...], dict[str, HostArray]]:
+        return self.config(), tuple({type(layer) for layer in self.layers}), self.get_weights()
 
     def __repr__(self) -> str:
         inner = ", ".join(repr(layer) for layer in self.layers)
         return f"<Network {self.input_shape} -> [{inner}] on {self.backend.name}, {self.parameter_count:,} parameters>"
 
 
-def _restore(
-    backend: str, config: dict[str, Any], layers: tuple[type[Layer], ...], weights: dict[str, HostArray]
+def _remake(
+    backend: str | Backend, config: dict[str, Any], layers: tuple[type[Layer], ...], weights: dict[str, HostArray]
 ) -> Network:
-    """A network from a pickle."""
+    """A network from what a copy or a pickle keeps."""
     network = Network.from_config(config, backend, layers)
     network.set_weights(weights)
     return network

@@ -31,10 +31,13 @@ class Optimizer(ABC):
 
     Attributes
     ----------
+    operation : str
+        The backend operation that updates.
     slots : tuple of str
-        Names of the state buffers, each as large as the parameter buffer.
+        Names of the state buffers, each as large as the parameter buffer, in the operation's order.
     """
 
+    operation: ClassVar[str]
     slots: tuple[str, ...] = ()
     default_learning_rate: ClassVar[float] = 1e-3
 
@@ -42,7 +45,6 @@ class Optimizer(ABC):
         self.schedule = as_schedule(learning_rate)
         self.weight_decay = number("weight_decay", weight_decay, low=0)
 
-    @abstractmethod
     def record(
         self,
         record: Record,
@@ -63,6 +65,13 @@ class Optimizer(ABC):
         counter : (3,) int64
         learning_rates : (steps of an epoch,) float64
         """
+        # An operation has a place for its state also where there is none: SGD without momentum.
+        state = [slots[name] for name in self.slots] or [None]
+        record(self.operation, parameters, gradients, *state, counter, learning_rates, *self.rule())
+
+    @abstractmethod
+    def rule(self) -> tuple[Any, ...]:
+        """The operation's hyperparameters, in the contract's order."""
 
     def __repr__(self) -> str:
         shown = {key: value for key, value in vars(self).items() if key != "slots"}
@@ -82,6 +91,7 @@ class SGD(Optimizer):
     weight_decay : float
     """
 
+    operation = "sgd_update"
     default_learning_rate = 0.1
 
     def __init__(
@@ -98,27 +108,8 @@ class SGD(Optimizer):
             raise InvalidInputError("Nesterov's method looks ahead along the velocity and needs momentum above 0")
         self.slots = ("velocity",) if self.momentum else ()
 
-    def record(
-        self,
-        record: Record,
-        parameters: Array,
-        gradients: Array,
-        slots: Mapping[str, Array],
-        counter: Array,
-        learning_rates: Array,
-    ) -> None:
-        velocity = slots.get("velocity")
-        record(
-            "sgd_update",
-            parameters,
-            gradients,
-            velocity,
-            counter,
-            learning_rates,
-            self.momentum,
-            self.nesterov,
-            self.weight_decay,
-        )
+    def rule(self) -> tuple[Any, ...]:
+        return (self.momentum, self.nesterov, self.weight_decay)
 
 
 class Adam(Optimizer):
@@ -134,6 +125,7 @@ class Adam(Optimizer):
     weight_decay : float
     """
 
+    operation = "adam_update"
     slots = ("first_moment", "second_moment")
     _decoupled: ClassVar[bool] = False
 
@@ -150,29 +142,8 @@ class Adam(Optimizer):
         self.beta2 = number("beta2", beta2, low=0, high=1, below=True)
         self.epsilon = above_zero("epsilon", epsilon)
 
-    def record(
-        self,
-        record: Record,
-        parameters: Array,
-        gradients: Array,
-        slots: Mapping[str, Array],
-        counter: Array,
-        learning_rates: Array,
-    ) -> None:
-        record(
-            "adam_update",
-            parameters,
-            gradients,
-            slots["first_moment"],
-            slots["second_moment"],
-            counter,
-            learning_rates,
-            self.beta1,
-            self.beta2,
-            self.epsilon,
-            self.weight_decay,
-            self._decoupled,
-        )
+    def rule(self) -> tuple[Any, ...]:
+        return (self.beta1, self.beta2, self.epsilon, self.weight_decay, self._decoupled)
 
 
 class AdamW(Adam):
@@ -211,6 +182,7 @@ class RMSprop(Optimizer):
     weight_decay : float
     """
 
+    operation = "rmsprop_update"
     slots = ("square",)
 
     def __init__(
@@ -224,26 +196,8 @@ class RMSprop(Optimizer):
         self.decay = number("decay", decay, low=0, high=1, below=True)
         self.epsilon = above_zero("epsilon", epsilon)
 
-    def record(
-        self,
-        record: Record,
-        parameters: Array,
-        gradients: Array,
-        slots: Mapping[str, Array],
-        counter: Array,
-        learning_rates: Array,
-    ) -> None:
-        record(
-            "rmsprop_update",
-            parameters,
-            gradients,
-            slots["square"],
-            counter,
-            learning_rates,
-            self.decay,
-            self.epsilon,
-            self.weight_decay,
-        )
+    def rule(self) -> tuple[Any, ...]:
+        return (self.decay, self.epsilon, self.weight_decay)
 
 
 #: Optimisers by the names the command line uses.

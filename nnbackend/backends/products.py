@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALONE", "Products", "usable_threads"]
+__all__ = ["ALONE", "Products", "usable_cores", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
@@ -38,11 +38,17 @@ def _controller() -> Any:
     return ThreadpoolController().select(user_api="blas")
 
 
+def usable_cores() -> int:
+    """Cores that this process may use, which may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def usable_threads() -> int:
     """As many threads as this process may run on, or as BLAS was told to use if that is fewer."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limits: list[int] = [library["num_threads"] for library in _controller().info()]
-    return max(1, min([cores, *limits]))
+    return max(1, min([usable_cores(), *limits]))
 
 
 class _Alone:

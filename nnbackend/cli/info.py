@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nnbackend
+from nnbackend.backends.products import usable_cores
 from nnbackend.backends.registry import available_backends
 from nnbackend.cli.machine import (
     blas_libraries,
@@ -16,7 +17,6 @@ from nnbackend.cli.machine import (
     cpu_name,
     kernel_advice,
     numba_cache,
-    usable_cores,
 )
 from nnbackend.cli.text import aligned
 from nnbackend.datasets.mnist import DATA_DIR_VARIABLE

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["blas_libraries", "cpu_features", "cpu_name", "kernel_advice", "numba_cache", "usable_cores"]
+__all__ = ["blas_libraries", "cpu_features", "cpu_name", "kernel_advice", "numba_cache"]
 
 #: What OpenBLAS's kernels for AVX-512 use, in /proc/cpuinfo's spelling.
 _AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
@@ -40,13 +40,6 @@ def cpu_features() -> set[str]:
     found = {str(name).lower() for name, present in known.items() if present}
     # NumPy's names for the whole group of AVX-512 that came with Skylake-X.
     return found | _AVX512 if found & {"avx512_skx", "x86_v4"} else found
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def blas_libraries() -> list[dict[str, Any]]:
