@@ -1,0 +1,50 @@
+"""Each optimiser hands its own hyperparameters to the operation, each in its place."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.base import Backend
+
+#: Optimiser, its operation, and the contract's argument names with the values they must get.
+RULES = [
+    (
+        nn.SGD(0.1, weight_decay=0.2),
+        "sgd_update",
+        {"velocity": None, "momentum": 0, "nesterov": False, "weight_decay": 0.2},
+    ),
+    (
+        nn.SGD(0.1, momentum=0.8, nesterov=True),
+        "sgd_update",
+        {"velocity": "velocity", "momentum": 0.8, "nesterov": True, "weight_decay": 0},
+    ),
+    (
+        nn.Adam(0.1, 0.7, 0.8, 1e-5, 0.2),
+        "adam_update",
+        {
+            "first": "first_moment", "second": "second_moment", "beta1": 0.7, "beta2": 0.8, "epsilon": 1e-5,
+            "weight_decay": 0.2, "decoupled": False,
+        },
+    ),
+    (nn.AdamW(0.1), "adam_update", {"beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "decoupled": True}),
+    (
+        nn.RMSprop(0.1, 0.7, 1e-5, 0.2),
+        "rmsprop_update",
+        {"square": "square", "decay": 0.7, "epsilon": 1e-5, "weight_decay": 0.2},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("optimizer", "operation", "expected"), RULES)
+def test_hyperparameters_reach_the_operation(optimizer, operation, expected):
+    calls = []
+    slots = {name: name for name in optimizer.slots}
+    optimizer.record(lambda *call: calls.append(call), "parameters", "gradients", slots, "counter", "rates")
+    ((name, *arguments),) = calls
+    assert name == operation
+    given = inspect.signature(getattr(Backend, name)).bind(None, *arguments).arguments
+    always = {"parameters": "parameters", "gradients": "gradients", "counter": "counter", "learning_rates": "rates"}
+    assert {key: given[key] for key in always | expected} == always | expected
