@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
-    from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, ModelCheckpoint
+    from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
 __version__ = "0.1.0"
 
@@ -66,6 +66,7 @@ __all__ = [
     "HeUniform",
     "History",
     "Initializer",
+    "KeepBest",
     "Layer",
     "LeCunNormal",
     "LeCunUniform",
@@ -103,6 +104,7 @@ _LAZY = {
     "Callback": "nnbackend.training",
     "EarlyStopping": "nnbackend.training",
     "History": "nnbackend.training",
+    "KeepBest": "nnbackend.training",
     "ModelCheckpoint": "nnbackend.training",
 }
 

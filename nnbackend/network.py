@@ -31,6 +31,7 @@ from nnbackend.prediction import Predictor
 from nnbackend.step import Examples, Model, OptimizerMemory
 
 if TYPE_CHECKING:
+    from nnbackend.training.batch import BatchStep
     from nnbackend.training.history import History
 
 __all__ = ["Network"]
@@ -91,6 +92,8 @@ class Network:
         self.epochs_trained = 0
         #: Slots of the optimiser it was last trained with, so that training can go on with the same one.
         self.optimizer_memory: OptimizerMemory | None = None
+        #: The recorded step of `train_on_batch`, kept for the next batch of its kind.
+        self.batch_step: BatchStep | None = None
         self._training = False
         self._place(get_backend(backend), None)
 
@@ -247,16 +250,39 @@ class Network:
         sample_weight : (n,) array_like, optional
         class_weight : dict or (classes,) array_like, optional
         shuffle : bool
+        steps_per_epoch : int, optional
         verbose : bool, optional
 
         Returns
         -------
         History
         """
-        # The one import that goes up: the training loop stands a room above, and a network offers it as a method.
+        # The imports that go up: training stands a room above, and a network offers it as methods.
         from nnbackend.training.fit import fit
 
         return fit(self, x, y, **options)
+
+    def train_on_batch(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
+        """Take one step on rows that the caller brings; see :func:`nnbackend.training.train_on_batch`.
+
+        Parameters
+        ----------
+        x : (n, *input_shape) array_like
+        y : (n,) labels or (n, outputs) values
+        loss : str
+            As for `fit`; not needed the second time.
+        optimizer : Optimizer or str
+            The one it was last trained with if not given, or Adam.
+        sample_weight : (n,) array_like, optional
+
+        Returns
+        -------
+        dict
+            "loss", and "accuracy" where targets are classes, of these rows before the step.
+        """
+        from nnbackend.training.batch import train_on_batch
+
+        return train_on_batch(self, x, y, **options)
 
     # ---- what the training loop needs ------------------------------------------------------------------------
 
@@ -294,13 +320,18 @@ class Network:
         InvalidInputError
             The data do not fit the network or the loss; nothing was changed.
         """
+        rows, targets, weights = self.check_data(x, y, loss, sample_weight, class_weight)
+        scale = input_scale_of(rows, self.input_scale)
+        return Examples.on_device(self.backend, rows, targets.values, weights, scale), targets
+
+    def check_data(
+        self, x: Any, y: Any, loss: Loss, sample_weight: Any, class_weight: Any
+    ) -> tuple[HostArray, Targets, HostArray | None]:
+        """Rows, targets and weights as the device takes them, still on the host; raises as `prepare` does."""
         rows = check_features(x, self.input_shape, self.dtype)
         outputs = math.prod(self.output_shape)
         targets = Targets.prepare(loss, as_host_array("y", y), len(rows), outputs, self.dtype)
-        weights = combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
-        scale = input_scale_of(rows, self.input_scale)
-        examples = Examples.on_device(self.backend, rows, targets.values, weights, scale)
-        return examples, targets
+        return rows, targets, combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
 
     def set_loss(self, loss: str | Loss) -> Loss:
         """Choose the loss; predictions are made its way from now on.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nnbackend.network import Network
     from nnbackend.training.history import History
 
-__all__ = ["CSVLogger", "Callback", "EarlyStopping", "ModelCheckpoint"]
+__all__ = ["CSVLogger", "Callback", "EarlyStopping", "KeepBest", "ModelCheckpoint"]
 
 _log = logging.getLogger("nnbackend")
 
@@ -49,11 +49,12 @@ class Callback:
 
 
 class _Best:
-    """Follows one figure and tells when it is better than ever before."""
+    """Follows one figure and tells when it is better than ever before (or as good, if equals count)."""
 
-    def __init__(self, monitor: str, minimum_change: float) -> None:
+    def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False) -> None:
         self.monitor = monitor
         self.minimum_change = number("minimum_change", minimum_change, low=0)
+        self.equals = equals
         self.epoch = 0
         self.value = math.nan
 
@@ -70,25 +71,21 @@ class _Best:
         rises = self.monitor.endswith("accuracy")
         change = value - self.value if rises else self.value - value
         # The first value is better than none, but NaN is never better than anything.
-        if math.isnan(value) or (self.epoch and not change > self.minimum_change):
+        better = change > self.minimum_change or (self.equals and change == 0)
+        if math.isnan(value) or (self.epoch and not better):
             return False
         self.epoch, self.value = epoch, value
         return True
 
 
-class EarlyStopping(Callback):
-    """End the training when a figure has stopped improving.
+class KeepBest(Callback):
+    """Give the network the weights of its best epoch when training ends.
 
     Parameters
     ----------
     monitor : str
-        "val_loss", "val_accuracy", "loss" or "accuracy".
-    patience : int
-        Training ends after this many epochs without improvement.
-    restore_best : bool
-        Give the network the weights of its best epoch when training ends, also when all epochs were run.
-    minimum_change : float
-        A smaller change does not count as improvement.
+        "loss" or "accuracy" for the best on the training data (means over the epoch, while the network changes), or
+        "val_loss" or "val_accuracy". Of equal epochs the last is the best.
 
     Attributes
     ----------
@@ -97,16 +94,8 @@ class EarlyStopping(Callback):
     best_value : float
     """
 
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        patience: int = 3,
-        restore_best: bool = True,
-        minimum_change: float = 0.0,
-    ) -> None:
-        self.patience = positive_integer("patience", patience)
-        self.restore_best = restore_best
-        self._best = _Best(monitor, minimum_change)
+    def __init__(self, monitor: str = "val_loss") -> None:
+        self._best = _Best(monitor, equals=True)
         self._weights: Array = None
 
     @property
@@ -126,17 +115,56 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
         if self._best.improved(epoch, figures):
+            self._weights = network.snapshot(into=self._weights)
+        return None
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        if self._weights is not None:
+            network.restore(self._weights)
+            self._weights = None
+
+
+class EarlyStopping(KeepBest):
+    """End the training when a figure has stopped improving.
+
+    Parameters
+    ----------
+    monitor : str
+        "val_loss", "val_accuracy", "loss" or "accuracy".
+    patience : int
+        Training ends after this many epochs without improvement.
+    restore_best : bool
+        Give the network the weights of its best epoch when training ends, also when all epochs were run.
+    minimum_change : float
+        A smaller change does not count as improvement.
+
+    Attributes
+    ----------
+    best_epoch : int
+        From 1; the first of equals.
+    best_value : float
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        restore_best: bool = True,
+        minimum_change: float = 0.0,
+    ) -> None:
+        super().__init__(monitor)
+        self.patience = positive_integer("patience", patience)
+        self.restore_best = restore_best
+        self._best = _Best(monitor, minimum_change)
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        if self._best.improved(epoch, figures):
             if self.restore_best:
                 self._weights = network.snapshot(into=self._weights)
             return None
         if epoch - self._best.epoch < self.patience:
             return None
         return f"{self._best.monitor} has not improved since epoch {self._best.epoch}"
-
-    def on_train_end(self, network: Network, history: History) -> None:
-        if self._weights is not None:
-            network.restore(self._weights)
-            self._weights = None
 
 
 class ModelCheckpoint(Callback):
@@ -154,7 +182,7 @@ class ModelCheckpoint(Callback):
     def __init__(self, path: str | os.PathLike[str], monitor: str = "val_loss", best_only: bool = True) -> None:
         self.path = os.fspath(path)
         self.best_only = best_only
-        self._best = _Best(monitor, 0.0)
+        self._best = _Best(monitor)
 
     def check(self, figures: Sequence[str]) -> None:
         if self.best_only:

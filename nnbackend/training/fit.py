@@ -14,12 +14,12 @@ from nnbackend.evaluation import Evaluator
 from nnbackend.losses import Loss, Targets
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.step import OptimizerMemory
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
 from nnbackend.training.run import EpochResult, TrainingRun
+from nnbackend.training.start import required_loss, take_up, weights_are_finite
 
 __all__ = ["fit"]
 
@@ -43,6 +43,7 @@ def fit(
     sample_weight: Any = None,
     class_weight: Any = None,
     shuffle: bool = True,
+    steps_per_epoch: int | None = None,
     verbose: bool | None = None,
 ) -> History:
     """Train a network.
@@ -54,7 +55,7 @@ def fit(
         uint8 stays uint8 until a batch is gathered, and is then scaled by 1/255.
     y : (n,) labels or (n, outputs) values
     epochs : int
-        How often all rows are seen.
+        How often all rows are seen, unless `steps_per_epoch` says otherwise.
     batch_size : int, optional
         Rows a step, 32 if not given (or all, if there are fewer). The last, shorter batch of an epoch is
         trained on as well.
@@ -72,6 +73,10 @@ def fit(
         Weights of the classes, times those of the rows.
     shuffle : bool
         Whether every epoch has an order of its own, drawn from the network's seed.
+    steps_per_epoch : int, optional
+        Makes an epoch that many full batches, whatever the number of rows: the rows are gone through again and again,
+        and every epoch goes on where the last one ended. Useful for few rows, where one pass is too short to look at
+        the figures after it, and for very many. If not given, an epoch sees every row once.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
 
@@ -92,23 +97,21 @@ def fit(
     """
     with network.in_training():
         epochs = positive_integer("epochs", epochs)
-        chosen_loss = _required_loss(network, loss)
+        chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
         examples, targets = network.prepare(x, y, chosen_loss, sample_weight, class_weight)
         size = _check_batch_size(batch_size, examples.count)
+        if steps_per_epoch is not None:
+            steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
         validator = _validator(network, chosen_loss, validation_data)
         names = _figure_names(targets, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
             callback.check(names)
 
-        network.set_loss(chosen_loss)
-        memory = network.optimizer_memory
-        if memory is None or memory.optimizer is not chosen_optimizer:
-            chosen_optimizer.schedule.start()
-            memory = network.optimizer_memory = OptimizerMemory.fresh(chosen_optimizer, network.model)
-        run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle)
+        memory = take_up(network, chosen_loss, chosen_optimizer)
+        run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle, steps_per_epoch)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
@@ -150,15 +153,6 @@ def fit(
         for callback in callbacks:
             callback.on_train_end(network, history)
         return history
-
-
-def _required_loss(network: Network, loss: str | Loss | None) -> Loss:
-    if loss is None and network.loss is None:
-        raise InvalidInputError(
-            "fit needs a loss the first time: loss='softmax_cross_entropy' for classes, "
-            "'sigmoid_cross_entropy' for yes-or-no outputs, 'mean_squared_error' for numbers"
-        )
-    return network.resolve_loss(loss)
 
 
 def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
@@ -225,11 +219,11 @@ def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resu
     before, earlier = snapshots
     bad = ~np.isfinite(result.losses)
     steps = len(bad)
-    if not bad.any() and (not look or _weights_are_finite(network)):
+    if not bad.any() and (not look or weights_are_finite(network)):
         return
     network.restore(before)
     network.optimizer_memory = None
-    if bad.any() and _weights_are_finite(network):
+    if bad.any() and weights_are_finite(network):
         step = int(np.argmax(bad)) + 1
         what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
     else:
@@ -258,10 +252,6 @@ def _check_validation(network: Network, before: Any, epoch: int, steps: int, fig
         epoch,
         steps,
     )
-
-
-def _weights_are_finite(network: Network) -> bool:
-    return all(np.isfinite(array).all() for array in network.get_weights().values())
 
 
 def _figures(

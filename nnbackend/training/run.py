@@ -46,9 +46,36 @@ class EpochResult:
     seconds: float
 
 
-def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
-    """The order of the rows in an epoch: a function of seed and epoch alone, so resuming needs no generator state."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, (_ORDER_STREAM << 32) + epoch]))
+def epoch_order(
+    seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True
+) -> npt.NDArray[np.int64]:
+    """The order of the rows in an epoch: a function of its arguments alone, so resuming needs no generator state.
+
+    Passes over all rows follow each other without end, each shuffled anew, and an epoch is the next `length` rows of
+    them.
+
+    Parameters
+    ----------
+    seed : int
+        The network's.
+    epoch : int
+        From 0.
+    count : int
+        How many rows there are.
+    length : int, optional
+        How many rows an epoch sees; all of them once if not given.
+    shuffle : bool
+        False for the rows as they come.
+    """
+    length = count if length is None else length
+    first, start = divmod(epoch * length, count)
+    passes = range(first, first + -(-(start + length) // count))
+    rows = [_permutation(seed, number, count) if shuffle else np.arange(count, dtype=np.int64) for number in passes]
+    return np.concatenate(rows)[start : start + length]
+
+
+def _permutation(seed: int, number: int, count: int) -> npt.NDArray[np.int64]:
+    generator = np.random.Generator(np.random.Philox(key=[seed, (_ORDER_STREAM << 32) + number]))
     return generator.permutation(count)
 
 
@@ -63,6 +90,8 @@ class TrainingRun:
     examples : Examples
     batch_size : int
     shuffle : bool
+    steps_per_epoch : int, optional
+        As many as it takes to see every row once, if not given.
     """
 
     def __init__(
@@ -73,15 +102,18 @@ class TrainingRun:
         examples: Examples,
         batch_size: int,
         shuffle: bool,
+        steps_per_epoch: int | None = None,
     ) -> None:
         model, backend = network.model, network.backend
-        self.batches = Batches(examples.count, batch_size)
+        #: Rows an epoch sees.
+        self._length = examples.count if steps_per_epoch is None else steps_per_epoch * batch_size
+        self.batches = Batches(self._length, batch_size)
         self._network = network
         self._memory = memory
         self._count = examples.count
         self._shuffle = shuffle
         self._counter = backend.empty((3,), np.int64)
-        self._order = backend.from_host(np.arange(examples.count, dtype=np.int64))
+        self._order = backend.empty((self._length,), np.int64)
         self._rates = backend.empty((self.batches.steps,), np.float64)
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
         gradients = backend.empty((model.layout.size,), model.dtype)
@@ -109,15 +141,11 @@ class TrainingRun:
         progress : callable
             Told how many steps have been handed to the device.
         """
-        network, memory, backend = self._network, self._memory, self._network.backend
-        if self._shuffle:
-            backend.write(epoch_order(network.seed, network.epochs_trained, self._count), self._order)
-        backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
-        backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
-
+        network, memory = self._network, self._memory
+        self.begin()
         begin = time.perf_counter()
         steps = self._replay(stop, progress)
-        backend.synchronize()
+        network.backend.synchronize()
         seconds = time.perf_counter() - begin
 
         network.steps_trained += steps
@@ -126,6 +154,14 @@ class TrainingRun:
             network.epochs_trained += 1
             memory.epochs += 1
         return self._result(steps, seconds)
+
+    def begin(self) -> None:
+        """Bring the coming epoch's order, learning rates and counters to the device."""
+        network, memory, backend = self._network, self._memory, self._network.backend
+        order = epoch_order(network.seed, network.epochs_trained, self._count, self._length, self._shuffle)
+        backend.write(order, self._order)
+        backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
+        backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
         done, portion = 0, 1
@@ -144,7 +180,7 @@ class TrainingRun:
 
     def _result(self, steps: int, seconds: float) -> EpochResult:
         trace = self._network.backend.to_host(self._trace)[:steps]
-        rows = min(steps * self.batches.size, self._count)
+        rows = min(steps * self.batches.size, self._length)
         sizes = np.full(steps, self.batches.size)
         if steps > self.batches.full:
             sizes[-1] = self.batches.rest

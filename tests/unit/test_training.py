@@ -160,6 +160,18 @@ class TestCallbacks:
         _, history, loss = self.overfitted([nn.EarlyStopping(patience=4, restore_best=False)])
         assert loss == pytest.approx(history["val_loss"][-1])
 
+    @pytest.mark.parametrize("monitor", ["val_loss", "val_accuracy", "accuracy"])
+    def test_the_last_of_the_best_epochs_is_kept_and_none_ends_the_run(self, monitor):
+        keeper = nn.KeepBest(monitor)
+        net, history, _ = self.overfitted([keeper], epochs=30)
+        figures = history[monitor]
+        best = min(figures) if monitor == "val_loss" else max(figures)
+        assert len(history) == 30
+        assert keeper.best_value == best
+        assert keeper.best_epoch == 30 - figures[::-1].index(best)
+        shorter, _, _ = self.overfitted([], epochs=keeper.best_epoch)
+        assert same_weights(net, shorter)
+
     def test_accuracy_is_better_when_it_rises(self):
         stopping = nn.EarlyStopping(monitor="val_accuracy", patience=3)
         _, history, _ = self.overfitted([stopping])
@@ -167,7 +179,7 @@ class TestCallbacks:
 
     def test_a_figure_that_is_not_there_is_named(self):
         net = classifier()
-        for callback in (nn.EarlyStopping(), nn.ModelCheckpoint("never-written")):
+        for callback in (nn.EarlyStopping(), nn.KeepBest(), nn.ModelCheckpoint("never-written")):
             with pytest.raises(InvalidInputError, match=r"cannot monitor 'val_loss'.*give validation_data"):
                 net.fit(X, Y, epochs=1, callbacks=[callback], **OPTIONS)
         with pytest.raises(InvalidInputError, match="ReduceOnPlateau cannot monitor 'val_acc'"):

@@ -1,0 +1,170 @@
+"""Training by the batch, and epochs of a given number of steps, on every backend."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import InvalidInputError, TrainingDivergedError
+from tests.helpers import images, same_weights
+
+
+def network(backend, **options):
+    layers = [nn.Dense(9, activation="relu", l2=0.01), nn.Dropout(0.2), nn.Dense(4)]
+    return nn.Network(layers, 12, backend=backend, seed=3, **options)
+
+
+def test_batches_by_hand_are_the_steps_of_fit(backend):
+    x, y = images(rows=30)
+    one, other = network(backend), network(backend)
+    optimizer = nn.Adam(0.01)
+    losses = []
+    for start in range(0, 30, 10):
+        rows = slice(start, start + 10)
+        figures = one.train_on_batch(x[rows], y[rows], loss="softmax_cross_entropy", optimizer=optimizer)
+        losses.append(figures["loss"])
+    history = other.fit(
+        x, y, epochs=1, batch_size=10, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01), shuffle=False
+    )
+    np.testing.assert_allclose(losses, history.step_losses[0], rtol=1e-12)
+    assert same_weights(one, other)
+    assert one.steps_trained == other.steps_trained == 3
+
+
+def test_weights_of_rows_count_by_their_ratios(backend):
+    x, y = images(rows=10)
+    weights = np.linspace(0.5, 1.5, 10)
+    nets = [network(backend) for _ in range(3)]
+    losses = [
+        net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1), sample_weight=chosen)["loss"]
+        for net, chosen in zip(nets, (weights, 2 * weights, None), strict=True)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    assert same_weights(nets[0], nets[1])
+
+
+def test_the_figures_are_those_before_the_step(backend):
+    x, y = images(rows=20)
+    net = nn.Network([nn.Dense(9, activation="tanh"), nn.Dense(4)], 12, backend=backend, dtype="float64")
+    before = net.evaluate(x, y, loss="softmax_cross_entropy")
+    figures = net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
+    assert figures["accuracy"] == before["accuracy"]
+    assert figures["loss"] == pytest.approx(before["loss"], rel=1e-12)
+    assert net.evaluate(x, y)["loss"] < before["loss"]
+
+
+def test_a_step_can_be_taken_back(backend):
+    x, y = images(rows=20)
+    net = network(backend)
+    weights, kept = net.get_weights(), net.snapshot()
+    net.train_on_batch(x, y, loss="softmax_cross_entropy")
+    assert any((array != weights[name]).any() for name, array in net.get_weights().items())
+    net.restore(kept)
+    for name, array in net.get_weights().items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+def test_the_recording_is_kept_for_batches_of_its_kind(backend):
+    x, y = images(rows=20)
+    net = network(backend)
+    net.train_on_batch(x[:10], y[:10], loss="softmax_cross_entropy")
+    first = net.batch_step
+    net.train_on_batch(x[10:], y[10:])
+    assert net.batch_step is first
+    net.train_on_batch(x[:7], y[:7])
+    assert net.batch_step is not first
+
+
+@pytest.mark.parametrize("change", ["loss", "optimizer", "dtype of x", "backend"])
+def test_another_kind_of_batch_is_recorded_anew(backend, change):
+    x, y = images(rows=10)
+    one_hot = np.eye(4)[y]
+    optimizer = nn.SGD(0.1)
+    net, fresh = network(backend), network(backend)
+    net.train_on_batch(x, one_hot, loss="softmax_cross_entropy", optimizer=optimizer)
+    fresh.set_weights(net.get_weights())
+    fresh.steps_trained = 1
+    options = {"loss": "softmax_cross_entropy", "optimizer": optimizer}
+    if change == "loss":
+        options["loss"] = "mean_squared_error"
+    elif change == "optimizer":
+        options["optimizer"] = nn.SGD(0.2)
+    elif change == "dtype of x":
+        x = x.astype(float)
+    else:
+        net.to("numpy")
+        fresh.to("numpy")
+    # A recording that does not fit any more would work on other buffers or with another rule than a fresh one.
+    net.train_on_batch(x, one_hot, **options)
+    fresh.train_on_batch(x, one_hot, **options)
+    assert same_weights(net, fresh)
+
+
+def test_a_batch_that_breaks_the_weights_is_taken_back(backend):
+    x, y = images(rows=10)
+    net = network(backend)
+    net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
+    kept = net.get_weights()
+
+    def diverge():
+        optimizer = nn.SGD(1e38)
+        for _ in range(5):
+            net.train_on_batch(1e3 * x.astype(float), y, optimizer=optimizer)
+
+    with pytest.raises(TrainingDivergedError, match="last weights that were finite"):
+        diverge()
+    assert all(np.isfinite(array).all() for array in net.get_weights().values())
+    net.set_weights(kept)
+    assert np.isfinite(net.train_on_batch(x, y, optimizer=nn.SGD(0.1))["loss"])
+
+
+def test_bad_input_changes_nothing(backend):
+    x, y = images(rows=10)
+    net = network(backend)
+    with pytest.raises(InvalidInputError, match="needs a loss the first time"):
+        net.train_on_batch(x, y)
+    with pytest.raises(InvalidInputError, match=r"takes an optimiser object.*received 'adam'"):
+        net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer="adam")
+    with pytest.raises(InvalidInputError, match="labels must be in"):
+        net.train_on_batch(x, y + 4, loss="softmax_cross_entropy")
+    assert net.loss is None
+    assert net.optimizer_memory is None
+    assert net.steps_trained == 0
+    assert same_weights(net, network(backend))
+
+
+class TestStepsPerEpoch:
+    def test_full_batches_are_repeated(self, backend):
+        x, y = images(rows=6)
+        options = {"loss": "softmax_cross_entropy", "batch_size": 6, "shuffle": False}
+        one, other = network(backend), network(backend)
+        history = one.fit(x, y, epochs=2, steps_per_epoch=5, optimizer=nn.SGD(0.1), **options)
+        single = other.fit(x, y, epochs=10, optimizer=nn.SGD(0.1), **options)
+        assert [len(losses) for losses in history.step_losses] == [5, 5]
+        np.testing.assert_array_equal(np.concatenate(history.step_losses), np.concatenate(single.step_losses))
+        assert same_weights(one, other)
+        # The figures of an epoch are means over all its rows.
+        assert history["loss"][1] == pytest.approx(np.mean(single["loss"][5:]), rel=1e-12)
+        assert history["accuracy"][1] == pytest.approx(np.mean(single["accuracy"][5:]), rel=1e-12)
+
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_passes_follow_each_other_across_epochs(self, backend, shuffle):
+        """Cut differently into epochs, the same rows come in the same order."""
+        x, y = images(rows=7)
+        options = {"loss": "softmax_cross_entropy", "batch_size": 3, "shuffle": shuffle}
+        nets = [network(backend) for _ in range(2)]
+        cuts = [
+            net.fit(x, y, epochs=epochs, steps_per_epoch=12 // epochs, optimizer=nn.SGD(0.1), **options)
+            for net, epochs in zip(nets, (2, 4), strict=True)
+        ]
+        np.testing.assert_array_equal(*[np.concatenate(history.step_losses) for history in cuts])
+        assert same_weights(*nets)
+
+    @pytest.mark.parametrize("steps", [0, -1, 1.5, True, "3"])
+    def test_it_is_a_positive_integer(self, steps):
+        x, y = images(rows=6)
+        net = network("numpy")
+        with pytest.raises(InvalidInputError, match="steps_per_epoch"):
+            net.fit(x, y, steps_per_epoch=steps, loss="softmax_cross_entropy")
+        assert net.loss is None
