@@ -188,6 +188,28 @@ class Activations(Suite):
     time_gradient.pretty_name = "activation_gradient: 256 x 200"
 
 
+class MaxAbsNorm(Suite):
+    """Rows divided by their largest magnitude."""
+
+    def build(self, device: Backend) -> None:
+        self.device = device
+        self.x, self.upstream = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
+        self.out, self.gradient = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
+        self.time_forward(device.name)
+        self.time_gradient(device.name)
+
+    def time_forward(self, backend: str) -> None:
+        self.device.max_abs_norm(self.x, self.out)
+        self.device.synchronize()
+
+    def time_gradient(self, backend: str) -> None:
+        self.device.max_abs_norm_gradient(self.x, self.upstream, self.gradient)
+        self.device.synchronize()
+
+    time_forward.pretty_name = "max_abs_norm: 256 x 200"
+    time_gradient.pretty_name = "max_abs_norm_gradient: 256 x 200"
+
+
 class Losses(Suite):
     """Value, gradient and hits of a batch of 256 with 10 outputs."""
 

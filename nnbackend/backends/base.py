@@ -228,6 +228,20 @@ class Backend(ABC):
         counter : (3,) int64
         """
 
+    @abstractmethod
+    def max_abs_norm(self, x: Array, out: Array) -> None:
+        """Divide each row by its largest magnitude: ``out = x / m``, ``m = max_j |x_j|``, or 1 in a row of zeros.
+
+        A NaN makes its whole row NaN. Infinity makes NaN of itself (it is divided by itself) and 0 of finite elements.
+        The reciprocal of a subnormal m overflows, so a row is divided by m, not multiplied by ``1 / m``. A device that
+        takes subnormal float32 numbers for zeros, as CUDA does the way CuPy compiles, may do so here.
+
+        Parameters
+        ----------
+        x, out : (rows, features) real
+            May alias.
+        """
+
     # ---- loss: value, gradient and hits in one pass ----------------------------------------------------------
 
     @abstractmethod
@@ -309,6 +323,26 @@ class Backend(ABC):
         ----------
         saved : (rows, features) real
             The activation's output or its pre-activation, as :data:`ACTIVATIONS` says.
+        upstream, out : (rows, features) real
+            May alias.
+        """
+
+    @abstractmethod
+    def max_abs_norm_gradient(self, x: Array, upstream: Array, out: Array) -> None:
+        """The row's Jacobian of :meth:`max_abs_norm` times `upstream`.
+
+        ``out_j = (g_j - [j == k] y_k sum_i g_i y_i) / m``, with ``g = upstream``, ``y = x / m`` and k the first column
+        where ``|x_k| = m``, so that ``y_k`` is the sign of ``x_k``. It follows from ``dy_i / dx_j = ([i == j] - y_i
+        dm / dx_j) / m`` and ``dm / dx_j = [j == k] y_k``, where of equal magnitudes the first is taken for the largest.
+        In a row of zeros m is 1 and y is 0, so `upstream` stays as it is.
+
+        What is summed is ``g_i y_i``, with ``|y_i| <= 1``: a product ``g_i x_i`` could overflow. NaN, infinity and
+        subnormal numbers in `x` are as in :meth:`max_abs_norm`.
+
+        Parameters
+        ----------
+        x : (rows, features) real
+            The input of :meth:`max_abs_norm`.
         upstream, out : (rows, features) real
             May alias.
         """

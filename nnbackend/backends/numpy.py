@@ -125,6 +125,10 @@ class NumpyBackend(Backend):
         mask *= 1 / (1 - rate)
         np.multiply(x, mask, out=out)
 
+    def max_abs_norm(self, x: Real, out: Real) -> None:
+        _, largest = _largest_magnitudes(x)
+        np.divide(x, largest, out=out)
+
     # ---- loss ----------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
@@ -203,6 +207,15 @@ class NumpyBackend(Backend):
                 np.multiply(saved, upstream - products, out=out)
             case _:
                 raise AssertionError(f"no such activation: {activation}")
+
+    def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
+        place, largest = _largest_magnitudes(x)
+        y = x / largest
+        through_largest = y[place] * (upstream * y).sum(axis=1)
+        if out is not upstream:
+            out[...] = upstream
+        out[place] -= through_largest
+        out /= largest
 
     def dense_input_gradient(self, delta: Real, weight: Real, out: Real) -> None:
         self.products.matmul(delta, weight.T, out)
@@ -312,6 +325,15 @@ def _sigmoid(z: Real, out: Real | None = None) -> Real:
     result += 1
     result *= 0.5
     return result
+
+
+def _largest_magnitudes(x: Real) -> tuple[tuple[Int, Int], Real]:
+    """Where each row has its first largest magnitude, and a column of these magnitudes, 1 for a row of zeros."""
+    # To argmax NaN is the largest.
+    place = np.arange(len(x)), np.abs(x).argmax(axis=1)
+    largest = np.abs(x[place])
+    largest[largest == 0] = 1
+    return place, largest[:, None]
 
 
 def _scale_rows(weights: Real | None, factor: float, gradient: Real, rows: Real) -> None:

@@ -5,6 +5,7 @@ from nnbackend.layers.base import Layer, LayerStep, Parameter
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
+from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.stack import (
     LAYERS,
     check_layers,
@@ -22,6 +23,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "LayerStep",
+    "MaxAbsNorm",
     "Parameter",
     "check_layers",
     "final_activation",

@@ -11,11 +11,12 @@ from nnbackend.layers.base import Layer
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
+from nnbackend.layers.max_abs_norm import MaxAbsNorm
 
 __all__ = ["LAYERS", "check_layers", "final_activation", "follow_shapes", "layers_config", "layers_from_config"]
 
 #: The built-in layers by the name that model files use.
-LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten)}
+LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten, MaxAbsNorm)}
 
 
 def check_layers(layers: Any) -> tuple[Layer, ...]:
@@ -55,7 +56,10 @@ def follow_shapes(
 
 
 def final_activation(layers: Sequence[Layer]) -> str:
-    """The activation the last layer applies; "identity" for a layer that is none of the built-in ones."""
+    """The activation whose values are the network's outputs, behind layers that pass them on; "identity" if none.
+
+    MaxAbsNorm divides them, and what a layer from outside does to them is not known.
+    """
     for layer in reversed(layers):
         if isinstance(layer, Dense | Activation):
             return layer.activation

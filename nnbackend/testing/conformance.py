@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS, OPERATIONS, Backend
+from nnbackend.backends.base import ACTIVATIONS, OPERATIONS, Backend, HostArray
 from nnbackend.testing.lab import Lab, Shape
 
 __all__ = ["CASES", "SHAPES", "Lab", "Shape", "check_backend"]
@@ -202,6 +202,74 @@ def dropout_masks(lab: Lab) -> None:
         lab.run("dropout", x, rate, seed, stream, counter, x)
 
 
+@_case
+def max_abs_norms(lab: Lab) -> None:
+    n, q = lab.shape.rows, lab.shape.outputs
+    # Whole numbers, most of them 0, have many a tie and, in narrow rows, nothing but zeros.
+    for x in (lab.normal(n, q), np.trunc(lab.normal(n, q))):
+        upstream = lab.normal(n, q)
+        lab.run("max_abs_norm", x, lab.blank(n, q))
+        lab.run("max_abs_norm_gradient", x, upstream, lab.blank(n, q))
+        lab.run("max_abs_norm_gradient", x, upstream, upstream)
+        lab.run("max_abs_norm", x, x)
+
+
+@_case
+def max_abs_norms_worked_out_by_hand(lab: Lab) -> None:
+    nan, inf = np.nan, np.inf
+    # x, upstream, output, gradient: what the reference has to compute as well.
+    table = [
+        [[1, -2, -8], [8, 8, 8], [0.125, -0.25, -1], [1, 1, -0.125]],
+        [[0, 0, -0.0], [1, -2, 3], [0, 0, 0], [1, -2, 3]],
+        [[1, 2, 2], [1, 10, 100], [0.5, 1, 1], [0.5, -50.25, 50]],
+        [[-4, 4, 2], [1, 10, 100], [-1, 1, 0.5], [15, 2.5, 25]],
+        [[4, -4, 2], [1, 10, 100], [1, -1, 0.5], [-10, 2.5, 25]],
+        [[1, nan, 2], [1, 2, 3], [nan, nan, nan], [nan, nan, nan]],
+        [[inf, 1, nan], [1, 2, 3], [nan, nan, nan], [nan, nan, nan]],
+        [[1, -inf, 0], [1, 2, 3], [0, nan, 0], [0, nan, 0]],
+        [[inf, 1, -inf], [1, 2, 3], [nan, 0, nan], [nan, 0, 0]],
+        [[1, 4, 2], [nan, 1, 1], [0.25, 1, 0.5], [nan, nan, 0.25]],
+    ]
+    x, upstream, output, gradient = (np.array(column, lab.dtype) for column in zip(*table, strict=True))
+    with np.errstate(invalid="ignore"):
+        results = _max_abs_norm(lab, x, upstream)
+    lab.compare("max_abs_norm", results[0], output)
+    lab.compare("max_abs_norm_gradient", results[1], gradient)
+
+
+@_case
+def max_abs_norms_of_tiny_and_huge_rows(lab: Lab) -> None:
+    limits = np.finfo(lab.dtype)
+    tiny, huge = float(limits.smallest_subnormal), float(limits.max) / 2
+    # The reciprocal of the largest is infinite. All products are whole multiples of the smallest number, and so exact.
+    x, upstream = tiny * np.array([[3, -8, 2], [16, 8, 32]], lab.dtype)[:, None]
+    output, gradient = _max_abs_norm(lab, x, upstream)
+    largest = max(np.abs(output).max(), np.abs(gradient).max())
+    # The contract lets a device see a row of zeros in float32.
+    if lab.dtype == np.float64 or not largest <= limits.smallest_normal:
+        lab.compare("max_abs_norm of subnormal numbers", output, np.array([[0.375, -1, 0.25]]))
+        lab.compare("its gradient", gradient, np.array([[2, 1.75, 4]]))
+    x = huge * np.array([[1, -0.5, 0]], lab.dtype)
+    output, gradient = _max_abs_norm(lab, x, huge * np.array([[0.25, 0.25, 0.5]], lab.dtype))
+    lab.compare("max_abs_norm of huge numbers", output, np.array([[1, -0.5, 0]]))
+    lab.compare("its gradient", gradient, np.array([[0.125, 0.25, 0.5]]))
+
+
+def _max_abs_norm(lab: Lab, x: HostArray, upstream: HostArray) -> tuple[HostArray, HostArray]:
+    """What the backend alone makes of it: outputs and gradients."""
+    backend, put = lab.backend, lab.device
+    output, gradient = put(lab.blank(*x.shape)), put(lab.blank(*x.shape))
+    output_in_place, gradient_in_place = put(x), put(upstream)
+    backend.max_abs_norm(put(x), output)
+    backend.max_abs_norm(output_in_place, output_in_place)
+    backend.max_abs_norm_gradient(put(x), put(upstream), gradient)
+    backend.max_abs_norm_gradient(put(x), gradient_in_place, gradient_in_place)
+    results = backend.to_host(output), backend.to_host(gradient)
+    lab.compare("max_abs_norm in place", backend.to_host(output_in_place), results[0])
+    lab.compare("max_abs_norm_gradient in place", backend.to_host(gradient_in_place), results[1])
+    return results
+
+
 # ---- loss --------------------------------------------------------------------------------------------------
 
 
@@ -368,13 +436,14 @@ def repeats_are_bit_identical(lab: Lab) -> None:
     def once() -> list[bytes]:
         backend = lab.backend
         put = lab.device
-        out, gradient, rows, slope, bias_slope = (
-            backend.empty(size, lab.dtype) for size in ((n, q), (n, q), (2, n), (p, q), (q,))
+        out, gradient, rows, slope, bias_slope, x_slope = (
+            backend.empty(size, lab.dtype) for size in ((n, q), (n, q), (2, n), (p, q), (q,), (n, p))
         )
         backend.dense_forward(put(x), put(weight), put(bias), "sigmoid", 0.0, None, out)
         backend.softmax_cross_entropy(out, put(labels), None, gradient, rows)
         backend.dense_weight_gradient(put(x), gradient, slope)
         backend.bias_gradient(gradient, bias_slope)
-        return [backend.to_host(array).tobytes() for array in (out, gradient, rows, slope, bias_slope)]
+        backend.max_abs_norm_gradient(put(x), put(x), x_slope)
+        return [backend.to_host(array).tobytes() for array in (out, gradient, rows, slope, bias_slope, x_slope)]
 
     assert once() == once(), "the same calls on the same numbers gave other bits"

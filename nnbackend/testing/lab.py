@@ -80,14 +80,19 @@ class Lab:
 
     def device(self, array: HostArray) -> Array:
         """`array` on the device, its rows padded as the backend asks; the padding holds zeros."""
+        return self._place(array)[0]
+
+    def _place(self, array: HostArray) -> tuple[Array, Array | None]:
+        """`array` on the device, and the flat buffer it is a window of if its rows are padded."""
         multiple = self.backend.row_multiple
         if array.ndim != 2 or multiple == 1:
-            return self.backend.from_host(array)
+            return self.backend.from_host(array), None
         rows, columns = array.shape
         stride = -(-columns // multiple) * multiple
         padded = np.zeros((rows, stride), array.dtype)
         padded[:, :columns] = array
-        return self.backend.view(self.backend.from_host(padded.reshape(-1)), 0, array.shape, stride)
+        buffer = self.backend.from_host(padded.reshape(-1))
+        return self.backend.view(buffer, 0, array.shape, stride), buffer
 
     def run(self, operation: str, *arguments: Any, repeats: int = 1) -> list[HostArray]:
         """Call an operation on the backend and on the reference with the same arguments, and compare.
@@ -101,15 +106,16 @@ class Lab:
         Raises
         ------
         AssertionError
-            An array differs by more than the tolerance; the message tells which and where.
+            An array differs by more than the tolerance, or its padding was written; the message tells which and where.
         """
         devices: dict[int, Array] = {}
+        buffers: dict[int, Array | None] = {}
         references: dict[int, HostArray] = {}
         for argument in arguments:
-            if isinstance(argument, np.ndarray):
-                devices.setdefault(id(argument), self.device(argument))
+            if isinstance(argument, np.ndarray) and id(argument) not in devices:
+                devices[id(argument)], buffers[id(argument)] = self._place(argument)
                 exact = argument.astype(np.float64) if argument.dtype.kind == "f" else argument.copy()
-                references.setdefault(id(argument), exact)
+                references[id(argument)] = exact
         for _ in range(repeats):
             getattr(self.backend, operation)(*(devices.get(id(value), value) for value in arguments))
             getattr(_REFERENCE, operation)(*(references.get(id(value), value) for value in arguments))
@@ -120,6 +126,10 @@ class Lab:
                 assert result.dtype == argument.dtype, f"argument {place}: dtype became {result.dtype}"
                 self.compare(f"{operation}, argument {place}", result, references[id(argument)])
                 results.append(result)
+                buffer = buffers[id(argument)]
+                if buffer is not None:
+                    padding = self.backend.to_host(buffer).reshape(len(argument), -1)[:, argument.shape[1] :]
+                    assert not padding.any(), f"{operation}, argument {place}: its padding was written"
         return results
 
     def compare(self, what: str, result: HostArray, expected: HostArray) -> None:

@@ -103,6 +103,44 @@ class TestTheSuiteItself:
 
         self.assert_caught(self.broken(softmax_cross_entropy=softmax_cross_entropy), "losses_of_huge_logits_are_finite")
 
+    def test_a_row_multiplied_by_a_reciprocal(self):
+        def max_abs_norm(self, x, out):
+            with np.errstate(all="ignore"):
+                out[...] = x * (1 / np.abs(x).max(axis=1, keepdims=True))
+
+        self.assert_caught(self.broken(max_abs_norm=max_abs_norm), "max_abs_norms_of_tiny_and_huge_rows")
+
+    def test_subnormal_numbers_may_count_as_zeros_in_float32_only(self):
+        def flushed(array):
+            return np.where(np.abs(array) < np.finfo(array.dtype).smallest_normal, 0, array)
+
+        def max_abs_norm(self, x, out):
+            NumpyBackend.max_abs_norm(self, flushed(x), out)
+
+        def max_abs_norm_gradient(self, x, upstream, out):
+            NumpyBackend.max_abs_norm_gradient(self, flushed(x), flushed(upstream), out)
+
+        backend = self.broken(max_abs_norm=max_abs_norm, max_abs_norm_gradient=max_abs_norm_gradient)
+        check_backend(backend, dtypes=["float32"], shapes=self.SHAPE)
+        self.assert_caught(backend, "max_abs_norms_of_tiny_and_huge_rows [float64")
+
+    def test_the_last_of_equals(self):
+        def max_abs_norm_gradient(self, x, upstream, out):
+            results = np.empty_like(out)
+            NumpyBackend.max_abs_norm_gradient(self, x[:, ::-1], upstream[:, ::-1], results)
+            out[...] = results[:, ::-1]
+
+        self.assert_caught(self.broken(max_abs_norm_gradient=max_abs_norm_gradient), "max_abs_norms")
+
+    def test_written_padding(self):
+        def max_abs_norm(self, x, out):
+            NumpyBackend.max_abs_norm(self, x, out)
+            if out.base is not None:
+                out.base.reshape(len(out), -1)[:, out.shape[1] :] = 1
+
+        backend = self.broken(max_abs_norm=max_abs_norm, row_multiple=8)
+        self.assert_caught(backend, "max_abs_norm, argument 1: its padding was written")
+
     def test_other_arguments(self):
         def advance(self, count):
             count += 1

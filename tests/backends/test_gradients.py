@@ -57,6 +57,25 @@ def test_dropout_flatten_and_penalties(backend, loss):
     check_gradients(network(layers, backend), *data(loss), loss=loss, samples=10)
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Dense(7), nn.MaxAbsNorm(), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7, activation="gelu"), nn.MaxAbsNorm(), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7), nn.Activation("elu"), nn.MaxAbsNorm(), nn.Activation("silu"), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7), nn.Dropout(0.4), nn.MaxAbsNorm(), nn.Dropout(0.2), nn.Dense(OUTPUTS)],
+        lambda: [nn.MaxAbsNorm(), nn.Dense(7, activation="tanh"), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7, activation="tanh"), nn.Dense(OUTPUTS), nn.MaxAbsNorm()],
+        lambda: [nn.Dense(OUTPUTS), nn.Activation("softmax"), nn.MaxAbsNorm(), nn.Flatten(), nn.MaxAbsNorm()],
+    ],
+    ids=["dense", "gelu", "activation", "dropout", "first", "last", "twice"],
+)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_max_abs_norm(backend, layers, loss):
+    """What it saves is its input, which no other layer may have written over by the time of the backward pass."""
+    check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_sample_weights(backend, loss):
     net = network([nn.Dense(6, activation="sigmoid"), nn.Dense(OUTPUTS)], backend)

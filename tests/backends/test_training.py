@@ -21,10 +21,11 @@ OPTIMIZERS = {
 
 
 def rich_network(backend, dtype):
-    """Something of everything: a saved pre-activation, dropout, penalties, an odd number of units."""
+    """Something of everything: a saved pre-activation, dropout, penalties, sums over rows, an odd number of units."""
     layers = [
         nn.Dense(11, activation="gelu", l2=1e-3),
         nn.Dropout(0.2),
+        nn.MaxAbsNorm(),
         nn.Dense(7, activation="leaky_relu", l1=1e-4),
         nn.Dense(4),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -143,6 +144,15 @@ def _dropout(rng, rows, columns, inner, rate, alias) -> Case:
     return Case("dropout", (x, rate, 2**62 + 12345, 2**31 + 3, _counter(), out))
 
 
+def _max_abs_norm(rng, rows, columns, inner, gradient, ties, alias) -> Case:
+    x, upstream = _real(rng, rows, columns), _real(rng, rows, columns)
+    if ties:  # and rows of zeros
+        x = np.trunc(x)
+    last = upstream if gradient else x
+    out = last if alias else _garbage(rows, columns)
+    return Case("max_abs_norm_gradient", (x, upstream, out)) if gradient else Case("max_abs_norm", (x, out))
+
+
 def _loss(rng, rows, columns, inner, operation, targets, weighted, alias) -> Case:
     outputs = _real(rng, rows, columns, scale=3.0)
     if targets == "labels":
@@ -228,6 +238,9 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
             yield f"activation_gradient-{suffix}", partial(_activation_gradient, activation=activation, alias=alias)
     for rate, alias in ((0.5, False), (0.1, True), (0.0, False), (1 - 1e-12, False)):
         yield f"dropout-{rate}{'-alias' if alias else ''}", partial(_dropout, rate=rate, alias=alias)
+    for gradient, ties, alias in product((False, True), repeat=3):
+        name = f"max_abs_norm{'_gradient' * gradient}{'-ties' * ties}{'-alias' * alias}"
+        yield name, partial(_max_abs_norm, gradient=gradient, ties=ties, alias=alias)
     kinds = {
         "softmax_cross_entropy": ("labels", "one-hot", "probabilities"),
         "sigmoid_cross_entropy": ("probabilities",),

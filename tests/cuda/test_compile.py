@@ -35,7 +35,7 @@ def test_compiles_without_a_warning(name, architecture, real):
         assert kernel.encode() in cubin
 
 
-@pytest.mark.parametrize("name", ["activations", "batch", "dropout", "losses"])
+@pytest.mark.parametrize("name", ["activations", "batch", "dropout", "losses", "normalization"])
 def test_float32_kernels_do_not_compute_in_double(name):
     """A literal without its type would do it, unnoticed and, on many GPUs, 64 times slower."""
     options = (*kernel_options(np.dtype("float32")), "--gpu-architecture=compute_80")

@@ -89,7 +89,7 @@ _EDGES = np.array(
 
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("activation_", "dropout"))])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("activation_", "dropout", "max_abs_"))])
 def test_not_a_number_infinity_and_zero(emulated, name, dtype):
     """As NumPy in the same dtype has it: not-a-number stays, nothing overflows that need not."""
     case = make(name, 5, 3, 1, 5)
@@ -186,6 +186,7 @@ def test_dropout_is_numpys_bit_for_bit(emulated, dtype):
         ("dense_forward-gelu-bias", ["gemm", "gelu_forward"]),
         ("dense_forward-softmax-bias", ["gemm", "softmax_forward"]),
         ("activation_gradient-identity-alias", []),
+        ("max_abs_norm_gradient", ["max_abs_norm_gradient"]),
         ("softmax_cross_entropy-labels", ["softmax_cross_entropy_labels"]),
         ("bias_gradient", ["sum_rows"]),
         ("adam_update-0.1-True", ["adam"]),

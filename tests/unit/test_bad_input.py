@@ -81,7 +81,7 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"batch_size": 2.5}, "batch_size must be a whole number"),
         ({"epochs": 0}, "epochs must be a whole number of at least 1, received 0"),
         ({"epochs": True}, "epochs must be a whole number"),
-        ({"loss": None}, "fit needs a loss the first time"),
+        ({"loss": None}, "training needs a loss the first time"),
         ({"optimizer": nn.SGD}, "unknown optimizer"),
         ({"callbacks": [print]}, "callbacks must be nnbackend Callback objects"),
         ({"validation_data": X}, r"validation_data must be a pair"),
@@ -127,6 +127,7 @@ def test_class_weights_need_classes():
         (lambda: nn.Network([nn.Dense], 3), r"layers\[0\] must be a Layer such as Dense\(10\)"),
         (lambda: nn.Network([nn.Dense(2)] * 2, 3), r"layers\[1\] is in the list twice"),
         (lambda: nn.Network([nn.Dense(2)], (28, 28)), r"layers\[0\]: Dense takes flat samples.*put Flatten\(\)"),
+        (lambda: nn.Network([nn.MaxAbsNorm()], (28, 28)), r"MaxAbsNorm takes flat samples.*put Flatten\(\)"),
         (lambda: nn.Network([nn.Dense(2)], 0), "input_shape must be a whole number of at least 1, received 0"),
         (lambda: nn.Network([nn.Dense(2)], ()), "at least one dimension"),
         (lambda: nn.Network([nn.Dense(2)], None), "input_shape must be a number or a tuple"),
@@ -179,6 +180,10 @@ def test_softmax_is_noticed_behind_layers_that_pass_it_on():
     net = nn.Network([nn.Dense(4, activation="softmax"), nn.Flatten(), nn.Dropout(0.1)], 12, backend="numpy")
     with pytest.raises(InvalidInputError, match="applies softmax itself"):
         fit(net)
+
+
+def test_softmax_that_is_divided_afterwards_is_no_softmax():
+    fit(nn.Network([nn.Dense(4, activation="softmax"), nn.MaxAbsNorm()], 12, backend="numpy"))
 
 
 def test_softmax_over_one_output_is_refused():

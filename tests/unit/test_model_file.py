@@ -28,6 +28,7 @@ def trained(backend="numpy", **options) -> nn.Network:
             nn.Dense(6, activation="elu", alpha=0.7, l2=0.1, weight_initializer=nn.Normal(0, 0.3)),
             nn.Dropout(0.3),
             nn.Activation("tanh"),
+            nn.MaxAbsNorm(),
             nn.Dense(4, use_bias=False, weight_initializer=np.ones((6, 4))),
         ],
         (3, 4),

@@ -187,6 +187,16 @@ def test_summary_tells_layers_sizes_and_how_it_runs():
     assert re.fullmatch(r"CPU, \d+ threads?", net.backend.device)
 
 
+def test_max_abs_norm_divides_each_sample_by_its_largest_magnitude():
+    net = nn.Network([nn.MaxAbsNorm()], 3, backend="numpy")
+    x = [[1, -4, 2], [0, 0, 0], [0.5, 0.25, 0.5]]
+    np.testing.assert_array_equal(net.predict(x), [[0.25, -1, 0.5], [0, 0, 0], [1, 0.5, 1]])
+    assert net.parameter_count == 0
+    assert net.output_shape == (3,)
+    lines = net.summary().splitlines()
+    assert any(line.split() == ["0:", "MaxAbsNorm()", "3", "0"] for line in lines)
+
+
 def test_a_network_describes_itself_shortly():
     assert repr(classifier()) == (
         "<Network (12,) -> [Dense(9, activation='relu'), Dense(4, activation='identity')] on numpy, 157 parameters>"

@@ -143,6 +143,15 @@ class CupyBackend(Backend):
             int(seed), int(stream), counter, keep_threshold(rate), 1.0 / (1.0 - float(rate)),
         )  # fmt: skip
 
+    def max_abs_norm(self, x: Array, out: Array) -> None:
+        rows, columns = _shape(out)
+        self._launch(
+            "normalization.max_abs_norm",
+            out.dtype,
+            launches.warp_rows(rows),
+            x, _stride(x), out, _stride(out), rows, columns,
+        )  # fmt: skip
+
     # ---- loss ----------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
@@ -202,6 +211,15 @@ class CupyBackend(Backend):
         elif activation != "identity" or out is not upstream:
             launch = launches.matrix(rows, columns)
             self._launch(f"activations.{activation}_gradient", out.dtype, launch, *strides, float(alpha))
+
+    def max_abs_norm_gradient(self, x: Array, upstream: Array, out: Array) -> None:
+        rows, columns = _shape(out)
+        self._launch(
+            "normalization.max_abs_norm_gradient",
+            out.dtype,
+            launches.warp_rows(rows),
+            x, _stride(x), upstream, _stride(upstream), out, _stride(out), rows, columns,
+        )  # fmt: skip
 
     def dense_input_gradient(self, delta: Array, weight: Array, out: Array) -> None:
         self._product(False, True, delta, weight, out)

@@ -13,7 +13,7 @@ from nnbackend.backends.cupy.interface import Kernel, Module, Runtime
 __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 
 #: The files of kernels, without their extension.
-KERNEL_FILES: tuple[str, ...] = ("activations", "batch", "dropout", "losses", "reductions", "updates")
+KERNEL_FILES: tuple[str, ...] = ("activations", "batch", "dropout", "losses", "normalization", "reductions", "updates")
 
 _INCLUDE = '#include "common.cuh"'
 _C_NAMES = {"float32": "float", "float64": "double"}

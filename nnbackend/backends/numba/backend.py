@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import HostArray
-from nnbackend.backends.numba import kernels
+from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.kernels import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
@@ -65,6 +65,9 @@ class NumbaBackend(NumpyBackend):
             out,
         )
 
+    def max_abs_norm(self, x: Real, out: Real) -> None:
+        normalization.max_abs_norm(x, *_bits(x), out)
+
     def softmax_cross_entropy(
         self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, rows: Real
     ) -> None:
@@ -88,6 +91,9 @@ class NumbaBackend(NumpyBackend):
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
         kernels.activation_gradient(saved, ACTIVATION_CODES[activation], saved.dtype.type(alpha), upstream, out)
+
+    def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
+        normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out)
 
     def bias_gradient(self, delta: Real, out: Real) -> None:
         kernels.bias_gradient(delta, out)
@@ -165,6 +171,12 @@ class NumbaBackend(NumpyBackend):
         kernels.rmsprop(
             parameters, gradients, square, rate, real(decay), real(1 - decay), real(epsilon), real(weight_decay)
         )
+
+
+def _bits(array: Real) -> tuple[Int, int]:
+    """The array's memory seen as integers, and the mask that takes their signs away."""
+    integer = np.dtype(f"i{array.itemsize}")
+    return array.view(integer), int(np.iinfo(integer).max)
 
 
 def _optional(array: Real | None, like: Real) -> Real:

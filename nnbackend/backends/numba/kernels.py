@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit
 
 
-def jit(function):
-    options = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp", "afn"}, "nogil": True}
+def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})):
+    options = {"error_model": "numpy", "fastmath": set(fastmath), "nogil": True}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:

@@ -72,6 +72,11 @@ _SLOPE = {
 }
 
 
+def _largest_magnitude(x):
+    largest = xp.max(xp.abs(x), axis=1, keepdims=True)
+    return xp.where(largest == 0, xp.ones_like(largest), largest)
+
+
 class StrictBackend(Backend):
     """Every operation of the contract in terms of the array API standard."""
 
@@ -128,6 +133,9 @@ class StrictBackend(Backend):
         mask = xp.astype(xp.asarray(words >= keep_threshold(rate)), x.dtype)
         out[...] = x * mask * (1 / (1 - rate))
 
+    def max_abs_norm(self, x, out):
+        out[...] = x / _largest_magnitude(x)
+
     def softmax_cross_entropy(self, logits, targets, weights, gradient, rows):
         if targets.ndim == 1:
             classes = xp.arange(logits.shape[1], dtype=targets.dtype)
@@ -169,6 +177,13 @@ class StrictBackend(Backend):
             out[...] = saved * (upstream - xp.sum(upstream * saved, axis=1, keepdims=True))
         else:
             out[...] = upstream * _SLOPE[activation](saved, alpha)
+
+    def max_abs_norm_gradient(self, x, upstream, out):
+        largest = _largest_magnitude(x)
+        y = x / largest
+        first = xp.argmax(xp.abs(x), axis=1, keepdims=True) == xp.arange(x.shape[1])[None, :]
+        through_largest = y * xp.sum(upstream * y, axis=1, keepdims=True)
+        out[...] = xp.where(first, upstream - through_largest, upstream) / largest
 
     def dense_input_gradient(self, delta, weight, out):
         out[...] = delta @ weight.T

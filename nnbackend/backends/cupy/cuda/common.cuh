@@ -79,11 +79,13 @@ __device__ inline bool goes_before(Largest a, Largest b) {
     return a.value > b.value;
 }
 
-// The largest element of a row and its column, found by one warp, the same in every lane.
+// The largest element of a row, or the largest of its magnitudes, and its column, found by one warp, the same in every
+// lane.
+template <bool MAGNITUDES = false>
 __device__ inline Largest warp_largest(const real* row, int64 columns) {
-    Largest best = {row[0], 0};
+    Largest best = {MAGNITUDES ? fabs(row[0]) : row[0], 0};
     for (int64 column = threadIdx.x; column < columns; column += LANES) {
-        const Largest candidate = {row[column], column};
+        const Largest candidate = {MAGNITUDES ? fabs(row[column]) : row[column], column};
         if (goes_before(candidate, best)) best = candidate;
     }
     for (int offset = LANES / 2; offset > 0; offset /= 2) {

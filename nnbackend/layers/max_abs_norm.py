@@ -1,0 +1,33 @@
+"""Division by the largest magnitude of the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnbackend.backends.base import Array
+from nnbackend.layers.base import Layer, LayerStep
+from nnbackend.layers.checks import one_dimensional
+
+__all__ = ["MaxAbsNorm"]
+
+
+class MaxAbsNorm(Layer):
+    """``x / max |x|``, row by row: the largest magnitude of each sample becomes 1; a sample of zeros stays as it is.
+
+    No parameters. The gradient and what becomes of NaN and infinity:
+    :meth:`nnbackend.backends.base.Backend.max_abs_norm_gradient`.
+    """
+
+    def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        one_dimensional("MaxAbsNorm", input_shape)
+        return input_shape
+
+    def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
+        out = step.buffer(x.shape[1])
+        step.record("max_abs_norm", x, out)
+        return out, x
+
+    def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
+        if need_input_gradient:
+            step.record("max_abs_norm_gradient", saved, upstream, upstream)
+        return upstream
