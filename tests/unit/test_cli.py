@@ -147,7 +147,7 @@ def test_without_matplotlib_the_run_is_kept_and_says_what_to_install(tmp_path: P
     paths = os.pathsep.join(path for path in (str(tmp_path), os.environ.get("PYTHONPATH")) if path)
     result = _nnbackend("train", *POINTS, "--epochs", "1", "--out", tmp_path / "run", PYTHONPATH=paths)
     assert result.returncode == 0
-    assert 'no pictures: pictures need the package matplotlib: pip install "nnbackend[demo]"' in result.stdout
+    assert 'no pictures: pictures need the package matplotlib: pip install "nnbackend[plot]"' in result.stdout
     assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
 
 

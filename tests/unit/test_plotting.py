@@ -1,8 +1,7 @@
-"""Pictures: what is in them, that they can be read, and that they leave the caller's matplotlib alone."""
+"""Curves, confusion matrix and files; that pictures can be read and leave the caller's matplotlib alone."""
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,9 @@ import numpy as np
 import pytest
 
 from nnbackend.errors import InvalidInputError
-from nnbackend.plotting import plot_confusion, plot_curves, save_figure
+from nnbackend.plotting import plot_accuracy, plot_confusion, plot_curves, plot_loss, save_figure
 from nnbackend.training import History
+from tests.unit.drawn import assert_inside, assert_no_overlap, assert_readable, texts_of
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
@@ -34,24 +34,6 @@ def _history(epochs: int = 4, accuracy: bool = True, validation: bool = True) ->
     return history
 
 
-def _boxes(figure: Any, texts: list[Any]) -> list[Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return [text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_text()]
-
-
-def _tick_labels(ax: Any) -> list[Any]:
-    """Those that are drawn: matplotlib keeps some beyond the limits of an axis too."""
-    return [
-        label
-        for axis in (ax.xaxis, ax.yaxis)
-        for tick, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
-        if min(axis.get_view_interval()) <= tick <= max(axis.get_view_interval())
-    ]
-
-
 def test_curves_show_training_and_validation_in_their_units() -> None:
     loss, accuracy = plot_curves(_history())
     assert (loss.get_xlabel(), loss.get_ylabel()) == ("epoch", "loss")
@@ -62,6 +44,29 @@ def test_curves_show_training_and_validation_in_their_units() -> None:
         assert [text.get_text().split(",")[0] for text in legend.get_texts()] == ["training", "validation"]
     np.testing.assert_allclose(loss.lines[0].get_ydata(), [1, 1 / 2, 1 / 3, 1 / 4])
     np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [40, 70, 80, 85])
+
+
+def test_loss_and_accuracy_each_make_a_picture() -> None:
+    loss, accuracy = plot_loss(_history()), plot_accuracy(_history())
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy (%)")
+    np.testing.assert_allclose(loss.lines[1].get_ydata(), [1.2, 1.2 / 2, 1.2 / 3, 1.2 / 4])
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [50, 75, 100 - 50 / 3, 87.5])
+    for ax in (loss, accuracy):
+        assert ax.figure.axes == [ax]
+        assert len(ax.get_legend().get_texts()) == 2
+        assert_readable(ax)
+
+
+def test_binary_accuracy_is_an_accuracy() -> None:
+    history = History()
+    history.append({"epoch": 1, "loss": 1.0, "binary_accuracy": 0.25}, np.ones(1))
+    assert plot_accuracy(history).get_ylabel() == "binary accuracy (%)"
+    assert plot_curves(history)[1].lines[0].get_ydata() == [25]
+
+
+def test_markers_do_not_hide_a_long_line() -> None:
+    assert plot_loss(_history(epochs=1000)).lines[0].get_markevery() == 40
+    assert plot_loss(_history(epochs=10)).lines[0].get_markevery() == 1
 
 
 def test_curves_differ_by_more_than_colour() -> None:
@@ -91,11 +96,26 @@ def test_curves_go_where_the_caller_says() -> None:
     single = Figure().subplots()
     assert plot_curves(_history(), single) == (single,)
     assert single.get_ylabel() == "loss"
+    other = Figure().subplots()
+    assert plot_accuracy(_history(), other) is other
 
 
-def test_a_history_without_epochs_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="no epochs"):
-        plot_curves(History())
+@pytest.mark.parametrize("plot", [plot_loss, plot_accuracy, plot_curves])
+def test_a_history_without_epochs_is_refused(plot: Any) -> None:
+    for nothing in (History(), {"loss": [1.0]}):
+        with pytest.raises(InvalidInputError, match="no epochs"):
+            plot(nothing)
+
+
+def test_a_history_without_accuracy_has_no_picture_of_it() -> None:
+    with pytest.raises(InvalidInputError, match=r"no accuracy, received one of epoch, loss, val_loss.*plot_loss"):
+        plot_accuracy(_history(accuracy=False))
+
+
+@pytest.mark.parametrize("ax", [[], 3, ["left", "right"]])
+def test_what_is_no_axes_is_refused(ax: Any) -> None:
+    with pytest.raises(InvalidInputError, match="ax must be"):
+        plot_curves(_history(), ax)
 
 
 def test_confusion_writes_every_count_in_its_cell() -> None:
@@ -130,24 +150,25 @@ def _contrast(one: Any, other: Any) -> float:
 @pytest.mark.parametrize("names", [[str(digit) for digit in range(10)], LONG_NAMES, ["false", "true"]])
 def test_no_two_texts_overlap(names: list[str]) -> None:
     ax = plot_confusion(np.full((len(names), len(names)), 1000), names)
-    texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts, ax.title, ax.xaxis.label, ax.yaxis.label]
-    slanted = any(label.get_rotation() for label in ax.get_xticklabels())
-    if slanted:
+    texts = texts_of(ax)
+    if any(label.get_rotation() for label in ax.get_xticklabels()):
         # The box around a slanted text is much larger than the text; turned back they are checked by their distance.
-        texts = [text for text in texts if text not in ax.get_xticklabels()]
-    boxes = _boxes(ax.figure, texts)
-    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+        texts = [text for text in texts if not text.get_rotation() % 90]
+    assert_no_overlap(ax.figure, texts)
+
+
+def test_long_counts_stay_in_their_cells() -> None:
+    from matplotlib.figure import Figure
+
+    large = np.full((10, 10), 123_456_789)
+    assert_no_overlap(plot_confusion(large).figure, plot_confusion(large).texts)
+    small = plot_confusion(large, ax=Figure((3, 3)).subplots())
+    assert_no_overlap(small.figure, small.texts)
 
 
 def test_all_text_is_inside_the_picture() -> None:
     for ax in (plot_confusion(np.full((10, 10), 1000), LONG_NAMES), plot_curves(_history())[0]):
-        texts = [*_tick_labels(ax), ax.title, ax.xaxis.label, ax.yaxis.label]
-        width, height = ax.figure.bbox.size
-        for box in _boxes(ax.figure, texts):
-            assert box.x0 >= -1
-            assert box.y0 >= -1
-            assert box.x1 <= width + 1
-            assert box.y1 <= height + 1
+        assert_inside(ax.figure, texts_of(ax))
 
 
 def test_many_classes_are_colours_only() -> None:
@@ -158,7 +179,14 @@ def test_many_classes_are_colours_only() -> None:
     ("matrix", "classes", "message"),
     [
         (np.ones((2, 3)), None, "square"),
+        (np.ones((0, 0)), None, "square"),
         (np.zeros((2, 2)), None, "counts something"),
+        ([[0.5, 0.5], [0, 1]], None, "holds counts"),
+        ([[1, -1], [0, 1]], None, "holds counts"),
+        ([[1, np.nan], [0, 1]], None, "holds counts"),
+        ([["a"]], None, "must hold numbers"),
+        (np.ones((2, 2)), "ab", "list of names"),
+        (np.ones((2, 2)), ["a", "b", "c"], "2 classes, received 3 names"),
         (np.ones((2, 2)), ["a"], "2 classes, received 1 names"),
     ],
 )
@@ -190,5 +218,5 @@ def test_plotting_needs_no_display_and_no_pyplot() -> None:
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "nnbackend\[demo\]"'):
+    with pytest.raises(ImportError, match=r'pip install "nnbackend\[plot\]"'):
         plot_curves(_history())

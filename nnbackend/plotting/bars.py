@@ -1,0 +1,140 @@
+"""Numbers to compare, as bars."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nnbackend.checks import number
+from nnbackend.errors import InvalidInputError
+from nnbackend.plotting.checks import plain
+from nnbackend.plotting.figures import COLORS, axes_or_new
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_bars"]
+
+_NAME_CHARACTERS = 32
+#: Light enough for a whisker on it.
+_COLOR = COLORS[5]
+
+
+def plot_bars(
+    values: Mapping[str, float],
+    ax: Axes | None = None,
+    label: str = "",
+    errors: Mapping[str, tuple[float, float]] | None = None,
+    log: bool = False,
+) -> Axes:
+    """A bar for each number, the first on top, with the number at its end.
+
+    Parameters
+    ----------
+    values : mapping of name to number
+    ax : Axes, optional
+        Where to draw; a new figure if not given.
+    label : str
+        What the numbers are, and their unit: ``"training speed (samples/s)"``.
+    errors : mapping of name to (low, high), optional
+        Ends of a whisker through the number, such as the slowest and the fastest round. Not every bar needs one.
+    log : bool
+        Draw a logarithmic axis.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InvalidInputError
+        There are no values, one is not finite (or not above zero on a logarithmic axis), a whisker belongs to no bar
+        or does not go around its number.
+    """
+    bars = _check_values(values, log)
+    whiskers = _check_whiskers(errors or {}, bars, log)
+    names = ["\n".join(textwrap.wrap(name, _NAME_CHARACTERS)) or name for name in map(plain, bars)]
+    lines = sum(1 + name.count("\n") for name in names)
+    ax = axes_or_new(ax, (6.4, 0.7 + 0.15 * len(names) + 0.17 * lines))
+
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    places = range(len(names))
+    ax.barh(places, list(bars.values()), height=0.6, color=_COLOR, log=log)
+    for place, (name, value) in enumerate(bars.items()):
+        low, high = whiskers.get(name, (value, value))
+        if name in whiskers:
+            ax.errorbar(value, place, xerr=[[value - low], [high - value]], color="black", capsize=3, linewidth=1)
+        end, side = (low, -1) if value < 0 else (high, 1)
+        ax.annotate(
+            _written(value),
+            (end, place),
+            xytext=(5 * side, 0),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="center",
+        )
+    if min(bars.values()) < 0:
+        ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(places, names)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    if log:
+        # A bar has no natural beginning here; this one leaves the shortest a fair part of the picture.
+        ends = [*bars.values(), *(end for whisker in whiskers.values() for end in whisker)]
+        room = max(2.0, (max(ends) / min(ends)) ** 0.15)
+        ax.set_xlim(min(ends) / room, max(ends) * room)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(ends) < 50 * min(ends) else (1,)))
+    else:
+        ax.margins(x=0.15)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _shortened(value)))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel(label)
+    return ax
+
+
+def _check_values(values: Any, log: bool) -> dict[str, float]:
+    if not isinstance(values, Mapping) or not values:
+        raise InvalidInputError(f"values must map at least one name to a number, received {values!r}")
+    bars = {str(name): number(f"the value of {name!r}", value) for name, value in values.items()}
+    if log and min(bars.values()) <= 0:
+        name = min(bars, key=bars.__getitem__)
+        raise InvalidInputError(f"a logarithmic axis has no {bars[name]:g} ({name!r}); draw with log=False")
+    return bars
+
+
+def _check_whiskers(errors: Any, bars: Mapping[str, float], log: bool) -> dict[str, tuple[float, float]]:
+    if not isinstance(errors, Mapping):
+        raise InvalidInputError(f"errors must map names to (low, high), received {errors!r}")
+    whiskers = {}
+    for name, ends in errors.items():
+        if str(name) not in bars:
+            raise InvalidInputError(f"errors has a whisker for {name!r}, which has no bar; there are {', '.join(bars)}")
+        try:
+            low, high = (number(f"the whisker of {name!r}", end) for end in ends)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"the whisker of {name!r} must be (low, high), received {ends!r}") from None
+        if not low <= bars[str(name)] <= high or (log and low <= 0):
+            raise InvalidInputError(
+                f"the whisker of {name!r} must go around its value {bars[str(name)]:g}"
+                f"{' and stay above 0 on a logarithmic axis' if log else ''}, received {ends!r}"
+            )
+        whiskers[str(name)] = low, high
+    return whiskers
+
+
+def _written(value: float) -> str:
+    """A number as people write it: 205,173 and not 2.052e+05; with a minus sign and not a hyphen."""
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _shortened(value: float) -> str:
+    """Short enough for ticks that stand close: 200k, 1.5M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if size <= abs(value) < 1e9:
+            return f"{_written(value / size)}{letter}"
+    return _written(value)

@@ -1,0 +1,102 @@
+"""How a network divides the plane."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.checks import positive_integer
+from nnbackend.errors import InvalidInputError
+from nnbackend.plotting.checks import check_labels, check_points, class_names
+from nnbackend.plotting.points import class_color, draw_points, limits, plane_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_decision_regions"]
+
+#: How much of a class's colour is left in its region; the rest is white.
+_TINT = 0.3
+
+
+def plot_decision_regions(
+    network: Any, x: Any, y: Any, classes: Sequence[str] | None = None, ax: Axes | None = None, resolution: int = 200
+) -> Axes:
+    """Where in the plane a network predicts which class, and points on top.
+
+    Parameters
+    ----------
+    network : Network
+        With two inputs. Or anything whose ``predict_classes`` takes (n, 2) points and returns (n,) class indices.
+    x : (n, 2) array_like
+        The regions are drawn a little beyond these points.
+    y : (n,) array_like of int
+        Index of each point's class.
+    classes : sequence of str, optional
+        Names of the classes; 0, 1, 2, ... if not given.
+    ax : Axes, optional
+        Where to draw; a new figure if not given.
+    resolution : int
+        Predictions along each side of the picture.
+
+    Returns
+    -------
+    Axes
+        With a legend of the classes that have points or a region.
+
+    Raises
+    ------
+    InvalidInputError
+        The network has no two inputs or cannot predict classes, the points are not in the plane or not finite, the
+        labels no class indices, or a class has no name.
+    """
+    points = check_points(x)
+    labels = check_labels("y", y, len(points))
+    resolution = positive_integer("resolution", resolution)
+    low, high = limits(points)
+    regions = _predicted(network, points.dtype, low, high, resolution)
+    names = class_names(classes, int(max(labels.max(), regions.max())) + 1)
+    shown = np.union1d(labels, regions)
+    ax = plane_axes(ax, low, high, names, shown)
+
+    from matplotlib.colors import ListedColormap, to_rgb
+
+    extent = (low[0], high[0], low[1], high[1])
+    colors = [1 - _TINT * (1 - np.array(to_rgb(class_color(index)))) for index in range(len(names))]
+    ax.imshow(
+        regions,
+        cmap=ListedColormap(colors),
+        vmin=-0.5,
+        vmax=len(names) - 0.5,
+        extent=extent,
+        origin="lower",
+        # Anything smoother would invent classes between two neighbours.
+        interpolation="nearest",
+    )
+    for index in np.unique(regions)[1:]:
+        # Borders hide the steps between cells, and show readers who see no colours where a region ends.
+        ax.contour(regions == index, levels=[0.5], colors="white", linewidths=1.5, extent=extent, origin="lower")
+    return draw_points(ax, points, labels, names, shown)
+
+
+def _predicted(network: Any, dtype: np.dtype[Any], low: Any, high: Any, resolution: int) -> npt.NDArray[np.int64]:
+    """The classes at the middles of resolution x resolution cells, the first row the lowest."""
+    if not callable(getattr(network, "predict_classes", None)):
+        raise InvalidInputError(f"network must have predict_classes, received {type(network).__name__}; give a Network")
+    inputs = math.prod(getattr(network, "input_shape", (2,)))
+    if inputs != 2:
+        raise InvalidInputError(
+            f"regions can be drawn for a network with 2 inputs, received one with {inputs}; train one on two features"
+        )
+    if dtype == np.uint8:
+        # A network scales bytes on its own, and the grid between them is no bytes.
+        raise InvalidInputError("x must be real numbers here, received bytes (uint8); train and draw with x / 255")
+    middles = (np.arange(resolution) + 0.5) / resolution
+    across, up = (low[axis] + middles * (high[axis] - low[axis]) for axis in (0, 1))
+    grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
+    predicted = check_labels("predict_classes(x)", network.predict_classes(grid), len(grid))
+    return predicted.reshape(resolution, resolution)

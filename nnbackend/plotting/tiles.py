@@ -1,0 +1,99 @@
+"""Small images in rows and columns, each with a caption, all in one Axes."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from nnbackend.checks import positive_integer
+from nnbackend.plotting.figures import axes_or_new, inches, text_width
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_tiles"]
+
+_GAP = 0.1
+_POINTS = 9
+_CAPTION_CHARACTERS = 16
+_LINE = 1.25 * _POINTS / 72
+_TITLE_LINE = 0.2
+#: Inches of the longer side of a new figure; beyond, everything shrinks.
+_LARGEST = 20.0
+#: Inches across that a new figure has at least: a title needs them.
+_NARROWEST = 3.4
+
+
+def draw_tiles(
+    ax: Axes | None,
+    tiles: npt.NDArray[Any],
+    captions: Sequence[str] = (),
+    columns: int | None = None,
+    title: str = "",
+    beside: float = 0.0,
+    **colors: Any,
+) -> Axes:
+    """Draw (n, height, width) images.
+
+    All is laid out in inches of a figure of its own, in which a tile measures one. In the caller's Axes the whole,
+    captions included, shrinks to what there is.
+
+    Parameters
+    ----------
+    ax : Axes or None
+        None makes a new figure.
+    tiles : (n, height, width) array
+    captions : sequence of str
+        One for each tile, or none.
+    columns : int, optional
+        About twice as many as rows if not given.
+    title : str
+    beside : float
+        Inches to leave on the right of a new figure.
+    **colors
+        ``cmap``, ``vmin``, ``vmax``: the same for all tiles.
+    """
+    count, rows_of_pixels, columns_of_pixels = tiles.shape
+    if columns is None:
+        rows = math.ceil(count / math.ceil(math.sqrt(2 * count)))
+        columns = math.ceil(count / rows)
+    columns = min(positive_integer("columns", columns), count)
+    rows = math.ceil(count / columns)
+
+    captions = [_wrapped(caption) for caption in captions]
+    longest = max(rows_of_pixels, columns_of_pixels)
+    width, height = columns_of_pixels / longest, rows_of_pixels / longest
+    cell = _GAP + max([width, *(text_width(caption, _POINTS) for caption in captions)])
+    band = _GAP + _LINE * max((caption.count("\n") + 1 for caption in captions), default=0)
+    total = columns * cell, rows * (height + band)
+
+    scale = min(1.0, _LARGEST / max(total))
+    room = 0.1 + _TITLE_LINE * (title.count("\n") + 1 if title else 0)
+    new = ax is None
+    ax = axes_or_new(ax, (max(scale * total[0] + 0.1, _NARROWEST) + beside, scale * total[1] + room))
+    if not new:
+        # The layout may still take a little from the caller's Axes.
+        scale = min(1.0, *(0.9 * there / wanted for there, wanted in zip(inches(ax), total, strict=True)))
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        middle, top = (column + 0.5) * cell, row * (height + band)
+        ax.imshow(tile, extent=(middle - width / 2, middle + width / 2, top + height, top), **colors)
+        if captions:
+            below = top + height + _GAP / 4
+            ax.text(middle, below, captions[index], ha="center", va="top", fontsize=scale * _POINTS)
+    ax.set_xlim(0, total[0])
+    ax.set_ylim(total[1], 0)
+    ax.set_axis_off()
+    ax.set_title(title, fontsize="medium")
+    # Where tiles leave some of their room free, a layout that centred them would not see how far the title reaches.
+    ax.set_anchor("NE" if beside else "N")
+    return ax
+
+
+def _wrapped(caption: str) -> str:
+    lines = [textwrap.wrap(line, _CAPTION_CHARACTERS, break_long_words=False) for line in caption.split("\n")]
+    return "\n".join(part for line in lines for part in line)
