@@ -23,7 +23,7 @@ from nnbackend.initializers import (
     Uniform,
     Zeros,
 )
-from nnbackend.layers import Activation, Dense, Dropout, Flatten, Layer, MaxAbsNorm, Parameter
+from nnbackend.layers import Activation, Dense, Dropout, Flatten, Layer, LayerStep, MaxAbsNorm, Parameter
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnbackend.schedules import (
@@ -68,6 +68,7 @@ __all__ = [
     "Initializer",
     "KeepBest",
     "Layer",
+    "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
     "MaxAbsNorm",

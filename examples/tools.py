@@ -1,0 +1,114 @@
+"""What all examples share: their options, where their pictures go, and how a mistake is told."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnbackend import Network, plotting
+from nnbackend.errors import NNBackendError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass
+class Options:
+    """How an example is run.
+
+    Attributes
+    ----------
+    backend : str
+    seed : int
+    quick : bool
+        Less data or fewer epochs: seconds, for a first look and for the tests.
+    out : Path or None
+        Folder for the pictures; None draws none.
+    interactive : bool
+        Ask the person at the terminal (S1 only).
+    tutorial : bool
+        Follow the tutorial's own recipe where ours is another (S5 only).
+    """
+
+    backend: str = "auto"
+    seed: int = 0
+    quick: bool = False
+    out: Path | None = None
+    interactive: bool = False
+    tutorial: bool = False
+
+    def folder(self) -> Path:
+        """The folder for what the example leaves, made if need be."""
+        assert self.out is not None
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self.out
+
+    def save(self, axes: Axes, name: str) -> None:
+        """Write the figure that holds these axes into the folder, and say so."""
+        path = self.folder() / f"{name}.png"
+        plotting.save_figure(axes, path)
+        print(f"picture: {path}")
+
+
+def main(
+    run: Callable[[Options], object],
+    doc: str | None,
+    arguments: Sequence[str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> None:
+    """Run an example from the command line; a mistake is one line and exit code 2.
+
+    Parameters
+    ----------
+    run : callable
+    doc : str
+        The example's docstring, for --help.
+    arguments : sequence of str, optional
+        Those of the process if not given.
+    flags : dict from name to help, optional
+        Flags of `Options` that this example knows beyond the common ones.
+    """
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(
+        prog=f"{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--backend", default="auto", help="numpy, numba, cupy, or auto, the fastest that can run here")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and points (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="less data or fewer epochs: seconds, but worse figures")
+    parser.add_argument("--out", type=Path, default=Path("runs") / name, help="folder for pictures (runs/NAME)")
+    for flag, meaning in (flags or {}).items():
+        parser.add_argument(f"--{flag}", action="store_true", help=meaning)
+    options = Options(**vars(parser.parse_args(arguments)))
+    try:
+        if find_spec("matplotlib") is None:
+            raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"')
+        run(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (NNBackendError, OSError, ImportError) as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:
+    """Some axes side by side in a figure of their own."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def described(network: Network) -> str:
+    """One line: what runs where."""
+    units = "-".join(str(size) for size in [*network.input_shape, *(layer.units for layer in dense(network))])
+    return f"{units} network, {network.parameter_count:,} parameters, backend {network.backend.name}"
+
+
+def dense(network: Network) -> list[Any]:
+    """The layers that have units."""
+    return [layer for layer in network.layers if hasattr(layer, "units")]
