@@ -155,6 +155,7 @@ class Network:
         if target is not self.backend:
             source = self._model
             self._place(target, self.get_weights())
+            self.batch_step = None
             if self.optimizer_memory is not None:
                 self.optimizer_memory.move(source, self._model)
         return self
@@ -271,7 +272,7 @@ class Network:
         y : (n,) labels or (n, outputs) values
         loss : str
             As for `fit`; not needed the second time.
-        optimizer : Optimizer or str
+        optimizer : Optimizer
             The one it was last trained with if not given, or Adam.
         sample_weight : (n,) array_like, optional
 
@@ -309,7 +310,20 @@ class Network:
         return target
 
     def restore(self, snapshot: Array) -> None:
-        """Give the parameters back the values of a snapshot."""
+        """Give the parameters back the values of a snapshot; what an optimiser remembers stays as it is.
+
+        Raises
+        ------
+        InvalidInputError
+            It is no snapshot of this network where it is now.
+        """
+        size = self._model.layout.size
+        fits = getattr(snapshot, "shape", None) == (size,) and str(snapshot.dtype).endswith(self.dtype.name)
+        if not fits:
+            raise InvalidInputError(
+                f"restore takes what snapshot() of this network returned, {size} numbers of {self.dtype.name} on "
+                f"{self.backend.name}; received {type(snapshot).__name__} of shape {getattr(snapshot, 'shape', None)}"
+            )
         self.backend.copy(snapshot, self._model.parameters)
 
     def prepare(self, x: Any, y: Any, loss: Loss, sample_weight: Any, class_weight: Any) -> tuple[Examples, Targets]:

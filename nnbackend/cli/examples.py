@@ -27,10 +27,10 @@ _SHARED = "tools"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Two commands of its own: nothing lists, `run` runs."""
     commands = parser.add_subparsers(metavar="run NAME")
-    command = commands.add_parser("run", help="run one", add_help=False, allow_abbrev=False)
-    command.add_argument("name")
-    # Its options are the example's own, --help too.
-    command.add_argument("options", nargs=argparse.REMAINDER)
+    command = commands.add_parser("run", help="run one", allow_abbrev=False)
+    command.add_argument("name", help="of the example, or its number")
+    # What follows the name is the example's own, --help too.
+    command.add_argument("options", nargs=argparse.REMAINDER, help="its options; --help shows them")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,7 +77,7 @@ def _run(name: str, options: list[str]) -> int:
     try:
         runpy.run_path(str(path), run_name="__main__")
     except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else 0
+        return leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
     finally:
         sys.argv = arguments
         sys.path.remove(str(path.parent))

@@ -100,6 +100,8 @@ def _check_values(values: Any, log: bool) -> dict[str, float]:
     if not isinstance(values, Mapping) or not values:
         raise InvalidInputError(f"values must map at least one name to a number, received {values!r}")
     bars = {str(name): number(f"the value of {name!r}", value) for name, value in values.items()}
+    if len(bars) < len(values):
+        raise InvalidInputError(f"two bars have the same name: received {', '.join(map(repr, values))}")
     if log and min(bars.values()) <= 0:
         name = min(bars, key=bars.__getitem__)
         raise InvalidInputError(f"a logarithmic axis has no {bars[name]:g} ({name!r}); draw with log=False")

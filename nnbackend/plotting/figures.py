@@ -94,9 +94,13 @@ def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:
 
     Raises
     ------
+    InvalidInputError
+        The name is not that of a PNG file.
     OSError
         As the operating system gave it; a file that was there is as it was.
     """
+    if not os.fspath(path).lower().endswith(".png"):
+        raise InvalidInputError(f"pictures are PNG files; give a name that ends in .png, received {os.fspath(path)!r}")
     figure: Any = ax.figure
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)

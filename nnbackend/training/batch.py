@@ -1,7 +1,8 @@
 """Training by the batch: the caller brings the rows of every step and decides what comes next.
 
 `fit` is faster, because its steps run on without the host. This is for rows that are made or arrive while training
-goes on, and for rules that look at every step: `Network.snapshot` and `Network.restore` take one back.
+goes on, and for rules that look at every step: `Network.snapshot` and `Network.restore` give the weights back. What the
+optimiser remembers of a step stays; plain SGD remembers nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
 from nnbackend.step import Examples, OptimizerMemory, Recorder, Workspace, record_training
-from nnbackend.training.start import required_loss, take_up, weights_are_finite
+from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["BatchStep", "train_on_batch"]
 
@@ -56,8 +57,8 @@ def train_on_batch(
     InvalidInputError, UnknownNameError
         Before anything is changed.
     TrainingDivergedError
-        The loss is NaN or infinite. The network has the weights it had before this step, or before the last one if
-        that broke them.
+        The loss is NaN or infinite. The network has the weights from before this step, or from before the last one if
+        that broke them; the optimiser starts anew.
 
     Notes
     -----
@@ -67,12 +68,14 @@ def train_on_batch(
     with network.in_training():
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(network, optimizer)
+        if network.batch_step is None:
+            check_weights(network)
         rows, targets, weights = network.check_data(x, y, chosen_loss, sample_weight, None)
         memory = take_up(network, chosen_loss, chosen_optimizer)
         batch = (rows, targets.values, weights)
         step = network.batch_step
         if step is None or not step.fits(network, chosen_loss, memory, batch):
-            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch)
+            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, step)
         loss_value, hits = step.run(network, batch)
         figures = {"loss": loss_value}
         if targets.accuracy_name is not None:
@@ -106,9 +109,18 @@ class BatchStep:
     memory : OptimizerMemory
     batch : rows, targets and weights (or None) on the host
         The first batch; others of its kind may follow.
+    previous : BatchStep, optional
+        That of the batches before, which knows their weights.
     """
 
-    def __init__(self, network: Network, loss: Loss, memory: OptimizerMemory, batch: _Batch) -> None:
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        memory: OptimizerMemory,
+        batch: _Batch,
+        previous: BatchStep | None = None,
+    ) -> None:
         model, backend = network.model, network.backend
         rows, targets, weights = batch
         count = len(rows)
@@ -120,7 +132,10 @@ class BatchStep:
         self._rates = backend.empty((1,), np.float64)
         self._trace = backend.empty((1, 3), np.float64)
         # The weights before this step and before the last one, to go back to if the run diverges.
-        self._before, self._earlier = network.snapshot(), network.snapshot()
+        if previous is None:
+            self._before, self._earlier = network.snapshot(), network.snapshot()
+        else:
+            self._before, self._earlier = previous._before, previous._earlier
         order = backend.from_host(np.arange(count, dtype=np.int64))
         gradients = backend.empty((model.layout.size,), model.dtype)
         recorder = Recorder(model, Workspace(backend, count), count, self._counter, training=True)
@@ -151,11 +166,14 @@ class BatchStep:
 
     def _go_back(self, network: Network, loss: float) -> NoReturn:
         network.restore(self._before)
+        step = "this step"
         if not weights_are_finite(network):
             network.restore(self._earlier)
-        network.optimizer_memory = network.batch_step = None
+            step = "the step before, which broke them"
+        # Slots may hold what broke the weights, so the same optimiser starts anew.
+        network.optimizer_memory = OptimizerMemory.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
-            f"the loss of this batch is {loss}; the network has the last weights that were finite. "
+            f"the loss of this batch is {loss}; the network has the weights from before {step}. "
             "Lower the learning rate, or scale the inputs.",
             network.epochs_trained + 1,
             network.steps_trained + 1,
@@ -166,4 +184,4 @@ def _kind(network: Network, loss: Loss, memory: OptimizerMemory, batch: _Batch) 
     """What a recording depends on: where the parameters and slots lie, and what a batch looks like."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, memory, loss.name, *shapes)
+    return (network.model, network.input_scale, memory, memory.optimizer.rule(), loss.name, *shapes)

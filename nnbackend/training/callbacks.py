@@ -44,6 +44,10 @@ class Callback:
         """Epoch `epoch` has ended with these figures. Return a reason to end the training, or None to go on."""
         return None
 
+    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        """Ctrl-C has ended epoch `epoch` early: its figures in training are of some rows only."""
+        return self.on_epoch_end(network, epoch, figures)
+
     def on_train_end(self, network: Network, history: History) -> None:
         """Training has ended, for whatever reason but an error."""
 
@@ -65,6 +69,11 @@ class _Best:
         if self.monitor not in figures:
             hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
             raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(figures)}{hint}")
+
+    @property
+    def in_training(self) -> bool:
+        """Whether it is a figure of the training rows, and so cannot be compared if an epoch saw some of them only."""
+        return not self.monitor.startswith("val_")
 
     def improved(self, epoch: int, figures: Figures) -> bool:
         value = figures[self.monitor]
@@ -117,6 +126,9 @@ class KeepBest(Callback):
         if self._best.improved(epoch, figures):
             self._weights = network.snapshot(into=self._weights)
         return None
+
+    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        return None if self._best.in_training else self.on_epoch_end(network, epoch, figures)
 
     def on_train_end(self, network: Network, history: History) -> None:
         if self._weights is not None:
@@ -197,6 +209,11 @@ class ModelCheckpoint(Callback):
             network.save(path)
             _log.info("epoch %d: saved to %s", epoch, path)
         return None
+
+    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
+        if self.best_only and self._best.in_training:
+            return None
+        return self.on_epoch_end(network, epoch, figures)
 
 
 class CSVLogger(Callback):

@@ -19,7 +19,7 @@ from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
 from nnbackend.training.run import EpochResult, TrainingRun
-from nnbackend.training.start import required_loss, take_up, weights_are_finite
+from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["fit"]
 
@@ -109,6 +109,7 @@ def fit(
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
             callback.check(names)
+        check_weights(network)
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
         run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle, steps_per_epoch)
@@ -139,7 +140,11 @@ def fit(
                 history.append(figures, result.losses)
                 progress.end(figures)
                 chosen_optimizer.schedule.observe(figures)
-                reasons = [(callback, callback.on_epoch_end(network, epoch, figures)) for callback in callbacks]
+                cut = result.rows < run.rows_per_epoch
+                reasons = [
+                    (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))
+                    for callback in callbacks
+                ]
                 stops = [(callback, reason) for callback, reason in reasons if reason]
                 if stops:
                     history.stopped_by = type(stops[0][0]).__name__

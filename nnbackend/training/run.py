@@ -106,14 +106,14 @@ class TrainingRun:
     ) -> None:
         model, backend = network.model, network.backend
         #: Rows an epoch sees.
-        self._length = examples.count if steps_per_epoch is None else steps_per_epoch * batch_size
-        self.batches = Batches(self._length, batch_size)
+        self.rows_per_epoch = examples.count if steps_per_epoch is None else steps_per_epoch * batch_size
+        self.batches = Batches(self.rows_per_epoch, batch_size)
         self._network = network
         self._memory = memory
         self._count = examples.count
         self._shuffle = shuffle
         self._counter = backend.empty((3,), np.int64)
-        self._order = backend.empty((self._length,), np.int64)
+        self._order = backend.empty((self.rows_per_epoch,), np.int64)
         self._rates = backend.empty((self.batches.steps,), np.float64)
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
         gradients = backend.empty((model.layout.size,), model.dtype)
@@ -158,7 +158,7 @@ class TrainingRun:
     def begin(self) -> None:
         """Bring the coming epoch's order, learning rates and counters to the device."""
         network, memory, backend = self._network, self._memory, self._network.backend
-        order = epoch_order(network.seed, network.epochs_trained, self._count, self._length, self._shuffle)
+        order = epoch_order(network.seed, network.epochs_trained, self._count, self.rows_per_epoch, self._shuffle)
         backend.write(order, self._order)
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
@@ -180,7 +180,7 @@ class TrainingRun:
 
     def _result(self, steps: int, seconds: float) -> EpochResult:
         trace = self._network.backend.to_host(self._trace)[:steps]
-        rows = min(steps * self.batches.size, self._length)
+        rows = min(steps * self.batches.size, self.rows_per_epoch)
         sizes = np.full(steps, self.batches.size)
         if steps > self.batches.full:
             sizes[-1] = self.batches.rest

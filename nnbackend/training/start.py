@@ -10,7 +10,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.step import OptimizerMemory
 
-__all__ = ["required_loss", "take_up", "weights_are_finite"]
+__all__ = ["check_weights", "required_loss", "take_up", "weights_are_finite"]
 
 
 def required_loss(network: Network, loss: str | Loss | None) -> Loss:
@@ -31,6 +31,14 @@ def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerMemo
         optimizer.schedule.start()
         memory = network.optimizer_memory = OptimizerMemory.fresh(optimizer, network.model)
     return memory
+
+
+def check_weights(network: Network) -> None:
+    """Refuse to train weights that are broken already: there would be nothing to go back to."""
+    if not weights_are_finite(network):
+        raise InvalidInputError(
+            "the network has weights that are NaN or infinite; give it others with set_weights or restore"
+        )
 
 
 def weights_are_finite(network: Network) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -101,22 +103,96 @@ def test_another_kind_of_batch_is_recorded_anew(backend, change):
     assert same_weights(net, fresh)
 
 
-def test_a_batch_that_breaks_the_weights_is_taken_back(backend):
+class TestDivergence:
+    """Weights that a step broke show in the loss of the next, and there is always something to go back to."""
+
+    options: ClassVar = {"loss": "softmax_cross_entropy"}
+
+    def broken(self, net, rows=10):
+        """One step that overflows the weights; the loss before it was still finite."""
+        x, y = images(rows=rows)
+        net.train_on_batch(1e3 * x.astype(float), y, optimizer=nn.SGD(1e38), **self.options)
+        assert not all(np.isfinite(array).all() for array in net.get_weights().values())
+
+    @pytest.mark.parametrize("rows", [10, 11])
+    def test_the_step_that_broke_the_weights_is_taken_back(self, backend, rows):
+        x, y = images(rows=rows)
+        net = network(backend)
+        net.train_on_batch(x, y, optimizer=nn.SGD(0.1), **self.options)
+        kept = net.get_weights()
+        self.broken(net)
+        with pytest.raises(TrainingDivergedError, match="from before the step before, which broke them"):
+            net.train_on_batch(x, y)
+        for name, array in net.get_weights().items():
+            np.testing.assert_array_equal(array, kept[name])
+        assert np.isfinite(net.train_on_batch(x, y, optimizer=nn.SGD(0.1))["loss"])
+
+    def test_a_batch_that_is_too_large_leaves_good_weights_alone(self, backend):
+        x, y = images(rows=10)
+        net = network(backend)
+        optimizer = nn.Adam(0.01)
+        net.train_on_batch(x.astype(float), y, optimizer=optimizer, **self.options)
+        kept = net.get_weights()
+        with pytest.raises(TrainingDivergedError, match="from before this step"):
+            net.train_on_batch(np.full((10, 12), 3e38), y)
+        for name, array in net.get_weights().items():
+            np.testing.assert_array_equal(array, kept[name])
+        # The optimiser is the same, and its memory is new.
+        assert net.optimizer_memory.optimizer is optimizer
+        assert net.optimizer_memory.steps == 0
+        assert all(not net.backend.to_host(slot).any() for slot in net.optimizer_memory.slots.values())
+
+    def test_broken_weights_are_not_trained(self, backend):
+        x, y = images(rows=10)
+        net = network(backend)
+        self.broken(net)
+        with pytest.raises(InvalidInputError, match="weights that are NaN or infinite"):
+            net.fit(x, y, epochs=1, **self.options)
+        again = network(backend)
+        again.restore(net.snapshot())
+        with pytest.raises(InvalidInputError, match="weights that are NaN or infinite"):
+            again.train_on_batch(x, y, **self.options)
+        assert again.loss is None
+
+
+@pytest.mark.parametrize("wrong", [None, 0.5, np.zeros(3, np.float32), np.zeros(200)])
+def test_only_a_snapshot_of_its_own_is_restored(wrong):
+    net = network("numpy")
+    weights = net.get_weights()
+    with pytest.raises(InvalidInputError, match=r"restore takes what snapshot\(\) of this network returned"):
+        net.restore(wrong)
+    for name, array in net.get_weights().items():
+        np.testing.assert_array_equal(array, weights[name])
+
+
+def test_weights_of_rows_come_and_go_from_batch_to_batch(backend):
+    """Every batch uses its own weights, or none, and never those of an earlier one."""
     x, y = images(rows=10)
+    first, second = np.linspace(0.5, 1.5, 10), np.linspace(3.0, 0.1, 10)
     net = network(backend)
-    net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
-    kept = net.get_weights()
+    options = {"loss": "softmax_cross_entropy", "optimizer": nn.SGD(0.0)}
+    chosen = [first, second, None, first]
+    # A rate of zero: the same network sees all of them. Dropout's mask changes from step to step, so it is set back.
+    losses = []
+    for weights in chosen:
+        net.steps_trained = 0
+        losses.append(net.train_on_batch(x, y, sample_weight=weights, **options)["loss"])
+    alone = [network(backend).train_on_batch(x, y, sample_weight=weights, **options)["loss"] for weights in chosen]
+    assert losses == alone
+    assert len(set(losses)) == 3
 
-    def diverge():
-        optimizer = nn.SGD(1e38)
-        for _ in range(5):
-            net.train_on_batch(1e3 * x.astype(float), y, optimizer=optimizer)
 
-    with pytest.raises(TrainingDivergedError, match="last weights that were finite"):
-        diverge()
-    assert all(np.isfinite(array).all() for array in net.get_weights().values())
-    net.set_weights(kept)
-    assert np.isfinite(net.train_on_batch(x, y, optimizer=nn.SGD(0.1))["loss"])
+def test_labels_and_probabilities_may_follow_each_other(backend):
+    x, y = images(rows=10)
+    soft = 0.9 * np.eye(4)[y] + 0.025
+    net = network(backend)
+    options = {"loss": "softmax_cross_entropy", "optimizer": nn.SGD(0.0)}
+    losses = []
+    for targets in (y, soft, y):
+        net.steps_trained = 0
+        losses.append(net.train_on_batch(x, targets, **options)["loss"])
+    assert losses[0] == losses[2]
+    assert losses[1] == network(backend).train_on_batch(x, soft, **options)["loss"] != losses[0]
 
 
 def test_bad_input_changes_nothing(backend):

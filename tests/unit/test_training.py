@@ -326,6 +326,32 @@ class TestInterrupt:
         assert signal.getsignal(signal.SIGINT) is before
         net.fit(X, Y, epochs=1, **OPTIONS)
 
+    @pytest.mark.parametrize(("monitor", "seen"), [("accuracy", [1]), ("val_accuracy", [1, 2])])
+    def test_an_epoch_that_was_cut_is_not_the_best_in_training(self, monitor, seen):
+        """A few rows of easy ones would make it so; what is said of the validation data holds."""
+        main = threading.main_thread().ident
+
+        class Stop(nn.Callback):
+            def on_epoch_begin(self, network, epoch):
+                if epoch == 2:
+                    threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+        class Spy(nn.KeepBest):
+            def on_epoch_end(self, network, epoch, figures):
+                judged.append(epoch)
+                return super().on_epoch_end(network, epoch, figures)
+
+        judged = []
+        net = nn.Network([nn.Dense(4)], 12, backend="numpy")
+        history = net.fit(
+            X, Y, epochs=3, validation_data=(X, Y), callbacks=[Stop(), Spy(monitor)], steps_per_epoch=20_000,
+            **{**OPTIONS, "batch_size": 1},
+        )  # fmt: skip
+        assert history.interrupted
+        assert len(history) == 2
+        assert len(history.step_losses[1]) < 20_000
+        assert judged == seen
+
     def test_a_real_ctrl_c_leaves_a_network_that_saves(self, tmp_path):
         script = f"""
 import numpy as np, nnbackend as nn
