@@ -13,7 +13,7 @@ keeps them all.
 Where the tutorial errs: it follows no gradient but "demands" (signs, passed back through the weights and divided by
 their largest magnitude), divides the weights themselves by row, trains every batch twice, ends a round at the first
 batch with at most 3 of 30 wrong, and reads a global batch size. It ends near 90 %, where 80 % is what "always
-outside" gets. Here the loss has a gradient, and the rate falls with the points seen.
+outside" gets. Here the loss has a gradient, and the rate falls from round to round.
 
 With --interactive you pick the starting network from pictures and say how many points to train on, as in the
 tutorial; answers may also be piped in.
@@ -148,15 +148,14 @@ def choose(session: Session) -> None:
 def asked_rounds() -> Iterator[int]:
     """How many points the person wants to train on next, until they have had enough."""
     while True:
-        reply = ask("Train? [a number of points, or n to stop] ", ("n",), at_end="n")
+        reply = ask("Train? [a number of points, or n to stop] ", ("n",), at_end="n", numbers=True)
         if reply == "n":
             return
         yield int(reply)
 
 
-def ask(question: str, words: tuple[str, ...], at_end: str) -> str:
-    """One of the words, or a number of points where "y" is none of them; `at_end` if nobody answers any more."""
-    numbers = "y" not in words
+def ask(question: str, words: tuple[str, ...], at_end: str, numbers: bool = False) -> str:
+    """One of the words, or a number if `numbers` will do; `at_end` if nobody answers any more."""
     while True:
         try:
             reply = input(question).strip().lower()

@@ -32,11 +32,11 @@ def train(hidden: tuple[int, ...], data: nn.datasets.Dataset, options: tools.Opt
     """Full-batch gradient descent; the network that was best on the training set."""
     layers = [*(nn.Dense(units, activation="relu", l2=L2) for units in hidden), nn.Dense(len(data.classes), l2=L2)]
     network = nn.Network(layers, data.input_shape, backend=options.backend, seed=options.seed, dtype="float64")
-    history = network.fit(
-        data.x_train, data.y_train, epochs=EPOCHS // 5 if options.quick else EPOCHS, steps_per_epoch=STEPS,
+    history = tools.fit(
+        network, data.x_train, data.y_train, epochs=EPOCHS // 5 if options.quick else EPOCHS, steps_per_epoch=STEPS,
         batch_size=len(data.x_train), shuffle=False, loss="softmax_cross_entropy", optimizer=nn.SGD(0.05),
         # After every epoch, and on the training set itself: that is what decides which network is best.
-        validation_data=(data.x_train, data.y_train), callbacks=[nn.KeepBest("val_accuracy")], verbose=False,
+        validation_data=(data.x_train, data.y_train), callbacks=[nn.KeepBest("val_accuracy")],
     )  # fmt: skip
     return network, history
 

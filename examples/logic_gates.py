@@ -57,17 +57,19 @@ def train(
     the same way, to three digits or more.
     """
     network = nn.Network([layer], data.input_shape, backend=options.backend, seed=options.seed, dtype="float64")
-    history = network.fit(
-        data.x_train, data.y_train, epochs=EPOCHS // haste, steps_per_epoch=STEPS, batch_size=len(data.x_train),
-        shuffle=False, loss="sigmoid_cross_entropy", optimizer=nn.SGD(haste * 1e-3), verbose=False,
+    history = tools.fit(
+        network, data.x_train, data.y_train, epochs=EPOCHS // haste, steps_per_epoch=STEPS,
+        batch_size=len(data.x_train), shuffle=False, loss="sigmoid_cross_entropy", optimizer=nn.SGD(haste * 1e-3),
     )  # fmt: skip
     return network, history
 
 
-def show(name: str, network: nn.Network, data: nn.datasets.Dataset, history: nn.History) -> tuple[Any, Any]:
+def show(name: str, network: nn.Network, data: nn.datasets.Dataset) -> tuple[Any, Any]:
     weights = network.get_weights()
     weight, bias = weights["layers.0.weight"][:, 0], weights["layers.0.bias"][0]
-    print(f"\n{name}: loss {history['loss'][0]:.4f} -> {history['loss'][-1]:.4f}")
+    # The cross-entropy alone: the penalty of a layer of our own is in its gradient, and not in the loss.
+    entropy = network.evaluate(data.x_train, data.y_train)["loss"] - network.penalty()
+    print(f"\n{name}: cross-entropy {entropy:.4f}")
     print(f"weights {', '.join(f'{value:.4f}' for value in weight)}; bias {bias:.4f}")
     print("input    target  prediction")
     for x, target, prediction in zip(data.x_train, data.y_train, network.predict(data.x_train)[:, 0], strict=True):
@@ -88,14 +90,12 @@ def run(options: tools.Options) -> dict[str, Any]:
         figures["seconds"] += time.perf_counter() - begin
         if index == 0:
             print(tools.described(network))
-        figures[gate] = show(gate.upper(), network, data, history)
+        figures[gate] = show(gate.upper(), network, data)
         figures["right"] += int((network.predict_classes(data.x_train) == data.y_train).sum())
         figures["rows"] += len(data.y_train)
 
-        repeated, as_there = train(SumPenaltyDense(1, L2 * COPIES[gate], **starts), data, options, 20)
-        figures[f"{gate}, tutorial's formula"] = show(
-            f"{gate.upper()}, with the tutorial's penalty", repeated, data, as_there
-        )
+        repeated, _ = train(SumPenaltyDense(1, L2 * COPIES[gate], **starts), data, options, 20)
+        figures[f"{gate}, tutorial's formula"] = show(f"{gate.upper()}, with the tutorial's penalty", repeated, data)
         if panels:
             plotting.plot_loss(history, ax=panels[index])
             panels[index].set_title(gate.upper())

@@ -7,11 +7,11 @@ What S6 says neuron by neuron is one product a layer: a = sigmoid(x W + b), and 
     step       W <- W - rate x^T delta,  b <- b - rate delta
 
 with a rate of 0.5, one row a step: 40 passes over the ten points. The tutorial gives XOR 100 passes, after which
-nothing is learned yet by its network or by ours: the error stands at 1/4, which is "always 1/2". The plateau ends after
+nothing is learned yet by its network or by ours: the error is near 1/4, that of "always 1/2". The plateau ends after
 some thousand passes, so XOR is trained for 5,000 as well.
 
 Where the tutorial errs: it multiplies the hidden layer's error by the derivative a (1 - a) twice, and as that is at
-most 1/4, the hidden layer learns at less than a quarter of its rate. Its algorithm gets all ten points right from 144
+most 1/4, the hidden layer learns at a quarter of its rate at most. Its algorithm gets all ten points right from 144
 of the seeds 0 to 299, and with the derivative taken once from 287. It draws weights and biases from 0..1; from -1..1,
 as here for the ten points, 298 of them do.
 """
@@ -34,9 +34,9 @@ def train(data: nn.datasets.Dataset, options: tools.Options, start: nn.Initializ
     starts = {"weight_initializer": start, "bias_initializer": start}
     layers = [nn.Dense(units, activation="sigmoid", **starts) for units in (3, 2)]
     network = nn.Network(layers, data.input_shape, backend=options.backend, seed=options.seed, dtype="float64")
-    history = network.fit(
-        data.x_train, data.y_train, batch_size=1, shuffle=False, loss="mean_squared_error", optimizer=nn.SGD(0.5),
-        verbose=False, **fit,
+    history = tools.fit(
+        network, data.x_train, data.y_train, batch_size=1, shuffle=False, loss="mean_squared_error",
+        optimizer=nn.SGD(0.5), **fit,
     )  # fmt: skip
     return network, history
 

@@ -17,6 +17,7 @@ back to zero. Programs for TensorFlow 1 no longer run.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import tools
 
@@ -28,15 +29,21 @@ EPOCHS, BATCH = 13, 100
 
 def train(start: nn.Initializer | None, data: nn.datasets.Dataset, options: tools.Options, epochs: int):
     """Adam on softmax cross-entropy; `start` None means He's weights and zero biases."""
+
+    def line(figures: Mapping[str, float]) -> str:
+        # The sum over an epoch's batches; the tutorial goes on adding from epoch to epoch.
+        return f"{figures['epoch'] - 1:.0f} : {figures['loss'] * len(data.x_train) / BATCH:.4f}"
+
     starts = {} if start is None else {"weight_initializer": start, "bias_initializer": start}
     layers = [nn.Dense(units, activation="relu", **starts) for units in (500, 1000, 300)]
     network = nn.Network(
         [*layers, nn.Dense(len(data.classes), **starts)],
         data.input_shape, backend=options.backend, seed=options.seed,
     )  # fmt: skip
-    history = network.fit(
-        data.x_train, data.y_train, epochs=epochs, batch_size=BATCH, loss="softmax_cross_entropy",
-        optimizer=nn.Adam(1e-3), validation_data=(data.x_test, data.y_test), verbose=False,
+    print(tools.described(network))
+    history = tools.fit(
+        network, data.x_train, data.y_train, epochs=epochs, batch_size=BATCH, loss="softmax_cross_entropy",
+        optimizer=nn.Adam(1e-3), validation_data=(data.x_test, data.y_test), callbacks=[tools.EachEpoch(line)],
     )  # fmt: skip
     return network, history
 
@@ -47,12 +54,10 @@ def run(options: tools.Options) -> dict[str, float]:
     print(data.notice or data)
     figures: dict[str, float] = {}
     for name, start in (("N(0, 1)", nn.Normal(0.0, 1.0)), ("He", None)):
+        print(f"\nweights from {name}")
         begin = time.perf_counter()
         network, history = train(start, data, options, 2 if options.quick else EPOCHS)
         figures[f"{name} seconds"] = time.perf_counter() - begin
-        print(f"\n{tools.described(network)}, weights from {name}")
-        for epoch, losses in enumerate(history.step_losses):
-            print(f"{epoch} : {losses.sum():.4f}")  # The tutorial's figure: the sum over an epoch's batches.
         figures[name] = history["val_accuracy"][-1]
         print(f"accuracy: {100 * figures[name]:.2f} % of {len(data.y_test):,}")
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from nnbackend import plotting
 
 #: Images for the regression, whose time grows with their square.
 REGRESSION_IMAGES = 5_000
+#: Of the first column.
+WIDTH = 39
 
 
 def classical(seed: int) -> dict[str, Any]:
@@ -47,16 +50,16 @@ def networks(data: nn.datasets.Dataset, options: tools.Options) -> dict[str, Cal
     """Our networks, ready to be trained."""
 
     def trained(units: tuple[int, ...], epochs: int) -> nn.Network:
-        epochs = epochs // 2 if options.quick else epochs
+        epochs = min(epochs, 8) if options.quick else epochs
         layers = [nn.Dense(size, activation="relu") for size in units]
         if len(units) > 1:
             layers = [layer for dense in layers for layer in (dense, nn.Dropout(0.2))]
         network = nn.Network(
             [*layers, nn.Dense(len(data.classes))], data.input_shape, backend=options.backend, seed=options.seed
         )
-        network.fit(
-            data.x_train, data.y_train, epochs=epochs, batch_size=128, loss="softmax_cross_entropy",
-            optimizer=nn.Adam(nn.CosineDecay(2e-3, epochs=epochs)), verbose=False,
+        tools.fit(
+            network, data.x_train, data.y_train, epochs=epochs, batch_size=128, loss="softmax_cross_entropy",
+            optimizer=nn.Adam(nn.CosineDecay(2e-3, epochs=epochs)),
         )  # fmt: skip
         return network
 
@@ -69,6 +72,8 @@ def networks(data: nn.datasets.Dataset, options: tools.Options) -> dict[str, Cal
 
 def run(options: tools.Options) -> dict[str, dict[str, float]]:
     """Train and judge all of them: accuracy, seconds to train, seconds to predict the test set."""
+    if find_spec("sklearn") is None:
+        raise ImportError('the classical models need scikit-learn: pip install "nnbackend[demo]"')
     data = nn.datasets.load("mnist-5k" if options.quick else "auto")
     print(data.notice or data)
     x_train, x_test = (images.astype(np.float32) / 255 for images in (data.x_train, data.x_test))
@@ -82,9 +87,9 @@ def run(options: tools.Options) -> dict[str, dict[str, float]]:
         seconds = time.perf_counter() - trained
         accuracy = nn.metrics.accuracy(data.y_test, predicted)
         table[name] = {"accuracy": accuracy, "train": trained - begin, "predict": seconds}
-        print(f"{name:36} {100 * accuracy:9.2f} {trained - begin:10.2f} {seconds:10.3f}", flush=True)
+        print(f"{name:{WIDTH}} {100 * accuracy:10.2f} {trained - begin:10.2f} {seconds:10.3f}", flush=True)
 
-    print(f"\n{'model':36} {'accuracy %':>9} {'train s':>10} {'predict s':>9}")
+    print(f"\n{'model':{WIDTH}} {'accuracy %':>10} {'train s':>10} {'predict s':>10}")
     judge(*regression(x_train, data.y_train, x_test, options))
     for name, model in classical(options.seed).items():
         judge(name, lambda model=model: model.fit(x_train, data.y_train), lambda model: model.predict(x_test))
@@ -106,7 +111,7 @@ def run(options: tools.Options) -> dict[str, dict[str, float]]:
 
 
 def regression(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, options: tools.Options) -> tuple[Any, ...]:
-    """The tutorial's model: the digit as a number, rounded."""
+    """The tutorial's model: the digit as a number, rounded (and brought into 0..9)."""
     from sklearn.svm import SVR
 
     count = 1_000 if options.quick else REGRESSION_IMAGES

@@ -35,9 +35,9 @@ def run(options: tools.Options) -> dict[str, float]:
     )  # fmt: skip
     print(tools.described(network))
     begin = time.perf_counter()
-    history = network.fit(
-        data.x_train, data.y_train, epochs=EPOCHS, batch_size=1, shuffle=False, loss="mean_squared_error",
-        optimizer=nn.SGD(0.1), validation_data=(data.x_train, data.y_train), verbose=False,
+    history = tools.fit(
+        network, data.x_train, data.y_train, epochs=EPOCHS, batch_size=1, shuffle=False, loss="mean_squared_error",
+        optimizer=nn.SGD(0.1), validation_data=(data.x_train, data.y_train),
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     for epoch in range(0, EPOCHS, 100):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnbackend import Network, plotting
+from nnbackend import Callback, History, Network, plotting
 from nnbackend.errors import NNBackendError
 
 if TYPE_CHECKING:
@@ -42,15 +43,15 @@ class Options:
     interactive: bool = False
     tutorial: bool = False
 
+    @property
     def folder(self) -> Path:
-        """The folder for what the example leaves, made if need be."""
+        """Where what the example leaves goes."""
         assert self.out is not None
-        self.out.mkdir(parents=True, exist_ok=True)
         return self.out
 
     def save(self, axes: Axes, name: str) -> None:
         """Write the figure that holds these axes into the folder, and say so."""
-        path = self.folder() / f"{name}.png"
+        path = self.folder / f"{name}.png"
         plotting.save_figure(axes, path)
         print(f"picture: {path}")
 
@@ -87,12 +88,52 @@ def main(
     try:
         if find_spec("matplotlib") is None:
             raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"')
+        # Told now, and not when the training is over.
+        check_folder(options.folder)
         run(options)
     except KeyboardInterrupt:
+        print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(130)
     except (NNBackendError, OSError, ImportError) as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to, without making it yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f"--out {folder}: {there} cannot be written to; name another folder")
+
+
+def fit(network: Network, x: Any, y: Any, **options: Any) -> History:
+    """`Network.fit`; Ctrl-C, which only ends a fit early, ends the whole example."""
+    history = network.fit(x, y, verbose=False, **options)
+    if history.interrupted:
+        raise KeyboardInterrupt
+    return history
+
+
+class EachEpoch(Callback):
+    """Prints a line after every epoch, or after every so many.
+
+    Parameters
+    ----------
+    line : callable
+        From the epoch's figures to the text.
+    every : int
+    """
+
+    def __init__(self, line: Callable[[Mapping[str, float]], str], every: int = 1) -> None:
+        self.line = line
+        self.every = every
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
+        if epoch % self.every == 0:
+            print(self.line(figures), flush=True)
+        return None
 
 
 def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:

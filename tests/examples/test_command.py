@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,12 +78,14 @@ def test_the_circle_asks_and_takes_piped_answers(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "circel"], "nnbackend: error: unknown example 'circel': did you mean 'circle'?"),
+        (["run", "circel"], "nnbackend: error: unknown example 'circel': did you mean 'circle' or"),
         (["run"], "the following arguments are required: name"),
         (["sing"], "invalid choice: 'sing'"),
         (["run", "xor", "--sead", "1"], "unrecognized arguments: --sead 1"),
         (["run", "xor", "--backend", "abacus"], "xor: error: unknown backend 'abacus'"),
         (["run", "xor", "--seed", "-1"], "xor: error: seed must be"),
+        (["run", "xor", "--out", sys.executable], f"xor: error: --out {sys.executable}: {sys.executable} is a file"),
+        (["run", "xor", "--out", f"{sys.executable}/deeper"], "is a file; name a folder"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path):
@@ -90,6 +93,21 @@ def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_ends_the_example_and_not_only_its_training(tmp_path):
+    command = [sys.executable, "-u", "-m", "nnbackend", "examples", "run", "mnist_sigmoid", "--quick"]
+    with subprocess.Popen(
+        [*command, "--backend", "numpy"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while "Epoch 0" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "mnist_sigmoid: interrupted" in errors
+    assert "accuracy" not in printed
     assert not list(tmp_path.iterdir())
 
 
