@@ -1,12 +1,14 @@
-"""Make the README's pictures from a run of `nnbackend train`, as it prints and draws them.
+"""Make the README's pictures, as the commands print and draw them, in docs/images/.
 
-    python docs/pictures.py [nnbackend train options]
+    python docs/pictures.py [nnbackend train options]      train.svg, curves.png and confusion.png
+    python docs/pictures.py --examples                     those of the examples; takes a few minutes
 
-Needs the extra `demo`. Writes docs/images/train.svg, curves.png and confusion.png.
+Needs the extra `demo`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +19,38 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from nnbackend import plotting
+
 IMAGES = Path(__file__).parent / "images"
+
+
+#: Which of an example's pictures is shown.
+EXAMPLES = {
+    "circle": ("0-truth", "1-before", "3-round-2", "9-after"),
+    "iris": ("iris",),
+    "mnist_relu": ("misclassified", "weights"),
+}
+
+
+def examples() -> None:
+    for name, pictures in EXAMPLES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "nnbackend", "examples", "run", name, "--out", folder]
+            subprocess.run(command, check=True)
+            for picture in pictures:
+                shutil.copy(Path(folder) / f"{picture}.png", IMAGES / f"{name}-{picture}.png")
+    comparison()
+
+
+def comparison() -> None:
+    """Of the figures that `python -m benchmarks.tutorials.table` has kept: to measure them again takes long."""
+    root = Path(__file__).parents[1]
+    kept = json.loads((root / "benchmarks" / "results" / "tutorials" / "numba.json").read_text())
+    sys.path.insert(0, str(root / "examples"))
+    import mnist_classical
+
+    axes = mnist_classical.comparison(kept["S10"]["0"], 10_000)
+    plotting.save_figure(axes, IMAGES / "mnist_classical-comparison.png")
 
 
 def main(options: list[str]) -> None:
@@ -41,4 +74,7 @@ def main(options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["--examples"]:
+        examples()
+    else:
+        main(sys.argv[1:])

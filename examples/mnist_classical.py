@@ -97,17 +97,21 @@ def run(options: tools.Options) -> dict[str, dict[str, float]]:
         judge(f"ours: {name}", train, lambda network: network.predict_classes(data.x_test))
 
     if options.out is not None:
-        panels = tools.axes(3, width=5.2)
-        for axes, (key, label, factor) in zip(
-            panels,
-            (("accuracy", "test accuracy (%)", 100), ("train", "time to train (s)", 1),
-             ("predict", f"time to predict {len(x_test):,} images (s)", 1)),
-            strict=True,
-        ):  # fmt: skip
-            values = {name: factor * row[key] for name, row in table.items()}
-            plotting.plot_bars(values, ax=axes, label=label, log=key != "accuracy")
-        options.save(panels[0], "comparison")
+        options.save(comparison(table, len(x_test)), "comparison")
     return table
+
+
+def comparison(table: dict[str, dict[str, float]], images: int) -> Any:
+    """Accuracy, time to train and time to predict as bars."""
+    panels = tools.axes(3, width=5.2)
+    for axes, key, label, factor in (
+        (panels[0], "accuracy", "test accuracy (%)", 100),
+        (panels[1], "train", "time to train (s)", 1),
+        (panels[2], "predict", f"time to predict {images:,} images (s)", 1),
+    ):
+        values = {name: factor * row[key] for name, row in table.items()}
+        plotting.plot_bars(values, ax=axes, label=label, log=key != "accuracy")
+    return panels[0]
 
 
 def regression(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, options: tools.Options) -> tuple[Any, ...]:

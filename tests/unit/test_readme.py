@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")]
 
 
 def test_the_example_runs(tmp_path):
@@ -22,16 +23,16 @@ def test_the_example_runs(tmp_path):
 
 
 def test_links_and_pictures_are_there():
-    targets = re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT) + re.findall(
-        r"\]\(([^)#]+)[^)]*\)", (ROOT / "CONTRIBUTING.md").read_text()
-    )
-    local = [target for target in targets if "://" not in target]
-    assert len(local) >= 4
-    for target in local:
-        assert (ROOT / target).exists(), target
+    count = 0
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+            if "://" not in target:
+                count += 1
+                assert (document.parent / target).exists(), f"{document} links to {target}"
+    assert count >= 20
 
 
 def test_files_and_commands_the_documents_name_exist():
-    for document in ("README.md", "CONTRIBUTING.md"):
-        for name in re.findall(r"`((?:nnbackend|tests|benchmarks)/[\w/.]+)`", (ROOT / document).read_text()):
+    for document in DOCUMENTS:
+        for name in re.findall(r"`((?:nnbackend|tests|benchmarks|examples)/[\w/.]+)`", document.read_text()):
             assert (ROOT / name).exists(), f"{document} names {name}"
