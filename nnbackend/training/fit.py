@@ -109,7 +109,9 @@ def fit(
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
             callback.check(names)
-        check_weights(network)
+        if network.batch_step is not None:
+            # Nobody has looked at what the last batch made of them.
+            check_weights(network)
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
         run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle, steps_per_epoch)
