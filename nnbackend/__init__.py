@@ -36,7 +36,7 @@ from nnbackend.schedules import (
 )
 
 if TYPE_CHECKING:
-    from nnbackend import datasets
+    from nnbackend import datasets, plotting
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
@@ -92,6 +92,7 @@ __all__ = [
     "get_backend",
     "initializers",
     "metrics",
+    "plotting",
 ]
 
 
@@ -99,6 +100,7 @@ __all__ = [
 #: standard modules that a network which only predicts does not.
 _LAZY = {
     "datasets": "nnbackend.datasets",
+    "plotting": "nnbackend.plotting",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
     "NumpyBackend": "nnbackend.backends.numpy",
@@ -117,4 +119,4 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    return module if name == "datasets" else getattr(module, name)
+    return module if name in ("datasets", "plotting") else getattr(module, name)

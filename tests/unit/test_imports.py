@@ -39,6 +39,12 @@ net.predict(np.ones((1, 4)))
     assert not imported_after(code) & set(HEAVY) - {"threadpoolctl", "argparse"}
 
 
+def test_rooms_are_there_when_asked_for():
+    modules = imported_after("import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load")
+    assert "nnbackend.plotting" in modules
+    assert "matplotlib" not in modules
+
+
 def test_the_numba_backend_does_not_import_cupy():
     modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
     assert "numba" in modules
