@@ -53,14 +53,7 @@ def run(options: tools.Options) -> dict[str, float]:
         accuracy = 100 * figures["val_accuracy"]
         print(f"step {(epoch + 1) * STEPS:6,d}: loss {figures['loss']:.4f}, accuracy {accuracy:.2f} %")
     regression, _ = train((), data, options)
-    results = {"seconds": seconds}
-    for name, model in (("network", network), ("softmax regression", regression)):
-        results[f"{name} train"] = model.evaluate(data.x_train, data.y_train)["accuracy"]
-        results[f"{name} test"] = model.evaluate(data.x_test, data.y_test)["accuracy"]
-        print(
-            f"{name + ':':19} best train accuracy {100 * results[f'{name} train']:6.2f} %, "
-            f"test accuracy {100 * results[f'{name} test']:6.2f} % of {len(data.y_test)}"
-        )
+    results = tools.judged(data, {"network": network, "softmax regression": regression})
 
     if options.out is not None:
         panels = tools.axes(3)
@@ -75,7 +68,7 @@ def run(options: tools.Options) -> dict[str, float]:
         panels[2].set_xlabel("petal length (cm)")
         panels[2].set_ylabel("petal width (cm)")
         options.save(panels[0], "iris")
-    return results
+    return {**results, "seconds": seconds}
 
 
 if __name__ == "__main__":

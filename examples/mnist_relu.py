@@ -66,15 +66,9 @@ def run(options: tools.Options) -> dict[str, float]:
     epochs = QUICK_EPOCHS if options.quick else TUTORIAL_EPOCHS if options.tutorial else EPOCHS
     begin = time.perf_counter()
     network, history = train((200, 80), L2, data, options, epochs)
-    results = {"seconds": time.perf_counter() - begin}
+    seconds = time.perf_counter() - begin
     regression, _ = train((), REGRESSION_L2, data, options, epochs)
-    for name, model in (("network", network), ("softmax regression", regression)):
-        results[f"{name} train"] = model.evaluate(data.x_train, data.y_train)["accuracy"]
-        results[f"{name} test"] = model.evaluate(data.x_test, data.y_test)["accuracy"]
-        print(
-            f"{name + ':':19} best train accuracy {100 * results[f'{name} train']:6.2f} %, "
-            f"test accuracy {100 * results[f'{name} test']:.2f} % of {len(data.y_test):,}"
-        )
+    results = tools.judged(data, {"network": network, "softmax regression": regression})
 
     if options.out is not None:
         options.save(plotting.plot_curves(history)[0], "curves")
@@ -83,7 +77,7 @@ def run(options: tools.Options) -> dict[str, float]:
         axes = plotting.plot_weights(network)
         axes.set_title("Weights of 40 of the 200 units of the first layer")
         options.save(axes, "weights")
-    return results
+    return {**results, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnbackend import Callback, History, Network, plotting
+from nnbackend import Callback, Dense, History, Network, plotting
 from nnbackend.errors import NNBackendError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    import nnbackend as nn
 
 
 @dataclass
@@ -146,10 +148,19 @@ def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:
 
 def described(network: Network) -> str:
     """One line: what runs where."""
-    units = "-".join(str(size) for size in [*network.input_shape, *(layer.units for layer in dense(network))])
-    return f"{units} network, {network.parameter_count:,} parameters, backend {network.backend.name}"
+    units = [layer.units for layer in network.layers if isinstance(layer, Dense)]
+    sizes = "-".join(str(size) for size in [*network.input_shape, *units])
+    return f"{sizes} network, {network.parameter_count:,} parameters, backend {network.backend.name}"
 
 
-def dense(network: Network) -> list[Any]:
-    """The layers that have units."""
-    return [layer for layer in network.layers if hasattr(layer, "units")]
+def judged(data: nn.datasets.Dataset, models: Mapping[str, Network]) -> dict[str, float]:
+    """Print and return the accuracy of each model on the training and the test set: "NAME train" and "NAME test"."""
+    results = {}
+    for name, model in models.items():
+        train = results[f"{name} train"] = model.evaluate(data.x_train, data.y_train)["accuracy"]
+        test = results[f"{name} test"] = model.evaluate(data.x_test, data.y_test)["accuracy"]
+        print(
+            f"{name + ':':19} best train accuracy {100 * train:6.2f} %, "
+            f"test accuracy {100 * test:6.2f} % of {len(data.y_test):,}"
+        )
+    return results

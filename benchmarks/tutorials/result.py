@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Result", "accuracy", "one_hot"]
+__all__ = ["Result", "accuracy", "cross_entropy", "one_hot"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,12 @@ class Result:
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
     """The share of labels that were predicted."""
     return float(np.mean(np.asarray(predicted) == np.asarray(labels)))
+
+
+def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.integer]) -> float:
+    """The mean over rows of -log(the probability of the row's class)."""
+    rows = len(labels)
+    return float(-1 / rows * np.sum(np.log(probabilities[np.arange(rows), labels])))
 
 
 def one_hot(labels: ArrayLike, classes: int) -> NDArray[np.float64]:

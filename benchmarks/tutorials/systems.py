@@ -93,9 +93,9 @@ def example(name: str) -> Any:
     return importlib.import_module(name)
 
 
-def options_for(backend: str, seed: int, quick: bool = False) -> Any:
+def options_for(backend: str, seed: int) -> Any:
     """How the example is run: without pictures."""
-    return example("tools").Options(backend=backend, seed=seed, quick=quick)
+    return example("tools").Options(backend=backend, seed=seed)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -94,11 +94,12 @@ def table(backends: list[str]) -> str:
         "|" + "---|" * (5 + 2 * len(backends)),
     ]
     for system in SYSTEMS:
+        runs = [stores[backend].of(system.number) for backend in backends]
+        seconds = times.of(system.number)
         for index, figure in enumerate(system.figures):
             name = f"{system.number} [{system.name}]({system.name}.py)" if index == 0 else ""
-            ours = [spread(figure, stores[backend].of(system.number)) for backend in backends]
+            ours = [spread(figure, run) for run in runs]
             timed = [""] * (2 + len(backends))
-            seconds = times.of(system.number)
             if index == 0 and system.work is not None and {"tutorial", *backends} <= set(seconds):
                 timed = [system.work.what]
                 timed += [f"{statistics.median(seconds[name]):.3g} s" for name in ("tutorial", *backends)]
@@ -109,7 +110,8 @@ def table(backends: list[str]) -> str:
         "",
         f"Medians and ranges of {seeds} seeds (S10 and S11: one); times are medians of {ROUNDS} rounds in turns.",
     ]
-    return "\n".join([*lines, *(f"Times were taken on {seen}." for seen in [times.content().get("machine")] if seen)])
+    seen = times.content().get("machine")
+    return "\n".join([*lines, f"Times were taken on {seen}."] if seen else lines)
 
 
 def spread(figure: Figure, runs: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.tutorials.result import Result, accuracy
+from benchmarks.tutorials.result import Result, accuracy, cross_entropy
 from nnbackend.datasets import Dataset, load
 
 LEARNING_RATE = 0.1
@@ -43,11 +43,6 @@ def train(seed: int, *, epochs: int = 10_000, hidden: int = 6, data: Dataset | N
     predicted = net.forward(data.x_test).argmax(axis=1)
     figures = {"accuracy": accuracy(predicted, data.y_test), "loss": losses[-1] if losses else float("nan")}
     return Result(figures, seconds)
-
-
-def cross_entropy(probabilities: Array, y: NDArray[np.integer]) -> float:
-    rows = len(y)
-    return float(-1 / rows * np.sum(np.log(probabilities[np.arange(rows), y])))
 
 
 class TwoNet:

@@ -12,15 +12,12 @@ from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting.checks import as_images, check_finite, check_labels, class_names, plain
 from nnbackend.plotting.figures import axes_or_new
-from nnbackend.plotting.tiles import draw_tiles
+from nnbackend.plotting.tiles import CAPTION_CHARACTERS, draw_tiles
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["plot_images", "plot_misclassified"]
-
-#: Characters of a caption that still goes on one line.
-_ONE_LINE = 16
 
 
 def plot_images(
@@ -99,7 +96,7 @@ def plot_misclassified(
     shown = wrong[:most]
     pairs = [(names[labels[index]], names[guesses[index]]) for index in shown]
     longest = max(len(f"{label}, taken for {guess}") for label, guess in pairs)
-    between = " " if longest <= _ONE_LINE else "\n"
+    between = " " if longest <= CAPTION_CHARACTERS else "\n"
     captions = [f"{label},{between}taken for {guess}" for label, guess in pairs]
     title = score if len(shown) == len(wrong) else f"{score}\nthe first {len(shown)}"
     return _draw_grey(ax, pictures[shown], captions, None, title)

@@ -15,11 +15,12 @@ from nnbackend.plotting.figures import axes_or_new, inches, text_width
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_tiles"]
+__all__ = ["CAPTION_CHARACTERS", "draw_tiles"]
 
 _GAP = 0.1
 _POINTS = 9
-_CAPTION_CHARACTERS = 16
+#: Of a caption's line; beyond, words go to the next.
+CAPTION_CHARACTERS = 16
 _LINE = 1.25 * _POINTS / 72
 _TITLE_LINE = 0.2
 #: Inches of the longer side of a new figure; beyond, everything shrinks.
@@ -95,5 +96,5 @@ def draw_tiles(
 
 
 def _wrapped(caption: str) -> str:
-    lines = [textwrap.wrap(line, _CAPTION_CHARACTERS, break_long_words=False) for line in caption.split("\n")]
+    lines = [textwrap.wrap(line, CAPTION_CHARACTERS, break_long_words=False) for line in caption.split("\n")]
     return "\n".join(part for line in lines for part in line)

@@ -68,10 +68,12 @@ def epoch_order(
         False for the rows as they come.
     """
     length = count if length is None else length
-    first, start = divmod(epoch * length, count)
+    begin = epoch * length
+    if not shuffle:
+        return np.arange(begin, begin + length, dtype=np.int64) % count
+    first, start = divmod(begin, count)
     passes = range(first, first + -(-(start + length) // count))
-    rows = [_permutation(seed, number, count) if shuffle else np.arange(count, dtype=np.int64) for number in passes]
-    return np.concatenate(rows)[start : start + length]
+    return np.concatenate([_permutation(seed, number, count) for number in passes])[start : start + length]
 
 
 def _permutation(seed: int, number: int, count: int) -> npt.NDArray[np.int64]:
