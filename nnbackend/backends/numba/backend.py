@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.base import Call, Executor, HostArray
 from nnbackend.backends.numba import kernels, normalization
+from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.kernels import ACTIVATION_CODES, IDENTITY
+from nnbackend.backends.numba.program import UnsupportedStepError, compile_step
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
 
@@ -27,11 +30,22 @@ class NumbaBackend(NumpyBackend):
 
     name = "numba"
 
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        self._team = Team(self.products.threads)
+
+    def executor(self, calls: Sequence[Call]) -> Executor:
+        try:
+            program = compile_step(calls)
+        except UnsupportedStepError as refusal:
+            return _QuietBlas(self, calls, str(refusal)) if False else super().executor(calls)
+        return CompiledExecutor(program, self._team)
+
     def gather(
         self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
     ) -> None:
         kernel = kernels.gather_rows if out.ndim == 2 else kernels.gather_values
-        kernel(source, order, int(counter[0]) * batch_size, out.dtype.type(scale), out)
+        kernel(source, order, int(counter[0]) * batch_size, out.dtype.type(scale), out, 0, len(out))
 
     def dense_forward(
         self,
@@ -47,10 +61,10 @@ class NumbaBackend(NumpyBackend):
         self.products.matmul(x, weight, z)
         code = ACTIVATION_CODES[activation]
         if bias is not None or code != IDENTITY:
-            kernels.bias_activation(z, _optional(bias, z), code, z.dtype.type(alpha), out)
+            kernels.bias_activation(z, _optional(bias, z), code, z.dtype.type(alpha), out, 0, len(z))
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
-        kernels.activation_forward(z, ACTIVATION_CODES[activation], z.dtype.type(alpha), out)
+        kernels.activation_forward(z, ACTIVATION_CODES[activation], z.dtype.type(alpha), out, 0, len(z))
 
     def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
         real = x.dtype.type
@@ -63,10 +77,12 @@ class NumbaBackend(NumpyBackend):
             stream,
             int(counter[1]),
             out,
+            0,
+            len(x),
         )
 
     def max_abs_norm(self, x: Real, out: Real) -> None:
-        normalization.max_abs_norm(x, *_bits(x), out)
+        normalization.max_abs_norm(x, *_bits(x), out, 0, len(x))
 
     def softmax_cross_entropy(
         self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, rows: Real
@@ -74,26 +90,27 @@ class NumbaBackend(NumpyBackend):
         kernel = (
             kernels.softmax_cross_entropy_labels if targets.ndim == 1 else kernels.softmax_cross_entropy_probabilities
         )
-        kernel(logits, targets, _optional(weights, rows), gradient, rows)
+        kernel(logits, targets, _optional(weights, rows), gradient, rows, 0, len(logits))
 
     def sigmoid_cross_entropy(
         self, logits: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
     ) -> None:
-        kernels.sigmoid_cross_entropy(logits, targets, _optional(weights, rows), gradient, rows)
+        kernels.sigmoid_cross_entropy(logits, targets, _optional(weights, rows), gradient, rows, 0, len(logits))
 
     def mean_squared_error(
         self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
     ) -> None:
-        kernels.mean_squared_error(outputs, targets, _optional(weights, rows), gradient, rows)
+        kernels.mean_squared_error(outputs, targets, _optional(weights, rows), gradient, rows, 0, len(outputs))
 
     def record_loss(self, rows: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
         kernels.record_loss(rows, _optional(penalties, rows), int(counter[0]), trace)
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
-        kernels.activation_gradient(saved, ACTIVATION_CODES[activation], saved.dtype.type(alpha), upstream, out)
+        code = ACTIVATION_CODES[activation]
+        kernels.activation_gradient(saved, code, saved.dtype.type(alpha), upstream, out, 0, len(saved))
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
-        normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out)
+        normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out, 0, len(x))
 
     def bias_gradient(self, delta: Real, out: Real) -> None:
         kernels.bias_gradient(delta, out)
@@ -116,11 +133,13 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
     ) -> None:
         real = parameters.dtype.type
-        rate = real(learning_rates[counter[0]])
+        rate, size = real(learning_rates[counter[0]]), parameters.size
         if velocity is None:
-            kernels.sgd(parameters, gradients, rate, real(weight_decay))
+            kernels.sgd(parameters, gradients, rate, real(weight_decay), 0, size)
         else:
-            kernels.sgd_momentum(parameters, gradients, velocity, rate, real(momentum), nesterov, real(weight_decay))
+            kernels.sgd_momentum(
+                parameters, gradients, velocity, rate, real(momentum), nesterov, real(weight_decay), 0, size
+            )
 
     def adam_update(
         self,
@@ -153,6 +172,8 @@ class NumbaBackend(NumpyBackend):
             real(epsilon),
             real(0 if decoupled else weight_decay),
             real(1 - rate * weight_decay if decoupled else 1),
+            0,
+            parameters.size,
         )
 
     def rmsprop_update(
@@ -168,9 +189,8 @@ class NumbaBackend(NumpyBackend):
     ) -> None:
         real = parameters.dtype.type
         rate = real(learning_rates[counter[0]])
-        kernels.rmsprop(
-            parameters, gradients, square, rate, real(decay), real(1 - decay), real(epsilon), real(weight_decay)
-        )
+        constants = (real(decay), real(1 - decay), real(epsilon), real(weight_decay))
+        kernels.rmsprop(parameters, gradients, square, rate, *constants, 0, parameters.size)
 
 
 def _bits(array: Real) -> tuple[Int, int]:

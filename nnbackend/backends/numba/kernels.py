@@ -6,6 +6,7 @@
 * No Numba parallelism: the threads that share out the products are the only ones. Two pools on the same cores slow
   each other down many times over.
 * Optional arrays come as arrays of length 0, so that a kernel has one signature a dtype.
+* Where work can be shared out, `begin` and `end` say which rows, or which elements of a flat buffer, are meant.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ GELU_CUBIC = 0.044715
 
 
 @jit
-def gather_rows(source, order, start, scale, out):
-    for i in range(out.shape[0]):
+def gather_rows(source, order, start, scale, out, begin, end):
+    for i in range(begin, end):
         row = source[order[start + i]]
         target = out[i]
         for j in range(target.size):
@@ -54,8 +55,8 @@ def gather_rows(source, order, start, scale, out):
 
 
 @jit
-def gather_values(source, order, start, scale, out):
-    for i in range(out.size):
+def gather_values(source, order, start, scale, out, begin, end):
+    for i in range(begin, end):
         out[i] = source[order[start + i]] * scale
 
 
@@ -112,9 +113,9 @@ def activate_row(z, code, alpha, out):
 
 
 @jit
-def bias_activation(z, bias, code, alpha, out):
+def bias_activation(z, bias, code, alpha, out, begin, end):
     """Add the bias in place and activate, while the row is in cache."""
-    for i in range(z.shape[0]):
+    for i in range(begin, end):
         row = z[i]
         if bias.size:
             for j in range(row.size):
@@ -124,14 +125,14 @@ def bias_activation(z, bias, code, alpha, out):
 
 
 @jit
-def activation_forward(z, code, alpha, out):
-    for i in range(z.shape[0]):
+def activation_forward(z, code, alpha, out, begin, end):
+    for i in range(begin, end):
         activate_row(z[i], code, alpha, out[i])
 
 
 @jit
-def activation_gradient(saved, code, alpha, upstream, out):
-    for i in range(saved.shape[0]):
+def activation_gradient(saved, code, alpha, upstream, out, begin, end):
+    for i in range(begin, end):
         _gradient_row(saved[i], code, alpha, upstream[i], out[i])
 
 
@@ -184,11 +185,11 @@ def _gradient_row(saved, code, alpha, upstream, out):
 
 
 @jit
-def softmax_cross_entropy_labels(logits, labels, weights, gradient, rows):
+def softmax_cross_entropy_labels(logits, labels, weights, gradient, rows, begin, end):
     n, classes = logits.shape
     one = logits.dtype.type(1)
     zero = logits.dtype.type(0)
-    for i in range(n):
+    for i in range(begin, end):
         z = logits[i]
         g = gradient[i]
         label = labels[i]
@@ -212,11 +213,11 @@ def softmax_cross_entropy_labels(logits, labels, weights, gradient, rows):
 
 
 @jit
-def softmax_cross_entropy_probabilities(logits, targets, weights, gradient, rows):
+def softmax_cross_entropy_probabilities(logits, targets, weights, gradient, rows, begin, end):
     n, classes = logits.shape
     one = logits.dtype.type(1)
     zero = logits.dtype.type(0)
-    for i in range(n):
+    for i in range(begin, end):
         z = logits[i]
         t = targets[i]
         g = gradient[i]
@@ -246,12 +247,12 @@ def softmax_cross_entropy_probabilities(logits, targets, weights, gradient, rows
 
 
 @jit
-def sigmoid_cross_entropy(logits, targets, weights, gradient, rows):
+def sigmoid_cross_entropy(logits, targets, weights, gradient, rows, begin, end):
     n, outputs = logits.shape
     one = logits.dtype.type(1)
     zero = logits.dtype.type(0)
     half = logits.dtype.type(0.5)
-    for i in range(n):
+    for i in range(begin, end):
         weight = weights[i] if weights.size else one
         factor = weight / (n * outputs)
         loss = zero
@@ -268,12 +269,12 @@ def sigmoid_cross_entropy(logits, targets, weights, gradient, rows):
 
 
 @jit
-def mean_squared_error(outputs, targets, weights, gradient, rows):
+def mean_squared_error(outputs, targets, weights, gradient, rows, begin, end):
     n, features = outputs.shape
     one = outputs.dtype.type(1)
     zero = outputs.dtype.type(0)
     two = outputs.dtype.type(2)
-    for i in range(n):
+    for i in range(begin, end):
         a = outputs[i]
         t = targets[i]
         g = gradient[i]
@@ -335,14 +336,14 @@ def weight_penalty(weight, l1, l2, gradient):
 
 
 @jit
-def sgd(parameters, gradients, rate, weight_decay):
-    for i in range(parameters.size):
+def sgd(parameters, gradients, rate, weight_decay, begin, end):
+    for i in range(begin, end):
         parameters[i] -= rate * (gradients[i] + weight_decay * parameters[i])
 
 
 @jit
-def sgd_momentum(parameters, gradients, velocity, rate, momentum, nesterov, weight_decay):
-    for i in range(parameters.size):
+def sgd_momentum(parameters, gradients, velocity, rate, momentum, nesterov, weight_decay, begin, end):
+    for i in range(begin, end):
         g = gradients[i] + weight_decay * parameters[i]
         v = momentum * velocity[i] + g
         velocity[i] = v
@@ -351,13 +352,27 @@ def sgd_momentum(parameters, gradients, velocity, rate, momentum, nesterov, weig
 
 @jit
 def adam(
-    parameters, gradients, first, second, rate, correction2, beta1, rest1, beta2, rest2, epsilon, coupled, decoupled
+    parameters,
+    gradients,
+    first,
+    second,
+    rate,
+    correction2,
+    beta1,
+    rest1,
+    beta2,
+    rest2,
+    epsilon,
+    coupled,
+    decoupled,
+    begin,
+    end,
 ):
     """`rate` carries 1 / (1 - beta1^t), `correction2` is 1 / sqrt(1 - beta2^t).
 
     `rest` is 1 - beta, subtracted in double precision: in float32, 1 - 0.999 is off by 1e-5 of itself.
     """
-    for i in range(parameters.size):
+    for i in range(begin, end):
         p = parameters[i] * decoupled
         g = gradients[i] + coupled * parameters[i]
         m = beta1 * first[i] + rest1 * g
@@ -368,8 +383,8 @@ def adam(
 
 
 @jit
-def rmsprop(parameters, gradients, square, rate, decay, rest, epsilon, weight_decay):
-    for i in range(parameters.size):
+def rmsprop(parameters, gradients, square, rate, decay, rest, epsilon, weight_decay, begin, end):
+    for i in range(begin, end):
         g = gradients[i] + weight_decay * parameters[i]
         v = decay * square[i] + rest * g * g
         square[i] = v
@@ -377,7 +392,7 @@ def rmsprop(parameters, gradients, square, rate, decay, rest, epsilon, weight_de
 
 
 @jit
-def dropout(x, threshold, scale, key0, key1, stream, step, out):
+def dropout(x, threshold, scale, key0, key1, stream, step, out, begin, end):
     """Philox4x32-10, four elements a block; see :mod:`nnbackend.backends.philox` for the plain form."""
     low = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
@@ -386,10 +401,11 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out):
     weyl0 = np.uint64(0x9E3779B9)
     weyl1 = np.uint64(0xBB67AE85)
     columns = np.int64(x.shape[1])
-    size = x.shape[0] * columns
+    first = begin * columns
+    last = end * columns
     words = np.empty(4, np.uint64)
     zero = x.dtype.type(0)
-    for block in range((size + 3) // 4):
+    for block in range(first // 4, (last + 3) // 4):
         c0 = np.uint64(block) & low
         c1 = np.uint64(stream)
         c2 = np.uint64(step) & low
@@ -409,8 +425,9 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out):
         words[1] = c1
         words[2] = c2
         words[3] = c3
-        for k in range(min(4, size - 4 * block)):
-            element = 4 * block + k
+        # A block may begin in a row that is another thread's, or end in one.
+        for element in range(max(first, 4 * block), min(last, 4 * block + 4)):
+            k = element - 4 * block
             i = element // columns
             j = element - i * columns
             keep = scale if words[k] >= np.uint64(threshold) else zero

@@ -16,9 +16,9 @@ in_any_order = partial(jit, fastmath={"reassoc"})
 
 
 @as_written
-def max_abs_norm(x, bits, sign_free, out):
+def max_abs_norm(x, bits, sign_free, out, begin, end):
     """`bits` is `x` seen as integers, `sign_free` masks all of their bits but the sign."""
-    for i in range(x.shape[0]):
+    for i in range(begin, end):
         row = x[i]
         largest = _divisor(row, _first_largest(bits[i], sign_free))
         for j in range(row.size):
@@ -26,8 +26,8 @@ def max_abs_norm(x, bits, sign_free, out):
 
 
 @as_written
-def max_abs_norm_gradient(x, bits, sign_free, upstream, out):
-    for i in range(x.shape[0]):
+def max_abs_norm_gradient(x, bits, sign_free, upstream, out, begin, end):
+    for i in range(begin, end):
         row = x[i]
         above = upstream[i]
         k = _first_largest(bits[i], sign_free)

@@ -1,0 +1,322 @@
+"""The compiled epoch function: reads a program's table line by line, step after step, without ever going back to Python.
+
+Several threads run it side by side, each on its own share of every line, and meet where a line has to wait. Every
+element of every result is computed by one thread, in an order that does not depend on which: so the bits are the same
+for any number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic, overload
+
+from nnbackend.backends.numba import kernels, normalization, program, tiled
+from nnbackend.backends.numba.kernels import IDENTITY, jit
+
+# Numba takes globals of this module for constants.
+CODE, WAIT, FIRST = program.CODE, program.WAIT, program.FIRST
+
+#: How often a thread looks before it lets others run on its core.
+PATIENCE = 4_000
+
+
+@intrinsic
+def pointer(context, address):
+    """An address as a pointer."""
+
+    def generate(target, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], target.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def atomic_add(context, address, value):
+    """Add to the number at an address; the old number. Nothing is moved across it."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def atomic_load(context, address):
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+if os.name == "posix":
+    _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+    @jit
+    def give_way():
+        """Let other threads run on this core."""
+        _sched_yield()
+
+else:
+
+    @jit
+    def give_way():
+        """Other systems take turns by themselves."""
+
+
+@jit
+def meet(meeting, goal):
+    """Arrive, and wait until as many have arrived as `goal` says; False if somebody has called it off.
+
+    `meeting` is the address of two numbers: how many have arrived, and whether it is called off.
+    """
+    atomic_add(meeting, 1)
+    patience = PATIENCE
+    while atomic_load(meeting) < goal:
+        patience -= 1
+        if patience == 0:
+            if atomic_load(meeting + 8):
+                return False
+            give_way()
+            patience = PATIENCE // 100
+    return True
+
+
+@jit
+def matrix(address, rows, columns, real):
+    return carray(pointer(address), (rows, columns), real.dtype)
+
+
+@jit
+def vector(address, size, real):
+    return carray(pointer(address), (size,), real.dtype)
+
+
+@jit
+def run(tiling, integers, reals, advances, counter, steps, thread, threads, meeting, real):
+    """Run the table `steps` times.
+
+    Parameters
+    ----------
+    tiling : Tiling
+        How matrices are cut into tiles.
+    integers, reals, advances, counter : of a Program
+    thread, threads : int
+        Which of the threads this is, and how many there are.
+    meeting : int
+        Address of two int64 that were 0 before the first of them began, see `meet`.
+    real : (0,) array of the network's dtype
+    """
+    place, step, update = counter[0], counter[1], counter[2]
+    goal = 0
+    for _ in range(steps):
+        for line in range(integers.shape[0]):
+            if integers[line, WAIT] and threads > 1:
+                goal += threads
+                if not meet(meeting, goal):
+                    return
+            perform(tiling, integers[line], reals[line], place, step, update, thread, threads, real)
+        if threads > 1:
+            goal += threads
+            if not meet(meeting, goal):
+                return
+        if advances:
+            place += 1
+            step += 1
+            update += 1
+    if thread == 0:
+        counter[0], counter[1], counter[2] = place, step, update
+
+
+@jit
+def share(size, thread, threads):
+    """The part of `size` things that is a thread's."""
+    return size * thread // threads, size * (thread + 1) // threads
+
+
+@jit
+def perform(tiling, line, constants, place, step, update, thread, threads, real):
+    """A thread's share of one line; the numbers of each are written in :mod:`nnbackend.backends.numba.program`."""
+    code = line[CODE]
+    n = line[FIRST:]
+    if code <= program.GATHER_VALUES:
+        gather(code, n, constants, place, thread, threads, real)
+    elif code <= program.MAX_ABS_NORM:
+        forward(tiling, code, n, constants, step, thread, threads, real)
+    elif code <= program.SQUARED_ERROR:
+        loss(code, n, thread, threads, real)
+    elif code <= program.BIAS_GRADIENT:
+        backward(tiling, code, n, constants, thread, threads, real)
+    elif code <= program.RECORD_LOSS:
+        if thread == 0:
+            account(code, n, constants, place, real)
+    else:
+        optimise(code, n, constants, place, update, thread, threads, real)
+
+
+@jit
+def gather(code, n, constants, place, thread, threads, real):
+    source, count, columns, order_at, order_size, batch_size, out, rows = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
+    begin, end = share(rows, thread, threads)
+    order = carray(pointer(order_at), (order_size,), np.int64)
+    start = place * batch_size
+    scale = real.dtype.type(constants[0])
+    if code == program.GATHER_BYTES:
+        images = carray(pointer(source), (count, columns), np.uint8)
+        kernels.gather_rows(images, order, start, scale, matrix(out, rows, columns, real), begin, end)
+    elif code == program.GATHER_ROWS:
+        examples = matrix(source, count, columns, real)
+        kernels.gather_rows(examples, order, start, scale, matrix(out, rows, columns, real), begin, end)
+    elif code == program.GATHER_LABELS:
+        labels = carray(pointer(source), (count,), np.int32)
+        kernels.gather_values(labels, order, start, np.int32(1), carray(pointer(out), (rows,), np.int32), begin, end)
+    else:
+        kernels.gather_values(vector(source, count, real), order, start, scale, vector(out, rows, real), begin, end)
+
+
+@jit
+def forward(tiling, code, n, constants, step, thread, threads, real):
+    constant = real.dtype.type(constants[0])
+    if code == program.DENSE:
+        x, weight, bias, z, out, rows, inner, columns, activation = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]
+        begin, end = share(rows, thread, threads)
+        size = real.itemsize
+        tiled.forward(
+            tiling, x + begin * inner * size, inner, weight, columns, bias, z + begin * columns * size, columns,
+            end - begin, columns, inner,
+        )  # fmt: skip
+        if activation != IDENTITY:
+            kernels.activation_forward(
+                matrix(z, rows, columns, real), activation, constant, matrix(out, rows, columns, real), begin, end
+            )
+        return
+    x, out = matrix(n[0], n[2], n[3], real), matrix(n[1], n[2], n[3], real)
+    begin, end = share(n[2], thread, threads)
+    if code == program.ACTIVATION:
+        kernels.activation_forward(x, n[4], constant, out, begin, end)
+    elif code == program.DROPOUT:
+        kernels.dropout(x, n[4], constant, n[5], n[6], n[7], step, out, begin, end)
+    else:
+        bits, sign_free = bits_of(n[0], n[2], n[3], real)
+        normalization.max_abs_norm(x, bits, sign_free, out, begin, end)
+
+
+@jit
+def loss(code, n, thread, threads, real):
+    outputs_at, targets_at, weights_at, gradient_at, rows_at, rows, columns = n[0], n[1], n[2], n[3], n[4], n[5], n[6]
+    begin, end = share(rows, thread, threads)
+    outputs, gradient = matrix(outputs_at, rows, columns, real), matrix(gradient_at, rows, columns, real)
+    weights = vector(weights_at, rows if weights_at else 0, real)
+    figures = matrix(rows_at, 2, rows, real)
+    if code == program.CROSS_ENTROPY_LABELS:
+        labels = carray(pointer(targets_at), (rows,), np.int32)
+        kernels.softmax_cross_entropy_labels(outputs, labels, weights, gradient, figures, begin, end)
+        return
+    targets = matrix(targets_at, rows, columns, real)
+    if code == program.CROSS_ENTROPY_PROBABILITIES:
+        kernels.softmax_cross_entropy_probabilities(outputs, targets, weights, gradient, figures, begin, end)
+    elif code == program.SIGMOID_CROSS_ENTROPY:
+        kernels.sigmoid_cross_entropy(outputs, targets, weights, gradient, figures, begin, end)
+    else:
+        kernels.mean_squared_error(outputs, targets, weights, gradient, figures, begin, end)
+
+
+@jit
+def backward(tiling, code, n, constants, thread, threads, real):
+    size = real.itemsize
+    if code == program.ACTIVATION_GRADIENT:
+        rows, columns = n[3], n[4]
+        begin, end = share(rows, thread, threads)
+        saved, upstream = matrix(n[0], rows, columns, real), matrix(n[1], rows, columns, real)
+        alpha = real.dtype.type(constants[0])
+        kernels.activation_gradient(saved, n[5], alpha, upstream, matrix(n[2], rows, columns, real), begin, end)
+    elif code == program.MAX_ABS_NORM_GRADIENT:
+        rows, columns = n[3], n[4]
+        begin, end = share(rows, thread, threads)
+        x, upstream, out = (
+            matrix(n[0], rows, columns, real), matrix(n[1], rows, columns, real), matrix(n[2], rows, columns, real)
+        )  # fmt: skip
+        bits, sign_free = bits_of(n[0], rows, columns, real)
+        normalization.max_abs_norm_gradient(x, bits, sign_free, upstream, out, begin, end)
+    elif code == program.INPUT_GRADIENT:
+        delta, weight, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
+        begin, end = share(rows, thread, threads)
+        tiled.input_gradient(
+            tiling, delta + begin * inner * size, inner, weight, inner, out + begin * columns * size, columns,
+            end - begin, columns, inner,
+        )  # fmt: skip
+    elif code == program.WEIGHT_GRADIENT:
+        x, delta, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
+        # Along the longer side, so that every thread's part is made of whole tiles, but for its edge.
+        if rows >= columns:
+            begin, end = share(rows, thread, threads)
+            x += begin * size
+            out += begin * columns * size
+            tiled.weight_gradient(tiling, x, rows, delta, columns, out, columns, end - begin, columns, inner)
+        else:
+            begin, end = share(columns, thread, threads)
+            delta += begin * size
+            out += begin * size
+            tiled.weight_gradient(tiling, x, rows, delta, columns, out, columns, rows, end - begin, inner)
+    elif thread == 0:
+        kernels.bias_gradient(matrix(n[0], n[2], n[3], real), vector(n[1], n[3], real))
+
+
+@jit
+def account(code, n, constants, place, real):
+    """What is summed over a whole array, by one thread."""
+    if code == program.WEIGHT_PENALTY:
+        weight, gradient = matrix(n[0], n[2], n[3], real), matrix(n[1], n[2], n[3], real)
+        l1, l2 = real.dtype.type(constants[0]), real.dtype.type(constants[1])
+        vector(n[4], n[5], real)[n[6]] = kernels.weight_penalty(weight, l1, l2, gradient)
+    else:
+        trace = carray(pointer(n[4]), (n[5], 3), np.float64)
+        kernels.record_loss(matrix(n[0], 2, n[1], real), vector(n[2], n[3], real), place, trace)
+
+
+@jit
+def optimise(code, n, constants, place, update, thread, threads, real):
+    kind = real.dtype.type
+    count = n[3]
+    begin, end = share(count, thread, threads)
+    parameters, gradients = vector(n[0], count, real), vector(n[1], count, real)
+    rate = carray(pointer(n[4]), (n[5],), np.float64)[place]
+    if code == program.SGD:
+        kernels.sgd(parameters, gradients, kind(rate), kind(constants[1]), begin, end)
+        return
+    first = vector(n[2], count, real)
+    if code == program.MOMENTUM:
+        momentum, decay = kind(constants[0]), kind(constants[1])
+        kernels.sgd_momentum(parameters, gradients, first, kind(rate), momentum, n[6] != 0, decay, begin, end)
+    elif code == program.ADAM:
+        beta1, beta2, epsilon, decay = constants[0], constants[1], constants[2], constants[3]
+        decoupled = n[6] != 0
+        t = update + 1
+        kernels.adam(
+            parameters, gradients, first, vector(n[7], count, real),
+            kind(rate / (1 - beta1**t)), kind((1 - beta2**t) ** -0.5),
+            kind(beta1), kind(1 - beta1), kind(beta2), kind(1 - beta2), kind(epsilon),
+            kind(0 if decoupled else decay), kind(1 - rate * decay if decoupled else 1), begin, end,
+        )  # fmt: skip
+    else:
+        decay, epsilon, weight_decay = constants[0], constants[1], constants[2]
+        kernels.rmsprop(
+            parameters, gradients, first, kind(rate), kind(decay), kind(1 - decay), kind(epsilon), kind(weight_decay),
+            begin, end,
+        )  # fmt: skip
+
+
+def bits_of(address, rows, columns, real):
+    """A matrix seen as integers, and the mask that takes their signs away."""
+    raise NotImplementedError("for jitted code")
+
+
+@overload(bits_of)
+def _bits_of(address, rows, columns, real):
+    integer, sign_free = (np.int32, 0x7FFFFFFF) if real.dtype == types.float32 else (np.int64, 0x7FFFFFFFFFFFFFFF)
+    return lambda address, rows, columns, real: (carray(pointer(address), (rows, columns), integer), sign_free)

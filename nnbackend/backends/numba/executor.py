@@ -1,0 +1,98 @@
+"""Runs a program with the compiled epoch function, on as many threads as its work is worth."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from nnbackend.backends.executor import Executor
+from nnbackend.backends.numba import epoch
+from nnbackend.backends.numba.program import Program
+from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64
+
+__all__ = ["CompiledExecutor", "Team"]
+
+#: Multiply-adds of a step below which meeting costs more than sharing saves, and of a whole run below which waking the
+#: other threads does.
+_SHARED_STEP = 250_000
+_SHARED_RUN = 10_000_000
+
+
+class Team:
+    """Threads that work on one program at a time; whoever finds them busy works alone, with the same result.
+
+    Parameters
+    ----------
+    threads : int
+        The calling one counts.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+
+    def run(self, program: Program, steps: int) -> None:
+        """Run a program's steps, one after the other."""
+        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
+        if self._process not in (0, os.getpid()):
+            # Threads do not survive a fork, and a lock that one of them held stays locked.
+            self._lock, self._pool = threading.Lock(), None
+        if self.threads == 1 or not worth or not self._lock.acquire(blocking=False):
+            _run(program, steps, 0, 1, np.zeros(2, np.int64))
+            return
+        try:
+            self._together(program, steps)
+        finally:
+            self._lock.release()
+
+    def _together(self, program: Program, steps: int) -> None:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
+            self._process = os.getpid()
+        meeting = np.zeros(2, np.int64)
+        futures = []
+        try:
+            for thread in range(1, self.threads):
+                futures.append(self._pool.submit(_run, program, steps, thread, self.threads, meeting))
+            _run(program, steps, 0, self.threads, meeting)
+        except BaseException:
+            # Such as Ctrl-C before this thread has begun: the others must not wait for it for ever.
+            meeting[1] = 1
+            raise
+        finally:
+            for future in futures:
+                future.result()
+
+
+class CompiledExecutor(Executor):
+    """One compiled function that reads the step as a table.
+
+    Parameters
+    ----------
+    program : Program
+    team : Team
+    """
+
+    name = "compiled"
+    reason = "every operation of the step is known to the compiled epoch function"
+
+    def __init__(self, program: Program, team: Team) -> None:
+        self._program = program
+        self._team = team
+
+    def run(self, repeats: int) -> None:
+        if repeats:
+            self._team.run(self._program, repeats)
+
+
+def _run(program: Program, steps: int, thread: int, threads: int, meeting: np.ndarray) -> None:
+    tiling = FLOAT32 if program.dtype == np.float32 else FLOAT64
+    epoch.run(
+        tiling, program.integers, program.reals, program.advances, program.counter, steps, thread, threads,
+        meeting.ctypes.data, np.empty(0, program.dtype),
+    )  # fmt: skip

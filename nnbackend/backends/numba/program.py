@@ -1,0 +1,371 @@
+"""A recorded step as a table of numbers, for the compiled epoch function to read.
+
+Every call becomes one line: what to do, where its arrays lie in memory, their sizes, and its constants. So the epoch
+function is compiled once for all networks: another network is another table.
+
+Threads share the work of a line among themselves, by the rows of the batch where rows do not depend on each other
+(all of the forward pass, the loss, and the deltas of the backward pass), by parts of the result elsewhere. The lines
+are put into an order in which the threads must wait for each other as seldom as possible: a line of rows moves up past
+lines that it has nothing to do with, and then whatever stands between two waits depends on nothing that another
+thread does meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.executor import Call
+from nnbackend.backends.numba.kernels import ACTIVATION_CODES
+from nnbackend.backends.philox import keep_threshold
+
+__all__ = ["Program", "UnsupportedStepError", "compile_step"]
+
+Array = npt.NDArray[Any]
+
+#: What a line does.
+GATHER_BYTES, GATHER_ROWS, GATHER_LABELS, GATHER_VALUES = 0, 1, 2, 3
+DENSE, ACTIVATION, DROPOUT, MAX_ABS_NORM = 4, 5, 6, 7
+CROSS_ENTROPY_LABELS, CROSS_ENTROPY_PROBABILITIES, SIGMOID_CROSS_ENTROPY, SQUARED_ERROR = 8, 9, 10, 11
+ACTIVATION_GRADIENT, MAX_ABS_NORM_GRADIENT, INPUT_GRADIENT = 12, 13, 14
+WEIGHT_GRADIENT, BIAS_GRADIENT, WEIGHT_PENALTY, RECORD_LOSS = 15, 16, 17, 18
+SGD, MOMENTUM, ADAM, RMSPROP = 19, 20, 21, 22
+
+#: The first columns of a line; its own numbers follow.
+CODE, WAIT, FIRST = 0, 1, 2
+INTEGERS, REALS = 16, 8
+
+#: How a line's work is shared: by rows of the batch, by parts of its result, or not at all.
+ROWS, PARTS, ONE = "rows", "parts", "one"
+
+
+class UnsupportedStepError(Exception):
+    """A step that the table cannot hold; says why."""
+
+
+@dataclass
+class Line:
+    """One call, with what it reads and writes."""
+
+    code: int
+    share: str
+    integers: Sequence[int]
+    reals: Sequence[float] = ()
+    reads: Sequence[Array | None] = ()
+    writes: Sequence[Array | None] = ()
+    #: Multiply-adds, or what takes about as long.
+    work: int = 0
+    wait: bool = field(default=False)
+
+    def depends_on(self, other: Line) -> bool:
+        """Whether one of the two writes what the other touches."""
+        mine, theirs = [*self.reads, *self.writes], [*other.reads, *other.writes]
+        return _touch(self.writes, theirs) or _touch(mine, other.writes)
+
+
+@dataclass
+class Program:
+    """The table.
+
+    Attributes
+    ----------
+    integers : (lines, INTEGERS) int64
+    reals : (lines, REALS) float64
+    counter : (3,) int64
+    advances : bool
+        Whether the step ends by adding 1 to the counter.
+    dtype : numpy dtype
+    work : int
+        Multiply-adds of a step, about.
+    arrays : list
+        Everything the addresses point to, kept alive.
+    """
+
+    integers: npt.NDArray[np.int64]
+    reals: npt.NDArray[np.float64]
+    counter: npt.NDArray[np.int64]
+    advances: bool
+    dtype: np.dtype[Any]
+    work: int
+    arrays: list[Any]
+
+
+def compile_step(calls: Sequence[Call]) -> Program:
+    """The table of a recorded step.
+
+    Raises
+    ------
+    UnsupportedStepError
+        It holds a function from outside, or arrays that are not laid out without gaps.
+    """
+    advances = bool(calls) and calls[-1].operation == "advance"
+    counters: list[Array] = []
+    lines = []
+    dtypes = set()
+    for call in calls[:-1] if advances else calls:
+        if call.operation not in _WRITERS:
+            what = "a function of its own" if call.function is not None else call.operation
+            raise UnsupportedStepError(f"the step holds {what}")
+        line = _WRITERS[call.operation](counters, *call.arguments)
+        for array in (*line.reads, *line.writes):
+            if array is not None and not array.flags.c_contiguous:
+                raise UnsupportedStepError("rows are padded")
+        dtypes |= {array.dtype for array in line.writes if array is not None and array.dtype.kind == "f"}
+        lines.append(line)
+    # The trace of losses is float64 on every network.
+    dtypes = {array.dtype for line in lines for array in line.writes if array is not None and line.code != RECORD_LOSS}
+    dtypes = {dtype for dtype in dtypes if dtype.kind == "f"}
+    if len(dtypes) != 1:
+        raise UnsupportedStepError("the step has nothing to compute")
+    if any(counter is not counters[0] for counter in counters):
+        raise UnsupportedStepError("the step has several counters")
+    counter = counters[0] if counters else np.zeros(3, np.int64)
+    if advances and calls[-1].arguments[0] is not counter:
+        raise UnsupportedStepError("the step has several counters")
+
+    lines = _rows_first(lines)
+    _place_waits(lines)
+    integers = np.zeros((len(lines), INTEGERS), np.int64)
+    reals = np.zeros((len(lines), REALS))
+    for place, line in enumerate(lines):
+        integers[place, CODE], integers[place, WAIT] = line.code, line.wait
+        integers[place, FIRST : FIRST + len(line.integers)] = line.integers
+        reals[place, : len(line.reals)] = line.reals
+    arrays = [call.arguments for call in calls]
+    return Program(integers, reals, counter, advances, dtypes.pop(), sum(line.work for line in lines), arrays)
+
+
+def _rows_first(lines: Sequence[Line]) -> list[Line]:
+    """Move lines of rows up past others that they have nothing to do with."""
+    ordered: list[Line] = []
+    for line in lines:
+        place = len(ordered)
+        if line.share == ROWS:
+            while place and ordered[place - 1].share != ROWS and not line.depends_on(ordered[place - 1]):
+                place -= 1
+        ordered.insert(place, line)
+    return ordered
+
+
+def _place_waits(lines: Sequence[Line]) -> None:
+    """A line waits if what it touches may still be at work in another thread."""
+    since: list[Line] = []
+    for line in lines:
+        # Rows follow rows in one thread, each on its own.
+        line.wait = any(line.depends_on(other) for other in since if not line.share == other.share == ROWS)
+        if line.wait:
+            since = []
+        since.append(line)
+
+
+def _touch(some: Sequence[Array | None], others: Sequence[Array | None]) -> bool:
+    spans = [_span(array) for array in others if array is not None]
+    return any(
+        begin < other_end and other_begin < end
+        for array in some
+        if array is not None
+        for begin, end in (_span(array),)
+        for other_begin, other_end in spans
+    )
+
+
+def _span(array: Array) -> tuple[int, int]:
+    return array.ctypes.data, array.ctypes.data + array.nbytes
+
+
+def _at(array: Array | None) -> int:
+    """The address, or 0 for an array that there is not."""
+    return 0 if array is None else array.ctypes.data
+
+
+# ---- one function an operation: its arguments as in nnbackend.backends.base ------------------------------------
+
+
+def _gather(
+    counters: list[Array], source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
+) -> Line:
+    counters.append(counter)
+    if source.ndim == 2:
+        code = GATHER_BYTES if source.dtype == np.uint8 else GATHER_ROWS
+        if source.dtype != np.uint8 and source.dtype != out.dtype:
+            raise UnsupportedStepError(f"the data are {source.dtype}")
+        columns = source.shape[1]
+    else:
+        code = GATHER_LABELS if out.dtype == np.int32 else GATHER_VALUES
+        if source.dtype != out.dtype:
+            raise UnsupportedStepError(f"the targets are {source.dtype}")
+        columns = 1
+    integers = (_at(source), len(source), columns, _at(order), len(order), batch_size, _at(out), len(out))
+    return Line(code, ROWS, integers, (scale,), (source, order), (out,), len(out) * columns)
+
+
+def _dense(
+    counters: list[Array],
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    activation: str,
+    alpha: float,
+    preactivation: Array | None,
+    out: Array,
+) -> Line:
+    rows, inner = x.shape
+    columns = weight.shape[1]
+    z = out if preactivation is None else preactivation
+    code = ACTIVATION_CODES[activation]
+    integers = (_at(x), _at(weight), _at(bias), _at(z), _at(out), rows, inner, columns, code)
+    return Line(DENSE, ROWS, integers, (alpha,), (x, weight, bias), (z, out), rows * inner * columns)
+
+
+def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> Line:
+    integers = (_at(z), _at(out), *z.shape, ACTIVATION_CODES[activation])
+    return Line(ACTIVATION, ROWS, integers, (alpha,), (z,), (out,), 8 * z.size)
+
+
+def _dropout(counters: list[Array], x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> Line:
+    counters.append(counter)
+    keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
+    integers = (_at(x), _at(out), *x.shape, keep_threshold(rate), *keys, stream)
+    return Line(DROPOUT, ROWS, integers, (1 / (1 - rate),), (x,), (out,), 16 * x.size)
+
+
+def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> Line:
+    return Line(MAX_ABS_NORM, ROWS, (_at(x), _at(out), *x.shape), (), (x,), (out,), 4 * x.size)
+
+
+def _loss(code: int) -> Callable[..., Line]:
+    def line(
+        counters: list[Array], outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    ) -> Line:
+        chosen = CROSS_ENTROPY_PROBABILITIES if code == CROSS_ENTROPY_LABELS and targets.ndim == 2 else code
+        integers = (_at(outputs), _at(targets), _at(weights), _at(gradient), _at(rows), *outputs.shape)
+        reads = (outputs, targets, weights)
+        return Line(chosen, ROWS, integers, (), reads, (gradient, rows), 16 * outputs.size)
+
+    return line
+
+
+def _activation_gradient(
+    counters: list[Array], saved: Array, activation: str, alpha: float, upstream: Array, out: Array
+) -> Line:
+    integers = (_at(saved), _at(upstream), _at(out), *saved.shape, ACTIVATION_CODES[activation])
+    return Line(ACTIVATION_GRADIENT, ROWS, integers, (alpha,), (saved, upstream), (out,), 4 * saved.size)
+
+
+def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> Line:
+    integers = (_at(x), _at(upstream), _at(out), *x.shape)
+    return Line(MAX_ABS_NORM_GRADIENT, ROWS, integers, (), (x, upstream), (out,), 8 * x.size)
+
+
+def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> Line:
+    integers = (_at(delta), _at(weight), _at(out), *out.shape, delta.shape[1])
+    return Line(INPUT_GRADIENT, ROWS, integers, (), (delta, weight), (out,), delta.size * out.shape[1])
+
+
+def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> Line:
+    integers = (_at(x), _at(delta), _at(out), *out.shape, len(x))
+    return Line(WEIGHT_GRADIENT, PARTS, integers, (), (x, delta), (out,), x.size * out.shape[1])
+
+
+def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> Line:
+    return Line(BIAS_GRADIENT, ONE, (_at(delta), _at(out), *delta.shape), (), (delta,), (out,), delta.size)
+
+
+def _weight_penalty(
+    counters: list[Array], weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int
+) -> Line:
+    # A vector counts as one row.
+    rows, columns = np.atleast_2d(weight).shape
+    integers = (_at(weight), _at(gradient), rows, columns, _at(penalties), len(penalties), slot)
+    here = penalties[slot : slot + 1]
+    return Line(WEIGHT_PENALTY, ONE, integers, (l1, l2), (weight,), (gradient, here), 4 * weight.size)
+
+
+def _record_loss(counters: list[Array], rows: Array, penalties: Array | None, counter: Array, trace: Array) -> Line:
+    counters.append(counter)
+    count = 0 if penalties is None else len(penalties)
+    integers = (_at(rows), rows.shape[1], _at(penalties), count, _at(trace), len(trace))
+    return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (trace,), 2 * rows.size)
+
+
+def _sgd(
+    counters: list[Array],
+    parameters: Array,
+    gradients: Array,
+    velocity: Array | None,
+    counter: Array,
+    rates: Array,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> Line:
+    counters.append(counter)
+    integers = (_at(parameters), _at(gradients), _at(velocity), parameters.size, _at(rates), len(rates), nesterov)
+    code = SGD if velocity is None else MOMENTUM
+    reads = (gradients, rates)
+    return Line(code, PARTS, integers, (momentum, weight_decay), reads, (parameters, velocity), parameters.size)
+
+
+def _adam(
+    counters: list[Array],
+    parameters: Array,
+    gradients: Array,
+    first: Array,
+    second: Array,
+    counter: Array,
+    rates: Array,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> Line:
+    counters.append(counter)
+    integers = (
+        _at(parameters), _at(gradients), _at(first), parameters.size, _at(rates), len(rates), decoupled, _at(second)
+    )  # fmt: skip
+    constants = (beta1, beta2, epsilon, weight_decay)
+    return Line(ADAM, PARTS, integers, constants, (gradients, rates), (parameters, first, second), 8 * parameters.size)
+
+
+def _rmsprop(
+    counters: list[Array],
+    parameters: Array,
+    gradients: Array,
+    square: Array,
+    counter: Array,
+    rates: Array,
+    decay: float,
+    epsilon: float,
+    weight_decay: float,
+) -> Line:
+    counters.append(counter)
+    integers = (_at(parameters), _at(gradients), _at(square), parameters.size, _at(rates), len(rates))
+    constants = (decay, epsilon, weight_decay)
+    return Line(RMSPROP, PARTS, integers, constants, (gradients, rates), (parameters, square), 8 * parameters.size)
+
+
+_WRITERS: dict[str, Callable[..., Line]] = {
+    "gather": _gather,
+    "dense_forward": _dense,
+    "activation_forward": _activation,
+    "dropout": _dropout,
+    "max_abs_norm": _max_abs_norm,
+    "softmax_cross_entropy": _loss(CROSS_ENTROPY_LABELS),
+    "sigmoid_cross_entropy": _loss(SIGMOID_CROSS_ENTROPY),
+    "mean_squared_error": _loss(SQUARED_ERROR),
+    "activation_gradient": _activation_gradient,
+    "max_abs_norm_gradient": _max_abs_norm_gradient,
+    "dense_input_gradient": _input_gradient,
+    "dense_weight_gradient": _weight_gradient,
+    "bias_gradient": _bias_gradient,
+    "weight_penalty": _weight_penalty,
+    "record_loss": _record_loss,
+    "sgd_update": _sgd,
+    "adam_update": _adam,
+    "rmsprop_update": _rmsprop,
+}
