@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from nnbackend.backends.base import Executor
+from nnbackend.step import Model, Recorder, Workspace, record_forward
+
 if TYPE_CHECKING:
     from nnbackend.network import Network
 
@@ -27,7 +32,7 @@ def summary(network: Network) -> str:
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
     rule = "-" * (sum(widths) + 4)
     size = network.parameter_count * network.dtype.itemsize / 1e6
-    executor = model.backend.executor([])
+    executor = _executor(model, math.prod(network.input_shape))
     return "\n".join(
         [
             f"input {_text(network.input_shape)}, {network.dtype.name}, seed {network.seed}",
@@ -39,6 +44,14 @@ def summary(network: Network) -> str:
             f"backend {model.backend.name} on {model.backend.device}; executor {executor.name}: {executor.reason}",
         ]
     )
+
+
+def _executor(model: Model, features: int) -> Executor:
+    """What runs the network's layers."""
+    backend = model.backend
+    recorder = Recorder(model, Workspace(backend, 1), 1, backend.empty((3,), np.int64), training=True)
+    record_forward(recorder, model.layout.device_views(backend, model.parameters), recorder.buffer(features))
+    return backend.executor(recorder.calls)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The compiled epoch function: reads a program's table line by line, step after step, without ever going back to Python.
+"""The compiled epoch function: reads a program's table line by line, step after step, and never goes back to Python.
 
 Several threads run it side by side, each on its own share of every line, and meet where a line has to wait. Every
 element of every result is computed by one thread, in an order that does not depend on which: so the bits are the same

@@ -13,7 +13,7 @@ thread does meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,11 @@ class Line:
     writes: Sequence[Array | None] = ()
     #: Multiply-adds, or what takes about as long.
     work: int = 0
-    wait: bool = field(default=False)
+    wait: bool = False
+
+    def arrays(self) -> list[Array]:
+        """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
+        return [array for array in (*self.reads, *self.writes) if array is not None]
 
     def depends_on(self, other: Line) -> bool:
         """Whether one of the two writes what the other touches."""
@@ -103,29 +107,23 @@ def compile_step(calls: Sequence[Call]) -> Program:
         It holds a function from outside, or arrays that are not laid out without gaps.
     """
     advances = bool(calls) and calls[-1].operation == "advance"
-    counters: list[Array] = []
+    counters: list[Array] = [calls[-1].arguments[0]] if advances else []
     lines = []
-    dtypes = set()
     for call in calls[:-1] if advances else calls:
         if call.operation not in _WRITERS:
-            what = "a function of its own" if call.function is not None else call.operation
+            what = "a function from outside" if call.function is not None else call.operation
             raise UnsupportedStepError(f"the step holds {what}")
         line = _WRITERS[call.operation](counters, *call.arguments)
-        for array in (*line.reads, *line.writes):
-            if array is not None and not array.flags.c_contiguous:
-                raise UnsupportedStepError("rows are padded")
-        dtypes |= {array.dtype for array in line.writes if array is not None and array.dtype.kind == "f"}
+        if not all(array.flags.c_contiguous for array in line.arrays()):
+            raise UnsupportedStepError("rows of arrays are padded")
         lines.append(line)
-    # The trace of losses is float64 on every network.
-    dtypes = {array.dtype for line in lines for array in line.writes if array is not None and line.code != RECORD_LOSS}
-    dtypes = {dtype for dtype in dtypes if dtype.kind == "f"}
-    if len(dtypes) != 1:
-        raise UnsupportedStepError("the step has nothing to compute")
+    dtypes = {array.dtype for line in lines for array in line.arrays() if array.dtype.kind == "f"}
+    if len(dtypes) > 1:
+        raise UnsupportedStepError(f"the step mixes {' and '.join(sorted(map(str, dtypes)))}")
     if any(counter is not counters[0] for counter in counters):
         raise UnsupportedStepError("the step has several counters")
     counter = counters[0] if counters else np.zeros(3, np.int64)
-    if advances and calls[-1].arguments[0] is not counter:
-        raise UnsupportedStepError("the step has several counters")
+    dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
 
     lines = _rows_first(lines)
     _place_waits(lines)
@@ -136,7 +134,7 @@ def compile_step(calls: Sequence[Call]) -> Program:
         integers[place, FIRST : FIRST + len(line.integers)] = line.integers
         reals[place, : len(line.reals)] = line.reals
     arrays = [call.arguments for call in calls]
-    return Program(integers, reals, counter, advances, dtypes.pop(), sum(line.work for line in lines), arrays)
+    return Program(integers, reals, counter, advances, dtype, sum(line.work for line in lines), arrays)
 
 
 def _rows_first(lines: Sequence[Line]) -> list[Line]:
@@ -289,7 +287,7 @@ def _record_loss(counters: list[Array], rows: Array, penalties: Array | None, co
     counters.append(counter)
     count = 0 if penalties is None else len(penalties)
     integers = (_at(rows), rows.shape[1], _at(penalties), count, _at(trace), len(trace))
-    return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (trace,), 2 * rows.size)
+    return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (), 2 * rows.size)
 
 
 def _sgd(
@@ -306,8 +304,8 @@ def _sgd(
     counters.append(counter)
     integers = (_at(parameters), _at(gradients), _at(velocity), parameters.size, _at(rates), len(rates), nesterov)
     code = SGD if velocity is None else MOMENTUM
-    reads = (gradients, rates)
-    return Line(code, PARTS, integers, (momentum, weight_decay), reads, (parameters, velocity), parameters.size)
+    constants = (momentum, weight_decay)
+    return Line(code, PARTS, integers, constants, (gradients,), (parameters, velocity), parameters.size)
 
 
 def _adam(
@@ -329,7 +327,7 @@ def _adam(
         _at(parameters), _at(gradients), _at(first), parameters.size, _at(rates), len(rates), decoupled, _at(second)
     )  # fmt: skip
     constants = (beta1, beta2, epsilon, weight_decay)
-    return Line(ADAM, PARTS, integers, constants, (gradients, rates), (parameters, first, second), 8 * parameters.size)
+    return Line(ADAM, PARTS, integers, constants, (gradients,), (parameters, first, second), 8 * parameters.size)
 
 
 def _rmsprop(
@@ -346,7 +344,7 @@ def _rmsprop(
     counters.append(counter)
     integers = (_at(parameters), _at(gradients), _at(square), parameters.size, _at(rates), len(rates))
     constants = (decay, epsilon, weight_decay)
-    return Line(RMSPROP, PARTS, integers, constants, (gradients, rates), (parameters, square), 8 * parameters.size)
+    return Line(RMSPROP, PARTS, integers, constants, (gradients,), (parameters, square), 8 * parameters.size)
 
 
 _WRITERS: dict[str, Callable[..., Line]] = {

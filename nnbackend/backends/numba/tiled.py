@@ -1,21 +1,23 @@
-"""Matrix products of dense layers on one thread, made of tiles; jitted, for use in other jitted functions.
+"""Matrix products of dense layers on one thread, made of tiles: jitted functions to be used by jitted functions.
 
-Matrices are given as the address of their first element and the distance between rows in elements, which is at least the
-number of columns. Every size from 1 up will do, and every address that an element may have. The result must not overlap
-the operands.
+Matrices are given as the address of their first element and the distance between rows in elements, which is at least
+the number of columns. Every size from 1 up will do, `inner` may be 0, and an address need only be one that an element
+may have. The result must not overlap the operands. The first argument says which type and which CPU: a `Tiling`, such
+as ``tiling.FLOAT32``. A function that hands it on had better have it for an argument too, and not take it from its
+module: only then does Numba's cache notice when the code of the tiles is changed.
 
-**A range of a result has the bits of the whole.** Each element is the sum over k in order, of fused multiply-adds where the
-CPU has them, beginning with the bias or with 0. A caller may have any range of rows and columns computed by moving the
-addresses, and threads may share out a product as they like.
+**A range of a result has the bits of the whole.** Each element is the sum over k in order, of fused multiply-adds where
+the CPU has them, beginning with the bias or with 0. So a caller may have any range of rows or columns computed, by
+moving the addresses, and threads may share out a product as they like.
 
-NaN and infinity go where IEEE 754 says; an operand of 0 does not hide them.
-
-The first argument says which type and which CPU: ``tiling.FLOAT32`` or ``FLOAT64``.
+NaN and infinity go where IEEE 754 says: they are not hidden by an operand of 0.
 """
 
 from __future__ import annotations
 
 from functools import partial
+
+import numpy as np
 
 from nnbackend.backends.numba.kernels import jit
 from nnbackend.backends.numba.tiles import copy_panel, panel_space, product_tile, transpose_panel
@@ -26,43 +28,58 @@ __all__ = ["forward", "input_gradient", "weight_gradient"]
 as_written = partial(jit, fastmath=())
 
 
-@as_written
+def part_of_caller(function):
+    """As written, too, but not compiled until its caller is, and along with it: one compilation less."""
+    jitted = as_written(function)
+    jitted.targetoptions["inline"] = "always"
+    return jitted
+
+
+@part_of_caller
 def forward(tiling, x, x_row, weight, weight_row, bias, out, out_row, rows, columns, inner):
     """``out = x @ weight + bias``; (rows, inner), (inner, columns) -> (rows, columns). A bias of 0 is none."""
-    _product(tiling, x, x_row, 1, weight, weight_row, False, bias, out, out_row, rows, columns, inner)
+    # NumPy's numbers here and below: to Numba each of Python's, if written out, is a type of its own, and `product`
+    # would be compiled anew for it.
+    one, no = np.intp(1), np.bool_(False)
+    product(tiling, x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner)
 
 
-@as_written
+@part_of_caller
 def input_gradient(tiling, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
-    _product(tiling, delta, delta_row, 1, weight, weight_row, True, 0, out, out_row, rows, columns, inner)
+    one, none, yes = np.intp(1), np.intp(0), np.bool_(True)
+    product(tiling, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
 
 
-@as_written
+@part_of_caller
 def weight_gradient(tiling, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
     """``out = x.T @ delta``; (inner, rows), (inner, columns) -> (rows, columns)."""
-    _product(tiling, x, 1, x_row, delta, delta_row, False, 0, out, out_row, rows, columns, inner)
+    one, none, no = np.intp(1), np.intp(0), np.bool_(False)
+    product(tiling, x, one, x_row, delta, delta_row, no, none, out, out_row, rows, columns, inner)
 
 
 @as_written
-def _product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
+def product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
     """``out = a @ b + bias``, or ``a @ b.T + bias``; ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`."""
     size = tiling.size
     panel = panel_space(tiling)
     for j in range(0, columns, tiling.columns):
         start, start_row = bias + size * j if bias else 0, 0
-        # Once even if there is nothing to sum up.
+        # Once even where there is nothing to sum.
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
+            next_j, next_k = (j, k + depth) if k + depth < inner else (j + tiling.columns, 0)
             if transpose:
-                transpose_panel(tiling, b + size * (j * b_row + k), b_row, panel, columns - j, depth)
+                here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
+                transpose_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
             else:
-                copy_panel(tiling, b + size * (k * b_row + j), b_row, panel, columns - j, depth)
-            a_k0, i = a + size * k * a_k, 0
+                here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
+                copy_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
+            i = 0
             while i < rows:
                 i += product_tile(
                     tiling,
-                    a_k0 + size * i * a_row,
+                    a + size * (i * a_row + k * a_k),
                     a_row,
                     a_k,
                     panel,
@@ -74,5 +91,5 @@ def _product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, row
                     columns - j,
                     depth,
                 )
-            # The next part of the sums goes on from here.
+            # The next panel goes on with the sums of this one. Stored and loaded again, they are what they were.
             start, start_row = out + size * j, out_row

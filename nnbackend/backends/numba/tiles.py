@@ -1,13 +1,13 @@
 """Tiles: the innermost loops of the matrix products, each computing a small block of the result in registers.
 
-A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so that reading
-does not hold up computing. The right operand is copied into a *panel* first, as wide as a tile and of limited depth, that
-stays in the first cache while all rows of the left one pass by (Goto and van de Geijn 2008, "Anatomy of high-performance
-matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left operand is read where it lies.
+A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so that
+reading does not hold up computing. The right matrix is first copied into *panels*: as wide as a tile, and short enough
+to stay in the first cache while all rows of the left matrix pass by (Goto and van de Geijn 2008, "Anatomy of
+high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read where it lies.
 
 Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. In place of rows that do
-not fill a tile the last one is computed again, and not stored. Each element is computed in the same way wherever it is in
-a tile, so cutting a product into ranges does not change a bit.
+not fill a tile the last one is computed again, and not stored. Each element is computed in the same way wherever it is
+in a tile, so cutting a product into ranges does not change a bit.
 
 Jitted code should call the functions of `tiled.py`, not these intrinsics: a function with fast-math flags lends them to
 all that is written into it, and then LLVM would choose the order of the sums.
@@ -28,10 +28,10 @@ from nnbackend.backends.numba.tiling import FINGERPRINT, Tiling
 
 __all__ = ["Epilogue", "copy_panel", "make_product_tile", "panel_space", "product_tile", "store", "transpose_panel"]
 
-#: Rows of the smaller tiles that are used where few rows are left.
+#: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
 _FEW = 2
 
-#: Writes the code that takes a finished vector of the result to its place: (simd, vector, pointer, mask).
+#: Writes the code that takes a finished vector of the result to its place: (simd, vector, pointer, mask or None).
 Epilogue = Callable[[Simd, Value, Value, Value | None], None]
 
 
@@ -40,16 +40,18 @@ def store(simd: Simd, vector: Value, pointer: Value, mask: Value | None) -> None
 
 
 def make_product_tile(epilogue: Epilogue) -> Any:
-    """The intrinsic `product_tile`, with something else done to the finished vectors than storing them."""
+    """The intrinsic `product_tile`, with something else done to the finished vectors than storing them.
 
-    @intrinsic  # type: ignore[untyped-decorator]
-    def product_tile(  # type: ignore[no-untyped-def]
-        context, tiling, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner
-    ):
+    It is for the last panel of a sum, when the sum is finished: before, they are stored. If `epilogue` lies in another
+    file, that file belongs into the fingerprint in `tiling.py`.
+    """
+
+    @intrinsic
+    def product_tile(context, tiling, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner):
         """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
 
-        Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that a matrix and its transpose are both
-        multiplied by the same code.
+        Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that the same code multiplies by a
+        matrix and by its transpose.
 
         Parameters
         ----------
@@ -57,9 +59,10 @@ def make_product_tile(epilogue: Epilogue) -> Any:
         a, start, out : int
             Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
         panel : int
-            Address of a panel.
+            Address of the panel.
         a_row, a_k, start_row, out_row : int
-            Strides, in elements. 0 starts all rows from the same bias; `start` may be `out`, to go on with its sums.
+            Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to go on
+            with its sums.
         rows, columns : int
             What is left of the result from here on, at least 1. A tile takes as much of it as it has room for.
         inner : int
@@ -68,10 +71,10 @@ def make_product_tile(epilogue: Epilogue) -> Any:
         Returns
         -------
         int
-            The rows that this tile has room for.
+            The number of rows that this tile has room for.
         """
 
-        def write(_: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[Value]) -> Value:
+        def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
             return _write_product(tiling.tiling, epilogue, builder, arguments[1:])
 
         return types.intp(tiling, *[types.intp] * 11), write
@@ -82,139 +85,158 @@ def make_product_tile(epilogue: Epilogue) -> Any:
 product_tile = make_product_tile(store)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def panel_space(context, tiling):  # type: ignore[no-untyped-def]
-    """The address of a panel on the stack, the calling function's until it returns."""
+@intrinsic
+def panel_space(context, tiling):
+    """The address of a panel on the stack, where it is until the calling function returns."""
 
-    def write(_: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[Value]) -> Value:
-        simd = _simd(tiling.tiling, builder)
-        space = cgutils.alloca_once(builder, simd.real, size=tiling.tiling.depth * tiling.tiling.columns)
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape = tiling.tiling
+        space = cgutils.alloca_once(builder, _simd(shape, builder).real, size=shape.depth * shape.columns)
         space.align = 64
         return builder.ptrtoint(space, INTEGER)
 
     return types.intp(tiling), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def copy_panel(context, tiling, b, b_row, panel, columns, inner):  # type: ignore[no-untyped-def]
-    """``panel[k, j] = b[k, j]``, and zeros in columns that `b` does not have."""
+@intrinsic
+def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+    """``panel[k, j] = b[k, j]`` for `inner` rows and a tile's width, of which `b` has `columns` from here on.
 
-    def write(_: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[Value]) -> Value:
-        simd, shape = _simd(tiling.tiling, builder), tiling.tiling
-        fits = builder.icmp_signed(">=", arguments[-2], simd.integer(shape.columns))
+    At `ahead` is what will be copied next. It is fetched into the cache while this panel is multiplied.
+    """
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape, simd = tiling.tiling, _simd(tiling.tiling, builder)
+        fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
         functions = [
-            simd.function(_name("copy", shape, masked), 5, partial(_copy_kernel, shape, masked)) for masked in (0, 1)
+            simd.function(_name("copy", shape, masked), 6, partial(_copy, shape, masked)) for masked in (False, True)
         ]
         simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
-        return simd.integer(0)
+        return context.get_dummy_value()
 
-    return types.intp(tiling, *[types.intp] * 5), write
+    return types.void(tiling, *[types.intp] * 6), write
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def transpose_panel(context, tiling, b, b_row, panel, columns, inner):  # type: ignore[no-untyped-def]
-    """``panel[k, j] = b[j, k]``, and anything in columns that ``b.T`` does not have."""
+@intrinsic
+def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+    """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
 
-    def write(_: Any, builder: ir.IRBuilder, __: Any, arguments: Sequence[Value]) -> Value:
-        simd, shape = _simd(tiling.tiling, builder), tiling.tiling
-        function = simd.function(_name("transpose", shape), 5, partial(_transpose_kernel, shape))
-        builder.call(function, arguments[1:])
-        return simd.integer(0)
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape, simd = tiling.tiling, _simd(tiling.tiling, builder)
+        builder.call(simd.function(_name("transpose", shape), 6, partial(_transpose, shape)), arguments[1:])
+        return context.get_dummy_value()
 
-    return types.intp(tiling, *[types.intp] * 5), write
+    return types.void(tiling, *[types.intp] * 6), write
 
 
 def _write_product(tiling: Tiling, epilogue: Epilogue, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
-    """Choose among tiles of many and few rows, and of all vectors without a mask or of 1, 2... with the last masked."""
+    """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
     simd = _simd(tiling, builder)
     rows, columns = arguments[-3:-1]
     many = builder.icmp_signed(">", rows, simd.integer(tiling.rows // 2))
     fits = builder.icmp_signed(">=", columns, simd.integer(tiling.columns))
     needed = builder.sdiv(builder.add(columns, simd.integer(tiling.lanes - 1)), simd.integer(tiling.lanes))
-    case = builder.select(fits, simd.integer(0), needed)
-    case = builder.add(case, builder.select(many, simd.integer(0), simd.integer(tiling.vectors + 1)))
+    width = builder.select(fits, simd.integer(0), needed)
+    height = builder.select(many, simd.integer(0), simd.integer(tiling.vectors + 1))
     functions = []
-    for height in (tiling.rows, _FEW):
-        for vectors in range(tiling.vectors + 1):
-            name = _name(f"product_{epilogue.__name__}", tiling, height, vectors)
-            shape = (height, vectors or tiling.vectors, vectors > 0)
-            functions.append(simd.function(name, 11, partial(_product_kernel, epilogue, tiling, *shape)))
-    simd.call_one(case, functions, arguments)
+    for many_or_few in (tiling.rows, _FEW):
+        for vectors, masked in [(tiling.vectors, False), *((n + 1, True) for n in range(tiling.vectors))]:
+            name = _name(f"product_{epilogue.__name__}", tiling, many_or_few, vectors, masked)
+            write = partial(_product, epilogue, tiling, many_or_few, vectors, masked)
+            functions.append(simd.function(name, 11, write))
+    simd.call_one(builder.add(height, width), functions, arguments)
     return builder.select(many, simd.integer(tiling.rows), simd.integer(_FEW))
 
 
-def _product_kernel(
+def _product(
     epilogue: Epilogue, tiling: Tiling, height: int, vectors: int, masked: bool, simd: Simd, arguments: Sequence[Value]
 ) -> None:
+    """The tile of `product_tile`. Sums are in a list, row after row."""
     builder = simd.builder
     a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner = arguments
+    has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
-    starts = [simd.integer(j * simd.lanes) for j in range(vectors)]
+    row_numbers = [simd.integer(i) for i in range(height)]
+    offsets = [simd.integer(j * simd.lanes) for j in range(vectors)]
     masks: list[Value | None] = [None] * vectors
     if masked:
-        masks[-1] = simd.first(builder.sub(columns, starts[-1]))
-    a_rows = simd.rows(a, a_row, height, rows)
+        masks[-1] = simd.first(builder.sub(columns, offsets[-1]))
+
+    def load_start() -> list[Value]:
+        start_rows = simd.rows(start, start_row, row_numbers, rows)
+        return [simd.load(simd.move(row, offsets[j]), masks[j]) for row in start_rows for j in range(vectors)]
+
+    a_rows = simd.rows(a, a_row, row_numbers, rows)
+    # By the time that the sums are done the result has arrived from where it was, which may be another CPU's cache.
+    out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
+    for row in out_rows:
+        simd.prefetch(row, offsets, write=True)
 
     def step(k: Value, sums: list[Value]) -> list[Value]:
         panel_row = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
-        b_k = [simd.load(simd.move(panel_row, start)) for start in starts]
+        b_k = [simd.load(simd.move(panel_row, offset)) for offset in offsets]
         results = []
         for i in range(height):
             a_ik = simd.load_splat(simd.move(a_rows[i], builder.mul(k, a_k)))
             results += [simd.multiply_add(a_ik, b_k[j], sums[i * vectors + j]) for j in range(vectors)]
         return results
 
-    def load_start() -> list[Value]:
-        start_rows = simd.rows(start, start_row, height, rows)
-        return [simd.load(simd.move(row, starts[j]), masks[j]) for row in start_rows for j in range(vectors)]
-
-    has_start = builder.icmp_signed("!=", arguments[4], simd.integer(0))
     sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * vectors))
     sums = simd.repeat(simd.integer(0), inner, 1, sums, step)
-    for i in range(height):
-        with builder.if_then(builder.icmp_signed("<", simd.integer(i), rows)):
-            row = simd.move(out, builder.mul(simd.integer(i), out_row))
+    for i, row in enumerate(out_rows):
+        with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):
-                epilogue(simd, sums[i * vectors + j], simd.move(row, starts[j]), masks[j])
+                epilogue(simd, sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
 
 
-def _copy_kernel(tiling: Tiling, masked: int, simd: Simd, arguments: Sequence[Value]) -> None:
+def _copy(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:
     builder = simd.builder
-    b, b_row, panel, columns, inner = arguments
-    b, panel = simd.pointer(b), simd.pointer(panel)
-    starts = [simd.integer(j * simd.lanes) for j in range(tiling.vectors)]
-    masks = [simd.first(builder.sub(columns, start)) if masked else None for start in starts]
+    b, b_row, panel, columns, inner, ahead = arguments
+    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
+    offsets = [simd.integer(j * simd.lanes) for j in range(tiling.vectors)]
+    masks = [simd.first(builder.sub(columns, offset)) if masked else None for offset in offsets]
 
-    def step(k: Value, _: list[Value]) -> list[Value]:
+    def row(k: Value, _: list[Value]) -> list[Value]:
         source = simd.move(b, builder.mul(k, b_row))
         target = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
-        for start, mask in zip(starts, masks, strict=True):
-            simd.store(simd.load(simd.move(source, start), mask), simd.move(target, start))
+        simd.prefetch(simd.move(ahead, builder.mul(k, b_row)), offsets, write=False)
+        for offset, mask in zip(offsets, masks, strict=True):
+            simd.store(simd.load(simd.move(source, offset), mask), simd.move(target, offset))
         return []
 
-    simd.repeat(simd.integer(0), inner, 1, [], step)
+    simd.repeat(simd.integer(0), inner, 1, [], row)
 
 
-def _transpose_kernel(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
-    """A few rows of `b` at a time; squares as large as a vector would be no faster and take long to compile."""
+def _transpose(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+    """A few rows of `b` at a time, up to the end of the last vector that a tile reads: `b` may have ended, and its last
+    row is repeated. What lay in the panel before could be subnormal, and very slow to compute with."""
     builder = simd.builder
-    b, b_row, panel, columns, inner = arguments
-    b, panel = simd.pointer(b), simd.pointer(panel)
-    width = simd.smaller(columns, simd.integer(tiling.columns))
+    b, b_row, panel, columns, inner, ahead = arguments
+    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
+    lanes = simd.integer(simd.lanes)
     side = min(simd.lanes, 4)
+    rest = builder.srem(inner, lanes)
+    whole = builder.sub(inner, rest)
+    width = builder.add(columns, simd.integer(simd.lanes - 1))
+    width = simd.smaller(builder.sub(width, builder.srem(width, lanes)), simd.integer(tiling.columns))
 
     def some_rows(j: Value, _: list[Value]) -> list[Value]:
-        rows = simd.rows(simd.move(b, builder.mul(j, b_row)), b_row, side, builder.sub(width, j))
+        numbers = [builder.add(j, simd.integer(i)) for i in range(side)]
+        rows = simd.rows(b, b_row, numbers, columns)
+        rows_ahead = [simd.move(ahead, builder.mul(number, b_row)) for number in numbers]
 
-        def one_vector(k: Value, _: list[Value]) -> list[Value]:
-            mask = simd.first(simd.smaller(builder.sub(inner, k), simd.integer(simd.lanes)))
-            pieces = simd.transposed([simd.load(simd.move(row, k), mask) for row in rows])
-            for i, piece in enumerate(pieces):
-                panel_row = builder.mul(builder.add(k, simd.integer(i)), simd.integer(tiling.columns))
-                simd.store(piece, simd.move(simd.move(panel, panel_row), j))
+        def vector(k: Value, _: list[Value], mask: Value | None = None) -> list[Value]:
+            for row in rows_ahead:
+                simd.prefetch(row, [k], write=False)
+            for i, column in enumerate(simd.transposed([simd.load(simd.move(row, k), mask) for row in rows])):
+                target = builder.mul(builder.add(k, simd.integer(i)), simd.integer(tiling.columns))
+                simd.store(column, simd.move(simd.move(panel, target), j))
             return []
 
-        return simd.repeat(simd.integer(0), inner, simd.lanes, [], one_vector)
+        simd.repeat(simd.integer(0), whole, simd.lanes, [], vector)
+        # All lanes are written: a panel's depth is a multiple of them.
+        has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
+        return simd.only_if(has_rest, lambda: vector(whole, [], simd.first(rest)), [])
 
     simd.repeat(simd.integer(0), width, side, [], some_rows)
 

@@ -1,4 +1,8 @@
-"""How matrices are cut into tiles on a CPU, as a compile-time constant that jitted functions take for an argument."""
+"""How matrices are cut into tiles on a CPU, and how jitted functions are told.
+
+A `Tiling` is handed to a jitted function like any argument. Numba takes it for a type of its own, so what it says is
+known when the function is compiled, and the same function can be compiled for other types and other CPUs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,16 @@ from typing import Any
 from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.core.registry import cpu_target
-from numba.extending import NativeValue, models, overload_attribute, register_model, typeof_impl, unbox
+from numba.core.typing.templates import AttributeTemplate
+from numba.extending import (
+    NativeValue,
+    infer_getattr,
+    lower_getattr_generic,
+    models,
+    register_model,
+    typeof_impl,
+    unbox,
+)
 
 __all__ = ["FINGERPRINT", "FLOAT32", "FLOAT64", "Tiling", "VectorUnit"]
 
@@ -34,15 +47,23 @@ class VectorUnit:
 
     @classmethod
     def of_this_cpu(cls) -> VectorUnit:
-        """The unit that Numba compiles for: this CPU's, or a lesser one where ``NUMBA_CPU_NAME`` or
+        """The unit that Numba compiles for: this CPU's, or a lesser one where ``NUMBA_CPU_NAME`` and
         ``NUMBA_CPU_FEATURES`` say so."""
         triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-        if triple.startswith(("aarch64", "arm64")):
-            return cls(16, 32, True)
+        return cls.described(triple, features)
+
+    @classmethod
+    def described(cls, triple: str, features: str) -> VectorUnit:
+        """The unit by LLVM's names: ``x86_64-unknown-linux-gnu`` with ``+avx,+fma,-avx512f``, say.
+
+        Of a platform that is not known here it takes no more than what nearly all have.
+        """
         has = set(features.split(","))
+        if triple.startswith(("aarch64", "arm64")):
+            return cls(16, 32, fused=True)
         if "+avx512f" in has:
-            return cls(64, 32, True)
-        return cls(32 if "+avx" in has else 16, 16, "+fma" in has)
+            return cls(64, 32, fused=True)
+        return cls(32 if "+avx" in has else 16, 16, fused="+fma" in has)
 
 
 @dataclass(frozen=True)
@@ -53,11 +74,13 @@ class Tiling:
     ----------
     real : {"float32", "float64"}
     lanes : int
-        Elements in a vector.
+        Elements in a vector, a power of two. LLVM makes do with any, whatever the CPU has.
     fused : bool
         Whether to multiply and add in one instruction.
     rows, vectors : int
-        Shape of a tile; its vectors lie along the rows of the result.
+        Shape of a tile. Its vectors lie along the rows of the result.
+    depth : int
+        Rows of a panel, which is as wide as a tile; a multiple of `lanes`.
     """
 
     real: str
@@ -69,16 +92,15 @@ class Tiling:
 
     @classmethod
     def choose(cls, real: str, unit: VectorUnit) -> Tiling:
-        """The largest tile whose sums leave registers for the operands of one step: a row of b, an element of a and a
-        mask.
+        """The tile whose sums fill the registers, less those for the operands of a step: a row of the panel and an
+        element of the left matrix.
 
-        A large tile reads less for each multiply-add. It also needs some 8 sums at least: most CPUs begin two
-        multiply-adds a cycle, and each takes 4 cycles.
+        The more sums, the less is read for each multiply-add; and it takes 8 of them to keep a CPU busy that begins two
+        multiply-adds a cycle and has the result of each after four. The panel takes 24 KB of the first cache, which has
+        32 KB or more.
         """
-        lanes = unit.width // _SIZES[real]
-        if unit.registers >= 32:
-            return cls(real, lanes, unit.fused, rows=8, vectors=3)
-        return cls(real, lanes, unit.fused, rows=6, vectors=2)
+        rows, vectors = (8, 3) if unit.registers >= 32 else (6, 2)
+        return cls(real, unit.width // _SIZES[real], unit.fused, rows, vectors)
 
     @property
     def size(self) -> int:
@@ -97,30 +119,30 @@ FLOAT32 = Tiling.choose("float32", VectorUnit.of_this_cpu())
 FLOAT64 = Tiling.choose("float64", VectorUnit.of_this_cpu())
 
 
-def _fingerprint() -> str:
-    """Changes with the code of the tiles.
+def _fingerprint(folder: Path = Path(__file__).parent) -> str:
+    """Changes with the code that is compiled into the callers of `tiled.py`.
 
-    Numba's cache on disk only looks at the file of a jitted function, and would keep tiles whose own file was changed.
+    Numba's cache on disk looks at the file of a jitted function alone, and would not notice a change in these.
     """
-    here = Path(__file__).parent
     try:
-        return f"{zlib.crc32(b''.join((here / name).read_bytes() for name in ('simd.py', 'tiles.py'))):08x}"
+        texts = [(folder / f"{name}.py").read_bytes() for name in ("simd", "tiled", "tiles", "tiling")]
     except OSError:
         return ""  # an application frozen into one file, which does not change
+    return f"{zlib.crc32(b''.join(texts)):08x}"
 
 
 FINGERPRINT = _fingerprint()
 
 
-class TilingType(types.Type):  # type: ignore[misc]
-    """A type for each Tiling, so that Numba compiles for it anew. Its name is its identity, in the cache too."""
+class TilingType(types.Type):
+    """Numba's type of a Tiling. The name is its identity, also in the cache on disk."""
 
     def __init__(self, tiling: Tiling) -> None:
         self.tiling = tiling
         super().__init__(name=f"{tiling} {FINGERPRINT}")
 
 
-# Nothing of it exists in the running program.
+# The running program has nothing of it but a placeholder.
 register_model(TilingType)(models.OpaqueModel)
 
 
@@ -135,16 +157,22 @@ def _constant(context: Any, builder: Any, kind: TilingType, tiling: Tiling) -> A
 
 
 @unbox(TilingType)
-def _argument(kind: TilingType, tiling: Any, c: Any) -> NativeValue:
+def _argument(kind: TilingType, tiling: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
 
-def _attribute(name: str) -> None:
-    @overload_attribute(TilingType, name)
-    def attribute(kind):  # type: ignore[no-untyped-def]
-        value: int = getattr(kind.tiling, name)
-        return lambda kind: value
+@infer_getattr
+class _Attributes(AttributeTemplate):
+    """What jitted code may ask a Tiling: constants when it is compiled."""
+
+    key = TilingType
+
+    def resolve_size(self, kind: TilingType) -> Any:
+        return types.intp
+
+    resolve_columns = resolve_depth = resolve_size
 
 
-for _name in ("size", "lanes", "columns", "depth"):
-    _attribute(_name)
+@lower_getattr_generic(TilingType)
+def _attribute(context: Any, builder: Any, kind: TilingType, tiling: Any, name: str) -> Any:
+    return context.get_constant(types.intp, getattr(kind.tiling, name))
