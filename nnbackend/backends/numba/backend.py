@@ -11,8 +11,9 @@ import numpy.typing as npt
 from nnbackend.backends.base import Call, Executor, HostArray
 from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
-from nnbackend.backends.numba.kernels import ACTIVATION_CODES, IDENTITY
+from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.program import UnsupportedStepError, compile_step
+from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
 
@@ -63,10 +64,10 @@ class NumbaBackend(NumpyBackend):
         self.products.matmul(x, weight, z)
         code = ACTIVATION_CODES[activation]
         if bias is not None or code != IDENTITY:
-            kernels.bias_activation(z, _optional(bias, z), code, z.dtype.type(alpha), out, 0, len(z))
+            kernels.bias_activation(z, _optional(bias, z), code, np.array([alpha]), out, 0, len(z))
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
-        kernels.activation_forward(z, ACTIVATION_CODES[activation], z.dtype.type(alpha), out, 0, len(z))
+        kernels.activation_forward(z, ACTIVATION_CODES[activation], np.array([alpha]), out, 0, len(z))
 
     def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
         real = x.dtype.type
@@ -109,7 +110,7 @@ class NumbaBackend(NumpyBackend):
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
         code = ACTIVATION_CODES[activation]
-        kernels.activation_gradient(saved, code, saved.dtype.type(alpha), upstream, out, 0, len(saved))
+        kernels.activation_gradient(saved, code, np.array([alpha]), upstream, out, 0, len(saved))
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
         normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out, 0, len(x))
@@ -134,14 +135,8 @@ class NumbaBackend(NumpyBackend):
         nesterov: bool,
         weight_decay: float,
     ) -> None:
-        real = parameters.dtype.type
-        rate, size = real(learning_rates[counter[0]]), parameters.size
-        if velocity is None:
-            kernels.sgd(parameters, gradients, rate, real(weight_decay), 0, size)
-        else:
-            kernels.sgd_momentum(
-                parameters, gradients, velocity, rate, real(momentum), nesterov, real(weight_decay), 0, size
-            )
+        rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
+        _update(rule, (weight_decay, momentum), counter, learning_rates, parameters, gradients, velocity)
 
     def adam_update(
         self,
@@ -157,26 +152,8 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
         decoupled: bool,
     ) -> None:
-        real = parameters.dtype.type
-        rate = float(learning_rates[counter[0]])
-        t = int(counter[2]) + 1
-        kernels.adam(
-            parameters,
-            gradients,
-            first,
-            second,
-            real(rate / (1 - beta1**t)),
-            real((1 - beta2**t) ** -0.5),
-            real(beta1),
-            real(1 - beta1),
-            real(beta2),
-            real(1 - beta2),
-            real(epsilon),
-            real(0 if decoupled else weight_decay),
-            real(1 - rate * weight_decay if decoupled else 1),
-            0,
-            parameters.size,
-        )
+        settings = (weight_decay, beta1, beta2, epsilon, decoupled)
+        _update(ADAM, settings, counter, learning_rates, parameters, gradients, first, second)
 
     def rmsprop_update(
         self,
@@ -189,10 +166,26 @@ class NumbaBackend(NumpyBackend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        real = parameters.dtype.type
-        rate = real(learning_rates[counter[0]])
-        constants = (real(decay), real(1 - decay), real(epsilon), real(weight_decay))
-        kernels.rmsprop(parameters, gradients, square, rate, *constants, 0, parameters.size)
+        settings = (weight_decay, decay, epsilon)
+        _update(RMSPROP, settings, counter, learning_rates, parameters, gradients, square)
+
+
+def _update(
+    rule: int,
+    settings: Sequence[float],
+    counter: Int,
+    learning_rates: Real,
+    parameters: Real,
+    gradients: Real,
+    first: Real | None = None,
+    second: Real | None = None,
+) -> None:
+    constants = np.empty(CONSTANTS)
+    rate, t = float(learning_rates[counter[0]]), int(counter[2]) + 1
+    kernels.prepare_update(rule, np.array(settings, np.float64), rate, t, constants)
+    nothing = parameters[:0]
+    first, second = nothing if first is None else first, nothing if second is None else second
+    kernels.update_range(rule, constants, parameters, gradients, first, second, 0, parameters.size)
 
 
 def _bits(array: Real) -> tuple[Int, int]:

@@ -15,7 +15,9 @@ from numba import carray, types
 from numba.extending import intrinsic, overload
 
 from nnbackend.backends.numba import kernels, normalization, program, tiled
-from nnbackend.backends.numba.kernels import IDENTITY, jit
+from nnbackend.backends.numba.activations import IDENTITY
+from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.updates import CONSTANTS
 
 # Numba takes globals of this module for constants.
 CODE, WAIT, FIRST = program.CODE, program.WAIT, program.FIRST
@@ -113,6 +115,7 @@ def run(tiling, integers, reals, advances, counter, steps, thread, threads, meet
     real : (0,) array of the network's dtype
     """
     place, step, update = counter[0], counter[1], counter[2]
+    scratch = np.empty(CONSTANTS)
     goal = 0
     for _ in range(steps):
         for line in range(integers.shape[0]):
@@ -120,7 +123,7 @@ def run(tiling, integers, reals, advances, counter, steps, thread, threads, meet
                 goal += threads
                 if not meet(meeting, goal):
                     return
-            perform(tiling, integers[line], reals[line], place, step, update, thread, threads, real)
+            perform(tiling, integers[line], reals[line], place, step, update, thread, threads, scratch, real)
         if threads > 1:
             goal += threads
             if not meet(meeting, goal):
@@ -140,7 +143,7 @@ def share(size, thread, threads):
 
 
 @jit
-def perform(tiling, line, constants, place, step, update, thread, threads, real):
+def perform(tiling, line, constants, place, step, update, thread, threads, scratch, real):
     """A thread's share of one line; the numbers of each are written in :mod:`nnbackend.backends.numba.program`."""
     code = line[CODE]
     n = line[FIRST:]
@@ -156,7 +159,7 @@ def perform(tiling, line, constants, place, step, update, thread, threads, real)
         if thread == 0:
             account(code, n, constants, place, real)
     else:
-        optimise(code, n, constants, place, update, thread, threads, real)
+        optimise(n, constants, place, update, thread, threads, scratch, real)
 
 
 @jit
@@ -181,7 +184,6 @@ def gather(code, n, constants, place, thread, threads, real):
 
 @jit
 def forward(tiling, code, n, constants, step, thread, threads, real):
-    constant = real.dtype.type(constants[0])
     if code == program.DENSE:
         x, weight, bias, z, out, rows, inner, columns, activation = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8]
         begin, end = share(rows, thread, threads)
@@ -192,15 +194,15 @@ def forward(tiling, code, n, constants, step, thread, threads, real):
         )  # fmt: skip
         if activation != IDENTITY:
             kernels.activation_forward(
-                matrix(z, rows, columns, real), activation, constant, matrix(out, rows, columns, real), begin, end
+                matrix(z, rows, columns, real), activation, constants, matrix(out, rows, columns, real), begin, end
             )
         return
     x, out = matrix(n[0], n[2], n[3], real), matrix(n[1], n[2], n[3], real)
     begin, end = share(n[2], thread, threads)
     if code == program.ACTIVATION:
-        kernels.activation_forward(x, n[4], constant, out, begin, end)
+        kernels.activation_forward(x, n[4], constants, out, begin, end)
     elif code == program.DROPOUT:
-        kernels.dropout(x, n[4], constant, n[5], n[6], n[7], step, out, begin, end)
+        kernels.dropout(x, n[4], real.dtype.type(constants[0]), n[5], n[6], n[7], step, out, begin, end)
     else:
         bits, sign_free = bits_of(n[0], n[2], n[3], real)
         normalization.max_abs_norm(x, bits, sign_free, out, begin, end)
@@ -233,8 +235,7 @@ def backward(tiling, code, n, constants, thread, threads, real):
         rows, columns = n[3], n[4]
         begin, end = share(rows, thread, threads)
         saved, upstream = matrix(n[0], rows, columns, real), matrix(n[1], rows, columns, real)
-        alpha = real.dtype.type(constants[0])
-        kernels.activation_gradient(saved, n[5], alpha, upstream, matrix(n[2], rows, columns, real), begin, end)
+        kernels.activation_gradient(saved, n[5], constants, upstream, matrix(n[2], rows, columns, real), begin, end)
     elif code == program.MAX_ABS_NORM_GRADIENT:
         rows, columns = n[3], n[4]
         begin, end = share(rows, thread, threads)
@@ -280,35 +281,15 @@ def account(code, n, constants, place, real):
 
 
 @jit
-def optimise(code, n, constants, place, update, thread, threads, real):
-    kind = real.dtype.type
-    count = n[3]
+def optimise(n, settings, place, update, thread, threads, scratch, real):
+    rule, count = n[0], n[5]
     begin, end = share(count, thread, threads)
-    parameters, gradients = vector(n[0], count, real), vector(n[1], count, real)
-    rate = carray(pointer(n[4]), (n[5],), np.float64)[place]
-    if code == program.SGD:
-        kernels.sgd(parameters, gradients, kind(rate), kind(constants[1]), begin, end)
-        return
-    first = vector(n[2], count, real)
-    if code == program.MOMENTUM:
-        momentum, decay = kind(constants[0]), kind(constants[1])
-        kernels.sgd_momentum(parameters, gradients, first, kind(rate), momentum, n[6] != 0, decay, begin, end)
-    elif code == program.ADAM:
-        beta1, beta2, epsilon, decay = constants[0], constants[1], constants[2], constants[3]
-        decoupled = n[6] != 0
-        t = update + 1
-        kernels.adam(
-            parameters, gradients, first, vector(n[7], count, real),
-            kind(rate / (1 - beta1**t)), kind((1 - beta2**t) ** -0.5),
-            kind(beta1), kind(1 - beta1), kind(beta2), kind(1 - beta2), kind(epsilon),
-            kind(0 if decoupled else decay), kind(1 - rate * decay if decoupled else 1), begin, end,
-        )  # fmt: skip
-    else:
-        decay, epsilon, weight_decay = constants[0], constants[1], constants[2]
-        kernels.rmsprop(
-            parameters, gradients, first, kind(rate), kind(decay), kind(1 - decay), kind(epsilon), kind(weight_decay),
-            begin, end,
-        )  # fmt: skip
+    rate = carray(pointer(n[6]), (n[7],), np.float64)[place]
+    kernels.prepare_update(rule, settings, rate, update + 1, scratch)
+    parameters, gradients = vector(n[1], count, real), vector(n[2], count, real)
+    kernels.update_range(
+        rule, scratch, parameters, gradients, vector(n[3], count, real), vector(n[4], count, real), begin, end
+    )
 
 
 def bits_of(address, rows, columns, real):

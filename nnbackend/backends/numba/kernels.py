@@ -1,57 +1,35 @@
 """Jitted kernels: one pass over memory each, rows kept in cache while several things are done to them.
 
-* ``error_model="numpy"``: Numba's own check for division by zero keeps LLVM from vectorising.
-* The fast-math flags allow other orders of summation and fused multiply-adds, but not the assumption that no
-  value is NaN or infinite: a diverging run must show itself.
-* No Numba parallelism: the threads that share out the products are the only ones. Two pools on the same cores slow
-  each other down many times over.
 * Optional arrays come as arrays of length 0, so that a kernel has one signature a dtype.
 * Where work can be shared out, `begin` and `end` say which rows, or which elements of a flat buffer, are meant.
+* What takes exponentials is written in `elementwise.py`, a vector at a time.
 """
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numba import njit
 
-
-def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})):
-    options = {"error_model": "numpy", "fastmath": set(fastmath), "nogil": True}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written: compile anew in every process.
-        return njit(**options)(function)
-
-
-IDENTITY, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, GELU, SILU, SOFTPLUS, SOFTMAX = range(10)
-#: Activation names to the codes the kernels branch on (once a row, outside the loop over columns).
-ACTIVATION_CODES = {
-    "identity": IDENTITY,
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "elu": ELU,
-    "sigmoid": SIGMOID,
-    "tanh": TANH,
-    "gelu": GELU,
-    "silu": SILU,
-    "softplus": SOFTPLUS,
-    "softmax": SOFTMAX,
-}
-
-GELU_SCALE = math.sqrt(2 / math.pi)
-GELU_CUBIC = 0.044715
+from nnbackend.backends.numba.activations import SOFTMAX
+from nnbackend.backends.numba.elementwise import (
+    activate,
+    differentiate,
+    exponentials,
+    sigmoid_cross_entropy_row,
+    update,
+)
+from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.tiling import tiling_of
+from nnbackend.backends.numba.updates import ADAM, RMSPROP, SGD
 
 
 @jit
 def gather_rows(source, order, start, scale, out, begin, end):
+    kind = out.dtype.type
     for i in range(begin, end):
         row = source[order[start + i]]
         target = out[i]
         for j in range(target.size):
-            target[j] = row[j] * scale
+            target[j] = kind(row[j]) * scale
 
 
 @jit
@@ -61,155 +39,132 @@ def gather_values(source, order, start, scale, out, begin, end):
 
 
 @jit
-def activate_row(z, code, alpha, out):
-    """``out = activation(z)`` on one row; `out` may be `z`."""
-    one = z.dtype.type(1)
-    zero = z.dtype.type(0)
-    half = z.dtype.type(0.5)
-    n = z.size
-    if code == IDENTITY:
-        for j in range(n):
-            out[j] = z[j]
-    elif code == RELU:
-        for j in range(n):
-            # Written so that NaN stays NaN.
-            out[j] = zero if z[j] < zero else z[j]
-    elif code == LEAKY_RELU:
-        for j in range(n):
-            out[j] = z[j] if z[j] > zero else alpha * z[j]
-    elif code == ELU:
-        for j in range(n):
-            out[j] = z[j] if z[j] > zero else alpha * np.expm1(z[j])
-    elif code == SIGMOID:
-        for j in range(n):
-            out[j] = one / (one + np.exp(-z[j]))
-    elif code == TANH:
-        for j in range(n):
-            out[j] = np.tanh(z[j])
-    elif code == GELU:
-        scale = z.dtype.type(GELU_SCALE)
-        cubic = z.dtype.type(GELU_CUBIC)
-        for j in range(n):
-            v = z[j]
-            out[j] = half * v * (one + np.tanh(scale * (v + cubic * v * v * v)))
-    elif code == SILU:
-        for j in range(n):
-            out[j] = z[j] * (one / (one + np.exp(-z[j])))
-    elif code == SOFTPLUS:
-        for j in range(n):
-            positive = zero if z[j] < zero else z[j]
-            out[j] = positive + np.log1p(np.exp(-abs(z[j])))
-    else:
-        largest = z[0]
-        for j in range(1, n):
-            largest = max(largest, z[j])
-        total = zero
-        for j in range(n):
-            out[j] = np.exp(z[j] - largest)
-            total += out[j]
-        factor = one / total
-        for j in range(n):
-            out[j] *= factor
+def row_at(a, i):
+    """Address of a row."""
+    return a.ctypes.data + i * a.strides[0]
 
 
 @jit
-def bias_activation(z, bias, code, alpha, out, begin, end):
+def in_one_piece(a):
+    """Whether no gaps lie between rows."""
+    return a.strides[0] == a.shape[1] * a.itemsize
+
+
+@jit
+def activation_forward(z, code, constants, out, begin, end):
+    """`constants` holds alpha."""
+    if code == SOFTMAX:
+        softmax(z, out, begin, end)
+        return
+    rows, size = end - begin, z.shape[1]
+    if in_one_piece(z) and in_one_piece(out):
+        rows, size = min(rows, 1), rows * size
+    for i in range(begin, begin + rows):
+        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i), row_at(out, i), size)
+
+
+@jit
+def softmax(z, out, begin, end):
+    one = z.dtype.type(1)
+    for i in range(begin, end):
+        subtract(z[i], z[i, first_largest(z[i])], out[i])
+    exponentiate(out, begin, end)
+    for i in range(begin, end):
+        row = out[i]
+        factor = one / total_of(row)
+        for j in range(row.size):
+            row[j] *= factor
+
+
+@jit
+def first_largest(row):
+    best = 0
+    for j in range(1, row.size):
+        if row[j] > row[best]:
+            best = j
+    return best
+
+
+@jit
+def total_of(row):
+    total = row.dtype.type(0)
+    for j in range(row.size):
+        total += row[j]
+    return total
+
+
+@jit
+def subtract(row, number, out):
+    for j in range(row.size):
+        out[j] = row[j] - number
+
+
+@jit
+def exponentiate(a, begin, end):
+    """``a = exp(a)``, for some rows."""
+    rows, size = end - begin, a.shape[1]
+    if in_one_piece(a):
+        rows, size = min(rows, 1), rows * size
+    for i in range(begin, begin + rows):
+        exponentials(tiling_of(a), row_at(a, i), row_at(a, i), size)
+
+
+@jit
+def bias_activation(z, bias, code, constants, out, begin, end):
     """Add the bias in place and activate, while the row is in cache."""
     for i in range(begin, end):
         row = z[i]
         if bias.size:
             for j in range(row.size):
                 row[j] += bias[j]
-        if code != IDENTITY:
-            activate_row(row, code, alpha, out[i])
+        activation_forward(z, code, constants, out, i, i + 1)
 
 
 @jit
-def activation_forward(z, code, alpha, out, begin, end):
+def activation_gradient(saved, code, constants, upstream, out, begin, end):
+    if code == SOFTMAX:
+        softmax_gradient(saved, upstream, out, begin, end)
+        return
+    rows, size = end - begin, saved.shape[1]
+    if in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
+        rows, size = min(rows, 1), rows * size
+    for i in range(begin, begin + rows):
+        differentiate(
+            tiling_of(saved), code, constants.ctypes.data, row_at(saved, i), row_at(upstream, i), row_at(out, i), size
+        )
+
+
+@jit
+def softmax_gradient(saved, upstream, out, begin, end):
     for i in range(begin, end):
-        activate_row(z[i], code, alpha, out[i])
-
-
-@jit
-def activation_gradient(saved, code, alpha, upstream, out, begin, end):
-    for i in range(begin, end):
-        _gradient_row(saved[i], code, alpha, upstream[i], out[i])
-
-
-@jit
-def _gradient_row(saved, code, alpha, upstream, out):
-    one = saved.dtype.type(1)
-    zero = saved.dtype.type(0)
-    half = saved.dtype.type(0.5)
-    n = saved.size
-    if code == IDENTITY:
-        for j in range(n):
-            out[j] = upstream[j]
-    elif code == RELU:
-        for j in range(n):
-            out[j] = upstream[j] if saved[j] > zero else upstream[j] * zero
-    elif code == LEAKY_RELU:
-        for j in range(n):
-            out[j] = upstream[j] if saved[j] > zero else alpha * upstream[j]
-    elif code == ELU:
-        for j in range(n):
-            out[j] = upstream[j] if saved[j] > zero else (saved[j] + alpha) * upstream[j]
-    elif code == SIGMOID:
-        for j in range(n):
-            out[j] = upstream[j] * (saved[j] * (one - saved[j]))
-    elif code == TANH:
-        for j in range(n):
-            out[j] = upstream[j] * (one - saved[j] * saved[j])
-    elif code == GELU:
-        scale = saved.dtype.type(GELU_SCALE)
-        cubic = saved.dtype.type(GELU_CUBIC)
-        triple = saved.dtype.type(3 * GELU_CUBIC)
-        for j in range(n):
-            v = saved[j]
-            t = np.tanh(scale * (v + cubic * v * v * v))
-            slope = scale * (one + triple * v * v)
-            out[j] = upstream[j] * half * (one + t + v * (one - t * t) * slope)
-    elif code == SILU:
-        for j in range(n):
-            s = one / (one + np.exp(-saved[j]))
-            out[j] = upstream[j] * s * (one + saved[j] * (one - s))
-    elif code == SOFTPLUS:
-        for j in range(n):
-            out[j] = upstream[j] * -np.expm1(-saved[j])
-    else:
-        product = zero
-        for j in range(n):
-            product += upstream[j] * saved[j]
-        for j in range(n):
-            out[j] = saved[j] * (upstream[j] - product)
+        product = saved.dtype.type(0)
+        for j in range(saved.shape[1]):
+            product += upstream[i, j] * saved[i, j]
+        for j in range(saved.shape[1]):
+            out[i, j] = saved[i, j] * (upstream[i, j] - product)
 
 
 @jit
 def softmax_cross_entropy_labels(logits, labels, weights, gradient, rows, begin, end):
-    n, classes = logits.shape
+    n = logits.shape[0]
     one = logits.dtype.type(1)
     zero = logits.dtype.type(0)
     for i in range(begin, end):
         z = logits[i]
+        best = first_largest(z)
+        rows[0, i] = z[best] - z[labels[i]]
+        rows[1, i] = one if best == labels[i] else zero
+        subtract(z, z[best], gradient[i])
+    exponentiate(gradient, begin, end)
+    for i in range(begin, end):
         g = gradient[i]
-        label = labels[i]
-        best = 0
-        for j in range(1, classes):
-            if z[j] > z[best]:
-                best = j
-        largest = z[best]
-        at_label = z[label] - largest
-        total = zero
-        for j in range(classes):
-            g[j] = np.exp(z[j] - largest)
-            total += g[j]
+        total = total_of(g)
         weight = weights[i] if weights.size else one
-        rows[0, i] = weight * (np.log(total) - at_label)
-        rows[1, i] = one if best == label else zero
+        rows[0, i] = weight * (np.log(total) + rows[0, i])
         factor = weight / (total * n)
-        for j in range(classes):
+        for j in range(g.size):
             g[j] *= factor
-        g[label] -= weight / n
+        g[labels[i]] -= weight / n
 
 
 @jit
@@ -220,52 +175,48 @@ def softmax_cross_entropy_probabilities(logits, targets, weights, gradient, rows
     for i in range(begin, end):
         z = logits[i]
         t = targets[i]
-        g = gradient[i]
-        best = 0
-        wanted = 0
-        for j in range(1, classes):
-            if z[j] > z[best]:
-                best = j
-            if t[j] > t[wanted]:
-                wanted = j
+        best = first_largest(z)
+        rows[1, i] = one if best == first_largest(t) else zero
         largest = z[best]
-        total = zero
-        mass = zero
         product = zero
         for j in range(classes):
-            shifted = z[j] - largest
-            product += t[j] * shifted
-            mass += t[j]
-            g[j] = np.exp(shifted)
-            total += g[j]
+            product += t[j] * (z[j] - largest)
+        rows[0, i] = product
+        subtract(z, largest, gradient[i])
+    exponentiate(gradient, begin, end)
+    for i in range(begin, end):
+        t = targets[i]
+        g = gradient[i]
+        mass = total_of(t)
+        total = total_of(g)
         weight = weights[i] if weights.size else one
-        rows[0, i] = weight * (mass * np.log(total) - product)
-        rows[1, i] = one if best == wanted else zero
+        rows[0, i] = weight * (mass * np.log(total) - rows[0, i])
+        scale = mass / total
         factor = weight / n
         for j in range(classes):
-            g[j] = factor * (g[j] * mass / total - t[j])
+            g[j] = factor * (g[j] * scale - t[j])
 
 
 @jit
 def sigmoid_cross_entropy(logits, targets, weights, gradient, rows, begin, end):
     n, outputs = logits.shape
     one = logits.dtype.type(1)
-    zero = logits.dtype.type(0)
-    half = logits.dtype.type(0.5)
+    factor = np.empty(1)
+    sums = np.empty(2, logits.dtype)
     for i in range(begin, end):
         weight = weights[i] if weights.size else one
-        factor = weight / (n * outputs)
-        loss = zero
-        hits = zero
-        for j in range(outputs):
-            z = logits[i, j]
-            t = targets[i, j]
-            positive = zero if z < zero else z
-            loss += positive - z * t + np.log1p(np.exp(-abs(z)))
-            hits += one if (z > zero) == (t > half) else zero
-            gradient[i, j] = factor * (one / (one + np.exp(-z)) - t)
-        rows[0, i] = weight * loss / outputs
-        rows[1, i] = hits / outputs
+        factor[0] = weight / (n * outputs)
+        sigmoid_cross_entropy_row(
+            tiling_of(logits),
+            factor.ctypes.data,
+            row_at(logits, i),
+            row_at(targets, i),
+            row_at(gradient, i),
+            outputs,
+            sums.ctypes.data,
+        )
+        rows[0, i] = weight * sums[0] / outputs
+        rows[1, i] = sums[1] / outputs
 
 
 @jit
@@ -336,59 +287,43 @@ def weight_penalty(weight, l1, l2, gradient):
 
 
 @jit
-def sgd(parameters, gradients, rate, weight_decay, begin, end):
-    for i in range(begin, end):
-        parameters[i] -= rate * (gradients[i] + weight_decay * parameters[i])
+def prepare_update(rule, settings, rate, t, constants):
+    """Write what a rule of `updates.py` reads at step t, counted from 1.
 
-
-@jit
-def sgd_momentum(parameters, gradients, velocity, rate, momentum, nesterov, weight_decay, begin, end):
-    for i in range(begin, end):
-        g = gradients[i] + weight_decay * parameters[i]
-        v = momentum * velocity[i] + g
-        velocity[i] = v
-        parameters[i] -= rate * (g + momentum * v if nesterov else v)
-
-
-@jit
-def adam(
-    parameters,
-    gradients,
-    first,
-    second,
-    rate,
-    correction2,
-    beta1,
-    rest1,
-    beta2,
-    rest2,
-    epsilon,
-    coupled,
-    decoupled,
-    begin,
-    end,
-):
-    """`rate` carries 1 / (1 - beta1^t), `correction2` is 1 / sqrt(1 - beta2^t).
-
-    `rest` is 1 - beta, subtracted in double precision: in float32, 1 - 0.999 is off by 1e-5 of itself.
+    `settings` holds the optimiser's own numbers: (weight decay, momentum) for SGD in its three forms,
+    (weight decay, beta1, beta2, epsilon, 1 if decoupled else 0) for Adam, (weight decay, decay, epsilon) for RMSprop.
     """
-    for i in range(begin, end):
-        p = parameters[i] * decoupled
-        g = gradients[i] + coupled * parameters[i]
-        m = beta1 * first[i] + rest1 * g
-        v = beta2 * second[i] + rest2 * g * g
-        first[i] = m
-        second[i] = v
-        parameters[i] = p - rate * m / (np.sqrt(v) * correction2 + epsilon)
+    constants[0] = -rate
+    constants[1] = settings[0]
+    if rule == ADAM:
+        weight_decay, beta1, beta2, epsilon, decoupled = settings[0], settings[1], settings[2], settings[3], settings[4]
+        constants[0] = -rate / (1 - beta1**t)
+        constants[1] = (1 - beta2**t) ** -0.5
+        constants[2], constants[3] = beta1, 1 - beta1
+        constants[4], constants[5] = beta2, 1 - beta2
+        constants[6] = epsilon
+        constants[7] = (1 - decoupled) * weight_decay
+        constants[8] = 1 - decoupled * rate * weight_decay
+    elif rule == RMSPROP:
+        constants[2], constants[3], constants[4] = settings[1], 1 - settings[1], settings[2]
+    elif rule != SGD:
+        constants[2] = settings[1]
 
 
 @jit
-def rmsprop(parameters, gradients, square, rate, decay, rest, epsilon, weight_decay, begin, end):
-    for i in range(begin, end):
-        g = gradients[i] + weight_decay * parameters[i]
-        v = decay * square[i] + rest * g * g
-        square[i] = v
-        parameters[i] -= rate * g / (np.sqrt(v) + epsilon)
+def update_range(rule, constants, parameters, gradients, first, second, begin, end):
+    """An optimiser's step for some of the parameters; `constants` as `prepare_update` writes them."""
+    skip = begin * parameters.itemsize
+    update(
+        tiling_of(parameters),
+        rule,
+        constants.ctypes.data,
+        parameters.ctypes.data + skip,
+        gradients.ctypes.data + skip,
+        first.ctypes.data + skip,
+        second.ctypes.data + skip,
+        end - begin,
+    )
 
 
 @jit

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from nnbackend.backends.numba.kernels import jit
+from nnbackend.backends.numba.jit import as_written, jit
 
-as_written = partial(jit, fastmath=())
 in_any_order = partial(jit, fastmath={"reassoc"})
 
 

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.executor import Call
-from nnbackend.backends.numba.kernels import ACTIVATION_CODES
+from nnbackend.backends.numba.activations import ACTIVATION_CODES
+from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold
 
 __all__ = ["Program", "UnsupportedStepError", "compile_step"]
@@ -33,7 +34,7 @@ DENSE, ACTIVATION, DROPOUT, MAX_ABS_NORM = 4, 5, 6, 7
 CROSS_ENTROPY_LABELS, CROSS_ENTROPY_PROBABILITIES, SIGMOID_CROSS_ENTROPY, SQUARED_ERROR = 8, 9, 10, 11
 ACTIVATION_GRADIENT, MAX_ABS_NORM_GRADIENT, INPUT_GRADIENT = 12, 13, 14
 WEIGHT_GRADIENT, BIAS_GRADIENT, WEIGHT_PENALTY, RECORD_LOSS = 15, 16, 17, 18
-SGD, MOMENTUM, ADAM, RMSPROP = 19, 20, 21, 22
+UPDATE = 19
 
 #: The first columns of a line; its own numbers follow.
 CODE, WAIT, FIRST = 0, 1, 2
@@ -290,6 +291,25 @@ def _record_loss(counters: list[Array], rows: Array, penalties: Array | None, co
     return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (), 2 * rows.size)
 
 
+def _update(
+    rule: int,
+    settings: Sequence[float],
+    counter: Array,
+    rates: Array,
+    counters: list[Array],
+    parameters: Array,
+    gradients: Array,
+    first: Array | None = None,
+    second: Array | None = None,
+) -> Line:
+    counters.append(counter)
+    size = parameters.size
+    integers = (
+        rule, _at(parameters), _at(gradients), _at(first), _at(second), size, _at(rates), len(rates)
+    )  # fmt: skip
+    return Line(UPDATE, PARTS, integers, settings, (gradients,), (parameters, first, second), 8 * size)
+
+
 def _sgd(
     counters: list[Array],
     parameters: Array,
@@ -301,11 +321,8 @@ def _sgd(
     nesterov: bool,
     weight_decay: float,
 ) -> Line:
-    counters.append(counter)
-    integers = (_at(parameters), _at(gradients), _at(velocity), parameters.size, _at(rates), len(rates), nesterov)
-    code = SGD if velocity is None else MOMENTUM
-    constants = (momentum, weight_decay)
-    return Line(code, PARTS, integers, constants, (gradients,), (parameters, velocity), parameters.size)
+    rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
+    return _update(rule, (weight_decay, momentum), counter, rates, counters, parameters, gradients, velocity)
 
 
 def _adam(
@@ -322,12 +339,8 @@ def _adam(
     weight_decay: float,
     decoupled: bool,
 ) -> Line:
-    counters.append(counter)
-    integers = (
-        _at(parameters), _at(gradients), _at(first), parameters.size, _at(rates), len(rates), decoupled, _at(second)
-    )  # fmt: skip
-    constants = (beta1, beta2, epsilon, weight_decay)
-    return Line(ADAM, PARTS, integers, constants, (gradients,), (parameters, first, second), 8 * parameters.size)
+    settings = (weight_decay, beta1, beta2, epsilon, decoupled)
+    return _update(ADAM, settings, counter, rates, counters, parameters, gradients, first, second)
 
 
 def _rmsprop(
@@ -341,10 +354,7 @@ def _rmsprop(
     epsilon: float,
     weight_decay: float,
 ) -> Line:
-    counters.append(counter)
-    integers = (_at(parameters), _at(gradients), _at(square), parameters.size, _at(rates), len(rates))
-    constants = (decay, epsilon, weight_decay)
-    return Line(RMSPROP, PARTS, integers, constants, (gradients,), (parameters, square), 8 * parameters.size)
+    return _update(RMSPROP, (weight_decay, decay, epsilon), counter, rates, counters, parameters, gradients, square)
 
 
 _WRITERS: dict[str, Callable[..., Line]] = {

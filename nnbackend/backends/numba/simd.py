@@ -50,6 +50,11 @@ class Simd:
         self.vector = ir.VectorType(self.real, lanes)
         self.suffix = f"v{lanes}f{8 * self.size}"
 
+    @classmethod
+    def of(cls, tiling: Any, builder: ir.IRBuilder) -> Simd:
+        """As a `Tiling` says."""
+        return cls(builder, tiling.real, tiling.lanes, tiling.fused)
+
     # ---- integers and addresses ------------------------------------------------------------------------------
 
     def integer(self, value: int) -> Value:
@@ -78,6 +83,10 @@ class Simd:
 
     def zeros(self) -> Value:
         return ir.Constant(self.vector, [0.0] * self.lanes)
+
+    def constant(self, number: float) -> Value:
+        """A vector that has a number of Python in every lane."""
+        return ir.Constant(self.vector, [float(number)] * self.lanes)
 
     def splat(self, scalar: Value) -> Value:
         """A vector that has the same in every lane."""
@@ -128,8 +137,21 @@ class Simd:
         slower.
         """
         if self.fused:
-            return self._call(f"llvm.fma.{self.suffix}", self.vector, [a, b, c])
+            return self.of_vectors("llvm.fma", a, b, c)
         return self.builder.fadd(self.builder.fmul(a, b), c)
+
+    def of_vectors(self, name: str, *vectors: Value) -> Value:
+        """One of LLVM's functions from vectors to a vector."""
+        return self._call(f"{name}.{self.suffix}", self.vector, list(vectors))
+
+    def combined(self, vector: Value, combine: Callable[[Value, Value], Value]) -> Value:
+        """All lanes in one number: the upper half with the lower, and so on."""
+        lanes = self.lanes
+        while lanes > 1:
+            lanes //= 2
+            upper = self._shuffle(vector, vector, list(range(lanes, 2 * lanes)))
+            vector = combine(self._shuffle(vector, vector, list(range(lanes))), upper)
+        return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
 
     def transposed(self, rows: list[Value]) -> list[Value]:
         """The columns of a few rows (a power of two), each a vector with a lane for each row.

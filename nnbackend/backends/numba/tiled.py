@@ -15,17 +15,13 @@ NaN and infinity go where IEEE 754 says: they are not hidden by an operand of 0.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
-from nnbackend.backends.numba.kernels import jit
+from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.tiles import copy_panel, panel_space, product_tile, transpose_panel
 
 __all__ = ["forward", "input_gradient", "weight_gradient"]
 
-#: No fast-math flags: with them LLVM could sum in another order in one tile than in the next.
-as_written = partial(jit, fastmath=())
 
 
 def part_of_caller(function):

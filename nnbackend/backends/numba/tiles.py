@@ -24,9 +24,17 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.simd import INTEGER, Simd, Value
-from nnbackend.backends.numba.tiling import FINGERPRINT, Tiling
+from nnbackend.backends.numba.tiling import Tiling
 
-__all__ = ["Epilogue", "copy_panel", "make_product_tile", "panel_space", "product_tile", "store", "transpose_panel"]
+__all__ = [
+    "Epilogue",
+    "copy_panel",
+    "make_product_tile",
+    "panel_space",
+    "product_tile",
+    "store",
+    "transpose_panel",
+]
 
 #: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
 _FEW = 2
@@ -42,8 +50,7 @@ def store(simd: Simd, vector: Value, pointer: Value, mask: Value | None) -> None
 def make_product_tile(epilogue: Epilogue) -> Any:
     """The intrinsic `product_tile`, with something else done to the finished vectors than storing them.
 
-    It is for the last panel of a sum, when the sum is finished: before, they are stored. If `epilogue` lies in another
-    file, that file belongs into the fingerprint in `tiling.py`.
+    It is for the last panel of a sum, when the sum is finished: before, they are stored.
     """
 
     @intrinsic
@@ -91,7 +98,7 @@ def panel_space(context, tiling):
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         shape = tiling.tiling
-        space = cgutils.alloca_once(builder, _simd(shape, builder).real, size=shape.depth * shape.columns)
+        space = cgutils.alloca_once(builder, Simd.of(shape, builder).real, size=shape.depth * shape.columns)
         space.align = 64
         return builder.ptrtoint(space, INTEGER)
 
@@ -106,10 +113,10 @@ def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
     """
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, _simd(tiling.tiling, builder)
+        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
         fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
         functions = [
-            simd.function(_name("copy", shape, masked), 6, partial(_copy, shape, masked)) for masked in (False, True)
+            simd.function(shape.function_name("copy", masked), 6, partial(_copy, shape, masked)) for masked in (False, True)
         ]
         simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
         return context.get_dummy_value()
@@ -122,8 +129,8 @@ def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
     """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, _simd(tiling.tiling, builder)
-        builder.call(simd.function(_name("transpose", shape), 6, partial(_transpose, shape)), arguments[1:])
+        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
+        builder.call(simd.function(shape.function_name("transpose"), 6, partial(_transpose, shape)), arguments[1:])
         return context.get_dummy_value()
 
     return types.void(tiling, *[types.intp] * 6), write
@@ -131,7 +138,7 @@ def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
 
 def _write_product(tiling: Tiling, epilogue: Epilogue, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
     """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
-    simd = _simd(tiling, builder)
+    simd = Simd.of(tiling, builder)
     rows, columns = arguments[-3:-1]
     many = builder.icmp_signed(">", rows, simd.integer(tiling.rows // 2))
     fits = builder.icmp_signed(">=", columns, simd.integer(tiling.columns))
@@ -141,7 +148,7 @@ def _write_product(tiling: Tiling, epilogue: Epilogue, builder: ir.IRBuilder, ar
     functions = []
     for many_or_few in (tiling.rows, _FEW):
         for vectors, masked in [(tiling.vectors, False), *((n + 1, True) for n in range(tiling.vectors))]:
-            name = _name(f"product_{epilogue.__name__}", tiling, many_or_few, vectors, masked)
+            name = tiling.function_name(f"product_{epilogue.__name__}", many_or_few, vectors, masked)
             write = partial(_product, epilogue, tiling, many_or_few, vectors, masked)
             functions.append(simd.function(name, 11, write))
     simd.call_one(builder.add(height, width), functions, arguments)
@@ -240,11 +247,3 @@ def _transpose(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
 
     simd.repeat(simd.integer(0), width, side, [], some_rows)
 
-
-def _simd(tiling: Tiling, builder: ir.IRBuilder) -> Simd:
-    return Simd(builder, tiling.real, tiling.lanes, tiling.fused)
-
-
-def _name(kind: str, tiling: Tiling, *shape: int) -> str:
-    """What is written differently is named differently: of functions with the same name LLVM keeps one."""
-    return "_".join(str(part) for part in ("nnbackend", kind, *vars(tiling).values(), *shape, FINGERPRINT))

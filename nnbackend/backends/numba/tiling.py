@@ -6,9 +6,7 @@ known when the function is compiled, and the same function can be compiled for o
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numba.core import types
@@ -20,12 +18,13 @@ from numba.extending import (
     infer_getattr,
     lower_getattr_generic,
     models,
+    overload,
     register_model,
     typeof_impl,
     unbox,
 )
 
-__all__ = ["FINGERPRINT", "FLOAT32", "FLOAT64", "Tiling", "VectorUnit"]
+__all__ = ["FLOAT32", "FLOAT64", "Tiling", "VectorUnit", "tiling_of"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,10 @@ class Tiling:
         """Columns of a tile."""
         return self.lanes * self.vectors
 
+    def function_name(self, kind: str, *shape: Any) -> str:
+        """What is written differently is named differently: of functions with the same name LLVM keeps one."""
+        return "_".join(str(part) for part in ("nnbackend", kind, *vars(self).values(), *shape))
+
 
 _SIZES = {"float32": 4, "float64": 8}
 
@@ -119,27 +122,12 @@ FLOAT32 = Tiling.choose("float32", VectorUnit.of_this_cpu())
 FLOAT64 = Tiling.choose("float64", VectorUnit.of_this_cpu())
 
 
-def _fingerprint(folder: Path = Path(__file__).parent) -> str:
-    """Changes with the code that is compiled into the callers of `tiled.py`.
-
-    Numba's cache on disk looks at the file of a jitted function alone, and would not notice a change in these.
-    """
-    try:
-        texts = [(folder / f"{name}.py").read_bytes() for name in ("simd", "tiled", "tiles", "tiling")]
-    except OSError:
-        return ""  # an application frozen into one file, which does not change
-    return f"{zlib.crc32(b''.join(texts)):08x}"
-
-
-FINGERPRINT = _fingerprint()
-
-
 class TilingType(types.Type):
     """Numba's type of a Tiling. The name is its identity, also in the cache on disk."""
 
     def __init__(self, tiling: Tiling) -> None:
         self.tiling = tiling
-        super().__init__(name=f"{tiling} {FINGERPRINT}")
+        super().__init__(name=str(tiling))
 
 
 # The running program has nothing of it but a placeholder.
@@ -176,3 +164,14 @@ class _Attributes(AttributeTemplate):
 @lower_getattr_generic(TilingType)
 def _attribute(context: Any, builder: Any, kind: TilingType, tiling: Any, name: str) -> Any:
     return context.get_constant(types.intp, getattr(kind.tiling, name))
+
+
+def tiling_of(array: Any) -> Tiling:
+    """In jitted code: how matrices of an array's type are cut."""
+    raise NotImplementedError("for jitted code")
+
+
+@overload(tiling_of)
+def _tiling_of(array):  # type: ignore[no-untyped-def]  # Numba compares the arguments with the lambda's
+    tiling = FLOAT32 if array.dtype == types.float32 else FLOAT64
+    return lambda array: tiling

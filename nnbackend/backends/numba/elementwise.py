@@ -1,0 +1,210 @@
+"""Whole-vector loops over memory, for jitted code: activations, their derivatives, optimiser updates, exp.
+
+Addresses are given as integers; what they lead to lies without gaps. The first argument says which type and which CPU: a
+`Tiling`. Constants come as the address of float64 numbers. Each element is computed in the same way wherever it lies,
+so a caller may cut the work where it likes, without changing a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from nnbackend.backends.numba import functions
+from nnbackend.backends.numba.activations import FORWARD, GRADIENT, softplus
+from nnbackend.backends.numba.simd import Simd, Value
+from nnbackend.backends.numba.updates import RULES, Rule
+from nnbackend.backends.numba.vectors import Vector, for_each, where
+
+__all__ = ["activate", "differentiate", "exponentials", "sigmoid_cross_entropy_row", "update"]
+
+
+def load_constants(simd: Simd, address: Value, count: int) -> list[Vector]:
+    """The first float64 numbers at an address, each in all lanes."""
+    double = ir.DoubleType()
+    pointer = simd.builder.inttoptr(address, double.as_pointer())
+    vectors = []
+    for number in range(count):
+        value = simd.builder.load(simd.builder.gep(pointer, [simd.integer(number)]))
+        if simd.real != double:
+            value = simd.builder.fptrunc(value, simd.real)
+        vectors.append(Vector(simd, simd.splat(value)))
+    return vectors
+
+
+def _written(name: str, arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
+    """An intrinsic with a code for its first argument and integers for the others, which calls one of the functions
+    that `write_all` writes, by the code."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
+        tiling = signature.args[0].tiling
+        simd = Simd.of(tiling, builder)
+        simd.call_one(values[1], write_all(simd, tiling), values[2:])
+        return context.get_dummy_value()
+
+    return lambda tiling: (types.void(tiling, *[types.intp] * arguments), generate)
+
+
+def _activation(forward: Callable[[Vector, Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, z, out, count = arguments
+    (alpha,) = load_constants(simd, constants, 1)
+    z, out = simd.pointer(z), simd.pointer(out)
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        result = forward(Vector(simd, simd.load(simd.move(z, place), mask)), alpha)
+        simd.store(result.value, simd.move(out, place), mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+@intrinsic
+def activate(context, tiling, code, constants, z, out, count):
+    """``out = activation(z)`` for `count` elements; `out` may be `z`. Every activation but softmax."""
+
+    def write_all(simd: Simd, shape: Any) -> list[Value]:
+        return [
+            simd.function(shape.function_name("activate", code), 4, partial(_activation, forward))
+            for code, forward in enumerate(FORWARD)
+        ]
+
+    return _written("activate", 5, write_all)(tiling)
+
+
+def _gradient(gradient: Callable[[Vector, Vector, Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, saved, upstream, out, count = arguments
+    (alpha,) = load_constants(simd, constants, 1)
+    saved, upstream, out = (simd.pointer(address) for address in (saved, upstream, out))
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        above = Vector(simd, simd.load(simd.move(upstream, place), mask))
+        result = gradient(Vector(simd, simd.load(simd.move(saved, place), mask)), alpha, above)
+        simd.store(result.value, simd.move(out, place), mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+@intrinsic
+def differentiate(context, tiling, code, constants, saved, upstream, out, count):
+    """``out = upstream * d activation / dz`` for `count` elements; `out` may be `upstream`."""
+
+    def write_all(simd: Simd, shape: Any) -> list[Value]:
+        return [
+            simd.function(shape.function_name("differentiate", code), 5, partial(_gradient, gradient))
+            for code, gradient in enumerate(GRADIENT)
+        ]
+
+    return _written("differentiate", 6, write_all)(tiling)
+
+
+def _unary(function: Callable[[Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
+    x, out, count = arguments
+    x, out = simd.pointer(x), simd.pointer(out)
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        simd.store(function(Vector(simd, simd.load(simd.move(x, place), mask))).value, simd.move(out, place), mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+def make_unary(function: Callable[[Vector], Vector]) -> Any:
+    """An intrinsic: ``out = function(x)`` for `count` elements; `out` may be `x`."""
+
+    @intrinsic
+    def unary(context, tiling, x, out, count):
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
+            shape = signature.args[0].tiling
+            simd = Simd.of(shape, builder)
+            builder.call(simd.function(shape.function_name(function.__name__), 3, partial(_unary, function)), values[1:])
+            return context.get_dummy_value()
+
+        return types.void(tiling, *[types.intp] * 3), generate
+
+    return unary
+
+
+exponentials = make_unary(functions.exp)
+
+
+def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, parameters, gradients, first, second, count = arguments
+    numbers = load_constants(simd, constants, rule.constants)
+    arrays = [simd.pointer(address) for address in (parameters, first, second)[: 1 + rule.slots]]
+    gradients = simd.pointer(gradients)
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        gradient = Vector(simd, simd.load(simd.move(gradients, place), mask))
+        update_vector(rule, simd, [simd.move(array, place) for array in arrays], gradient, numbers, mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+def update_vector(
+    rule: Rule,
+    simd: Simd,
+    pointers: Sequence[Value],
+    gradient: Vector,
+    numbers: Sequence[Vector],
+    mask: Value | None,
+) -> None:
+    """A rule's step for the vectors of parameters and slots that begin at these pointers."""
+    parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
+    parameter, slots = rule.apply(parameter, gradient, slots, numbers)
+    for pointer, vector in zip(pointers, [parameter, *slots], strict=True):
+        simd.store(vector.value, pointer, mask)
+
+
+@intrinsic
+def update(context, tiling, rule, constants, parameters, gradients, first, second, count):
+    """An optimiser's step for `count` parameters, in place. A slot that the rule does not have may be 0."""
+
+    def write_all(simd: Simd, shape: Any) -> list[Value]:
+        return [simd.function(shape.function_name("update", rule.name), 6, partial(_update, rule)) for rule in RULES]
+
+    return _written("update", 7, write_all)(tiling)
+
+
+def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, z, targets, gradient, count, sums = arguments
+    (factor,) = load_constants(simd, constants, 1)
+    z, targets, gradient, sums = (simd.pointer(address) for address in (z, targets, gradient, sums))
+    nothing = Vector(simd, simd.zeros())
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        logits = Vector(simd, simd.load(simd.move(z, place), mask))
+        t = Vector(simd, simd.load(simd.move(targets, place), mask))
+        simd.store((factor * (functions.sigmoid(logits) - t)).value, simd.move(gradient, place), mask)
+        loss = softplus(logits) - logits * t
+        same = simd.builder.not_(simd.builder.xor(logits > 0, t > 0.5))
+        if mask is not None:
+            loss = where(mask, loss, 0)
+            same = simd.builder.and_(mask, same)
+        return [carried[0] + loss, carried[1] + where(same, nothing + 1, 0)]
+
+    totals = for_each(simd, count, [nothing, nothing], body)
+    for number, total in enumerate(totals):
+        simd.builder.store(simd.combined(total.value, simd.builder.fadd), simd.move(sums, simd.integer(number)))
+
+
+@intrinsic
+def sigmoid_cross_entropy_row(context, tiling, constants, z, targets, gradient, count, sums):
+    """``gradient = constants[0] * (sigmoid(z) - targets)`` for `count` elements, which may be where `z` is.
+
+    The sum of the losses and the number of right guesses are written to `sums`, numbers of the type.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
+        shape = signature.args[0].tiling
+        simd = Simd.of(shape, builder)
+        builder.call(simd.function(shape.function_name("sigmoid_cross_entropy"), 6, _sigmoid_cross_entropy), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * 6), generate
