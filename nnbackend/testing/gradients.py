@@ -18,6 +18,9 @@ __all__ = ["LossAndGradients", "check_gradients"]
 class LossAndGradients:
     """One training step over a whole data set, recorded with a learning rate of zero: it only looks.
 
+    The gradients are read from the optimiser's memory: in its first step the velocity of momentum is the gradient.
+    Executors may do without the buffer of gradients.
+
     Dropout draws the mask of the network's first step every time, so that the loss is a function of the weights.
 
     Parameters
@@ -36,7 +39,9 @@ class LossAndGradients:
         self._count = examples.count
         self._counter = backend.empty((3,), np.int64)
         self._trace = backend.empty((1, 3), np.float64)
-        self._gradients = backend.empty((model.layout.size,), model.dtype)
+        memory = OptimizerMemory.fresh(SGD(0.0, momentum=0.5), model)
+        self._gradients = memory.slots["velocity"]
+        self._nothing = np.zeros(model.layout.size, model.dtype)
         recorder = Recorder(model, Workspace(backend, examples.count), examples.count, self._counter, training=True)
         record_training(
             recorder,
@@ -44,8 +49,8 @@ class LossAndGradients:
             backend.from_host(np.arange(examples.count, dtype=np.int64)),
             examples.count,
             chosen,
-            OptimizerMemory.fresh(SGD(0.0), model),
-            self._gradients,
+            memory,
+            backend.empty((model.layout.size,), model.dtype),
             backend.empty((1,), np.float64),
             self._trace,
         )
@@ -55,6 +60,7 @@ class LossAndGradients:
         """The mean loss, penalties included, and its gradients by parameter name, at the current weights."""
         backend = self._network.backend
         backend.write(np.zeros(3, np.int64), self._counter)
+        backend.write(self._nothing, self._gradients)
         self._executor.run(1)
         trace = backend.to_host(self._trace)[0]
         gradients = self._network.model.layout.unpack(backend.to_host(self._gradients))

@@ -116,7 +116,7 @@ class NumbaBackend(NumpyBackend):
         normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out, 0, len(x))
 
     def bias_gradient(self, delta: Real, out: Real) -> None:
-        kernels.bias_gradient(delta, out)
+        kernels.bias_gradient(delta, out, 0, out.size)
 
     def weight_penalty(self, weight: Real, l1: float, l2: float, gradient: Real, penalties: Real, slot: int) -> None:
         real = weight.dtype.type
@@ -185,7 +185,7 @@ def _update(
     kernels.prepare_update(rule, np.array(settings, np.float64), rate, t, constants)
     nothing = parameters[:0]
     first, second = nothing if first is None else first, nothing if second is None else second
-    kernels.update_range(rule, constants, parameters, gradients, first, second, 0, parameters.size)
+    kernels.update_all(rule, constants, parameters, gradients, first, second)
 
 
 def _bits(array: Real) -> tuple[Int, int]:

@@ -18,23 +18,10 @@ from numba.extending import intrinsic
 from nnbackend.backends.numba import functions
 from nnbackend.backends.numba.activations import FORWARD, GRADIENT, softplus
 from nnbackend.backends.numba.simd import Simd, Value
-from nnbackend.backends.numba.updates import RULES, Rule
-from nnbackend.backends.numba.vectors import Vector, for_each, where
+from nnbackend.backends.numba.updates import RULES, Rule, Updating
+from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
 __all__ = ["activate", "differentiate", "exponentials", "sigmoid_cross_entropy_row", "update"]
-
-
-def load_constants(simd: Simd, address: Value, count: int) -> list[Vector]:
-    """The first float64 numbers at an address, each in all lanes."""
-    double = ir.DoubleType()
-    pointer = simd.builder.inttoptr(address, double.as_pointer())
-    vectors = []
-    for number in range(count):
-        value = simd.builder.load(simd.builder.gep(pointer, [simd.integer(number)]))
-        if simd.real != double:
-            value = simd.builder.fptrunc(value, simd.real)
-        vectors.append(Vector(simd, simd.splat(value)))
-    return vectors
 
 
 def _written(name: str, arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
@@ -134,42 +121,25 @@ exponentials = make_unary(functions.exp)
 
 
 def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:
-    constants, parameters, gradients, first, second, count = arguments
-    numbers = load_constants(simd, constants, rule.constants)
-    arrays = [simd.pointer(address) for address in (parameters, first, second)[: 1 + rule.slots]]
-    gradients = simd.pointer(gradients)
+    record, gradients, count = arguments
+    updating, gradients = Updating(simd, record, rule), simd.pointer(gradients)
 
     def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
-        gradient = Vector(simd, simd.load(simd.move(gradients, place), mask))
-        update_vector(rule, simd, [simd.move(array, place) for array in arrays], gradient, numbers, mask)
+        pointer = simd.move(gradients, place)
+        updating(simd.load(pointer, mask), pointer, mask)
         return []
 
     for_each(simd, count, [], body)
 
 
-def update_vector(
-    rule: Rule,
-    simd: Simd,
-    pointers: Sequence[Value],
-    gradient: Vector,
-    numbers: Sequence[Vector],
-    mask: Value | None,
-) -> None:
-    """A rule's step for the vectors of parameters and slots that begin at these pointers."""
-    parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
-    parameter, slots = rule.apply(parameter, gradient, slots, numbers)
-    for pointer, vector in zip(pointers, [parameter, *slots], strict=True):
-        simd.store(vector.value, pointer, mask)
-
-
 @intrinsic
-def update(context, tiling, rule, constants, parameters, gradients, first, second, count):
-    """An optimiser's step for `count` parameters, in place. A slot that the rule does not have may be 0."""
+def update(context, tiling, rule, record, gradients, count):
+    """An optimiser's step for `count` parameters; the record, at an address, is that of `updates.py`."""
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
-        return [simd.function(shape.function_name("update", rule.name), 6, partial(_update, rule)) for rule in RULES]
+        return [simd.function(shape.function_name("update", rule.name), 3, partial(_update, rule)) for rule in RULES]
 
-    return _written("update", 7, write_all)(tiling)
+    return _written("update", 4, write_all)(tiling)
 
 
 def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:

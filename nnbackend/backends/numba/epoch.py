@@ -12,12 +12,16 @@ import os
 import numpy as np
 from llvmlite import ir
 from numba import carray, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from nnbackend.backends.numba import kernels, normalization, program, tiled
 from nnbackend.backends.numba.activations import IDENTITY
+from nnbackend.backends.numba.elementwise import update as take
+from nnbackend.backends.numba.epilogues import STORE, UPDATE
 from nnbackend.backends.numba.jit import jit
-from nnbackend.backends.numba.updates import CONSTANTS
+from nnbackend.backends.numba.tiling import tiling_of
+from nnbackend.backends.numba.updates import CONSTANTS, RECORD
 
 # Numba takes globals of this module for constants.
 CODE, WAIT, FIRST = program.CODE, program.WAIT, program.FIRST
@@ -89,6 +93,36 @@ def meet(meeting, goal):
     return True
 
 
+@intrinsic
+def flush_subnormals(context, flag):
+    """Let this thread take results too small for a normal number for 0, or not; whether it has done so.
+
+    A unit that is never active any more has a gradient of 0, and an average of gradients then shrinks until it is
+    subnormal. Some CPUs compute with such numbers a hundred times slower. There is nothing to be done where it is not
+    known how.
+    """
+
+    def generate(target, builder, signature, arguments):
+        triple = builder.module.triple
+        flag = builder.zext(arguments[0], ir.IntType(32))
+        if triple.startswith(("x86_64", "i686")):
+            # The control register of the vector unit; bit 15.
+            place = cgutils.alloca_once(builder, ir.IntType(32))
+            kind = ir.FunctionType(ir.VoidType(), [place.type])
+            read = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr")
+            write = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr")
+            builder.call(read, [place])
+            before = builder.load(place)
+            bit = ir.IntType(32)(15)
+            cleared = builder.and_(before, ir.IntType(32)(0xFFFFFFFF ^ 1 << 15))
+            builder.store(builder.or_(cleared, builder.shl(flag, bit)), place)
+            builder.call(write, [place])
+            return builder.trunc(builder.lshr(before, bit), ir.IntType(1))
+        return arguments[0]
+
+    return types.boolean(types.boolean), generate
+
+
 @jit
 def matrix(address, rows, columns, real):
     return carray(pointer(address), (rows, columns), real.dtype)
@@ -114,8 +148,16 @@ def run(tiling, integers, reals, advances, counter, steps, thread, threads, meet
         Address of two int64 that were 0 before the first of them began, see `meet`.
     real : (0,) array of the network's dtype
     """
+    before = flush_subnormals(True)
+    steps_of(tiling, integers, reals, advances, counter, steps, thread, threads, meeting, real)
+    flush_subnormals(before)
+
+
+@jit
+def steps_of(tiling, integers, reals, advances, counter, steps, thread, threads, meeting, real):
+    """See `run`."""
     place, step, update = counter[0], counter[1], counter[2]
-    scratch = np.empty(CONSTANTS)
+    scratch = np.empty(CONSTANTS), np.empty(RECORD, np.int64)
     goal = 0
     for _ in range(steps):
         for line in range(integers.shape[0]):
@@ -154,7 +196,7 @@ def perform(tiling, line, constants, place, step, update, thread, threads, scrat
     elif code <= program.SQUARED_ERROR:
         loss(code, n, thread, threads, real)
     elif code <= program.BIAS_GRADIENT:
-        backward(tiling, code, n, constants, thread, threads, real)
+        backward(tiling, code, n, constants, place, update, thread, threads, scratch, real)
     elif code <= program.RECORD_LOSS:
         if thread == 0:
             account(code, n, constants, place, real)
@@ -205,7 +247,10 @@ def forward(tiling, code, n, constants, step, thread, threads, real):
         kernels.dropout(x, n[4], real.dtype.type(constants[0]), n[5], n[6], n[7], step, out, begin, end)
     else:
         bits, sign_free = bits_of(n[0], n[2], n[3], real)
+        # It divides by numbers of any size.
+        flush_subnormals(False)
         normalization.max_abs_norm(x, bits, sign_free, out, begin, end)
+        flush_subnormals(True)
 
 
 @jit
@@ -229,7 +274,7 @@ def loss(code, n, thread, threads, real):
 
 
 @jit
-def backward(tiling, code, n, constants, thread, threads, real):
+def backward(tiling, code, n, constants, place, update, thread, threads, scratch, real):
     size = real.itemsize
     if code == program.ACTIVATION_GRADIENT:
         rows, columns = n[3], n[4]
@@ -243,7 +288,9 @@ def backward(tiling, code, n, constants, thread, threads, real):
             matrix(n[0], rows, columns, real), matrix(n[1], rows, columns, real), matrix(n[2], rows, columns, real)
         )  # fmt: skip
         bits, sign_free = bits_of(n[0], rows, columns, real)
+        flush_subnormals(False)
         normalization.max_abs_norm_gradient(x, bits, sign_free, upstream, out, begin, end)
+        flush_subnormals(True)
     elif code == program.INPUT_GRADIENT:
         delta, weight, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
         begin, end = share(rows, thread, threads)
@@ -253,19 +300,28 @@ def backward(tiling, code, n, constants, thread, threads, real):
         )  # fmt: skip
     elif code == program.WEIGHT_GRADIENT:
         x, delta, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
+        epilogue = n[program.UPDATES]
+        record = prepare(n, constants, place, update, scratch) if epilogue != STORE else 0
         # Along the longer side, so that every thread's part is made of whole tiles, but for its edge.
         if rows >= columns:
             begin, end = share(rows, thread, threads)
             x += begin * size
             out += begin * columns * size
-            tiled.weight_gradient(tiling, x, rows, delta, columns, out, columns, end - begin, columns, inner)
+            tiled.weight_gradient(
+                tiling, epilogue, record, x, rows, delta, columns, out, columns, end - begin, columns, inner
+            )
         else:
             begin, end = share(columns, thread, threads)
             delta += begin * size
             out += begin * size
-            tiled.weight_gradient(tiling, x, rows, delta, columns, out, columns, rows, end - begin, inner)
-    elif thread == 0:
-        kernels.bias_gradient(matrix(n[0], n[2], n[3], real), vector(n[1], n[3], real))
+            tiled.weight_gradient(
+                tiling, epilogue, record, x, rows, delta, columns, out, columns, rows, end - begin, inner
+            )
+    else:
+        begin, end = share(n[3], thread, threads)
+        kernels.bias_gradient(matrix(n[0], n[2], n[3], real), vector(n[1], n[3], real), begin, end)
+        if n[program.UPDATES] != STORE:
+            update_range(n[1], n, constants, place, update, begin, end, scratch, real)
 
 
 @jit
@@ -282,14 +338,28 @@ def account(code, n, constants, place, real):
 
 @jit
 def optimise(n, settings, place, update, thread, threads, scratch, real):
-    rule, count = n[0], n[5]
+    gradient, count = n[0], n[program.UPDATES + 1]
     begin, end = share(count, thread, threads)
-    rate = carray(pointer(n[6]), (n[7],), np.float64)[place]
-    kernels.prepare_update(rule, settings, rate, update + 1, scratch)
-    parameters, gradients = vector(n[1], count, real), vector(n[2], count, real)
-    kernels.update_range(
-        rule, scratch, parameters, gradients, vector(n[3], count, real), vector(n[4], count, real), begin, end
-    )
+    update_range(gradient, n, settings, place, update, begin, end, scratch, real)
+
+
+@jit
+def update_range(gradient, n, settings, place, update, begin, end, scratch, real):
+    """Take a part of a gradient to the parameters."""
+    record = prepare(n, settings, place, update, scratch)
+    at = gradient + begin * real.itemsize
+    take(tiling_of(real), n[program.UPDATES] - UPDATE, record, at, end - begin)
+
+
+@jit
+def prepare(n, settings, place, update, scratch):
+    """What the update at the end of a line needs to know at this step; the address of its record."""
+    constants, record = scratch
+    rate = carray(pointer(n[program.UPDATES + 2]), (n[program.UPDATES + 3],), np.float64)[place]
+    kernels.prepare_update(n[program.UPDATES] - UPDATE, settings, rate, update + 1, constants)
+    record[0] = constants.ctypes.data
+    record[1:] = n[program.UPDATES + 4 : program.UPDATES + 4 + record.size - 1]
+    return record.ctypes.data
 
 
 def bits_of(address, rows, columns, real):

@@ -19,7 +19,7 @@ from nnbackend.backends.numba.elementwise import (
 )
 from nnbackend.backends.numba.jit import jit
 from nnbackend.backends.numba.tiling import tiling_of
-from nnbackend.backends.numba.updates import ADAM, RMSPROP, SGD
+from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD
 
 
 @jit
@@ -261,13 +261,15 @@ def record_loss(rows, penalties, step, trace):
 
 
 @jit
-def bias_gradient(delta, out):
-    for j in range(out.size):
-        out[j] = delta[0, j]
-    for i in range(1, delta.shape[0]):
-        row = delta[i]
-        for j in range(out.size):
-            out[j] += row[j]
+def bias_gradient(delta, out, begin, end):
+    """`begin` and `end` say which columns."""
+    total = out[begin:end]
+    for j in range(total.size):
+        total[j] = 0
+    for i in range(delta.shape[0]):
+        row = delta[i, begin:end]
+        for j in range(total.size):
+            total[j] += row[j]
 
 
 @jit
@@ -311,19 +313,20 @@ def prepare_update(rule, settings, rate, t, constants):
 
 
 @jit
-def update_range(rule, constants, parameters, gradients, first, second, begin, end):
-    """An optimiser's step for some of the parameters; `constants` as `prepare_update` writes them."""
-    skip = begin * parameters.itemsize
-    update(
-        tiling_of(parameters),
-        rule,
-        constants.ctypes.data,
-        parameters.ctypes.data + skip,
-        gradients.ctypes.data + skip,
-        first.ctypes.data + skip,
-        second.ctypes.data + skip,
-        end - begin,
-    )
+def update_all(rule, constants, parameters, gradients, first, second):
+    """An optimiser's step; `constants` as `prepare_update` writes them."""
+    record = np.empty(RECORD, np.int64)
+    record[0] = constants.ctypes.data
+    record[1] = distance(gradients, parameters)
+    record[2] = distance(gradients, first)
+    record[3] = distance(gradients, second)
+    update(tiling_of(parameters), rule, record.ctypes.data, gradients.ctypes.data, parameters.size)
+
+
+@jit
+def distance(a, b):
+    """How many elements b lies after a."""
+    return (b.ctypes.data - a.ctypes.data) // a.itemsize
 
 
 @jit

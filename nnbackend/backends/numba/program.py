@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.executor import Call
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
+from nnbackend.backends.numba.epilogues import UPDATE as UPDATE_EPILOGUE
 from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold
 
@@ -39,6 +40,8 @@ UPDATE = 19
 #: The first columns of a line; its own numbers follow.
 CODE, WAIT, FIRST = 0, 1, 2
 INTEGERS, REALS = 16, 8
+#: Where in the lines of gradients and updates the numbers of the update begin.
+UPDATES = 6
 
 #: How a line's work is shared: by rows of the batch, by parts of its result, or not at all.
 ROWS, PARTS, ONE = "rows", "parts", "one"
@@ -61,6 +64,7 @@ class Line:
     #: Multiply-adds, or what takes about as long.
     work: int = 0
     wait: bool = False
+    update: Update | None = None
 
     def arrays(self) -> list[Array]:
         """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
@@ -70,6 +74,47 @@ class Line:
         """Whether one of the two writes what the other touches."""
         mine, theirs = [*self.reads, *self.writes], [*other.reads, *other.writes]
         return _touch(self.writes, theirs) or _touch(mine, other.writes)
+
+
+@dataclass
+class Update:
+    """An optimiser's step.
+
+    Attributes
+    ----------
+    rule : int
+        Of `updates.py`.
+    settings : sequence of float
+        As :func:`nnbackend.backends.numba.kernels.prepare_update` reads them.
+    parameters, gradients : (size,) array
+        The flat buffers.
+    slots : list of (size,) arrays
+    rates : (steps,) float64 array
+    """
+
+    rule: int
+    settings: Sequence[float]
+    parameters: Array
+    gradients: Array
+    slots: Sequence[Array]
+    rates: Array
+
+    def parts(self, gradient: Array) -> list[Array]:
+        """Of the parameters and the slots what belongs to a part of the gradients."""
+        begin = (_at(gradient) - _at(self.gradients)) // gradient.itemsize
+        return [buffer[begin : begin + gradient.size] for buffer in (self.parameters, *self.slots)]
+
+    def numbers(self, gradient: Array) -> Sequence[int]:
+        """The end of a line that updates a part: epilogue, size, rates, and how many elements the parameters and the
+        slots lie after the gradient."""
+        distances = [(_at(part) - _at(gradient)) // gradient.itemsize for part in self.parts(gradient)]
+        return (UPDATE_EPILOGUE + self.rule, gradient.size, _at(self.rates), len(self.rates), *distances)
+
+    def line(self, gradient: Array) -> Line:
+        """A line that does nothing else."""
+        integers = (_at(gradient), 0, 0, 0, 0, 0, *self.numbers(gradient))
+        writes = self.parts(gradient)
+        return Line(UPDATE, PARTS, integers, self.settings, (gradient,), writes, 8 * gradient.size, update=self)
 
 
 @dataclass
@@ -126,7 +171,7 @@ def compile_step(calls: Sequence[Call]) -> Program:
     counter = counters[0] if counters else np.zeros(3, np.int64)
     dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
 
-    lines = _rows_first(lines)
+    lines = _rows_first(_fuse_updates(lines))
     _place_waits(lines)
     integers = np.zeros((len(lines), INTEGERS), np.int64)
     reals = np.zeros((len(lines), REALS))
@@ -136,6 +181,33 @@ def compile_step(calls: Sequence[Call]) -> Program:
         reals[place, : len(line.reals)] = line.reals
     arrays = [call.arguments for call in calls]
     return Program(integers, reals, counter, advances, dtype, sum(line.work for line in lines), arrays)
+
+
+def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
+    """Let each gradient be taken to its parameters by the line that computes it, if nothing else looks at it.
+
+    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own. Where no line computes
+    a gradient there is nothing but the padding between parameters.
+    """
+    updates = [line for line in lines if line.update is not None]
+    gradients = [line for line in lines if any(_touch(line.writes[:1], update.reads) for update in updates)]
+    if len(updates) != 1 or not gradients:
+        return list(lines)
+    (last,) = updates
+    update = last.update
+    assert update is not None
+    rest = []
+    for line in gradients:
+        out = line.writes[0]
+        assert out is not None
+        alone = not any(_touch([out], other.arrays()) for other in lines if other is not line and other is not last)
+        if alone and line.code in (WEIGHT_GRADIENT, BIAS_GRADIENT):
+            line.integers = (*line.integers, *update.numbers(out))
+            line.reals = update.settings
+            line.writes = (out, *update.parts(out))
+        elif line.code in (WEIGHT_GRADIENT, BIAS_GRADIENT):
+            rest.append(update.line(out))
+    return [*(line for line in lines if line is not last), *rest]
 
 
 def _rows_first(lines: Sequence[Line]) -> list[Line]:
@@ -271,7 +343,8 @@ def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) 
 
 
 def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> Line:
-    return Line(BIAS_GRADIENT, ONE, (_at(delta), _at(out), *delta.shape), (), (delta,), (out,), delta.size)
+    integers = (_at(delta), _at(out), *delta.shape, 0, 0)
+    return Line(BIAS_GRADIENT, PARTS, integers, (), (delta,), (out,), delta.size)
 
 
 def _weight_penalty(
@@ -291,25 +364,6 @@ def _record_loss(counters: list[Array], rows: Array, penalties: Array | None, co
     return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (), 2 * rows.size)
 
 
-def _update(
-    rule: int,
-    settings: Sequence[float],
-    counter: Array,
-    rates: Array,
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    first: Array | None = None,
-    second: Array | None = None,
-) -> Line:
-    counters.append(counter)
-    size = parameters.size
-    integers = (
-        rule, _at(parameters), _at(gradients), _at(first), _at(second), size, _at(rates), len(rates)
-    )  # fmt: skip
-    return Line(UPDATE, PARTS, integers, settings, (gradients,), (parameters, first, second), 8 * size)
-
-
 def _sgd(
     counters: list[Array],
     parameters: Array,
@@ -322,7 +376,9 @@ def _sgd(
     weight_decay: float,
 ) -> Line:
     rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
-    return _update(rule, (weight_decay, momentum), counter, rates, counters, parameters, gradients, velocity)
+    counters.append(counter)
+    slots = [] if velocity is None else [velocity]
+    return Update(rule, (weight_decay, momentum), parameters, gradients, slots, rates).line(gradients)
 
 
 def _adam(
@@ -340,7 +396,8 @@ def _adam(
     decoupled: bool,
 ) -> Line:
     settings = (weight_decay, beta1, beta2, epsilon, decoupled)
-    return _update(ADAM, settings, counter, rates, counters, parameters, gradients, first, second)
+    counters.append(counter)
+    return Update(ADAM, settings, parameters, gradients, [first, second], rates).line(gradients)
 
 
 def _rmsprop(
@@ -354,7 +411,8 @@ def _rmsprop(
     epsilon: float,
     weight_decay: float,
 ) -> Line:
-    return _update(RMSPROP, (weight_decay, decay, epsilon), counter, rates, counters, parameters, gradients, square)
+    counters.append(counter)
+    return Update(RMSPROP, (weight_decay, decay, epsilon), parameters, gradients, [square], rates).line(gradients)
 
 
 _WRITERS: dict[str, Callable[..., Line]] = {

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnbackend.backends.numba.epilogues import STORE
 from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.tiles import copy_panel, panel_space, product_tile, transpose_panel
 
@@ -37,25 +38,32 @@ def forward(tiling, x, x_row, weight, weight_row, bias, out, out_row, rows, colu
     # NumPy's numbers here and below: to Numba each of Python's, if written out, is a type of its own, and `product`
     # would be compiled anew for it.
     one, no = np.intp(1), np.bool_(False)
-    product(tiling, x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner)
+    product(tiling, np.intp(STORE), np.intp(0), x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner)
 
 
 @part_of_caller
 def input_gradient(tiling, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
     one, none, yes = np.intp(1), np.intp(0), np.bool_(True)
-    product(tiling, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
+    product(tiling, np.intp(STORE), none, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
 
 
 @part_of_caller
-def weight_gradient(tiling, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
-    """``out = x.T @ delta``; (inner, rows), (inner, columns) -> (rows, columns)."""
+def weight_gradient(tiling, epilogue, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
+    """``out = x.T @ delta``; (inner, rows), (inner, columns) -> (rows, columns).
+
+    Or something else is done with it, as `epilogue` and `record` say: see `epilogues.py`. Then `out` is used for sums
+    that are not finished, if at all.
+    """
     one, none, no = np.intp(1), np.intp(0), np.bool_(False)
-    product(tiling, x, one, x_row, delta, delta_row, no, none, out, out_row, rows, columns, inner)
+    product(
+        tiling, np.intp(epilogue), np.intp(record), x, one, x_row, delta, delta_row, no, none, out, out_row,
+        rows, columns, inner,
+    )  # fmt: skip
 
 
 @as_written
-def product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
+def product(tiling, epilogue, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
     """``out = a @ b + bias``, or ``a @ b.T + bias``; ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`."""
     size = tiling.size
     panel = panel_space(tiling)
@@ -64,6 +72,7 @@ def product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows
         # Once even where there is nothing to sum.
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
+            end = epilogue if k + depth >= inner else STORE
             next_j, next_k = (j, k + depth) if k + depth < inner else (j + tiling.columns, 0)
             if transpose:
                 here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
@@ -75,6 +84,8 @@ def product(tiling, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows
             while i < rows:
                 i += product_tile(
                     tiling,
+                    end,
+                    record,
                     a + size * (i * a_row + k * a_k),
                     a_row,
                     a_k,

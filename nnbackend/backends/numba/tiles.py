@@ -15,7 +15,7 @@ all that is written into it, and then LLVM would choose the order of the sums.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -23,73 +23,54 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from nnbackend.backends.numba.epilogues import EPILOGUES, Epilogue
 from nnbackend.backends.numba.simd import INTEGER, Simd, Value
 from nnbackend.backends.numba.tiling import Tiling
 
-__all__ = [
-    "Epilogue",
-    "copy_panel",
-    "make_product_tile",
-    "panel_space",
-    "product_tile",
-    "store",
-    "transpose_panel",
-]
+__all__ = ["copy_panel", "panel_space", "product_tile", "transpose_panel"]
 
 #: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
 _FEW = 2
 
-#: Writes the code that takes a finished vector of the result to its place: (simd, vector, pointer, mask or None).
-Epilogue = Callable[[Simd, Value, Value, Value | None], None]
 
+@intrinsic
+def product_tile(
+    context, tiling, epilogue, record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner
+):
+    """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
 
-def store(simd: Simd, vector: Value, pointer: Value, mask: Value | None) -> None:
-    simd.store(vector, pointer, mask)
+    Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that the same code multiplies by a
+    matrix and by its transpose.
 
+    Parameters
+    ----------
+    tiling : Tiling
+    epilogue : int
+        What is done with the finished sums, a place in `EPILOGUES`.
+    record : int
+        Address of what that needs to know, if anything.
+    a, start, out : int
+        Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
+    panel : int
+        Address of the panel.
+    a_row, a_k, start_row, out_row : int
+        Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to go on
+        with its sums.
+    rows, columns : int
+        What is left of the result from here on, at least 1. A tile takes as much of it as it has room for.
+    inner : int
+        Number of k.
 
-def make_product_tile(epilogue: Epilogue) -> Any:
-    """The intrinsic `product_tile`, with something else done to the finished vectors than storing them.
-
-    It is for the last panel of a sum, when the sum is finished: before, they are stored.
+    Returns
+    -------
+    int
+        The number of rows that this tile has room for.
     """
 
-    @intrinsic
-    def product_tile(context, tiling, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner):
-        """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        return _write_product(tiling.tiling, builder, arguments[1], arguments[2:])
 
-        Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that the same code multiplies by a
-        matrix and by its transpose.
-
-        Parameters
-        ----------
-        tiling : Tiling
-        a, start, out : int
-            Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
-        panel : int
-            Address of the panel.
-        a_row, a_k, start_row, out_row : int
-            Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to go on
-            with its sums.
-        rows, columns : int
-            What is left of the result from here on, at least 1. A tile takes as much of it as it has room for.
-        inner : int
-            Number of k.
-
-        Returns
-        -------
-        int
-            The number of rows that this tile has room for.
-        """
-
-        def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-            return _write_product(tiling.tiling, epilogue, builder, arguments[1:])
-
-        return types.intp(tiling, *[types.intp] * 11), write
-
-    return product_tile
-
-
-product_tile = make_product_tile(store)
+    return types.intp(tiling, *[types.intp] * 13), write
 
 
 @intrinsic
@@ -136,22 +117,25 @@ def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
     return types.void(tiling, *[types.intp] * 6), write
 
 
-def _write_product(tiling: Tiling, epilogue: Epilogue, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
+def _write_product(tiling: Tiling, builder: ir.IRBuilder, epilogue: Value, arguments: Sequence[Value]) -> Value:
     """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
     simd = Simd.of(tiling, builder)
     rows, columns = arguments[-3:-1]
     many = builder.icmp_signed(">", rows, simd.integer(tiling.rows // 2))
     fits = builder.icmp_signed(">=", columns, simd.integer(tiling.columns))
     needed = builder.sdiv(builder.add(columns, simd.integer(tiling.lanes - 1)), simd.integer(tiling.lanes))
+    widths = [(tiling.vectors, False), *((n + 1, True) for n in range(tiling.vectors))]
     width = builder.select(fits, simd.integer(0), needed)
-    height = builder.select(many, simd.integer(0), simd.integer(tiling.vectors + 1))
+    height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
     functions = []
-    for many_or_few in (tiling.rows, _FEW):
-        for vectors, masked in [(tiling.vectors, False), *((n + 1, True) for n in range(tiling.vectors))]:
-            name = tiling.function_name(f"product_{epilogue.__name__}", many_or_few, vectors, masked)
-            write = partial(_product, epilogue, tiling, many_or_few, vectors, masked)
-            functions.append(simd.function(name, 11, write))
-    simd.call_one(builder.add(height, width), functions, arguments)
+    for end in EPILOGUES:
+        for many_or_few in (tiling.rows, _FEW):
+            for vectors, masked in widths:
+                name = tiling.function_name(f"product_{end.name}", many_or_few, vectors, masked)
+                write = partial(_product, end, tiling, many_or_few, vectors, masked)
+                functions.append(simd.function(name, 12, write))
+    kind = builder.mul(epilogue, simd.integer(2 * len(widths)))
+    simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
     return builder.select(many, simd.integer(tiling.rows), simd.integer(_FEW))
 
 
@@ -160,7 +144,7 @@ def _product(
 ) -> None:
     """The tile of `product_tile`. Sums are in a list, row after row."""
     builder = simd.builder
-    a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner = arguments
+    record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner = arguments
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
     row_numbers = [simd.integer(i) for i in range(height)]
@@ -174,10 +158,12 @@ def _product(
         return [simd.load(simd.move(row, offsets[j]), masks[j]) for row in start_rows for j in range(vectors)]
 
     a_rows = simd.rows(a, a_row, row_numbers, rows)
-    # By the time that the sums are done the result has arrived from where it was, which may be another CPU's cache.
+    # By the time that the sums are done what they go to has arrived, be it from another CPU's cache.
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
+    finish = epilogue.begin(simd, record)
     for row in out_rows:
-        simd.prefetch(row, offsets, write=True)
+        for place in finish.places(row):
+            simd.prefetch(place, offsets, write=True)
 
     def step(k: Value, sums: list[Value]) -> list[Value]:
         panel_row = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
@@ -193,7 +179,7 @@ def _product(
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):
-                epilogue(simd, sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
+                finish(sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
 
 
 def _copy(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:

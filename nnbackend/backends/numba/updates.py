@@ -1,6 +1,7 @@
 """What optimisers do to a vector of parameters; formulae as in :mod:`nnbackend.optimizers`.
 
-Each rule has the constants that it reads, in order, and how many slots it keeps.
+A *record* tells where: integers in memory, the address of the rule's constants (float64), and how many elements the
+parameter and its slots lie after the gradient.
 """
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nnbackend.backends.numba.vectors import Vector, multiply_add
+from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.numba.vectors import Vector, load_constants, multiply_add
 
-__all__ = ["ADAM", "CONSTANTS", "MOMENTUM", "NESTEROV", "RMSPROP", "RULES", "SGD", "Rule"]
+__all__ = ["ADAM", "CONSTANTS", "MOMENTUM", "NESTEROV", "RECORD", "RMSPROP", "RULES", "SGD", "Rule", "Updating"]
 
 SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP = range(5)
 
-#: At most so many constants a rule has.
-CONSTANTS = 9
+#: At most so many constants a rule has, and so many integers a record.
+CONSTANTS, RECORD = 9, 4
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,35 @@ RULES = [
     Rule("adam", 2, 9, _adam),
     Rule("rmsprop", 1, 5, _rmsprop),
 ]
+
+
+class Updating:
+    """Takes vectors of gradients to their parameters.
+
+    Parameters
+    ----------
+    simd : Simd
+    record : Value
+        Its address.
+    rule : Rule
+    """
+
+    def __init__(self, simd: Simd, record: Value, rule: Rule) -> None:
+        builder = simd.builder
+        pointer = builder.inttoptr(record, INTEGER.as_pointer())
+        constants, *distances = (builder.load(builder.gep(pointer, [simd.integer(n)])) for n in range(RECORD))
+        self._simd, self._rule = simd, rule
+        self._distances = distances[: 1 + rule.slots]
+        self._constants = load_constants(simd, constants, rule.constants)
+
+    def places(self, gradient: Value) -> Sequence[Value]:
+        """Pointers to the parameter and the slots that belong to a place among the gradients."""
+        return [self._simd.move(gradient, distance) for distance in self._distances]
+
+    def __call__(self, vector: Value, gradient: Value, mask: Value | None) -> None:
+        """The vector belongs to the place `gradient`, if the gradients were there; lanes of the mask count."""
+        simd, pointers = self._simd, self.places(gradient)
+        parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
+        parameter, new = self._rule.apply(parameter, Vector(simd, vector), slots, self._constants)
+        for pointer, result in zip(pointers, [parameter, *new], strict=True):
+            simd.store(result.value, pointer, mask)

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from nnbackend.backends.numba.simd import Simd, Value
 
-__all__ = ["Number", "Vector", "for_each", "multiply_add", "where"]
+__all__ = ["Number", "Vector", "for_each", "load_constants", "multiply_add", "where"]
 
 #: What a vector may be computed with.
 Number = Any
@@ -112,6 +112,19 @@ def for_each(
     has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
     results = simd.only_if(has_rest, lambda: wrapped(whole, results, simd.first(rest)), results)
     return [Vector(simd, value) for value in results]
+
+
+def load_constants(simd: Simd, address: Value, count: int) -> list[Vector]:
+    """The first float64 numbers at an address, each in all lanes."""
+    double = ir.DoubleType()
+    pointer = simd.builder.inttoptr(address, double.as_pointer())
+    vectors = []
+    for number in range(count):
+        value = simd.builder.load(simd.builder.gep(pointer, [simd.integer(number)]))
+        if simd.real != double:
+            value = simd.builder.fptrunc(value, simd.real)
+        vectors.append(Vector(simd, simd.splat(value)))
+    return vectors
 
 
 def bits(vector: Vector) -> Value:
