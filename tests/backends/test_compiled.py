@@ -104,19 +104,30 @@ def test_it_agrees_with_the_reference(loss, optimizer):
         np.testing.assert_allclose(compiled.get_weights()[name], weight, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
-def test_threads_wait_for_each_other_three_times_a_step():
-    """Rows, then gradients, then the update: more waits would be slower, fewer wrong."""
+def recorded(layers, optimizer=None, **options):
+    """The program of a training step."""
     x, y = images(rows=32)
-    net = nn.Network([nn.Dense(9, activation="relu"), nn.Dense(7, activation="tanh"), nn.Dense(4)], 12, backend="numba")
-    net.train_on_batch(x, y, loss="softmax_cross_entropy")
-    table = net.batch_step._executor._program
-    codes = list(table.integers[:, program.CODE])
+    net = nn.Network(layers, 12, backend="numba", **options)
+    net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
+    return net.batch_step._executor._program
+
+
+def test_threads_wait_for_each_other_twice_a_step():
+    """Rows, then gradients with their updates: more waits would be slower, fewer wrong."""
+    layers = [nn.Dense(9, activation="relu"), nn.Dense(7, activation="tanh"), nn.Dense(4)]
+    table = recorded(layers, nn.Adam())
     waits = list(np.flatnonzero(table.integers[:, program.WAIT]))
-    first_gradient = codes.index(program.WEIGHT_GRADIENT)
-    assert all(code < program.WEIGHT_GRADIENT for code in codes[:first_gradient])
-    assert all(code >= program.WEIGHT_GRADIENT for code in codes[first_gradient:])
-    # The third wait is the one at the end of every step.
-    assert waits == [first_gradient, codes.index(program.ADAM)]
+    first_gradient = table.operations.index("weight_gradient")
+    assert set(table.operations[first_gradient:]) == {"weight_gradient", "bias_gradient", "record_loss"}
+    assert waits == [0, first_gradient]
+
+
+def test_a_penalty_keeps_its_weights_update_apart():
+    """The others go on without."""
+    table = recorded([nn.Dense(9, activation="relu", l2=0.1), nn.Dense(4)], nn.SGD(0.1))
+    assert table.operations.count("update_parameters") == 1
+    waits = [table.operations[line] for line in np.flatnonzero(table.integers[:, program.WAIT])]
+    assert waits == ["gather_bytes", "weight_gradient", "weight_penalty", "update_parameters"]
 
 
 class Custom(nn.Layer):

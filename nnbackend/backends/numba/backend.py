@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Call, Executor, HostArray
 from nnbackend.backends.numba import kernels, normalization
-from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
+from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.program import UnsupportedStepError, compile_step
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.numpy import NumpyBackend

@@ -1,7 +1,7 @@
 """Whole-vector loops over memory, for jitted code: activations, their derivatives, optimiser updates, exp.
 
-Addresses are given as integers; what they lead to lies without gaps. The first argument says which type and which CPU: a
-`Tiling`. Constants come as the address of float64 numbers. Each element is computed in the same way wherever it lies,
+Addresses are given as integers; what they lead to lies without gaps. The first argument says which type and which CPU:
+a `Tiling`. Constants come as the address of float64 numbers. Each element is computed in the same way wherever it lies,
 so a caller may cut the work where it likes, without changing a bit.
 """
 
@@ -24,7 +24,7 @@ from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, w
 __all__ = ["activate", "differentiate", "exponentials", "sigmoid_cross_entropy_row", "update"]
 
 
-def _written(name: str, arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
+def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
     """An intrinsic with a code for its first argument and integers for the others, which calls one of the functions
     that `write_all` writes, by the code."""
 
@@ -60,7 +60,7 @@ def activate(context, tiling, code, constants, z, out, count):
             for code, forward in enumerate(FORWARD)
         ]
 
-    return _written("activate", 5, write_all)(tiling)
+    return _written(5, write_all)(tiling)
 
 
 def _gradient(gradient: Callable[[Vector, Vector, Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
@@ -87,7 +87,7 @@ def differentiate(context, tiling, code, constants, saved, upstream, out, count)
             for code, gradient in enumerate(GRADIENT)
         ]
 
-    return _written("differentiate", 6, write_all)(tiling)
+    return _written(6, write_all)(tiling)
 
 
 def _unary(function: Callable[[Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
@@ -109,7 +109,9 @@ def make_unary(function: Callable[[Vector], Vector]) -> Any:
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
             shape = signature.args[0].tiling
             simd = Simd.of(shape, builder)
-            builder.call(simd.function(shape.function_name(function.__name__), 3, partial(_unary, function)), values[1:])
+            builder.call(
+                simd.function(shape.function_name(function.__name__), 3, partial(_unary, function)), values[1:]
+            )
             return context.get_dummy_value()
 
         return types.void(tiling, *[types.intp] * 3), generate
@@ -139,7 +141,7 @@ def update(context, tiling, rule, record, gradients, count):
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [simd.function(shape.function_name("update", rule.name), 3, partial(_update, rule)) for rule in RULES]
 
-    return _written("update", 4, write_all)(tiling)
+    return _written(4, write_all)(tiling)
 
 
 def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 from nnbackend.backends.numba.simd import Simd, Value
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 
-__all__ = ["EPILOGUES", "STORE", "UPDATE", "Epilogue"]
+__all__ = ["EPILOGUES", "Epilogue"]
 
 
 class Finish(Protocol):
@@ -67,6 +67,5 @@ class _Update:
         return Updating(simd, record, self._rule)
 
 
-#: By number.
-STORE, UPDATE = 0, 1
-EPILOGUES: list[Epilogue] = [_Store(), *(_Update(rule) for rule in RULES)]
+#: By name.
+EPILOGUES: dict[str, Epilogue] = {epilogue.name: epilogue for epilogue in (_Store(), *map(_Update, RULES))}

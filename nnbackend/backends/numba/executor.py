@@ -11,7 +11,6 @@ import numpy as np
 from nnbackend.backends.executor import Executor
 from nnbackend.backends.numba import epoch
 from nnbackend.backends.numba.program import Program
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64
 
 __all__ = ["CompiledExecutor", "Team"]
 
@@ -91,8 +90,7 @@ class CompiledExecutor(Executor):
 
 
 def _run(program: Program, steps: int, thread: int, threads: int, meeting: np.ndarray) -> None:
-    tiling = FLOAT32 if program.dtype == np.float32 else FLOAT64
     epoch.run(
-        tiling, program.integers, program.reals, program.advances, program.counter, steps, thread, threads,
-        meeting.ctypes.data, np.empty(0, program.dtype),
+        program.integers, program.settings, program.advances, program.counter, steps, thread, threads,
+        meeting.ctypes.data,
     )  # fmt: skip

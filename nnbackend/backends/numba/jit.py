@@ -9,13 +9,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from functools import partial
 from pathlib import Path
 
 from numba import njit
+from numba.core import sigutils
+from numba.core.ccallback import CFunc
 
-__all__ = ["as_written", "jit"]
+__all__ = ["as_written", "compile_callback", "jit"]
 
 
 def _stamp(folder=Path(__file__).parent):
@@ -43,6 +46,18 @@ def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn
         return njit(**options)(function)
     jitted._cache._cache_file._source_stamp = STAMP
     return jitted
+
+
+def compile_callback(function, signature):
+    """A function of C's kind, compiled at once: others may call it by its address."""
+    options = {"nopython": True, "error_model": "numpy"}
+    callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
+    # Numba does the same in its decorator `cfunc`, which has no place for the stamp.
+    with contextlib.suppress(RuntimeError):
+        callback.enable_caching()
+        callback._cache._cache_file._source_stamp = STAMP
+    callback.compile()
+    return callback
 
 
 #: Without fast-math flags: with them LLVM could sum in another order in one place than in another.

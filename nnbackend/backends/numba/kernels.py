@@ -18,6 +18,7 @@ from nnbackend.backends.numba.elementwise import (
     update,
 )
 from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.memory import row_at
 from nnbackend.backends.numba.tiling import tiling_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD
 
@@ -36,12 +37,6 @@ def gather_rows(source, order, start, scale, out, begin, end):
 def gather_values(source, order, start, scale, out, begin, end):
     for i in range(begin, end):
         out[i] = source[order[start + i]] * scale
-
-
-@jit
-def row_at(a, i):
-    """Address of a row."""
-    return a.ctypes.data + i * a.strides[0]
 
 
 @jit

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.executor import Call
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
-from nnbackend.backends.numba.epilogues import UPDATE as UPDATE_EPILOGUE
+from nnbackend.backends.numba.operations import INTEGERS, SETTINGS, address_of
 from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold
 
@@ -29,19 +29,8 @@ __all__ = ["Program", "UnsupportedStepError", "compile_step"]
 
 Array = npt.NDArray[Any]
 
-#: What a line does.
-GATHER_BYTES, GATHER_ROWS, GATHER_LABELS, GATHER_VALUES = 0, 1, 2, 3
-DENSE, ACTIVATION, DROPOUT, MAX_ABS_NORM = 4, 5, 6, 7
-CROSS_ENTROPY_LABELS, CROSS_ENTROPY_PROBABILITIES, SIGMOID_CROSS_ENTROPY, SQUARED_ERROR = 8, 9, 10, 11
-ACTIVATION_GRADIENT, MAX_ABS_NORM_GRADIENT, INPUT_GRADIENT = 12, 13, 14
-WEIGHT_GRADIENT, BIAS_GRADIENT, WEIGHT_PENALTY, RECORD_LOSS = 15, 16, 17, 18
-UPDATE = 19
-
-#: The first columns of a line; its own numbers follow.
-CODE, WAIT, FIRST = 0, 1, 2
-INTEGERS, REALS = 16, 8
-#: Where in the lines of gradients and updates the numbers of the update begin.
-UPDATES = 6
+#: The columns of a line: the address of its function, whether it waits, and from the third on its own numbers.
+FUNCTION, WAIT, FIRST = 0, 1, 2
 
 #: How a line's work is shared: by rows of the batch, by parts of its result, or not at all.
 ROWS, PARTS, ONE = "rows", "parts", "one"
@@ -53,18 +42,37 @@ class UnsupportedStepError(Exception):
 
 @dataclass
 class Line:
-    """One call, with what it reads and writes."""
+    """One call, with what it reads and writes.
 
-    code: int
+    Attributes
+    ----------
+    operation : str
+        A function of `operations.py`, which says what the numbers are for.
+    share : str
+        How the threads share it.
+    integers, settings : sequences
+        Its numbers.
+    reads, writes : sequences of arrays
+    work : int
+        Multiply-adds, or what takes about as long.
+    wait : bool
+        Whether the threads meet first.
+    update : Update, optional
+        If it is one.
+    rule : int, optional
+        That of the update it ends with.
+    """
+
+    operation: str
     share: str
     integers: Sequence[int]
-    reals: Sequence[float] = ()
+    settings: Sequence[float] = ()
     reads: Sequence[Array | None] = ()
     writes: Sequence[Array | None] = ()
-    #: Multiply-adds, or what takes about as long.
     work: int = 0
     wait: bool = False
     update: Update | None = None
+    rule: int | None = None
 
     def arrays(self) -> list[Array]:
         """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
@@ -105,16 +113,30 @@ class Update:
         return [buffer[begin : begin + gradient.size] for buffer in (self.parameters, *self.slots)]
 
     def numbers(self, gradient: Array) -> Sequence[int]:
-        """The end of a line that updates a part: epilogue, size, rates, and how many elements the parameters and the
-        slots lie after the gradient."""
+        """The end of a line that updates a part: rule, rates, and how many elements the parameters and the slots lie
+        after the gradient."""
         distances = [(_at(part) - _at(gradient)) // gradient.itemsize for part in self.parts(gradient)]
-        return (UPDATE_EPILOGUE + self.rule, gradient.size, _at(self.rates), len(self.rates), *distances)
+        return (self.rule, _at(self.rates), len(self.rates), *distances)
+
+    def lines(self) -> list[Line]:
+        return [self.line(self.gradients)]
 
     def line(self, gradient: Array) -> Line:
         """A line that does nothing else."""
-        integers = (_at(gradient), 0, 0, 0, 0, 0, *self.numbers(gradient))
-        writes = self.parts(gradient)
-        return Line(UPDATE, PARTS, integers, self.settings, (gradient,), writes, 8 * gradient.size, update=self)
+        integers = (_at(gradient), gradient.size, 0, 0, 0, 0, *self.numbers(gradient))
+        reads, writes = (gradient,), self.parts(gradient)
+        return Line(
+            "update_parameters",
+            PARTS,
+            integers,
+            self.settings,
+            reads,
+            writes,
+            8 * gradient.size,
+            False,
+            self,
+            self.rule,
+        )
 
 
 @dataclass
@@ -123,8 +145,10 @@ class Program:
 
     Attributes
     ----------
-    integers : (lines, INTEGERS) int64
-    reals : (lines, REALS) float64
+    integers : (lines, FIRST + INTEGERS) int64
+    settings : (lines, SETTINGS) float64
+    operations : list of str
+        Names of the lines' functions.
     counter : (3,) int64
     advances : bool
         Whether the step ends by adding 1 to the counter.
@@ -136,7 +160,8 @@ class Program:
     """
 
     integers: npt.NDArray[np.int64]
-    reals: npt.NDArray[np.float64]
+    settings: npt.NDArray[np.float64]
+    operations: list[str]
     counter: npt.NDArray[np.int64]
     advances: bool
     dtype: np.dtype[Any]
@@ -154,15 +179,14 @@ def compile_step(calls: Sequence[Call]) -> Program:
     """
     advances = bool(calls) and calls[-1].operation == "advance"
     counters: list[Array] = [calls[-1].arguments[0]] if advances else []
-    lines = []
+    lines: list[Line] = []
     for call in calls[:-1] if advances else calls:
         if call.operation not in _WRITERS:
             what = "a function from outside" if call.function is not None else call.operation
             raise UnsupportedStepError(f"the step holds {what}")
-        line = _WRITERS[call.operation](counters, *call.arguments)
-        if not all(array.flags.c_contiguous for array in line.arrays()):
-            raise UnsupportedStepError("rows of arrays are padded")
-        lines.append(line)
+        lines += _WRITERS[call.operation](counters, *call.arguments)
+    if not all(array.flags.c_contiguous for line in lines for array in line.arrays()):
+        raise UnsupportedStepError("rows of arrays are padded")
     dtypes = {array.dtype for line in lines for array in line.arrays() if array.dtype.kind == "f"}
     if len(dtypes) > 1:
         raise UnsupportedStepError(f"the step mixes {' and '.join(sorted(map(str, dtypes)))}")
@@ -173,21 +197,23 @@ def compile_step(calls: Sequence[Call]) -> Program:
 
     lines = _rows_first(_fuse_updates(lines))
     _place_waits(lines)
-    integers = np.zeros((len(lines), INTEGERS), np.int64)
-    reals = np.zeros((len(lines), REALS))
+    integers = np.zeros((len(lines), FIRST + INTEGERS), np.int64)
+    settings = np.zeros((len(lines), SETTINGS))
     for place, line in enumerate(lines):
-        integers[place, CODE], integers[place, WAIT] = line.code, line.wait
+        integers[place, FUNCTION] = address_of(line.operation, dtype, line.rule)
+        integers[place, WAIT] = line.wait
         integers[place, FIRST : FIRST + len(line.integers)] = line.integers
-        reals[place, : len(line.reals)] = line.reals
+        settings[place, : len(line.settings)] = line.settings
+    work = sum(line.work for line in lines)
     arrays = [call.arguments for call in calls]
-    return Program(integers, reals, counter, advances, dtype, sum(line.work for line in lines), arrays)
+    return Program(integers, settings, [line.operation for line in lines], counter, advances, dtype, work, arrays)
 
 
 def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
     """Let each gradient be taken to its parameters by the line that computes it, if nothing else looks at it.
 
-    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own. Where no line computes
-    a gradient there is nothing but the padding between parameters.
+    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own. Where no line
+    computes a gradient there is nothing but the padding between parameters.
     """
     updates = [line for line in lines if line.update is not None]
     gradients = [line for line in lines if any(_touch(line.writes[:1], update.reads) for update in updates)]
@@ -201,11 +227,13 @@ def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
         out = line.writes[0]
         assert out is not None
         alone = not any(_touch([out], other.arrays()) for other in lines if other is not line and other is not last)
-        if alone and line.code in (WEIGHT_GRADIENT, BIAS_GRADIENT):
+        if line.operation not in ("weight_gradient", "bias_gradient"):
+            continue
+        if alone:
             line.integers = (*line.integers, *update.numbers(out))
-            line.reals = update.settings
+            line.settings, line.rule = update.settings, update.rule
             line.writes = (out, *update.parts(out))
-        elif line.code in (WEIGHT_GRADIENT, BIAS_GRADIENT):
+        else:
             rest.append(update.line(out))
     return [*(line for line in lines if line is not last), *rest]
 
@@ -225,9 +253,12 @@ def _rows_first(lines: Sequence[Line]) -> list[Line]:
 def _place_waits(lines: Sequence[Line]) -> None:
     """A line waits if what it touches may still be at work in another thread."""
     since: list[Line] = []
+    if lines:
+        # For the last line of the step before.
+        lines[0].wait = True
     for line in lines:
         # Rows follow rows in one thread, each on its own.
-        line.wait = any(line.depends_on(other) for other in since if not line.share == other.share == ROWS)
+        line.wait |= any(line.depends_on(other) for other in since if not line.share == other.share == ROWS)
         if line.wait:
             since = []
         since.append(line)
@@ -258,20 +289,20 @@ def _at(array: Array | None) -> int:
 
 def _gather(
     counters: list[Array], source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
-) -> Line:
+) -> list[Line]:
     counters.append(counter)
     if source.ndim == 2:
-        code = GATHER_BYTES if source.dtype == np.uint8 else GATHER_ROWS
+        operation = "gather_bytes" if source.dtype == np.uint8 else "gather_rows"
         if source.dtype != np.uint8 and source.dtype != out.dtype:
             raise UnsupportedStepError(f"the data are {source.dtype}")
         columns = source.shape[1]
     else:
-        code = GATHER_LABELS if out.dtype == np.int32 else GATHER_VALUES
+        operation = "gather_labels" if out.dtype == np.int32 else "gather_values"
         if source.dtype != out.dtype:
             raise UnsupportedStepError(f"the targets are {source.dtype}")
         columns = 1
     integers = (_at(source), len(source), columns, _at(order), len(order), batch_size, _at(out), len(out))
-    return Line(code, ROWS, integers, (scale,), (source, order), (out,), len(out) * columns)
+    return [Line(operation, ROWS, integers, (scale,), (source, order), (out,), len(out) * columns)]
 
 
 def _dense(
@@ -283,85 +314,95 @@ def _dense(
     alpha: float,
     preactivation: Array | None,
     out: Array,
-) -> Line:
+) -> list[Line]:
     rows, inner = x.shape
     columns = weight.shape[1]
     z = out if preactivation is None else preactivation
-    code = ACTIVATION_CODES[activation]
-    integers = (_at(x), _at(weight), _at(bias), _at(z), _at(out), rows, inner, columns, code)
-    return Line(DENSE, ROWS, integers, (alpha,), (x, weight, bias), (z, out), rows * inner * columns)
+    integers = (_at(x), _at(weight), _at(bias), _at(z), rows, inner, columns)
+    product = Line("dense", ROWS, integers, (), (x, weight, bias), (z,), rows * inner * columns)
+    if activation == "identity" and z is out:
+        return [product]
+    return [product, *_activation(counters, z, activation, alpha, out)]
 
 
-def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> Line:
+def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> list[Line]:
     integers = (_at(z), _at(out), *z.shape, ACTIVATION_CODES[activation])
-    return Line(ACTIVATION, ROWS, integers, (alpha,), (z,), (out,), 8 * z.size)
+    return [Line("activation", ROWS, integers, (alpha,), (z,), (out,), 8 * z.size)]
 
 
-def _dropout(counters: list[Array], x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> Line:
+def _dropout(
+    counters: list[Array], x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array
+) -> list[Line]:
     counters.append(counter)
     keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
     integers = (_at(x), _at(out), *x.shape, keep_threshold(rate), *keys, stream)
-    return Line(DROPOUT, ROWS, integers, (1 / (1 - rate),), (x,), (out,), 16 * x.size)
+    return [Line("dropout", ROWS, integers, (1 / (1 - rate),), (x,), (out,), 16 * x.size)]
 
 
-def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> Line:
-    return Line(MAX_ABS_NORM, ROWS, (_at(x), _at(out), *x.shape), (), (x,), (out,), 4 * x.size)
+def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> list[Line]:
+    return [Line("max_abs_norm", ROWS, (_at(x), _at(out), *x.shape), (), (x,), (out,), 4 * x.size)]
 
 
-def _loss(code: int) -> Callable[..., Line]:
-    def line(
+def _loss(operation: str) -> Callable[..., list[Line]]:
+    def lines(
         counters: list[Array], outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
-    ) -> Line:
-        chosen = CROSS_ENTROPY_PROBABILITIES if code == CROSS_ENTROPY_LABELS and targets.ndim == 2 else code
+    ) -> list[Line]:
         integers = (_at(outputs), _at(targets), _at(weights), _at(gradient), _at(rows), *outputs.shape)
         reads = (outputs, targets, weights)
-        return Line(chosen, ROWS, integers, (), reads, (gradient, rows), 16 * outputs.size)
+        return [Line(operation, ROWS, integers, (), reads, (gradient, rows), 16 * outputs.size)]
 
-    return line
+    return lines
+
+
+def _cross_entropy(counters: list[Array], outputs: Array, targets: Array, *rest: Any) -> list[Line]:
+    kind = "labels" if targets.ndim == 1 else "probabilities"
+    return _loss(f"softmax_cross_entropy_{kind}")(counters, outputs, targets, *rest)
 
 
 def _activation_gradient(
     counters: list[Array], saved: Array, activation: str, alpha: float, upstream: Array, out: Array
-) -> Line:
+) -> list[Line]:
     integers = (_at(saved), _at(upstream), _at(out), *saved.shape, ACTIVATION_CODES[activation])
-    return Line(ACTIVATION_GRADIENT, ROWS, integers, (alpha,), (saved, upstream), (out,), 4 * saved.size)
+    return [Line("activation_gradient", ROWS, integers, (alpha,), (saved, upstream), (out,), 4 * saved.size)]
 
 
-def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> Line:
+def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> list[Line]:
     integers = (_at(x), _at(upstream), _at(out), *x.shape)
-    return Line(MAX_ABS_NORM_GRADIENT, ROWS, integers, (), (x, upstream), (out,), 8 * x.size)
+    return [Line("max_abs_norm_gradient", ROWS, integers, (), (x, upstream), (out,), 8 * x.size)]
 
 
-def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> Line:
+def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> list[Line]:
     integers = (_at(delta), _at(weight), _at(out), *out.shape, delta.shape[1])
-    return Line(INPUT_GRADIENT, ROWS, integers, (), (delta, weight), (out,), delta.size * out.shape[1])
+    return [Line("input_gradient", ROWS, integers, (), (delta, weight), (out,), delta.size * out.shape[1])]
 
 
-def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> Line:
+def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> list[Line]:
     integers = (_at(x), _at(delta), _at(out), *out.shape, len(x))
-    return Line(WEIGHT_GRADIENT, PARTS, integers, (), (x, delta), (out,), x.size * out.shape[1])
+    return [Line("weight_gradient", PARTS, integers, (), (x, delta), (out,), x.size * out.shape[1])]
 
 
-def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> Line:
+def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> list[Line]:
     integers = (_at(delta), _at(out), *delta.shape, 0, 0)
-    return Line(BIAS_GRADIENT, PARTS, integers, (), (delta,), (out,), delta.size)
+    return [Line("bias_gradient", PARTS, integers, (), (delta,), (out,), delta.size)]
 
 
 def _weight_penalty(
     counters: list[Array], weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int
-) -> Line:
+) -> list[Line]:
     # A vector counts as one row.
     rows, columns = np.atleast_2d(weight).shape
     integers = (_at(weight), _at(gradient), rows, columns, _at(penalties), len(penalties), slot)
     here = penalties[slot : slot + 1]
-    return Line(WEIGHT_PENALTY, ONE, integers, (l1, l2), (weight,), (gradient, here), 4 * weight.size)
+    return [Line("weight_penalty", ONE, integers, (l1, l2), (weight,), (gradient, here), 4 * weight.size)]
 
 
-def _record_loss(counters: list[Array], rows: Array, penalties: Array | None, counter: Array, trace: Array) -> Line:
+def _record_loss(
+    counters: list[Array], rows: Array, penalties: Array | None, counter: Array, trace: Array
+) -> list[Line]:
     counters.append(counter)
     count = 0 if penalties is None else len(penalties)
     integers = (_at(rows), rows.shape[1], _at(penalties), count, _at(trace), len(trace))
-    return Line(RECORD_LOSS, ONE, integers, (), (rows, penalties), (), 2 * rows.size)
+    return [Line("record_loss", ONE, integers, (), (rows, penalties), (), 2 * rows.size)]
 
 
 def _sgd(
@@ -374,11 +415,11 @@ def _sgd(
     momentum: float,
     nesterov: bool,
     weight_decay: float,
-) -> Line:
+) -> list[Line]:
     rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
     counters.append(counter)
     slots = [] if velocity is None else [velocity]
-    return Update(rule, (weight_decay, momentum), parameters, gradients, slots, rates).line(gradients)
+    return Update(rule, (weight_decay, momentum), parameters, gradients, slots, rates).lines()
 
 
 def _adam(
@@ -394,10 +435,10 @@ def _adam(
     epsilon: float,
     weight_decay: float,
     decoupled: bool,
-) -> Line:
+) -> list[Line]:
     settings = (weight_decay, beta1, beta2, epsilon, decoupled)
     counters.append(counter)
-    return Update(ADAM, settings, parameters, gradients, [first, second], rates).line(gradients)
+    return Update(ADAM, settings, parameters, gradients, [first, second], rates).lines()
 
 
 def _rmsprop(
@@ -410,20 +451,20 @@ def _rmsprop(
     decay: float,
     epsilon: float,
     weight_decay: float,
-) -> Line:
+) -> list[Line]:
     counters.append(counter)
-    return Update(RMSPROP, (weight_decay, decay, epsilon), parameters, gradients, [square], rates).line(gradients)
+    return Update(RMSPROP, (weight_decay, decay, epsilon), parameters, gradients, [square], rates).lines()
 
 
-_WRITERS: dict[str, Callable[..., Line]] = {
+_WRITERS: dict[str, Callable[..., list[Line]]] = {
     "gather": _gather,
     "dense_forward": _dense,
     "activation_forward": _activation,
     "dropout": _dropout,
     "max_abs_norm": _max_abs_norm,
-    "softmax_cross_entropy": _loss(CROSS_ENTROPY_LABELS),
-    "sigmoid_cross_entropy": _loss(SIGMOID_CROSS_ENTROPY),
-    "mean_squared_error": _loss(SQUARED_ERROR),
+    "softmax_cross_entropy": _cross_entropy,
+    "sigmoid_cross_entropy": _loss("sigmoid_cross_entropy"),
+    "mean_squared_error": _loss("mean_squared_error"),
     "activation_gradient": _activation_gradient,
     "max_abs_norm_gradient": _max_abs_norm_gradient,
     "dense_input_gradient": _input_gradient,

@@ -3,8 +3,7 @@
 Matrices are given as the address of their first element and the distance between rows in elements, which is at least
 the number of columns. Every size from 1 up will do, `inner` may be 0, and an address need only be one that an element
 may have. The result must not overlap the operands. The first argument says which type and which CPU: a `Tiling`, such
-as ``tiling.FLOAT32``. A function that hands it on had better have it for an argument too, and not take it from its
-module: only then does Numba's cache notice when the code of the tiles is changed.
+as ``tiling.FLOAT32``.
 
 **A range of a result has the bits of the whole.** Each element is the sum over k in order, of fused multiply-adds where
 the CPU has them, beginning with the bias or with 0. So a caller may have any range of rows or columns computed, by
@@ -17,12 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.numba.epilogues import STORE
 from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.tiles import copy_panel, panel_space, product_tile, transpose_panel
 
 __all__ = ["forward", "input_gradient", "weight_gradient"]
-
 
 
 def part_of_caller(function):
@@ -38,32 +35,34 @@ def forward(tiling, x, x_row, weight, weight_row, bias, out, out_row, rows, colu
     # NumPy's numbers here and below: to Numba each of Python's, if written out, is a type of its own, and `product`
     # would be compiled anew for it.
     one, no = np.intp(1), np.bool_(False)
-    product(tiling, np.intp(STORE), np.intp(0), x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner)
+    product(
+        tiling, np.intp(0), x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner
+    )
 
 
 @part_of_caller
 def input_gradient(tiling, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
     one, none, yes = np.intp(1), np.intp(0), np.bool_(True)
-    product(tiling, np.intp(STORE), none, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
+    product(tiling, none, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
 
 
 @part_of_caller
-def weight_gradient(tiling, epilogue, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
+def weight_gradient(tiling, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
     """``out = x.T @ delta``; (inner, rows), (inner, columns) -> (rows, columns).
 
-    Or something else is done with it, as `epilogue` and `record` say: see `epilogues.py`. Then `out` is used for sums
-    that are not finished, if at all.
+    Or it is taken to the parameters at once, if the tiling has an epilogue for it; `record` is that of `updates.py`,
+    else 0. Then `out` is used for sums that are not finished, if at all.
     """
     one, none, no = np.intp(1), np.intp(0), np.bool_(False)
     product(
-        tiling, np.intp(epilogue), np.intp(record), x, one, x_row, delta, delta_row, no, none, out, out_row,
+        tiling, np.intp(record), x, one, x_row, delta, delta_row, no, none, out, out_row,
         rows, columns, inner,
     )  # fmt: skip
 
 
 @as_written
-def product(tiling, epilogue, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
+def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
     """``out = a @ b + bias``, or ``a @ b.T + bias``; ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`."""
     size = tiling.size
     panel = panel_space(tiling)
@@ -72,7 +71,7 @@ def product(tiling, epilogue, record, a, a_row, a_k, b, b_row, transpose, bias, 
         # Once even where there is nothing to sum.
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
-            end = epilogue if k + depth >= inner else STORE
+            finished = 1 if k + depth >= inner else 0
             next_j, next_k = (j, k + depth) if k + depth < inner else (j + tiling.columns, 0)
             if transpose:
                 here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
@@ -84,7 +83,7 @@ def product(tiling, epilogue, record, a, a_row, a_k, b, b_row, transpose, bias, 
             while i < rows:
                 i += product_tile(
                     tiling,
-                    end,
+                    finished,
                     record,
                     a + size * (i * a_row + k * a_k),
                     a_row,

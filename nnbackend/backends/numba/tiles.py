@@ -35,7 +35,7 @@ _FEW = 2
 
 @intrinsic
 def product_tile(
-    context, tiling, epilogue, record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner
+    context, tiling, finished, record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner
 ):
     """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
 
@@ -45,10 +45,10 @@ def product_tile(
     Parameters
     ----------
     tiling : Tiling
-    epilogue : int
-        What is done with the finished sums, a place in `EPILOGUES`.
+    finished : int
+        1 if the tiling's epilogue is to take the sums, 0 if they are to be stored.
     record : int
-        Address of what that needs to know, if anything.
+        Address of what the epilogue needs to know, if anything.
     a, start, out : int
         Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
     panel : int
@@ -97,7 +97,8 @@ def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
         shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
         fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
         functions = [
-            simd.function(shape.function_name("copy", masked), 6, partial(_copy, shape, masked)) for masked in (False, True)
+            simd.function(shape.function_name("copy", masked), 6, partial(_copy, shape, masked))
+            for masked in (False, True)
         ]
         simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
         return context.get_dummy_value()
@@ -117,7 +118,7 @@ def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
     return types.void(tiling, *[types.intp] * 6), write
 
 
-def _write_product(tiling: Tiling, builder: ir.IRBuilder, epilogue: Value, arguments: Sequence[Value]) -> Value:
+def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
     """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
     simd = Simd.of(tiling, builder)
     rows, columns = arguments[-3:-1]
@@ -128,13 +129,13 @@ def _write_product(tiling: Tiling, builder: ir.IRBuilder, epilogue: Value, argum
     width = builder.select(fits, simd.integer(0), needed)
     height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
     functions = []
-    for end in EPILOGUES:
+    for end in (EPILOGUES["store"], EPILOGUES[tiling.epilogue]):
         for many_or_few in (tiling.rows, _FEW):
             for vectors, masked in widths:
                 name = tiling.function_name(f"product_{end.name}", many_or_few, vectors, masked)
                 write = partial(_product, end, tiling, many_or_few, vectors, masked)
                 functions.append(simd.function(name, 12, write))
-    kind = builder.mul(epilogue, simd.integer(2 * len(widths)))
+    kind = builder.mul(finished, simd.integer(2 * len(widths)))
     simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
     return builder.select(many, simd.integer(tiling.rows), simd.integer(_FEW))
 
@@ -232,4 +233,3 @@ def _transpose(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
         return simd.only_if(has_rest, lambda: vector(whole, [], simd.first(rest)), [])
 
     simd.repeat(simd.integer(0), width, side, [], some_rows)
-

@@ -80,6 +80,8 @@ class Tiling:
         Shape of a tile. Its vectors lie along the rows of the result.
     depth : int
         Rows of a panel, which is as wide as a tile; a multiple of `lanes`.
+    epilogue : str
+        What becomes of a finished tile: the name of one in `epilogues.py`.
     """
 
     real: str
@@ -88,6 +90,7 @@ class Tiling:
     rows: int
     vectors: int
     depth: int = 128
+    epilogue: str = "store"
 
     @classmethod
     def choose(cls, real: str, unit: VectorUnit) -> Tiling:

@@ -1,0 +1,92 @@
+"""What Numba has no words for and the processor or the operating system can do."""
+
+from __future__ import annotations
+
+import os
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from nnbackend.backends.numba.jit import jit
+
+__all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "give_way"]
+
+
+@intrinsic
+def atomic_add(context, address, value):
+    """Add to the number at an address; the old number. Nothing is moved across it."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", place, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def atomic_load(context, address):
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+if os.name == "posix":
+    _sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+    @jit
+    def give_way():
+        """Let other threads run on this core."""
+        _sched_yield()
+
+else:
+
+    @jit
+    def give_way():
+        """Other systems take turns by themselves."""
+
+
+@intrinsic
+def flush_subnormals(context, flag):
+    """Let this thread take results too small for a normal number for 0, or not; whether it has done so.
+
+    A unit that is never active any more has a gradient of 0, and an average of gradients then shrinks until it is
+    subnormal. Some CPUs compute with such numbers a hundred times slower. There is nothing to be done where it is not
+    known how.
+    """
+
+    def generate(target, builder, signature, arguments):
+        triple = builder.module.triple
+        flag = builder.zext(arguments[0], ir.IntType(32))
+        if triple.startswith(("x86_64", "i686")):
+            # The control register of the vector unit; bit 15.
+            place = cgutils.alloca_once(builder, ir.IntType(32))
+            kind = ir.FunctionType(ir.VoidType(), [place.type])
+            read = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.stmxcsr")
+            write = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse.ldmxcsr")
+            builder.call(read, [place])
+            before = builder.load(place)
+            bit = ir.IntType(32)(15)
+            cleared = builder.and_(before, ir.IntType(32)(0xFFFFFFFF ^ 1 << 15))
+            builder.store(builder.or_(cleared, builder.shl(flag, bit)), place)
+            builder.call(write, [place])
+            return builder.trunc(builder.lshr(before, bit), ir.IntType(1))
+        return arguments[0]
+
+    return types.boolean(types.boolean), generate
+
+
+@intrinsic
+def call(context, address, numbers, settings, state, scratch):
+    """Call a compiled operation, see `operations.py`."""
+
+    def generate(target, builder, signature, arguments):
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 4)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return target.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
