@@ -1,4 +1,9 @@
-"""The NumPy backend: the reference. Each operation reads like its formula in :mod:`nnbackend.backends.base`."""
+"""The NumPy backend: the reference. Each operation reads like its formula in :mod:`nnbackend.backends.base`.
+
+Where a formula needs arrays in between, it goes through its arguments piece by piece: what lies in between is then
+still in the processor's cache when the next line reads it, and takes no more memory for a large network than for a
+small one.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,9 @@ Int = npt.NDArray[np.integer[Any]]
 
 _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
+
+#: Elements of a piece. With fewer, what it costs to call NumPy shows; more do not fit the cache of a core.
+_PIECE = 32_768
 
 
 class NumpyBackend(Backend):
@@ -64,11 +72,15 @@ class NumpyBackend(Backend):
         self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
     ) -> None:
         start = int(counter[0]) * batch_size
-        rows = source[order[start : start + len(out)]]
-        if scale == 1:
-            out[...] = rows
-        else:
-            np.multiply(rows, scale, out=out, dtype=out.dtype)
+        rows = order[start : start + len(out)]
+        for part in _pieces(out):
+            if source.dtype == out.dtype:
+                # With any other mode NumPy would fill a copy of `out` first. No row is out of range.
+                source.take(rows[part], axis=0, out=out[part], mode="clip")
+            else:
+                out[part] = source.take(rows[part], axis=0)
+            if scale != 1:
+                out[part] *= scale
 
     def advance(self, counter: Int) -> None:
         counter += 1
@@ -93,41 +105,21 @@ class NumpyBackend(Backend):
             self.activation_forward(z, activation, alpha, out)
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
-        match activation:
-            case "identity":
-                out[...] = z
-            case "relu":
-                np.maximum(z, 0, out=out)
-            case "leaky_relu":
-                out[...] = np.where(z > 0, z, alpha * z)
-            case "elu":
-                out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
-            case "sigmoid":
-                _sigmoid(z, out)
-            case "tanh":
-                np.tanh(z, out=out)
-            case "gelu":
-                out[...] = 0.5 * z * (1 + np.tanh(_GELU_SCALE * (z + _GELU_CUBIC * z**3)))
-            case "silu":
-                out[...] = z * _sigmoid(z)
-            case "softplus":
-                out[...] = np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
-            case "softmax":
-                np.subtract(z, z.max(axis=1, keepdims=True), out=out)
-                np.exp(out, out=out)
-                out /= out.sum(axis=1, keepdims=True)
-            case _:
-                raise AssertionError(f"no such activation: {activation}")
+        for part in _pieces(z):
+            _activate(z[part], activation, alpha, out[part])
 
     def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
-        words = uniform_words(x.size, seed, stream, int(counter[1])).reshape(x.shape)
-        mask = (words >= keep_threshold(rate)).astype(x.dtype)
-        mask *= 1 / (1 - rate)
-        np.multiply(x, mask, out=out)
+        for part in _pieces(x):
+            piece = x[part]
+            words = uniform_words(piece.size, seed, stream, int(counter[1]), first=part.start * x.shape[1])
+            mask = (words.reshape(piece.shape) >= keep_threshold(rate)).astype(x.dtype)
+            mask *= 1 / (1 - rate)
+            np.multiply(piece, mask, out=out[part])
 
     def max_abs_norm(self, x: Real, out: Real) -> None:
-        _, largest = _largest_magnitudes(x)
-        np.divide(x, largest, out=out)
+        for part in _pieces(x):
+            _, largest = _largest_magnitudes(x[part])
+            np.divide(x[part], largest, out=out[part])
 
     # ---- loss ----------------------------------------------------------------------------------------------
 
@@ -136,31 +128,36 @@ class NumpyBackend(Backend):
     ) -> None:
         n = len(logits)
         predicted = logits.argmax(axis=1)
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(shifted)
-        sums = exponentials.sum(axis=1, keepdims=True)
-        log_sums = np.log(sums[:, 0])
+        # Differences, their exponentials and the gradient follow each other in the same memory.
+        shifted = np.subtract(logits, logits.max(axis=1, keepdims=True), out=gradient)
         if targets.ndim == 1:
             index = np.arange(n)
-            rows[0] = log_sums - shifted[index, targets]
+            at_label = shifted[index, targets]
+            exponentials = np.exp(shifted, out=gradient)
+            sums = exponentials.sum(axis=1)
+            rows[0] = np.log(sums) - at_label
             rows[1] = predicted == targets
-            np.divide(exponentials, sums, out=gradient)
+            np.divide(exponentials, sums[:, None], out=gradient)
             gradient[index, targets] -= 1
         else:
             totals = targets.sum(axis=1)
-            rows[0] = totals * log_sums - (targets * shifted).sum(axis=1)
+            product = np.vecdot(targets, shifted)
+            exponentials = np.exp(shifted, out=gradient)
+            sums = exponentials.sum(axis=1)
+            rows[0] = totals * np.log(sums) - product
             rows[1] = predicted == targets.argmax(axis=1)
-            np.multiply(exponentials, totals[:, None] / sums, out=gradient)
+            np.multiply(exponentials, (totals / sums)[:, None], out=gradient)
             gradient -= targets
         _scale_rows(weights, 1 / n, gradient, rows)
 
     def sigmoid_cross_entropy(
         self, logits: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
     ) -> None:
-        losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
-        rows[0] = losses.mean(axis=1)
-        rows[1] = ((logits > 0) == (targets > 0.5)).mean(axis=1)
-        np.subtract(_sigmoid(logits), targets, out=gradient)
+        for part in _pieces(logits):
+            z, t = logits[part], targets[part]
+            rows[0, part] = (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).mean(axis=1)
+            rows[1, part] = ((z > 0) == (t > 0.5)).mean(axis=1)
+            np.subtract(_sigmoid(z), t, out=gradient[part])
         _scale_rows(weights, 1 / logits.size, gradient, rows)
 
     def mean_squared_error(
@@ -168,7 +165,7 @@ class NumpyBackend(Backend):
     ) -> None:
         rows[1] = outputs.argmax(axis=1) == targets.argmax(axis=1)
         np.subtract(outputs, targets, out=gradient)
-        rows[0] = np.square(gradient).mean(axis=1)
+        rows[0] = np.vecdot(gradient, gradient) / outputs.shape[1]
         _scale_rows(weights, 2 / outputs.size, gradient, rows)
 
     def record_loss(self, rows: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
@@ -179,43 +176,12 @@ class NumpyBackend(Backend):
     # ---- backward ------------------------------------------------------------------------------------------
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
-        match activation:
-            case "identity":
-                if out is not upstream:
-                    out[...] = upstream
-            case "relu":
-                np.multiply(upstream, saved > 0, out=out)
-            case "leaky_relu":
-                out[...] = np.where(saved > 0, upstream, alpha * upstream)
-            case "elu":
-                out[...] = np.where(saved > 0, upstream, (saved + alpha) * upstream)
-            case "sigmoid":
-                np.multiply(upstream, saved * (1 - saved), out=out)
-            case "tanh":
-                np.multiply(upstream, 1 - saved * saved, out=out)
-            case "gelu":
-                t = np.tanh(_GELU_SCALE * (saved + _GELU_CUBIC * saved**3))
-                slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * saved * saved)
-                out[...] = upstream * 0.5 * (1 + t + saved * (1 - t * t) * slope)
-            case "silu":
-                s = _sigmoid(saved)
-                out[...] = upstream * s * (1 + saved * (1 - s))
-            case "softplus":
-                np.multiply(upstream, -np.expm1(-saved), out=out)
-            case "softmax":
-                products = (upstream * saved).sum(axis=1, keepdims=True)
-                np.multiply(saved, upstream - products, out=out)
-            case _:
-                raise AssertionError(f"no such activation: {activation}")
+        for part in _pieces(saved):
+            _activation_gradient(saved[part], activation, alpha, upstream[part], out[part])
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
-        place, largest = _largest_magnitudes(x)
-        y = x / largest
-        through_largest = y[place] * (upstream * y).sum(axis=1)
-        if out is not upstream:
-            out[...] = upstream
-        out[place] -= through_largest
-        out /= largest
+        for part in _pieces(x):
+            _max_abs_norm_gradient(x[part], upstream[part], out[part])
 
     def dense_input_gradient(self, delta: Real, weight: Real, out: Real) -> None:
         self.products.matmul(delta, weight.T, out)
@@ -228,12 +194,14 @@ class NumpyBackend(Backend):
 
     def weight_penalty(self, weight: Real, l1: float, l2: float, gradient: Real, penalties: Real, slot: int) -> None:
         value = 0.0
-        if l1:
-            gradient += l1 * np.sign(weight)
-            value += l1 * float(np.abs(weight).sum(dtype=np.float64))
-        if l2:
-            gradient += l2 * weight
-            value += l2 / 2 * float(np.square(weight).sum(dtype=np.float64))
+        for part in _pieces(weight):
+            w, g = weight[part], gradient[part]
+            if l1:
+                g += l1 * np.sign(w)
+                value += l1 * float(np.abs(w).sum(dtype=np.float64))
+            if l2:
+                g += l2 * w
+                value += l2 / 2 * float(np.square(w).sum(dtype=np.float64))
         penalties[slot] = value
 
     # ---- update --------------------------------------------------------------------------------------------
@@ -249,12 +217,16 @@ class NumpyBackend(Backend):
         nesterov: bool,
         weight_decay: float,
     ) -> None:
-        direction = gradients + weight_decay * parameters if weight_decay else gradients
-        if velocity is not None:
-            velocity *= momentum
-            velocity += direction
-            direction = direction + momentum * velocity if nesterov else velocity
-        parameters -= float(learning_rates[counter[0]]) * direction
+        rate = float(learning_rates[counter[0]])
+        for part in _pieces(parameters):
+            p, g = parameters[part], gradients[part]
+            direction = g + weight_decay * p if weight_decay else g
+            if velocity is not None:
+                v = velocity[part]
+                v *= momentum
+                v += direction
+                direction = direction + momentum * v if nesterov else v
+            p -= rate * direction
 
     def adam_update(
         self,
@@ -272,21 +244,22 @@ class NumpyBackend(Backend):
     ) -> None:
         rate = float(learning_rates[counter[0]])
         t = int(counter[2]) + 1
-        gradient = gradients
-        if weight_decay and decoupled:
-            parameters *= 1 - rate * weight_decay
-        elif weight_decay:
-            gradient = gradients + weight_decay * parameters
-        first *= beta1
-        first += (1 - beta1) * gradient
-        second *= beta2
-        second += (1 - beta2) * gradient * gradient
-        denominator = np.sqrt(second)
-        denominator *= 1 / np.sqrt(1 - beta2**t)
-        denominator += epsilon
-        np.divide(first, denominator, out=denominator)
-        denominator *= rate / (1 - beta1**t)
-        parameters -= denominator
+        for part in _pieces(parameters):
+            p, g, m, v = parameters[part], gradients[part], first[part], second[part]
+            if weight_decay and decoupled:
+                p *= 1 - rate * weight_decay
+            elif weight_decay:
+                g = g + weight_decay * p
+            m *= beta1
+            m += (1 - beta1) * g
+            v *= beta2
+            v += (1 - beta2) * g * g
+            denominator = np.sqrt(v)
+            denominator *= 1 / np.sqrt(1 - beta2**t)
+            denominator += epsilon
+            change = np.divide(m, denominator, out=denominator)
+            change *= rate / (1 - beta1**t)
+            p -= change
 
     def rmsprop_update(
         self,
@@ -299,10 +272,14 @@ class NumpyBackend(Backend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        gradient = gradients + weight_decay * parameters if weight_decay else gradients
-        square *= decay
-        square += (1 - decay) * gradient * gradient
-        parameters -= float(learning_rates[counter[0]]) * gradient / (np.sqrt(square) + epsilon)
+        rate = float(learning_rates[counter[0]])
+        for part in _pieces(parameters):
+            p, g, v = parameters[part], gradients[part], square[part]
+            if weight_decay:
+                g = g + weight_decay * p
+            v *= decay
+            v += (1 - decay) * g * g
+            p -= rate * g / (np.sqrt(v) + epsilon)
 
     # ---- running a recorded step ---------------------------------------------------------------------------
 
@@ -316,6 +293,79 @@ class _HostExecutor(PlainExecutor):
     def run(self, repeats: int) -> None:
         with ALONE:
             super().run(repeats)
+
+
+def _pieces(array: HostArray) -> list[slice]:
+    """Slices of the first axis, one after the other, that hold `_PIECE` elements or fewer, but at least a row."""
+    rows = len(array)
+    if array.size <= _PIECE:
+        return [slice(0, rows)]
+    length = max(1, _PIECE * rows // array.size)
+    return [slice(begin, begin + length) for begin in range(0, rows, length)]
+
+
+def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
+    match activation:
+        case "identity":
+            out[...] = z
+        case "relu":
+            np.maximum(z, 0, out=out)
+        case "leaky_relu":
+            out[...] = np.where(z > 0, z, alpha * z)
+        case "elu":
+            out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+        case "sigmoid":
+            _sigmoid(z, out)
+        case "tanh":
+            np.tanh(z, out=out)
+        case "gelu":
+            np.multiply(0.5 * z, 1 + _gelu_tanh(z), out=out)
+        case "silu":
+            np.multiply(z, _sigmoid(z), out=out)
+        case "softplus":
+            np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=out)
+        case "softmax":
+            np.subtract(z, z.max(axis=1, keepdims=True), out=out)
+            np.exp(out, out=out)
+            out /= out.sum(axis=1, keepdims=True)
+        case _:
+            raise AssertionError(f"no such activation: {activation}")
+
+
+def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
+    match activation:
+        case "identity":
+            out[...] = upstream
+        case "relu":
+            np.multiply(upstream, saved > 0, out=out)
+        case "leaky_relu":
+            out[...] = np.where(saved > 0, upstream, alpha * upstream)
+        case "elu":
+            out[...] = np.where(saved > 0, upstream, (saved + alpha) * upstream)
+        case "sigmoid":
+            np.multiply(upstream, saved * (1 - saved), out=out)
+        case "tanh":
+            np.multiply(upstream, 1 - saved * saved, out=out)
+        case "gelu":
+            t = _gelu_tanh(saved)
+            slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * saved * saved)
+            np.multiply(0.5 * upstream, 1 + t + saved * (1 - t * t) * slope, out=out)
+        case "silu":
+            s = _sigmoid(saved)
+            np.multiply(upstream * s, 1 + saved * (1 - s), out=out)
+        case "softplus":
+            np.multiply(upstream, -np.expm1(-saved), out=out)
+        case "softmax":
+            np.subtract(upstream, np.vecdot(upstream, saved)[:, None], out=out)
+            out *= saved
+        case _:
+            raise AssertionError(f"no such activation: {activation}")
+
+
+def _gelu_tanh(z: Real) -> Real:
+    """The tanh in GELU. The cube is written as products: NumPy takes a hundred times as long for ``z**3``."""
+    result: Real = np.tanh(_GELU_SCALE * z * (1 + _GELU_CUBIC * z * z))
+    return result
 
 
 def _sigmoid(z: Real, out: Real | None = None) -> Real:
@@ -334,6 +384,15 @@ def _largest_magnitudes(x: Real) -> tuple[tuple[Int, Int], Real]:
     largest = np.abs(x[place])
     largest[largest == 0] = 1
     return place, largest[:, None]
+
+
+def _max_abs_norm_gradient(x: Real, upstream: Real, out: Real) -> None:
+    place, largest = _largest_magnitudes(x)
+    y = x / largest
+    through_largest = y[place] * np.vecdot(upstream, y)
+    out[...] = upstream
+    out[place] -= through_largest
+    out /= largest
 
 
 def _scale_rows(weights: Real | None, factor: float, gradient: Real, rows: Real) -> None:

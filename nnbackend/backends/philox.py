@@ -28,7 +28,7 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
 
     Parameters
     ----------
-    counter : four uint64 arrays of one shape (n,), each element below 2**32
+    counter : four uint64 arrays, of shape (n,) or of shapes that broadcast to it, each element below 2**32
     key : two ints below 2**32
 
     Returns
@@ -48,18 +48,22 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
         )
         k0 = (k0 + _WEYL_0) & 0xFFFFFFFF
         k1 = (k1 + _WEYL_1) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=-1).astype(np.uint32)
+    result = np.empty((max(map(len, counter)), 4), np.uint32)
+    for column, words in enumerate((c0, c1, c2, c3)):
+        result[:, column] = words
+    return result
 
 
-def uniform_words(size: int, seed: int, stream: int, step: int) -> npt.NDArray[np.uint32]:
-    """The first `size` words for one dropout layer (`stream`) at one step; see ``Backend.dropout``."""
-    blocks = np.arange(-(-size // 4), dtype=np.uint64)
+def uniform_words(size: int, seed: int, stream: int, step: int, first: int = 0) -> npt.NDArray[np.uint32]:
+    """Words for one dropout layer (`stream`) at one step, from word `first` on; see ``Backend.dropout``."""
+    blocks = np.arange(first // 4, -(-(first + size) // 4), dtype=np.uint64)
 
     def constant(value: int) -> Words:
-        return np.full(blocks.shape, value & 0xFFFFFFFF, np.uint64)
+        return np.array([value & 0xFFFFFFFF], np.uint64)
 
     counter = (blocks & _LOW, constant(stream), constant(step), constant(step >> 32))
-    return philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).reshape(-1)[:size]
+    words = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).reshape(-1)
+    return words[first % 4 :][:size]
 
 
 def keep_threshold(rate: float) -> int:

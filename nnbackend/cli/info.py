@@ -9,15 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nnbackend
+from nnbackend.backends.numba.cache import cache_state
 from nnbackend.backends.products import usable_cores
 from nnbackend.backends.registry import available_backends
-from nnbackend.cli.machine import (
-    blas_libraries,
-    cpu_features,
-    cpu_name,
-    kernel_advice,
-    numba_cache,
-)
+from nnbackend.cli.machine import blas_libraries, cpu_features, cpu_name, kernel_advice
 from nnbackend.cli.text import aligned
 from nnbackend.datasets.mnist import DATA_DIR_VARIABLE
 
@@ -135,10 +130,11 @@ def _caches() -> str:
     cache = _data_cache()
     if cache is not None:
         rows.append(("downloaded data", f"{cache}{_state(cache)}"))
-    kernels = numba_cache()
+    kernels = cache_state().folder
     if kernels is not None:
         compiled = len(list(kernels.glob("*.nbc"))) if kernels.is_dir() else 0
-        rows.append(("compiled Numba kernels", f"{kernels} ({compiled or 'no'} files)"))
+        count = f"{compiled} files" if compiled else "none yet; 'nnbackend warmup' compiles them"
+        rows.append(("compiled Numba kernels", f"{kernels} ({count})"))
     return aligned(rows)
 
 

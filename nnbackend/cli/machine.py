@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["blas_libraries", "cpu_features", "cpu_name", "kernel_advice", "numba_cache"]
+__all__ = ["blas_libraries", "cpu_features", "cpu_name", "kernel_advice"]
 
 #: What OpenBLAS's kernels for AVX-512 use, in /proc/cpuinfo's spelling.
 _AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
@@ -71,17 +70,6 @@ def kernel_advice(library: str, architecture: str, features: Iterable[str]) -> s
         "up to twice as fast. It takes effect only if set before Python starts:\n"
         f"    {_setting('OPENBLAS_CORETYPE', 'SKYLAKEX')}"
     )
-
-
-def numba_cache() -> Path | None:
-    """Where the compiled kernels are kept; None if no kernels are loaded."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("nnbackend.backends.numba"):
-            for value in vars(module).values():
-                path = getattr(getattr(value, "stats", None), "cache_path", None)
-                if isinstance(path, str):
-                    return Path(path)
-    return None
 
 
 def _setting(name: str, value: str) -> str:

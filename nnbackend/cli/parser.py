@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import nnbackend
-from nnbackend.cli import bench, evaluate, examples, info, predict, train
+from nnbackend.cli import bench, evaluate, examples, info, predict, train, warmup
 
 __all__ = ["make_parser"]
 
@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         "examples": (examples, "programs that show how a neuron becomes a fast trained network"),
         "info": (info, "what can run on this machine, versions, BLAS, threads, caches"),
         "bench": (bench, "training speed of every backend that can run here"),
+        "warmup": (warmup, "compile the Numba backend's kernels now, and keep them for later"),
     }
     for name, (module, summary) in modules.items():
         command = commands.add_parser(
