@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numba import typeof
 
-from nnbackend.backends.numba import tiled, tiling
-from nnbackend.backends.numba.kernels import jit
+from nnbackend.backends.numba import jit as jit_module
+from nnbackend.backends.numba import tiled
+from nnbackend.backends.numba.jit import jit
 from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling, VectorUnit
 
 FORMS = ("forward", "input_gradient", "weight_gradient")
@@ -35,7 +35,7 @@ def call(form, tile, a, a_row, b, b_row, bias, out, out_row, rows, columns, inne
     elif form == INPUT:
         tiled.input_gradient(tile, a, a_row, b, b_row, out, out_row, rows, columns, inner)
     else:
-        tiled.weight_gradient(tile, a, a_row, b, b_row, out, out_row, rows, columns, inner)
+        tiled.weight_gradient(tile, 0, a, a_row, b, b_row, out, out_row, rows, columns, inner)
 
 
 def surrounded(shape, by, dtype, more_columns):
@@ -239,7 +239,7 @@ for tile in (tiling.FLOAT32, tiling.FLOAT64):
         for x, w, z, c in zip(*(at_either_end(memory, size) for memory, size in sizes)):
             tiled.forward(tile, x, k, w, n, c, z, n, m, n, k)
             tiled.input_gradient(tile, x, k, w, k, z, n, m, n, k)
-            tiled.weight_gradient(tile, x, m, w, n, z, n, m, n, k)
+            tiled.weight_gradient(tile, 0, x, m, w, n, z, n, m, n, k)
 print("alive")
 """
 
@@ -291,7 +291,7 @@ def each_once(tile, n):
     tiled.forward(tile, n, n, n, n, n, n, n, n, n, n)
     tiled.forward(tile, n, n, n, n, 0, n, n, n, n, n)
     tiled.input_gradient(tile, n, n, n, n, n, n, n, n, n)
-    tiled.weight_gradient(tile, n, n, n, n, n, n, n, n, n)
+    tiled.weight_gradient(tile, n, n, n, n, n, n, n, n, n, n)
 
 
 def test_all_forms_are_one_compilation():

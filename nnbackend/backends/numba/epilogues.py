@@ -6,7 +6,8 @@ parameters behind the computing of the sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from nnbackend.backends.numba.simd import Simd, Value
@@ -15,57 +16,33 @@ from nnbackend.backends.numba.updates import RULES, Rule, Updating
 __all__ = ["EPILOGUES", "Epilogue"]
 
 
-class Finish(Protocol):
-    """Takes a finished vector of the result to where it belongs."""
-
-    def places(self, out: Value) -> Sequence[Value]:
-        """What will be read or written when the result would begin at `out`."""
-
-    def __call__(self, vector: Value, out: Value, mask: Value | None) -> None:
-        """The lanes of the mask belong to the result."""
-
-
 class Epilogue(Protocol):
-    """Writes the code at the end of a tile.
+    """Writes the code at the end of a tile."""
 
-    Attributes
-    ----------
-    name : str
-    """
+    def places(self, out: Value, /) -> Sequence[Value]:
+        """Pointers to what will be read or written when the result would begin at `out`."""
 
-    @property
-    def name(self) -> str: ...
-
-    def begin(self, simd: Simd, record: Value) -> Finish:
-        """What the tile needs to know first; the record is at that address."""
-
-
-class _Store:
-    name = "store"
-
-    def begin(self, simd: Simd, record: Value) -> Finish:
-        return _Storing(simd)
+    def __call__(self, vector: Value, out: Value, mask: Value | None, /) -> None:
+        """Take a finished vector to where it belongs; the lanes of the mask are part of the result."""
 
 
 class _Storing:
-    def __init__(self, simd: Simd) -> None:
+    def __init__(self, simd: Simd, record: Value) -> None:
         self._simd = simd
 
-    def places(self, out: Value) -> Sequence[Value]:
+    def places(self, out: Value, /) -> Sequence[Value]:
         return [out]
 
-    def __call__(self, vector: Value, out: Value, mask: Value | None) -> None:
+    def __call__(self, vector: Value, out: Value, mask: Value | None, /) -> None:
         self._simd.store(vector, out, mask)
 
 
-class _Update:
-    def __init__(self, rule: Rule) -> None:
-        self.name = rule.name
-        self._rule = rule
-
-    def begin(self, simd: Simd, record: Value) -> Finish:
-        return Updating(simd, record, self._rule)
+def _updating(rule: Rule, simd: Simd, record: Value) -> Epilogue:
+    return Updating(simd, record, rule)
 
 
-#: By name.
-EPILOGUES: dict[str, Epilogue] = {epilogue.name: epilogue for epilogue in (_Store(), *map(_Update, RULES))}
+#: By name: from a tile's code and the address of a record, as in `updates.py`.
+EPILOGUES: dict[str, Callable[[Simd, Value], Epilogue]] = {
+    "store": _Storing,
+    **{rule.name: partial(_updating, rule) for rule in RULES},
+}

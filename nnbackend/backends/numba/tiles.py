@@ -15,7 +15,7 @@ all that is written into it, and then LLVM would choose the order of the sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -129,11 +129,11 @@ def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, argum
     width = builder.select(fits, simd.integer(0), needed)
     height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
     functions = []
-    for end in (EPILOGUES["store"], EPILOGUES[tiling.epilogue]):
+    for end in ("store", tiling.epilogue):
         for many_or_few in (tiling.rows, _FEW):
             for vectors, masked in widths:
-                name = tiling.function_name(f"product_{end.name}", many_or_few, vectors, masked)
-                write = partial(_product, end, tiling, many_or_few, vectors, masked)
+                name = tiling.function_name(f"product_{end}", many_or_few, vectors, masked)
+                write = partial(_product, EPILOGUES[end], tiling, many_or_few, vectors, masked)
                 functions.append(simd.function(name, 12, write))
     kind = builder.mul(finished, simd.integer(2 * len(widths)))
     simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
@@ -141,7 +141,13 @@ def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, argum
 
 
 def _product(
-    epilogue: Epilogue, tiling: Tiling, height: int, vectors: int, masked: bool, simd: Simd, arguments: Sequence[Value]
+    begin_epilogue: Callable[[Simd, Value], Epilogue],
+    tiling: Tiling,
+    height: int,
+    vectors: int,
+    masked: bool,
+    simd: Simd,
+    arguments: Sequence[Value],
 ) -> None:
     """The tile of `product_tile`. Sums are in a list, row after row."""
     builder = simd.builder
@@ -161,9 +167,9 @@ def _product(
     a_rows = simd.rows(a, a_row, row_numbers, rows)
     # By the time that the sums are done what they go to has arrived, be it from another CPU's cache.
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
-    finish = epilogue.begin(simd, record)
+    epilogue = begin_epilogue(simd, record)
     for row in out_rows:
-        for place in finish.places(row):
+        for place in epilogue.places(row):
             simd.prefetch(place, offsets, write=True)
 
     def step(k: Value, sums: list[Value]) -> list[Value]:
@@ -180,7 +186,7 @@ def _product(
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):
-                finish(sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
+                epilogue(sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
 
 
 def _copy(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:

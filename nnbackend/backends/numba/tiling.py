@@ -175,6 +175,6 @@ def tiling_of(array: Any) -> Tiling:
 
 
 @overload(tiling_of)
-def _tiling_of(array):  # type: ignore[no-untyped-def]  # Numba compares the arguments with the lambda's
+def _tiling_of(array):  # without types: Numba compares the arguments with the lambda's
     tiling = FLOAT32 if array.dtype == types.float32 else FLOAT64
     return lambda array: tiling

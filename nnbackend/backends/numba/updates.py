@@ -113,11 +113,11 @@ class Updating:
         self._distances = distances[: 1 + rule.slots]
         self._constants = load_constants(simd, constants, rule.constants)
 
-    def places(self, gradient: Value) -> Sequence[Value]:
+    def places(self, gradient: Value, /) -> Sequence[Value]:
         """Pointers to the parameter and the slots that belong to a place among the gradients."""
         return [self._simd.move(gradient, distance) for distance in self._distances]
 
-    def __call__(self, vector: Value, gradient: Value, mask: Value | None) -> None:
+    def __call__(self, vector: Value, gradient: Value, mask: Value | None, /) -> None:
         """The vector belongs to the place `gradient`, if the gradients were there; lanes of the mask count."""
         simd, pointers = self._simd, self.places(gradient)
         parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
