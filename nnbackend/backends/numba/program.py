@@ -257,8 +257,8 @@ def _place_waits(lines: Sequence[Line]) -> None:
         # For the last line of the step before.
         lines[0].wait = True
     for line in lines:
-        # Rows follow rows in one thread, each on its own.
-        line.wait |= any(line.depends_on(other) for other in since if not line.share == other.share == ROWS)
+        # One thread goes from row to row, each on its own, and all that is not shared is done by the first.
+        line.wait |= any(line.depends_on(other) for other in since if line.share != other.share or line.share == PARTS)
         if line.wait:
             since = []
         since.append(line)
