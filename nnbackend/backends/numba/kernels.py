@@ -14,6 +14,7 @@ from nnbackend.backends.numba.elementwise import (
     activate,
     differentiate,
     exponentials,
+    scale_bytes,
     sigmoid_cross_entropy_row,
     update,
 )
@@ -31,6 +32,22 @@ def gather_rows(source, order, start, scale, out, begin, end):
         target = out[i]
         for j in range(target.size):
             target[j] = kind(row[j]) * scale
+
+
+@jit
+def gather_bytes(source, order, start, settings, out, begin, end):
+    """`settings` holds the scale."""
+    for i in range(begin, end):
+        # The rows lie anywhere in memory.
+        ahead = min(i + 2, end - 1)
+        scale_bytes(
+            tiling_of(out),
+            settings.ctypes.data,
+            row_at(source, order[start + i]),
+            row_at(out, i),
+            out.shape[1],
+            row_at(source, order[start + ahead]),
+        )
 
 
 @jit

@@ -83,18 +83,22 @@ def share(size, state):
 
 @operation
 def gather_bytes(tiling, real):
-    return _gather_rows(np.uint8, real)
+    def gather(numbers, settings, state, scratch):
+        n = counts(numbers, INTEGERS)
+        source, order = matrix(n[0], n[1], n[2], np.uint8), counts(n[3], n[4])
+        out = matrix(n[6], n[7], n[2], real)
+        begin, end = share(n[7], state)
+        start = counts(state, STATE)[PLACE] * n[5]
+        kernels.gather_bytes(source, order, start, vector(settings, 1, np.float64), out, begin, end)
+
+    return gather
 
 
 @operation
 def gather_rows(tiling, real):
-    return _gather_rows(real, real)
-
-
-def _gather_rows(kind, real):
     def gather(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
-        source, order = matrix(n[0], n[1], n[2], kind), counts(n[3], n[4])
+        source, order = matrix(n[0], n[1], n[2], real), counts(n[3], n[4])
         out = matrix(n[6], n[7], n[2], real)
         begin, end = share(n[7], state)
         start = counts(state, STATE)[PLACE] * n[5]
