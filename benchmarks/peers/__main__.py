@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks import peers
 from benchmarks.peers import accuracy, results, speed, startup, tables
-from benchmarks.peers.contenders import CONTENDERS, Entry
 from benchmarks.peers.cores import usable
+from benchmarks.peers.entries import CONTENDERS, Entry
 from benchmarks.peers.rounds import say
 from nnbackend.errors import DataError
 

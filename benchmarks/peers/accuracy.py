@@ -14,10 +14,10 @@ from typing import Any
 
 import nnbackend as nn
 from benchmarks.peers import results
-from benchmarks.peers.contenders import Entry
 from benchmarks.peers.cores import environment
-from benchmarks.peers.learners import LEARNERS
+from benchmarks.peers.entries import Entry
 from benchmarks.peers.learners.base import NET, TARGET, Recipe
+from benchmarks.peers.reach import LEARNERS
 from benchmarks.peers.rounds import say
 
 __all__ = ["SEEDS", "run"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers.contenders import OURS
+from benchmarks.peers.entries import OURS
 from benchmarks.peers.works import Work
 
 __all__ = ["Speed", "best_peer", "speeds", "times_as_fast"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import sys
 import time
 from dataclasses import replace
@@ -30,9 +29,11 @@ def main() -> None:
 
 def measure(name: str, threads: int, rows: int, steps: int) -> dict[str, float]:
     """Train the middle one of the three nets."""
+    import resource  # Which not every system has.
+
     from benchmarks import common
-    from benchmarks.peers.contenders import find
     from benchmarks.peers.data import initial_weights
+    from benchmarks.peers.entries import find
     from benchmarks.peers.works import NETS
 
     work = replace(NETS[1], rows=rows)

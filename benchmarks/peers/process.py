@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -49,7 +50,11 @@ class Worker:
             env=environment(threads),
             text=True,
         )
-        self.hello = self._answer()
+        try:
+            self.hello = self._answer()
+        except WorkerError:
+            self.close()
+            raise
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
         """Request something, and wait for the answer.
@@ -70,7 +75,9 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()
+        # What was written to a process that is gone cannot be delivered any more.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         try:
             self._process.wait(10)

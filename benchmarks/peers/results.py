@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.contenders import CONTENDERS, Entry
 from benchmarks.peers.cores import usable
+from benchmarks.peers.entries import CONTENDERS, Entry
 from nnbackend.cli.machine import cpu_name
 from nnbackend.files import atomic_write
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers.contenders import REFERENCES, find
+from benchmarks.peers.entries import REFERENCES, find
 from benchmarks.peers.process import Worker, WorkerError
 from benchmarks.peers.works import Work
 
@@ -33,7 +33,7 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
     -------
     dict
         "work", and "contenders": for each its "seconds" (of every round's run) and "warm_up", or why there are none
-        under "error" or "unsupported".
+        under "error".
     """
     check = checked_steps(work)
     results: dict[str, dict[str, Any]] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import results, works
-from benchmarks.peers.contenders import PEAK, REFERENCES, Entry
+from benchmarks.peers.entries import PEAK, REFERENCES, Entry
 from benchmarks.peers.process import Worker, WorkerError
 from benchmarks.peers.rounds import measure, say
 from benchmarks.peers.works import Work

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import results
-from benchmarks.peers.contenders import Entry
 from benchmarks.peers.cores import environment
+from benchmarks.peers.entries import Entry
 from benchmarks.peers.install_size import install_bytes
 from benchmarks.peers.rounds import say
 from benchmarks.peers.works import ROWS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers.contenders import CONTENDERS
+from benchmarks.peers.entries import CONTENDERS
 from benchmarks.peers.markdown import NOTHING, markdown
 
 __all__ = ["body"]

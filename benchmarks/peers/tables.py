@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.peers import accuracy_table, startup_table
-from benchmarks.peers.contenders import CONTENDERS, OURS, find
+from benchmarks.peers.entries import CONTENDERS, OURS, find
 from benchmarks.peers.figures import Speed, best_peer, peak_flops, speeds, times_as_fast
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
 from benchmarks.peers.works import Work
@@ -119,6 +119,9 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
         for name, contender in measured["contenders"].items():
             if reason := _reason(contender):
                 lines.append(f"- {find(name).label}, {measured['work']['name']}: {reason}")
+    if result["kind"] == "startup":
+        failed = {name: _reason(contender) for name, contender in result["contenders"].items()}
+        lines += [f"- {find(name).label}: {reason}" for name, reason in failed.items() if reason]
     for name in result.get("restless", ()):
         lines.append(f"- {find(name).label} goes on using the processor after its work is done, to others' cost")
     if any(name in OURS for name in result.get("restless", ())):
@@ -128,7 +131,7 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
 
 def _reason(contender: Mapping[str, Any]) -> str:
     """Why there is no figure; empty if there is one."""
-    return str(contender.get("error") or contender.get("unsupported") or "")
+    return str(contender.get("error", ""))
 
 
 def microseconds(seconds: float) -> str:

@@ -46,7 +46,7 @@ class _Desk:
 
     def __init__(self, name: str, threads: int, rows: int) -> None:
         from benchmarks.peers import data
-        from benchmarks.peers.contenders import find
+        from benchmarks.peers.entries import find
 
         self._contender = find(name).make(threads)
         x, y, source = data.images(rows)
@@ -56,17 +56,13 @@ class _Desk:
 
     def prepare(self, work: dict[str, Any], check: int) -> dict[str, Any]:
         """Build a net, train it for `check` steps on prescribed batches, and warm up."""
-        from benchmarks.peers.contenders import UnsupportedError
         from benchmarks.peers.data import batches, initial_weights
         from benchmarks.peers.works import Work
 
         self.drop()
         self._work = Work.from_dict(work)
         begin = time.perf_counter()
-        try:
-            self._training = self._contender.build(self._work, initial_weights(self._work.sizes))
-        except UnsupportedError as reason:
-            return {"unsupported": str(reason)}
+        self._training = self._contender.build(self._work, initial_weights(self._work.sizes))
         losses = self._training.losses(batches(self._work, check))
         self.run()
         seconds = time.perf_counter() - begin

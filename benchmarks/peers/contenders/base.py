@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.peers.data import Weights
 from benchmarks.peers.works import Work
 
-__all__ = ["Contender", "Training", "UnsupportedError"]
-
-
-class UnsupportedError(Exception):
-    """The library has no such thing; the message says what."""
+__all__ = ["Contender", "Training"]
 
 
 class Training(ABC):
@@ -51,9 +47,4 @@ class Contender(ABC):
 
     @abstractmethod
     def build(self, work: Work, weights: Weights) -> Training:
-        """A net with these weights, ready to be trained.
-
-        Raises
-        ------
-        UnsupportedError
-        """
+        """A net with these weights, ready to be trained."""

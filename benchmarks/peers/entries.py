@@ -1,4 +1,7 @@
-"""The contenders by name. Nothing of theirs is imported before it is asked for, in a process of its own."""
+"""The contenders by name. Nothing of theirs is imported before it is asked for, in a process of its own.
+
+Their folder has no ``__init__.py``: asv imports every module that it finds in a package, and would want all libraries.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,14 @@ import importlib.util
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from benchmarks.peers.contenders.base import Contender, Training, UnsupportedError
+from benchmarks.peers.contenders.base import Contender
 
 __all__ = [
     "CONTENDERS",
     "OURS",
     "PEAK",
     "REFERENCES",
-    "Contender",
     "Entry",
-    "Training",
-    "UnsupportedError",
     "find",
 ]
 
@@ -32,7 +32,7 @@ class Entry:
     label : str
         What tables call it.
     place : str
-        Module in this folder and class in it.
+        Module in the folder `contenders` and class in it.
     module : str
         What has to be importable.
     distribution : str
@@ -66,7 +66,7 @@ class Entry:
     def make(self, threads: int) -> Contender:
         """The contender itself; imports its library."""
         module, _, kind = self.place.partition(":")
-        made: Contender = getattr(importlib.import_module(f"{__name__}.{module}"), kind)(threads)
+        made: Contender = getattr(importlib.import_module(f"benchmarks.peers.contenders.{module}"), kind)(threads)
         return made
 
 
