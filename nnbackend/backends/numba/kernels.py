@@ -63,16 +63,17 @@ def in_one_piece(a):
 
 
 @jit
-def activation_forward(z, code, constants, out, begin, end):
-    """`constants` holds alpha."""
+def activation_forward(z, code, constants, out, begin, end, left, right):
+    """`constants` holds alpha. Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax(z, out, begin, end)
         return
-    rows, size = end - begin, z.shape[1]
-    if in_one_piece(z) and in_one_piece(out):
+    rows, size = end - begin, right - left
+    if size == z.shape[1] and in_one_piece(z) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
+    skip = left * z.itemsize
     for i in range(begin, begin + rows):
-        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i), row_at(out, i), size)
+        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
 
 
 @jit
@@ -129,20 +130,28 @@ def bias_activation(z, bias, code, constants, out, begin, end):
         if bias.size:
             for j in range(row.size):
                 row[j] += bias[j]
-        activation_forward(z, code, constants, out, i, i + 1)
+        activation_forward(z, code, constants, out, i, i + 1, 0, row.size)
 
 
 @jit
-def activation_gradient(saved, code, constants, upstream, out, begin, end):
+def activation_gradient(saved, code, constants, upstream, out, begin, end, left, right):
+    """Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax_gradient(saved, upstream, out, begin, end)
         return
-    rows, size = end - begin, saved.shape[1]
-    if in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
+    rows, size = end - begin, right - left
+    if size == saved.shape[1] and in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
+    skip = left * saved.itemsize
     for i in range(begin, begin + rows):
         differentiate(
-            tiling_of(saved), code, constants.ctypes.data, row_at(saved, i), row_at(upstream, i), row_at(out, i), size
+            tiling_of(saved),
+            code,
+            constants.ctypes.data,
+            row_at(saved, i) + skip,
+            row_at(upstream, i) + skip,
+            row_at(out, i) + skip,
+            size,
         )
 
 
