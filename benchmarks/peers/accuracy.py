@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import nnbackend as nn
 from benchmarks.peers import results
 from benchmarks.peers.cores import environment
 from benchmarks.peers.entries import Entry
-from benchmarks.peers.learners.base import NET, TARGET, Recipe
+from benchmarks.peers.learners.base import RECIPES, TARGET
 from benchmarks.peers.reach import LEARNERS
 from benchmarks.peers.rounds import say
 
@@ -61,19 +62,21 @@ def run(
     """
     nn.datasets.load("mnist", download=False)
     count = seeds or (1 if quick else SEEDS)
-    epochs = 1 if quick else Recipe().epochs
     learners = [entry for entry in entries if entry.name in LEARNERS]
     jobs: dict[str, Callable[[int], dict[str, Any]]] = {}
     for entry in learners:
-        jobs[entry.label] = lambda seed, entry=entry: _learn(entry, threads, seed, epochs)
+        for name, recipe in RECIPES.items():
+            epochs = 1 if quick else recipe.epochs
+            jobs[f"{entry.label}, {name}"] = partial(_learn, entry, threads, epochs, name)
     if any(entry.name == "numba" for entry in learners):
-        one_cycle = ["--batch-size", str(NET.batch_size), "--epochs", str(epochs)]
-        one_cycle += ["--learning-rate", str(NET.learning_rate), "--warmup", str(Recipe(epochs).rise)]
-        jobs["nnbackend train"] = lambda seed: _train(threads, seed, ["--epochs", "1"] if quick else [])
-        jobs["nnbackend train, the recipe"] = lambda seed: _train(threads, seed, one_cycle)
+        recipe = RECIPES["small batches"]
+        cycle = ["--batch-size", str(recipe.work.batch_size), "--epochs", str(1 if quick else recipe.epochs)]
+        cycle += ["--learning-rate", str(recipe.work.learning_rate), "--warmup", str(recipe.rise)]
+        jobs["nnbackend train"] = partial(_train, threads, ["--epochs", "1"] if quick else [])
+        jobs["nnbackend train, small batches"] = partial(_train, threads, cycle)
 
     result = results.header("accuracy", threads, learners)
-    result |= {"quick": quick, "target": TARGET, "epochs": epochs, "contenders": {label: [] for label in jobs}}
+    result |= {"quick": quick, "target": TARGET, "contenders": {label: [] for label in jobs}}
     # A run of each that does not count: what is compiled is on the disk afterwards, and the files are in memory.
     for seed in (None, *range(count)):
         for label, job in jobs.items():
@@ -86,9 +89,9 @@ def run(
     return result
 
 
-def _learn(entry: Entry, threads: int, seed: int, epochs: int) -> dict[str, Any]:
+def _learn(entry: Entry, threads: int, epochs: int, recipe: str, seed: int) -> dict[str, Any]:
     """A learner's run: what it says, and the wall time of its process."""
-    arguments = ["-m", "benchmarks.peers.reach", entry.name, str(threads), str(seed), str(epochs)]
+    arguments = ["-m", "benchmarks.peers.reach", entry.name, str(threads), str(seed), str(epochs), recipe]
     seconds, output = _timed(arguments, threads)
     figures: dict[str, Any] = json.loads(output)
     last = figures["epochs"][-1]
@@ -96,7 +99,7 @@ def _learn(entry: Entry, threads: int, seed: int, epochs: int) -> dict[str, Any]
     return {**figures, "seed": seed, "accuracy": last["accuracy"], "training": training, "process": seconds}
 
 
-def _train(threads: int, seed: int, options: Sequence[str]) -> dict[str, Any]:
+def _train(threads: int, options: Sequence[str], seed: int) -> dict[str, Any]:
     """The command line's run. It trains to the end, however early it knows enough."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["-c", _TRAIN.format(threads=threads), "train", "--backend", "numba", "--dataset", "mnist"]

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.peers.learners.base import RECIPES
 from benchmarks.peers.markdown import NOTHING, markdown
 
 __all__ = ["body"]
@@ -19,13 +20,17 @@ def body(result: Mapping[str, Any]) -> list[str]:
     for label, runs in result["contenders"].items():
         if runs:
             rows.append((label, *_cells(runs, result["target"])))
+    recipes = "; ".join(
+        f"{name}: {recipe.work.name} in batches of {recipe.work.batch_size}, {recipe.epochs} epochs, peak "
+        f"{recipe.work.learning_rate:g}"
+        for name, recipe in RECIPES.items()
+    )
     note = (
-        "784-200-80-10, ReLU, Adam, batches of 256, one cycle of the learning rate in "
-        f"{result['epochs']} epochs with its peak at 0.006, the same weights at first; ended after the first epoch "
-        f"with {100 * result['target']:g} % of the test images right. Medians of the seeds that reached it. Training: "
-        "from the first order drawn to that test, tests included. Whole process: with the start of Python, imports, "
-        "reading the images and compiling; caches are warm. `nnbackend train` trains to the end, ten epochs of its own "
-        "recipe in batches of 128, or those of this one, and saves the model."
+        f"Adam with one cycle of the learning rate ({recipes}), ReLU, the same weights at first; ended after the first "
+        f"epoch with {100 * result['target']:g} % of the test images right. Medians of the seeds that reached it. "
+        "Training: from the first order drawn to that test, tests included. Whole process: with the start of Python, "
+        "imports, reading the images and compiling; caches are warm. `nnbackend train` trains its 784-200-80-10 to the "
+        "end, ten epochs of its own recipe or five like those of small batches, and saves the model."
     )
     return [markdown(rows, right=[1, 2, 3, 4, 5, 6]), note]
 

@@ -1,6 +1,6 @@
 """A fresh process that learns MNIST, and says when it knew 98 % of the test images.
 
-    python -m benchmarks.peers.reach NAME THREADS SEED EPOCHS
+    python -m benchmarks.peers.reach NAME THREADS SEED EPOCHS RECIPE
 
 Prints JSON: seconds of "import", "load" (reading and converting the images, building the net) and "warm_up"
 (compiling); "epochs", for each the accuracy and the seconds from the start of training, shuffling and testing included.
@@ -13,6 +13,7 @@ import importlib
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.peers.cores import bind
@@ -24,22 +25,22 @@ LEARNERS = {"numpy": "ours", "numba": "ours", "torch": "pytorch", "jax": "jax_sc
 
 
 def main() -> None:
-    name, threads, seed, epochs = sys.argv[1], *map(int, sys.argv[2:5])
+    name, threads, seed, epochs, recipe = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
     bind(threads)
     with contextlib.redirect_stdout(sys.stderr):
-        figures = learn(name, threads, seed, epochs)
+        figures = learn(name, threads, seed, epochs, recipe)
     print(json.dumps(figures))
 
 
-def learn(name: str, threads: int, seed: int, epochs: int) -> dict[str, Any]:
+def learn(name: str, threads: int, seed: int, epochs: int, recipe: str) -> dict[str, Any]:
     """Train until the target is reached, or to the end."""
     begin = time.perf_counter()
     import nnbackend as nn
-    from benchmarks.peers.learners.base import TARGET, Recipe
+    from benchmarks.peers.learners.base import RECIPES, TARGET
 
     learner = importlib.import_module(f"benchmarks.peers.learners.{LEARNERS[name]}").make(name, threads)
     imported = time.perf_counter()
-    learner.load(nn.datasets.load("mnist", download=False), Recipe(epochs, seed))
+    learner.load(nn.datasets.load("mnist", download=False), replace(RECIPES[recipe], epochs=epochs, seed=seed))
     loaded = time.perf_counter()
     learner.warm_up()
     warm = time.perf_counter()

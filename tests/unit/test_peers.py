@@ -14,7 +14,7 @@ import nnbackend as nn
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import cores, data, entries, figures, install_size, markdown, results, rounds, tables, works
 from benchmarks.peers.contenders.ours import Numpy, Reference, UncorrectedReference
-from benchmarks.peers.learners.base import NET, Recipe
+from benchmarks.peers.learners.base import RECIPES
 from benchmarks.peers.process import Worker, WorkerError
 from benchmarks.peers.reach import LEARNERS
 from nnbackend.errors import DataError
@@ -292,14 +292,14 @@ def test_sizes_are_of_the_package_and_all_it_requires():
 
 def test_learners_are_contenders_and_share_a_schedule_with_one_peak():
     assert set(LEARNERS) <= {entry.name for entry in entries.CONTENDERS}
-    recipe = Recipe(epochs=8)
+    recipe = RECIPES["large batches"]
     rates = np.concatenate([recipe.schedule().epoch_rates(epoch, 100) for epoch in range(8)])
     top = int(rates.argmax())
-    assert rates[top] == pytest.approx(NET.learning_rate)
+    assert rates[top] == pytest.approx(recipe.work.learning_rate)
     assert top == 240
     assert np.all(np.diff(rates[: top + 1]) > 0)
     assert np.all(np.diff(rates[top:]) < 0)
-    assert 0 < rates[-1] < 1e-3 * NET.learning_rate
+    assert 0 < rates[-1] < 1e-3 * recipe.work.learning_rate
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------

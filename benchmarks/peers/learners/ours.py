@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import nnbackend as nn
 from benchmarks.peers.contenders.ours import make_network
 from benchmarks.peers.data import initial_weights
-from benchmarks.peers.learners.base import NET, Learner, Note, Recipe
+from benchmarks.peers.learners.base import Learner, Note, Recipe
 
 __all__ = ["make"]
 
@@ -31,13 +31,15 @@ class _Ours(Learner):
         self._network = self._fresh()
 
     def warm_up(self) -> None:
-        self._fit(self._fresh(), 2 * NET.batch_size, 1, [])
+        self._fit(self._fresh(), 2 * self._recipe.work.batch_size, 1, [])
 
     def train(self, note: Note) -> None:
         self._fit(self._network, len(self._data.x_train), self._recipe.epochs, [_Tell(note)])
 
     def _fresh(self) -> nn.Network:
-        network = make_network(NET, initial_weights(NET.sizes, self._recipe.seed), self._backend)
+        network = make_network(
+            self._recipe.work, initial_weights(self._recipe.work.sizes, self._recipe.seed), self._backend
+        )
         network.seed = self._recipe.seed
         return network
 
@@ -47,7 +49,7 @@ class _Ours(Learner):
             data.x_train[:rows],
             data.y_train[:rows],
             epochs=epochs,
-            batch_size=NET.batch_size,
+            batch_size=self._recipe.work.batch_size,
             loss="softmax_cross_entropy",
             optimizer=nn.Adam(self._recipe.schedule()),
             validation_data=(data.x_test, data.y_test),

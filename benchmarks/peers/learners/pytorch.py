@@ -7,7 +7,7 @@ import torch
 import nnbackend as nn
 from benchmarks.peers.contenders.pytorch import make_network, make_optimizer
 from benchmarks.peers.data import initial_weights, scaled
-from benchmarks.peers.learners.base import NET, Learner, Note, Recipe
+from benchmarks.peers.learners.base import Learner, Note, Recipe
 
 __all__ = ["make"]
 
@@ -22,17 +22,17 @@ class _Eager(Learner):
 
     def warm_up(self) -> None:
         network = self._fresh()
-        optimizer = make_optimizer(NET, network)
-        for rows in torch.arange(2 * NET.batch_size).split(NET.batch_size):
+        optimizer = make_optimizer(self._recipe.work, network)
+        for rows in torch.arange(2 * self._recipe.work.batch_size).split(self._recipe.work.batch_size):
             self._step(network, optimizer, rows)
         self._accuracy(network)
 
     def train(self, note: Note) -> None:
         network, schedule = self._network, self._recipe.schedule()
-        optimizer = make_optimizer(NET, network)
+        optimizer = make_optimizer(self._recipe.work, network)
         (group,) = optimizer.param_groups
         for epoch in range(self._recipe.epochs):
-            batches = torch.randperm(len(self._y)).split(NET.batch_size)
+            batches = torch.randperm(len(self._y)).split(self._recipe.work.batch_size)
             rates = schedule.epoch_rates(epoch, len(batches)).tolist()
             for rate, rows in zip(rates, batches, strict=True):
                 group["lr"] = rate
@@ -41,7 +41,7 @@ class _Eager(Learner):
                 break
 
     def _fresh(self) -> torch.nn.Module:
-        return make_network(NET, initial_weights(NET.sizes, self._recipe.seed))
+        return make_network(self._recipe.work, initial_weights(self._recipe.work.sizes, self._recipe.seed))
 
     def _step(self, network: torch.nn.Module, optimizer: torch.optim.Optimizer, rows: torch.Tensor) -> None:
         loss = torch.nn.functional.cross_entropy(network(self._x.index_select(0, rows)), self._y.index_select(0, rows))
