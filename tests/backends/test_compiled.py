@@ -17,7 +17,7 @@ from numba import njit
 
 import nnbackend as nn
 from nnbackend.backends.base import OPERATIONS, Call
-from nnbackend.backends.numba import NumbaBackend, epoch, executor, program
+from nnbackend.backends.numba import NumbaBackend, executor, operations, program
 from nnbackend.backends.numba.processor import flush_subnormals
 from nnbackend.backends.numba.tiling import VectorUnit
 from nnbackend.backends.numpy import NumpyBackend
@@ -37,7 +37,7 @@ def _through(name):
     @functools.wraps(getattr(NumbaBackend, name))
     def operation(self, *arguments):
         try:
-            compiled = program.compile_step([Call(name, arguments)])
+            compiled = program.compile_step([Call(name, arguments)], 2)
         except program.UnsupportedStepError:
             type(self).refused += 1
             getattr(NumbaBackend, name)(self, *arguments)
@@ -52,9 +52,13 @@ for _name in OPERATIONS:
         setattr(ThroughTheTable, _name, _through(_name))
 
 
-@pytest.fixture
-def always_shared(monkeypatch):
+@pytest.fixture(params=["rows", "columns"])
+def always_shared(request, monkeypatch):
     """However little there is to do, all threads take part."""
+    if request.param == "columns":
+        monkeypatch.setattr(program, "_FEW_ROWS", 10**9)
+        monkeypatch.setattr(program, "_MANY_COLUMNS", 1)
+        monkeypatch.setattr(program, "_MUCH_WORK", 0)
     monkeypatch.setattr(executor, "_SHARED_STEP", 0)
     monkeypatch.setattr(executor, "_SHARED_RUN", 0)
 
@@ -100,6 +104,19 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(optimizer, dtype, alway
         assert same_weights(alone, together), threads
         assert history["val_loss"] == other["val_loss"]
         np.testing.assert_array_equal(np.concatenate(history.step_losses), np.concatenate(other.step_losses))
+
+
+def test_layers_of_the_same_width_wait_for_each_other(always_shared):
+    """They are cut in the same places, but each needs all of the one before."""
+    x, y = images(rows=60)
+    nets = []
+    for threads in (1, 2, 3):
+        layers = [nn.Dense(150, activation="tanh"), nn.Dense(150, activation="tanh"), nn.Dense(150), nn.Dense(4)]
+        net = nn.Network(layers, 12, backend=NumbaBackend(threads=threads), seed=1)
+        net.fit(x, y, epochs=20, batch_size=20, loss="softmax_cross_entropy", optimizer=nn.Adam(1e-3))
+        nets.append(net)
+    assert same_weights(nets[0], nets[1])
+    assert same_weights(nets[0], nets[2])
 
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
@@ -198,7 +215,7 @@ def test_the_caller_s_subnormal_numbers_are_what_they_were(always_shared):
 
 def counting():
     """A program of nothing but a counter."""
-    return program.compile_step([Call("advance", (np.zeros(3, np.int64),))])
+    return program.compile_step([Call("advance", (np.zeros(3, np.int64),))], 1)
 
 
 def test_so_are_those_of_a_thread_that_is_called_off():
@@ -240,7 +257,7 @@ def test_moments_of_a_unit_that_gets_no_gradient_become_zero(dtype):
         Call("dense_weight_gradient", (x, delta, gradients.reshape(2, 3))),
         Call("adam_update", (*arrays, 0.9, 0.999, 1e-8, 0.0, False)),
         Call("advance", (counter,)),
-    ])  # fmt: skip
+    ], 1)  # fmt: skip
     assert table.operations == ["weight_gradient"]
     executor.Team(1).run(table, steps)
     for moment in (first, second):
@@ -407,7 +424,8 @@ def test_if_the_caller_is_stopped_the_others_do_not_wait_for_ever(always_shared,
 
 def test_steps_of_nothing_do_nothing():
     counter = np.array([3, 4, 5])
-    empty = program.compile_step([Call("advance", (counter,))])
+    empty = program.compile_step([Call("advance", (counter,))], 1)
     executor.Team(1).run(empty, 2)
     np.testing.assert_array_equal(counter, [5, 6, 7])
-    assert epoch.share(10, 1, 3) == (3, 6)
+    state = np.array([0, 0, 0, 1, 3])
+    assert operations.share(10, state.ctypes.data) == (3, 6)

@@ -12,7 +12,7 @@ from numba.core.extending import _Intrinsic
 
 from nnbackend.backends.numba import elementwise, epoch, kernels, normalization, operations, tiled, tiles, updates
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
-from nnbackend.backends.numba.elementwise import activate, differentiate, sigmoid_cross_entropy_row, update
+from nnbackend.backends.numba.elementwise import activate, differentiate, scale_bytes, sigmoid_cross_entropy_row, update
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES
 from tests.unit.vectors import Guarded, bits, each_tiling
 
@@ -34,6 +34,11 @@ def call_differentiate(tile, code, constants, saved, upstream, out, count):
 @njit(error_model="numpy")
 def call_loss(tile, constants, z, targets, gradient, count, sums):
     sigmoid_cross_entropy_row(tile, constants, z, targets, gradient, count, sums)
+
+
+@njit(error_model="numpy")
+def call_scale(tile, constants, source, out, count, ahead):
+    scale_bytes(tile, constants, source, out, count, ahead)
 
 
 @njit(error_model="numpy")
@@ -169,8 +174,26 @@ def test_the_kernels_keep_the_digits_of_small_results(name, real):
     z = np.concatenate([-np.geomspace(1e-12, 60, 200), np.geomspace(1e-12, 60, 200)]).astype(real)[None, :]
     expected = FORWARD[name](z.astype(np.float64))
     out = np.empty_like(z)
-    kernels.activation_forward(z, ACTIVATION_CODES[name], np.array([ALPHA]), out, 0, 1)
+    kernels.activation_forward(z, ACTIVATION_CODES[name], np.array([ALPHA]), out, 0, 1, 0, z.size)
     np.testing.assert_allclose(out, expected, rtol=12 * np.finfo(real).eps, atol=np.finfo(real).tiny)
+
+
+# ---- bytes ---------------------------------------------------------------------------------------------------------
+
+
+@each_tiling
+def test_bytes_are_scaled(tile):
+    every = np.arange(256, dtype=np.uint8)
+    constants = np.array([1 / 255])
+    for length in (*lengths(tile), 256):
+        source, out = (
+            Guarded(every[-length:] if length else every[:0], length % 5),
+            Guarded(np.zeros(length, tile.real)),
+        )
+        # What is fetched ahead may lie anywhere.
+        call_scale(tile, constants.ctypes.data, source.address, out.address, length, 0)
+        out.check()
+        np.testing.assert_array_equal(out.array, source.array.astype(tile.real) * out.array.dtype.type(1 / 255))
 
 
 # ---- loss ----------------------------------------------------------------------------------------------------------

@@ -16,9 +16,9 @@ from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, RECORD, RULES
 from tests.unit.vectors import Guarded, name_of
 
-#: Small tiles and shallow panels are quick to compile, and soon have edges everywhere. Every rule has some of either
-#: type; the widest update has tiles of this CPU as well.
-SMALL = [Tiling("float32", 4, False, 3, 2, depth=8), Tiling("float64", 2, False, 4, 1, depth=6)]
+#: Small tiles, shallow panels and short blocks are quick to compile, and soon have edges everywhere. Every rule has
+#: some of either type; the widest update has tiles of this CPU as well.
+SMALL = [Tiling("float32", 4, False, 3, 2, depth=8, block=7), Tiling("float64", 2, False, 4, 1, depth=6, block=8)]
 CASES = [
     *itertools.product(range(len(RULES)), SMALL),
     (ADAM, FLOAT32),
@@ -90,7 +90,7 @@ def operands(tile, rows, columns, inner, seed=0):
 
 def sizes(tile):
     """Rows and columns around the edges of tiles and vectors, with depths around those of panels, each in turn."""
-    rows = sorted({1, 2, 3, tile.rows - 1, tile.rows, tile.rows + 1, 2 * tile.rows + 1})
+    rows = sorted({1, 2, 3, tile.rows - 1, tile.rows, tile.rows + 1, 2 * tile.rows + 1, 3 * tile.rows + 2})
     lanes, columns = tile.lanes, tile.columns
     columns = sorted({1, 2, lanes - 1, lanes, lanes + 1, columns - 1, columns, columns + 1, 2 * columns + 1} - {0})
     depth = tile.depth

@@ -37,7 +37,7 @@ class NumbaBackend(NumpyBackend):
 
     def executor(self, calls: Sequence[Call]) -> Executor:
         try:
-            program = compile_step(calls)
+            program = compile_step(calls, self._team.threads)
         except UnsupportedStepError as refusal:
             plain = super().executor(calls)
             plain.reason = str(refusal)
@@ -47,6 +47,10 @@ class NumbaBackend(NumpyBackend):
     def gather(
         self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
     ) -> None:
+        if source.ndim == 2 and source.dtype == np.uint8:
+            start = int(counter[0]) * batch_size
+            kernels.gather_bytes(source, order, start, np.array([scale]), out, 0, len(out))
+            return
         kernel = kernels.gather_rows if out.ndim == 2 else kernels.gather_values
         kernel(source, order, int(counter[0]) * batch_size, out.dtype.type(scale), out, 0, len(out))
 
@@ -67,7 +71,7 @@ class NumbaBackend(NumpyBackend):
             kernels.bias_activation(z, _optional(bias, z), code, np.array([alpha]), out, 0, len(z))
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
-        kernels.activation_forward(z, ACTIVATION_CODES[activation], np.array([alpha]), out, 0, len(z))
+        kernels.activation_forward(z, ACTIVATION_CODES[activation], np.array([alpha]), out, 0, len(z), 0, z.shape[1])
 
     def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
         real = x.dtype.type
@@ -110,7 +114,8 @@ class NumbaBackend(NumpyBackend):
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
         code = ACTIVATION_CODES[activation]
-        kernels.activation_gradient(saved, code, np.array([alpha]), upstream, out, 0, len(saved))
+        shape = saved.shape
+        kernels.activation_gradient(saved, code, np.array([alpha]), upstream, out, 0, shape[0], 0, shape[1])
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
         normalization.max_abs_norm_gradient(x, *_bits(x), upstream, out, 0, len(x))

@@ -24,7 +24,7 @@ from nnbackend.backends.numba.simd import Simd, Value
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
-__all__ = ["activate", "differentiate", "exponentials", "sigmoid_cross_entropy_row", "update"]
+__all__ = ["activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update"]
 
 
 def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
@@ -123,6 +123,33 @@ def make_unary(function: Callable[[Vector], Vector]) -> Any:
 
 
 exponentials = make_unary(functions.exp)
+
+
+def _scale_bytes(simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, source, out, count, ahead = arguments
+    (scale,) = load_constants(simd, constants, 1)
+    source, ahead, out = simd.byte_pointer(source), simd.byte_pointer(ahead), simd.pointer(out)
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        simd.prefetch_byte(simd.move(ahead, place))
+        number = Vector(simd, simd.load_bytes(simd.move(source, place), mask))
+        simd.store((number * scale).value, simd.move(out, place), mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+@intrinsic
+def scale_bytes(context, tiling, constants, source, out, count, ahead):
+    """``out = constants[0] * source`` for `count` bytes, while those at `ahead` are fetched."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
+        shape = signature.args[0].tiling
+        simd = Simd.of(shape, builder)
+        builder.call(simd.function(shape.function_name("scale_bytes"), 5, _scale_bytes), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * 5), generate
 
 
 def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:

@@ -14,6 +14,7 @@ from nnbackend.backends.numba.elementwise import (
     activate,
     differentiate,
     exponentials,
+    scale_bytes,
     sigmoid_cross_entropy_row,
     update,
 )
@@ -33,6 +34,22 @@ def gather_rows(source, order, start, scale, out, begin, end):
             target[j] = kind(row[j]) * scale
 
 
+@as_written
+def gather_bytes(source, order, start, settings, out, begin, end):
+    """`settings` holds the scale."""
+    for i in range(begin, end):
+        # The rows lie anywhere in memory.
+        ahead = min(i + 2, end - 1)
+        scale_bytes(
+            tiling_of(out),
+            settings.ctypes.data,
+            row_at(source, order[start + i]),
+            row_at(out, i),
+            out.shape[1],
+            row_at(source, order[start + ahead]),
+        )
+
+
 @jit
 def gather_values(source, order, start, scale, out, begin, end):
     for i in range(begin, end):
@@ -46,16 +63,17 @@ def in_one_piece(a):
 
 
 @as_written
-def activation_forward(z, code, constants, out, begin, end):
-    """`constants` holds alpha."""
+def activation_forward(z, code, constants, out, begin, end, left, right):
+    """`constants` holds alpha. Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax(z, out, begin, end)
         return
-    rows, size = end - begin, z.shape[1]
-    if in_one_piece(z) and in_one_piece(out):
+    rows, size = end - begin, right - left
+    if size == z.shape[1] and in_one_piece(z) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
+    skip = left * z.itemsize
     for i in range(begin, begin + rows):
-        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i), row_at(out, i), size)
+        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
 
 
 @jit
@@ -112,20 +130,28 @@ def bias_activation(z, bias, code, constants, out, begin, end):
         if bias.size:
             for j in range(row.size):
                 row[j] += bias[j]
-        activation_forward(z, code, constants, out, i, i + 1)
+        activation_forward(z, code, constants, out, i, i + 1, 0, row.size)
 
 
 @as_written
-def activation_gradient(saved, code, constants, upstream, out, begin, end):
+def activation_gradient(saved, code, constants, upstream, out, begin, end, left, right):
+    """Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax_gradient(saved, upstream, out, begin, end)
         return
-    rows, size = end - begin, saved.shape[1]
-    if in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
+    rows, size = end - begin, right - left
+    if size == saved.shape[1] and in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
+    skip = left * saved.itemsize
     for i in range(begin, begin + rows):
         differentiate(
-            tiling_of(saved), code, constants.ctypes.data, row_at(saved, i), row_at(upstream, i), row_at(out, i), size
+            tiling_of(saved),
+            code,
+            constants.ctypes.data,
+            row_at(saved, i) + skip,
+            row_at(upstream, i) + skip,
+            row_at(out, i) + skip,
+            size,
         )
 
 

@@ -36,8 +36,9 @@ __all__ = ["PLACE", "SCRATCH", "STATE", "STEP", "THREAD", "THREADS", "UPDATE", "
 PLACE, STEP, UPDATE, THREAD, THREADS = range(5)
 STATE = 5
 
-#: Of a line: at most so many integers and settings, and where those of an update begin.
-INTEGERS, SETTINGS, UPDATES = 14, 8, 6
+#: Of a line: at most so many integers and settings, where those of an update begin, and whether the line is shared out
+#: by columns of its result.
+INTEGERS, SETTINGS, UPDATES, BY_COLUMNS = 13, 8, 6, 12
 
 #: An optimiser's constants and its record.
 SCRATCH = 8 * (CONSTANTS + RECORD)
@@ -81,20 +82,37 @@ def share(size, state):
     return size * s[THREAD] // s[THREADS], size * (s[THREAD] + 1) // s[THREADS]
 
 
+@as_written
+def block(n, rows, columns, tile, state):
+    """A thread's part of a matrix: from which row to which, and from which column to which.
+
+    Columns are shared out in the width of a tile, so that only the last is narrow.
+    """
+    if n[BY_COLUMNS]:
+        begin, end = share((columns + tile - 1) // tile, state)
+        return 0, rows, begin * tile, min(end * tile, columns)
+    begin, end = share(rows, state)
+    return begin, end, 0, columns
+
+
 @operation
 def gather_bytes(tiling, real):
-    return _gather_rows(np.uint8, real)
+    def gather(numbers, settings, state, scratch):
+        n = counts(numbers, INTEGERS)
+        source, order = matrix(n[0], n[1], n[2], np.uint8), counts(n[3], n[4])
+        out = matrix(n[6], n[7], n[2], real)
+        begin, end = share(n[7], state)
+        start = counts(state, STATE)[PLACE] * n[5]
+        kernels.gather_bytes(source, order, start, vector(settings, 1, np.float64), out, begin, end)
+
+    return gather
 
 
 @operation
 def gather_rows(tiling, real):
-    return _gather_rows(real, real)
-
-
-def _gather_rows(kind, real):
     def gather(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
-        source, order = matrix(n[0], n[1], n[2], kind), counts(n[3], n[4])
+        source, order = matrix(n[0], n[1], n[2], real), counts(n[3], n[4])
         out = matrix(n[6], n[7], n[2], real)
         begin, end = share(n[7], state)
         start = counts(state, STATE)[PLACE] * n[5]
@@ -126,26 +144,30 @@ def _gather_values(kind):
 
 @operation
 def dense(tiling, real):
-    size = tiling.size
+    size, tile = tiling.size, tiling.columns
 
     def dense(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
         x, weight, bias, out, rows, inner, columns = n[0], n[1], n[2], n[3], n[4], n[5], n[6]
-        begin, end = share(rows, state)
+        begin, end, left, right = block(n, rows, columns, tile, state)
         x += begin * inner * size
-        out += begin * columns * size
-        tiled.forward(tiling, x, inner, weight, columns, bias, out, columns, end - begin, columns, inner)
+        weight += left * size
+        bias += left * size if bias else 0
+        out += (begin * columns + left) * size
+        tiled.forward(tiling, x, inner, weight, columns, bias, out, columns, end - begin, right - left, inner)
 
     return dense
 
 
 @operation
 def activation(tiling, real):
+    tile = tiling.columns
+
     def activation(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
         z, out = matrix(n[0], n[2], n[3], real), matrix(n[1], n[2], n[3], real)
-        begin, end = share(n[2], state)
-        kernels.activation_forward(z, n[4], vector(settings, 1, np.float64), out, begin, end)
+        begin, end, left, right = block(n, n[2], n[3], tile, state)
+        kernels.activation_forward(z, n[4], vector(settings, 1, np.float64), out, begin, end, left, right)
 
     return activation
 
@@ -235,13 +257,15 @@ def loss_arrays(numbers, kind):
 
 @operation
 def activation_gradient(tiling, real):
+    tile = tiling.columns
+
     def activation_gradient(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
-        rows, columns = n[3], n[4]
+        rows, columns, constants = n[3], n[4], vector(settings, 1, np.float64)
         saved, upstream = matrix(n[0], rows, columns, real), matrix(n[1], rows, columns, real)
         out = matrix(n[2], rows, columns, real)
-        begin, end = share(rows, state)
-        kernels.activation_gradient(saved, n[5], vector(settings, 1, np.float64), upstream, out, begin, end)
+        begin, end, left, right = block(n, rows, columns, tile, state)
+        kernels.activation_gradient(saved, n[5], constants, upstream, out, begin, end, left, right)
 
     return activation_gradient
 
@@ -264,57 +288,53 @@ def max_abs_norm_gradient(tiling, real):
 
 @operation
 def input_gradient(tiling, real):
-    size = tiling.size
+    size, tile = tiling.size, tiling.columns
 
     def input_gradient(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
         delta, weight, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
-        begin, end = share(rows, state)
+        begin, end, left, right = block(n, rows, columns, tile, state)
         delta += begin * inner * size
-        out += begin * columns * size
-        tiled.input_gradient(tiling, delta, inner, weight, inner, out, columns, end - begin, columns, inner)
+        weight += left * inner * size
+        out += (begin * columns + left) * size
+        tiled.input_gradient(tiling, delta, inner, weight, inner, out, columns, end - begin, right - left, inner)
 
     return input_gradient
 
 
 @operation
 def weight_gradient(tiling, real):
-    size = tiling.size
+    size, tile = tiling.size, tiling.columns
     updates = tiling.epilogue != "store"
 
     def weight_gradient(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
         x, delta, out, rows, columns, inner = n[0], n[1], n[2], n[3], n[4], n[5]
-        x_row, out_row = rows, columns
         record = prepare(n, settings, state, scratch) if updates else 0
-        # Along the longer side, so that every thread's part is made of whole tiles, but for its edge.
-        if rows >= columns:
-            begin, end = share(rows, state)
-            rows = end - begin
-            x += begin * size
-            out += begin * out_row * size
-        else:
-            begin, end = share(columns, state)
-            columns = end - begin
-            delta += begin * size
-            out += begin * size
-        tiled.weight_gradient(tiling, record, x, x_row, delta, out_row, out, out_row, rows, columns, inner)
+        begin, end, left, right = block(n, rows, columns, tile, state)
+        x += begin * size
+        delta += left * size
+        out += (begin * columns + left) * size
+        tiled.weight_gradient(tiling, record, x, rows, delta, columns, out, columns, end - begin, right - left, inner)
 
     return weight_gradient
 
 
 @operation
 def bias_gradient(tiling, real):
-    size = tiling.size
+    size, tile = tiling.size, tiling.columns
     updates = tiling.epilogue != "store"
 
     def bias_gradient(numbers, settings, state, scratch):
         n = counts(numbers, INTEGERS)
         delta, out = matrix(n[0], n[2], n[3], real), vector(n[1], n[3], real)
-        begin, end = share(n[3], state)
-        kernels.bias_gradient(delta, out, begin, end)
+        if n[BY_COLUMNS]:
+            _, _, left, right = block(n, n[2], n[3], tile, state)
+        else:
+            left, right = share(n[3], state)
+        kernels.bias_gradient(delta, out, left, right)
         if updates:
-            update(tiling, n[UPDATES], prepare(n, settings, state, scratch), n[1] + begin * size, end - begin)
+            update(tiling, n[UPDATES], prepare(n, settings, state, scratch), n[1] + left * size, right - left)
 
     return bias_gradient
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.executor import Call
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
-from nnbackend.backends.numba.operations import INTEGERS, SETTINGS, address_of
+from nnbackend.backends.numba.operations import BY_COLUMNS, INTEGERS, SETTINGS, address_of
 from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold
 
@@ -32,8 +32,15 @@ Array = npt.NDArray[Any]
 #: The columns of a line: the address of its function, whether it waits, and from the third on its own numbers.
 FUNCTION, WAIT, FIRST = 0, 1, 2
 
-#: How a line's work is shared: by rows of the batch, by parts of its result, or not at all.
+#: How a line's work is shared: by rows of the batch, by parts of its result, or not at all; or by "columns of 300".
 ROWS, PARTS, ONE = "rows", "parts", "one"
+
+#: A layer is shared out by columns if there are fewer rows than this for each thread, enough columns, and so much to do
+#: that two more meetings do not matter (multiply-adds). Measured, as the docs on performance say.
+_FEW_ROWS, _MANY_COLUMNS, _MUCH_WORK = 64, 48, 4_000_000
+
+#: Lines that compute no activations or gradients of activations: they can wait.
+_LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
 
 
 class UnsupportedStepError(Exception):
@@ -53,6 +60,11 @@ class Line:
     integers, settings : sequences
         Its numbers.
     reads, writes : sequences of arrays
+        Each thread those parts that belong to its share.
+    rows : sequence of arrays
+        Of these it reads rows: those of its share, if that is of rows, else all.
+    whole : sequence of arrays
+        Of these it may read anything.
     work : int
         Multiply-adds, or what takes about as long.
     wait : bool
@@ -61,6 +73,10 @@ class Line:
         If it is one.
     rule : int, optional
         That of the update it ends with.
+    product : (rows, columns) array, optional
+        Its result, if it is a product that can be shared by rows or by columns.
+    follows : bool
+        Whether it is shared by columns if the first array that it reads was written so.
     """
 
     operation: str
@@ -69,19 +85,33 @@ class Line:
     settings: Sequence[float] = ()
     reads: Sequence[Array | None] = ()
     writes: Sequence[Array | None] = ()
+    rows: Sequence[Array | None] = ()
+    whole: Sequence[Array | None] = ()
     work: int = 0
     wait: bool = False
     update: Update | None = None
     rule: int | None = None
+    product: Array | None = None
+    follows: bool = False
 
     def arrays(self) -> list[Array]:
         """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
-        return [array for array in (*self.reads, *self.writes) if array is not None]
+        return [array for array in (*self.reads, *self.writes, *self.rows, *self.whole) if array is not None]
 
     def depends_on(self, other: Line) -> bool:
         """Whether one of the two writes what the other touches."""
-        mine, theirs = [*self.reads, *self.writes], [*other.reads, *other.writes]
-        return _touch(self.writes, theirs) or _touch(mine, other.writes)
+        return _touch(self.writes, other.arrays()) or _touch(self.arrays(), other.writes)
+
+    def waits_for(self, other: Line) -> bool:
+        """Whether a thread must not begin this before all have finished the other."""
+        if self.share != other.share or self.share == PARTS:
+            return self.depends_on(other)
+        # Each thread goes on with what it has done itself.
+        return _touch(self.elsewhere(), other.writes) or _touch(self.writes, other.elsewhere())
+
+    def elsewhere(self) -> Sequence[Array | None]:
+        """What it reads beyond its share."""
+        return self.whole if self.share == ROWS else (*self.rows, *self.whole)
 
 
 @dataclass
@@ -124,18 +154,17 @@ class Update:
     def line(self, gradient: Array) -> Line:
         """A line that does nothing else."""
         integers = (_at(gradient), gradient.size, 0, 0, 0, 0, *self.numbers(gradient))
-        reads, writes = (gradient,), self.parts(gradient)
+        writes, work = self.parts(gradient), 8 * gradient.size
         return Line(
             "update_parameters",
             PARTS,
             integers,
             self.settings,
-            reads,
-            writes,
-            8 * gradient.size,
-            False,
-            self,
-            self.rule,
+            reads=(gradient,),
+            writes=writes,
+            work=work,
+            update=self,
+            rule=self.rule,
         )
 
 
@@ -169,8 +198,8 @@ class Program:
     arrays: list[Any]
 
 
-def compile_step(calls: Sequence[Call]) -> Program:
-    """The table of a recorded step.
+def compile_step(calls: Sequence[Call], threads: int) -> Program:
+    """The table of a recorded step, for a number of threads; it runs on any.
 
     Raises
     ------
@@ -185,6 +214,7 @@ def compile_step(calls: Sequence[Call]) -> Program:
             what = "a function from outside" if call.function is not None else call.operation
             raise UnsupportedStepError(f"the step holds {what}")
         lines += _WRITERS[call.operation](counters, *call.arguments)
+    _share_columns(lines, threads)
     if not all(array.flags.c_contiguous for line in lines for array in line.arrays()):
         raise UnsupportedStepError("rows of arrays are padded")
     dtypes = {array.dtype for line in lines for array in line.arrays() if array.dtype.kind == "f"}
@@ -195,7 +225,7 @@ def compile_step(calls: Sequence[Call]) -> Program:
     counter = counters[0] if counters else np.zeros(3, np.int64)
     dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
 
-    lines = _rows_first(_fuse_updates(lines))
+    lines = _deltas_first(_fuse_updates(lines))
     _place_waits(lines)
     integers = np.zeros((len(lines), FIRST + INTEGERS), np.int64)
     settings = np.zeros((len(lines), SETTINGS))
@@ -203,10 +233,30 @@ def compile_step(calls: Sequence[Call]) -> Program:
         integers[place, FUNCTION] = address_of(line.operation, dtype, line.rule)
         integers[place, WAIT] = line.wait
         integers[place, FIRST : FIRST + len(line.integers)] = line.integers
+        integers[place, FIRST + BY_COLUMNS] = line.share.startswith("columns")
         settings[place, : len(line.settings)] = line.settings
     work = sum(line.work for line in lines)
     arrays = [call.arguments for call in calls]
     return Program(integers, settings, [line.operation for line in lines], counter, advances, dtype, work, arrays)
+
+
+def _share_columns(lines: Sequence[Line], threads: int) -> None:
+    """Share products by columns where that is better, and what goes on with their results in the same way.
+
+    By rows, a thread goes through all layers without meeting the others. By columns, it copies only its part of the
+    weights to panels, computes in whole tiles however few rows there are, and finds the weights where it left them.
+    """
+    shares: dict[int, str] = {}
+    for line in lines:
+        share = shares.get(_at(line.reads[0]), "") if line.follows else ""
+        if line.product is not None and threads > 1:
+            rows, columns = line.product.shape
+            if rows < _FEW_ROWS * threads and columns >= _MANY_COLUMNS * threads and line.work >= _MUCH_WORK:
+                # Those of as many columns are cut in the same places.
+                share = f"columns of {columns}"
+        if share.startswith("columns"):
+            line.share = share
+        shares.update((_at(array), line.share) for array in line.writes)
 
 
 def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
@@ -226,7 +276,11 @@ def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
     for line in gradients:
         out = line.writes[0]
         assert out is not None
-        alone = not any(_touch([out], other.arrays()) for other in lines if other is not line and other is not last)
+        others = [other for other in lines if other is not line and other is not last]
+        later = [other for other in others if lines.index(other) > lines.index(line)]
+        # Nobody else needs the gradient, and nobody the parameters as they were.
+        alone = not any(_touch([out], other.arrays()) for other in others)
+        alone = alone and not any(_touch(update.parts(out), other.arrays()) for other in later)
         if line.operation not in ("weight_gradient", "bias_gradient"):
             continue
         if alone:
@@ -238,13 +292,13 @@ def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
     return [*(line for line in lines if line is not last), *rest]
 
 
-def _rows_first(lines: Sequence[Line]) -> list[Line]:
-    """Move lines of rows up past others that they have nothing to do with."""
+def _deltas_first(lines: Sequence[Line]) -> list[Line]:
+    """Move the lines that others wait for up past those that can wait."""
     ordered: list[Line] = []
     for line in lines:
         place = len(ordered)
-        if line.share == ROWS:
-            while place and ordered[place - 1].share != ROWS and not line.depends_on(ordered[place - 1]):
+        if line.operation not in _LATE:
+            while place and ordered[place - 1].operation in _LATE and not line.depends_on(ordered[place - 1]):
                 place -= 1
         ordered.insert(place, line)
     return ordered
@@ -257,8 +311,7 @@ def _place_waits(lines: Sequence[Line]) -> None:
         # For the last line of the step before.
         lines[0].wait = True
     for line in lines:
-        # One thread goes from row to row, each on its own, and all that is not shared is done by the first.
-        line.wait |= any(line.depends_on(other) for other in since if line.share != other.share or line.share == PARTS)
+        line.wait |= any(line.waits_for(other) for other in since)
         if line.wait:
             since = []
         since.append(line)
@@ -302,7 +355,8 @@ def _gather(
             raise UnsupportedStepError(f"the targets are {source.dtype}")
         columns = 1
     integers = (_at(source), len(source), columns, _at(order), len(order), batch_size, _at(out), len(out))
-    return [Line(operation, ROWS, integers, (scale,), (source, order), (out,), len(out) * columns)]
+    work = len(out) * columns
+    return [Line(operation, ROWS, integers, (scale,), whole=(source, order), writes=(out,), work=work)]
 
 
 def _dense(
@@ -319,7 +373,8 @@ def _dense(
     columns = weight.shape[1]
     z = out if preactivation is None else preactivation
     integers = (_at(x), _at(weight), _at(bias), _at(z), rows, inner, columns)
-    product = Line("dense", ROWS, integers, (), (x, weight, bias), (z,), rows * inner * columns)
+    work = rows * inner * columns
+    product = Line("dense", ROWS, integers, rows=(x,), whole=(weight, bias), writes=(z,), work=work, product=out)
     if activation == "identity" and z is out:
         return [product]
     return [product, *_activation(counters, z, activation, alpha, out)]
@@ -327,7 +382,18 @@ def _dense(
 
 def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> list[Line]:
     integers = (_at(z), _at(out), *z.shape, ACTIVATION_CODES[activation])
-    return [Line("activation", ROWS, integers, (alpha,), (z,), (out,), 8 * z.size)]
+    return [
+        Line(
+            "activation",
+            ROWS,
+            integers,
+            (alpha,),
+            reads=(z,),
+            writes=(out,),
+            work=8 * z.size,
+            follows=activation != "softmax",
+        )
+    ]
 
 
 def _dropout(
@@ -336,11 +402,12 @@ def _dropout(
     counters.append(counter)
     keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
     integers = (_at(x), _at(out), *x.shape, keep_threshold(rate), *keys, stream)
-    return [Line("dropout", ROWS, integers, (1 / (1 - rate),), (x,), (out,), 16 * x.size)]
+    return [Line("dropout", ROWS, integers, (1 / (1 - rate),), reads=(x,), writes=(out,), work=16 * x.size)]
 
 
 def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> list[Line]:
-    return [Line("max_abs_norm", ROWS, (_at(x), _at(out), *x.shape), (), (x,), (out,), 4 * x.size)]
+    integers = (_at(x), _at(out), *x.shape)
+    return [Line("max_abs_norm", ROWS, integers, reads=(x,), writes=(out,), work=4 * x.size)]
 
 
 def _loss(operation: str) -> Callable[..., list[Line]]:
@@ -349,7 +416,7 @@ def _loss(operation: str) -> Callable[..., list[Line]]:
     ) -> list[Line]:
         integers = (_at(outputs), _at(targets), _at(weights), _at(gradient), _at(rows), *outputs.shape)
         reads = (outputs, targets, weights)
-        return [Line(operation, ROWS, integers, (), reads, (gradient, rows), 16 * outputs.size)]
+        return [Line(operation, ROWS, integers, reads=reads, writes=(gradient, rows), work=16 * outputs.size)]
 
     return lines
 
@@ -363,27 +430,45 @@ def _activation_gradient(
     counters: list[Array], saved: Array, activation: str, alpha: float, upstream: Array, out: Array
 ) -> list[Line]:
     integers = (_at(saved), _at(upstream), _at(out), *saved.shape, ACTIVATION_CODES[activation])
-    return [Line("activation_gradient", ROWS, integers, (alpha,), (saved, upstream), (out,), 4 * saved.size)]
+    reads, work = (upstream, saved), 4 * saved.size
+    return [
+        Line(
+            "activation_gradient",
+            ROWS,
+            integers,
+            (alpha,),
+            reads=reads,
+            writes=(out,),
+            work=work,
+            follows=activation != "softmax",
+        )
+    ]
 
 
 def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> list[Line]:
     integers = (_at(x), _at(upstream), _at(out), *x.shape)
-    return [Line("max_abs_norm_gradient", ROWS, integers, (), (x, upstream), (out,), 8 * x.size)]
+    return [Line("max_abs_norm_gradient", ROWS, integers, reads=(x, upstream), writes=(out,), work=8 * x.size)]
 
 
 def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> list[Line]:
     integers = (_at(delta), _at(weight), _at(out), *out.shape, delta.shape[1])
-    return [Line("input_gradient", ROWS, integers, (), (delta, weight), (out,), delta.size * out.shape[1])]
+    work = delta.size * out.shape[1]
+    return [
+        Line("input_gradient", ROWS, integers, rows=(delta,), whole=(weight,), writes=(out,), work=work, product=out)
+    ]
 
 
 def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> list[Line]:
     integers = (_at(x), _at(delta), _at(out), *out.shape, len(x))
-    return [Line("weight_gradient", PARTS, integers, (), (x, delta), (out,), x.size * out.shape[1])]
+    work = x.size * out.shape[1]
+    return [
+        Line("weight_gradient", PARTS, integers, reads=(delta,), whole=(x,), writes=(out,), work=work, follows=True)
+    ]
 
 
 def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> list[Line]:
     integers = (_at(delta), _at(out), *delta.shape, 0, 0)
-    return [Line("bias_gradient", PARTS, integers, (), (delta,), (out,), delta.size)]
+    return [Line("bias_gradient", PARTS, integers, reads=(delta,), writes=(out,), work=delta.size, follows=True)]
 
 
 def _weight_penalty(
@@ -393,7 +478,8 @@ def _weight_penalty(
     rows, columns = np.atleast_2d(weight).shape
     integers = (_at(weight), _at(gradient), rows, columns, _at(penalties), len(penalties), slot)
     here = penalties[slot : slot + 1]
-    return [Line("weight_penalty", ONE, integers, (l1, l2), (weight,), (gradient, here), 4 * weight.size)]
+    writes, work = (gradient, here), 4 * weight.size
+    return [Line("weight_penalty", ONE, integers, (l1, l2), reads=(weight,), writes=writes, work=work)]
 
 
 def _record_loss(
@@ -402,7 +488,7 @@ def _record_loss(
     counters.append(counter)
     count = 0 if penalties is None else len(penalties)
     integers = (_at(rows), rows.shape[1], _at(penalties), count, _at(trace), len(trace))
-    return [Line("record_loss", ONE, integers, (), (rows, penalties), (), 2 * rows.size)]
+    return [Line("record_loss", ONE, integers, reads=(rows, penalties), work=2 * rows.size)]
 
 
 def _sgd(

@@ -124,11 +124,30 @@ class Simd:
 
         One vector is enough for those that lie in the same 64 bytes, a cache line of most CPUs.
         """
+        for offset in offsets[:: max(1, 64 // (self.lanes * self.size))]:
+            self.prefetch_byte(self.builder.bitcast(self.move(pointer, offset), ir.IntType(8).as_pointer()), write)
+
+    def prefetch_byte(self, pointer: Value, write: bool = False) -> None:
+        """Have what lies near a byte fetched."""
         nearby = 2  # how near to the CPU, of 0 to 3: the second cache
         hints = [ir.Constant(_LANE, number) for number in (int(write), nearby, 1)]
-        for offset in offsets[:: max(1, 64 // (self.lanes * self.size))]:
-            place = self.builder.bitcast(self.move(pointer, offset), ir.IntType(8).as_pointer())
-            self._call("llvm.prefetch.p0", ir.VoidType(), [place, *hints])
+        self._call("llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+
+    def byte_pointer(self, address: Value) -> Value:
+        return self.builder.inttoptr(address, ir.IntType(8).as_pointer())
+
+    def load_bytes(self, pointer: Value, mask: Value | None = None) -> Value:
+        """The vector of the numbers, from 0 to 255, that begin at a byte. Bytes outside the mask are not read."""
+        kind = ir.VectorType(ir.IntType(8), self.lanes)
+        place = self.builder.bitcast(pointer, kind.as_pointer())
+        if mask is None:
+            numbers = self.builder.load(place, align=1)
+        else:
+            arguments = [place, ir.Constant(_LANE, 1), mask, ir.Constant(kind, [0] * self.lanes)]
+            numbers = self._call(f"llvm.masked.load.v{self.lanes}i8.p0", kind, arguments)
+        # By way of integers of a lane's size, for which every CPU has an instruction.
+        wide = self.builder.zext(numbers, ir.VectorType(ir.IntType(8 * self.size), self.lanes))
+        return self.builder.sitofp(wide, self.vector)
 
     def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
         """``a * b + c``, rounded once if fused.

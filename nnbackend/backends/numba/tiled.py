@@ -65,37 +65,43 @@ def weight_gradient(tiling, record, x, x_row, delta, delta_row, out, out_row, ro
 def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
     """``out = a @ b + bias``, or ``a @ b.T + bias``; ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`."""
     size = tiling.size
-    panel = panel_space(tiling)
-    for j in range(0, columns, tiling.columns):
-        start, start_row = bias + size * j if bias else 0, 0
+    panel, panel_row = panel_space(tiling), tiling.columns
+    # What would be read once or twice is not worth a copy.
+    in_place = rows <= tiling.rows and not transpose
+    for i in range(0, rows, tiling.block):
         # Once even where there is nothing to sum.
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
             finished = 1 if k + depth >= inner else 0
-            next_j, next_k = (j, k + depth) if k + depth < inner else (j + tiling.columns, 0)
-            if transpose:
-                here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
-                transpose_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
-            else:
-                here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
-                copy_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
-            i = 0
-            while i < rows:
-                i += product_tile(
-                    tiling,
-                    finished,
-                    record,
-                    a + size * (i * a_row + k * a_k),
-                    a_row,
-                    a_k,
-                    panel,
-                    start + size * i * start_row,
-                    start_row,
-                    out + size * (i * out_row + j),
-                    out_row,
-                    rows - i,
-                    columns - j,
-                    depth,
-                )
-            # The next panel goes on with the sums of this one. Stored and loaded again, they are what they were.
-            start, start_row = out + size * j, out_row
+            for j in range(0, columns, tiling.columns):
+                next_j, next_k = (j + tiling.columns, k) if j + tiling.columns < columns else (0, k + depth)
+                if transpose:
+                    here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
+                    transpose_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
+                else:
+                    here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
+                    if in_place:
+                        panel, panel_row = here, b_row
+                    else:
+                        copy_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
+                # A panel goes on with the sums of the one before. Stored and loaded again, they are what they were.
+                start, start_row = (out, out_row) if k else (bias, 0)
+                row, end = i, min(i + tiling.block, rows)
+                while row < end:
+                    row += product_tile(
+                        tiling,
+                        finished,
+                        record,
+                        a + size * (row * a_row + k * a_k),
+                        a_row,
+                        a_k,
+                        panel,
+                        panel_row,
+                        start + size * (row * start_row + j) if start else 0,
+                        start_row,
+                        out + size * (row * out_row + j),
+                        out_row,
+                        end - row,
+                        columns - j,
+                        depth,
+                    )

@@ -2,7 +2,7 @@
 
 A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so that
 reading does not hold up computing. The right matrix is first copied into *panels*: as wide as a tile, and short enough
-to stay in the first cache while all rows of the left matrix pass by (Goto and van de Geijn 2008, "Anatomy of
+to stay in the first cache while many rows of the left matrix pass by (Goto and van de Geijn 2008, "Anatomy of
 high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read where it lies.
 
 Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. In place of rows that do
@@ -35,7 +35,22 @@ _FEW = 2
 
 @intrinsic
 def product_tile(
-    context, tiling, finished, record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner
+    context,
+    tiling,
+    finished,
+    record,
+    a,
+    a_row,
+    a_k,
+    panel,
+    panel_row,
+    start,
+    start_row,
+    out,
+    out_row,
+    rows,
+    columns,
+    inner,
 ):
     """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
 
@@ -52,8 +67,8 @@ def product_tile(
     a, start, out : int
         Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
     panel : int
-        Address of the panel.
-    a_row, a_k, start_row, out_row : int
+        Address of the panel, or of the right matrix itself.
+    a_row, a_k, panel_row, start_row, out_row : int
         Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to go on
         with its sums.
     rows, columns : int
@@ -70,7 +85,7 @@ def product_tile(
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _write_product(tiling.tiling, builder, arguments[1], arguments[2:])
 
-    return types.intp(tiling, *[types.intp] * 13), write
+    return types.intp(tiling, *[types.intp] * 14), write
 
 
 @intrinsic
@@ -134,7 +149,7 @@ def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, argum
             for vectors, masked in widths:
                 name = tiling.function_name(f"product_{end}", many_or_few, vectors, masked)
                 write = partial(_product, EPILOGUES[end], tiling, many_or_few, vectors, masked)
-                functions.append(simd.function(name, 12, write))
+                functions.append(simd.function(name, 13, write))
     kind = builder.mul(finished, simd.integer(2 * len(widths)))
     simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
     return builder.select(many, simd.integer(tiling.rows), simd.integer(_FEW))
@@ -151,7 +166,7 @@ def _product(
 ) -> None:
     """The tile of `product_tile`. Sums are in a list, row after row."""
     builder = simd.builder
-    record, a, a_row, a_k, panel, start, start_row, out, out_row, rows, columns, inner = arguments
+    record, a, a_row, a_k, panel, panel_row, start, start_row, out, out_row, rows, columns, inner = arguments
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
     row_numbers = [simd.integer(i) for i in range(height)]
@@ -173,8 +188,8 @@ def _product(
             simd.prefetch(place, offsets, write=True)
 
     def step(k: Value, sums: list[Value]) -> list[Value]:
-        panel_row = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
-        b_k = [simd.load(simd.move(panel_row, offset)) for offset in offsets]
+        row = simd.move(panel, builder.mul(k, panel_row))
+        b_k = [simd.load(simd.move(row, offset), mask) for offset, mask in zip(offsets, masks, strict=True)]
         results = []
         for i in range(height):
             a_ik = simd.load_splat(simd.move(a_rows[i], builder.mul(k, a_k)))

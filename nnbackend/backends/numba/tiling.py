@@ -80,6 +80,9 @@ class Tiling:
         Shape of a tile. Its vectors lie along the rows of the result.
     depth : int
         Rows of a panel, which is as wide as a tile; a multiple of `lanes`.
+    block : int
+        Rows of the left matrix that pass by one panel after the other. As deep as a panel they take an eighth of the
+        second cache, of 1 MB or more: where rows lie a power of 2 apart they have few places there.
     epilogue : str
         What becomes of a finished tile: the name of one in `epilogues.py`.
     """
@@ -90,6 +93,7 @@ class Tiling:
     rows: int
     vectors: int
     depth: int = 128
+    block: int = 256
     epilogue: str = "store"
 
     @classmethod
@@ -161,7 +165,7 @@ class _Attributes(AttributeTemplate):
     def resolve_size(self, kind: TilingType) -> Any:
         return types.intp
 
-    resolve_columns = resolve_depth = resolve_size
+    resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_size
 
 
 @lower_getattr_generic(TilingType)

@@ -1,0 +1,99 @@
+"""``python -m benchmarks.peers [nets | sweep | startup | accuracy | table]``; without a word, all there is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+from benchmarks.peers import accuracy, results, speed, startup, tables
+from benchmarks.peers.cores import usable
+from benchmarks.peers.entries import CONTENDERS, Entry
+from benchmarks.peers.rounds import say
+from nnbackend.errors import DataError
+
+__all__ = ["main"]
+
+_KINDS = ("nets", "sweep", "startup", "accuracy")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; the exit code."""
+    options = _parser().parse_args(arguments)
+    if options.what == "table":
+        found = results.read_all(Path(options.out or results.FOLDER))
+        print("\n\n".join(tables.text(result) for result in found) or "nothing has been measured yet")
+        return 0
+    entries = _entries(options.contenders)
+    folder = Path(options.out or (tempfile.mkdtemp(prefix="peers-") if options.quick else results.FOLDER))
+    for kind in _KINDS if options.what == "all" else (options.what,):
+        say(f"{kind}:")
+        try:
+            result = _measure(kind, entries, options, folder)
+        except DataError as error:
+            # Everything else runs on made-up images.
+            print(f"{kind}: left out: {error}")
+            continue
+        print(f"{tables.text(result)}\n\nkept in {results.path_of(folder, result).name}\n", flush=True)
+    return 0
+
+
+def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    quick, repeats = options.quick, options.rounds
+    if kind == "startup":
+        return startup.run(entries, options.threads, folder, repeats=repeats, quick=quick)
+    if kind == "accuracy":
+        return accuracy.run(entries, options.threads, folder, seeds=repeats, quick=quick)
+    return speed.run(kind, entries, options.threads, folder, rounds=repeats, quick=quick)
+
+
+def _entries(names: Sequence[str] | None) -> list[Entry]:
+    """The contenders to measure. One that was asked for by name and is not installed is an error."""
+    chosen = [entry for entry in CONTENDERS if not names or entry.name in names]
+    missing = [entry.name for entry in chosen if not entry.installed]
+    if missing and names:
+        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[peers]' brings torch, jax and scikit-learn")
+    for name in missing:
+        say(f"{name} is not installed, and is left out")
+    return [entry for entry in chosen if entry.installed]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.peers",
+        description=peers.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "what", nargs="?", default="all", choices=["all", *_KINDS, "table"], help="what to measure (default: all)"
+    )
+    parser.add_argument("--threads", type=_threads, default=usable(), metavar="N", help="default: all cores there are")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=[entry.name for entry in CONTENDERS], help="only these (default: all)"
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, repeats or seeds (default: 9, 5 and 5)")
+    parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/peers)")
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, received {text}")
+    return number
+
+
+def _threads(text: str) -> int:
+    number = _positive(text)
+    if number > usable():
+        raise argparse.ArgumentTypeError(f"must be at most the {usable()} cores there are, received {text}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

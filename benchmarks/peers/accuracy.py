@@ -1,0 +1,116 @@
+"""`accuracy`: how long it takes until 98 % of MNIST's test images are told apart."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nnbackend as nn
+from benchmarks.peers import results
+from benchmarks.peers.cores import environment
+from benchmarks.peers.entries import Entry
+from benchmarks.peers.learners.base import NET, TARGET, Recipe
+from benchmarks.peers.reach import LEARNERS
+from benchmarks.peers.rounds import say
+
+__all__ = ["SEEDS", "run"]
+
+SEEDS = 5
+
+#: Binds itself to some cores and becomes the command line: `taskset`, which not every system has.
+_TRAIN = """
+import sys
+from benchmarks.peers.cores import bind
+bind({threads})
+from nnbackend.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run(
+    entries: Sequence[Entry], threads: int, folder: Path, *, seeds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Train with several seeds, the contenders in turns, each time in a fresh process.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Those that are no learners are left out.
+    threads : int
+    folder : Path
+    seeds : int, optional
+    quick : bool
+        One seed and one epoch, which reach nothing.
+
+    Returns
+    -------
+    dict
+        What was written.
+
+    Raises
+    ------
+    DataError
+        MNIST is not on this machine; made-up images cannot be learned.
+    """
+    nn.datasets.load("mnist", download=False)
+    count = seeds or (1 if quick else SEEDS)
+    epochs = 1 if quick else Recipe().epochs
+    learners = [entry for entry in entries if entry.name in LEARNERS]
+    jobs: dict[str, Callable[[int], dict[str, Any]]] = {}
+    for entry in learners:
+        jobs[entry.label] = lambda seed, entry=entry: _learn(entry, threads, seed, epochs)
+    if any(entry.name == "numba" for entry in learners):
+        one_cycle = ["--batch-size", str(NET.batch_size), "--epochs", str(epochs)]
+        one_cycle += ["--learning-rate", str(NET.learning_rate), "--warmup", str(Recipe(epochs).rise)]
+        jobs["nnbackend train"] = lambda seed: _train(threads, seed, ["--epochs", "1"] if quick else [])
+        jobs["nnbackend train, the recipe"] = lambda seed: _train(threads, seed, one_cycle)
+
+    result = results.header("accuracy", threads, learners)
+    result |= {"quick": quick, "target": TARGET, "epochs": epochs, "contenders": {label: [] for label in jobs}}
+    # A run of each that does not count: what is compiled is on the disk afterwards, and the files are in memory.
+    for seed in (None, *range(count)):
+        for label, job in jobs.items():
+            say(f"  {label}: {'a run that does not count' if seed is None else f'seed {seed} of {count}'}")
+            figures = job(seed or 0)
+            if seed is not None:
+                result["contenders"][label].append(figures)
+        if seed is not None:
+            results.write(folder, result)
+    return result
+
+
+def _learn(entry: Entry, threads: int, seed: int, epochs: int) -> dict[str, Any]:
+    """A learner's run: what it says, and the wall time of its process."""
+    arguments = ["-m", "benchmarks.peers.reach", entry.name, str(threads), str(seed), str(epochs)]
+    seconds, output = _timed(arguments, threads)
+    figures: dict[str, Any] = json.loads(output)
+    last = figures["epochs"][-1]
+    training = last["seconds"] if last["accuracy"] >= TARGET else None
+    return {**figures, "seed": seed, "accuracy": last["accuracy"], "training": training, "process": seconds}
+
+
+def _train(threads: int, seed: int, options: Sequence[str]) -> dict[str, Any]:
+    """The command line's run. It trains to the end, however early it knows enough."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["-c", _TRAIN.format(threads=threads), "train", "--backend", "numba", "--dataset", "mnist"]
+        arguments += ["--no-download", "--no-plots", "--quiet", "--seed", str(seed), "--out", str(Path(folder, "run"))]
+        seconds, output = _timed([*arguments, *options], threads)
+    accuracy = float(re.search(r"test accuracy ([\d.]+) %", output)[1]) / 100
+    return {"seed": seed, "accuracy": accuracy, "training": None, "process": seconds}
+
+
+def _timed(arguments: Sequence[str], threads: int) -> tuple[float, str]:
+    """Wall time and output of a fresh Python."""
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], env=environment(threads), capture_output=True, text=True)
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
+    return seconds, done.stdout

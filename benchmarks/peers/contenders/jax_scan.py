@@ -1,0 +1,130 @@
+"""JAX: a whole epoch is one compiled program, a `lax.scan` over the batches of an order that is handed to it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.peers.contenders.base import Contender, Training
+from benchmarks.peers.data import Weights
+from benchmarks.peers.works import Work
+
+__all__ = ["Scan", "epoch", "fresh_state", "logits"]
+
+#: Weights and biases, and the optimiser's state: the moments and the number of steps taken.
+State = tuple[Any, Any]
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+def fresh_state(work: Work, weights: Weights) -> State:
+    """What training begins with."""
+    parameters = jax.tree.map(jnp.array, weights)
+    if work.optimizer == "sgd":
+        return parameters, ()
+    zeros = partial(jax.tree.map, jnp.zeros_like)
+    return parameters, (zeros(parameters), zeros(parameters), jnp.float32(0))
+
+
+def logits(activation: str, parameters: Any, pixels: jax.Array) -> jax.Array:
+    """The net's outputs for images in bytes."""
+    act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}[activation]
+    x = pixels.astype(jnp.float32) * jnp.float32(1 / 255)
+    for weight, bias in parameters[:-1]:
+        x = act(x @ weight + bias)
+    weight, bias = parameters[-1]
+    return x @ weight + bias
+
+
+@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+def epoch(
+    activation: str, optimizer: str, state: State, rates: jax.Array, x: jax.Array, y: jax.Array, batches: jax.Array
+) -> tuple[State, jax.Array]:
+    """Train on batches one after the other.
+
+    Parameters
+    ----------
+    activation, optimizer : str
+    state : State
+        Donated: its memory is used again.
+    rates : (steps,) float32
+    x : (rows, 784) uint8
+    y : (rows,) int32
+    batches : (steps, batch_size) int32
+
+    Returns
+    -------
+    state : State
+    losses : (steps,) float32
+    """
+
+    def mean_loss(parameters: Any, rows: jax.Array) -> jax.Array:
+        z = logits(activation, parameters, x[rows])
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[rows][:, None], axis=1))
+
+    def step(state: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+        parameters, memory = state
+        rate, rows = now
+        loss, gradients = jax.value_and_grad(mean_loss)(parameters, rows)
+        if optimizer == "sgd":
+            return (jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), memory), loss
+        return _adam(parameters, gradients, memory, rate), loss
+
+    return jax.lax.scan(step, state, (rates, batches))
+
+
+def _adam(parameters: Any, gradients: Any, memory: Any, rate: jax.Array) -> State:
+    first, second, steps = memory
+    steps = steps + 1
+    first = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, first, gradients)
+    second = jax.tree.map(lambda v, g: _BETA2 * v + (1 - _BETA2) * g * g, second, gradients)
+    # 1 - beta**steps; taken literally, the difference of two numbers near 1 would lose half the digits of float32.
+    scale = rate / -jnp.expm1(steps * jnp.log(_BETA1))
+    root = jax.lax.rsqrt(-jnp.expm1(steps * jnp.log(_BETA2)))
+    parameters = jax.tree.map(
+        lambda p, m, v: p - scale * m / (jnp.sqrt(v) * root + _EPSILON), parameters, first, second
+    )
+    return parameters, (first, second, steps)
+
+
+class _Run(Training):
+    def __init__(self, contender: Scan, work: Work, weights: Weights) -> None:
+        self._x, self._y = contender.images, contender.labels
+        self._work = work
+        self._state = fresh_state(work, weights)
+        self._generator = np.random.default_rng(0)
+
+    def losses(self, batches: NDArray[np.int64]) -> list[float]:
+        return np.asarray(self._train(batches.astype(np.int32))).tolist()
+
+    def shuffle(self) -> None:
+        # NumPy draws an order several times as fast as jax.random does on a CPU.
+        self._order = self._generator.permutation(np.arange(self._work.rows, dtype=np.int32))
+
+    def run(self, steps: int) -> None:
+        batches = self._order[: steps * self._work.batch_size].reshape(steps, -1)
+        self._train(batches).block_until_ready()
+        jax.block_until_ready(self._state)
+
+    def _train(self, batches: NDArray[np.int32]) -> jax.Array:
+        rates = np.full(len(batches), self._work.learning_rate, np.float32)
+        work = self._work
+        self._state, losses = epoch(
+            work.activation, work.optimizer, self._state, rates, self._x, self._y, jnp.asarray(batches)
+        )
+        return losses
+
+
+class Scan(Contender):
+    """The images lie in memory as bytes, and are scaled as a batch is gathered."""
+
+    def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
+        self.images, self.labels = jnp.asarray(x), jnp.asarray(y.astype(np.int32))
+
+    def build(self, work: Work, weights: Weights) -> Training:
+        return _Run(self, work, weights)

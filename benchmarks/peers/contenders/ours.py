@@ -1,0 +1,127 @@
+"""nnbackend itself: what `fit` runs, epoch by epoch, without its callbacks and pictures of progress."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nnbackend as nn
+from benchmarks.peers.contenders.base import Contender, Training
+from benchmarks.peers.data import Weights
+from benchmarks.peers.works import CLASSES, PIXELS, Work
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.losses import get_loss
+from nnbackend.optimizers import OPTIMIZERS
+from nnbackend.step import Examples, OptimizerMemory
+from nnbackend.training.run import TrainingRun
+
+__all__ = ["Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]
+
+_LOSS = "softmax_cross_entropy"
+
+
+def make_network(work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32") -> nn.Network:
+    """The net with these weights."""
+    layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(CLASSES)]
+    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype)
+    values = {}
+    for index, (weight, bias) in enumerate(weights):
+        values |= {f"layers.{index}.weight": weight, f"layers.{index}.bias": bias}
+    network.set_weights(values)
+    return network
+
+
+class _Run(Training):
+    def __init__(self, ours: Ours, work: Work, weights: Weights) -> None:
+        self._ours, self._work = ours, work
+        self._network = make_network(work, weights, ours.backend, ours.dtype)
+        self._loss = self._network.set_loss(_LOSS)
+        optimizer = OPTIMIZERS[work.optimizer](work.learning_rate)
+        self._memory = OptimizerMemory.fresh(optimizer, self._network.model)
+        self._run: TrainingRun | None = None
+
+    def losses(self, batches: NDArray[np.int64]) -> list[float]:
+        # An order cannot be prescribed, but rows can be put in it: the run is the same, on other data.
+        rows = batches.ravel()
+        examples, _ = self._network.prepare(self._ours.x[rows], self._ours.y[rows], self._loss, None, None)
+        run = self._training(examples, shuffle=False)
+        return run.epoch(stop=lambda: False, progress=lambda steps: None).losses.tolist()
+
+    def shuffle(self) -> None:
+        if self._run is None:
+            self._run = self._training(self._ours.examples(self._work.rows), shuffle=True)
+        # Orders are numbered by the epochs of the network.
+        self._network.epochs_trained += 1
+        self._run.begin()
+
+    def run(self, steps: int) -> None:
+        executor, full_batches = self._run.executors[0]
+        assert steps <= full_batches
+        executor.run(steps)
+        self._network.backend.synchronize()
+        self._memory.steps += steps
+
+    def _training(self, examples: Examples, shuffle: bool) -> TrainingRun:
+        return TrainingRun(self._network, self._loss, self._memory, examples, self._work.batch_size, shuffle)
+
+
+class Ours(Contender):
+    """A network on one of our backends."""
+
+    dtype = "float32"
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self.backend = self.make_backend(threads)
+        self._examples: dict[int, Examples] = {}
+
+    def make_backend(self, threads: int) -> nn.Backend:
+        return NumpyBackend(threads)
+
+    def build(self, work: Work, weights: Weights) -> Training:
+        return _Run(self, work, weights)
+
+    def examples(self, rows: int) -> Examples:
+        """The images where the backend wants them; copied once for all nets."""
+        if rows not in self._examples:
+            network = nn.Network([nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype)
+            examples, _ = network.prepare(self.x[:rows], self.y[:rows], get_loss(_LOSS), None, None)
+            self._examples = {rows: examples}
+        return self._examples[rows]
+
+
+class Numpy(Ours):
+    pass
+
+
+class Reference(Ours):
+    """In float64; what the losses of all others are held against."""
+
+    dtype = "float64"
+
+
+class _UncorrectedRun(_Run):
+    def losses(self, batches: NDArray[np.int64]) -> list[float]:
+        if self._work.optimizer != "adam":
+            return super().losses(batches)
+        losses = []
+        for rows in batches:
+            # With epsilon beside the uncorrected root of the second moment, which is smaller by this factor at first.
+            factor = (1 - 0.999 ** (self._memory.steps + 1)) ** 0.5
+            self._memory.optimizer = nn.Adam(self._work.learning_rate, epsilon=1e-8 / factor)
+            losses += super().losses(rows[None])
+        return losses
+
+
+class UncorrectedReference(Reference):
+    """Adam with epsilon where some libraries have it. It matters where gradients are tiny: those of dead units."""
+
+    def build(self, work: Work, weights: Weights) -> Training:
+        return _UncorrectedRun(self, work, weights)
+
+
+class Numba(Ours):
+    def make_backend(self, threads: int) -> nn.Backend:
+        from nnbackend.backends.numba import NumbaBackend
+
+        return NumbaBackend(threads)

@@ -1,0 +1,33 @@
+"""Which cores a process may use, and how many threads libraries start. Imports nothing that starts any."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+__all__ = ["bind", "environment", "usable"]
+
+
+def usable() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def bind(threads: int) -> None:
+    """Keep this process to the first of its cores, where the system lets it. XLA asks for nothing else."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment of a process that is to use so many threads, and no GPU."""
+    counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    keras = "jax" if importlib.util.find_spec("jax") else "torch"
+    return {
+        "KERAS_BACKEND": keras,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        **os.environ,
+        **dict.fromkeys(counts, str(threads)),
+        "JAX_PLATFORMS": "cpu",
+        "CUDA_VISIBLE_DEVICES": "",
+    }

@@ -1,0 +1,110 @@
+"""The contenders by name. Nothing of theirs is imported before it is asked for, in a process of its own.
+
+Their folder has no ``__init__.py``: asv imports every module that it finds in a package, and would want all libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from benchmarks.peers.contenders.base import Contender
+
+__all__ = [
+    "CONTENDERS",
+    "OURS",
+    "PEAK",
+    "REFERENCES",
+    "Entry",
+    "find",
+]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How to find a contender.
+
+    Attributes
+    ----------
+    name : str
+    label : str
+        What tables call it.
+    place : str
+        Module in the folder `contenders` and class in it.
+    module : str
+        What has to be importable.
+    distribution : str
+        What is installed with pip, for its version and size.
+    importing : str
+        Code that brings the library to where a user can begin.
+    reference : str
+        The one of `REFERENCES` whose losses it has to agree with.
+    """
+
+    name: str
+    label: str
+    place: str
+    module: str
+    distribution: str
+    importing: str
+    reference: str = "reference"
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be imported."""
+        return importlib.util.find_spec(self.module) is not None
+
+    def version(self) -> str:
+        """The version that is installed."""
+        try:
+            return version(self.distribution)
+        except PackageNotFoundError:
+            return "unknown"
+
+    def make(self, threads: int) -> Contender:
+        """The contender itself; imports its library."""
+        module, _, kind = self.place.partition(":")
+        made: Contender = getattr(importlib.import_module(f"benchmarks.peers.contenders.{module}"), kind)(threads)
+        return made
+
+
+_OUR_IMPORT = "import nnbackend; nnbackend.get_backend({!r})"
+
+#: Everybody, in the order of the tables.
+CONTENDERS = (
+    Entry("numpy", "nnbackend numpy", "ours:Numpy", "numpy", "nnbackend", _OUR_IMPORT.format("numpy")),
+    Entry("numba", "nnbackend numba", "ours:Numba", "numba", "nnbackend", _OUR_IMPORT.format("numba")),
+    Entry("torch", "PyTorch eager", "pytorch:Eager", "torch", "torch", "import torch"),
+    Entry("torch-compile", "PyTorch compile", "pytorch:Compiled", "torch", "torch", "import torch"),
+    Entry("jax", "JAX jit + scan", "jax_scan:Scan", "jax", "jax", "import jax, jax.numpy"),
+    Entry(
+        "sklearn",
+        "scikit-learn",
+        "sklearn_mlp:MLP",
+        "sklearn",
+        "scikit-learn",
+        "from sklearn.neural_network import MLPClassifier",
+        "reference-uncorrected",
+    ),
+    Entry("thinc", "thinc", "thinc_chain:Chain", "thinc", "thinc", "import thinc.api", "reference-uncorrected"),
+    Entry("keras", "Keras", "keras_fit:Fit", "keras", "keras", "import keras", "reference-uncorrected"),
+)
+
+OURS = ("numpy", "numba")
+
+#: What losses are held against: Adam as it is usually written, and as Kingma and Ba (2015) write it at the end of their
+#: section 2, where epsilon is added to the root of a second moment that is not corrected.
+REFERENCES = (
+    Entry("reference", "nnbackend numpy, float64", "ours:Reference", "numpy", "nnbackend", ""),
+    Entry("reference-uncorrected", "the same, other epsilon", "ours:UncorrectedReference", "numpy", "nnbackend", ""),
+)
+
+#: What speeds are held against.
+PEAK = Entry("peak", "multiply-adds in registers", "peak:Peak", "numba", "numba", "")
+
+
+def find(name: str) -> Entry:
+    """The contender of that name."""
+    return {entry.name: entry for entry in (*CONTENDERS, *REFERENCES, PEAK)}[name]

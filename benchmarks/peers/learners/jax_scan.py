@@ -1,0 +1,52 @@
+"""JAX, a compiled program an epoch. A shorter last batch would take another one, so it is left out."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import nnbackend as nn
+from benchmarks.peers.contenders.jax_scan import epoch, fresh_state, logits
+from benchmarks.peers.data import initial_weights
+from benchmarks.peers.learners.base import NET, Learner, Note, Recipe
+
+__all__ = ["make"]
+
+
+@partial(jax.jit, static_argnums=0)
+def _accuracy(activation: str, parameters: object, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean(logits(activation, parameters, x).argmax(axis=1) == y)
+
+
+class _Scan(Learner):
+    def load(self, data: nn.datasets.Dataset, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._data = jnp.asarray(data.x_train), jnp.asarray(data.y_train)
+        self._test = jnp.asarray(data.x_test), jnp.asarray(data.y_test)
+        self._steps = len(data.y_train) // NET.batch_size
+        self._generator = np.random.default_rng(recipe.seed)
+        self._state = fresh_state(NET, initial_weights(NET.sizes, recipe.seed))
+
+    def warm_up(self) -> None:
+        rates, batches = np.zeros(self._steps, np.float32), np.zeros((self._steps, NET.batch_size), np.int32)
+        lowered = epoch.lower(NET.activation, NET.optimizer, self._state, rates, *self._data, batches)
+        self._epoch = lowered.compile()
+        _accuracy(NET.activation, self._state[0], *self._test).block_until_ready()
+
+    def train(self, note: Note) -> None:
+        schedule, rows = self._recipe.schedule(), len(self._data[1])
+        for number in range(self._recipe.epochs):
+            order = self._generator.permutation(np.arange(rows, dtype=np.int32))
+            batches = order[: self._steps * NET.batch_size].reshape(self._steps, NET.batch_size)
+            rates = schedule.epoch_rates(number, self._steps).astype(np.float32)
+            self._state, _ = self._epoch(self._state, rates, *self._data, batches)
+            if note(float(_accuracy(NET.activation, self._state[0], *self._test))):
+                break
+
+
+def make(name: str, threads: int) -> Learner:
+    """The learner."""
+    return _Scan()

@@ -1,0 +1,96 @@
+"""The parent's end of a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.peers.cores import environment
+
+__all__ = ["Worker", "WorkerError"]
+
+
+class WorkerError(Exception):
+    """A contender failed; the message says how."""
+
+
+class Worker:
+    """A contender in a process of its own; see `worker.py`.
+
+    Parameters
+    ----------
+    name : str
+    threads : int
+    rows : int
+        Images it is to have.
+
+    Attributes
+    ----------
+    hello : dict
+        What it said of itself: "data" and "blas".
+    restless : bool
+        Whether it ever went on using processor time after its work was done.
+
+    Raises
+    ------
+    WorkerError
+        It did not start.
+    """
+
+    def __init__(self, name: str, threads: int, rows: int) -> None:
+        self.name = name
+        self.restless = False
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.peers.worker", name, str(threads), str(rows)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(threads),
+            text=True,
+        )
+        try:
+            self.hello = self._answer()
+        except WorkerError:
+            self.close()
+            raise
+
+    def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
+        """Request something, and wait for the answer.
+
+        Raises
+        ------
+        WorkerError
+        """
+        try:
+            print(json.dumps({"do": what, **arguments}), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            raise WorkerError(self._obituary()) from None
+        answer = self._answer()
+        self.restless |= not answer.pop("quiet")
+        if "error" in answer:
+            raise WorkerError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        # What was written to a process that is gone cannot be delivered any more.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkerError(self._obituary())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _obituary(self) -> str:
+        return f"its process ended with code {self._process.wait()}"

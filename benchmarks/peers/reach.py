@@ -1,0 +1,58 @@
+"""A fresh process that learns MNIST, and says when it knew 98 % of the test images.
+
+    python -m benchmarks.peers.reach NAME THREADS SEED EPOCHS
+
+Prints JSON: seconds of "import", "load" (reading and converting the images, building the net) and "warm_up"
+(compiling); "epochs", for each the accuracy and the seconds from the start of training, shuffling and testing included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import sys
+import time
+from typing import Any
+
+from benchmarks.peers.cores import bind
+
+__all__ = ["LEARNERS", "main"]
+
+#: Contenders that can, and the module in the folder `learners` that says how.
+LEARNERS = {"numpy": "ours", "numba": "ours", "torch": "pytorch", "jax": "jax_scan"}
+
+
+def main() -> None:
+    name, threads, seed, epochs = sys.argv[1], *map(int, sys.argv[2:5])
+    bind(threads)
+    with contextlib.redirect_stdout(sys.stderr):
+        figures = learn(name, threads, seed, epochs)
+    print(json.dumps(figures))
+
+
+def learn(name: str, threads: int, seed: int, epochs: int) -> dict[str, Any]:
+    """Train until the target is reached, or to the end."""
+    begin = time.perf_counter()
+    import nnbackend as nn
+    from benchmarks.peers.learners.base import TARGET, Recipe
+
+    learner = importlib.import_module(f"benchmarks.peers.learners.{LEARNERS[name]}").make(name, threads)
+    imported = time.perf_counter()
+    learner.load(nn.datasets.load("mnist", download=False), Recipe(epochs, seed))
+    loaded = time.perf_counter()
+    learner.warm_up()
+    warm = time.perf_counter()
+
+    seen: list[dict[str, float]] = []
+
+    def note(accuracy: float) -> bool:
+        seen.append({"accuracy": accuracy, "seconds": time.perf_counter() - warm})
+        return accuracy >= TARGET
+
+    learner.train(note)
+    return {"import": imported - begin, "load": loaded - imported, "warm_up": warm - loaded, "epochs": seen}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Files of results: figures, and everything needed to know what they are figures of."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.cores import usable
+from benchmarks.peers.entries import CONTENDERS, Entry
+from nnbackend.cli.machine import cpu_name
+from nnbackend.files import atomic_write
+
+__all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write"]
+
+FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
+
+#: What the contenders stand on.
+_BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy")
+
+
+def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
+    """What a file begins with.
+
+    Parameters
+    ----------
+    kind : {"nets", "sweep", "startup", "accuracy"}
+    threads : int
+    entries : list of Entry
+        Those that take part.
+    """
+    return {
+        "kind": kind,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": " ".join(["python -m benchmarks.peers", *sys.argv[1:]]),
+        "machine": machine(),
+        "threads": threads,
+        "versions": versions(entries),
+        "not_installed": [entry.label for entry in CONTENDERS if not entry.installed],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The processor, as far as it tells."""
+    from nnbackend.backends.numba.tiling import VectorUnit
+
+    unit = VectorUnit.of_this_cpu()
+    return {
+        "cpu": cpu_name(),
+        "architecture": platform.machine(),
+        "cores": usable(),
+        "vector_unit": {"bits": 8 * unit.width, "registers": unit.registers, "fused_multiply_add": unit.fused},
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions(entries: list[Entry]) -> dict[str, str]:
+    """Python, the contenders, and what they stand on."""
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys((*(entry.distribution for entry in entries), *_BELOW)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def path_of(folder: Path, result: dict[str, Any]) -> Path:
+    """A file for each kind and number of threads, so that none overwrites another."""
+    return folder / f"{result['kind']}-threads-{result['threads']}.json"
+
+
+def write(folder: Path, result: dict[str, Any]) -> None:
+    """Keep a result, also one that is not complete yet."""
+    with atomic_write(path_of(folder, result)) as stream:
+        stream.write(json.dumps(result, indent=1).encode() + b"\n")
+
+
+def read_all(folder: Path) -> list[dict[str, Any]]:
+    """All results of a folder, in the order in which they are best read."""
+    kinds = ("nets", "sweep", "startup", "accuracy")
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-threads-*.json"))]
+    return sorted(found, key=lambda result: (-result["threads"], kinds.index(result["kind"])))

@@ -1,0 +1,75 @@
+"""`nets` and `sweep`: the time of a training step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import results, works
+from benchmarks.peers.entries import PEAK, REFERENCES, Entry
+from benchmarks.peers.process import Worker, WorkerError
+from benchmarks.peers.rounds import measure, say
+from benchmarks.peers.works import Work
+
+__all__ = ["ROUNDS", "run"]
+
+ROUNDS = 9
+_QUICK_ROUNDS = 2
+
+
+def run(
+    kind: str, entries: Sequence[Entry], threads: int, folder: Path, *, rounds: int | None = None, quick: bool = False
+) -> dict[str, Any]:
+    """Measure, and keep what there is after every net.
+
+    Parameters
+    ----------
+    kind : {"nets", "sweep"}
+    entries : sequence of Entry
+        The contenders, all of them installed.
+    threads : int
+    folder : Path
+        Where the results go.
+    rounds : int, optional
+    quick : bool
+        Much too small to measure anything: to see that it runs.
+
+    Returns
+    -------
+    dict
+        What was written.
+    """
+    chosen = _chosen(kind, quick)
+    result = results.header(kind, threads, list(entries)) | {"quick": quick, "failed": {}, "works": []}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        needed = {entry.reference for entry in entries}
+        for entry in (*(each for each in REFERENCES if each.name in needed), PEAK, *entries):
+            say(f"starting {entry.name}")
+            try:
+                worker = Worker(entry.name, threads, max(work.rows for work in chosen))
+            except WorkerError as error:
+                if entry in REFERENCES:
+                    raise
+                result["failed"][entry.label] = str(error)
+                continue
+            stack.callback(worker.close)
+            workers[entry.name] = worker
+        result["data"] = next(iter(workers.values())).hello["data"]
+        result["blas"] = {name: worker.hello["blas"] for name, worker in workers.items()}
+        for work in chosen:
+            measured = measure(work, workers, rounds or (_QUICK_ROUNDS if quick else ROUNDS))
+            result["works"].append(measured)
+            result["restless"] = [name for name, worker in workers.items() if worker.restless]
+            results.write(folder, result)
+    return result
+
+
+def _chosen(kind: str, quick: bool) -> list[Work]:
+    everything = {"nets": works.NETS, "sweep": works.SWEEP}[kind]
+    if not quick:
+        return list(everything)
+    # The cheapest and the dearest kinds of step are left to those who have the time.
+    return [works.quick(work) for work in (everything if kind == "nets" else (everything[1], everything[6]))]

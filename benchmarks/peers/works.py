@@ -1,0 +1,122 @@
+"""What is trained: the nets, how often, and how much arithmetic a step of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["NETS", "ROWS", "SWEEP", "Work", "quick", "steps_for"]
+
+#: The shape of MNIST.
+PIXELS = 784
+CLASSES = 10
+ROWS = 60_000
+
+#: A timed run is about this much arithmetic, a tenth of a second at the peak of two cores...
+_RUN_FLOPS = 40e9
+#: ... but neither fewer nor more steps than this: small batches are all overhead, large ones all arithmetic.
+_FEWEST_STEPS, _MOST_STEPS = 5, 1000
+
+
+@dataclass(frozen=True)
+class Work:
+    """A net and how it is trained: softmax cross-entropy, mean over the batch, float32.
+
+    Attributes
+    ----------
+    name : str
+    hidden : tuple of int
+        Units of the hidden layers.
+    activation : {"relu", "sigmoid"}
+        Of the hidden layers.
+    batch_size : int
+    optimizer : {"sgd", "adam"}
+        Adam with decays 0.9 and 0.999 and epsilon 1e-8.
+    learning_rate : float
+    steps : int
+        Steps of a timed run.
+    rows : int
+        Images of an epoch.
+    """
+
+    name: str
+    hidden: tuple[int, ...]
+    activation: str
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    steps: int = 0
+    rows: int = ROWS
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of all layers, from the pixels to the classes."""
+        return (PIXELS, *self.hidden, CLASSES)
+
+    @property
+    def epoch_steps(self) -> int:
+        """Full batches of an epoch; a shorter last one is left out on every side."""
+        return self.rows // self.batch_size
+
+    @property
+    def epoch_share(self) -> float:
+        """How much of an epoch a timed run is."""
+        return self.steps * self.batch_size / self.rows
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of one step's matrix products.
+
+        A layer multiplies three times: forward, for the gradient of its weights, and for that of its inputs, which
+        the first layer has no use for.
+        """
+        macs = [inputs * outputs for inputs, outputs in pairwise(self.sizes)]
+        return 2 * self.batch_size * (3 * sum(macs) - macs[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Work:
+        """The other way round."""
+        return cls(**{**values, "hidden": tuple(values["hidden"])})
+
+
+def steps_for(work: Work) -> int:
+    """How many steps a timed run takes, so that the slow contenders' too remain a matter of seconds."""
+    wanted = max(_FEWEST_STEPS, min(round(_RUN_FLOPS / work.flops), _MOST_STEPS))
+    return min(wanted, work.epoch_steps)
+
+
+def quick(work: Work) -> Work:
+    """The same in small, to see whether all of it runs."""
+    small = replace(work, rows=min(work.rows, max(2_000, 3 * work.batch_size)))
+    return replace(small, steps=min(3, small.epoch_steps))
+
+
+def _work(name: str, hidden: tuple[int, ...], activation: str, batch: int, optimizer: str, rate: float) -> Work:
+    work = Work(name, hidden, activation, batch, optimizer, rate)
+    return replace(work, steps=steps_for(work))
+
+
+def _swept(hidden: tuple[int, ...], batch: int) -> Work:
+    name = "-".join(str(size) for size in (PIXELS, *hidden, CLASSES))
+    # A rate that single images bear too: a net that diverges computes with NaNs, which is not the same work.
+    return _work(f"{name} batch {batch}", hidden, "relu", batch, "sgd", 0.01)
+
+
+#: The nets of the package's presets.
+NETS = (
+    _work("784-40-10", (40,), "sigmoid", 100, "sgd", 0.1),
+    _work("784-200-80-10", (200, 80), "relu", 256, "sgd", 0.1),
+    _work("784-500-1000-300-10", (500, 1000, 300), "relu", 100, "adam", 1e-3),
+)
+
+#: One net with ever larger batches, then one batch size with ever wider nets.
+SWEEP = (
+    *(_swept((200, 80), batch) for batch in (1, 16, 32, 128, 1024, 8192)),
+    *(_swept((width, width), 128) for width in (32, 64, 128, 256, 512, 1024, 2048)),
+)
