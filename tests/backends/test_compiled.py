@@ -5,14 +5,22 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import platform
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
 import nnbackend as nn
 from nnbackend.backends.base import OPERATIONS, Call
 from nnbackend.backends.numba import NumbaBackend, executor, operations, program
+from nnbackend.backends.numba.processor import flush_subnormals
+from nnbackend.backends.numba.tiling import VectorUnit
+from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.testing import check_backend
 from tests.helpers import images, same_weights
 
@@ -71,7 +79,8 @@ def network(backend, dtype="float32"):
 
 
 OPTIMIZERS = {
-    "sgd": lambda: nn.SGD(0.1, weight_decay=1e-3), "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),
+    "sgd": lambda: nn.SGD(0.1, weight_decay=1e-3), "momentum": lambda: nn.SGD(0.1, momentum=0.9),
+    "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),
     "adam": lambda: nn.Adam(0.01), "adamw": lambda: nn.AdamW(0.01), "rmsprop": lambda: nn.RMSprop(0.01),
 }  # fmt: skip
 
@@ -145,6 +154,197 @@ def test_a_penalty_keeps_its_weights_update_apart():
     assert table.operations.count("update_parameters") == 1
     waits = [table.operations[line] for line in np.flatnonzero(table.integers[:, program.WAIT])]
     assert waits == ["gather_bytes", "weight_gradient", "weight_penalty", "update_parameters"]
+
+
+class Plain(NumbaBackend):
+    """The same kernels one by one: a product is stored before it is used."""
+
+    def executor(self, calls):
+        return NumpyBackend.executor(self, calls)
+
+
+def trained_with(backend, optimizer, penalty, bias, dtype):
+    """Weights with more rows than columns, and fewer: threads share them differently."""
+    layers = [
+        nn.Dense(33, activation="relu", use_bias=bias), nn.Dense(20, activation="tanh", use_bias=bias, **penalty),
+        nn.Dense(4, use_bias=bias),
+    ]  # fmt: skip
+    x, y = images(rows=70)
+    net = nn.Network(layers, 12, backend=backend, dtype=dtype, seed=5)
+    net.fit(x, y, epochs=2, batch_size=32, loss="softmax_cross_entropy", optimizer=OPTIMIZERS[optimizer]())
+    return net
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
+@pytest.mark.parametrize("penalty", [{}, {"l1": 1e-3}, {"l2": 1e-3}], ids=["", "l1", "l2"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_updates_within_products_are_those_after_them(optimizer, penalty, bias, dtype, always_shared):
+    apart = trained_with(Plain(threads=1), optimizer, penalty, bias, dtype).get_weights()
+    fused = trained_with(NumbaBackend(threads=1), optimizer, penalty, bias, dtype)
+    bound = 5e-4 if dtype == "float32" else 1e-9
+    for name, weight in fused.get_weights().items():
+        np.testing.assert_allclose(weight, apart[name], rtol=bound, atol=bound, err_msg=name)
+    for threads in (2, 3, 8):
+        assert same_weights(fused, trained_with(NumbaBackend(threads=threads), optimizer, penalty, bias, dtype))
+
+
+# ---- numbers too small for a normal one ----------------------------------------------------------------------------
+
+x86_only = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64", "i686", "x86"),
+    reason="subnormal results are left as they are: only of x86 it is known how to change that",
+)
+
+
+@njit
+def flushing(flag):
+    return flush_subnormals(flag)
+
+
+def keeps_subnormals():
+    return np.float32(1e-38) * np.float32(0.1) != 0
+
+
+def test_the_caller_s_subnormal_numbers_are_what_they_were(always_shared):
+    assert keeps_subnormals()
+    for threads in (1, 2):
+        trained(NumbaBackend(threads=threads))
+        assert keeps_subnormals()
+
+
+def counting():
+    """A program of nothing but a counter."""
+    return program.compile_step([Call("advance", (np.zeros(3, np.int64),))], 1)
+
+
+def test_so_are_those_of_a_thread_that_is_called_off():
+    """Here the other thread never comes, and the run is off from the start."""
+    table = recorded([nn.Dense(9), nn.Dense(4)], nn.SGD(0.1))
+    before, counter = table.counter.copy(), table.counter
+    executor._run(table, 1, 1, 2, np.array([0, 1]))
+    assert keeps_subnormals()
+    np.testing.assert_array_equal(counter, before)
+
+
+@x86_only
+def test_a_thread_that_has_them_flushed_has_so_afterwards():
+    assert not flushing(True)
+    try:
+        executor.Team(1).run(counting(), 1)
+    finally:
+        afterwards = flushing(False)
+    assert afterwards
+    assert keeps_subnormals()
+
+
+@x86_only
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moments_of_a_unit_that_gets_no_gradient_become_zero(dtype):
+    """They would end in a subnormal number that multiplied by 0.9 is rounded to itself."""
+    info = np.finfo(dtype)
+    x, delta = np.ones((4, 2), dtype), np.ones((4, 3), dtype)
+    # The first of the two inputs is never active.
+    x[:, 0] = 0
+    first, second = np.full((2, 6), 8 * info.tiny, dtype)
+    parameters, gradients, counter, steps = np.ones(6, dtype), np.zeros(6, dtype), np.zeros(3, np.int64), 3000
+    left = first[0]
+    for _ in range(steps):
+        left = left * x.dtype.type(0.9)
+    assert 0 < left < info.tiny
+    arrays = parameters, gradients, first, second, counter, np.full(steps, 1e-3)
+    table = program.compile_step([
+        Call("dense_weight_gradient", (x, delta, gradients.reshape(2, 3))),
+        Call("adam_update", (*arrays, 0.9, 0.999, 1e-8, 0.0, False)),
+        Call("advance", (counter,)),
+    ], 1)  # fmt: skip
+    assert table.operations == ["weight_gradient"]
+    executor.Team(1).run(table, steps)
+    for moment in (first, second):
+        np.testing.assert_array_equal(moment[:3], 0)
+        assert (moment[3:] > 1).all()
+
+
+# ---- other processors, other processes -----------------------------------------------------------------------------
+
+LESSER = """
+import sys
+from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, VectorUnit
+from nnbackend.testing import CASES, Lab
+from nnbackend.testing.lab import Shape
+from tests.backends.test_compiled import ThroughTheTable
+
+unit, dtype = VectorUnit.of_this_cpu(), sys.argv[1]
+print(unit.width, unit.fused, 4 * FLOAT32.lanes, 8 * FLOAT64.lanes, FLOAT32.fused, FLOAT64.fused)
+backend = ThroughTheTable(threads=1)
+for name in sys.argv[2:]:
+    for shape in (Shape(1, 1, 1), Shape(7, 17, 10), Shape(33, 65, 40), Shape(40, 150, 33)):
+        CASES[name](Lab(backend, dtype, shape))
+print(ThroughTheTable.refused)
+"""
+#: What is computed with vectors of the CPU's width.
+VECTOR_CASES = (
+    "dense_layers", "dense_gradients", "activations", "activations_of_large_inputs", "activations_pass_nan_on",
+    "activation_gradients", "softmax_cross_entropy_of_labels", "sigmoid_cross_entropies", "sgd_updates",
+    "adam_updates", "rmsprop_updates",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@x86_only
+@pytest.mark.parametrize(
+    ("cpu", "features", "unit", "dtype"),
+    [
+        ("haswell", "+sse4.2,+avx,+avx2,+fma", VectorUnit(32, 16, True), "float32"),
+        ("sandybridge", "+sse4.2,+avx", VectorUnit(32, 16, False), "float64"),
+        ("nehalem", "+sse4.2", VectorUnit(16, 16, False), "float32"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and value.isalnum() else "",
+)
+def test_lesser_processors_do_what_the_contract_says(cpu, features, unit, dtype, tmp_path):
+    """Without fused multiply-adds above all: this one has them, and hides what only they make right."""
+    here = VectorUnit.of_this_cpu()
+    if unit.width > here.width or unit.fused > here.fused:
+        pytest.skip(f"this CPU has less: {here}")
+    forced = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
+    output = in_a_process_of_its_own(LESSER, dtype, *VECTOR_CASES, cache=tmp_path, **forced)
+    fused = str(unit.fused)
+    assert output.split() == [str(unit.width), fused, str(unit.width), str(unit.width), fused, fused, "0"]
+
+
+HITS = """
+import numpy as np
+from nnbackend.backends.numba import operations
+from nnbackend.backends.numba.updates import MOMENTUM, SGD
+
+kept, compile_callback = [], operations.compile_callback
+operations.compile_callback = lambda *arguments: kept.append(compile_callback(*arguments)) or kept[-1]
+for rule in (SGD, MOMENTUM):
+    operations.address_of("bias_gradient", np.dtype("float32"), rule)
+    print(kept[-1].cache_hits)
+"""
+
+
+def test_operations_are_compiled_once_for_all_processes(tmp_path):
+    """Each update has a file of its own."""
+    first, second = (in_a_process_of_its_own(HITS, cache=tmp_path) for _ in range(2))
+    assert first.split() == ["0", "0"]
+    assert second.split() == ["1", "1"]
+
+
+def in_a_process_of_its_own(script, *arguments, cache, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        # Where `tests` can be imported.
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache), **environment},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 class Custom(nn.Layer):

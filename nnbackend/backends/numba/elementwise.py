@@ -3,6 +3,9 @@
 Addresses are given as integers; what they lead to lies without gaps. The first argument says which type and which CPU:
 a `Tiling`. Constants come as the address of float64 numbers. Each element is computed in the same way wherever it lies,
 so a caller may cut the work where it likes, without changing a bit.
+
+A jitted function that calls one of these must be compiled `as_written`: it lends its fast-math flags to all that is
+written into it. LLVM would then take ``(x + 1) - 1`` for x, though it is what the two differ by that counts.
 """
 
 from __future__ import annotations

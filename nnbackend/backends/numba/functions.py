@@ -4,17 +4,17 @@ The C library's are calls, one for each element. These are a few multiplications
 classical way (Muller 2016, "Elementary Functions", chapter 11): bring the argument near to 0 by taking out a power of
 2, sum a series there, put the power back.
 
-Largest errors, in units in the last place; `tests/unit/test_functions.py` measures them:
+Largest errors, in units in the last place; `tests/unit/test_functions.py` holds the functions to them:
 
 ======== =================== =====================================================
 function float32 and float64 arguments
 ======== =================== =====================================================
 exp      1.5                 all; a subnormal result may be 0
 expm1    2                   up to 88 or 709; stays there what it is
-log      2                   positive and not subnormal
-log1p    2                   from 0 to 1
-tanh     4                   all
-sigmoid  3                   all; a subnormal result may be 0
+log      1                   positive and not subnormal
+log1p    1.5                 from 0 to 1
+tanh     3                   all
+sigmoid  2.5                 all; a subnormal result may be 0
 ======== =================== =====================================================
 
 NaN gives NaN.

@@ -2,7 +2,7 @@
 
 * Optional arrays come as arrays of length 0, so that a kernel has one signature a dtype.
 * Where work can be shared out, `begin` and `end` say which rows, or which elements of a flat buffer, are meant.
-* What takes exponentials is written in `elementwise.py`, a vector at a time.
+* What takes exponentials is written in `elementwise.py`, a vector at a time. What calls it is compiled as written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nnbackend.backends.numba.elementwise import (
     sigmoid_cross_entropy_row,
     update,
 )
-from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.jit import as_written, jit
 from nnbackend.backends.numba.memory import row_at
 from nnbackend.backends.numba.tiling import tiling_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD
@@ -34,7 +34,7 @@ def gather_rows(source, order, start, scale, out, begin, end):
             target[j] = kind(row[j]) * scale
 
 
-@jit
+@as_written
 def gather_bytes(source, order, start, settings, out, begin, end):
     """`settings` holds the scale."""
     for i in range(begin, end):
@@ -62,7 +62,7 @@ def in_one_piece(a):
     return a.strides[0] == a.shape[1] * a.itemsize
 
 
-@jit
+@as_written
 def activation_forward(z, code, constants, out, begin, end, left, right):
     """`constants` holds alpha. Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
@@ -112,7 +112,7 @@ def subtract(row, number, out):
         out[j] = row[j] - number
 
 
-@jit
+@as_written
 def exponentiate(a, begin, end):
     """``a = exp(a)``, for some rows."""
     rows, size = end - begin, a.shape[1]
@@ -133,7 +133,7 @@ def bias_activation(z, bias, code, constants, out, begin, end):
         activation_forward(z, code, constants, out, i, i + 1, 0, row.size)
 
 
-@jit
+@as_written
 def activation_gradient(saved, code, constants, upstream, out, begin, end, left, right):
     """Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
@@ -218,7 +218,7 @@ def softmax_cross_entropy_probabilities(logits, targets, weights, gradient, rows
             g[j] = factor * (g[j] * scale - t[j])
 
 
-@jit
+@as_written
 def sigmoid_cross_entropy(logits, targets, weights, gradient, rows, begin, end):
     n, outputs = logits.shape
     one = logits.dtype.type(1)
@@ -333,7 +333,7 @@ def prepare_update(rule, settings, rate, t, constants):
         constants[2] = settings[1]
 
 
-@jit
+@as_written
 def update_all(rule, constants, parameters, gradients, first, second):
     """An optimiser's step; `constants` as `prepare_update` writes them."""
     record = np.empty(RECORD, np.int64)

@@ -1,0 +1,56 @@
+"""Forms of vector code that no CPU at hand has, and memory that shows who wrote beside what it was given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling
+
+#: LLVM makes do with any number of lanes. Fused multiply-adds are slow without an instruction for them, so they are
+#: left to the vectors that this CPU has.
+FORCED = [Tiling(real, lanes, False, 4, 2) for real in ("float32", "float64") for lanes in (2, 4, 8, 16)]
+TILINGS = [*FORCED, FLOAT32, FLOAT64]
+
+
+def name_of(tile: Tiling) -> str:
+    return f"{tile.real}x{tile.lanes}{'-fused' if tile.fused else ''}"
+
+
+each_tiling = pytest.mark.parametrize("tile", TILINGS, ids=name_of)
+
+
+class Guarded:
+    """An array amid elements that nothing may write.
+
+    Parameters
+    ----------
+    values : (size,) array
+    offset : int
+        How many elements it is moved by: vectors need not be aligned.
+
+    Attributes
+    ----------
+    array : (size,) array
+    address : int
+    """
+
+    GUARDS, VALUE = 40, 77.0
+
+    def __init__(self, values: np.ndarray, offset: int = 0) -> None:
+        self._memory = np.full(values.size + offset + 2 * self.GUARDS, self.VALUE, values.dtype)
+        self._begin = self.GUARDS + offset
+        self.array = self._memory[self._begin : self._begin + values.size]
+        self.array[:] = values
+        self.address = self.array.ctypes.data
+
+    def check(self) -> None:
+        """Nothing but the array was written."""
+        end = self._begin + self.array.size
+        outside = np.concatenate([self._memory[: self._begin], self._memory[end:]])
+        assert (outside == self.VALUE).all(), "wrote outside"
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    """An array's memory as integers, of which NaN equals itself."""
+    return np.ascontiguousarray(array).view(f"i{array.itemsize}")
