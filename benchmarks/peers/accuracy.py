@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def run(
             jobs[f"{entry.label}, {name}"] = partial(_learn, entry, threads, epochs, name)
     if any(entry.name == "numba" for entry in learners):
         recipe = RECIPES["small batches"]
-        cycle = ["--batch-size", str(recipe.work.batch_size), "--epochs", str(1 if quick else recipe.epochs)]
+        recipe = replace(recipe, epochs=1 if quick else recipe.epochs)
+        cycle = ["--batch-size", str(recipe.work.batch_size), "--epochs", str(recipe.epochs)]
         cycle += ["--learning-rate", str(recipe.work.learning_rate), "--warmup", str(recipe.rise)]
         jobs["nnbackend train"] = partial(_train, threads, ["--epochs", "1"] if quick else [])
         jobs["nnbackend train, small batches"] = partial(_train, threads, cycle)

@@ -403,7 +403,12 @@ def test_accuracy_runs(tmp_path, mnist):
     arguments = ["--quick", "--threads", "1", "--contenders", "numba", "--out", str(tmp_path)]
     assert command.main(["accuracy", *arguments]) == 0
     result = json.loads((tmp_path / "accuracy-threads-1.json").read_text())
-    assert set(result["contenders"]) == {"nnbackend numba", "nnbackend train", "nnbackend train, the recipe"}
+    assert set(result["contenders"]) == {
+        "nnbackend numba, large batches",
+        "nnbackend numba, small batches",
+        "nnbackend train",
+        "nnbackend train, small batches",
+    }
     for (run,) in result["contenders"].values():
         assert 0.9 < run["accuracy"] < 1
         assert run["process"] > 0
