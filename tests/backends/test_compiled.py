@@ -422,6 +422,20 @@ def test_if_the_caller_is_stopped_the_others_do_not_wait_for_ever(always_shared,
     assert same_weights(again, expected)
 
 
+def test_a_long_run_comes_back_to_python_between_its_pieces(monkeypatch):
+    """So that Ctrl-C is heard."""
+    expected, _ = trained(NumbaBackend(threads=1))
+    pieces = []
+    run = executor.Team.run
+    monkeypatch.setattr(
+        executor.Team, "run", lambda team, program, steps: pieces.append(steps) or run(team, program, steps)
+    )
+    monkeypatch.setattr(executor, "_PIECE", 1)
+    again, _ = trained(NumbaBackend(threads=1))
+    assert set(pieces) == {1}
+    assert same_weights(again, expected)
+
+
 def test_steps_of_nothing_do_nothing():
     counter = np.array([3, 4, 5])
     empty = program.compile_step([Call("advance", (counter,))], 1)

@@ -19,6 +19,9 @@ __all__ = ["CompiledExecutor", "Team"]
 _SHARED_STEP = 250_000
 _SHARED_RUN = 10_000_000
 
+#: After about so many multiply-adds, a fraction of a second, Python gets a word in: Ctrl-C must not wait for an epoch.
+_PIECE = 10_000_000_000
+
 
 class Team:
     """Threads that work on one program at a time; whoever finds them busy works alone, with the same result.
@@ -85,8 +88,9 @@ class CompiledExecutor(Executor):
         self._team = team
 
     def run(self, repeats: int) -> None:
-        if repeats:
-            self._team.run(self._program, repeats)
+        piece = max(1, _PIECE // max(1, self._program.work))
+        for done in range(0, repeats, piece):
+            self._team.run(self._program, min(piece, repeats - done))
 
 
 def _run(program: Program, steps: int, thread: int, threads: int, meeting: np.ndarray) -> None:
