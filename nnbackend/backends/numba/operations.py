@@ -3,7 +3,7 @@
 A function is compiled when a program first needs it, for the type of the network, and kept on disk. The epoch function
 has nothing but its address. All have the same arguments, addresses:
 
-* `numbers`: the line's integers. What they are stands in :mod:`nnbackend.backends.numba.program`, which writes them.
+* `numbers`: the line's integers. What they are stands in :mod:`nnbackend.backends.numba.lines`, which writes them.
 * `settings`: the line's float64 numbers.
 * `state`: of the thread that calls; `PLACE` and so on say which integer is which.
 * `scratch`: `SCRATCH` bytes to write on.
@@ -44,9 +44,8 @@ INTEGERS, SETTINGS, UPDATES, BY_COLUMNS = 13, 8, 6, 12
 SCRATCH = 8 * (CONSTANTS + RECORD)
 
 
-@functools.cache
 def address_of(operation: str, dtype: np.dtype[Any], rule: int | None = None) -> int:
-    """Where the compiled function of an operation lies.
+    """Where the compiled function of an operation lies, which stays there as long as the process lives.
 
     Parameters
     ----------
@@ -57,14 +56,19 @@ def address_of(operation: str, dtype: np.dtype[Any], rule: int | None = None) ->
     rule : int, optional
         The optimiser's, of `updates.py`, if the operation ends with an update.
     """
+    address: int = _compiled(operation, dtype, rule).address
+    return address
+
+
+@functools.cache
+def _compiled(operation: str, dtype: np.dtype[Any], rule: int | None) -> Any:
     tiling = FLOAT32 if dtype == np.float32 else FLOAT64
     if rule is not None:
         tiling = replace(tiling, epilogue=RULES[rule].name)
     function = _FACTORIES[operation](tiling, dtype.type)
     # The name tells the files on disk apart.
     function.__qualname__ = f"{operation}[{dtype}, {tiling.epilogue}]"
-    address: int = compile_callback(function, types.void(*[types.intp] * 4)).address
-    return address
+    return compile_callback(function, types.void(*[types.intp] * 4))
 
 
 _FACTORIES: dict[str, Callable[[Tiling, type], Callable[..., None]]] = {}

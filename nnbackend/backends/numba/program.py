@@ -3,16 +3,15 @@
 Every call becomes one line: what to do, where its arrays lie in memory, their sizes, and its constants. So the epoch
 function is compiled once for all networks: another network is another table.
 
-Threads share the work of a line among themselves, by the rows of the batch where rows do not depend on each other
-(all of the forward pass, the loss, and the deltas of the backward pass), by parts of the result elsewhere. The lines
-are put into an order in which the threads must wait for each other as seldom as possible: a line of rows moves up past
-lines that it has nothing to do with, and then whatever stands between two waits depends on nothing that another
-thread does meanwhile.
+Threads share the work of a line among themselves: by the rows of the batch, which do not depend on each other, by the
+columns of a large layer, or by parts of a gradient. The lines are put into an order in which the threads must meet as
+seldom as possible: what others wait for moves up past what can wait, and then whatever stands between two meetings
+depends on nothing that another thread does meanwhile. A gradient goes to its parameters where it is computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.executor import Call
-from nnbackend.backends.numba.activations import ACTIVATION_CODES
+from nnbackend.backends.numba.lines import Array, Line, UnsupportedStepError, address, lines_of, touch
 from nnbackend.backends.numba.operations import BY_COLUMNS, INTEGERS, SETTINGS, address_of
-from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
-from nnbackend.backends.philox import keep_threshold
 
 __all__ = ["Program", "UnsupportedStepError", "compile_step"]
 
-Array = npt.NDArray[Any]
-
 #: The columns of a line: the address of its function, whether it waits, and from the third on its own numbers.
 FUNCTION, WAIT, FIRST = 0, 1, 2
-
-#: How a line's work is shared: by rows of the batch, by parts of its result, or not at all; or by "columns of 300".
-ROWS, PARTS, ONE = "rows", "parts", "one"
 
 #: A layer is shared out by columns if there are fewer rows than this for each thread, enough columns, and so much to do
 #: that two more meetings do not matter (multiply-adds). Measured, as the docs on performance say.
@@ -41,131 +33,6 @@ _FEW_ROWS, _MANY_COLUMNS, _MUCH_WORK = 64, 48, 4_000_000
 
 #: Lines that compute no activations or gradients of activations: they can wait.
 _LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
-
-
-class UnsupportedStepError(Exception):
-    """A step that the table cannot hold; says why."""
-
-
-@dataclass
-class Line:
-    """One call, with what it reads and writes.
-
-    Attributes
-    ----------
-    operation : str
-        A function of `operations.py`, which says what the numbers are for.
-    share : str
-        How the threads share it.
-    integers, settings : sequences
-        Its numbers.
-    reads, writes : sequences of arrays
-        Each thread those parts that belong to its share.
-    rows : sequence of arrays
-        Of these it reads rows: those of its share, if that is of rows, else all.
-    whole : sequence of arrays
-        Of these it may read anything.
-    work : int
-        Multiply-adds, or what takes about as long.
-    wait : bool
-        Whether the threads meet first.
-    update : Update, optional
-        If it is one.
-    rule : int, optional
-        That of the update it ends with.
-    product : (rows, columns) array, optional
-        Its result, if it is a product that can be shared by rows or by columns.
-    follows : bool
-        Whether it is shared by columns if the first array that it reads was written so.
-    """
-
-    operation: str
-    share: str
-    integers: Sequence[int]
-    settings: Sequence[float] = ()
-    reads: Sequence[Array | None] = ()
-    writes: Sequence[Array | None] = ()
-    rows: Sequence[Array | None] = ()
-    whole: Sequence[Array | None] = ()
-    work: int = 0
-    wait: bool = False
-    update: Update | None = None
-    rule: int | None = None
-    product: Array | None = None
-    follows: bool = False
-
-    def arrays(self) -> list[Array]:
-        """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
-        return [array for array in (*self.reads, *self.writes, *self.rows, *self.whole) if array is not None]
-
-    def depends_on(self, other: Line) -> bool:
-        """Whether one of the two writes what the other touches."""
-        return _touch(self.writes, other.arrays()) or _touch(self.arrays(), other.writes)
-
-    def waits_for(self, other: Line) -> bool:
-        """Whether a thread must not begin this before all have finished the other."""
-        if self.share != other.share or self.share == PARTS:
-            return self.depends_on(other)
-        # Each thread goes on with what it has done itself.
-        return _touch(self.elsewhere(), other.writes) or _touch(self.writes, other.elsewhere())
-
-    def elsewhere(self) -> Sequence[Array | None]:
-        """What it reads beyond its share."""
-        return self.whole if self.share == ROWS else (*self.rows, *self.whole)
-
-
-@dataclass
-class Update:
-    """An optimiser's step.
-
-    Attributes
-    ----------
-    rule : int
-        Of `updates.py`.
-    settings : sequence of float
-        As :func:`nnbackend.backends.numba.kernels.prepare_update` reads them.
-    parameters, gradients : (size,) array
-        The flat buffers.
-    slots : list of (size,) arrays
-    rates : (steps,) float64 array
-    """
-
-    rule: int
-    settings: Sequence[float]
-    parameters: Array
-    gradients: Array
-    slots: Sequence[Array]
-    rates: Array
-
-    def parts(self, gradient: Array) -> list[Array]:
-        """Of the parameters and the slots what belongs to a part of the gradients."""
-        begin = (_at(gradient) - _at(self.gradients)) // gradient.itemsize
-        return [buffer[begin : begin + gradient.size] for buffer in (self.parameters, *self.slots)]
-
-    def numbers(self, gradient: Array) -> Sequence[int]:
-        """The end of a line that updates a part: rule, rates, and how many elements the parameters and the slots lie
-        after the gradient."""
-        distances = [(_at(part) - _at(gradient)) // gradient.itemsize for part in self.parts(gradient)]
-        return (self.rule, _at(self.rates), len(self.rates), *distances)
-
-    def lines(self) -> list[Line]:
-        return [self.line(self.gradients)]
-
-    def line(self, gradient: Array) -> Line:
-        """A line that does nothing else."""
-        integers = (_at(gradient), gradient.size, 0, 0, 0, 0, *self.numbers(gradient))
-        writes, work = self.parts(gradient), 8 * gradient.size
-        return Line(
-            "update_parameters",
-            PARTS,
-            integers,
-            self.settings,
-            reads=(gradient,),
-            writes=writes,
-            work=work,
-            update=self,
-            rule=self.rule,
-        )
 
 
 @dataclass
@@ -210,10 +77,7 @@ def compile_step(calls: Sequence[Call], threads: int) -> Program:
     counters: list[Array] = [calls[-1].arguments[0]] if advances else []
     lines: list[Line] = []
     for call in calls[:-1] if advances else calls:
-        if call.operation not in _WRITERS:
-            what = "a function from outside" if call.function is not None else call.operation
-            raise UnsupportedStepError(f"the step holds {what}")
-        lines += _WRITERS[call.operation](counters, *call.arguments)
+        lines += lines_of(call, counters)
     _share_columns(lines, threads)
     if not all(array.flags.c_contiguous for line in lines for array in line.arrays()):
         raise UnsupportedStepError("rows of arrays are padded")
@@ -248,7 +112,7 @@ def _share_columns(lines: Sequence[Line], threads: int) -> None:
     """
     shares: dict[int, str] = {}
     for line in lines:
-        share = shares.get(_at(line.reads[0]), "") if line.follows else ""
+        share = shares.get(address(line.reads[0]), "") if line.follows else ""
         if line.product is not None and threads > 1:
             rows, columns = line.product.shape
             if rows < _FEW_ROWS * threads and columns >= _MANY_COLUMNS * threads and line.work >= _MUCH_WORK:
@@ -256,7 +120,7 @@ def _share_columns(lines: Sequence[Line], threads: int) -> None:
                 share = f"columns of {columns}"
         if share.startswith("columns"):
             line.share = share
-        shares.update((_at(array), line.share) for array in line.writes)
+        shares.update((address(array), line.share) for array in line.writes)
 
 
 def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
@@ -266,7 +130,7 @@ def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
     computes a gradient there is nothing but the padding between parameters.
     """
     updates = [line for line in lines if line.update is not None]
-    gradients = [line for line in lines if any(_touch(line.writes[:1], update.reads) for update in updates)]
+    gradients = [line for line in lines if any(touch(line.writes[:1], update.reads) for update in updates)]
     if len(updates) != 1 or not gradients:
         return list(lines)
     (last,) = updates
@@ -279,8 +143,8 @@ def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
         others = [other for other in lines if other is not line and other is not last]
         later = [other for other in others if lines.index(other) > lines.index(line)]
         # Nobody else needs the gradient, and nobody the parameters as they were.
-        alone = not any(_touch([out], other.arrays()) for other in others)
-        alone = alone and not any(_touch(update.parts(out), other.arrays()) for other in later)
+        alone = not any(touch([out], other.arrays()) for other in others)
+        alone = alone and not any(touch(update.parts(out), other.arrays()) for other in later)
         if line.operation not in ("weight_gradient", "bias_gradient"):
             continue
         if alone:
@@ -315,250 +179,3 @@ def _place_waits(lines: Sequence[Line]) -> None:
         if line.wait:
             since = []
         since.append(line)
-
-
-def _touch(some: Sequence[Array | None], others: Sequence[Array | None]) -> bool:
-    spans = [_span(array) for array in others if array is not None]
-    return any(
-        begin < other_end and other_begin < end
-        for array in some
-        if array is not None
-        for begin, end in (_span(array),)
-        for other_begin, other_end in spans
-    )
-
-
-def _span(array: Array) -> tuple[int, int]:
-    return array.ctypes.data, array.ctypes.data + array.nbytes
-
-
-def _at(array: Array | None) -> int:
-    """The address, or 0 for an array that there is not."""
-    return 0 if array is None else array.ctypes.data
-
-
-# ---- one function an operation: its arguments as in nnbackend.backends.base ------------------------------------
-
-
-def _gather(
-    counters: list[Array], source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
-) -> list[Line]:
-    counters.append(counter)
-    if source.ndim == 2:
-        operation = "gather_bytes" if source.dtype == np.uint8 else "gather_rows"
-        if source.dtype != np.uint8 and source.dtype != out.dtype:
-            raise UnsupportedStepError(f"the data are {source.dtype}")
-        columns = source.shape[1]
-    else:
-        operation = "gather_labels" if out.dtype == np.int32 else "gather_values"
-        if source.dtype != out.dtype:
-            raise UnsupportedStepError(f"the targets are {source.dtype}")
-        columns = 1
-    integers = (_at(source), len(source), columns, _at(order), len(order), batch_size, _at(out), len(out))
-    work = len(out) * columns
-    return [Line(operation, ROWS, integers, (scale,), whole=(source, order), writes=(out,), work=work)]
-
-
-def _dense(
-    counters: list[Array],
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    activation: str,
-    alpha: float,
-    preactivation: Array | None,
-    out: Array,
-) -> list[Line]:
-    rows, inner = x.shape
-    columns = weight.shape[1]
-    z = out if preactivation is None else preactivation
-    integers = (_at(x), _at(weight), _at(bias), _at(z), rows, inner, columns)
-    work = rows * inner * columns
-    product = Line("dense", ROWS, integers, rows=(x,), whole=(weight, bias), writes=(z,), work=work, product=out)
-    if activation == "identity" and z is out:
-        return [product]
-    return [product, *_activation(counters, z, activation, alpha, out)]
-
-
-def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> list[Line]:
-    integers = (_at(z), _at(out), *z.shape, ACTIVATION_CODES[activation])
-    return [
-        Line(
-            "activation",
-            ROWS,
-            integers,
-            (alpha,),
-            reads=(z,),
-            writes=(out,),
-            work=8 * z.size,
-            follows=activation != "softmax",
-        )
-    ]
-
-
-def _dropout(
-    counters: list[Array], x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array
-) -> list[Line]:
-    counters.append(counter)
-    keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    integers = (_at(x), _at(out), *x.shape, keep_threshold(rate), *keys, stream)
-    return [Line("dropout", ROWS, integers, (1 / (1 - rate),), reads=(x,), writes=(out,), work=16 * x.size)]
-
-
-def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> list[Line]:
-    integers = (_at(x), _at(out), *x.shape)
-    return [Line("max_abs_norm", ROWS, integers, reads=(x,), writes=(out,), work=4 * x.size)]
-
-
-def _loss(operation: str) -> Callable[..., list[Line]]:
-    def lines(
-        counters: list[Array], outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
-    ) -> list[Line]:
-        integers = (_at(outputs), _at(targets), _at(weights), _at(gradient), _at(rows), *outputs.shape)
-        reads = (outputs, targets, weights)
-        return [Line(operation, ROWS, integers, reads=reads, writes=(gradient, rows), work=16 * outputs.size)]
-
-    return lines
-
-
-def _cross_entropy(counters: list[Array], outputs: Array, targets: Array, *rest: Any) -> list[Line]:
-    kind = "labels" if targets.ndim == 1 else "probabilities"
-    return _loss(f"softmax_cross_entropy_{kind}")(counters, outputs, targets, *rest)
-
-
-def _activation_gradient(
-    counters: list[Array], saved: Array, activation: str, alpha: float, upstream: Array, out: Array
-) -> list[Line]:
-    integers = (_at(saved), _at(upstream), _at(out), *saved.shape, ACTIVATION_CODES[activation])
-    reads, work = (upstream, saved), 4 * saved.size
-    return [
-        Line(
-            "activation_gradient",
-            ROWS,
-            integers,
-            (alpha,),
-            reads=reads,
-            writes=(out,),
-            work=work,
-            follows=activation != "softmax",
-        )
-    ]
-
-
-def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> list[Line]:
-    integers = (_at(x), _at(upstream), _at(out), *x.shape)
-    return [Line("max_abs_norm_gradient", ROWS, integers, reads=(x, upstream), writes=(out,), work=8 * x.size)]
-
-
-def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> list[Line]:
-    integers = (_at(delta), _at(weight), _at(out), *out.shape, delta.shape[1])
-    work = delta.size * out.shape[1]
-    return [
-        Line("input_gradient", ROWS, integers, rows=(delta,), whole=(weight,), writes=(out,), work=work, product=out)
-    ]
-
-
-def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> list[Line]:
-    integers = (_at(x), _at(delta), _at(out), *out.shape, len(x))
-    work = x.size * out.shape[1]
-    return [
-        Line("weight_gradient", PARTS, integers, reads=(delta,), whole=(x,), writes=(out,), work=work, follows=True)
-    ]
-
-
-def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> list[Line]:
-    integers = (_at(delta), _at(out), *delta.shape, 0, 0)
-    return [Line("bias_gradient", PARTS, integers, reads=(delta,), writes=(out,), work=delta.size, follows=True)]
-
-
-def _weight_penalty(
-    counters: list[Array], weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int
-) -> list[Line]:
-    # A vector counts as one row.
-    rows, columns = np.atleast_2d(weight).shape
-    integers = (_at(weight), _at(gradient), rows, columns, _at(penalties), len(penalties), slot)
-    here = penalties[slot : slot + 1]
-    writes, work = (gradient, here), 4 * weight.size
-    return [Line("weight_penalty", ONE, integers, (l1, l2), reads=(weight,), writes=writes, work=work)]
-
-
-def _record_loss(
-    counters: list[Array], rows: Array, penalties: Array | None, counter: Array, trace: Array
-) -> list[Line]:
-    counters.append(counter)
-    count = 0 if penalties is None else len(penalties)
-    integers = (_at(rows), rows.shape[1], _at(penalties), count, _at(trace), len(trace))
-    return [Line("record_loss", ONE, integers, reads=(rows, penalties), work=2 * rows.size)]
-
-
-def _sgd(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    velocity: Array | None,
-    counter: Array,
-    rates: Array,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> list[Line]:
-    rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
-    counters.append(counter)
-    slots = [] if velocity is None else [velocity]
-    return Update(rule, (weight_decay, momentum), parameters, gradients, slots, rates).lines()
-
-
-def _adam(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    first: Array,
-    second: Array,
-    counter: Array,
-    rates: Array,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-) -> list[Line]:
-    settings = (weight_decay, beta1, beta2, epsilon, decoupled)
-    counters.append(counter)
-    return Update(ADAM, settings, parameters, gradients, [first, second], rates).lines()
-
-
-def _rmsprop(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    square: Array,
-    counter: Array,
-    rates: Array,
-    decay: float,
-    epsilon: float,
-    weight_decay: float,
-) -> list[Line]:
-    counters.append(counter)
-    return Update(RMSPROP, (weight_decay, decay, epsilon), parameters, gradients, [square], rates).lines()
-
-
-_WRITERS: dict[str, Callable[..., list[Line]]] = {
-    "gather": _gather,
-    "dense_forward": _dense,
-    "activation_forward": _activation,
-    "dropout": _dropout,
-    "max_abs_norm": _max_abs_norm,
-    "softmax_cross_entropy": _cross_entropy,
-    "sigmoid_cross_entropy": _loss("sigmoid_cross_entropy"),
-    "mean_squared_error": _loss("mean_squared_error"),
-    "activation_gradient": _activation_gradient,
-    "max_abs_norm_gradient": _max_abs_norm_gradient,
-    "dense_input_gradient": _input_gradient,
-    "dense_weight_gradient": _weight_gradient,
-    "bias_gradient": _bias_gradient,
-    "weight_penalty": _weight_penalty,
-    "record_loss": _record_loss,
-    "sgd_update": _sgd,
-    "adam_update": _adam,
-    "rmsprop_update": _rmsprop,
-}
