@@ -1,4 +1,7 @@
-"""``python -m benchmarks.peers [nets | sweep | startup | accuracy | table]``; without a word, all there is."""
+"""``python -m benchmarks.peers [nets | sweep | startup | accuracy | table | roofline | page]``.
+
+Without a word, all there is to measure is measured.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers import accuracy, results, speed, startup, tables
+from benchmarks.peers import accuracy, page, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry
 from benchmarks.peers.rounds import say
@@ -24,9 +27,11 @@ _KINDS = ("nets", "sweep", "startup", "accuracy")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; the exit code."""
     options = _parser().parse_args(arguments)
-    if options.what == "table":
-        found = results.read_all(Path(options.out or results.FOLDER))
-        print("\n\n".join(tables.text(result) for result in found) or "nothing has been measured yet")
+    if options.what in _SHOWN:
+        try:
+            print(_SHOWN[options.what](Path(options.out or results.FOLDER)))
+        except ImportError as error:
+            sys.exit(str(error))
         return 0
     entries = _entries(options.contenders)
     folder = Path(options.out or (tempfile.mkdtemp(prefix="peers-") if options.quick else results.FOLDER))
@@ -40,6 +45,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             continue
         print(f"{tables.text(result)}\n\nkept in {results.path_of(folder, result).name}\n", flush=True)
     return 0
+
+
+def _table(folder: Path) -> str:
+    return "\n\n".join(tables.text(result) for result in results.read_all(folder)) or "nothing has been measured yet"
+
+
+def _roofline(folder: Path) -> str:
+    drawn = roofline.panels(results.read_all(folder))
+    if not drawn:
+        return "nothing has been measured yet that could be drawn"
+    roofline.draw(drawn)
+    missing = any(panel.bandwidth is None for panel in drawn)
+    return f"{roofline.PICTURE.name}: drawn" + (f"; {roofline.NO_BANDWIDTH}" if missing else "")
+
+
+def _page(folder: Path) -> str:
+    return "\n".join(page.refresh(folder))
+
+
+#: What is done with results that are there.
+_SHOWN = {"table": _table, "roofline": _roofline, "page": _page}
 
 
 def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -69,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", *_KINDS, "table"], help="what to measure (default: all)"
+        "what",
+        nargs="?",
+        default="all",
+        choices=["all", *_KINDS, *_SHOWN],
+        help="what to measure (default: all); or what to do with what was measured before",
     )
     parser.add_argument("--threads", type=_threads, default=usable(), metavar="N", help="default: all cores there are")
     parser.add_argument(

@@ -14,8 +14,8 @@ from benchmarks.peers.contenders.base import Contender
 
 __all__ = [
     "CONTENDERS",
+    "LIMITS",
     "OURS",
-    "PEAK",
     "REFERENCES",
     "Entry",
     "find",
@@ -101,10 +101,13 @@ REFERENCES = (
     Entry("reference-uncorrected", "the same, other epsilon", "ours:UncorrectedReference", "numpy", "nnbackend", ""),
 )
 
-#: What speeds are held against.
-PEAK = Entry("peak", "multiply-adds in registers", "peak:Peak", "numba", "numba", "")
+#: What speeds are held against: how fast the cores compute, and how fast memory brings them something to compute with.
+LIMITS = (
+    Entry("peak", "multiply-adds in registers", "peak:Peak", "numba", "numba", ""),
+    Entry("bandwidth", "memory read and written", "bandwidth:Bandwidth", "numba", "numba", ""),
+)
 
 
 def find(name: str) -> Entry:
     """The contender of that name."""
-    return {entry.name: entry for entry in (*CONTENDERS, *REFERENCES, PEAK)}[name]
+    return {entry.name: entry for entry in (*CONTENDERS, *REFERENCES, *LIMITS)}[name]

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers.entries import OURS
+from benchmarks.peers.entries import LIMITS, OURS
 from benchmarks.peers.works import Work
 
-__all__ = ["Speed", "best_peer", "speeds", "times_as_fast"]
+__all__ = ["Speed", "bandwidth", "best_peer", "peak_flops", "speeds", "times_as_fast"]
+
+_LIMITS = {entry.name for entry in LIMITS}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def speeds(measured: Mapping[str, Any]) -> dict[str, Speed]:
     found = {}
     for name, result in contenders.items():
         steps = _steps(result, work)
-        if name == "peak" or not steps:
+        if name in _LIMITS or not steps:
             continue
         step = statistics.median(steps)
         share = statistics.median(peak) / step if peak else None
@@ -73,6 +75,13 @@ def peak_flops(measured: Mapping[str, Any]) -> float | None:
     work = Work.from_dict(measured["work"])
     steps = _steps(measured["contenders"].get("peak", {}), work)
     return work.flops / statistics.median(steps) if steps else None
+
+
+def bandwidth(measured: Mapping[str, Any]) -> float | None:
+    """Bytes a second that memory takes and gives; None in results from before it was measured."""
+    work = Work.from_dict(measured["work"])
+    steps = _steps(measured["contenders"].get("bandwidth", {}), work)
+    return work.bytes / statistics.median(steps) if steps else None
 
 
 def _steps(result: Mapping[str, Any], work: Work) -> list[float]:

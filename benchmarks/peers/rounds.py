@@ -7,13 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers.entries import REFERENCES, find
+from benchmarks.peers.entries import LIMITS, REFERENCES, find
 from benchmarks.peers.process import Worker, WorkerError
 from benchmarks.peers.works import Work
 
 __all__ = ["TOLERANCE", "checked_steps", "disagreement", "measure", "say"]
 
 _REFERENCES = {entry.name for entry in REFERENCES}
+_LIMITS = {entry.name for entry in LIMITS}
 
 #: How well losses have to agree before anything is timed.
 TOLERANCE = 1e-3
@@ -26,7 +27,7 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
     ----------
     work : Work
     workers : dict of Worker
-        The references and "peak" among them.
+        The references and the limits among them.
     rounds : int
 
     Returns
@@ -49,7 +50,7 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
             worker.ask("drop")
             continue
         results[name] = result
-        if name != "peak" and "warm_up" in result:
+        if name not in _LIMITS and "warm_up" in result:
             difference = disagreement(losses, references[find(name).reference])
             result["disagreement"] = difference
             # Written so that NaN does not pass.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import results, works
-from benchmarks.peers.entries import PEAK, REFERENCES, Entry
+from benchmarks.peers.entries import LIMITS, REFERENCES, Entry
 from benchmarks.peers.process import Worker, WorkerError
 from benchmarks.peers.rounds import measure, say
 from benchmarks.peers.works import Work
@@ -46,7 +46,7 @@ def run(
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         needed = {entry.reference for entry in entries}
-        for entry in (*(each for each in REFERENCES if each.name in needed), PEAK, *entries):
+        for entry in (*(each for each in REFERENCES if each.name in needed), *LIMITS, *entries):
             say(f"starting {entry.name}")
             try:
                 worker = Worker(entry.name, threads, max(work.rows for work in chosen))

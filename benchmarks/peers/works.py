@@ -14,6 +14,10 @@ PIXELS = 784
 CLASSES = 10
 ROWS = 60_000
 
+_FLOAT_BYTES = 4
+#: Numbers that an optimiser keeps for each parameter.
+_SLOTS = {"sgd": 0, "adam": 2}
+
 #: A timed run is about this much arithmetic, a tenth of a second at the peak of two cores...
 _RUN_FLOPS = 40e9
 #: ... but neither fewer nor more steps than this: small batches are all overhead, large ones all arithmetic.
@@ -74,6 +78,21 @@ class Work:
         """
         macs = [inputs * outputs for inputs, outputs in pairwise(self.sizes)]
         return 2 * self.batch_size * (3 * sum(macs) - macs[0])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that one step has to move to and from memory at least, if no cache keeps anything from step to step.
+
+        The batch's pixels, one byte each, are read once. The weights are read for the forward pass, and for the
+        gradients of the inputs, which the first layer has no use for. The update reads and writes the parameters and
+        the optimiser's slots, of which Adam has two. Not counted is what a cache can hold within a step: activations,
+        their gradients, and the gradients of the weights, which an update can take as they are computed.
+        """
+        sizes = [inputs * outputs for inputs, outputs in pairwise(self.sizes)]
+        parameters = sum(sizes) + sum(self.sizes[1:])
+        read = sum(sizes) + sum(sizes[1:])
+        updated = 2 * parameters * (1 + _SLOTS[self.optimizer])
+        return self.batch_size * PIXELS + _FLOAT_BYTES * (read + updated)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""

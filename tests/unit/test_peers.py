@@ -47,6 +47,15 @@ def test_flops_count_every_product_but_the_one_nobody_needs():
     assert work.flops == 2 * 100 * (forward + weights + inputs)
 
 
+@pytest.mark.parametrize(("optimizer", "slots"), [("sgd", 0), ("adam", 2)])
+def test_bytes_count_what_no_cache_can_keep(optimizer, slots):
+    work = works.Work("", (40, 20), "relu", 100, optimizer, 0.1)
+    forward = 784 * 40 + 40 * 20 + 20 * 10
+    backward = 40 * 20 + 20 * 10
+    parameters = forward + 40 + 20 + 10
+    assert work.bytes == 100 * 784 + 4 * (forward + backward + 2 * (1 + slots) * parameters)
+
+
 def test_nets_are_those_of_the_presets():
     for work in works.NETS:
         preset = PRESETS[work.name]
@@ -103,19 +112,23 @@ def _measured(**seconds):
 
 
 def test_speeds_are_medians_by_the_step():
-    measured = _measured(numba=[0.01, 0.03, 0.02], torch=[0.08, 0.08, 0.08], peak=[0.005, 0.004, 0.005])
+    measured = _measured(
+        numba=[0.01, 0.03, 0.02], torch=[0.08, 0.08, 0.08], peak=[0.005, 0.004, 0.005], bandwidth=[0.001]
+    )
     speed = figures.speeds(measured)["numba"]
     assert (speed.step, speed.low, speed.high) == pytest.approx((0.002, 0.001, 0.003))
     assert speed.samples == pytest.approx(100 / 0.002)
     assert speed.peak == pytest.approx(0.25)
     assert figures.peak_flops(measured) == pytest.approx(works.NETS[0].flops / 0.0005)
-    assert "peak" not in figures.speeds(measured)
+    assert figures.bandwidth(measured) == pytest.approx(works.NETS[0].bytes / 0.0001)
+    assert set(figures.speeds(measured)) == {"numba", "torch"}
 
 
 def test_without_a_peak_there_are_no_shares():
     measured = _measured(numba=[0.01])
     assert figures.speeds(measured)["numba"].peak is None
     assert figures.peak_flops(measured) is None
+    assert figures.bandwidth(measured) is None
 
 
 def test_ratios_say_how_many_times_as_fast():
@@ -169,15 +182,16 @@ class FakeWorker:
 
 def _fakes(log, **losses):
     fakes = {name: FakeWorker(name, log, values) for name, values in losses.items()}
-    return {"reference": FakeWorker("reference", log), "peak": FakeWorker("peak", log, ()), **fakes}
+    limits = {entry.name: FakeWorker(entry.name, log, ()) for entry in entries.LIMITS}
+    return {"reference": FakeWorker("reference", log), **limits, **fakes}
 
 
 def test_rounds_have_one_run_of_each_and_do_not_begin_alike():
     log: list[str] = []
     measured = rounds.measure(works.NETS[0], _fakes(log, numba=(1.0, 0.5), torch=(1.0, 0.5)), 3)
-    assert [sorted(log[i : i + 3]) for i in (0, 3, 6)] == [["numba", "peak", "torch"]] * 3
-    assert len({log[0], log[3], log[6]}) == 3
-    assert [len(result["seconds"]) for result in measured["contenders"].values()] == [3, 3, 3]
+    assert [sorted(log[i : i + 4]) for i in (0, 4, 8)] == [["bandwidth", "numba", "peak", "torch"]] * 3
+    assert len({log[0], log[4], log[8]}) == 3
+    assert [len(result["seconds"]) for result in measured["contenders"].values()] == [3, 3, 3, 3]
     assert "reference" not in measured["contenders"]
 
 
@@ -267,6 +281,18 @@ def test_multiply_adds_are_as_many_as_they_say():
     assert peak.rounds_for(1000 * flops, 1) == 1000
     assert peak.rounds_for(1000 * flops, 2) == 500
     assert peak.multiply_adds(1000) == pytest.approx(chains / 2)
+
+
+def test_memory_is_read_and_written_as_often_as_it_says():
+    module = pytest.importorskip("benchmarks.peers.contenders.bandwidth")
+    block = 16_384
+    array = np.zeros(3 * block, np.float32)
+    module.stream(array, 2, 3)  # the last, and again from the first on
+    assert np.array_equal(array, np.full(3 * block, 0.25, np.float32))
+    module.stream(array, 4, 1)
+    assert np.array_equal(array.reshape(3, block)[:, 0], np.float32([0.25, 0.375, 0.25]))
+    assert module.blocks_for(2 * array.nbytes, 1) == 3
+    assert module.blocks_for(1000 * array.nbytes, 3) == 500
 
 
 # ---- surroundings ----------------------------------------------------------------------------------------------
@@ -380,7 +406,7 @@ def test_nets_run_are_kept_and_are_printed_again(tmp_path, capsys):
     assert path.name == "nets-threads-1.json"
     assert [measured["work"]["name"] for measured in result["works"]] == [work.name for work in works.NETS]
     for measured in result["works"]:
-        assert set(measured["contenders"]) == {"numpy", "numba", "peak"}
+        assert set(measured["contenders"]) == {"numpy", "numba", "peak", "bandwidth"}
         assert set(figures.speeds(measured)) == {"numpy", "numba"}, measured
         assert all(len(contender["seconds"]) == 2 for contender in measured["contenders"].values())
     assert result["machine"]["cores"] >= 1
