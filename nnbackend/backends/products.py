@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALONE", "Products", "usable_cores", "usable_threads"]
+from nnbackend.backends.cores import usable_cores
+
+__all__ = ["ALONE", "Products", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
@@ -36,13 +38,6 @@ def _controller() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def usable_threads() -> int:
