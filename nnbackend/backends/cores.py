@@ -39,7 +39,7 @@ def quotas(root: Path = Path("/")) -> Iterator[float]:
 
 
 def _upwards(top: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those above it; in a container the path may be another namespace's, and the top alone there."""
+    """A group's folder and those above it; in a container, where the path may be of another namespace, the top."""
     folder = top / path.lstrip("/")
     while folder != top and top in folder.parents:
         yield folder
