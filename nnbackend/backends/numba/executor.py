@@ -16,8 +16,8 @@ __all__ = ["CompiledExecutor", "Team"]
 
 #: Multiply-adds of a step below which meeting costs more than sharing saves, and of a whole run below which waking the
 #: other threads does.
-_SHARED_STEP = 250_000
-_SHARED_RUN = 10_000_000
+_SHARED_STEP = 6_000_000
+_SHARED_RUN = 20_000_000
 
 #: After about so many multiply-adds, a fraction of a second, Python gets a word in: Ctrl-C must not wait for an epoch.
 _PIECE = 10_000_000_000
