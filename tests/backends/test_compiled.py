@@ -17,6 +17,7 @@ from numba import njit
 
 import nnbackend as nn
 from nnbackend.backends.base import OPERATIONS, Call
+from nnbackend.backends.executor import PlainExecutor
 from nnbackend.backends.numba import NumbaBackend, executor, operations, program
 from nnbackend.backends.numba.processor import flush_subnormals
 from nnbackend.backends.numba.tiling import VectorUnit
@@ -443,3 +444,53 @@ def test_steps_of_nothing_do_nothing():
     np.testing.assert_array_equal(counter, [5, 6, 7])
     state = np.array([0, 0, 0, 1, 3])
     assert operations.share(10, state.ctypes.data) == (3, 6)
+
+
+def recorded_calls(monkeypatch, optimizer):
+    """The calls of a training step, and its network."""
+    steps = []
+    original = NumbaBackend.executor
+    monkeypatch.setattr(NumbaBackend, "executor", lambda self, calls: steps.append(calls) or original(self, calls))
+    x, y = images(rows=32)
+    layers = [nn.Dense(33, activation="relu"), nn.Dense(20, activation="tanh"), nn.Dense(4)]
+    net = nn.Network(layers, 12, backend=NumbaBackend(threads=2), dtype="float64", seed=2)
+    net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
+    (calls,) = (calls for calls in steps if any(call.operation == "bias_gradient" for call in calls))
+    return list(calls), net
+
+
+def weights_after(net, calls, start, run):
+    net.restore(start)
+    for call in calls:
+        if call.operation == "sgd_update":
+            for slot in (1, 2):  # gradients and velocity
+                call.arguments[slot][:] = 0
+        if call.operation == "advance":
+            call.arguments[0][:] = 0
+    run(calls)
+    return net.get_weights()
+
+
+@pytest.mark.parametrize("change", ["a gradient is not computed", "weights are needed after their gradient"])
+def test_an_update_is_taken_apart_only_where_that_changes_nothing(change, monkeypatch, always_shared):
+    """Layers from outside may record the contract's operations in any order, and leave some out."""
+    calls, net = recorded_calls(monkeypatch, nn.SGD(0.1, momentum=0.9, weight_decay=0.1))
+    operations = [call.operation for call in calls]
+    if change == "a gradient is not computed":
+        del calls[operations.index("dense_weight_gradient")]
+    else:
+        needed = calls.pop(operations.index("dense_input_gradient"))
+        assert calls[operations.index("dense_input_gradient")].operation == "dense_weight_gradient"
+        calls.insert(operations.index("dense_input_gradient") + 1, needed)
+    start = net.snapshot()
+
+    def compiled(calls):
+        executor.Team(2).run(program.compile_step(calls, 2), 1)
+
+    def plain(calls):
+        PlainExecutor(net.backend, calls).run(1)
+
+    expected = weights_after(net, calls, start, plain)
+    weights = weights_after(net, calls, start, compiled)
+    for name, value in weights.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12, atol=1e-14, err_msg=name)

@@ -30,7 +30,7 @@ class UnsupportedStepError(Exception):
     """A step that the table cannot hold; says why."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Line:
     """One call, with what it reads and writes.
 
@@ -97,7 +97,11 @@ class Line:
         return self.whole if self.share == ROWS else (*self.rows, *self.whole)
 
 
-@dataclass
+#: Parameters begin at multiples of this many elements at least, so less is never a parameter.
+_PADDING = 16
+
+
+@dataclass(eq=False)
 class Update:
     """An optimiser's step.
 
@@ -124,6 +128,17 @@ class Update:
         """Of the parameters and the slots what belongs to a part of the gradients."""
         begin = (address(gradient) - address(self.gradients)) // gradient.itemsize
         return [buffer[begin : begin + gradient.size] for buffer in (self.parameters, *self.slots)]
+
+    def without(self, done: Sequence[Array]) -> list[Array]:
+        """What is left of the gradients, but for the padding between parameters, where all is 0."""
+        size = self.gradients.itemsize
+        begin, left = 0, []
+        for part in [*sorted(done, key=address), self.gradients[self.gradients.size :]]:
+            end = (address(part) - address(self.gradients)) // size
+            if end - begin >= _PADDING or not done:
+                left.append(self.gradients[begin:end])
+            begin = end + part.size
+        return left
 
     def numbers(self, gradient: Array) -> Sequence[int]:
         """The end of a line that updates a part: rule, rates, and how many elements the parameters and the slots lie

@@ -35,7 +35,7 @@ _FEW_ROWS, _MANY_COLUMNS, _MUCH_WORK = 64, 48, 4_000_000
 _LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """The table.
 
@@ -126,33 +126,32 @@ def _share_columns(lines: Sequence[Line], threads: int) -> None:
 def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
     """Let each gradient be taken to its parameters by the line that computes it, if nothing else looks at it.
 
-    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own. Where no line
-    computes a gradient there is nothing but the padding between parameters.
+    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own.
     """
     updates = [line for line in lines if line.update is not None]
-    gradients = [line for line in lines if any(touch(line.writes[:1], update.reads) for update in updates)]
-    if len(updates) != 1 or not gradients:
+    if len(updates) != 1:
         return list(lines)
     (last,) = updates
     update = last.update
     assert update is not None
-    rest = []
-    for line in gradients:
-        out = line.writes[0]
+    writers = [place for place, line in enumerate(lines) if touch(line.writes[:1], [update.gradients])]
+    gradients = [place for place in writers if lines[place].operation in ("weight_gradient", "bias_gradient")]
+    done = []
+    for place in gradients:
+        line, (out,) = lines[place], lines[place].writes
         assert out is not None
         others = [other for other in lines if other is not line and other is not last]
-        later = [other for other in others if lines.index(other) > lines.index(line)]
-        # Nobody else needs the gradient, and nobody the parameters as they were.
-        alone = not any(touch([out], other.arrays()) for other in others)
-        alone = alone and not any(touch(update.parts(out), other.arrays()) for other in later)
-        if line.operation not in ("weight_gradient", "bias_gradient"):
+        later = [other for other in lines[place + 1 :] if other is not last]
+        # Nobody else may need the gradient, nor the parameters as they were.
+        if any(touch([out], other.arrays()) for other in others):
             continue
-        if alone:
-            line.integers = (*line.integers, *update.numbers(out))
-            line.settings, line.rule = update.settings, update.rule
-            line.writes = (out, *update.parts(out))
-        else:
-            rest.append(update.line(out))
+        if any(touch(update.parts(out), other.arrays()) for other in later):
+            continue
+        line.integers = (*line.integers, *update.numbers(out))
+        line.settings, line.rule = update.settings, update.rule
+        line.writes = (out, *update.parts(out))
+        done.append(out)
+    rest = [update.line(part) for part in update.without(done)]
     return [*(line for line in lines if line is not last), *rest]
 
 
