@@ -131,13 +131,13 @@ class Update:
 
     def without(self, done: Sequence[Array]) -> list[Array]:
         """What is left of the gradients, but for the padding between parameters, where all is 0."""
-        size = self.gradients.itemsize
+        base, size = address(self.gradients), self.gradients.itemsize
+        spans = sorted(((address(part) - base) // size, part.size) for part in done)
         begin, left = 0, []
-        for part in [*sorted(done, key=address), self.gradients[self.gradients.size :]]:
-            end = (address(part) - address(self.gradients)) // size
+        for end, length in [*spans, (self.gradients.size, 0)]:
             if end - begin >= _PADDING or not done:
                 left.append(self.gradients[begin:end])
-            begin = end + part.size
+            begin = end + length
         return left
 
     def numbers(self, gradient: Array) -> Sequence[int]:
