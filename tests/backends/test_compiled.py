@@ -57,9 +57,8 @@ for _name in OPERATIONS:
 def always_shared(request, monkeypatch):
     """However little there is to do, all threads take part."""
     if request.param == "columns":
-        monkeypatch.setattr(program, "_FEW_ROWS", 10**9)
+        monkeypatch.setattr(program, "_WORTH_COLUMNS", [(10**9, 0)])
         monkeypatch.setattr(program, "_MANY_COLUMNS", 1)
-        monkeypatch.setattr(program, "_MUCH_WORK", 0)
     monkeypatch.setattr(executor, "_SHARED_STEP", 0)
     monkeypatch.setattr(executor, "_SHARED_RUN", 0)
 

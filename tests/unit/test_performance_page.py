@@ -191,8 +191,10 @@ def shown(*words):
 def test_thresholds_are_those_of_the_code():
     assert shown(f"It looks {epoch.PATIENCE:,} times")
     assert shown(f"at least {executor._SHARED_STEP:,} multiply-adds", f"at least {executor._SHARED_RUN:,};")
-    assert shown(f"fewer than {program._FEW_ROWS} rows", f"at least {program._MANY_COLUMNS} columns")
-    assert shown(f"at least {program._MUCH_WORK:,} multiply-adds")
+    assert shown(f"at least {program._MANY_COLUMNS} columns for each")
+    (few, much), (more, most) = program._WORTH_COLUMNS
+    assert shown(f"fewer than {few} rows for each thread and at least {much:,} multiply-adds in the product")
+    assert shown(f"fewer than {more} and at least {most:,}")
 
 
 def test_tiles_are_those_of_the_code():

@@ -27,9 +27,10 @@ __all__ = ["Program", "UnsupportedStepError", "compile_step"]
 #: The columns of a line: the address of its function, whether it waits, and from the third on its own numbers.
 FUNCTION, WAIT, FIRST = 0, 1, 2
 
-#: A layer is shared out by columns if there are fewer rows than this for each thread, enough columns, and so much to do
-#: that two more meetings do not matter (multiply-adds). Found by trying both on two cores.
-_FEW_ROWS, _MANY_COLUMNS, _MUCH_WORK = 64, 48, 4_000_000
+#: A layer is shared out by columns if there are fewer rows than this for each thread and so much to do (multiply-adds)
+#: that two more meetings do not matter, and enough columns for each. Found by trying both on two cores.
+_WORTH_COLUMNS = [(64, 4_000_000), (96, 30_000_000)]
+_MANY_COLUMNS = 48
 
 #: Lines that compute no activations or gradients of activations: they can wait.
 _LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
@@ -115,7 +116,8 @@ def _share_columns(lines: Sequence[Line], threads: int) -> None:
         share = shares.get(address(line.reads[0]), "") if line.follows else ""
         if line.product is not None and threads > 1:
             rows, columns = line.product.shape
-            if rows < _FEW_ROWS * threads and columns >= _MANY_COLUMNS * threads and line.work >= _MUCH_WORK:
+            worth = any(rows < few * threads and line.work >= much for few, much in _WORTH_COLUMNS)
+            if worth and columns >= _MANY_COLUMNS * threads:
                 # Those of as many columns are cut in the same places.
                 share = f"columns of {columns}"
         if share.startswith("columns"):

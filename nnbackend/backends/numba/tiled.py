@@ -17,7 +17,14 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba.jit import as_written
-from nnbackend.backends.numba.tiles import copy_panel, panel_space, product_tile, transpose_panel
+from nnbackend.backends.numba.tiles import (
+    copy_panel,
+    copy_strips,
+    panel_space,
+    product_tile,
+    strip_space,
+    transpose_panel,
+)
 
 __all__ = ["forward", "input_gradient", "weight_gradient"]
 
@@ -68,11 +75,17 @@ def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_r
     panel, panel_row = panel_space(tiling), tiling.columns
     # What would be read once or twice is not worth a copy.
     in_place = rows <= tiling.rows and not transpose
+    # A tile whose k are rows of `a` would read a few elements here and there of many lines and pages.
+    packed = a_k != 1 and columns > 2 * tiling.columns
+    strips = strip_space(tiling)
     for i in range(0, rows, tiling.block):
+        end = min(i + tiling.block, rows)
         # Once even where there is nothing to sum.
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
             finished = 1 if k + depth >= inner else 0
+            if packed:
+                copy_strips(tiling, a + size * (i * a_row + k * a_k), a_k, strips, end - i, depth)
             for j in range(0, columns, tiling.columns):
                 next_j, next_k = (j + tiling.columns, k) if j + tiling.columns < columns else (0, k + depth)
                 if transpose:
@@ -86,15 +99,19 @@ def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_r
                         copy_panel(tiling, here, b_row, panel, columns - j, depth, ahead)
                 # A panel goes on with the sums of the one before. Stored and loaded again, they are what they were.
                 start, start_row = (out, out_row) if k else (bias, 0)
-                row, end = i, min(i + tiling.block, rows)
+                row = i
                 while row < end:
+                    left, left_row, left_k = a + size * (row * a_row + k * a_k), a_row, a_k
+                    if packed:
+                        strip, place = divmod(row - i, tiling.rows)
+                        left, left_row, left_k = strips + size * (strip * tiling.strip + place), 1, tiling.rows
                     row += product_tile(
                         tiling,
                         finished,
                         record,
-                        a + size * (row * a_row + k * a_k),
-                        a_row,
-                        a_k,
+                        left,
+                        left_row,
+                        left_k,
                         panel,
                         panel_row,
                         start + size * (row * start_row + j) if start else 0,

@@ -3,7 +3,8 @@
 A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so that
 reading does not hold up computing. The right matrix is first copied into *panels*: as wide as a tile, and short enough
 to stay in the first cache while many rows of the left matrix pass by (Goto and van de Geijn 2008, "Anatomy of
-high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read where it lies.
+high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read where it lies,
+or from *strips*: as many rows as a tile has, column after column.
 
 Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. In place of rows that do
 not fill a tile the last one is computed again, and not stored. Each element is computed in the same way wherever it is
@@ -27,7 +28,7 @@ from nnbackend.backends.numba.epilogues import EPILOGUES, Epilogue
 from nnbackend.backends.numba.simd import INTEGER, Simd, Value
 from nnbackend.backends.numba.tiling import Tiling
 
-__all__ = ["copy_panel", "panel_space", "product_tile", "transpose_panel"]
+__all__ = ["copy_panel", "copy_strips", "panel_space", "product_tile", "strip_space", "transpose_panel"]
 
 #: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
 _FEW = 2
@@ -93,12 +94,25 @@ def panel_space(context, tiling):
     """The address of a panel on the stack, where it is until the calling function returns."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape = tiling.tiling
-        space = cgutils.alloca_once(builder, Simd.of(shape, builder).real, size=shape.depth * shape.columns)
-        space.align = 64
-        return builder.ptrtoint(space, INTEGER)
+        return _space(tiling.tiling, builder, tiling.tiling.depth * tiling.tiling.columns)
 
     return types.intp(tiling), write
+
+
+@intrinsic
+def strip_space(context, tiling):
+    """The address of the strips of a block, as in `panel_space`."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        return _space(tiling.tiling, builder, tiling.tiling.strips * tiling.tiling.strip)
+
+    return types.intp(tiling), write
+
+
+def _space(tiling: Tiling, builder: ir.IRBuilder, elements: int) -> Value:
+    space = cgutils.alloca_once(builder, Simd.of(tiling, builder).real, size=elements)
+    space.align = 64
+    return builder.ptrtoint(space, INTEGER)
 
 
 @intrinsic
@@ -131,6 +145,19 @@ def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
         return context.get_dummy_value()
 
     return types.void(tiling, *[types.intp] * 6), write
+
+
+@intrinsic
+def copy_strips(context, tiling, a, a_k, strips, rows, inner):
+    """``strips[i // tiling.rows][k, i % tiling.rows] = a[i, k]`` for all `rows` of a block and `inner` columns, where
+    the elements of a column of `a` lie side by side and the columns `a_k` apart."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
+        builder.call(simd.function(shape.function_name("strips"), 5, partial(_copy_strips, shape)), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * 5), write
 
 
 def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
@@ -220,6 +247,30 @@ def _copy(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) 
         return []
 
     simd.repeat(simd.integer(0), inner, 1, [], row)
+
+
+def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+    # A vector is a strip's share of a column.
+    simd = Simd(simd.builder, tiling.real, tiling.rows, tiling.fused)
+    builder, height = simd.builder, simd.integer(tiling.rows)
+    a, a_k, strips, rows, inner = arguments
+    a, strips = simd.pointer(a), simd.pointer(strips)
+    rest = builder.srem(rows, height)
+    whole = builder.sub(rows, rest)
+
+    def column(k: Value, _: list[Value]) -> list[Value]:
+        source, target = simd.move(a, builder.mul(k, a_k)), simd.move(strips, builder.mul(k, height))
+
+        def piece(row: Value, place: list[Value], mask: Value | None = None) -> list[Value]:
+            simd.store(simd.load(simd.move(source, row), mask), simd.move(target, place[0]))
+            return [builder.add(place[0], simd.integer(tiling.strip))]
+
+        place = simd.repeat(simd.integer(0), whole, tiling.rows, [simd.integer(0)], piece)
+        has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
+        simd.only_if(has_rest, lambda: piece(whole, place, simd.first(rest)), place)
+        return []
+
+    simd.repeat(simd.integer(0), inner, 1, [], column)
 
 
 def _transpose(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:

@@ -118,6 +118,17 @@ class Tiling:
         """Columns of a tile."""
         return self.lanes * self.vectors
 
+    @property
+    def strip(self) -> int:
+        """Elements from one strip of a packed block to the next: as much as it holds, and a bit more, lest the strips
+        lie a power of 2 apart and compete for the same places of the first cache."""
+        return self.depth * self.rows + self.lanes
+
+    @property
+    def strips(self) -> int:
+        """Strips of a block."""
+        return -(-self.block // self.rows)
+
     def function_name(self, kind: str, *shape: Any) -> str:
         """What is written differently is named differently: of functions with the same name LLVM keeps one."""
         return "_".join(str(part) for part in ("nnbackend", kind, *vars(self).values(), *shape))
@@ -165,7 +176,7 @@ class _Attributes(AttributeTemplate):
     def resolve_size(self, kind: TilingType) -> Any:
         return types.intp
 
-    resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_size
+    resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_strip = resolve_size
 
 
 @lower_getattr_generic(TilingType)
