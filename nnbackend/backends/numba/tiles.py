@@ -207,12 +207,8 @@ def _product(
         return [simd.load(simd.move(row, offsets[j]), masks[j]) for row in start_rows for j in range(vectors)]
 
     a_rows = simd.rows(a, a_row, row_numbers, rows)
-    # By the time that the sums are done what they go to has arrived, be it from another CPU's cache.
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
     epilogue = begin_epilogue(simd, record)
-    for row in out_rows:
-        for place in epilogue.places(row):
-            simd.prefetch(place, offsets, write=True)
 
     def step(k: Value, sums: list[Value]) -> list[Value]:
         row = simd.move(panel, builder.mul(k, panel_row))
@@ -224,7 +220,18 @@ def _product(
         return results
 
     sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * vectors))
-    sums = simd.repeat(simd.integer(0), inner, 1, sums, step)
+    share = builder.sdiv(builder.add(inner, simd.integer(height - 1)), simd.integer(height))
+
+    def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
+        # By the time that the sums are done what they go to has arrived, be it from another CPU's cache: one row is
+        # fetched after the other, because all at once would keep what the sums need waiting.
+        k, *sums = carried
+        for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
+            simd.prefetch(place, offsets, write=True)
+        end = simd.smaller(builder.add(k, share), inner)
+        return [end, *simd.repeat(k, end, 1, sums, step)]
+
+    _, *sums = simd.repeat(simd.integer(0), simd.integer(height), 1, [simd.integer(0), *sums], steps_of_a_row)
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):
