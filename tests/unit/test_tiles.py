@@ -6,6 +6,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,20 @@ def test_every_depth_around_vectors_and_panels(tile, form):
 
 @each_form
 @each_tiling
+def test_blocks_that_are_copied_to_strips(tile, form):
+    """As they are for so many columns, and every number of rows up to two strips, with blocks that end anywhere."""
+    rng = np.random.default_rng(6)
+    small = replace(tile, depth=2 * tile.lanes, block=2 * tile.rows + 1)
+    inners = itertools.cycle([*range(1, 2 * tile.lanes + 2), 4 * tile.lanes + 3])
+    for rows, columns in itertools.product(range(1, 5 * tile.rows), (2 * tile.columns + 1, 7 * tile.columns + 2)):
+        inner = next(inners)
+        a, b = integers(rng, rows, inner), integers(rng, inner, columns)
+        result = multiply(form, small, a, b, None, (3, 0, 1))
+        np.testing.assert_array_equal(result, a @ b, f"{rows, columns, inner}")
+
+
+@each_form
+@each_tiling
 def test_real_numbers(tile, form):
     rng = np.random.default_rng(2)
     for rows, columns, inner in [(100, 40, 300), (7, 129, 50), (33, 10, 1000)]:
@@ -164,7 +179,7 @@ def test_multiply_adds_are_fused_or_not_as_the_tiling_says(tile):
 @each_tiling
 def test_a_range_of_the_result_has_the_bits_of_the_whole(tile, form):
     rng = np.random.default_rng(4)
-    rows, columns, inner = 3 * tile.rows + 2, 2 * tile.columns + tile.lanes // 2 + 1, tile.depth + 11
+    rows, columns, inner = 3 * tile.rows + 2, 8 * tile.columns + tile.lanes // 2 + 1, tile.depth + 11
     a, b, bias = normal(rng, tile, rows, inner), normal(rng, tile, inner, columns), normal(rng, tile, columns)
     whole = multiply(form, tile, a, b, bias if form == FORWARD else None)
     left, right = np.ascontiguousarray(a.T if form == WEIGHT else a), np.ascontiguousarray(b.T if form == INPUT else b)
@@ -232,8 +247,9 @@ def at_either_end(memory, size):
     return memory[:size].ctypes.data, memory[memory.size - size :].ctypes.data
 
 for tile in (tiling.FLOAT32, tiling.FLOAT64):
-    a, b, out, bias = (fenced(40000, np.dtype(tile.real)) for _ in range(4))
-    rows, columns = (1, 3, tile.rows + 1), (1, tile.lanes, tile.columns - 1, tile.columns + 1)
+    a, b, out, bias = (fenced(60000, np.dtype(tile.real)) for _ in range(4))
+    rows = (1, 3, tile.rows + 1)
+    columns = (1, tile.lanes, tile.columns - 1, tile.columns + 1, 7 * tile.columns + 1)
     for m, n, k in itertools.product(rows, columns, (1, 3, tile.lanes + 1, tile.depth + 3)):
         sizes = (a, m * k), (b, k * n), (out, m * n), (bias, n)
         for x, w, z, c in zip(*(at_either_end(memory, size) for memory, size in sizes)):

@@ -173,13 +173,15 @@ class Simd:
         return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
 
     def transposed(self, rows: list[Value]) -> list[Value]:
-        """The columns of a few rows (a power of two), each a vector with a lane for each row.
+        """The columns of a few rows, no more than lanes, each a vector with an element for each row.
 
         Swapping a binary digit of the row's number with the same digit of the lane's, in pairs of rows that differ in
         that digit alone, and this for one digit after the other, transposes all squares that lie side by side in the
         rows. The columns are then pieces of rows.
         """
-        rows, side = list(rows), len(rows)
+        present = len(rows)
+        side = 1 << (present - 1).bit_length()
+        rows = [*rows, *[rows[-1]] * (side - present)]
         digit = side // 2
         while digit:
             for i in range(side):
@@ -189,7 +191,7 @@ class Simd:
                     low = [lane - digit + self.lanes if lane & digit else lane for lane in range(self.lanes)]
                     rows[i], rows[i + digit] = self._shuffle(a, b, low), self._shuffle(a, b, [n + digit for n in low])
             digit //= 2
-        pieces = [list(range(start, start + side)) for start in range(0, self.lanes, side)]
+        pieces = [list(range(start, start + present)) for start in range(0, self.lanes, side)]
         return [self._shuffle(row, row, piece) for piece in pieces for row in rows]
 
     # ---- loops, conditions and functions of the program --------------------------------------------------------

@@ -17,14 +17,15 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba.jit import as_written
-from nnbackend.backends.numba.tiles import (
+from nnbackend.backends.numba.packing import (
     copy_panel,
     copy_strips,
     panel_space,
-    product_tile,
     strip_space,
     transpose_panel,
+    transpose_strips,
 )
+from nnbackend.backends.numba.tiles import product_tile
 
 __all__ = ["forward", "input_gradient", "weight_gradient"]
 
@@ -75,8 +76,10 @@ def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_r
     panel, panel_row = panel_space(tiling), tiling.columns
     # What would be read once or twice is not worth a copy.
     in_place = rows <= tiling.rows and not transpose
-    # A tile whose k are rows of `a` would read a few elements here and there of many lines and pages.
-    packed = a_k != 1 and columns > 2 * tiling.columns
+    # A tile whose k are rows of `a` would read a few elements here and there of many lines and pages. Else it reads a
+    # few rows, which is worth a copy only for many panels.
+    few = 2 if a_k != 1 else 7
+    packed = rows > tiling.rows and columns > few * tiling.columns
     strips = strip_space(tiling)
     for i in range(0, rows, tiling.block):
         end = min(i + tiling.block, rows)
@@ -84,8 +87,11 @@ def product(tiling, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_r
         for k in range(0, max(inner, 1), tiling.depth):
             depth = min(inner - k, tiling.depth)
             finished = 1 if k + depth >= inner else 0
-            if packed:
-                copy_strips(tiling, a + size * (i * a_row + k * a_k), a_k, strips, end - i, depth)
+            block = a + size * (i * a_row + k * a_k)
+            if packed and a_k == 1:
+                transpose_strips(tiling, block, a_row, strips, end - i, depth)
+            elif packed:
+                copy_strips(tiling, block, a_k, strips, end - i, depth)
             for j in range(0, columns, tiling.columns):
                 next_j, next_k = (j + tiling.columns, k) if j + tiling.columns < columns else (0, k + depth)
                 if transpose:

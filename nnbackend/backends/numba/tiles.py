@@ -21,14 +21,14 @@ from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.epilogues import EPILOGUES, Epilogue
-from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.numba.simd import Simd, Value
 from nnbackend.backends.numba.tiling import Tiling
 
-__all__ = ["copy_panel", "copy_strips", "panel_space", "product_tile", "strip_space", "transpose_panel"]
+__all__ = ["product_tile"]
 
 #: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
 _FEW = 2
@@ -87,77 +87,6 @@ def product_tile(
         return _write_product(tiling.tiling, builder, arguments[1], arguments[2:])
 
     return types.intp(tiling, *[types.intp] * 14), write
-
-
-@intrinsic
-def panel_space(context, tiling):
-    """The address of a panel on the stack, where it is until the calling function returns."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _space(tiling.tiling, builder, tiling.tiling.depth * tiling.tiling.columns)
-
-    return types.intp(tiling), write
-
-
-@intrinsic
-def strip_space(context, tiling):
-    """The address of the strips of a block, as in `panel_space`."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _space(tiling.tiling, builder, tiling.tiling.strips * tiling.tiling.strip)
-
-    return types.intp(tiling), write
-
-
-def _space(tiling: Tiling, builder: ir.IRBuilder, elements: int) -> Value:
-    space = cgutils.alloca_once(builder, Simd.of(tiling, builder).real, size=elements)
-    space.align = 64
-    return builder.ptrtoint(space, INTEGER)
-
-
-@intrinsic
-def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
-    """``panel[k, j] = b[k, j]`` for `inner` rows and a tile's width, of which `b` has `columns` from here on.
-
-    At `ahead` is what will be copied next. It is fetched into the cache while this panel is multiplied.
-    """
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
-        fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
-        functions = [
-            simd.function(shape.function_name("copy", masked), 6, partial(_copy, shape, masked))
-            for masked in (False, True)
-        ]
-        simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * 6), write
-
-
-@intrinsic
-def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
-    """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
-        builder.call(simd.function(shape.function_name("transpose"), 6, partial(_transpose, shape)), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * 6), write
-
-
-@intrinsic
-def copy_strips(context, tiling, a, a_k, strips, rows, inner):
-    """``strips[i // tiling.rows][k, i % tiling.rows] = a[i, k]`` for all `rows` of a block and `inner` columns, where
-    the elements of a column of `a` lie side by side and the columns `a_k` apart."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
-        builder.call(simd.function(shape.function_name("strips"), 5, partial(_copy_strips, shape)), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * 5), write
 
 
 def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
@@ -236,79 +165,3 @@ def _product(
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):
                 epilogue(sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
-
-
-def _copy(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:
-    builder = simd.builder
-    b, b_row, panel, columns, inner, ahead = arguments
-    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
-    offsets = [simd.integer(j * simd.lanes) for j in range(tiling.vectors)]
-    masks = [simd.first(builder.sub(columns, offset)) if masked else None for offset in offsets]
-
-    def row(k: Value, _: list[Value]) -> list[Value]:
-        source = simd.move(b, builder.mul(k, b_row))
-        target = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
-        simd.prefetch(simd.move(ahead, builder.mul(k, b_row)), offsets, write=False)
-        for offset, mask in zip(offsets, masks, strict=True):
-            simd.store(simd.load(simd.move(source, offset), mask), simd.move(target, offset))
-        return []
-
-    simd.repeat(simd.integer(0), inner, 1, [], row)
-
-
-def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
-    # A vector is a strip's share of a column.
-    simd = Simd(simd.builder, tiling.real, tiling.rows, tiling.fused)
-    builder, height = simd.builder, simd.integer(tiling.rows)
-    a, a_k, strips, rows, inner = arguments
-    a, strips = simd.pointer(a), simd.pointer(strips)
-    rest = builder.srem(rows, height)
-    whole = builder.sub(rows, rest)
-
-    def column(k: Value, _: list[Value]) -> list[Value]:
-        source, target = simd.move(a, builder.mul(k, a_k)), simd.move(strips, builder.mul(k, height))
-
-        def piece(row: Value, place: list[Value], mask: Value | None = None) -> list[Value]:
-            simd.store(simd.load(simd.move(source, row), mask), simd.move(target, place[0]))
-            return [builder.add(place[0], simd.integer(tiling.strip))]
-
-        place = simd.repeat(simd.integer(0), whole, tiling.rows, [simd.integer(0)], piece)
-        has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
-        simd.only_if(has_rest, lambda: piece(whole, place, simd.first(rest)), place)
-        return []
-
-    simd.repeat(simd.integer(0), inner, 1, [], column)
-
-
-def _transpose(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
-    """A few rows of `b` at a time, up to the end of the last vector that a tile reads: `b` may have ended, and its last
-    row is repeated. What lay in the panel before could be subnormal, and very slow to compute with."""
-    builder = simd.builder
-    b, b_row, panel, columns, inner, ahead = arguments
-    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
-    lanes = simd.integer(simd.lanes)
-    side = min(simd.lanes, 4)
-    rest = builder.srem(inner, lanes)
-    whole = builder.sub(inner, rest)
-    width = builder.add(columns, simd.integer(simd.lanes - 1))
-    width = simd.smaller(builder.sub(width, builder.srem(width, lanes)), simd.integer(tiling.columns))
-
-    def some_rows(j: Value, _: list[Value]) -> list[Value]:
-        numbers = [builder.add(j, simd.integer(i)) for i in range(side)]
-        rows = simd.rows(b, b_row, numbers, columns)
-        rows_ahead = [simd.move(ahead, builder.mul(number, b_row)) for number in numbers]
-
-        def vector(k: Value, _: list[Value], mask: Value | None = None) -> list[Value]:
-            for row in rows_ahead:
-                simd.prefetch(row, [k], write=False)
-            for i, column in enumerate(simd.transposed([simd.load(simd.move(row, k), mask) for row in rows])):
-                target = builder.mul(builder.add(k, simd.integer(i)), simd.integer(tiling.columns))
-                simd.store(column, simd.move(simd.move(panel, target), j))
-            return []
-
-        simd.repeat(simd.integer(0), whole, simd.lanes, [], vector)
-        # All lanes are written: a panel's depth is a multiple of them.
-        has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
-        return simd.only_if(has_rest, lambda: vector(whole, [], simd.first(rest)), [])
-
-    simd.repeat(simd.integer(0), width, side, [], some_rows)

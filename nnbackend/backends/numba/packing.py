@@ -1,0 +1,196 @@
+"""Copies of the operands of a product in the order in which its tiles read them: panels and strips.
+
+A *panel* is a part of the right matrix, as wide as a tile and a few rows deep. A *strip* is a part of the left matrix,
+as high as a tile, stored column after column. Nothing outside the matrices is read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.numba.tiling import Tiling
+
+__all__ = ["copy_panel", "copy_strips", "panel_space", "strip_space", "transpose_panel", "transpose_strips"]
+
+
+@intrinsic
+def panel_space(context, tiling):
+    """The address of a panel on the stack, where it is until the calling function returns."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        return _space(tiling.tiling, builder, tiling.tiling.depth * tiling.tiling.columns)
+
+    return types.intp(tiling), write
+
+
+@intrinsic
+def strip_space(context, tiling):
+    """The address of the strips of a block, as in `panel_space`."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        return _space(tiling.tiling, builder, tiling.tiling.strips * tiling.tiling.strip)
+
+    return types.intp(tiling), write
+
+
+def _space(tiling: Tiling, builder: ir.IRBuilder, elements: int) -> Value:
+    space = cgutils.alloca_once(builder, Simd.of(tiling, builder).real, size=elements)
+    space.align = 64
+    return builder.ptrtoint(space, INTEGER)
+
+
+@intrinsic
+def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+    """``panel[k, j] = b[k, j]`` for `inner` rows and a tile's width, of which `b` has `columns` from here on.
+
+    At `ahead` is what will be copied next. It is fetched into the cache while this panel is multiplied.
+    """
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
+        fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
+        functions = [
+            simd.function(shape.function_name("copy_panel", masked), 6, partial(_copy_panel, shape, masked))
+            for masked in (False, True)
+        ]
+        simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * 6), write
+
+
+@intrinsic
+def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+    """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
+    return _filling(tiling, "transpose_panel", 6, _transpose_panel)
+
+
+@intrinsic
+def copy_strips(context, tiling, a, a_k, strips, rows, inner):
+    """``strips[i // tiling.rows][k, i % tiling.rows] = a[i, k]`` for the `rows` of a block and `inner` columns; the
+    elements of a column of `a` lie side by side, and its columns `a_k` apart."""
+    return _filling(tiling, "copy_strips", 5, _copy_strips)
+
+
+@intrinsic
+def transpose_strips(context, tiling, a, a_row, strips, rows, inner):
+    """The same where the elements of a row of `a` lie side by side, and its rows `a_row` apart."""
+    return _filling(tiling, "transpose_strips", 5, _transpose_strips)
+
+
+def _filling(
+    tiling: Any, name: str, count: int, fill: Callable[[Tiling, Simd, Sequence[Value]], None]
+) -> tuple[Any, Callable[..., Value]]:
+    """What an intrinsic returns that has so many integers for its arguments: they go to a function of the program."""
+
+    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
+        builder.call(simd.function(shape.function_name(name), count, partial(fill, shape)), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * count), write
+
+
+def _copy_panel(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:
+    builder = simd.builder
+    b, b_row, panel, columns, inner, ahead = arguments
+    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
+    offsets = [simd.integer(j * simd.lanes) for j in range(tiling.vectors)]
+    masks = [simd.first(builder.sub(columns, offset)) if masked else None for offset in offsets]
+
+    def row(k: Value, _: list[Value]) -> list[Value]:
+        source = simd.move(b, builder.mul(k, b_row))
+        target = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
+        simd.prefetch(simd.move(ahead, builder.mul(k, b_row)), offsets, write=False)
+        for offset, mask in zip(offsets, masks, strict=True):
+            simd.store(simd.load(simd.move(source, offset), mask), simd.move(target, offset))
+        return []
+
+    simd.repeat(simd.integer(0), inner, 1, [], row)
+
+
+def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+    # A vector is a strip's share of a column.
+    simd = Simd(simd.builder, tiling.real, tiling.rows, tiling.fused)
+    builder, height = simd.builder, simd.integer(tiling.rows)
+    a, a_k, strips, rows, inner = arguments
+    a, strips = simd.pointer(a), simd.pointer(strips)
+    rest = builder.srem(rows, height)
+    whole = builder.sub(rows, rest)
+
+    def column(k: Value, _: list[Value]) -> list[Value]:
+        source, target = simd.move(a, builder.mul(k, a_k)), simd.move(strips, builder.mul(k, height))
+
+        def piece(row: Value, place: list[Value], mask: Value | None = None) -> list[Value]:
+            simd.store(simd.load(simd.move(source, row), mask), simd.move(target, place[0]))
+            return [builder.add(place[0], simd.integer(tiling.strip))]
+
+        place = simd.repeat(simd.integer(0), whole, tiling.rows, [simd.integer(0)], piece)
+        has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
+        simd.only_if(has_rest, lambda: piece(whole, place, simd.first(rest)), place)
+        return []
+
+    simd.repeat(simd.integer(0), inner, 1, [], column)
+
+
+def _transpose_panel(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+    """A few rows of `b` at a time, up to the end of the last vector that a tile reads: `b` may have ended, and its last
+    row is repeated. What lay in the panel before could be subnormal, and very slow to compute with."""
+    builder = simd.builder
+    b, b_row, panel, columns, inner, ahead = arguments
+    b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
+    lanes, side = simd.integer(simd.lanes), min(simd.lanes, 4)
+    width = builder.add(columns, simd.integer(simd.lanes - 1))
+    width = simd.smaller(builder.sub(width, builder.srem(width, lanes)), simd.integer(tiling.columns))
+
+    def some_rows(j: Value, _: list[Value]) -> list[Value]:
+        numbers = [builder.add(j, simd.integer(i)) for i in range(side)]
+        rows = simd.rows(b, b_row, numbers, columns)
+        rows_ahead = [simd.move(ahead, builder.mul(number, b_row)) for number in numbers]
+        _transpose_rows(simd, rows, rows_ahead, inner, simd.move(panel, j), tiling.columns)
+        return []
+
+    simd.repeat(simd.integer(0), width, side, [], some_rows)
+
+
+def _transpose_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+    builder = simd.builder
+    a, a_row, strips, rows, inner = arguments
+    a, strips = simd.pointer(a), simd.pointer(strips)
+
+    def strip(row: Value, place: list[Value]) -> list[Value]:
+        numbers = [builder.add(row, simd.integer(i)) for i in range(tiling.rows)]
+        starts, out = simd.rows(a, a_row, numbers, rows), simd.move(strips, place[0])
+        # No more rows at once than a vector has lanes.
+        for i in range(0, tiling.rows, simd.lanes):
+            _transpose_rows(simd, starts[i : i + simd.lanes], [], inner, simd.move(out, simd.integer(i)), tiling.rows)
+        return [builder.add(place[0], simd.integer(tiling.strip))]
+
+    simd.repeat(simd.integer(0), rows, tiling.rows, [simd.integer(0)], strip)
+
+
+def _transpose_rows(simd: Simd, rows: list[Value], ahead: list[Value], inner: Value, out: Value, out_row: int) -> None:
+    """``out[k * out_row + i] = rows[i][k]``, also for the k from `inner` to the next multiple of the lanes: there is
+    room for them. What lies `ahead` is fetched meanwhile."""
+    builder = simd.builder
+    rest = builder.srem(inner, simd.integer(simd.lanes))
+    whole = builder.sub(inner, rest)
+
+    def vector(k: Value, _: list[Value], mask: Value | None = None) -> list[Value]:
+        for row in ahead:
+            simd.prefetch(row, [k], write=False)
+        for i, column in enumerate(simd.transposed([simd.load(simd.move(row, k), mask) for row in rows])):
+            place = builder.mul(builder.add(k, simd.integer(i)), simd.integer(out_row))
+            simd.store(column, simd.move(out, place))
+        return []
+
+    simd.repeat(simd.integer(0), whole, simd.lanes, [], vector)
+    has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
+    simd.only_if(has_rest, lambda: vector(whole, [], simd.first(rest)), [])
