@@ -22,6 +22,18 @@ def classifier(backend="numpy", *, features: int = 12, classes: int = 4, **optio
     return nn.Network(layers, features, backend=backend, **options)
 
 
+def rich_network(backend, dtype="float32") -> nn.Network:
+    """Something of everything: a saved pre-activation, dropout, penalties, sums over rows, an odd number of units."""
+    layers = [
+        nn.Dense(11, activation="gelu", l2=1e-3),
+        nn.Dropout(0.2),
+        nn.MaxAbsNorm(),
+        nn.Dense(7, activation="leaky_relu", l1=1e-4),
+        nn.Dense(4),
+    ]
+    return nn.Network(layers, 12, backend=backend, seed=5, dtype=dtype)
+
+
 def same_weights(one: nn.Network, other: nn.Network) -> bool:
     """Whether two networks have bit-identical parameters."""
     first, second = one.get_weights(), other.get_weights()

@@ -7,7 +7,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import TrainingDivergedError
-from tests.helpers import classifier, images, same_weights
+from tests.helpers import classifier, images, rich_network, same_weights
 
 OPTIMIZERS = {
     "sgd": lambda: nn.SGD(0.5),
@@ -18,18 +18,6 @@ OPTIMIZERS = {
     "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: nn.RMSprop(0.003),
 }
-
-
-def rich_network(backend, dtype):
-    """Something of everything: a saved pre-activation, dropout, penalties, sums over rows, an odd number of units."""
-    layers = [
-        nn.Dense(11, activation="gelu", l2=1e-3),
-        nn.Dropout(0.2),
-        nn.MaxAbsNorm(),
-        nn.Dense(7, activation="leaky_relu", l1=1e-4),
-        nn.Dense(4),
-    ]
-    return nn.Network(layers, 12, backend=backend, seed=5, dtype=dtype)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])

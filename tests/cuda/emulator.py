@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from nnbackend.backends.cupy import CupyBackend
-from nnbackend.backends.cupy.interface import NULL
+from nnbackend.backends.cupy.interface import NULL, CaptureError
 from tests.cuda.build import CpuModule, Geometry, Parameter, compiler
 from tests.cuda.memory import DeviceArray, allocate, check_all
 
@@ -73,6 +74,19 @@ class EmulatedModule:
         return EmulatedKernel(name, self._module.signatures[name], address, self._module)
 
 
+class EmulatedGraph:
+    """Launches and products with their arguments as they were."""
+
+    def __init__(self, work: list[Callable[[], None]]) -> None:
+        self.work = work
+
+    def launch(self) -> None:
+        # A device says nothing of overflows.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for run in self.work:
+                run()
+
+
 class EmulatedRuntime:
     """A ``Runtime`` on NumPy memory. Notes every launch and product in `log`, when that is a list."""
 
@@ -81,21 +95,42 @@ class EmulatedRuntime:
     def __init__(self, reverse_threads: bool = False, reverse_blocks: bool = False) -> None:
         self._order = (reverse_threads, reverse_blocks)
         self.log: list[str] | None = None
+        self._captured: list[Callable[[], None]] | None = None
+
+    # ---- graphs --------------------------------------------------------------------------------------------
+
+    def capture(self, work: Callable[[], None]) -> EmulatedGraph:
+        self._captured = captured = []
+        try:
+            work()
+        finally:
+            self._captured = None
+        return EmulatedGraph(captured)
+
+    def _refuse(self, what: str) -> None:
+        if self._captured is not None:
+            raise CaptureError(f"it {what}")
 
     # ---- memory --------------------------------------------------------------------------------------------
 
     def zeros(self, shape, dtype) -> DeviceArray:
+        self._refuse("asks for memory")
         return allocate(tuple(shape), dtype)
 
     def write(self, host, out) -> None:
+        self._refuse("copies from the host")
         host = _host_array(host)
         _same_layout(host, out)
         _device_array(out).host[...] = host
 
     def read(self, array) -> np.ndarray:
+        self._refuse("copies to the host")
         return np.array(_device_array(array).host, order="C", copy=True)
 
     def copy(self, source, out) -> None:
+        if self._captured is not None:
+            self._captured.append(partial(self.copy, source, out))
+            return
         _same_layout(source, out)
         _device_array(out).host[...] = _device_array(source).host
 
@@ -104,14 +139,19 @@ class EmulatedRuntime:
         return contextlib.nullcontext()
 
     def synchronize(self) -> None:
+        self._refuse("waits for the device")
         check_all()
 
     # ---- kernels -------------------------------------------------------------------------------------------
 
     def load(self, source: str, options: Sequence[str]) -> EmulatedModule:
+        self._refuse("compiles a kernel")
         return EmulatedModule(CpuModule(source, options))
 
     def launch(self, kernel: EmulatedKernel, grid, block, arguments, shared_bytes: int = 0) -> None:
+        if self._captured is not None:
+            self._captured.append(partial(self.launch, kernel, grid, block, list(arguments), shared_bytes))
+            return
         if self.log is not None:
             self.log.append(kernel.name)
         grid = _extents(kernel, "grid", grid, _GRID_LIMITS)
@@ -140,6 +180,10 @@ class EmulatedRuntime:
 
     def gemm(self, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) -> None:
         """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
+        if self._captured is not None:
+            factors = (transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)
+            self._captured.append(partial(self.gemm, *factors))
+            return
         if self.log is not None:
             self.log.append("gemm")
         if not a.dtype == b.dtype == c.dtype or c.dtype.kind != "f":

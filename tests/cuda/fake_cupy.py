@@ -22,6 +22,8 @@ class FakeCupy:
     def __init__(self) -> None:
         self._emulated = EmulatedRuntime()
         self.calls: list[str] = []
+        #: As CuPy on an AMD GPU does.
+        self.refuses_capture = False
         self.current = 0
         self.cuda = SimpleNamespace(
             runtime=_Runtime(self), Device=self._device, Stream=self._stream, cublas=None, nvrtc=None
@@ -29,6 +31,7 @@ class FakeCupy:
 
     def zeros(self, shape, dtype) -> Any:
         assert self.stream.entered, "allocated on the default stream"
+        assert self.stream.captured is None, "memory of a capture belongs to the graph"
         self.calls.append("zeros")
         return self._emulated.zeros(shape, dtype)
 
@@ -43,7 +46,7 @@ class FakeCupy:
             assert isinstance(args, tuple)
             assert stream is self.stream
             self.calls.append(kernel.name)
-            self._emulated.launch(kernel, grid, block, args, shared_mem)
+            self.stream.do(lambda: self._emulated.launch(kernel, grid, block, args, shared_mem))
 
         return launch
 
@@ -76,6 +79,7 @@ class _Stream:
     def __init__(self, cupy: FakeCupy) -> None:
         self._cupy = cupy
         self._device = cupy.current
+        self.captured = None
 
     def __enter__(self) -> None:
         assert self._cupy.current == self._device, "the stream belongs to another device"
@@ -85,7 +89,43 @@ class _Stream:
         self.entered = False
 
     def synchronize(self) -> None:
+        assert self.captured is None, "the driver breaks a capture off that waits"
         self._cupy.calls.append("synchronize")
+
+    def do(self, work) -> None:
+        """Now, or when the graph is launched."""
+        if self.captured is None:
+            work()
+        else:
+            self.captured.append(work)
+
+    def begin_capture(self) -> None:
+        assert self.entered
+        assert self.captured is None
+        if self._cupy.refuses_capture:
+            raise RuntimeError("hipErrorNotSupported")
+        self._cupy.calls.append("begin_capture")
+        self.captured = []
+
+    def end_capture(self) -> _Graph:
+        self._cupy.calls.append("end_capture")
+        captured, self.captured = self.captured, None
+        return _Graph(self._cupy, self, captured)
+
+
+class _Graph:
+    def __init__(self, cupy: FakeCupy, stream: _Stream, captured) -> None:
+        self._cupy, self._stream, self._captured = cupy, stream, captured
+
+    def upload(self, stream) -> None:
+        assert stream is self._stream
+        self._cupy.calls.append("upload")
+
+    def launch(self) -> None:
+        assert self._stream.entered, "launched on another stream"
+        self._cupy.calls.append("graph")
+        for work in self._captured:
+            work()
 
 
 class _Runtime:
@@ -105,12 +145,16 @@ class _Runtime:
     def memcpyAsync(self, dst, src, size, kind, stream) -> None:  # noqa: N802
         assert stream == STREAM_ADDRESS
         self._cupy.calls.append(f"memcpyAsync {kind}")
-        ctypes.memmove(dst, src, size)
+        self._cupy.stream.do(lambda: ctypes.memmove(dst, src, size))
 
     def memcpy2DAsync(self, dst, dpitch, src, spitch, width, height, kind, stream) -> None:  # noqa: N802
         assert stream == STREAM_ADDRESS
         assert width <= dpitch, "the driver refuses a pitch below the width"
         assert width <= spitch, "the driver refuses a pitch below the width"
         self._cupy.calls.append(f"memcpy2DAsync {kind}")
-        for row in range(height):
-            ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
+
+        def copy() -> None:
+            for row in range(height):
+                ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
+
+        self._cupy.stream.do(copy)

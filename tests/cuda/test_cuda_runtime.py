@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend
+from nnbackend.backends.cupy.interface import CaptureError
 from tests.cuda.cases import CASES, assert_agrees, make, run
 from tests.cuda.fake_cupy import STREAM_ADDRESS, FakeCupy
 from tests.cuda.memory import check_all
 from tests.cuda.test_cublas import State, build_stand_in
+from tests.helpers import classifier, images
 
 pytest.importorskip("cupy", reason="runtime.py imports CuPy")
 
@@ -109,3 +112,66 @@ def test_write_may_be_followed_by_a_change_of_the_host_array(backend, cupy):
     cupy.calls.clear()
     backend.write(np.ones(3), backend.empty((3,), np.float64))
     assert cupy.calls[-1] == "synchronize"
+
+
+# ---- graphs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def captured_products(cupy, monkeypatch):
+    """The stand-in library computes at once; in a capture a product is only noted."""
+    from nnbackend.backends.cupy.cublas import Cublas
+
+    gemm = Cublas.gemm
+    monkeypatch.setattr(Cublas, "gemm", lambda *arguments: cupy.stream.do(lambda: gemm(*arguments)))
+
+
+def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy, captured_products):
+    x, y = images(rows=70)
+    options = {"batch_size": 4, "loss": "softmax_cross_entropy", "verbose": False}
+    expected = classifier("numpy").fit(x, y, epochs=2, optimizer=nn.Adam(0.01), **options)
+    network = classifier(backend)
+    history = network.fit(x, y, epochs=2, optimizer=nn.Adam(0.01), **options)
+    np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(expected.step_losses), rtol=1e-4)
+    # The full batch, and several together unless the machine is very busy; and the last, shorter one.
+    captures = cupy.calls.count("begin_capture")
+    assert captures in (2, 3)
+    assert cupy.calls.count("end_capture") == cupy.calls.count("upload") == captures
+    # 17 full batches and a last one an epoch; the first of either kind runs plainly.
+    assert captures < cupy.calls.count("graph") <= 2 * 18 - 2
+
+
+@pytest.mark.parametrize(
+    ("what", "work"),
+    [
+        ("asks for memory", lambda backend: backend.empty((3,), np.float32)),
+        ("copies from the host", lambda backend: backend.write(np.ones(3), backend.three)),
+        ("copies to the host", lambda backend: backend.to_host(backend.three)),
+        ("waits for the device", lambda backend: backend.synchronize()),
+        ("compiles a kernel", lambda backend: backend.runtime.load("", ())),
+    ],
+)
+def test_what_a_graph_cannot_hold_never_reaches_the_driver(backend, cupy, what, work):
+    backend.three = backend.empty((3,), np.float64)
+    cupy.calls.clear()
+    with pytest.raises(CaptureError, match=what):
+        backend.runtime.capture(lambda: work(backend))
+    # The capture is ended all the same: nothing else could be done on the stream.
+    assert cupy.calls == ["begin_capture", "end_capture"]
+    assert cupy.stream.captured is None
+    np.testing.assert_array_equal(backend.to_host(backend.three), 0)
+
+
+def test_a_driver_that_cannot_capture_is_an_error_that_says_so(backend, cupy):
+    cupy.refuses_capture = True
+    with pytest.raises(CaptureError, match="hipErrorNotSupported"):
+        backend.runtime.capture(lambda: None)
+    assert "end_capture" not in cupy.calls
+
+
+def test_copies_on_the_device_are_part_of_a_graph(backend, cupy):
+    source, out = backend.from_host(np.arange(6.0)), backend.empty((6,), np.float64)
+    graph = backend.runtime.capture(lambda: backend.copy(source, out))
+    np.testing.assert_array_equal(backend.to_host(out), 0)
+    graph.launch()
+    np.testing.assert_array_equal(backend.to_host(out), np.arange(6.0))

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.fusion import fuse
+from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import NULL, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
@@ -84,6 +86,28 @@ class CupyBackend(Backend):
             self._launch("batch.gather_bytes", out.dtype, launch, *place, float(scale), *target)
         else:
             self._launch("batch.gather_reals", out.dtype, launch, *place, float(scale), *target)
+
+    def gather_with_labels(
+        self,
+        source: Array,
+        order: Array,
+        counter: Array,
+        batch_size: int,
+        scale: float,
+        out: Array,
+        labels: Array,
+        labels_out: Array,
+    ) -> None:
+        """`gather` of rows and of their labels in one launch."""
+        rows, columns = _shape(out)
+        kind = "bytes" if source.dtype == np.uint8 else "reals"
+        self._launch(
+            f"batch.gather_{kind}_and_labels",
+            out.dtype,
+            launches.matrix(rows, columns),
+            source, _stride(source), order, counter, int(batch_size), float(scale), out, _stride(out), rows, columns,
+            labels, labels_out,
+        )  # fmt: skip
 
     def advance(self, counter: Array) -> None:
         self._launch("batch.advance", _SINGLE, Launch((1,), counter.shape), counter)
@@ -191,13 +215,22 @@ class CupyBackend(Backend):
         )  # fmt: skip
 
     def record_loss(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
+        self._record_loss(rows, penalties, counter, trace, None)
+
+    def record_loss_and_advance(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
+        """`record_loss`, then `advance`, in one launch."""
+        self._record_loss(rows, penalties, counter, trace, counter)
+
+    def _record_loss(
+        self, rows: Array, penalties: Array | None, counter: Array, trace: Array, advanced: Array | None
+    ) -> None:
         launch = launches.ONE_BLOCK
         self._launch(
             "reductions.record_loss",
             rows.dtype,
             launch,
             rows, _stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
-            counter, trace, _stride(trace),
+            counter, trace, _stride(trace), advanced, counter.shape[0],
             shared_bytes=launch.threads * _DOUBLE.itemsize,
         )  # fmt: skip
 
@@ -211,6 +244,24 @@ class CupyBackend(Backend):
         elif activation != "identity" or out is not upstream:
             launch = launches.matrix(rows, columns)
             self._launch(f"activations.{activation}_gradient", out.dtype, launch, *strides, float(alpha))
+
+    def activation_and_bias_gradient(
+        self, saved: Array, activation: str, alpha: float, upstream: Array, out: Array, sums: Array
+    ) -> None:
+        """`activation_gradient`, then `bias_gradient` of its result; in one launch for batches of usual sizes."""
+        rows, columns = _shape(out)
+        if activation == "softmax" or rows > launches.chunk_rows(rows):
+            self.activation_gradient(saved, activation, alpha, upstream, out)
+            self.bias_gradient(out, sums)
+            return
+        launch = launches.column_sums(rows, columns, rows)
+        self._launch(
+            f"activations.{activation}_gradient_with_sums",
+            out.dtype,
+            launch,
+            saved, _stride(saved), upstream, _stride(upstream), out, _stride(out), rows, columns, float(alpha), sums,
+            shared_bytes=launch.threads * out.dtype.itemsize,
+        )  # fmt: skip
 
     def max_abs_norm_gradient(self, x: Array, upstream: Array, out: Array) -> None:
         rows, columns = _shape(out)
@@ -367,7 +418,12 @@ class CupyBackend(Backend):
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def executor(self, calls: Sequence[Call]) -> Executor:
-        return _DeviceExecutor(self, calls)
+        plain = _DeviceExecutor(self, fuse(calls))
+        if any(call.function is not None for call in calls):
+            # It may do what cannot be captured, and some of that goes wrong without a word.
+            plain.reason = "the step holds a function from outside"
+            return plain
+        return GraphExecutor(self.runtime, plain)
 
 
 class _DeviceExecutor(PlainExecutor):

@@ -6,7 +6,7 @@ the very same backend and kernels run where there is no GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 
-__all__ = ["NULL", "Argument", "Dimensions", "Kernel", "Module", "Runtime"]
+__all__ = ["NULL", "Argument", "CaptureError", "Dimensions", "Graph", "Kernel", "Module", "Runtime"]
 
 #: A kernel, ready to launch. Only its runtime knows its type.
 Kernel = Any
@@ -26,6 +26,17 @@ Argument = Any
 
 #: The null pointer. Not None: CuPy would hand the driver no address to read the argument from.
 NULL = np.uint64(0)
+
+
+class CaptureError(RuntimeError):
+    """Work that cannot be captured in a graph, or a device that captures none; says what and why."""
+
+
+class Graph(Protocol):
+    """Captured work, ready to run."""
+
+    def launch(self) -> None:
+        """Run it, after what was asked for before. It reads and writes the memory that it was captured with."""
 
 
 class Module(Protocol):
@@ -66,6 +77,16 @@ class Runtime(Protocol):
 
     def load(self, source: str, options: Sequence[str]) -> Module:
         """Compile CUDA C++ source text."""
+
+    def capture(self, work: Callable[[], None]) -> Graph:
+        """Note the launches, products and device copies that `work` asks for, instead of running them.
+
+        Raises
+        ------
+        CaptureError
+            It asks for something else: memory, a copy to or from the host, the compiler, or to wait. Or the device
+            does not capture. Nothing has run then.
+        """
 
     def launch(
         self,

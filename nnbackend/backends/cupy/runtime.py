@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cupy
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
-from nnbackend.backends.cupy.interface import Argument, Dimensions, Kernel, Runtime
+from nnbackend.backends.cupy.interface import Argument, CaptureError, Dimensions, Kernel, Runtime
 
-__all__ = ["CudaModule", "CudaRuntime"]
+__all__ = ["CudaGraph", "CudaModule", "CudaRuntime"]
 
 
 class CudaModule:
@@ -26,6 +26,17 @@ class CudaModule:
     def kernel(self, name: str) -> Kernel:
         # The function behind CuPy's RawKernel: looked up once, and it takes the stream as an argument.
         return self._module.get_function(name).kernel
+
+
+class CudaGraph:
+    """A captured CUDA graph, and the stream it runs on."""
+
+    def __init__(self, graph: Any, runtime: CudaRuntime) -> None:
+        self._graph, self._runtime = graph, runtime
+
+    def launch(self) -> None:
+        with self._runtime.active():
+            self._graph.launch()
 
 
 class CudaRuntime(Runtime):
@@ -42,6 +53,7 @@ class CudaRuntime(Runtime):
 
     def __init__(self, device: int | None = None) -> None:
         self._number = cupy.cuda.runtime.getDevice() if device is None else device
+        self._capturing = False
         with self._here():
             self.device = cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
             self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -51,10 +63,12 @@ class CudaRuntime(Runtime):
             self._cublas = Cublas(load_cublas(), self._stream.ptr, self._workspace.data.ptr, WORKSPACE_BYTES)
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        self._refuse("asks for memory")
         with self._here(), self._stream:
             return cupy.zeros(shape, dtype)
 
     def write(self, host: HostArray, out: Array) -> None:
+        self._refuse("copies from the host")
         host = np.ascontiguousarray(host, out.dtype)
         with self._here():
             self._copy(out.data.ptr, out, host.ctypes.data, host, cupy.cuda.runtime.memcpyHostToDevice)
@@ -62,6 +76,7 @@ class CudaRuntime(Runtime):
             self._stream.synchronize()
 
     def read(self, array: Array) -> HostArray:
+        self._refuse("copies to the host")
         host = np.empty(array.shape, array.dtype)
         with self._here():
             self._copy(host.ctypes.data, host, array.data.ptr, array, cupy.cuda.runtime.memcpyDeviceToHost)
@@ -78,11 +93,41 @@ class CudaRuntime(Runtime):
             yield
 
     def synchronize(self) -> None:
+        self._refuse("waits for the device")
         with self._here():
             self._stream.synchronize()
 
     def load(self, source: str, options: Sequence[str]) -> CudaModule:
+        self._refuse("compiles a kernel")
         return CudaModule(source, options)
+
+    def capture(self, work: Callable[[], None]) -> CudaGraph:
+        with self.active():
+            try:
+                self._stream.begin_capture()
+            except Exception as error:  # HIP, say, for which CuPy has no graphs: whatever it raises, there is none
+                raise CaptureError(str(error)) from error
+            self._capturing = True
+            try:
+                work()
+            except Exception as error:
+                # The stream is of no use to anybody before the capture ends, in whatever state it is.
+                with suppress(Exception):
+                    self._stream.end_capture()
+                raise CaptureError(str(error)) from error
+            finally:
+                self._capturing = False
+            try:
+                graph = self._stream.end_capture()
+                graph.upload(self._stream)
+            except Exception as error:
+                raise CaptureError(str(error)) from error
+            return CudaGraph(graph, self)
+
+    def _refuse(self, what: str) -> None:
+        """A driver would break the capture off, or hold what belongs into the graph for work outside of it."""
+        if self._capturing:
+            raise CaptureError(f"it {what}")
 
     def launch(
         self,

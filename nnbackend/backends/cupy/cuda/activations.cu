@@ -97,6 +97,38 @@ __device__ inline void backward(const real* saved, int64 saved_stride, const rea
                 Function::gradient(saved[row * saved_stride + column], upstream[row * upstream_stride + column], alpha);
 }
 
+// The same, and the sum of every column of `out`, which is the gradient of the bias: a block does blockDim.x columns from
+// top to bottom, its blockDim.y threads of a column every blockDim.y-th row. Some rows are read before any is written:
+// the compiler could not put off the writes itself, since `out` may be `upstream`.
+template <typename Function>
+__device__ inline void backward_with_sums(const real* saved, int64 saved_stride, const real* upstream,
+                                          int64 upstream_stride, real* out, int64 out_stride, int64 rows,
+                                          int64 columns, real alpha, real* sums) {
+    DYNAMIC_SHARED(real, scratch);
+    const int AT_ONCE = 4;
+    const int64 column = (int64)blockIdx.x * blockDim.x + threadIdx.x;
+    real sum = 0;
+    if (column < columns)
+#pragma unroll 1
+        for (int64 first = threadIdx.y; first < rows; first += AT_ONCE * blockDim.y) {
+            real kept[AT_ONCE], above[AT_ONCE];
+            for (int i = 0; i < AT_ONCE; ++i) {
+                const int64 row = first + i * blockDim.y;
+                kept[i] = row < rows ? saved[row * saved_stride + column] : 0;
+                above[i] = row < rows ? upstream[row * upstream_stride + column] : 0;
+            }
+            for (int i = 0; i < AT_ONCE; ++i) {
+                const int64 row = first + i * blockDim.y;
+                if (row >= rows) break;
+                const real slope = Function::gradient(kept[i], above[i], alpha);
+                out[row * out_stride + column] = slope;
+                sum += slope;
+            }
+        }
+    sum = column_sum(sum, scratch);
+    if (threadIdx.y == 0 && column < columns) sums[column] = sum;
+}
+
 #define ACTIVATION(name, Function)                                                                                     \
     extern "C" __global__ void name##_forward(const real* z, int64 z_stride, const real* bias, real* preactivation,    \
                                               int64 preactivation_stride, real* out, int64 out_stride, int64 rows,     \
@@ -109,6 +141,12 @@ __device__ inline void backward(const real* saved, int64 saved_stride, const rea
                                                int64 columns, double alpha) {                                          \
         backward<Function>(saved, saved_stride, upstream, upstream_stride, out, out_stride, rows, columns,             \
                            (real)alpha);                                                                               \
+    }                                                                                                                  \
+    extern "C" __global__ void name##_gradient_with_sums(const real* saved, int64 saved_stride, const real* upstream,  \
+                                                         int64 upstream_stride, real* out, int64 out_stride,           \
+                                                         int64 rows, int64 columns, double alpha, real* sums) {        \
+        backward_with_sums<Function>(saved, saved_stride, upstream, upstream_stride, out, out_stride, rows, columns,   \
+                                     (real)alpha, sums);                                                               \
     }
 
 ACTIVATION(identity, Identity)

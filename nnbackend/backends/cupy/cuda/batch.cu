@@ -34,5 +34,32 @@ extern "C" __global__ void gather_labels(const int* source, int64 source_stride,
     gather(source, source_stride, order, counter, batch_size, 1, out, out_stride, rows, columns);
 }
 
+// A batch of images and of their labels, one launch for both: labels_out[i] = labels[order[counter[0] * batch_size + i]].
+template <typename Source>
+__device__ inline void gather_both(const Source* source, int64 source_stride, const int64* order, const int64* counter,
+                                   int64 batch_size, real scale, real* out, int64 out_stride, int64 rows,
+                                   int64 columns, const int* labels, int* labels_out) {
+    gather(source, source_stride, order, counter, batch_size, scale, out, out_stride, rows, columns);
+    if (first_column() != 0) return;
+    const int64* batch = order + counter[0] * batch_size;
+    for (int64 row = first_row(); row < rows; row += row_step()) labels_out[row] = labels[batch[row]];
+}
+
+extern "C" __global__ void gather_bytes_and_labels(const unsigned char* source, int64 source_stride,
+                                                   const int64* order, const int64* counter, int64 batch_size,
+                                                   double scale, real* out, int64 out_stride, int64 rows,
+                                                   int64 columns, const int* labels, int* labels_out) {
+    gather_both(source, source_stride, order, counter, batch_size, (real)scale, out, out_stride, rows, columns, labels,
+                labels_out);
+}
+
+extern "C" __global__ void gather_reals_and_labels(const real* source, int64 source_stride, const int64* order,
+                                                   const int64* counter, int64 batch_size, double scale, real* out,
+                                                   int64 out_stride, int64 rows, int64 columns, const int* labels,
+                                                   int* labels_out) {
+    gather_both(source, source_stride, order, counter, batch_size, (real)scale, out, out_stride, rows, columns, labels,
+                labels_out);
+}
+
 // The end of a step: add 1 to each of the counters. One thread each.
 extern "C" __global__ void advance(int64* counter) { counter[threadIdx.x] += 1; }

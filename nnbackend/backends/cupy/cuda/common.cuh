@@ -62,6 +62,19 @@ __device__ inline double block_sum(double value, double* scratch) {
     return scratch[0];
 }
 
+// Sum over the threads of one column of a block, blockDim.y of them, a power of two; `scratch` holds one number per
+// thread. All threads must call it; those with threadIdx.y == 0 get the result.
+__device__ inline real column_sum(real value, real* scratch) {
+    real* mine = scratch + threadIdx.y * blockDim.x + threadIdx.x;
+    *mine = value;
+    __syncthreads();
+    for (unsigned int half = blockDim.y / 2; half > 0; half /= 2) {
+        if (threadIdx.y < half) *mine += mine[half * blockDim.x];
+        __syncthreads();
+    }
+    return *mine;
+}
+
 // ---- the largest of a row -------------------------------------------------------------------------------------------
 
 struct Largest {

@@ -13,20 +13,16 @@ extern "C" __global__ void sum_rows(const real* matrix, int64 stride, int64 rows
     real sum = 0;
     if (column < columns)
         for (int64 row = start + threadIdx.y; row < end; row += blockDim.y) sum += matrix[row * stride + column];
-    real* mine = column_sums + threadIdx.y * blockDim.x + threadIdx.x;
-    *mine = sum;
-    __syncthreads();
-    for (unsigned int half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) *mine += mine[half * blockDim.x];
-        __syncthreads();
-    }
-    if (threadIdx.y == 0 && column < columns) out[blockIdx.y * columns + column] = *mine;
+    sum = column_sum(sum, column_sums);
+    if (threadIdx.y == 0 && column < columns) out[blockIdx.y * columns + column] = sum;
 }
 
 // A step's line of the trace: sum of the losses, sum of the hits, n times the sum of the penalties (null: none).
-// One block. Sums are double whatever REAL is.
+// One block. Sums are double whatever REAL is. It may end the step as well: then `advanced` is the counter, of
+// `counters` numbers, to each of which 1 is added; else null.
 extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int64 n, const real* penalties,
-                                       int64 penalty_count, const int64* counter, double* trace, int64 trace_stride) {
+                                       int64 penalty_count, const int64* counter, double* trace, int64 trace_stride,
+                                       int64* advanced, int64 counters) {
     DYNAMIC_SHARED(double, scratch);
     double loss = 0, hits = 0, penalty = 0;
     for (int64 row = threadIdx.x; row < n; row += blockDim.x) {
@@ -42,6 +38,8 @@ extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int6
         line[0] = loss;
         line[1] = hits;
         line[2] = (double)n * penalty;
+        if (advanced)
+            for (int64 i = 0; i < counters; ++i) advanced[i] += 1;
     }
 }
 

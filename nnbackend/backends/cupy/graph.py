@@ -1,0 +1,69 @@
+"""A recorded step as a CUDA graph: captured once, then started for every batch with a single launch.
+
+Launching the kernels of a step one by one from Python takes many times longer than running them. A graph is the whole
+list, checked and laid out on the device beforehand. It repeats the same launches with the same arguments, so all that
+changes from step to step is read on the device: which rows are next, the learning rate, the optimiser's t.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+
+from nnbackend.backends.base import Executor
+from nnbackend.backends.cupy.interface import CaptureError, Graph, Runtime
+
+__all__ = ["UNROLLED", "GraphExecutor"]
+
+_log = logging.getLogger("nnbackend")
+
+#: Steps of the longer of two graphs: the device pauses between graphs, not between the steps of one.
+UNROLLED = 8
+
+
+class GraphExecutor(Executor):
+    """Captures the step when it is to run for the second time, and replays it from then on.
+
+    The first time runs it plainly, and that is a step like any other: it compiles the kernels and takes the memory for
+    partial sums, neither of which may happen in a capture.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    plain : Executor
+        Runs the step operation by operation. It keeps the arrays alive whose addresses the graphs hold.
+    """
+
+    name = "graph"
+    reason = "every operation of the step can be captured in a CUDA graph"
+
+    def __init__(self, runtime: Runtime, plain: Executor) -> None:
+        self._runtime = runtime
+        self._plain = plain
+        self._warm = False
+        self._graphs: dict[int, Graph] = {}
+
+    def run(self, repeats: int) -> None:
+        if repeats and not self._warm:
+            self._plain.run(1)
+            self._warm = True
+            repeats -= 1
+        for steps in (UNROLLED, 1):
+            times, repeats = divmod(repeats, steps)
+            graph = self._graph(steps) if times else None
+            if graph is None:
+                self._plain.run(times * steps)
+                continue
+            for _ in range(times):
+                graph.launch()
+
+    def _graph(self, steps: int) -> Graph | None:
+        """The graph of so many steps; None if the device does not capture this one."""
+        if steps not in self._graphs and self.name == GraphExecutor.name:
+            try:
+                self._graphs[steps] = self._runtime.capture(partial(self._plain.run, steps))
+            except CaptureError as error:
+                # Nothing has run: a capture only notes what it would do.
+                self.name, self.reason = self._plain.name, f"the step could not be captured in a CUDA graph: {error}"
+                _log.warning("training goes on with the %s executor: %s", self.name, self.reason)
+        return self._graphs.get(steps)
