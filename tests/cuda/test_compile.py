@@ -7,11 +7,13 @@ import re
 import numpy as np
 import pytest
 
+from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.kernels import KERNEL_FILES, kernel_options, kernel_source
 from tests.cuda import nvrtc
 from tests.cuda.build import parse_kernels
+from tests.cuda.registers import resources
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 # What CuPy adds on its own.
 CUPY_OPTIONS = ("-ftz=true",)
 
@@ -33,6 +35,26 @@ def test_compiles_without_a_warning(name, architecture, real):
     assert cubin.startswith(b"\x7fELF")
     for kernel in re.findall(r'^extern "C" __global__ void (\w+)\(', source, re.MULTILINE):
         assert kernel.encode() in cubin
+
+
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("name", KERNEL_FILES)
+def test_nothing_is_spilled_and_the_largest_block_fits(name, real):
+    largest = max(launches.column_sums(1, 1, 1).threads, launches.ONE_BLOCK.threads, launches.elements(1 << 20).threads)
+    for architecture in ("sm_75", "sm_90"):
+        taken = resources(name, architecture, real)
+        assert set(taken) == set(re.findall(r'^extern "C" __global__ void (\w+)\(', _expanded(name), re.MULTILINE))
+        for kernel, figures in taken.items():
+            assert figures.spilled == 0, kernel
+            assert figures.registers * largest <= 65_536, kernel
+
+
+def _expanded(name):
+    """The file with its kernels that are made by a macro."""
+    source = kernel_source(name)
+    made = re.findall(r"^ACTIVATION\((\w+), \w+\)", source, re.MULTILINE)
+    kinds = re.findall(r'extern "C" __global__ void name##(\w+)\(', source)
+    return source + "".join(f'\nextern "C" __global__ void {one}{kind}(' for one in made for kind in kinds)
 
 
 @pytest.mark.parametrize("name", ["activations", "batch", "dropout", "losses", "normalization"])
