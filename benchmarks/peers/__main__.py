@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers [nets | sweep | startup | accuracy | table | roofline | page]``.
+"""``python -m benchmarks.peers [nets | sweep | products | startup | accuracy | table | roofline | page]``.
 
 Without a word, all there is to measure is measured.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers import accuracy, page, results, roofline, speed, startup, tables
+from benchmarks.peers import accuracy, page, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry
 from benchmarks.peers.rounds import say
@@ -21,7 +21,7 @@ from nnbackend.errors import DataError
 
 __all__ = ["main"]
 
-_KINDS = ("nets", "sweep", "startup", "accuracy")
+_KINDS = ("nets", "sweep", "products", "startup", "accuracy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +70,8 @@ _SHOWN = {"table": _table, "roofline": _roofline, "page": _page}
 
 def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     quick, repeats = options.quick, options.rounds
+    if kind == "products":
+        return products.run(folder, rounds=repeats, quick=quick)
     if kind == "startup":
         return startup.run(entries, options.threads, folder, repeats=repeats, quick=quick)
     if kind == "accuracy":
@@ -105,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contenders", nargs="+", choices=[entry.name for entry in CONTENDERS], help="only these (default: all)"
     )
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds, repeats or seeds (default: 9, 5 and 5)")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     return parser

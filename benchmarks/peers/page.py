@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 NOT_MEASURED = "Not measured yet."
 
 #: What the page must have a place for.
-_TABLES = ("nets", "sweep", "startup", "accuracy")
+_TABLES = ("nets", "sweep", "products", "startup", "accuracy")
 _PICTURE = "roofline"
 
 _BLOCK = re.compile(r"<!-- peers: (\w+) -->\n(?:(?!<!-- peers: ).)*?<!-- /peers -->", re.DOTALL)

@@ -28,7 +28,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind : {"nets", "sweep", "startup", "accuracy"}
+    kind : {"nets", "sweep", "products", "startup", "accuracy"}
     threads : int
     entries : list of Entry
         Those that take part.
@@ -82,6 +82,6 @@ def write(folder: Path, result: dict[str, Any]) -> None:
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
     """All results of a folder, in the order in which they are best read."""
-    kinds = ("nets", "sweep", "startup", "accuracy")
+    kinds = ("nets", "sweep", "products", "startup", "accuracy")
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-threads-*.json"))]
     return sorted(found, key=lambda result: (-result["threads"], kinds.index(result["kind"])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers import accuracy_table, startup_table
+from benchmarks.peers import accuracy_table, products_table, startup_table
 from benchmarks.peers.entries import CONTENDERS, OURS, find
 from benchmarks.peers.figures import Speed, best_peer, peak_flops, speeds, times_as_fast
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
@@ -18,7 +18,13 @@ _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 
 def text(result: Mapping[str, Any]) -> str:
     """Everything that is to be said of a result."""
-    body = {"nets": _speed, "sweep": _speed, "startup": startup_table.body, "accuracy": accuracy_table.body}
+    body = {
+        "nets": _speed,
+        "sweep": _speed,
+        "products": products_table.body,
+        "startup": startup_table.body,
+        "accuracy": accuracy_table.body,
+    }
     return "\n\n".join([_heading(result), *body[result["kind"]](result), *_remarks(result)])
 
 
@@ -26,6 +32,7 @@ def _heading(result: Mapping[str, Any]) -> str:
     titles = {
         "nets": "Training step, three nets",
         "sweep": "Training step, by batch size and width",
+        "products": "Matrix products of the three nets",
         "startup": "Start, memory and size",
         "accuracy": "Time to 98 % on MNIST",
     }

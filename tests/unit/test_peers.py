@@ -12,7 +12,19 @@ import pytest
 
 import nnbackend as nn
 from benchmarks.peers import __main__ as command
-from benchmarks.peers import cores, data, entries, figures, install_size, markdown, results, rounds, tables, works
+from benchmarks.peers import (
+    cores,
+    data,
+    entries,
+    figures,
+    install_size,
+    markdown,
+    products,
+    results,
+    rounds,
+    tables,
+    works,
+)
 from benchmarks.peers.contenders.ours import Numpy, Reference, UncorrectedReference
 from benchmarks.peers.learners.base import RECIPES
 from benchmarks.peers.process import Worker, WorkerError
@@ -413,6 +425,32 @@ def test_nets_run_are_kept_and_are_printed_again(tmp_path, capsys):
     assert {"python", "numpy", "nnbackend"} <= set(result["versions"])
     assert command.main(["table", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.strip() in printed
+
+
+def test_products_are_those_of_a_step_and_are_measured(tmp_path, capsys):
+    assert command.main(["products", "--quick", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    measured = json.loads((tmp_path / "products-threads-1.json").read_text())["products"]
+    for work in works.NETS:
+        mine = [products.Product(*list(product.values())[:5]) for product in measured if product["net"] == work.name]
+        assert sum(product.flops for product in mine) == work.flops
+    assert all(len(product["seconds"][side]) == 2 for product in measured for side in ("ours", "blas"))
+    assert "| 784-200-80-10       | delta @ w.T | 256 x 200 x 80 " in printed
+    assert command.main(["table", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.strip() in printed
+
+
+def test_products_table_compares_medians():
+    product = {"net": "784-40-10", "form": "x @ w", "rows": 100, "columns": 50, "inner": 100}
+    seconds = {"ours": [1e-6, 2e-6, 9e-6], "blas": [3e-6, 3e-6, 1e-6]}
+    result = HEADER | {
+        "kind": "products",
+        "blas": ["openblas 1, Haswell"],
+        "products": [product | {"seconds": seconds}],
+    }
+    text = tables.text(result)
+    assert "| 100 x 50 x 100 |       2.0 |      3.0 |            500 |           333 |     1.50x |" in text
+    assert "openblas 1, Haswell" in text
 
 
 def test_sweep_and_startup_run(tmp_path, capsys):
