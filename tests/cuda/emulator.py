@@ -96,6 +96,7 @@ class EmulatedRuntime:
         self._order = (reverse_threads, reverse_blocks)
         self.log: list[str] | None = None
         self._captured: list[Callable[[], None]] | None = None
+        self._tf32 = False
 
     # ---- graphs --------------------------------------------------------------------------------------------
 
@@ -178,6 +179,9 @@ class EmulatedRuntime:
 
     # ---- products ------------------------------------------------------------------------------------------
 
+    def allow_tf32(self, allow: bool) -> None:
+        self._tf32 = allow
+
     def gemm(self, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) -> None:
         """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
         if self._captured is not None:
@@ -193,9 +197,17 @@ class EmulatedRuntime:
         out = _by_columns("C", c, m, n, ldc)
         if any(np.shares_memory(out, factor) for factor in (left, right)):
             raise LaunchError("gemm writes over one of its factors")
+        if self._tf32 and c.dtype == np.float32:
+            left, right = _tf32(left), _tf32(right)
         product = alpha * ((left.T if transpose_a else left) @ (right.T if transpose_b else right))
         out[...] = product if beta == 0 else product + beta * out
         c.allocation.check()
+
+
+def _tf32(matrix: np.ndarray) -> np.ndarray:
+    """To the nearest number with 10 bits behind the point; halves away from 0."""
+    bits = np.ascontiguousarray(matrix).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _by_columns(name: str, array: DeviceArray, rows: int, columns: int, leading: int) -> np.ndarray:

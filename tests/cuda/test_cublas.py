@@ -56,9 +56,10 @@ def test_argument_types_are_the_documented_ones():
 
 
 def test_enumerations_have_the_documented_values():
-    """cublasOperation_t, cublasMath_t (TF32 would be 3), cublasPointerMode_t, cublasAtomicsMode_t, cublasStatus_t."""
+    """cublasOperation_t, cublasMath_t, cublasPointerMode_t, cublasAtomicsMode_t, cublasStatus_t."""
     assert (cublas.OP_N, cublas.OP_T) == (0, 1)
     assert (cublas.DEFAULT_MATH, cublas.POINTER_MODE_HOST, cublas.ATOMICS_NOT_ALLOWED) == (0, 0, 0)
+    assert cublas.TF32_TENSOR_OP_MATH == 3
     documented = {
         "NOT_INITIALIZED": 1,
         "ALLOC_FAILED": 3,

@@ -45,6 +45,13 @@ def test_device_stream_and_workspace(backend, library):
     assert state.workspace % 256 == 0
 
 
+def test_tf32_is_for_those_who_ask_for_it(cupy, library):
+    assert CupyBackend().device == "Fake GPU 0"
+    assert State.in_dll(library, "state").math == 0
+    assert CupyBackend(precision="tf32").device == "Fake GPU 0, products in TF32"
+    assert State.in_dll(library, "state").math == 3
+
+
 def test_stays_on_the_device_it_was_made_on(cupy):
     from nnbackend.backends.cupy.runtime import CudaRuntime
 

@@ -8,10 +8,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from nnbackend.backends.base import OPERATIONS
+from nnbackend.backends.cupy import CupyBackend, launches
 from nnbackend.backends.cupy import backend as backend_module
-from nnbackend.backends.cupy import launches
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.errors import UnknownNameError
 from tests.cuda.cases import CASES, Case, assert_agrees, make, run
+from tests.cuda.emulator import EmulatedRuntime
 
 DTYPES = ("float32", "float64")
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 70))
@@ -173,6 +175,28 @@ def test_philox_known_answer(emulated, word):
 def test_dropout_is_numpys_bit_for_bit(emulated, dtype):
     case = make("dropout-0.1-alias", 67, 45, 1, 6)
     assert run(emulated, case, dtype)[0].tobytes() == run(NumpyBackend(), case, dtype)[0].tobytes()
+
+
+# ---- precision -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tf32_rounds_the_factors_of_float32_products_alone(emulated, dtype):
+    case = make("dense_forward-identity", 30, 20, 500, 8)
+    exact = run(NumpyBackend(), case, "float64")[2]
+    error = {
+        precision: np.abs(run(CupyBackend(EmulatedRuntime(), precision), case, dtype)[2] - exact).max()
+        for precision in ("float32", "tf32")
+    }
+    if dtype == "float64":
+        assert error["tf32"] == error["float32"] < 1e-11
+    else:
+        assert error["float32"] < 1e-4 < error["tf32"] < 2**-10 * 500
+
+
+def test_an_unknown_precision_is_an_error():
+    with pytest.raises(UnknownNameError, match=r"unknown precision .fast.: valid names are float32, tf32"):
+        CupyBackend(precision="fast")
 
 
 # ---- launches --------------------------------------------------------------------------------------------------------

@@ -52,6 +52,17 @@ def test_products_are_float32_and_not_tf32(backend):
     assert np.abs(backend.to_host(out) - exact).max() < 3e-4
 
 
+def test_products_are_tf32_if_asked_for(backend):
+    rng = np.random.default_rng(0)
+    x, weight = (rng.standard_normal((512, 512)).astype(np.float32) for _ in range(2))
+    tensor = CupyBackend(precision="tf32")
+    out = tensor.empty((512, 512), np.float32)
+    tensor.dense_forward(tensor.from_host(x), tensor.from_host(weight), None, "identity", 0.0, None, out)
+    error = np.abs(tensor.to_host(out) - x.astype(np.float64) @ weight.astype(np.float64)).max()
+    # Devices before Ampere have no TF32, and compute in float32.
+    assert error < 0.2
+
+
 def test_very_large_arrays(backend):
     """More elements than 32 bits count, one byte each."""
     rows, columns = 70_000, 40_000

@@ -21,6 +21,7 @@ __all__ = ["PROTOTYPES", "WORKSPACE_BYTES", "Cublas", "CublasError", "load_cubla
 # Values of the enumerations in cublas_api.h.
 OP_N, OP_T = 0, 1
 DEFAULT_MATH = 0
+TF32_TENSOR_OP_MATH = 3
 POINTER_MODE_HOST = 0
 ATOMICS_NOT_ALLOWED = 0
 STATUS_NAMES = {
@@ -103,6 +104,10 @@ class Cublas:
         self._call("cublasSetMathMode", handle, DEFAULT_MATH)
         self._call("cublasSetPointerMode_v2", handle, POINTER_MODE_HOST)
         self._call("cublasSetAtomicsMode", handle, ATOMICS_NOT_ALLOWED)
+
+    def allow_tf32(self, allow: bool) -> None:
+        """Whether products of float32 may round their factors to 10 bits, for the tensor cores."""
+        self._call("cublasSetMathMode", self._handle, TF32_TENSOR_OP_MATH if allow else DEFAULT_MATH)
 
     def gemm(
         self,

@@ -98,6 +98,9 @@ class Runtime(Protocol):
     ) -> None:
         """Run a kernel on ``grid`` blocks of ``block`` threads with so much dynamic shared memory a block."""
 
+    def allow_tf32(self, allow: bool) -> None:
+        """Whether products of float32 may round their factors to the 10 bits of TF32. At first they may not."""
+
     def gemm(
         self,
         transpose_a: bool,

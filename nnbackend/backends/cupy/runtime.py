@@ -140,6 +140,10 @@ class CudaRuntime(Runtime):
         with self._here():
             kernel(grid, block, tuple(arguments), shared_mem=shared_bytes, stream=self._stream)
 
+    def allow_tf32(self, allow: bool) -> None:
+        with self._here():
+            self._cublas.allow_tf32(allow)
+
     def gemm(
         self,
         transpose_a: bool,
