@@ -195,8 +195,8 @@ def test_tf32_rounds_the_factors_of_float32_products_alone(emulated, dtype):
 
 
 def test_an_unknown_precision_is_an_error():
-    with pytest.raises(UnknownNameError, match=r"unknown precision .fast.: valid names are float32, tf32"):
-        CupyBackend(precision="fast")
+    with pytest.raises(UnknownNameError, match=r"unknown precision .int8.: valid names are float32, tf32"):
+        CupyBackend(precision="int8")
 
 
 # ---- launches --------------------------------------------------------------------------------------------------------
