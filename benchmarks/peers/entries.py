@@ -15,6 +15,7 @@ from benchmarks.peers.contenders.base import Contender
 __all__ = [
     "CONTENDERS",
     "LIMITS",
+    "ON_GPU",
     "OURS",
     "REFERENCES",
     "Entry",
@@ -92,6 +93,17 @@ CONTENDERS = (
     Entry("keras", "Keras", "keras_fit:Fit", "keras", "keras", "import keras", "reference-uncorrected"),
 )
 
+#: Those of `benchmarks/gpu.py`, in the order of its tables.
+ON_GPU = (
+    Entry("cupy", "nnbackend cupy", "ours:Cupy", "cupy", "nnbackend", ""),
+    Entry("cupy-tf32", "nnbackend cupy, TF32", "ours:CupyTF32", "cupy", "nnbackend", ""),
+    Entry("cupy-plain", "plain CuPy", "cupy_plain:Plain", "cupy", "cupy", ""),
+    Entry("torch-gpu", "PyTorch eager", "pytorch_gpu:Eager", "torch", "torch", ""),
+    Entry("torch-gpu-overhead", "PyTorch reduce-overhead", "pytorch_gpu:ReduceOverhead", "torch", "torch", ""),
+    Entry("torch-gpu-graph", "PyTorch, captured by hand", "pytorch_gpu:ByHand", "torch", "torch", ""),
+    Entry("jax-gpu", "JAX jit + scan", "jax_scan:OnGpu", "jax", "jax", ""),
+)
+
 OURS = ("numpy", "numba")
 
 #: What losses are held against: Adam as it is usually written, and as Kingma and Ba (2015) write it at the end of their
@@ -110,4 +122,4 @@ LIMITS = (
 
 def find(name: str) -> Entry:
     """The contender of that name."""
-    return {entry.name: entry for entry in (*CONTENDERS, *REFERENCES, *LIMITS)}[name]
+    return {entry.name: entry for entry in (*CONTENDERS, *ON_GPU, *REFERENCES, *LIMITS)}[name]

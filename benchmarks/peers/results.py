@@ -15,7 +15,7 @@ from benchmarks.peers.entries import CONTENDERS, Entry
 from nnbackend.cli.machine import cpu_name
 from nnbackend.files import atomic_write
 
-__all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write"]
+__all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write", "write_to"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
 
@@ -76,7 +76,13 @@ def path_of(folder: Path, result: dict[str, Any]) -> Path:
 
 def write(folder: Path, result: dict[str, Any]) -> None:
     """Keep a result, also one that is not complete yet."""
-    with atomic_write(path_of(folder, result)) as stream:
+    write_to(path_of(folder, result), result)
+
+
+def write_to(path: Path, result: dict[str, Any]) -> None:
+    """The same under a name of the caller's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as stream:
         stream.write(json.dumps(result, indent=1).encode() + b"\n")
 
 

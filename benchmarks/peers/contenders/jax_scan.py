@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights
+from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import Work
 
-__all__ = ["Scan", "epoch", "fresh_state", "logits"]
+__all__ = ["OnGpu", "Scan", "epoch", "fresh_state", "logits"]
 
 #: Weights and biases, and the optimiser's state: the moments and the number of steps taken.
 State = tuple[Any, Any]
@@ -128,3 +129,13 @@ class Scan(Contender):
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
+
+
+class OnGpu(Scan):
+    """On the default device, which is the GPU where JAX has one. Products in float32 proper, as everybody else's."""
+
+    def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
+        if not is_dry() and jax.default_backend() != "gpu":
+            raise RuntimeError(f"JAX has no GPU here, its default is {jax.default_backend()}")
+        jax.config.update("jax_default_matmul_precision", "highest")
+        super().load(x, y)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 import nnbackend as nn
 from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights
+from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import CLASSES, PIXELS, Work
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.losses import get_loss
@@ -15,7 +16,7 @@ from nnbackend.optimizers import OPTIMIZERS
 from nnbackend.step import Examples, OptimizerMemory
 from nnbackend.training.run import TrainingRun
 
-__all__ = ["Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]
+__all__ = ["Cupy", "CupyTF32", "Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]
 
 _LOSS = "softmax_cross_entropy"
 
@@ -125,3 +126,18 @@ class Numba(Ours):
         from nnbackend.backends.numba import NumbaBackend
 
         return NumbaBackend(threads)
+
+
+class Cupy(Ours):
+    precision = "float32"
+
+    def make_backend(self, threads: int) -> nn.Backend:
+        if is_dry():
+            return NumpyBackend(threads)
+        from nnbackend.backends.cupy import CupyBackend
+
+        return CupyBackend(precision=self.precision)
+
+
+class CupyTF32(Cupy):
+    precision = "tf32"

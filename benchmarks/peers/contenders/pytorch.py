@@ -38,21 +38,23 @@ def make_optimizer(work: Work, network: torch.nn.Module) -> torch.optim.Optimize
 
 class _Run(Training):
     def __init__(self, contender: Eager, work: Work, weights: Weights) -> None:
-        network = make_network(work, weights)
+        self._device, self._wait = contender.device, contender.wait
+        network = make_network(work, weights).to(self._device)
         self._x, self._y = contender.images, contender.labels
         self._work = work
         self._optimizer = make_optimizer(work, network)
         self._loss = contender.loss_of(network)
 
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
-        return [self._step(torch.from_numpy(rows)).item() for rows in batches]
+        return [self._step(torch.from_numpy(rows).to(self._device)).item() for rows in batches]
 
     def shuffle(self) -> None:
-        self._order = torch.randperm(self._work.rows)
+        self._order = torch.randperm(self._work.rows, device=self._device)
 
     def run(self, steps: int) -> None:
         for rows in self._order[: steps * self._work.batch_size].split(self._work.batch_size):
             self._step(rows)
+        self._wait()
 
     def _step(self, rows: torch.Tensor) -> torch.Tensor:
         loss = self._loss(self._x.index_select(0, rows), self._y.index_select(0, rows))
@@ -65,9 +67,15 @@ class _Run(Training):
 class Eager(Contender):
     """One kernel after the other, called from Python."""
 
+    device = torch.device("cpu")
+
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         torch.set_num_threads(self.threads)
-        self.images, self.labels = torch.from_numpy(scaled(x)), torch.from_numpy(y)
+        self.images = torch.from_numpy(scaled(x)).to(self.device)
+        self.labels = torch.from_numpy(y).to(self.device)
+
+    def wait(self) -> None:
+        """For the device; the CPU is done when it returns."""
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
