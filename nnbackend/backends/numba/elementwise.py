@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from nnbackend.backends.numba import functions
 from nnbackend.backends.numba.activations import FORWARD, GRADIENT, softplus
-from nnbackend.backends.numba.simd import Simd, Value
+from nnbackend.backends.numba.simd import Simd, Value, calling
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
@@ -109,15 +109,7 @@ def make_unary(function: Callable[[Vector], Vector]) -> Any:
 
     @intrinsic
     def unary(context, tiling, x, out, count):
-        def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
-            shape = signature.args[0].tiling
-            simd = Simd.of(shape, builder)
-            builder.call(
-                simd.function(shape.function_name(function.__name__), 3, partial(_unary, function)), values[1:]
-            )
-            return context.get_dummy_value()
-
-        return types.void(tiling, *[types.intp] * 3), generate
+        return calling(tiling, function.__name__, 3, partial(_unary, function))
 
     return unary
 
@@ -142,14 +134,7 @@ def _scale_bytes(simd: Simd, arguments: Sequence[Value]) -> None:
 @intrinsic
 def scale_bytes(context, tiling, constants, source, out, count, ahead):
     """``out = constants[0] * source`` for `count` bytes, while those at `ahead` are fetched."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
-        shape = signature.args[0].tiling
-        simd = Simd.of(shape, builder)
-        builder.call(simd.function(shape.function_name("scale_bytes"), 5, _scale_bytes), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * 5), generate
+    return calling(tiling, "scale_bytes", 5, _scale_bytes)
 
 
 def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:
@@ -202,11 +187,4 @@ def sigmoid_cross_entropy_row(context, tiling, constants, z, targets, gradient, 
 
     The sum of the losses and the number of right guesses are written to `sums`, numbers of the type.
     """
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
-        shape = signature.args[0].tiling
-        simd = Simd.of(shape, builder)
-        builder.call(simd.function(shape.function_name("sigmoid_cross_entropy"), 6, _sigmoid_cross_entropy), values[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * 6), generate
+    return calling(tiling, "sigmoid_cross_entropy", 6, _sigmoid_cross_entropy)

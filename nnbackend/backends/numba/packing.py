@@ -6,7 +6,7 @@ as high as a tile, stored column after column. Nothing outside the matrices is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.numba.simd import INTEGER, Simd, Value, calling
 from nnbackend.backends.numba.tiling import Tiling
 
 __all__ = ["copy_panel", "copy_strips", "panel_space", "strip_space", "transpose_panel", "transpose_strips"]
@@ -69,33 +69,20 @@ def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
 @intrinsic
 def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
     """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
-    return _filling(tiling, "transpose_panel", 6, _transpose_panel)
+    return calling(tiling, "transpose_panel", 6, partial(_transpose_panel, tiling.tiling))
 
 
 @intrinsic
 def copy_strips(context, tiling, a, a_k, strips, rows, inner):
     """``strips[i // tiling.rows][k, i % tiling.rows] = a[i, k]`` for the `rows` of a block and `inner` columns; the
     elements of a column of `a` lie side by side, and its columns `a_k` apart."""
-    return _filling(tiling, "copy_strips", 5, _copy_strips)
+    return calling(tiling, "copy_strips", 5, partial(_copy_strips, tiling.tiling))
 
 
 @intrinsic
 def transpose_strips(context, tiling, a, a_row, strips, rows, inner):
     """The same where the elements of a row of `a` lie side by side, and its rows `a_row` apart."""
-    return _filling(tiling, "transpose_strips", 5, _transpose_strips)
-
-
-def _filling(
-    tiling: Any, name: str, count: int, fill: Callable[[Tiling, Simd, Sequence[Value]], None]
-) -> tuple[Any, Callable[..., Value]]:
-    """What an intrinsic returns that has so many integers for its arguments: they go to a function of the program."""
-
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
-        builder.call(simd.function(shape.function_name(name), count, partial(fill, shape)), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(tiling, *[types.intp] * count), write
+    return calling(tiling, "transpose_strips", 5, partial(_transpose_strips, tiling.tiling))
 
 
 def _copy_panel(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:

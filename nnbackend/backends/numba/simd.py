@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, types
 
-__all__ = ["INTEGER", "Simd", "Value"]
+__all__ = ["INTEGER", "Simd", "Value", "calling"]
 
 #: Of addresses, strides and counts.
 INTEGER = cgutils.intp_t
@@ -278,3 +278,17 @@ class Simd:
         """One of LLVM's own functions, whose names end in the types that they are for; ``p0`` is any pointer."""
         signature = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), arguments)
+
+
+def calling(
+    tiling: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
+) -> tuple[Any, Callable[..., Value]]:
+    """What an intrinsic returns that is given a tiling and `count` integers: these go to the function of that name,
+    which `write` writes."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        simd = Simd.of(tiling.tiling, builder)
+        builder.call(simd.function(tiling.tiling.function_name(name), count, write), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(tiling, *[types.intp] * count), generate
