@@ -94,11 +94,14 @@ class Backend(ABC):
     row_multiple : int
         Rows of 2-D buffers are padded to a multiple of this many elements. Padding holds zeros and stays zero.
         Views, files and ``get_weights()`` hide it.
+    works_apart : bool
+        Whether its executors may return before the work is done, so that the host can use the time.
     """
 
     name: ClassVar[str]
     device: str = "cpu"
     row_multiple: int = 1
+    works_apart: bool = False
 
     # ---- memory --------------------------------------------------------------------------------------------
 

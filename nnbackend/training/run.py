@@ -120,6 +120,8 @@ class TrainingRun:
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
         gradients = backend.empty((model.layout.size,), model.dtype)
         workspace = Workspace(backend, batch_size)
+        #: The number and the order of an epoch that has not begun.
+        self._drawn: tuple[int, npt.NDArray[np.int64]] | None = None
         self.executors: list[tuple[Executor, int]] = []
         for rows, repeats in self.batches.kinds:
             recorder = Recorder(model, workspace, rows, self._counter, training=True)
@@ -147,6 +149,9 @@ class TrainingRun:
         self.begin()
         begin = time.perf_counter()
         steps = self._replay(stop, progress)
+        if network.backend.works_apart:
+            # Drawing an order of many rows takes as long as a GPU takes for a good part of an epoch.
+            self._drawn = self._draw(network.epochs_trained + 1)
         network.backend.synchronize()
         seconds = time.perf_counter() - begin
 
@@ -160,10 +165,17 @@ class TrainingRun:
     def begin(self) -> None:
         """Bring the coming epoch's order, learning rates and counters to the device."""
         network, memory, backend = self._network, self._memory, self._network.backend
-        order = epoch_order(network.seed, network.epochs_trained, self._count, self.rows_per_epoch, self._shuffle)
-        backend.write(order, self._order)
+        epoch = network.epochs_trained
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = self._draw(epoch)
+        backend.write(self._drawn[1], self._order)
+        self._drawn = None
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
+
+    def _draw(self, epoch: int) -> tuple[int, npt.NDArray[np.int64]]:
+        """An epoch's number, and its order."""
+        return epoch, epoch_order(self._network.seed, epoch, self._count, self.rows_per_epoch, self._shuffle)
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
         done, portion = 0, 1

@@ -12,6 +12,7 @@ from nnbackend.backends.cupy import CupyBackend
 from nnbackend.backends.cupy.graph import UNROLLED, GraphExecutor
 from nnbackend.backends.cupy.interface import CaptureError
 from nnbackend.backends.executor import Call
+from nnbackend.training import run
 from tests.cuda.emulator import EmulatedRuntime
 from tests.helpers import classifier, images, rich_network, same_weights
 
@@ -158,6 +159,21 @@ def test_the_host_reads_once_an_epoch():
         train(classifier(CupyBackend(runtime)), nn.SGD(0.5), epochs=epochs)
         reads.append(runtime.reads)
     assert reads[1] - reads[0] == 5
+
+
+def test_the_next_order_is_drawn_while_the_device_works(monkeypatch):
+    """Between the last launch of an epoch and the wait for it; and it is the one that would be drawn later."""
+    said = []
+    draw, wait = run.epoch_order, WatchedRuntime.synchronize
+    monkeypatch.setattr(run, "epoch_order", lambda *arguments: (said.append(arguments[1]), draw(*arguments))[1])
+    monkeypatch.setattr(WatchedRuntime, "synchronize", lambda self: (said.append("wait"), wait(self))[1])
+    network = classifier(CupyBackend(WatchedRuntime()))
+    losses = train(network, nn.SGD(0.5))
+    # The first is needed at once; the last is drawn for an epoch that does not come.
+    assert [event for event in said if said.count(event) == 1] == [0, 1, 2, 3]
+    assert said[said.index(1) + 1] == said[said.index(2) + 1] == "wait"
+    monkeypatch.undo()
+    np.testing.assert_allclose(losses, train(classifier("numpy"), nn.SGD(0.5)), rtol=1e-4)
 
 
 # ---- what cannot be captured ----------------------------------------------------------------------------------------

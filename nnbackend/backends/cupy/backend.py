@@ -51,6 +51,7 @@ class CupyBackend(Backend):
     name = "cupy"
     # Rows start at multiples of 16 bytes, which lets cuBLAS load four floats at a time whatever the layer's width.
     row_multiple = 4
+    works_apart = True
 
     def __init__(self, runtime: Runtime | None = None, precision: str = "float32") -> None:
         if precision not in _PRECISIONS:
