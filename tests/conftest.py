@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 
 import pytest
 
@@ -24,6 +25,13 @@ BACKENDS = [
     "cupy-emulated",
     pytest.param("cupy", marks=pytest.mark.gpu),
 ]
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background with Ctrl-C ignored, which the package respects. The tests of
+    Ctrl-C, and the programs that they start, are to have it as a terminal gives it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class PaddedNumpyBackend(NumpyBackend):
