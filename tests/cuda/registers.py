@@ -15,7 +15,7 @@ import numpy as np
 from nnbackend.backends.cupy.kernels import KERNEL_FILES, kernel_options, kernel_source
 from tests.cuda import nvrtc
 
-__all__ = ["Resources", "resources"]
+__all__ = ["Resources", "read", "resources"]
 
 _ENTRY = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)'.*?"
@@ -38,6 +38,11 @@ def resources(name: str, architecture: str, real: str) -> dict[str, Resources]:
     """What the kernels of a file take, by name; as ptxas reports it."""
     options = (*kernel_options(np.dtype(real)), f"--gpu-architecture={architecture}", "--ptxas-options=-v")
     _, log = nvrtc.compile_cubin(kernel_source(name), f"{name}.cu", options)
+    return read(log)
+
+
+def read(log: str) -> dict[str, Resources]:
+    """The same from what the compiler said, with ``--ptxas-options=-v``."""
     return {
         entry["kernel"]: Resources(
             int(entry["registers"]), int(entry["stack"]), int(entry["stored"]) + int(entry["loaded"])
