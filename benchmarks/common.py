@@ -149,9 +149,9 @@ def training_run(device: Backend, net: str, rows: int) -> TrainingRun:
     """What `fit` would prepare to train a net on that many rows."""
     recipe, network = PRESETS[net], make_network(device, net)
     loss = get_loss(recipe.loss)
-    examples, _ = network.prepare(*images(rows), loss, None, None)
+    feed, _ = network.feed(*images(rows), loss, recipe.batch_size)
     memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
-    return TrainingRun(network, loss, memory, examples, recipe.batch_size, shuffle=True)
+    return TrainingRun(network, loss, memory, feed, recipe.batch_size, shuffle=True)
 
 
 def median_seconds(block: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.base import Executor, HostArray
+from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
-from nnbackend.step import Examples, Model, Recorder, Workspace, record_evaluation
+from nnbackend.step import Model, Recorder, Workspace, record_evaluation
 
 __all__ = ["Batches", "Evaluator"]
 
@@ -46,31 +47,39 @@ class Evaluator:
     ----------
     model : Model
     loss : Loss
-    examples : Examples
+    feed : Feed
+        Brings the rows.
     batch_size : int
         Rows at a time; limits the memory taken.
     """
 
-    def __init__(self, model: Model, loss: Loss, examples: Examples, batch_size: int) -> None:
+    def __init__(self, model: Model, loss: Loss, feed: Feed, batch_size: int) -> None:
         backend = model.backend
-        batches = Batches(examples.count, min(batch_size, examples.count))
+        batches = Batches(feed.count, min(batch_size, feed.count))
         self._backend = backend
-        self._count = examples.count
         self._counter = backend.empty((3,), np.int64)
         self._trace = backend.empty((batches.steps, 3), np.float64)
-        order = backend.from_host(np.arange(examples.count, dtype=np.int64))
+        self._feed = feed
+        self._in_turn = np.arange(feed.count, dtype=np.int64)
+        order = backend.from_host(feed.places(self._in_turn))
         workspace = Workspace(backend, batches.size)
         self._runs: list[tuple[Executor, int]] = []
         for rows, repeats in batches.kinds:
             recorder = Recorder(model, workspace, rows, self._counter, training=False)
-            record_evaluation(recorder, examples, order, batches.size, loss, self._trace)
+            record_evaluation(recorder, feed.examples, order, batches.size, loss, self._trace)
             self._runs.append((backend.executor(recorder.calls), repeats))
 
     def run(self) -> tuple[float, float]:
         """The mean loss (without penalties) and the share of hits."""
         self._backend.write(np.zeros(3, np.int64), self._counter)
+        self._feed.begin(self._in_turn)
+        done = 0
         for executor, repeats in self._runs:
-            executor.run(repeats)
+            end = done + repeats
+            while done < end:
+                steps = min(end - done, self._feed.ready(done))
+                executor.run(steps)
+                done += steps
         trace: HostArray = self._backend.to_host(self._trace)
-        loss, hits, _ = trace.sum(axis=0) / self._count
+        loss, hits, _ = trace.sum(axis=0) / self._feed.count
         return float(loss), float(hits)

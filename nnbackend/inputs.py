@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nnbackend.backends.base import HostArray
 from nnbackend.errors import InvalidInputError
 
-__all__ = ["as_host_array", "check_features", "input_scale_of", "scaled_rows"]
+__all__ = ["as_host_array", "check_features", "check_shape", "check_values", "input_scale_of", "scaled_rows"]
 
 _DLPACK_CPU = 1
 
@@ -33,10 +33,7 @@ def as_host_array(what: str, value: Any) -> HostArray:
     """
     if not isinstance(value, np.ndarray):
         value = _from_another_library(what, value)
-    if value.dtype.kind not in "buif":
-        raise InvalidInputError(
-            f"{what} must hold numbers, received dtype {value.dtype}; convert it, for example with {what}.astype(float)"
-        )
+    _check_numbers(what, value.dtype)
     array: HostArray = value
     return array
 
@@ -74,44 +71,69 @@ def check_features(x: Any, input_shape: tuple[int, ...], dtype: npt.DTypeLike) -
         No rows, another number of features than the network's, NaN or infinity.
     """
     array = as_host_array("x", x)
+    check_shape(array.shape, array.dtype, input_shape)
+    rows = array.reshape(len(array), math.prod(input_shape))
+    check_values(rows, dtype)
+    if rows.dtype == np.uint8:
+        return np.ascontiguousarray(rows)
+    return np.ascontiguousarray(rows, dtype=dtype)
+
+
+def _check_numbers(what: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "buif":
+        raise InvalidInputError(
+            f"{what} must hold numbers, received dtype {dtype}; convert it, for example with {what}.astype(float)"
+        )
+
+
+def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> None:
+    """Refuse an `x` of no rows, of other features than the network's, or of no numbers."""
+    _check_numbers("x", dtype)
     features = math.prod(input_shape)
-    if array.ndim == 0 or len(array) == 0:
-        raise InvalidInputError(f"x is empty: received shape {array.shape}; give at least one row")
-    if array.ndim == 1 or math.prod(array.shape[1:]) != features:
+    if not shape or shape[0] == 0:
+        raise InvalidInputError(f"x is empty: received shape {shape}; give at least one row")
+    if len(shape) == 1 or math.prod(shape[1:]) != features:
         expected = " x ".join(str(size) for size in input_shape)
-        hint = "; for a single sample give x[None]" if array.size == features else ""
-        raise InvalidInputError(f"x must have {expected} features a row, received shape {array.shape}{hint}")
-    if array.ndim > 2 and len(input_shape) > 1 and array.shape[1:] != input_shape:
-        raise InvalidInputError(f"samples must have shape {input_shape}, received {array.shape[1:]}")
-    rows = array.reshape(len(array), features)
-    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        hint = "; for a single sample give x[None]" if math.prod(shape) == features else ""
+        raise InvalidInputError(f"x must have {expected} features a row, received shape {shape}{hint}")
+    if len(shape) > 2 and len(input_shape) > 1 and shape[1:] != input_shape:
+        raise InvalidInputError(f"samples must have shape {input_shape}, received {shape[1:]}")
+
+
+def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0) -> None:
+    """Refuse values that are not finite, or will not be in the network's dtype.
+
+    Parameters
+    ----------
+    rows : (n, features) array
+    dtype : the network's
+    first_row : int
+        The number of the first of them, for the message.
+    """
+    if rows.dtype.kind != "f":
+        return
+    if not np.isfinite(rows).all():
         bad = ~np.isfinite(rows)
         row, column = np.argwhere(bad)[0]
         raise InvalidInputError(
-            f"x holds {int(bad.sum())} NaN or infinite values, the first in row {row}, feature {column}; "
+            f"x holds {int(bad.sum())} NaN or infinite values, the first in row {first_row + row}, feature {column}; "
             "remove or replace them"
         )
-    if rows.dtype == np.uint8:
-        return np.ascontiguousarray(rows)
-    with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(rows, dtype=dtype)
-    if rows.dtype.kind == "f" and rows.dtype.itemsize > converted.dtype.itemsize and not np.isfinite(converted).all():
-        raise InvalidInputError(
-            f"x holds values beyond the range of {converted.dtype}; scale it or use dtype='float64'"
-        )
-    return converted
+    limits = np.finfo(np.dtype(dtype))
+    if rows.dtype.itemsize > limits.dtype.itemsize and max(rows.max(), -rows.min()) > limits.max:
+        raise InvalidInputError(f"x holds values beyond the range of {limits.dtype}; scale it or use dtype='float64'")
 
 
-def input_scale_of(array: HostArray, input_scale: float | None) -> float:
+def input_scale_of(dtype: np.dtype[Any], input_scale: float | None) -> float:
     """The factor the gather applies: the network's own, or 1/255 for bytes (images) and 1 for all else."""
     if input_scale is not None:
         return input_scale
-    return 1 / 255 if array.dtype == np.uint8 else 1.0
+    return 1 / 255 if dtype == np.uint8 else 1.0
 
 
 def scaled_rows(rows: HostArray, input_scale: float | None, dtype: npt.DTypeLike) -> HostArray:
     """What the gather would give for these rows, on the host: scaled, in the network's dtype."""
-    scale = input_scale_of(rows, input_scale)
+    scale = input_scale_of(rows.dtype, input_scale)
     if scale == 1:
         return rows.astype(dtype, copy=False)
     scaled: HostArray = np.multiply(rows, scale, dtype=dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from nnbackend.backends.registry import get_backend
 from nnbackend.checks import count, number, positive_integer, real_dtype, sample_shape, seed_number
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, UnknownNameError
 from nnbackend.evaluation import Evaluator
+from nnbackend.feeds import Feed, make_feed
 from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
 from nnbackend.layers import (
     Layer,
@@ -28,7 +29,8 @@ from nnbackend.losses import Loss, Targets, combine_weights, get_loss
 from nnbackend.model_file import read_model, write_model
 from nnbackend.parameters import ParameterLayout, initial_values
 from nnbackend.prediction import Predictor
-from nnbackend.step import Examples, Model, OptimizerMemory
+from nnbackend.rows import as_rows
+from nnbackend.step import Model, OptimizerMemory
 
 if TYPE_CHECKING:
     from nnbackend.training.batch import BatchStep
@@ -168,7 +170,7 @@ class Network:
         Parameters
         ----------
         x : (n, *input_shape) array_like
-            uint8, or numbers in the scale used for training.
+            uint8, or numbers in the scale used for training. Memory-mapped files and HDF5 are read batch by batch.
         batch_size : int, optional
             Rows at a time.
 
@@ -177,13 +179,13 @@ class Network:
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy; the outputs otherwise.
         """
-        rows = check_features(x, self.input_shape, self.dtype)
-        size = min(len(rows), _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
-        outputs = np.empty((len(rows), math.prod(self.output_shape)), self.dtype)
-        for start in range(0, len(rows), size):
-            part = scaled_rows(rows[start : start + size], self.input_scale, self.dtype)
+        rows = as_rows(x, self.input_shape, self.dtype)
+        size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
+        outputs = np.empty((rows.count, math.prod(self.output_shape)), self.dtype)
+        for start in range(0, rows.count, size):
+            part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
             outputs[start : start + size] = self._predictor(part)
-        return outputs.reshape(len(rows), *self.output_shape)
+        return outputs.reshape(rows.count, *self.output_shape)
 
     def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
         """The most likely class of every row, (n,) int64; with one output, whether it says yes."""
@@ -222,8 +224,9 @@ class Network:
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
-        examples, targets = self.prepare(x, y, chosen, sample_weight, None)
-        value, hits = Evaluator(self._model, chosen, examples, size).run()
+        feed, targets = self.feed(x, y, chosen, size, sample_weight=sample_weight)
+        with closing(feed):
+            value, hits = Evaluator(self._model, chosen, feed, size).run()
         figures = {"loss": value + self.penalty()}
         if targets.accuracy_name is not None:
             figures[targets.accuracy_name] = hits
@@ -252,6 +255,7 @@ class Network:
         class_weight : dict or (classes,) array_like, optional
         shuffle : bool
         steps_per_epoch : int, optional
+        stream : bool, optional
         verbose : bool, optional
 
         Returns
@@ -326,26 +330,42 @@ class Network:
             )
         self.backend.copy(snapshot, self._model.parameters)
 
-    def prepare(self, x: Any, y: Any, loss: Loss, sample_weight: Any, class_weight: Any) -> tuple[Examples, Targets]:
-        """Check data and bring it to the device.
+    def feed(
+        self,
+        x: Any,
+        y: Any,
+        loss: Loss,
+        batch_size: int,
+        *,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        stream: bool | None = None,
+    ) -> tuple[Feed, Targets]:
+        """Check data and bring them to the device, or on their way; see :func:`nnbackend.feeds.make_feed`.
 
         Raises
         ------
         InvalidInputError
             The data do not fit the network or the loss; nothing was changed.
         """
-        rows, targets, weights = self.check_data(x, y, loss, sample_weight, class_weight)
-        scale = input_scale_of(rows, self.input_scale)
-        return Examples.on_device(self.backend, rows, targets.values, weights, scale), targets
+        rows = as_rows(x, self.input_shape, self.dtype)
+        targets, weights = self._check_targets(rows.count, y, loss, sample_weight, class_weight)
+        scale = input_scale_of(rows.dtype, self.input_scale)
+        return make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream), targets
 
-    def check_data(
-        self, x: Any, y: Any, loss: Loss, sample_weight: Any, class_weight: Any
+    def check_batch(
+        self, x: Any, y: Any, loss: Loss, sample_weight: Any
     ) -> tuple[HostArray, Targets, HostArray | None]:
-        """Rows, targets and weights as the device takes them, still on the host; raises as `prepare` does."""
+        """Rows, targets and weights as the device takes them, still on the host; raises as `feed` does."""
         rows = check_features(x, self.input_shape, self.dtype)
+        return rows, *self._check_targets(len(rows), y, loss, sample_weight, None)
+
+    def _check_targets(
+        self, rows: int, y: Any, loss: Loss, sample_weight: Any, class_weight: Any
+    ) -> tuple[Targets, HostArray | None]:
         outputs = math.prod(self.output_shape)
-        targets = Targets.prepare(loss, as_host_array("y", y), len(rows), outputs, self.dtype)
-        return rows, targets, combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
+        targets = Targets.prepare(loss, as_host_array("y", y), rows, outputs, self.dtype)
+        return targets, combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
 
     def set_loss(self, loss: str | Loss) -> Loss:
         """Choose the loss; predictions are made its way from now on.

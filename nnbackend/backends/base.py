@@ -24,11 +24,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy.typing as npt
 
+from nnbackend.backends.arrays import Array, HostArray
 from nnbackend.backends.executor import Call, Executor, PlainExecutor
+from nnbackend.backends.staging import Staging, WrittenStaging
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,12 +41,8 @@ __all__ = [
     "Executor",
     "HostArray",
     "PlainExecutor",
+    "Staging",
 ]
-
-#: An array on a backend's device. Only that backend knows its type.
-Array = Any
-#: A NumPy array in host memory.
-HostArray = npt.NDArray[Any]
 
 
 @dataclass(eq=False, repr=False)
@@ -128,6 +126,14 @@ class Backend(ABC):
     @abstractmethod
     def synchronize(self) -> None:
         """Return when all work handed to the device is done."""
+
+    def free_bytes(self) -> int | None:
+        """Memory that is left on the device; None if it is the host's, which can swap and share."""
+        return None
+
+    def staging(self, halves: tuple[Array, Array], shape: tuple[int, ...], dtype: npt.DTypeLike) -> Staging:
+        """The fastest way for rows from the host into two device arrays of this shape and dtype, in turn."""
+        return WrittenStaging(self, halves, shape, dtype)
 
     def view(self, buffer: Array, offset: int, shape: tuple[int, ...], row_stride: int | None = None) -> Array:
         """A window of a flat buffer, sharing its memory.

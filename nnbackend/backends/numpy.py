@@ -17,6 +17,7 @@ import numpy.typing as npt
 from nnbackend.backends.base import Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.philox import keep_threshold, uniform_words
 from nnbackend.backends.products import ALONE, Products
+from nnbackend.backends.staging import InPlaceStaging
 from nnbackend.checks import positive_integer
 
 __all__ = ["NumpyBackend"]
@@ -62,6 +63,11 @@ class NumpyBackend(Backend):
 
     def copy(self, source: HostArray, out: HostArray) -> None:
         out[...] = source
+
+    def staging(
+        self, halves: tuple[HostArray, HostArray], shape: tuple[int, ...], dtype: npt.DTypeLike
+    ) -> InPlaceStaging:
+        return InPlaceStaging(halves)
 
     def synchronize(self) -> None:
         pass

@@ -33,8 +33,9 @@ class LossAndGradients:
 
     def __init__(self, network: Network, x: Any, y: Any, loss: str, sample_weight: Any = None) -> None:
         chosen = network.resolve_loss(loss)
-        examples, _ = network.prepare(x, y, chosen, sample_weight, None)
+        feed, _ = network.feed(x, y, chosen, len(x), sample_weight=sample_weight, stream=False)
         model, backend = network.model, network.backend
+        examples = feed.examples
         self._network = network
         self._count = examples.count
         self._counter = backend.empty((3,), np.int64)

@@ -70,7 +70,7 @@ def train_on_batch(
         chosen_optimizer = _get_optimizer(network, optimizer)
         if network.batch_step is None:
             check_weights(network)
-        rows, targets, weights = network.check_data(x, y, chosen_loss, sample_weight, None)
+        rows, targets, weights = network.check_batch(x, y, chosen_loss, sample_weight)
         memory = take_up(network, chosen_loss, chosen_optimizer)
         batch = (rows, targets.values, weights)
         step = network.batch_step
@@ -126,7 +126,7 @@ class BatchStep:
         count = len(rows)
         self._kind = _kind(network, loss, memory, batch)
         self._memory = memory
-        scale = input_scale_of(rows, network.input_scale)
+        scale = input_scale_of(rows.dtype, network.input_scale)
         self._examples = Examples.on_device(backend, rows, targets, weights, scale)
         self._counter = backend.empty((3,), np.int64)
         self._rates = backend.empty((1,), np.float64)

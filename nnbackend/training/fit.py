@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nnbackend.evaluation import Evaluator
 from nnbackend.losses import Loss, Targets
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
+from nnbackend.rows import as_rows
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
@@ -44,6 +46,7 @@ def fit(
     class_weight: Any = None,
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
+    stream: bool | None = None,
     verbose: bool | None = None,
 ) -> History:
     """Train a network.
@@ -52,7 +55,8 @@ def fit(
     ----------
     network : Network
     x : (n, *input_shape) array_like
-        uint8 stays uint8 until a batch is gathered, and is then scaled by 1/255.
+        In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and is
+        then scaled by 1/255.
     y : (n,) labels or (n, outputs) values
     epochs : int
         How often all rows are seen, unless `steps_per_epoch` says otherwise.
@@ -77,6 +81,10 @@ def fit(
         Makes an epoch that many full batches, whatever the number of rows: the rows are gone through again and again,
         and every epoch goes on where the last one ended. Useful for few rows, where one pass is too short to look at
         the figures after it, and for very many. If not given, an epoch sees every row once.
+    stream : bool, optional
+        True leaves `x` where it is and brings its rows to the device portion by portion, while that trains on the
+        portion before; False brings all of them before training begins. If not given, what does not fit into the
+        device's memory is streamed, and what lies in a file of more than a gigabyte. Results are the same, bit for bit.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
 
@@ -95,16 +103,20 @@ def fit(
     -----
     Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned.
     """
-    with network.in_training():
+    with network.in_training(), ExitStack() as feeds:
         epochs = positive_integer("epochs", epochs)
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
-        examples, targets = network.prepare(x, y, chosen_loss, sample_weight, class_weight)
-        size = _check_batch_size(batch_size, examples.count)
+        rows = as_rows(x, network.input_shape, network.dtype)
+        size = _check_batch_size(batch_size, rows.count)
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
-        validator = _validator(network, chosen_loss, validation_data)
+        feed, targets = network.feed(
+            rows, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
+        )
+        feeds.enter_context(closing(feed))
+        validator = _validator(network, chosen_loss, validation_data, feeds)
         names = _figure_names(targets, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
@@ -114,7 +126,7 @@ def fit(
             check_weights(network)
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
-        run = TrainingRun(network, chosen_loss, memory, examples, size, shuffle, steps_per_epoch)
+        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
@@ -130,7 +142,13 @@ def fit(
                 progress.begin(epoch)
                 before, earlier = network.snapshot(into=earlier), before
                 rate = run.learning_rate
-                result = run.epoch(lambda: interrupt.requested, progress.advance)
+                try:
+                    result = run.epoch(lambda: interrupt.requested, progress.advance)
+                except Exception:
+                    # A file that cannot be read any more, say, or a layer's own function.
+                    network.restore(before)
+                    network.optimizer_memory = None
+                    raise
                 # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
                 # network before that, they are read and checked at once.
                 _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
@@ -202,16 +220,17 @@ def _check_batch_size(batch_size: int | None, rows: int) -> int:
 _Validator = tuple[Evaluator, str | None]
 
 
-def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None) -> _Validator | None:
+def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None, feeds: ExitStack) -> _Validator | None:
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise InvalidInputError("validation_data must be a pair (x, y)")
     try:
-        examples, targets = network.prepare(*data, loss, None, None)
+        feed, targets = network.feed(*data, loss, _VALIDATION_BATCH)
     except InvalidInputError as error:
         raise InvalidInputError(f"validation_data: {error}") from None
-    return Evaluator(network.model, loss, examples, _VALIDATION_BATCH), targets.accuracy_name
+    feeds.enter_context(closing(feed))
+    return Evaluator(network.model, loss, feed, _VALIDATION_BATCH), targets.accuracy_name
 
 
 def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:

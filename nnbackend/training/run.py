@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Executor
+from nnbackend.backends.base import Array, Backend, Executor
 from nnbackend.evaluation import Batches
+from nnbackend.feeds import Feed, Order
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.step import Examples, OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_training
 
 __all__ = ["EpochResult", "TrainingRun", "epoch_order"]
 
@@ -46,9 +47,7 @@ class EpochResult:
     seconds: float
 
 
-def epoch_order(
-    seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True
-) -> npt.NDArray[np.int64]:
+def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True) -> Order:
     """The order of the rows in an epoch: a function of its arguments alone, so resuming needs no generator state.
 
     Passes over all rows follow each other without end, each shuffled anew, and an epoch is the next `length` rows of
@@ -76,9 +75,42 @@ def epoch_order(
     return np.concatenate([_permutation(seed, number, count) for number in passes])[start : start + length]
 
 
-def _permutation(seed: int, number: int, count: int) -> npt.NDArray[np.int64]:
+def _permutation(seed: int, number: int, count: int) -> Order:
     generator = np.random.Generator(np.random.Philox(key=[seed, (_ORDER_STREAM << 32) + number]))
     return generator.permutation(count)
+
+
+class _Ahead:
+    """Brings the coming epoch's order to the device while it is at work on this one's.
+
+    Drawing the order of many rows and copying it takes as long as a GPU takes for a good part of an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        The one whose order is there; -1 if none is.
+    """
+
+    def __init__(self, backend: Backend, rows: int) -> None:
+        self.epoch = -1
+        self._backend = backend
+        self._half = 0
+        self._halves = (backend.empty((rows,), np.int64), backend.empty((rows,), np.int64))
+        self._staging = backend.staging(self._halves, (rows,), np.int64)
+        self._order: Order = np.empty(0, np.int64)
+
+    def send(self, epoch: int, order: Order, places: Order) -> None:
+        """Bring an epoch's order, and where its rows will be."""
+        self.epoch, self._order = epoch, order
+        self._half = 1 - self._half
+        self._staging.memory(self._half)[...] = places
+        self._staging.send(self._half)
+
+    def take(self, out: Array) -> Order:
+        """The epoch's order; where its rows are goes to `out`, on the device."""
+        self.epoch = -1
+        self._backend.copy(self._halves[self._half], out)
+        return self._order
 
 
 class TrainingRun:
@@ -89,7 +121,8 @@ class TrainingRun:
     network : Network
     loss : Loss
     memory : OptimizerMemory
-    examples : Examples
+    feed : Feed
+        Brings the rows.
     batch_size : int
     shuffle : bool
     steps_per_epoch : int, optional
@@ -101,18 +134,18 @@ class TrainingRun:
         network: Network,
         loss: Loss,
         memory: OptimizerMemory,
-        examples: Examples,
+        feed: Feed,
         batch_size: int,
         shuffle: bool,
         steps_per_epoch: int | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         #: Rows an epoch sees.
-        self.rows_per_epoch = examples.count if steps_per_epoch is None else steps_per_epoch * batch_size
+        self.rows_per_epoch = feed.count if steps_per_epoch is None else steps_per_epoch * batch_size
         self.batches = Batches(self.rows_per_epoch, batch_size)
         self._network = network
         self._memory = memory
-        self._count = examples.count
+        self._feed = feed
         self._shuffle = shuffle
         self._counter = backend.empty((3,), np.int64)
         self._order = backend.empty((self.rows_per_epoch,), np.int64)
@@ -120,13 +153,12 @@ class TrainingRun:
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
         gradients = backend.empty((model.layout.size,), model.dtype)
         workspace = Workspace(backend, batch_size)
-        #: The number and the order of an epoch that has not begun.
-        self._drawn: tuple[int, npt.NDArray[np.int64]] | None = None
+        self._ahead = _Ahead(backend, self.rows_per_epoch) if backend.works_apart else None
         self.executors: list[tuple[Executor, int]] = []
         for rows, repeats in self.batches.kinds:
             recorder = Recorder(model, workspace, rows, self._counter, training=True)
             record_training(
-                recorder, examples, self._order, batch_size, loss, memory, gradients, self._rates, self._trace
+                recorder, feed.examples, self._order, batch_size, loss, memory, gradients, self._rates, self._trace
             )
             self.executors.append((backend.executor(recorder.calls), repeats))
 
@@ -149,9 +181,9 @@ class TrainingRun:
         self.begin()
         begin = time.perf_counter()
         steps = self._replay(stop, progress)
-        if network.backend.works_apart:
-            # Drawing an order of many rows takes as long as a GPU takes for a good part of an epoch.
-            self._drawn = self._draw(network.epochs_trained + 1)
+        if self._ahead is not None:
+            following = network.epochs_trained + 1
+            self._ahead.send(following, order := self._draw(following), self._feed.places(order))
         network.backend.synchronize()
         seconds = time.perf_counter() - begin
 
@@ -166,16 +198,17 @@ class TrainingRun:
         """Bring the coming epoch's order, learning rates and counters to the device."""
         network, memory, backend = self._network, self._memory, self._network.backend
         epoch = network.epochs_trained
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = self._draw(epoch)
-        backend.write(self._drawn[1], self._order)
-        self._drawn = None
+        if self._ahead is not None and self._ahead.epoch == epoch:
+            order = self._ahead.take(self._order)
+        else:
+            order = self._draw(epoch)
+            backend.write(self._feed.places(order), self._order)
+        self._feed.begin(order)
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
 
-    def _draw(self, epoch: int) -> tuple[int, npt.NDArray[np.int64]]:
-        """An epoch's number, and its order."""
-        return epoch, epoch_order(self._network.seed, epoch, self._count, self.rows_per_epoch, self._shuffle)
+    def _draw(self, epoch: int) -> Order:
+        return epoch_order(self._network.seed, epoch, self._feed.count, self.rows_per_epoch, self._shuffle)
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
         done, portion = 0, 1
@@ -183,7 +216,7 @@ class TrainingRun:
             left = repeats
             while left and not stop():
                 begin = time.perf_counter()
-                steps = min(portion, left)
+                steps = min(portion, left, self._feed.ready(done))
                 executor.run(steps)
                 left -= steps
                 done += steps

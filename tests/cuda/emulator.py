@@ -97,6 +97,8 @@ class EmulatedRuntime:
         self.log: list[str] | None = None
         self._captured: list[Callable[[], None]] | None = None
         self._tf32 = False
+        #: What it says of its memory.
+        self.free = 1 << 33
 
     # ---- graphs --------------------------------------------------------------------------------------------
 
@@ -134,6 +136,24 @@ class EmulatedRuntime:
             return
         _same_layout(source, out)
         _device_array(out).host[...] = _device_array(source).host
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def pinned(self, shape, dtype) -> np.ndarray:
+        self._refuse("asks for memory")
+        return np.zeros(shape, dtype)
+
+    def mark(self) -> None:
+        """Everything asked for is done already."""
+
+    def send(self, pinned, out, after) -> None:
+        self._refuse("copies from the host")
+        assert out.flags.c_contiguous
+        self.write(pinned, out)
+
+    def wait(self, mark) -> None:
+        self._refuse("waits for the device")
 
     def active(self):
         # The emulated device has one stream and does everything at once.

@@ -5,7 +5,9 @@ Memory is the emulator's, with guard zones; kernels are built for the CPU.
 
 from __future__ import annotations
 
+import collections
 import ctypes
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,8 +27,16 @@ class FakeCupy:
         #: As CuPy on an AMD GPU does.
         self.refuses_capture = False
         self.current = 0
+        self.queues = _Queues()
+        self.streams: dict[int, _Stream] = {}
         self.cuda = SimpleNamespace(
-            runtime=_Runtime(self), Device=self._device, Stream=self._stream, cublas=None, nvrtc=None
+            runtime=_Runtime(self),
+            Device=self._device,
+            Stream=self._stream,
+            Event=self._event,
+            alloc_pinned_memory=self._pinned,
+            cublas=None,
+            nvrtc=None,
         )
 
     def zeros(self, shape, dtype) -> Any:
@@ -55,8 +65,23 @@ class FakeCupy:
 
     def _stream(self, non_blocking: bool = False) -> _Stream:
         assert non_blocking
-        self.stream = _Stream(self)
-        return self.stream
+        return _Stream(self)
+
+    @property
+    def stream(self) -> _Stream:
+        """The one that kernels run on: each runtime makes two, first this one."""
+        return self.queues.streams[-2]
+
+    def _event(self, disable_timing: bool = False) -> _Event:
+        assert disable_timing, "slower, and nobody looks at the time"
+        return _Event(self)
+
+    def _pinned(self, size: int) -> bytearray:
+        self.calls.append("pinned")
+        return bytearray(size)
+
+    def get_default_memory_pool(self) -> Any:
+        return SimpleNamespace(free_bytes=lambda: 1 << 20)
 
 
 class _Device:
@@ -72,14 +97,53 @@ class _Device:
         self._cupy.current = self._before
 
 
+class _Queues:
+    """What streams have been asked for and have not done. They run when somebody waits, in turns that suit `first`.
+
+    Attributes
+    ----------
+    first : {"kernels", "copies"}
+        Which stream gets as far ahead of the other as it is allowed to: whoever forgot to let one wait for the other
+        finds out with one of the two.
+    """
+
+    def __init__(self) -> None:
+        self.first = "kernels"
+        self.streams: list[_Stream] = []
+        self._lock = threading.Lock()
+
+    def run(self, until) -> None:
+        """Until ``until()``; a thread that fills host memory may wait as well."""
+        with self._lock:
+            order = self.streams if self.first == "kernels" else self.streams[::-1]
+            while not until():
+                assert any(stream.advance() for stream in order), "streams wait for each other"
+
+
+class _Event:
+    def __init__(self, cupy: FakeCupy) -> None:
+        self._cupy = cupy
+        self.done = False
+
+    def record(self, stream: _Stream) -> None:
+        stream.do(lambda: setattr(self, "done", True))
+
+    def synchronize(self) -> None:
+        self._cupy.calls.append("wait")
+        self._cupy.queues.run(lambda: self.done)
+
+
 class _Stream:
-    ptr = STREAM_ADDRESS
     entered = False
 
     def __init__(self, cupy: FakeCupy) -> None:
         self._cupy = cupy
         self._device = cupy.current
+        self._queue = collections.deque()
         self.captured = None
+        cupy.queues.streams.append(self)
+        self.ptr = STREAM_ADDRESS + len(cupy.streams)
+        cupy.streams[self.ptr] = self
 
     def __enter__(self) -> None:
         assert self._cupy.current == self._device, "the stream belongs to another device"
@@ -91,13 +155,24 @@ class _Stream:
     def synchronize(self) -> None:
         assert self.captured is None, "the driver breaks a capture off that waits"
         self._cupy.calls.append("synchronize")
+        self._cupy.queues.run(lambda: not self._queue)
 
     def do(self, work) -> None:
-        """Now, or when the graph is launched."""
-        if self.captured is None:
+        """When its turn has come, or when the graph is launched."""
+        (self._queue if self.captured is None else self.captured).append(work)
+
+    def wait_event(self, event: _Event) -> None:
+        assert self.captured is None
+        self._queue.append(event)
+
+    def advance(self) -> bool:
+        """Do what comes next, if it may be done."""
+        if not self._queue or (isinstance(self._queue[0], _Event) and not self._queue[0].done):
+            return False
+        work = self._queue.popleft()
+        if not isinstance(work, _Event):
             work()
-        else:
-            self.captured.append(work)
+        return True
 
     def begin_capture(self) -> None:
         assert self.entered
@@ -125,7 +200,7 @@ class _Graph:
         assert self._stream.entered, "launched on another stream"
         self._cupy.calls.append("graph")
         for work in self._captured:
-            work()
+            self._stream.do(work)
 
 
 class _Runtime:
@@ -142,13 +217,14 @@ class _Runtime:
     def getDeviceProperties(self, number: int) -> dict[str, bytes]:  # noqa: N802
         return {"name": f"Fake GPU {number}".encode()}
 
+    def memGetInfo(self) -> tuple[int, int]:  # noqa: N802
+        return 7 << 30, 80 << 30
+
     def memcpyAsync(self, dst, src, size, kind, stream) -> None:  # noqa: N802
-        assert stream == STREAM_ADDRESS
         self._cupy.calls.append(f"memcpyAsync {kind}")
-        self._cupy.stream.do(lambda: ctypes.memmove(dst, src, size))
+        self._cupy.streams[stream].do(lambda: ctypes.memmove(dst, src, size))
 
     def memcpy2DAsync(self, dst, dpitch, src, spitch, width, height, kind, stream) -> None:  # noqa: N802
-        assert stream == STREAM_ADDRESS
         assert width <= dpitch, "the driver refuses a pitch below the width"
         assert width <= spitch, "the driver refuses a pitch below the width"
         self._cupy.calls.append(f"memcpy2DAsync {kind}")
@@ -157,4 +233,4 @@ class _Runtime:
             for row in range(height):
                 ctypes.memmove(dst + row * dpitch, src + row * spitch, width)
 
-        self._cupy.stream.do(copy)
+        self._cupy.streams[stream].do(copy)

@@ -12,7 +12,7 @@ from tests.cuda.cases import CASES, assert_agrees, make, run
 from tests.cuda.fake_cupy import STREAM_ADDRESS, FakeCupy
 from tests.cuda.memory import check_all
 from tests.cuda.test_cublas import State, build_stand_in
-from tests.helpers import classifier, images
+from tests.helpers import classifier, images, same_weights
 
 pytest.importorskip("cupy", reason="runtime.py imports CuPy")
 
@@ -29,6 +29,9 @@ def cupy(monkeypatch, library):
     fake = FakeCupy()
     monkeypatch.setattr(runtime, "cupy", fake)
     monkeypatch.setattr(runtime, "load_cublas", lambda: library)
+    # The stand-in library computes at once; here a product is work of the stream like any other.
+    gemm = runtime.Cublas.gemm
+    monkeypatch.setattr(runtime.Cublas, "gemm", lambda *arguments: fake.stream.do(lambda: gemm(*arguments)))
     return fake
 
 
@@ -124,16 +127,7 @@ def test_write_may_be_followed_by_a_change_of_the_host_array(backend, cupy):
 # ---- graphs ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def captured_products(cupy, monkeypatch):
-    """The stand-in library computes at once; in a capture a product is only noted."""
-    from nnbackend.backends.cupy.cublas import Cublas
-
-    gemm = Cublas.gemm
-    monkeypatch.setattr(Cublas, "gemm", lambda *arguments: cupy.stream.do(lambda: gemm(*arguments)))
-
-
-def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy, captured_products):
+def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy):
     x, y = images(rows=70)
     options = {"batch_size": 4, "loss": "softmax_cross_entropy", "verbose": False}
     expected = classifier("numpy").fit(x, y, epochs=2, optimizer=nn.Adam(0.01), **options)
@@ -182,3 +176,50 @@ def test_copies_on_the_device_are_part_of_a_graph(backend, cupy):
     np.testing.assert_array_equal(backend.to_host(out), 0)
     graph.launch()
     np.testing.assert_array_equal(backend.to_host(out), np.arange(6.0))
+
+
+# ---- rows that come while the device is at work ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["kernels", "copies"])
+def test_rows_stream_whichever_stream_is_ahead(backend, cupy, first, monkeypatch):
+    x, y = images(rows=75)
+    monkeypatch.setattr("nnbackend.streaming._PORTION_BYTES", 100)
+    options = {"batch_size": 4, "epochs": 3, "loss": "softmax_cross_entropy", "verbose": False}
+    resident, streamed = classifier(backend), classifier(backend)
+    resident.fit(x, y, **options)
+    cupy.queues.first = first
+    cupy.calls.clear()
+    streamed.fit(x, y, stream=True, **options)
+    assert same_weights(resident, streamed)
+    # Rows and labels of 10 portions an epoch come from page-locked memory, and of what waits the host knows.
+    assert cupy.calls.count("pinned") >= 4
+    assert cupy.calls.count("wait") >= 3 * 2 * 8
+
+
+@pytest.mark.parametrize("first", ["kernels", "copies"])
+def test_the_coming_epochs_order_is_there_in_time(backend, cupy, first):
+    x, y = images(rows=75)
+    options = {"batch_size": 4, "epochs": 4, "loss": "softmax_cross_entropy", "verbose": False}
+    expected = classifier("numpy").fit(x, y, **options)
+    cupy.queues.first = first
+    history = classifier(backend).fit(x, y, **options)
+    np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(expected.step_losses), rtol=1e-4)
+
+
+def test_free_memory_is_the_drivers_and_the_pools(backend):
+    assert backend.free_bytes() == (7 << 30) + (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("what", "work"),
+    [
+        ("asks for memory", lambda runtime, out: runtime.pinned((3,), np.float32)),
+        ("copies from the host", lambda runtime, out: runtime.send(np.ones(3), out, None)),
+        ("waits for the device", lambda runtime, out: runtime.wait(None)),
+    ],
+)
+def test_a_capture_holds_no_streaming(backend, what, work):
+    three = backend.empty((3,), np.float64)
+    with pytest.raises(CaptureError, match=what):
+        backend.runtime.capture(lambda: work(backend.runtime, three))

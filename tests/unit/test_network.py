@@ -171,9 +171,9 @@ def test_bytes_stay_bytes_on_the_device():
     net = classifier()
     from nnbackend.losses import get_loss
 
-    examples, _ = net.prepare(x, y, get_loss("softmax_cross_entropy"), None, None)
-    assert examples.x.dtype == np.uint8
-    assert examples.scale == 1 / 255
+    feed, _ = net.feed(x, y, get_loss("softmax_cross_entropy"), 5)
+    assert feed.examples.x.dtype == np.uint8
+    assert feed.examples.scale == 1 / 255
 
 
 def test_summary_tells_layers_sizes_and_how_it_runs():

@@ -11,9 +11,10 @@ from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import CLASSES, PIXELS, Work
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.feeds import Feed
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS
-from nnbackend.step import Examples, OptimizerMemory
+from nnbackend.step import OptimizerMemory
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["Cupy", "CupyTF32", "Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]
@@ -44,13 +45,13 @@ class _Run(Training):
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
         # An order cannot be prescribed, but rows can be put in it: the run is the same, on other data.
         rows = batches.ravel()
-        examples, _ = self._network.prepare(self._ours.x[rows], self._ours.y[rows], self._loss, None, None)
-        run = self._training(examples, shuffle=False)
+        feed, _ = self._network.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
+        run = self._training(feed, shuffle=False)
         return run.epoch(stop=lambda: False, progress=lambda steps: None).losses.tolist()
 
     def shuffle(self) -> None:
         if self._run is None:
-            self._run = self._training(self._ours.examples(self._work.rows), shuffle=True)
+            self._run = self._training(self._ours.feed(self._work.rows), shuffle=True)
         # Orders are numbered by the epochs of the network.
         self._network.epochs_trained += 1
         self._run.begin()
@@ -62,8 +63,8 @@ class _Run(Training):
         self._network.backend.synchronize()
         self._memory.steps += steps
 
-    def _training(self, examples: Examples, shuffle: bool) -> TrainingRun:
-        return TrainingRun(self._network, self._loss, self._memory, examples, self._work.batch_size, shuffle)
+    def _training(self, feed: Feed, shuffle: bool) -> TrainingRun:
+        return TrainingRun(self._network, self._loss, self._memory, feed, self._work.batch_size, shuffle)
 
 
 class Ours(Contender):
@@ -74,7 +75,7 @@ class Ours(Contender):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self.backend = self.make_backend(threads)
-        self._examples: dict[int, Examples] = {}
+        self._feeds: dict[int, Feed] = {}
 
     def make_backend(self, threads: int) -> nn.Backend:
         return NumpyBackend(threads)
@@ -82,13 +83,13 @@ class Ours(Contender):
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
 
-    def examples(self, rows: int) -> Examples:
+    def feed(self, rows: int) -> Feed:
         """The images where the backend wants them; copied once for all nets."""
-        if rows not in self._examples:
+        if rows not in self._feeds:
             network = nn.Network([nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype)
-            examples, _ = network.prepare(self.x[:rows], self.y[:rows], get_loss(_LOSS), None, None)
-            self._examples = {rows: examples}
-        return self._examples[rows]
+            feed, _ = network.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
+            self._feeds = {rows: feed}
+        return self._feeds[rows]
 
 
 class Numpy(Ours):

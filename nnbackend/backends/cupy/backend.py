@@ -15,6 +15,7 @@ from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import NULL, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
+from nnbackend.backends.cupy.staging import PinnedStaging
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.errors import UnknownNameError
 
@@ -88,6 +89,12 @@ class CupyBackend(Backend):
 
     def synchronize(self) -> None:
         self.runtime.synchronize()
+
+    def free_bytes(self) -> int:
+        return self.runtime.free_bytes()
+
+    def staging(self, halves: tuple[Array, Array], shape: tuple[int, ...], dtype: npt.DTypeLike) -> PinnedStaging:
+        return PinnedStaging(self.runtime, halves, shape, dtype)
 
     # ---- batch ---------------------------------------------------------------------------------------------
 

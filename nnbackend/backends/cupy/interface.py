@@ -15,12 +15,14 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 
-__all__ = ["NULL", "Argument", "CaptureError", "Dimensions", "Graph", "Kernel", "Module", "Runtime"]
+__all__ = ["NULL", "Argument", "CaptureError", "Dimensions", "Graph", "Kernel", "Mark", "Module", "Runtime"]
 
 #: A kernel, ready to launch. Only its runtime knows its type.
 Kernel = Any
 #: Extents of a grid or of a block: x, y (1 if not given).
 Dimensions = tuple[int, ...]
+#: A point in the work asked for. Only its runtime knows its type.
+Mark = Any
 #: Argument of a kernel: a device array, or a NumPy scalar of the type the kernel declares.
 Argument = Any
 
@@ -74,6 +76,22 @@ class Runtime(Protocol):
 
     def synchronize(self) -> None:
         """Wait for the work asked for so far."""
+
+    def free_bytes(self) -> int:
+        """Memory of the device that can still be asked for."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
+        """Host memory that the device can copy from by itself while both are at work."""
+
+    def mark(self) -> Mark:
+        """The work asked for so far."""
+
+    def send(self, pinned: HostArray, out: Array, after: Mark) -> Mark:
+        """Copy pinned memory to a contiguous device array, aside: once the work up to `after` is done, while later work
+        may run. What is asked for from now on comes after the copy. Returns the mark of its end."""
+
+    def wait(self, mark: Mark) -> None:
+        """Return when the work up to this mark is done. May be called on any thread."""
 
     def load(self, source: str, options: Sequence[str]) -> Module:
         """Compile CUDA C++ source text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
-from nnbackend.backends.cupy.interface import Argument, CaptureError, Dimensions, Kernel, Runtime
+from nnbackend.backends.cupy.interface import Argument, CaptureError, Dimensions, Kernel, Mark, Runtime
 
 __all__ = ["CudaGraph", "CudaModule", "CudaRuntime"]
 
@@ -57,6 +58,7 @@ class CudaRuntime(Runtime):
         with self._here():
             self.device = cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
             self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._copies = cupy.cuda.Stream(non_blocking=True)
             self._workspace = self.zeros((WORKSPACE_BYTES,), np.uint8)
             # CuPy loads the cuBLAS that belongs to it, and that is then the one which is found.
             cupy.cuda.cublas  # noqa: B018
@@ -86,6 +88,40 @@ class CudaRuntime(Runtime):
     def copy(self, source: Array, out: Array) -> None:
         with self._here():
             self._copy(out.data.ptr, out, source.data.ptr, source, cupy.cuda.runtime.memcpyDeviceToDevice)
+
+    def free_bytes(self) -> int:
+        with self._here():
+            free, _ = cupy.cuda.runtime.memGetInfo()
+            return int(free) + int(cupy.get_default_memory_pool().free_bytes())
+
+    def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
+        self._refuse("asks for memory")
+        with self._here():
+            size = math.prod(shape)
+            memory = cupy.cuda.alloc_pinned_memory(max(1, size * np.dtype(dtype).itemsize))
+            return np.frombuffer(memory, dtype, size).reshape(shape)
+
+    def mark(self) -> Mark:
+        with self._here():
+            event = cupy.cuda.Event(disable_timing=True)
+            event.record(self._stream)
+            return event
+
+    def send(self, pinned: HostArray, out: Array, after: Mark) -> Mark:
+        self._refuse("copies from the host")
+        with self._here():
+            self._copies.wait_event(after)
+            kind = cupy.cuda.runtime.memcpyHostToDevice
+            cupy.cuda.runtime.memcpyAsync(out.data.ptr, pinned.ctypes.data, out.nbytes, kind, self._copies.ptr)
+            arrived = cupy.cuda.Event(disable_timing=True)
+            arrived.record(self._copies)
+            self._stream.wait_event(arrived)
+            return arrived
+
+    def wait(self, mark: Mark) -> None:
+        self._refuse("waits for the device")
+        with self._here():
+            mark.synchronize()
 
     @contextmanager
     def active(self) -> Iterator[None]:
