@@ -17,7 +17,8 @@ import pytest
 from numpy.lib.stride_tricks import as_strided
 
 from nnbackend.backends.cupy import CupyBackend
-from nnbackend.backends.cupy.interface import NULL, CaptureError
+from nnbackend.backends.cupy.cublaslt import EPILOGUES
+from nnbackend.backends.cupy.interface import NULL, CaptureError, Epilogue, Operands
 from tests.cuda.build import CpuModule, Geometry, Parameter, compiler
 from tests.cuda.memory import DeviceArray, allocate, check_all
 
@@ -97,6 +98,8 @@ class EmulatedRuntime:
         self.log: list[str] | None = None
         self._captured: list[Callable[[], None]] | None = None
         self._tf32 = False
+        #: The products with epilogues that it has.
+        self.epilogues = set(EPILOGUES)
         #: What it says of its memory.
         self.free = 1 << 33
 
@@ -202,26 +205,91 @@ class EmulatedRuntime:
     def allow_tf32(self, allow: bool) -> None:
         self._tf32 = allow
 
-    def gemm(self, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc) -> None:
+    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
         """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
         if self._captured is not None:
-            factors = (transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc)
-            self._captured.append(partial(self.gemm, *factors))
+            self._captured.append(partial(self.gemm, operands, alpha, beta))
             return
         if self.log is not None:
             self.log.append("gemm")
-        if not a.dtype == b.dtype == c.dtype or c.dtype.kind != "f":
-            raise LaunchError(f"gemm of {a.dtype} and {b.dtype} into {c.dtype}")
-        left = _by_columns("A", a, *((k, m) if transpose_a else (m, k)), lda)
-        right = _by_columns("B", b, *((n, k) if transpose_b else (k, n)), ldb)
-        out = _by_columns("C", c, m, n, ldc)
+        left, right, out = self._matrices(operands)
+        product = alpha * (left @ right)
+        out[...] = product if beta == 0 else product + beta * out
+        operands.c.allocation.check()
+
+    def product(self, operands: Operands, epilogue: Epilogue) -> EmulatedProduct | None:
+        self._refuse("chooses an algorithm")
+        return EmulatedProduct(self, operands, epilogue) if epilogue.kind in self.epilogues else None
+
+    def launch_product(self, operands: Operands, epilogue: Epilogue) -> None:
+        """cuBLASLt's contract, checked."""
+        if self._captured is not None:
+            self._captured.append(partial(self.launch_product, operands, epilogue))
+            return
+        if self.log is not None:
+            self.log.append(f"gemm_{epilogue.kind}")
+        left, right, out = self._matrices(operands)
+        bias = _device_array(epilogue.bias)
+        if bias.shape != (operands.m,) or bias.dtype != operands.c.dtype or not bias.flags.c_contiguous:
+            raise LaunchError(f"{epilogue.kind}: a bias of {bias.shape} {bias.dtype} for {operands.m} rows")
+        product = left @ right
+        if "bias" in epilogue.kind:
+            product = product + bias.host[:, None]
+        if "aux" in epilogue.kind or "drelu" in epilogue.kind:
+            bits = _bits(epilogue, operands.m, operands.n)
+            if "aux" in epilogue.kind:
+                _device_array(epilogue.mask).host[...] = np.packbits(bits(product > 0), axis=1, bitorder="little")
+            else:
+                product = np.where(bits(None), product, product.dtype.type(0))
+        if epilogue.kind.startswith("relu"):
+            product = np.maximum(product, 0)
+        if epilogue.kind == "drelu_bgrad":
+            bias.host[...] = product.sum(axis=1)
+        if epilogue.kind == "bgrada":
+            bias.host[...] = left.sum(axis=1)
+        out[...] = product
+        operands.c.allocation.check()
+
+    def _matrices(self, operands: Operands) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """op(A), op(B) and C."""
+        arrays = operands.a, operands.b, operands.c
+        if len({array.dtype for array in arrays}) > 1 or operands.c.dtype.kind != "f":
+            raise LaunchError(f"gemm of {arrays[0].dtype} and {arrays[1].dtype} into {arrays[2].dtype}")
+        left, right, out = (
+            _by_columns(name, array, *extents)
+            for name, array, extents in zip("ABC", arrays, operands.extents(), strict=True)
+        )
         if any(np.shares_memory(out, factor) for factor in (left, right)):
             raise LaunchError("gemm writes over one of its factors")
-        if self._tf32 and c.dtype == np.float32:
+        if self._tf32 and operands.c.dtype == np.float32:
             left, right = _tf32(left), _tf32(right)
-        product = alpha * ((left.T if transpose_a else left) @ (right.T if transpose_b else right))
-        out[...] = product if beta == 0 else product + beta * out
-        c.allocation.check()
+        return left.T if operands.transpose_a else left, right.T if operands.transpose_b else right, out
+
+
+@dataclass(frozen=True)
+class EmulatedProduct:
+    """A product with an epilogue."""
+
+    runtime: EmulatedRuntime
+    operands: Operands
+    epilogue: Epilogue
+
+    def launch(self) -> None:
+        self.runtime.launch_product(self.operands, self.epilogue)
+
+
+def _bits(epilogue: Epilogue, rows: int, columns: int) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Puts bits of (rows, columns) into the mask's order, a row of bits for every column; or reads them from it."""
+    mask, stride = _device_array(epilogue.mask), epilogue.mask_stride
+    if stride % 128 or stride < rows or mask.nbytes < stride // 8 * columns or not mask.flags.c_contiguous:
+        raise LaunchError(f"a mask of {mask.nbytes} bytes, {stride} bits a column, for {rows} x {columns}")
+
+    def convert(values: np.ndarray | None) -> np.ndarray:
+        if values is None:
+            return np.unpackbits(mask.host, axis=1, bitorder="little")[:, :rows].T.astype(bool)
+        return np.pad(values.T, ((0, 0), (0, stride - rows)))
+
+    return convert
 
 
 def _tf32(matrix: np.ndarray) -> np.ndarray:

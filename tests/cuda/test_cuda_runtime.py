@@ -8,6 +8,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend
 from nnbackend.backends.cupy.interface import CaptureError
+from tests.cuda import test_cublaslt
 from tests.cuda.cases import CASES, assert_agrees, make, run
 from tests.cuda.fake_cupy import STREAM_ADDRESS, FakeCupy
 from tests.cuda.memory import check_all
@@ -22,16 +23,35 @@ def library(needs_compiler, tmp_path_factory):
     return build_stand_in(tmp_path_factory.mktemp("cublas"))
 
 
+@pytest.fixture(scope="module")
+def lt_library(needs_compiler, tmp_path_factory):
+    return test_cublaslt.build_stand_in(tmp_path_factory.mktemp("cublaslt"))
+
+
 @pytest.fixture
-def cupy(monkeypatch, library):
+def lt_state(lt_library):
+    state = test_cublaslt.State.in_dll(lt_library, "lt_state")
+    state.fail = state.none = state.no_nan = 0
+    return state
+
+
+@pytest.fixture
+def cupy(monkeypatch, library, lt_library, lt_state):
     from nnbackend.backends.cupy import runtime
 
     fake = FakeCupy()
     monkeypatch.setattr(runtime, "cupy", fake)
     monkeypatch.setattr(runtime, "load_cublas", lambda: library)
-    # The stand-in library computes at once; here a product is work of the stream like any other.
-    gemm = runtime.Cublas.gemm
+    monkeypatch.setattr(runtime, "load_cublaslt", lambda: lt_library)
+    # The stand-in libraries compute at once; here a product is work of the stream like any other.
+    gemm, launch = runtime.Cublas.gemm, runtime.Plan.launch
+
+    def product(plan):
+        fake.calls.append("product")
+        fake.stream.do(lambda: launch(plan))
+
     monkeypatch.setattr(runtime.Cublas, "gemm", lambda *arguments: fake.stream.do(lambda: gemm(*arguments)))
+    monkeypatch.setattr(runtime.Plan, "launch", product)
     return fake
 
 
@@ -178,7 +198,7 @@ def test_copies_on_the_device_are_part_of_a_graph(backend, cupy):
     np.testing.assert_array_equal(backend.to_host(out), np.arange(6.0))
 
 
-# ---- rows that come while the device is at work ----------------------------------------------------------------------
+# ---- rows that come while the device is at work ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["kernels", "copies"])
@@ -223,3 +243,62 @@ def test_a_capture_holds_no_streaming(backend, what, work):
     three = backend.empty((3,), np.float64)
     with pytest.raises(CaptureError, match=what):
         backend.runtime.capture(lambda: work(backend.runtime, three))
+
+
+# ---- products that do more ------------------------------------------------------------------------------------------
+
+TRAINING = {"batch_size": 8, "epochs": 2, "loss": "softmax_cross_entropy", "verbose": False}
+
+
+def trained(backend):
+    x, y = images(rows=75)
+    history = classifier(backend).fit(x, y, **TRAINING)
+    return np.concatenate(history.step_losses)
+
+
+def test_a_run_with_products_that_do_more(backend, cupy):
+    cupy.calls.clear()
+    np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    # A hidden layer with ReLU: forwards two products, backwards one with its derivative, one with the sums above.
+    plain = cupy.calls[: cupy.calls.index("begin_capture")]
+    assert not {"relu_forward", "relu_gradient_with_sums", "sum_rows", "identity_forward"} & set(plain)
+    assert plain.count("product") >= 4
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_they_have_the_backends_precision(cupy, lt_state, precision):
+    trained(CupyBackend(precision=precision))
+    assert lt_state.compute == {"float32": 68, "tf32": 77}[precision]
+
+
+def test_relu_that_hides_nan_is_not_used(backend, cupy, lt_state):
+    lt_state.no_nan = 1
+    cupy.calls.clear()
+    np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    plain = cupy.calls[: cupy.calls.index("begin_capture")]
+    assert {"relu_forward", "relu_gradient_with_sums"} <= set(plain)
+    # Sums and biases need no ReLU.
+    assert not {"sum_rows", "identity_forward"} & set(plain)
+
+
+def test_a_run_that_diverges_shows_it(backend):
+    x, y = images(rows=75)
+    network = classifier(backend)
+    weights = network.get_weights()
+    with pytest.raises(nn.errors.TrainingDivergedError, match="step"):
+        network.fit(x, y, optimizer=nn.SGD(1e30), **TRAINING)
+    assert all(np.isfinite(array).all() for array in network.get_weights().values())
+    assert network.get_weights().keys() == weights.keys()
+
+
+def test_without_the_library_everything_else_goes_on(backend, cupy, monkeypatch, caplog):
+    from nnbackend.backends.cupy import runtime
+
+    def missing():
+        raise RuntimeError("Failure finding libcublasLt.so")
+
+    monkeypatch.setattr(runtime, "load_cublaslt", missing)
+    with caplog.at_level("INFO", logger="nnbackend"):
+        np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    assert caplog.text.count("products have no epilogues on Fake GPU 0: Failure finding libcublasLt.so") == 1
+    assert "product" not in cupy.calls

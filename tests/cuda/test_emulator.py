@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnbackend.backends.cupy.interface import NULL
+from nnbackend.backends.cupy.interface import NULL, Epilogue, Operands
 from tests.cuda.emulator import EmulatedRuntime, LaunchError
 from tests.cuda.memory import GuardError
 
@@ -228,38 +228,60 @@ def test_gemm_is_by_columns(runtime):
     a, b, c = _matrices(runtime, (6,), (6,), (4,))
     runtime.write(np.arange(6.0), a)  # 2 x 3 by columns: [[0, 2, 4], [1, 3, 5]]
     runtime.write(np.array([1.0, 0, 0, 0, 0, 1]), b)  # 3 x 2: [[1, 0], [0, 0], [0, 1]]
-    runtime.gemm(False, False, 2, 2, 3, 2.0, a, 2, b, 3, 0.0, c, 2)
+    operands = Operands(False, False, 2, 2, 3, a, 2, b, 3, c, 2)
+    runtime.gemm(operands, alpha=2.0)
     np.testing.assert_array_equal(runtime.read(c), [0, 2, 8, 10])
-    runtime.gemm(False, False, 2, 2, 3, 1.0, a, 2, b, 3, 1.0, c, 2)
+    runtime.gemm(operands, beta=1.0)
     np.testing.assert_array_equal(runtime.read(c), [0, 3, 12, 15])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((False, False, 2, 2, 3, 1.0, 1, 3, 2), "leading dimension of A"),
-        ((False, False, 2, 2, 3, 1.0, 2, 2, 2), "leading dimension of B"),
-        ((False, False, 2, 2, 3, 1.0, 2, 3, 1), "leading dimension of C"),
-        ((False, False, 2, 2, 4, 1.0, 2, 4, 2), "A reaches 16 bytes beyond"),
-        ((False, False, 2, 3, 3, 1.0, 2, 3, 2), "B reaches 24 bytes beyond"),
-        ((False, False, 2, 2, 3, 1.0, 2, 3, 3), "C reaches 8 bytes beyond"),
-        ((True, False, 2, 2, 3, 1.0, 2, 3, 2), "leading dimension of A"),
+        ((False, False, 2, 2, 3, 1, 3, 2), "leading dimension of A"),
+        ((False, False, 2, 2, 3, 2, 2, 2), "leading dimension of B"),
+        ((False, False, 2, 2, 3, 2, 3, 1), "leading dimension of C"),
+        ((False, False, 2, 2, 4, 2, 4, 2), "A reaches 16 bytes beyond"),
+        ((False, False, 2, 3, 3, 2, 3, 2), "B reaches 24 bytes beyond"),
+        ((False, False, 2, 2, 3, 2, 3, 3), "C reaches 8 bytes beyond"),
+        ((True, False, 2, 2, 3, 2, 3, 2), "leading dimension of A"),
     ],
 )
 def test_gemm_refuses(runtime, arguments, message):
-    transpose_a, transpose_b, m, n, k, alpha, lda, ldb, ldc = arguments
+    *sizes, lda, ldb, ldc = arguments
     a, b, c = _matrices(runtime, (6,), (6,), (4,))
     with pytest.raises(LaunchError, match=message):
-        runtime.gemm(transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, 0.0, c, ldc)
+        runtime.gemm(Operands(*sizes, a, lda, b, ldb, c, ldc))
 
 
 def test_gemm_refuses_other_types_and_aliases(runtime):
     a, b = _matrices(runtime, (4,), (4,))
     single = runtime.zeros((4,), np.float32)
     with pytest.raises(LaunchError, match="float32"):
-        runtime.gemm(False, False, 2, 2, 2, 1.0, a, 2, b, 2, 0.0, single, 2)
+        runtime.gemm(Operands(False, False, 2, 2, 2, a, 2, b, 2, single, 2))
     with pytest.raises(LaunchError, match="factors"):
-        runtime.gemm(False, False, 2, 2, 2, 1.0, a, 2, b, 2, 0.0, a, 2)
+        runtime.gemm(Operands(False, False, 2, 2, 2, a, 2, b, 2, a, 2))
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "message"),
+    [
+        (("bias", (3,)), r"bias of \(3,\)"),
+        (("relu_aux_bias", (2,), (2, 16), 127), "127 bits a column"),
+        (("relu_aux_bias", (2,), (2, 16), 256), "256 bits a column"),
+        (("drelu_bgrad", (2,), (1, 16), 128), "a mask of 16 bytes"),
+    ],
+)
+def test_an_epilogue_refuses(runtime, epilogue, message):
+    a, b, c = _matrices(runtime, (4,), (4,), (4,))
+    kind, bias, *mask = epilogue
+    if mask:
+        mask = [runtime.zeros(mask[0], np.uint8), mask[1]]
+    product = runtime.product(
+        Operands(False, False, 2, 2, 2, a, 2, b, 2, c, 2), Epilogue(kind, runtime.zeros(bias, np.float64), *mask)
+    )
+    with pytest.raises(LaunchError, match=message):
+        product.launch()
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------

@@ -135,11 +135,11 @@ def test_what_does_not_belong_together_stays_apart(calls):
 # ---- what is left ---------------------------------------------------------------------------------------------------
 
 
-def launched(hidden, activation, optimizer):
+def launched(hidden, activation, optimizer, epilogues=True):
     """Of a step after the first, by name."""
     runtime = EmulatedRuntime()
     layers = [*(nn.Dense(units, activation=activation) for units in hidden), nn.Dense(10)]
-    network = nn.Network(layers, 20, backend=CupyBackend(runtime))
+    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues))
     x, y = images(rows=8, features=20)
     for _ in range(3):
         runtime.log = log = []
@@ -149,6 +149,25 @@ def launched(hidden, activation, optimizer):
 
 def test_launches_of_the_three_nets():
     log = launched([200, 80], "relu", nn.SGD(0.1))
+    assert log == [
+        "gather_bytes_and_labels",
+        *["gemm_relu_aux_bias"] * 2,
+        "gemm_bias",
+        "softmax_cross_entropy_labels",
+        *["gemm_drelu_bgrad", "gemm_bgrada"],
+        *["gemm_drelu_bgrad", "gemm"],
+        "gemm",
+        "sgd",
+        "record_loss",
+    ]
+    assert len(log) == 12
+    assert len(launched([40], "relu", nn.SGD(0.1))) == 9
+    assert len(launched([40], "sigmoid", nn.SGD(0.1))) == 11
+    assert len(launched([500, 1000, 300], "relu", nn.Adam())) == 15
+
+
+def test_launches_without_products_that_do_more():
+    log = launched([200, 80], "relu", nn.SGD(0.1), epilogues=False)
     assert log == [
         "gather_bytes_and_labels",
         *["gemm", "relu_forward"] * 2,
@@ -161,5 +180,5 @@ def test_launches_of_the_three_nets():
         "record_loss",
     ]
     assert len(log) == 18
-    assert len(launched([40], "sigmoid", nn.SGD(0.1))) == 13
-    assert len(launched([500, 1000, 300], "relu", nn.Adam())) == 23
+    assert len(launched([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 13
+    assert len(launched([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23

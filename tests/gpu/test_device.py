@@ -5,8 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend, device_name, probe
+from nnbackend.backends.cupy.cublaslt import EPILOGUES
+from nnbackend.backends.cupy.interface import Epilogue, Operands
 from tests.cuda.cases import CASES, assert_agrees, make, run
+from tests.cuda.emulator import EmulatedRuntime
+from tests.helpers import images, same_weights
 
 pytestmark = pytest.mark.gpu
 
@@ -61,6 +66,63 @@ def test_products_are_tf32_if_asked_for(backend):
     error = np.abs(tensor.to_host(out) - x.astype(np.float64) @ weight.astype(np.float64)).max()
     # Devices before Ampere have no TF32, and compute in float32.
     assert error < 0.2
+
+
+RELU_NET = [nn.Dense(200, activation="relu"), nn.Dense(81, activation="relu"), nn.Dense(10)]
+
+
+def _trained(backend, dtype, rows=700):
+    x, y = images(rows=rows, features=784, classes=10)
+    network = nn.Network(RELU_NET, 784, backend=backend, dtype=dtype, seed=1)
+    options = {"epochs": 2, "batch_size": 256, "loss": "softmax_cross_entropy", "verbose": False}
+    history = network.fit(x, y, optimizer=nn.SGD(0.05), **options)
+    return np.concatenate(history.step_losses), network
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
+def test_products_with_epilogues_train_the_same_network(backend, dtype, tolerance):
+    expected, _ = _trained("numpy", "float64")
+    for epilogues in (True, False):
+        losses, _ = _trained(CupyBackend(epilogues=epilogues), dtype)
+        np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_a_run_with_epilogues_repeats_bit_for_bit(backend):
+    runs = [_trained(backend, "float32") for _ in range(2)]
+    assert runs[0][0].tobytes() == runs[1][0].tobytes()
+    assert same_weights(runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize("kind", EPILOGUES)
+def test_which_epilogues_this_device_has(backend, kind, record_property):
+    """cuBLASLt need not have them all; those that it has are the emulator's, for sizes that are no multiples."""
+    if backend.runtime._cublaslt is None:
+        pytest.skip("no cuBLASLt")
+    emulated = EmulatedRuntime()
+    rng = np.random.default_rng(0)
+    m, n, k = 81, 100, 200
+    values = [rng.standard_normal(shape).astype(np.float32) for shape in ((k, 84), (n, k), (n, 84), (m,))]
+    bits = rng.integers(0, 256, (n, 16)).astype(np.uint8)
+    found = []
+    for runtime in (emulated, backend.runtime):
+        arrays = [runtime.zeros(array.shape, array.dtype) for array in (*values, bits)]
+        for array, given in zip(arrays, (*values, bits), strict=True):
+            runtime.write(given, array)
+        a, b, c, bias, mask = arrays
+        operands = Operands(False, False, m, n, k, a, 84, b, k, c, 84)
+        product = runtime.product(operands, Epilogue(kind, bias, mask, 128))
+        if product is None:
+            pytest.skip(f"cuBLASLt has no {kind} here that keeps the contract")
+        runtime.write(values[2], c)
+        product.launch()
+        found.append([runtime.read(c), runtime.read(bias)])
+        if kind == "relu_aux_bias":
+            # The order of the bits is the library's own affair; how many there are is not.
+            found[-1].append(np.unpackbits(runtime.read(mask)[:, :10]).sum())
+    if kind == "drelu_bgrad":
+        pytest.skip("reads bits that only the library writes: whole runs show it")
+    for expected, result in zip(*found, strict=True):
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_very_large_arrays(backend):

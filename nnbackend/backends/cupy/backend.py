@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.cupy.graph import GraphExecutor
-from nnbackend.backends.cupy.interface import NULL, Runtime
+from nnbackend.backends.cupy.interface import NULL, Epilogue, Operands, Product, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
 from nnbackend.backends.cupy.staging import PinnedStaging
@@ -43,6 +44,10 @@ class CupyBackend(Backend):
         multiply several times as fast: results agree with the other backends to about 1e-3, not 1e-6. Sums, all other
         operations and float64 are as ever.
 
+    epilogues : bool, optional
+        Whether products may do what the step asks for right after them, such as adding a bias and applying ReLU, where
+        cuBLASLt can. False makes more launches, which differ from the others in rounding.
+
     Raises
     ------
     UnknownNameError
@@ -54,7 +59,7 @@ class CupyBackend(Backend):
     row_multiple = 4
     works_apart = True
 
-    def __init__(self, runtime: Runtime | None = None, precision: str = "float32") -> None:
+    def __init__(self, runtime: Runtime | None = None, precision: str = "float32", epilogues: bool = True) -> None:
         if precision not in _PRECISIONS:
             raise UnknownNameError("precision", precision, _PRECISIONS)
         if runtime is None:
@@ -65,6 +70,7 @@ class CupyBackend(Backend):
         self.runtime = runtime
         self.precision = precision
         runtime.allow_tf32(precision == "tf32")
+        self._epilogues = epilogues
         self._kernels = KernelLibrary(runtime)
         self._scratch: dict[tuple[str, int], Array] = {}
 
@@ -416,16 +422,18 @@ class CupyBackend(Backend):
         self.runtime.launch(self._kernels.get(kernel, real), launch.grid, launch.block, values, shared_bytes)
 
     def _product(self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> None:
-        """``out = op(a) @ op(b)`` of row-major matrices.
+        """``out = op(a) @ op(b)`` of row-major matrices."""
+        self.runtime.gemm(_operands(transpose_a, transpose_b, a, b, out))
 
-        cuBLAS stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the
-        transpose of the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
-        """
-        m, n = _shape(out)
-        k = a.shape[0] if transpose_a else a.shape[1]
-        self.runtime.gemm(
-            transpose_b, transpose_a, n, m, k, 1.0, b, _stride(b), a, _stride(a), 0.0, out, _stride(out)
-        )  # fmt: skip
+    def _product_with(
+        self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, epilogue: Epilogue
+    ) -> Product | None:
+        """The same product with an epilogue, for good; None if the device has none such."""
+        return self.runtime.product(_operands(transpose_a, transpose_b, a, b, out), epilogue)
+
+    def run_product(self, product: Product) -> None:
+        """Compute a product with an epilogue; see :mod:`nnbackend.backends.cupy.epilogues`."""
+        product.launch()
 
     def _temporary(self, size: int, dtype: np.dtype[Any]) -> Array:
         """Memory for partial sums, valid until the operation's end.
@@ -441,7 +449,13 @@ class CupyBackend(Backend):
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def executor(self, calls: Sequence[Call]) -> Executor:
-        plain = _DeviceExecutor(self, fuse(calls))
+        ours = calls
+        if self._epilogues:
+            ours = with_epilogues(calls, self._product_with, self.runtime.zeros)
+        ours = fuse(ours)
+        if self._epilogues:
+            ours = with_sums(ours, self._product_with)
+        plain = _DeviceExecutor(self, ours)
         if any(call.function is not None for call in calls):
             # It may do what cannot be captured, and some of that goes wrong without a word.
             plain.reason = "the step holds a function from outside"
@@ -466,6 +480,17 @@ def _unchanged(value: Any) -> Any:
 
 
 _TO_KERNEL: dict[type, Any] = {int: np.int64, float: np.float64, type(None): lambda _: NULL}
+
+
+def _operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> Operands:
+    """``out = op(a) @ op(b)`` of row-major matrices as cuBLAS has it.
+
+    It stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the transpose of
+    the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
+    """
+    m, n = _shape(out)
+    k = a.shape[0] if transpose_a else a.shape[1]
+    return Operands(transpose_b, transpose_a, n, m, k, b, _stride(b), a, _stride(a), out, _stride(out))
 
 
 def _shape(array: Array) -> tuple[int, int]:

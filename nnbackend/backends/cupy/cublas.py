@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["PROTOTYPES", "WORKSPACE_BYTES", "Cublas", "CublasError", "load_cublas"]
+__all__ = ["PROTOTYPES", "WORKSPACE_BYTES", "Cublas", "CublasError", "bind", "constant", "load_cublas"]
 
 # Values of the enumerations in cublas_api.h.
 OP_N, OP_T = 0, 1
@@ -90,7 +90,7 @@ class Cublas:
     """
 
     def __init__(self, library: ctypes.CDLL, stream: int, workspace: int, workspace_bytes: int) -> None:
-        self._functions = {name: _bind(library, name) for name in PROTOTYPES}
+        self._functions = {name: bind(library, name, PROTOTYPES[name]) for name in PROTOTYPES}
         handle = c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
@@ -134,8 +134,8 @@ class Cublas:
             OP_T if transpose_a else OP_N,
             OP_T if transpose_b else OP_N,
             m, n, k,
-            _constant(scalar, alpha), a, lda, b, ldb,
-            _constant(scalar, beta), c, ldc,
+            constant(scalar, alpha), a, lda, b, ldb,
+            constant(scalar, beta), c, ldc,
         )  # fmt: skip
 
     def _call(self, name: str, *arguments: Any) -> None:
@@ -144,12 +144,13 @@ class Cublas:
             raise CublasError(f"{name} failed: {STATUS_NAMES.get(status, 'status')} ({status})")
 
 
-def _bind(library: ctypes.CDLL, name: str) -> Any:
+def bind(library: ctypes.CDLL, name: str, types: tuple[Any, ...]) -> Any:
+    """A function of a library that takes these types and returns a status."""
     # A function object of our own: what another user of the library sets on theirs does not matter here.
-    return ctypes.CFUNCTYPE(c_int, *PROTOTYPES[name])((name, library))
+    return ctypes.CFUNCTYPE(c_int, *types)((name, library))
 
 
 @lru_cache(maxsize=64)
-def _constant(scalar: Any, value: float) -> Any:
+def constant(scalar: Any, value: float) -> Any:
     """A pointer to a host scalar, made once."""
     return ctypes.pointer(scalar(value))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +16,20 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 
-__all__ = ["NULL", "Argument", "CaptureError", "Dimensions", "Graph", "Kernel", "Mark", "Module", "Runtime"]
+__all__ = [
+    "NULL",
+    "Argument",
+    "CaptureError",
+    "Dimensions",
+    "Epilogue",
+    "Graph",
+    "Kernel",
+    "Mark",
+    "Module",
+    "Operands",
+    "Product",
+    "Runtime",
+]
 
 #: A kernel, ready to launch. Only its runtime knows its type.
 Kernel = Any
@@ -39,6 +53,68 @@ class Graph(Protocol):
 
     def launch(self) -> None:
         """Run it, after what was asked for before. It reads and writes the memory that it was captured with."""
+
+
+class Product(Protocol):
+    """A matrix product with an epilogue, on certain buffers."""
+
+    def launch(self) -> None:
+        """Compute it, after what was asked for before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """``C = op(A) op(B)`` as cuBLAS has it: matrices stored **by columns**, `op` transposes.
+
+    Attributes
+    ----------
+    m, n, k : int
+        op(A) is m x k, op(B) k x n, C m x n.
+    a, b, c : device arrays of one real dtype
+        Only their first element's address and their dtype count.
+    lda, ldb, ldc : int
+        Elements from one column to the next.
+    """
+
+    transpose_a: bool
+    transpose_b: bool
+    m: int
+    n: int
+    k: int
+    a: Array
+    lda: int
+    b: Array
+    ldb: int
+    c: Array
+    ldc: int
+
+    def extents(self) -> tuple[tuple[int, int, int], ...]:
+        """Rows, columns and leading dimension of A, B and C as they are stored."""
+        left = (self.k, self.m) if self.transpose_a else (self.m, self.k)
+        right = (self.n, self.k) if self.transpose_b else (self.k, self.n)
+        return (*left, self.lda), (*right, self.ldb), (self.m, self.n, self.ldc)
+
+
+@dataclass(frozen=True, eq=False)
+class Epilogue:
+    """What becomes of a product's result before it is written.
+
+    Attributes
+    ----------
+    kind : str
+        "bias": `bias` is added to every column. "relu_bias": and negative elements become zero. "relu_aux_bias": and
+        `mask` gets a bit for every element, whether it was above zero. "drelu_bgrad": elements whose bit is not set
+        become zero, and `bias` gets the sums of the rows. "bgrada": `bias` gets the sums of A's rows over k.
+    bias : (m,) array
+    mask : uint8 array or None
+    mask_stride : int
+        Bits from one column of the mask to the next, a multiple of 128.
+    """
+
+    kind: str
+    bias: Array
+    mask: Array | None = None
+    mask_stride: int = 0
 
 
 class Module(Protocol):
@@ -119,30 +195,9 @@ class Runtime(Protocol):
     def allow_tf32(self, allow: bool) -> None:
         """Whether products of float32 may round their factors to the 10 bits of TF32. At first they may not."""
 
-    def gemm(
-        self,
-        transpose_a: bool,
-        transpose_b: bool,
-        m: int,
-        n: int,
-        k: int,
-        alpha: float,
-        a: Array,
-        lda: int,
-        b: Array,
-        ldb: int,
-        beta: float,
-        c: Array,
-        ldc: int,
-    ) -> None:
-        """``C = alpha op(A) op(B) + beta C`` as cuBLAS has it: matrices stored **by columns**, `op` transposes.
+    def product(self, operands: Operands, epilogue: Epilogue) -> Product | None:
+        """A product with an epilogue, or None if the device has none that keeps the contract: sums in an order that
+        shapes alone decide, and not-a-number in, not-a-number out."""
 
-        Parameters
-        ----------
-        m, n, k : int
-            op(A) is m x k, op(B) k x n, C m x n.
-        a, b, c : device arrays of one real dtype
-            Only their first element's address and their dtype count.
-        lda, ldb, ldc : int
-            Elements from one column to the next.
-        """
+    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
+        """``C = alpha op(A) op(B) + beta C``."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any
 
 import cupy
@@ -13,9 +15,21 @@ import numpy.typing as npt
 
 from nnbackend.backends.base import Array, HostArray
 from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
-from nnbackend.backends.cupy.interface import Argument, CaptureError, Dimensions, Kernel, Mark, Runtime
+from nnbackend.backends.cupy.cublaslt import CublasLt, Plan, load_cublaslt
+from nnbackend.backends.cupy.interface import (
+    Argument,
+    CaptureError,
+    Dimensions,
+    Epilogue,
+    Kernel,
+    Mark,
+    Operands,
+    Runtime,
+)
 
-__all__ = ["CudaGraph", "CudaModule", "CudaRuntime"]
+__all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime"]
+
+_log = logging.getLogger("nnbackend")
 
 
 class CudaModule:
@@ -40,6 +54,18 @@ class CudaGraph:
             self._graph.launch()
 
 
+class CudaProduct:
+    """A product with an epilogue; it keeps the arrays alive whose addresses its plan holds."""
+
+    def __init__(self, plan: Plan, operands: Operands, epilogue: Epilogue, runtime: CudaRuntime) -> None:
+        self._plan, self._runtime = plan, runtime
+        self._arrays = (operands, epilogue)
+
+    def launch(self) -> None:
+        with self._runtime.active():
+            self._plan.launch()
+
+
 class CudaRuntime(Runtime):
     """One CUDA device and one stream.
 
@@ -55,6 +81,7 @@ class CudaRuntime(Runtime):
     def __init__(self, device: int | None = None) -> None:
         self._number = cupy.cuda.runtime.getDevice() if device is None else device
         self._capturing = False
+        self._tf32 = False
         with self._here():
             self.device = cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
             self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -177,31 +204,53 @@ class CudaRuntime(Runtime):
             kernel(grid, block, tuple(arguments), shared_mem=shared_bytes, stream=self._stream)
 
     def allow_tf32(self, allow: bool) -> None:
+        self._tf32 = allow
         with self._here():
             self._cublas.allow_tf32(allow)
 
-    def gemm(
-        self,
-        transpose_a: bool,
-        transpose_b: bool,
-        m: int,
-        n: int,
-        k: int,
-        alpha: float,
-        a: Array,
-        lda: int,
-        b: Array,
-        ldb: int,
-        beta: float,
-        c: Array,
-        ldc: int,
-    ) -> None:
+    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
         with self._here():
             self._cublas.gemm(
-                c.dtype,
-                transpose_a, transpose_b, m, n, k,
-                alpha, a.data.ptr, lda, b.data.ptr, ldb, beta, c.data.ptr, ldc,
+                operands.c.dtype,
+                operands.transpose_a, operands.transpose_b, operands.m, operands.n, operands.k,
+                alpha, operands.a.data.ptr, operands.lda, operands.b.data.ptr, operands.ldb,
+                beta, operands.c.data.ptr, operands.ldc,
             )  # fmt: skip
+
+    def product(self, operands: Operands, epilogue: Epilogue) -> CudaProduct | None:
+        self._refuse("chooses an algorithm")
+        with self._here():
+            if self._cublaslt is None:
+                return None
+            mask = 0 if epilogue.mask is None else epilogue.mask.data.ptr
+            plan = self._cublaslt.plan(
+                operands, epilogue.kind, epilogue.bias.data.ptr, mask, epilogue.mask_stride, self._tf32
+            )
+            if plan is None or (epilogue.kind.startswith("relu") and not self._keeps_nan(plan, operands, epilogue)):
+                return None
+            return CudaProduct(plan, operands, epilogue, self)
+
+    def _keeps_nan(self, plan: Plan, operands: Operands, epilogue: Epilogue) -> bool:
+        """Whether ReLU makes not-a-number of not-a-number: tried with a bias of it, since the documentation is silent.
+
+        A run that diverges would go on quietly otherwise. This writes to the result, which nobody has computed yet.
+        """
+        bias = self.zeros(epilogue.bias.shape, epilogue.bias.dtype)
+        self.write(np.full(bias.shape, np.nan, bias.dtype), bias)
+        plan.set_bias(bias.data.ptr)
+        plan.launch()
+        kept = bool(np.isnan(self.read(operands.c)).all())
+        plan.set_bias(epilogue.bias.data.ptr)
+        return kept
+
+    @cached_property
+    def _cublaslt(self) -> CublasLt | None:
+        """Made when a step asks for it; what it does can be done without."""
+        try:
+            return CublasLt(load_cublaslt(), self._stream.ptr, self._workspace.data.ptr, WORKSPACE_BYTES)
+        except (OSError, ImportError, RuntimeError) as error:
+            _log.info("products have no epilogues on %s: %s", self.device, error)
+            return None
 
     def _here(self) -> Any:
         """Make this runtime's device the current one for a while: the caller may have chosen another since."""
