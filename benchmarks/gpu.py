@@ -1,6 +1,6 @@
 """nnbackend on a GPU beside other ways to use one: the same nets, data and updates, in turns on the same device.
 
-    python -m benchmarks.gpu                    # the three nets, then batch sizes and widths
+    python -m benchmarks.gpu                    # the three nets, batch sizes and widths, time to 98 % on MNIST
     python -m benchmarks.gpu nets
     python -m benchmarks.gpu --dry-run          # everything on the CPU, to see that it runs; figures mean nothing
 
@@ -23,21 +23,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers import results, works
+from benchmarks.peers import accuracy, accuracy_table, results, works
+from benchmarks.peers.cores import usable
 from benchmarks.peers.dry import run_dry
 from benchmarks.peers.entries import ON_GPU, REFERENCES, Entry
 from benchmarks.peers.figures import speeds, times_as_fast
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
-from benchmarks.peers.process import Worker, WorkerError
+from benchmarks.peers.options import positive
+from benchmarks.peers.process import start_workers
 from benchmarks.peers.rounds import measure, say
+from benchmarks.peers.tables import remarks
 from benchmarks.peers.works import Work
 from nnbackend.backends.cupy import probe
+from nnbackend.errors import DataError
 
 __all__ = ["main"]
 
 FOLDER = Path(__file__).resolve().parent / "results" / "gpu"
 ROUNDS = 9
-_KINDS = {"nets": works.NETS, "sweep": works.SWEEP}
+
+#: Of a process: the one that asks for work, and those that libraries keep beside it, as PyTorch for backward passes.
+_THREADS = min(4, usable())
+
+_STEPS = {"nets": works.NETS, "sweep": works.SWEEP}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,35 +64,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = [entry for entry in ON_GPU if not options.contenders or entry.name in options.contenders]
     folder = Path(options.out or (tempfile.mkdtemp(prefix="gpu-") if options.dry_run else FOLDER))
-    for kind in _KINDS if options.what == "all" else (options.what,):
-        result = _measured(kind, chosen, device, options.rounds or (2 if options.dry_run else ROUNDS), options.dry_run)
+    for kind in (*_STEPS, "accuracy") if options.what == "all" else (options.what,):
         path = folder / f"{kind}-{_slug(device['name'])}.json"
+        about = {
+            "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
+            "device": device,
+            "not_installed": [entry.label for entry in chosen if not entry.installed],
+        }
+        there = [entry for entry in chosen if entry.installed]
+        try:
+            if kind == "accuracy":
+                result = _learned(there, about, path, options.rounds, options.dry_run)
+            else:
+                result = _measured(kind, there, about, options.rounds, options.dry_run)
+        except DataError as error:
+            say(f"{kind} is left out: {error}")
+            continue
         results.write_to(path, result)
         print(f"{text(result)}\n\nkept in {path.name}\n", flush=True)
     return 0
 
 
-def _measured(kind: str, entries: Sequence[Entry], device: Mapping[str, Any], rounds: int, dry: bool) -> dict[str, Any]:
-    there = [entry for entry in entries if entry.installed]
-    result = results.header(kind, 1, there) | {
-        "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
-        "device": dict(device),
-        "not_installed": [entry.label for entry in entries if not entry.installed],
-        "failed": {},
-        "works": [],
-    }
-    chosen = [works.quick(work) for work in _KINDS[kind][:3]] if dry else [_epoch(work) for work in _KINDS[kind]]
+def _learned(
+    entries: Sequence[Entry], about: Mapping[str, Any], path: Path, seeds: int | None, dry: bool
+) -> dict[str, Any]:
+    """The time it takes to know 98 % of MNIST's test images."""
+
+    def keep(result: dict[str, Any]) -> None:
+        results.write_to(path, result | about)
+
+    return accuracy.run(entries, _THREADS, keep, seeds=seeds, quick=dry) | about
+
+
+def _measured(
+    kind: str, there: Sequence[Entry], about: Mapping[str, Any], rounds: int | None, dry: bool
+) -> dict[str, Any]:
+    """The time of a step."""
+    rounds = rounds or (2 if dry else ROUNDS)
+    result: dict[str, Any] = {**results.header(kind, _THREADS, there), **about, "failed": {}, "works": []}
+    chosen = [works.quick(work) for work in _STEPS[kind][:3]] if dry else [_epoch(work) for work in _STEPS[kind]]
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
-        for entry in (REFERENCES[0], *there):
-            say(f"starting {entry.name}")
-            try:
-                worker = Worker(entry.name, 1, max(work.rows for work in chosen))
-            except WorkerError as error:
-                result["failed"][entry.label] = str(error)
-                continue
-            stack.callback(worker.close)
-            workers[entry.name] = worker
+        rows = max(work.rows for work in chosen)
+        workers = start_workers((REFERENCES[0], *there), _THREADS, rows, stack, result["failed"], say)
         result["data"] = workers[REFERENCES[0].name].hello["data"]
         result["works"] = [measure(work, workers, rounds) for work in chosen]
     return result
@@ -101,9 +122,9 @@ def text(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     parts = [
         f"## {device}\n\n{result['machine']['system']}, {result['date']}\n{versions}\n`{result['command']}`",
-        f"Data: {result['data']}.",
+        *(accuracy_table.body(result) if result["kind"] == "accuracy" else [f"Data: {result['data']}."]),
     ]
-    for measured in result["works"]:
+    for measured in result.get("works", ()):
         work, found = Work.from_dict(measured["work"]), speeds(measured)
         rows: list[Sequence[str]] = [("contender", "us a step", "its rounds", "samples/s", "ours is")]
         for entry in ON_GPU:
@@ -120,20 +141,7 @@ def text(result: Mapping[str, Any]) -> str:
             f"{work.activation}, {work.optimizer} {work.learning_rate:g}, batch {work.batch_size}, {work.steps} steps"
         )
         parts.append(f"### {work.name}\n\n{about}\n\n{markdown(rows, right=[1, 2, 3, 4])}")
-    parts.append("\n".join(_remarks(result)))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _remarks(result: Mapping[str, Any]) -> list[str]:
-    """Who is missing, and why."""
-    lines = [f"- {label}: not installed" for label in result["not_installed"]]
-    lines += [f"- {label}: did not start: {reason}" for label, reason in result["failed"].items()]
-    labels = {entry.name: entry.label for entry in ON_GPU}
-    for measured in result["works"]:
-        for name, contender in measured["contenders"].items():
-            if "error" in contender:
-                lines.append(f"- {labels[name]}, {measured['work']['name']}: {contender['error']}")
-    return lines
+    return "\n\n".join([*parts, *remarks(result)])
 
 
 def _device() -> dict[str, Any]:
@@ -159,12 +167,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "what", nargs="?", default="all", choices=["all", *_KINDS], help="what to measure (default: all)"
+        "what", nargs="?", default="all", choices=["all", *_STEPS, "accuracy"], help="what to measure (default: all)"
     )
     parser.add_argument(
         "--contenders", nargs="+", choices=[entry.name for entry in ON_GPU], help="only these (default: all)"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds (default: {ROUNDS})")
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help=f"rounds or seeds (default: {ROUNDS}, {accuracy.SEEDS})"
+    )
     parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/gpu)")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, in small; figures mean nothing")
     return parser

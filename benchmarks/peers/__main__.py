@@ -9,6 +9,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks import peers
 from benchmarks.peers import accuracy, page, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry
+from benchmarks.peers.options import positive, threads
 from benchmarks.peers.rounds import say
 from nnbackend.errors import DataError
 
@@ -75,7 +77,7 @@ def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folde
     if kind == "startup":
         return startup.run(entries, options.threads, folder, repeats=repeats, quick=quick)
     if kind == "accuracy":
-        return accuracy.run(entries, options.threads, folder, seeds=repeats, quick=quick)
+        return accuracy.run(entries, options.threads, partial(results.write, folder), seeds=repeats, quick=quick)
     return speed.run(kind, entries, options.threads, folder, rounds=repeats, quick=quick)
 
 
@@ -103,30 +105,16 @@ def _parser() -> argparse.ArgumentParser:
         choices=["all", *_KINDS, *_SHOWN],
         help="what to measure (default: all); or what to do with what was measured before",
     )
-    parser.add_argument("--threads", type=_threads, default=usable(), metavar="N", help="default: all cores there are")
+    parser.add_argument("--threads", type=threads, default=usable(), metavar="N", help="default: all cores there are")
     parser.add_argument(
         "--contenders", nargs="+", choices=[entry.name for entry in CONTENDERS], help="only these (default: all)"
     )
     parser.add_argument(
-        "--rounds", type=_positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
+        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
     )
     parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, received {text}")
-    return number
-
-
-def _threads(text: str) -> int:
-    number = _positive(text)
-    if number > usable():
-        raise argparse.ArgumentTypeError(f"must be at most the {usable()} cores there are, received {text}")
-    return number
 
 
 if __name__ == "__main__":

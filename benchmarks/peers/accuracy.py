@@ -37,7 +37,12 @@ sys.exit(main(sys.argv[1:]))
 
 
 def run(
-    entries: Sequence[Entry], threads: int, folder: Path, *, seeds: int | None = None, quick: bool = False
+    entries: Sequence[Entry],
+    threads: int,
+    keep: Callable[[dict[str, Any]], None],
+    *,
+    seeds: int | None = None,
+    quick: bool = False,
 ) -> dict[str, Any]:
     """Train with several seeds, the contenders in turns, each time in a fresh process.
 
@@ -46,7 +51,8 @@ def run(
     entries : sequence of Entry
         Those that are no learners are left out.
     threads : int
-    folder : Path
+    keep : callable
+        Given what there is after every seed.
     seeds : int, optional
     quick : bool
         One seed and one epoch, which reach nothing.
@@ -54,7 +60,7 @@ def run(
     Returns
     -------
     dict
-        What was written.
+        What was kept last.
 
     Raises
     ------
@@ -87,14 +93,14 @@ def run(
             if seed is not None:
                 result["contenders"][label].append(figures)
         if seed is not None:
-            results.write(folder, result)
+            keep(result)
     return result
 
 
 def _learn(entry: Entry, threads: int, epochs: int, recipe: str, seed: int) -> dict[str, Any]:
     """A learner's run: what it says, and the wall time of its process."""
     arguments = ["-m", "benchmarks.peers.reach", entry.name, str(threads), str(seed), str(epochs), recipe]
-    seconds, output = _timed(arguments, threads)
+    seconds, output = _timed(arguments, threads, entry.on_gpu)
     figures: dict[str, Any] = json.loads(output)
     last = figures["epochs"][-1]
     training = last["seconds"] if last["accuracy"] >= TARGET else None
@@ -111,10 +117,11 @@ def _train(threads: int, options: Sequence[str], seed: int) -> dict[str, Any]:
     return {"seed": seed, "accuracy": accuracy, "training": None, "process": seconds}
 
 
-def _timed(arguments: Sequence[str], threads: int) -> tuple[float, str]:
+def _timed(arguments: Sequence[str], threads: int, gpu: bool = False) -> tuple[float, str]:
     """Wall time and output of a fresh Python."""
     begin = time.perf_counter()
-    done = subprocess.run([sys.executable, *arguments], env=environment(threads), capture_output=True, text=True)
+    surroundings = environment(threads, gpu)
+    done = subprocess.run([sys.executable, *arguments], env=surroundings, capture_output=True, text=True)
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")

@@ -19,15 +19,15 @@ def bind(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment of a process that is to use so many threads, and no GPU."""
+def environment(threads: int, gpu: bool = False) -> dict[str, str]:
+    """The environment of a process that is to use so many threads, and a GPU or none."""
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMBA_NUM_THREADS")
     keras = "jax" if importlib.util.find_spec("jax") else "torch"
+    devices = {} if gpu else {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {
         "KERAS_BACKEND": keras,
         "TF_CPP_MIN_LOG_LEVEL": "3",
         **os.environ,
         **dict.fromkeys(counts, str(threads)),
-        "JAX_PLATFORMS": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
+        **devices,
     }

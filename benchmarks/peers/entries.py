@@ -53,6 +53,11 @@ class Entry:
     reference: str = "reference"
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it is one of those that get to see a GPU."""
+        return self in ON_GPU
+
+    @property
     def installed(self) -> bool:
         """Whether it can be imported."""
         return importlib.util.find_spec(self.module) is not None
@@ -97,6 +102,7 @@ CONTENDERS = (
 ON_GPU = (
     Entry("cupy", "nnbackend cupy", "ours:Cupy", "cupy", "nnbackend", ""),
     Entry("cupy-tf32", "nnbackend cupy, TF32", "ours:CupyTF32", "cupy", "nnbackend", ""),
+    Entry("cupy-apart", "nnbackend cupy, no epilogues", "ours:CupyApart", "cupy", "nnbackend", ""),
     Entry("cupy-plain", "plain CuPy", "cupy_plain:Plain", "cupy", "cupy", ""),
     Entry("torch-gpu", "PyTorch eager", "pytorch_gpu:Eager", "torch", "torch", ""),
     Entry("torch-gpu-overhead", "PyTorch reduce-overhead", "pytorch_gpu:ReduceOverhead", "torch", "torch", ""),

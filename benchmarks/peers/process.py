@@ -6,11 +6,13 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks.peers.cores import environment
+from benchmarks.peers.entries import REFERENCES, Entry
 
-__all__ = ["Worker", "WorkerError"]
+__all__ = ["Worker", "WorkerError", "start_workers"]
 
 
 class WorkerError(Exception):
@@ -26,6 +28,8 @@ class Worker:
     threads : int
     rows : int
         Images it is to have.
+    gpu : bool, optional
+        Whether it gets to see a GPU.
 
     Attributes
     ----------
@@ -40,14 +44,14 @@ class Worker:
         It did not start.
     """
 
-    def __init__(self, name: str, threads: int, rows: int) -> None:
+    def __init__(self, name: str, threads: int, rows: int, gpu: bool = False) -> None:
         self.name = name
         self.restless = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", name, str(threads), str(rows)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(threads),
+            env=environment(threads, gpu),
             text=True,
         )
         try:
@@ -94,3 +98,33 @@ class Worker:
 
     def _obituary(self) -> str:
         return f"its process ended with code {self._process.wait()}"
+
+
+def start_workers(
+    entries: Iterable[Entry],
+    threads: int,
+    rows: int,
+    stack: contextlib.ExitStack,
+    failed: dict[str, str],
+    say: Callable[[str], None],
+) -> dict[str, Worker]:
+    """Workers by name, which end with the stack. Who does not start is noted in `failed`, by label.
+
+    Raises
+    ------
+    WorkerError
+        One of `REFERENCES` did not start: nothing can be held against it.
+    """
+    workers: dict[str, Worker] = {}
+    for entry in entries:
+        say(f"starting {entry.name}")
+        try:
+            worker = Worker(entry.name, threads, rows, entry.on_gpu)
+        except WorkerError as error:
+            if entry in REFERENCES:
+                raise
+            failed[entry.label] = str(error)
+            continue
+        stack.callback(worker.close)
+        workers[entry.name] = worker
+    return workers

@@ -21,7 +21,11 @@ from benchmarks.peers.cores import bind
 __all__ = ["LEARNERS", "main"]
 
 #: Contenders that can, and the module in the folder `learners` that says how.
-LEARNERS = {"numpy": "ours", "numba": "ours", "torch": "pytorch", "jax": "jax_scan"}
+LEARNERS = {
+    **dict.fromkeys(("numpy", "numba", "cupy", "cupy-tf32"), "ours"),
+    **dict.fromkeys(("torch", "torch-gpu"), "pytorch"),
+    **dict.fromkeys(("jax", "jax-gpu"), "jax_scan"),
+}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ __all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write", "writ
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
 
 #: What the contenders stand on.
-_BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy")
+_BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.peers import results, works
 from benchmarks.peers.entries import LIMITS, REFERENCES, Entry
-from benchmarks.peers.process import Worker, WorkerError
+from benchmarks.peers.process import start_workers
 from benchmarks.peers.rounds import measure, say
 from benchmarks.peers.works import Work
 
@@ -44,19 +44,10 @@ def run(
     chosen = _chosen(kind, quick)
     result = results.header(kind, threads, list(entries)) | {"quick": quick, "failed": {}, "works": []}
     with contextlib.ExitStack() as stack:
-        workers: dict[str, Worker] = {}
         needed = {entry.reference for entry in entries}
-        for entry in (*(each for each in REFERENCES if each.name in needed), *LIMITS, *entries):
-            say(f"starting {entry.name}")
-            try:
-                worker = Worker(entry.name, threads, max(work.rows for work in chosen))
-            except WorkerError as error:
-                if entry in REFERENCES:
-                    raise
-                result["failed"][entry.label] = str(error)
-                continue
-            stack.callback(worker.close)
-            workers[entry.name] = worker
+        everybody = (*(each for each in REFERENCES if each.name in needed), *LIMITS, *entries)
+        rows = max(work.rows for work in chosen)
+        workers = start_workers(everybody, threads, rows, stack, result["failed"], say)
         result["data"] = next(iter(workers.values())).hello["data"]
         result["blas"] = {name: worker.hello["blas"] for name, worker in workers.items()}
         for work in chosen:

@@ -11,7 +11,7 @@ from benchmarks.peers.figures import Speed, best_peer, peak_flops, speeds, times
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
 from benchmarks.peers.works import Work
 
-__all__ = ["text"]
+__all__ = ["remarks", "text"]
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 
@@ -25,7 +25,7 @@ def text(result: Mapping[str, Any]) -> str:
         "startup": startup_table.body,
         "accuracy": accuracy_table.body,
     }
-    return "\n\n".join([_heading(result), *body[result["kind"]](result), *_remarks(result)])
+    return "\n\n".join([_heading(result), *body[result["kind"]](result), *remarks(result)])
 
 
 def _heading(result: Mapping[str, Any]) -> str:
@@ -118,7 +118,7 @@ def _summary_row(measured: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _remarks(result: Mapping[str, Any]) -> list[str]:
+def remarks(result: Mapping[str, Any]) -> list[str]:
     """Who is missing, and why."""
     lines = [f"- {label}: not installed" for label in result["not_installed"]]
     lines += [f"- {label}: did not start: {reason}" for label, reason in result.get("failed", {}).items()]

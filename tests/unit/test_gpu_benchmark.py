@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 
 import pytest
 
 from benchmarks import gpu
 from benchmarks.peers import results
-from benchmarks.peers.entries import ON_GPU
+from benchmarks.peers.cores import environment
+from benchmarks.peers.entries import ON_GPU, find
+from benchmarks.peers.process import WorkerError, start_workers
+from nnbackend.errors import DataError
 
 pytest.importorskip("cupy", reason="its contenders are asked for CuPy, also in a dry run")
 
@@ -67,3 +71,49 @@ def test_the_table_says_who_failed_and_how_others_compare():
     assert "| PyTorch eager  |      60.0 | 60.0 to 60.0 | 4,266,667 |   2.00x |" in text
     assert "- JAX jit + scan, 784-200-80-10: JAX has no GPU here" in text
     assert "- plain CuPy: not installed\n- PyTorch reduce-overhead: did not start: no compiler" in text
+
+
+@pytest.mark.slow
+def test_a_dry_run_learns(leaves_no_trace, tmp_path, capsys, mnist):
+    arguments = ["accuracy", "--dry-run", "--contenders", "cupy", "--out", str(tmp_path)]
+    assert gpu.main(arguments) == 0
+    (path,) = tmp_path.iterdir()
+    result = json.loads(path.read_text())
+    assert set(result["contenders"]) == {"nnbackend cupy, large batches", "nnbackend cupy, small batches"}
+    assert all(0.9 < run["accuracy"] < 1 for (run,) in result["contenders"].values())
+    assert gpu.text(result) in capsys.readouterr().out
+
+
+def test_without_mnist_there_is_no_time_to_learn_it(leaves_no_trace, tmp_path, capsys, monkeypatch):
+    def missing(*_, **__):
+        raise DataError("MNIST is nowhere to be had")
+
+    monkeypatch.setattr("nnbackend.datasets.load", missing)
+    assert gpu.main(["accuracy", "--dry-run", "--contenders", "cupy", "--out", str(tmp_path)]) == 0
+    assert "accuracy is left out: MNIST is nowhere to be had" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "sees"), [("cupy", True), ("jax-gpu", True), ("numpy", False), ("jax", False)])
+def test_those_on_a_gpu_get_to_see_one(monkeypatch, name, sees):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    given = environment(2, find(name).on_gpu)
+    assert given["CUDA_VISIBLE_DEVICES"] == ("3" if sees else "")
+    assert ("JAX_PLATFORMS" in given) != sees
+
+
+def test_a_worker_is_started_in_the_environment_of_its_kind(monkeypatch):
+    started = []
+
+    def popen(command, env, **_):
+        started.append((command[3], env["CUDA_VISIBLE_DEVICES"]))
+        raise WorkerError("enough")
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("benchmarks.peers.process.subprocess.Popen", popen)
+    with ExitStack() as stack:
+        assert start_workers([find("cupy"), find("numpy")], 1, 1, stack, {}, print) == {}
+        with pytest.raises(WorkerError):
+            start_workers([find("reference")], 1, 1, stack, {}, print)
+    assert started == [("cupy", "0"), ("numpy", ""), ("reference", "")]

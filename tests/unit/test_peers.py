@@ -329,7 +329,7 @@ def test_sizes_are_of_the_package_and_all_it_requires():
 
 
 def test_learners_are_contenders_and_share_a_schedule_with_one_peak():
-    assert set(LEARNERS) <= {entry.name for entry in entries.CONTENDERS}
+    assert set(LEARNERS) <= {entry.name for entry in (*entries.CONTENDERS, *entries.ON_GPU)}
     recipe = RECIPES["large batches"]
     rates = np.concatenate([recipe.schedule().epoch_rates(epoch, 100) for epoch in range(8)])
     top = int(rates.argmax())

@@ -15,7 +15,7 @@ from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import Work
 
-__all__ = ["OnGpu", "Scan", "epoch", "fresh_state", "logits"]
+__all__ = ["OnGpu", "Scan", "epoch", "fresh_state", "logits", "use_gpu"]
 
 #: Weights and biases, and the optimiser's state: the moments and the number of steps taken.
 State = tuple[Any, Any]
@@ -135,7 +135,12 @@ class OnGpu(Scan):
     """On the default device, which is the GPU where JAX has one. Products in float32 proper, as everybody else's."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
-        if not is_dry() and jax.default_backend() != "gpu":
-            raise RuntimeError(f"JAX has no GPU here, its default is {jax.default_backend()}")
-        jax.config.update("jax_default_matmul_precision", "highest")
+        use_gpu()
         super().load(x, y)
+
+
+def use_gpu() -> None:
+    """See that there is one, and that products are what everybody else's are."""
+    if not is_dry() and jax.default_backend() != "gpu":
+        raise RuntimeError(f"JAX has no GPU here, its default is {jax.default_backend()}")
+    jax.config.update("jax_default_matmul_precision", "highest")

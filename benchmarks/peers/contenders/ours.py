@@ -131,14 +131,21 @@ class Numba(Ours):
 
 class Cupy(Ours):
     precision = "float32"
+    epilogues = True
 
     def make_backend(self, threads: int) -> nn.Backend:
         if is_dry():
             return NumpyBackend(threads)
         from nnbackend.backends.cupy import CupyBackend
 
-        return CupyBackend(precision=self.precision)
+        return CupyBackend(precision=self.precision, epilogues=self.epilogues)
 
 
 class CupyTF32(Cupy):
     precision = "tf32"
+
+
+class CupyApart(Cupy):
+    """Biases, ReLU and sums in launches of their own, to see what it is worth that products do them."""
+
+    epilogues = False

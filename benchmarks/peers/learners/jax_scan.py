@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import nnbackend as nn
-from benchmarks.peers.contenders.jax_scan import epoch, fresh_state, logits
+from benchmarks.peers.contenders.jax_scan import epoch, fresh_state, logits, use_gpu
 from benchmarks.peers.data import initial_weights
 from benchmarks.peers.learners.base import Learner, Note, Recipe
 
@@ -56,5 +56,7 @@ class _Scan(Learner):
 
 
 def make(name: str, threads: int) -> Learner:
-    """The learner."""
+    """The learner; JAX takes the GPU if it gets to see one."""
+    if name == "jax-gpu":
+        use_gpu()
     return _Scan()

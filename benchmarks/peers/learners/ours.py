@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import nnbackend as nn
-from benchmarks.peers.contenders.ours import make_network
+from benchmarks.peers.contenders.ours import Cupy, CupyTF32, Numba, Numpy, make_network
 from benchmarks.peers.data import initial_weights
 from benchmarks.peers.learners.base import Learner, Note, Recipe
 
@@ -60,5 +60,5 @@ class _Ours(Learner):
 
 def make(name: str, threads: int) -> Learner:
     """The learner on that backend."""
-    kind = {"numpy": nn.NumpyBackend, "numba": nn.NumbaBackend}[name]
-    return _Ours(kind(threads))
+    kind = {"numpy": Numpy, "numba": Numba, "cupy": Cupy, "cupy-tf32": CupyTF32}[name]
+    return _Ours(kind(threads).backend)

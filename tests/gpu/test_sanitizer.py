@@ -1,0 +1,55 @@
+"""NVIDIA's compute-sanitizer over training steps: what the CPU build of the kernels cannot show."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnbackend.backends.cupy import probe
+
+pytestmark = [pytest.mark.gpu, pytest.mark.slow]
+
+#: Without initcheck: all memory is zeroed when it is asked for.
+TOOLS = ("memcheck", "racecheck", "synccheck")
+
+#: Several optimisers, labels and probabilities, dropout, penalties, a shorter last batch; plainly and as a graph.
+STEPS = """
+import cupy, numpy as np, nnbackend as nn
+# A pool of memory would hide accesses beyond the end of an array.
+cupy.cuda.set_allocator(None)
+rng = np.random.default_rng(0)
+x, y = rng.integers(0, 256, (75, 12)).astype(np.uint8), rng.integers(0, 4, 75)
+for activation, optimizer in (("relu", nn.SGD(0.1)), ("gelu", nn.Adam()), ("tanh", nn.RMSprop())):
+    layers = [nn.Dense(33, activation=activation, l2=1e-3), nn.Dropout(0.2), nn.MaxAbsNorm(), nn.Dense(4)]
+    network = nn.Network(layers, 12, backend="cupy")
+    options = dict(epochs=2, batch_size=16, loss="softmax_cross_entropy", optimizer=optimizer, verbose=False)
+    network.fit(x, y, **options)
+    network.fit(x, np.eye(4)[y] * 0.9 + 0.025, stream=True, **options)
+    network.evaluate(x, y)
+    network.predict(x)
+"""
+
+
+def _sanitizer() -> str | None:
+    homes = [os.environ.get(name, "") for name in ("CUDA_HOME", "CUDA_PATH")] + ["/usr/local/cuda"]
+    places = [os.environ.get("PATH", ""), *(str(Path(home, "bin")) for home in homes if home)]
+    return shutil.which("compute-sanitizer", path=os.pathsep.join(places))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_training_is_clean(tool):
+    reason, remedy = probe()
+    if reason is not None:
+        pytest.skip(f"{reason}. {remedy}")
+    sanitizer = _sanitizer()
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-c", STEPS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
