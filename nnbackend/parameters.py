@@ -6,6 +6,7 @@ checkpoint a list of names.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ __all__ = ["Entry", "ParameterLayout", "initial_values"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
+
+#: Elements that can be numbered in bytes of float64.
+_MOST = sys.maxsize // 8
 
 #: Separates the stream of initial weights from the other uses of a network's seed.
 _WEIGHTS_STREAM = 0
@@ -63,6 +67,11 @@ class ParameterLayout:
     row_multiple : int
         Rows are padded to a multiple of this, as the backend asks.
 
+    Raises
+    ------
+    InvalidInputError
+        There are more than a machine could address.
+
     Attributes
     ----------
     entries : tuple of Entry
@@ -79,6 +88,10 @@ class ParameterLayout:
                 entry = Entry(f"layers.{index}.{parameter.name}", index, parameter, offset, stride)
                 entries.append(entry)
                 offset = _round_up(offset + entry.size, _ALIGNMENT)
+                if offset > _MOST:
+                    raise InvalidInputError(
+                        f"{entry.name} of shape {parameter.shape} is larger than any memory; give fewer units"
+                    )
         self.entries = tuple(entries)
         self.size = max(offset, 1)
 

@@ -66,7 +66,7 @@ ORDER = (
     {"layers", "losses", "optimizers"},
     {"parameters"},
     {"step"},
-    {"evaluation", "prediction", "model_file", "summary"},
+    {"config", "evaluation", "prediction", "model_file", "summary"},
     {"network"},
     {"training", "datasets"},
     {"testing", "interop", "plotting", "presets"},
