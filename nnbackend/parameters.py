@@ -19,7 +19,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.inputs import as_host_array
 from nnbackend.layers.base import Layer, Parameter
 
-__all__ = ["Entry", "ParameterLayout", "initial_values"]
+__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
@@ -158,7 +158,7 @@ class ParameterLayout:
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
-            checked[name] = _finite(name, array, dtype)
+            checked[name] = finite_in(name, array, dtype)
         return checked
 
 
@@ -168,11 +168,11 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
     for place, entry in enumerate(layout.entries):
         generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
-        values[entry.name] = _finite(entry.name, drawn, dtype)
+        values[entry.name] = finite_in(entry.name, drawn, dtype)
     return values
 
 
-def _finite(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
+def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
     """`array` in `dtype`, if all of it is finite there."""
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
