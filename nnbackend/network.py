@@ -492,6 +492,12 @@ class Network:
             raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network
 
+    def to_onnx(self, path: str | os.PathLike[str], input_dtype: str | None = None) -> None:
+        """Write an ONNX file for other runtimes; see :func:`nnbackend.interop.onnx.export`."""
+        from nnbackend.interop.onnx import export
+
+        export(self, path, input_dtype)
+
     # A recorded step holds views of the buffers it was recorded on, so copies are made anew and not bit by bit.
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
