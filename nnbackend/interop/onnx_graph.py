@@ -118,6 +118,14 @@ def _gelu(graph: Graph, z: str, alpha: float) -> str:
     return graph.add("Mul", graph.add("Mul", z, graph.number(0.5)), graph.add("Add", tanh, graph.number(1.0)))
 
 
+def _silu(graph: Graph, z: str, alpha: float) -> str:
+    if graph.dtype == np.float32:
+        return graph.add("Mul", z, graph.add("Sigmoid", z))
+    # ONNX Runtime 1.19 fuses the product above to an operator of its own, which it has in float32 alone.
+    exponential = graph.add("Exp", graph.add("Neg", z))
+    return graph.add("Div", z, graph.add("Add", exponential, graph.number(1.0)))
+
+
 def _softplus(graph: Graph, z: str, alpha: float) -> str:
     if graph.dtype == np.float32:
         return graph.add("Softplus", z)
@@ -135,7 +143,7 @@ _ACTIVATIONS: dict[str, Callable[[Graph, str, float], str]] = {
     "sigmoid": lambda graph, z, alpha: graph.add("Sigmoid", z),
     "tanh": lambda graph, z, alpha: graph.add("Tanh", z),
     "gelu": _gelu,
-    "silu": lambda graph, z, alpha: graph.add("Mul", z, graph.add("Sigmoid", z)),
+    "silu": _silu,
     "softplus": _softplus,
     "softmax": lambda graph, z, alpha: graph.add("Softmax", z, axis=1),
 }
