@@ -492,7 +492,7 @@ class Network:
             raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network
 
-    def to_onnx(self, path: str | os.PathLike[str], input_dtype: str | None = None) -> None:
+    def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
         """Write an ONNX file for other runtimes; see :func:`nnbackend.interop.onnx.export`."""
         from nnbackend.interop.onnx import export
 

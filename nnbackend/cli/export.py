@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+import numpy as np
+
 from nnbackend.cli.run_folder import find_model
 from nnbackend.cli.text import field, network_line
 from nnbackend.interop.onnx import INPUT_DTYPES, OPSET, export
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     path = find_model(options.model)
     network = Network.load(path, "numpy")
     export(network, options.out, options.input_dtype)
-    given = options.input_dtype or network.dtype.name
+    given = np.dtype(options.input_dtype or network.dtype).name
     print(field("model", f"{path}\n{network_line(network)}"))
     print(field("input", f"{given} {_shape(network.input_shape)}{_scale(network, given)}"))
     print(field("output", f"{network.dtype.name} {_shape(network.output_shape)}{_meaning(network)}"))

@@ -31,11 +31,11 @@ INPUT_DTYPES = ("uint8", "float32", "float64")
 _LARGEST = 2**31 - 2**20
 
 
-def export(network: Network, path: str | os.PathLike[str], input_dtype: str | None = None) -> None:
+def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
     """Write a network as an ONNX file, which gives what `network.predict` gives; a crash never leaves half of one.
 
     The model has one input, "input" of shape (batch, *input_shape), and one output, "output" of shape (batch,
-    *output_shape) in the network's dtype, with any number of rows. Its output are probabilities if the network was
+    *output_shape) in the network's dtype, with any number of rows. The output is probabilities if the network was
     trained with softmax or sigmoid cross-entropy.
 
     Parameters
@@ -43,7 +43,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: str | No
     network : Network
     path : str or path-like
         Ends in ".onnx". The folder is made if it is missing.
-    input_dtype : str, optional
+    input_dtype : str or dtype, optional
         What the input is given in: "uint8", "float32" or "float64"; the network's dtype if not given. As with `predict`
         it decides about the scale: bytes (images) are divided by 255, other numbers are taken as they are, and a
         network with an `input_scale` uses that for both.
@@ -61,9 +61,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: str | No
     """
     if not os.fspath(path).lower().endswith(".onnx"):
         raise InvalidInputError(f"ONNX files are given names that end in .onnx, received {os.fspath(path)!r}")
-    given = network.dtype.name if input_dtype is None else input_dtype
-    if given not in INPUT_DTYPES:
-        raise UnknownNameError("input_dtype", given, INPUT_DTYPES)
+    given = network.dtype if input_dtype is None else _input_dtype(input_dtype)
     for index, layer in enumerate(network.layers):
         if type(layer) not in LAYERS.values():
             known = ", ".join(kind.__name__ for kind in LAYERS.values())
@@ -77,9 +75,19 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: str | No
         )
     weights = network.get_weights()
     check_finite(path, weights)
-    model = _make_model(network, weights, np.dtype(given))
+    model = _make_model(network, weights, given)
     with atomic_write(path) as stream:
         stream.write(model.SerializeToString())
+
+
+def _input_dtype(name: Any) -> np.dtype[Any]:
+    try:
+        given: np.dtype[Any] = np.dtype(np.dtype(name).name)  # By name: ONNX knows nothing of byte orders.
+    except TypeError:
+        raise UnknownNameError("input_dtype", name, INPUT_DTYPES) from None
+    if given.name not in INPUT_DTYPES:
+        raise UnknownNameError("input_dtype", given.name, INPUT_DTYPES)
+    return given
 
 
 def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype[Any]) -> ModelProto:

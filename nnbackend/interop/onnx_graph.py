@@ -52,9 +52,9 @@ class Graph:
         return self.array(f"constant.{value!r}", np.array(value, self.dtype))
 
     def finish(self, value: str, output: str) -> None:
-        """Let `value`, which the last node made, be the graph's output of that name."""
+        """Let `value` be the graph's output, under that name."""
         if not self.nodes or self.nodes[-1].output[0] != value:
-            value = self.add("Identity", value)
+            self.add("Identity", value)
         self.nodes[-1].output[0] = output
 
 

@@ -11,7 +11,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.model_file import read_model
-from tests.helpers import images, same_weights
+from tests.helpers import Shift, images, same_weights
 
 
 def network(**options) -> nn.Network:
@@ -77,22 +77,6 @@ def test_the_model_file_uses_the_same_form(tmp_path):
     net = network()
     net.save(tmp_path / "model.safetensors")
     assert read_model(tmp_path / "model.safetensors")[0] == net.config()
-
-
-class Shift(nn.Layer):
-    """A layer from outside, which checks nothing itself."""
-
-    def __init__(self, by):
-        self.by = by + 0
-
-    def forward(self, step, x):
-        return x, None
-
-    def backward(self, step, saved, upstream, need_input_gradient):
-        return upstream
-
-    def config(self):
-        return {"by": self.by}
 
 
 def test_a_layer_from_outside_is_handed_over():

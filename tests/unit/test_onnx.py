@@ -15,8 +15,7 @@ from nnbackend.cli import main
 from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
 from nnbackend.interop.onnx import OPSET, export
 from nnbackend.losses import LOSSES
-from tests.helpers import classifier, images, rich_network
-from tests.unit.test_config import Shift
+from tests.helpers import Shift, classifier, images, rich_network
 
 onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install "nnbackend[test]"')
 runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install "nnbackend[test]"')
@@ -99,6 +98,7 @@ def test_the_input_is_scaled_as_predict_does_it(tmp_path, dtype, given, scale):
     net = nn.Network([nn.Flatten(), nn.Dense(4)], (3, 4), backend="numpy", dtype=dtype, input_scale=scale)
     x = images(rows=5)[0].reshape(5, 3, 4).astype(given)
     check(net, x, tmp_path / "model.onnx", given)
+    check(net, x, tmp_path / "type.onnx", np.dtype(given).newbyteorder())
     if given == dtype:
         check(net, x, tmp_path / "default.onnx")
 
@@ -162,6 +162,8 @@ def test_another_name_or_input_is_refused(target):
         export(classifier(), target.with_suffix(".safetensors"))
     with pytest.raises(UnknownNameError, match="unknown input_dtype 'int8': did you mean 'uint8'"):
         export(classifier(), target, "int8")
+    with pytest.raises(UnknownNameError, match="unknown input_dtype 'bytes8': valid names are float32, float64, uint8"):
+        export(classifier(), target, "bytes8")
 
 
 def test_a_full_disk_leaves_the_old_file(target, monkeypatch):
