@@ -207,7 +207,7 @@ def get_initializer(initializer: Any) -> Initializer:
     if isinstance(initializer, dict):
         arguments = dict(initializer)
         name = arguments.pop("name", None)
-        if name not in INITIALIZERS:
+        if not isinstance(name, str) or name not in INITIALIZERS:
             raise UnknownNameError("initializer", name, INITIALIZERS)
         try:
             return INITIALIZERS[name](**arguments)

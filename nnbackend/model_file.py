@@ -14,7 +14,7 @@ from nnbackend.backends.base import HostArray
 from nnbackend.errors import ModelFileError
 from nnbackend.files import atomic_write
 
-__all__ = ["FORMAT_VERSION", "read_model", "write_model"]
+__all__ = ["FORMAT_VERSION", "check_finite", "read_model", "write_model"]
 
 #: Raised by one whenever an older reader would misunderstand the file.
 FORMAT_VERSION = 1
@@ -43,15 +43,20 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
 
     from safetensors.numpy import save
 
+    check_finite(path, weights)
+    header = json.dumps({"format": FORMAT_VERSION, **config})
+    contents = save(weights, metadata={_KEY: header})
+    with atomic_write(path) as stream:
+        stream.write(contents)
+
+
+def check_finite(path: str | os.PathLike[str], weights: dict[str, HostArray]) -> None:
+    """Refuse to write the weights of a network that has diverged: ModelFileError."""
     broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if broken:
         raise ModelFileError(
             f"not saved to {path}: {', '.join(broken)} holds NaN or infinity; the network has diverged"
         )
-    header = json.dumps({"format": FORMAT_VERSION, **config})
-    contents = save(weights, metadata={_KEY: header})
-    with atomic_write(path) as stream:
-        stream.write(contents)
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray]]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from nnbackend.backends.base import Array, Backend, HostArray
 from nnbackend.backends.registry import get_backend
-from nnbackend.checks import count, number, positive_integer, real_dtype, sample_shape, seed_number
-from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, UnknownNameError
+from nnbackend.checks import number, positive_integer, real_dtype, sample_shape, seed_number
+from nnbackend.config import parse_config
+from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.evaluation import Evaluator
 from nnbackend.feeds import Feed, make_feed
 from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
@@ -23,7 +24,6 @@ from nnbackend.layers import (
     final_activation,
     follow_shapes,
     layers_config,
-    layers_from_config,
 )
 from nnbackend.losses import Loss, Targets, combine_weights, get_loss
 from nnbackend.model_file import read_model, write_model
@@ -411,7 +411,10 @@ class Network:
         return summary(self)
 
     def config(self) -> dict[str, Any]:
-        """The network without its weights, as plain JSON."""
+        """The network without its weights, as plain JSON; `from_config` makes it again.
+
+        Arrays given as initial values are weights too: in their place it says zeros.
+        """
         return {
             "layers": layers_config(self.layers),
             "input_shape": list(self.input_shape),
@@ -429,29 +432,41 @@ class Network:
         config: Mapping[str, Any],
         backend: str | Backend = "auto",
         custom_layers: Sequence[type[Layer]] = (),
+        seed: int | None = None,
     ) -> Network:
-        """A fresh network as `config` described it.
+        """The network that `config` described, with first weights.
 
         Parameters
         ----------
         config : dict
+            What `config` returned, also after a way through JSON. Only ``"layers"`` and ``"input_shape"`` are required.
         backend : str or Backend
         custom_layers : sequence of Layer subclasses
             Layers from outside that the configuration names.
+        seed : int, optional
+            Another one than the configuration's, for a new network that counts its steps and epochs from 0. If not
+            given the counts go on, so that with the weights too (`set_weights`) so does the training.
+
+        Raises
+        ------
+        InvalidInputError
+            It does not describe a network; the message says where.
+        BackendUnavailableError
+            The backend cannot run here.
         """
-        layers = layers_from_config(config["layers"], custom_layers)
+        parts = parse_config(config, custom_layers)
         network = cls(
-            layers,
-            config["input_shape"],
+            parts.layers,
+            parts.input_shape,
             backend=backend,
-            seed=config["seed"],
-            dtype=config["dtype"],
-            input_scale=config["input_scale"],
+            seed=parts.seed if seed is None else seed,
+            dtype=parts.dtype,
+            input_scale=parts.input_scale,
         )
-        if config["loss"] is not None:
-            network.set_loss(config["loss"])
-        network.steps_trained = count("steps_trained", config["steps_trained"])
-        network.epochs_trained = count("epochs_trained", config["epochs_trained"])
+        if parts.loss is not None:
+            network.set_loss(parts.loss)
+        if seed is None:
+            network.steps_trained, network.epochs_trained = parts.steps_trained, parts.epochs_trained
         return network
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -487,17 +502,21 @@ class Network:
         try:
             # The file's arrays are there already: a description that does not fit them is refused before memory for
             # what it describes is asked for.
-            layers = layers_from_config(config["layers"], custom_layers)
-            shapes, _ = follow_shapes(layers, sample_shape(config["input_shape"]))
-            ParameterLayout(layers, shapes, 1).check(weights, real_dtype(config["dtype"]))
+            parts = parse_config(config, custom_layers)
+            shapes, _ = follow_shapes(parts.layers, parts.input_shape)
+            ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
             network = cls.from_config(config, chosen, custom_layers)
             network.set_weights(weights)
-        except UnknownNameError as error:
-            hint = "; pass its class in custom_layers=[...]" if error.kind == "layer" else ""
-            raise ModelFileError(f"{path}: {error}{hint}") from error
         except (NNBackendError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"{path}: its description does not make a network ({error!r})") from error
+            # The others come from layers from outside that do not check what they are given.
+            raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network
+
+    def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
+        """Write an ONNX file for other runtimes; see :func:`nnbackend.interop.onnx.export`."""
+        from nnbackend.interop.onnx import export
+
+        export(self, path, input_dtype)
 
     # A recorded step holds views of the buffers it was recorded on, so copies are made anew and not bit by bit.
 

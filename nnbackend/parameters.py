@@ -6,6 +6,7 @@ checkpoint a list of names.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,13 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.inputs import as_host_array
 from nnbackend.layers.base import Layer, Parameter
 
-__all__ = ["Entry", "ParameterLayout", "initial_values"]
+__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
+
+#: Elements that can be numbered in bytes of float64.
+_MOST = sys.maxsize // 8
 
 #: Separates the stream of initial weights from the other uses of a network's seed.
 _WEIGHTS_STREAM = 0
@@ -63,6 +67,11 @@ class ParameterLayout:
     row_multiple : int
         Rows are padded to a multiple of this, as the backend asks.
 
+    Raises
+    ------
+    InvalidInputError
+        There are more than a machine could address.
+
     Attributes
     ----------
     entries : tuple of Entry
@@ -79,6 +88,10 @@ class ParameterLayout:
                 entry = Entry(f"layers.{index}.{parameter.name}", index, parameter, offset, stride)
                 entries.append(entry)
                 offset = _round_up(offset + entry.size, _ALIGNMENT)
+                if offset > _MOST:
+                    raise InvalidInputError(
+                        f"{entry.name} of shape {parameter.shape} is larger than any memory; give fewer units"
+                    )
         self.entries = tuple(entries)
         self.size = max(offset, 1)
 
@@ -145,7 +158,7 @@ class ParameterLayout:
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
-            checked[name] = _finite(name, array, dtype)
+            checked[name] = finite_in(name, array, dtype)
         return checked
 
 
@@ -155,11 +168,11 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
     for place, entry in enumerate(layout.entries):
         generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
-        values[entry.name] = _finite(entry.name, drawn, dtype)
+        values[entry.name] = finite_in(entry.name, drawn, dtype)
     return values
 
 
-def _finite(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
+def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
     """`array` in `dtype`, if all of it is finite there."""
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import nnbackend
-from nnbackend.cli import bench, evaluate, examples, info, predict, train, warmup
+from nnbackend.cli import bench, evaluate, examples, export, info, predict, train, warmup
 
 __all__ = ["make_parser"]
 
@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         "train": (train, "train a network and keep model, history and pictures in a folder"),
         "evaluate": (evaluate, "loss and accuracy of a model on a data set's test rows"),
         "predict": (predict, "classes of images in PNG or IDX files"),
+        "export": (export, "write a model as an ONNX file, for other runtimes"),
         "examples": (examples, "programs that show how a neuron becomes a fast trained network"),
         "info": (info, "what can run on this machine, versions, BLAS, threads, caches"),
         "bench": (bench, "training speed of every backend that can run here"),

@@ -81,15 +81,46 @@ def layers_from_config(
     Parameters
     ----------
     descriptions : sequence of dict
+        Each with the layer's ``"kind"`` and the arguments that make it.
     custom_layers : sequence of Layer subclasses
         Those from outside that may occur.
+
+    Raises
+    ------
+    InvalidInputError
+        A description is none, names a layer that is not known, or its layer does not take the arguments.
     """
-    kinds = {**LAYERS, **{layer.kind: layer for layer in custom_layers}}
+    kinds = _kinds(custom_layers)
+    if not isinstance(descriptions, list | tuple):
+        raise InvalidInputError(f"layers must be a list of dicts, received {type(descriptions).__name__}")
     layers: list[Layer] = []
-    for description in descriptions:
-        arguments = dict(description)
-        kind = arguments.pop("kind")
+    for index, description in enumerate(descriptions):
+        if not isinstance(description, Mapping) or not isinstance(description.get("kind"), str):
+            raise InvalidInputError(
+                f"layers[{index}] must be a dict such as {{'kind': 'dense', 'units': 10}}, received {description!r}"
+            )
+        kind = description["kind"]
         if kind not in kinds:
-            raise UnknownNameError("layer", kind, kinds)
-        layers.append(kinds[kind](**arguments))
+            unknown = UnknownNameError("layer", kind, kinds)
+            raise InvalidInputError(
+                f"layers[{index}]: {unknown} If it is a class of yours, pass it in custom_layers=[...]"
+            )
+        try:
+            layers.append(kinds[kind](**{key: value for key, value in description.items() if key != "kind"}))
+        except Exception as error:
+            # An argument that is missing or unknown, or whatever a layer from outside raises.
+            raise InvalidInputError(f"layers[{index}] cannot be made from {dict(description)!r}: {error}") from error
     return layers
+
+
+def _kinds(custom_layers: Sequence[type[Layer]]) -> dict[str, type[Layer]]:
+    """Layers by the name that files use: the built-in ones and these."""
+    if not isinstance(custom_layers, Sequence):
+        raise InvalidInputError(f"custom_layers must be a list of classes, received {custom_layers!r}")
+    kinds = dict(LAYERS)
+    for layer in custom_layers:
+        if not isinstance(layer, type) or not issubclass(layer, Layer):
+            raise InvalidInputError(f"custom_layers must hold subclasses of Layer, received {layer!r}")
+        if kinds.setdefault(layer.kind, layer) is not layer:
+            raise InvalidInputError(f"two layers are called {layer.__name__}; rename the one in custom_layers")
+    return kinds

@@ -13,6 +13,7 @@ import nnbackend
 
 ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
+HEAVY += ("onnx", "onnxruntime", "torch", "keras")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
 
 
@@ -45,6 +46,12 @@ def test_rooms_are_there_when_asked_for():
     assert "matplotlib" not in modules
 
 
+def test_the_edges_import_their_libraries_only_when_used():
+    modules = imported_after("import nnbackend.interop.onnx, nnbackend.interop.torch, nnbackend.interop.keras")
+    assert "nnbackend.interop.onnx" in modules
+    assert not modules & set(HEAVY)
+
+
 def test_the_numba_backend_does_not_import_cupy():
     modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
     assert "numba" in modules
@@ -68,7 +75,7 @@ ORDER = (
     {"rows", "step"},
     {"feeds"},
     {"streaming"},
-    {"evaluation", "prediction", "model_file", "summary"},
+    {"config", "evaluation", "prediction", "model_file", "summary"},
     {"network"},
     {"training", "datasets"},
     {"testing", "interop", "plotting", "presets"},
