@@ -76,6 +76,12 @@ class History:
         ]
         return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
 
+    def _repr_html_(self) -> str:
+        """The table that training prints, for a notebook."""
+        from nnbackend.training.history_table import history_html
+
+        return history_html(self)
+
     def __repr__(self) -> str:
         if not self.epochs:
             return "<History of 0 epochs>"

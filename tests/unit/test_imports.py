@@ -60,7 +60,7 @@ def test_only_its_own_room_imports_an_array_library(library):
 
 #: The rooms from the bottom up; a module imports from its own room and from those below it.
 ORDER = (
-    {"errors", "files", "checks"},
+    {"errors", "files", "checks", "markup"},
     {"backends"},
     {"initializers", "inputs", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},
