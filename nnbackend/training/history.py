@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.files import atomic_write, write_csv
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["History"]
 
@@ -59,6 +62,24 @@ class History:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table, one line an epoch."""
         write_csv(path, self.epochs)
+
+    def to_pandas(self) -> DataFrame:
+        """The figures as a table of pandas (extra ``pandas``): a row an epoch, a column a figure.
+
+        Returns
+        -------
+        DataFrame
+            Its index is "epoch", from 1.
+
+        Raises
+        ------
+        ImportError
+            Pandas is not installed.
+        """
+        # The import that goes up: the edges to other libraries stand a room above.
+        from nnbackend.interop.pandas import history_frame
+
+        return history_frame(self)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the epochs, how the run ended, and nothing else."""

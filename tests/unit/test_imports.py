@@ -13,6 +13,7 @@ import nnbackend
 
 ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
+HEAVY += ("IPython", "tensorboard")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
 
 
@@ -40,9 +41,10 @@ net.predict(np.ones((1, 4)))
 
 
 def test_rooms_are_there_when_asked_for():
-    modules = imported_after("import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load")
-    assert "nnbackend.plotting" in modules
-    assert "matplotlib" not in modules
+    code = "import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load, nn.LiveCurves, nn.TensorBoard"
+    modules = imported_after(code)
+    assert {"nnbackend.plotting", "nnbackend.interop.notebook", "nnbackend.interop.tensorboard"} <= modules
+    assert not modules & {"matplotlib", "IPython", "tensorboard"}
 
 
 def test_the_numba_backend_does_not_import_cupy():
