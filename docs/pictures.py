@@ -2,8 +2,9 @@
 
     python docs/pictures.py [nnbackend train options]      train.svg, curves.png and confusion.png
     python docs/pictures.py --examples                     those of the examples; takes a few minutes
+    python docs/pictures.py --notebook                     run examples/ten_minutes.ipynb, and keep what its cells show
 
-Needs the extra `demo`.
+Needs the extra `demo`, and for the notebook `notebook` and nbclient.
 """
 
 from __future__ import annotations
@@ -53,6 +54,19 @@ def comparison() -> None:
     plotting.save_figure(axes, IMAGES / "mnist_classical-comparison.png")
 
 
+def notebook() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    path = Path(__file__).parents[1] / "examples" / "ten_minutes.ipynb"
+    book = nbformat.read(path, as_version=4)
+    metadata = book.metadata.copy()
+    # Neither when each cell ran nor the version of this Python is kept: a new run is to change what it shows alone.
+    NotebookClient(book, kernel_name="python3", record_timing=False).execute()
+    book.metadata = metadata
+    nbformat.write(book, path)
+
+
 def main(options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "digits"
@@ -76,5 +90,7 @@ def main(options: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--examples"]:
         examples()
+    elif sys.argv[1:] == ["--notebook"]:
+        notebook()
     else:
         main(sys.argv[1:])

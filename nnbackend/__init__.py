@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.interop.notebook import LiveCurves
+    from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
 __version__ = "0.1.0"
@@ -71,6 +73,7 @@ __all__ = [
     "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
+    "LiveCurves",
     "MaxAbsNorm",
     "ModelCheckpoint",
     "Network",
@@ -83,6 +86,7 @@ __all__ = [
     "ReduceOnPlateau",
     "Schedule",
     "StepDecay",
+    "TensorBoard",
     "Uniform",
     "Warmup",
     "Zeros",
@@ -109,7 +113,9 @@ _LAZY = {
     "EarlyStopping": "nnbackend.training",
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
+    "LiveCurves": "nnbackend.interop.notebook",
     "ModelCheckpoint": "nnbackend.training",
+    "TensorBoard": "nnbackend.interop.tensorboard",
 }
 
 

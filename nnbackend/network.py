@@ -410,6 +410,12 @@ class Network:
 
         return summary(self)
 
+    def _repr_html_(self) -> str:
+        """What `summary` tells, as a table: shown by a notebook for a network that ends a cell."""
+        from nnbackend.summary import summary_html
+
+        return summary_html(self)
+
     def config(self) -> dict[str, Any]:
         """The network without its weights, as plain JSON; `from_config` makes it again.
 

@@ -62,8 +62,8 @@ def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
 def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
     """Axes side by side on a new figure of `size` inches."""
     with _matplotlib_needed():
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=size, layout="constrained")
+        from nnbackend.plotting.picture import Picture
+    figure = Picture(figsize=size, layout="constrained")
     return list(np.ravel(figure.subplots(1, count, squeeze=False)))
 
 

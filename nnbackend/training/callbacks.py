@@ -12,6 +12,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nnbackend.backends.base import Array
 from nnbackend.checks import number, positive_integer
 from nnbackend.errors import InvalidInputError
@@ -39,6 +42,10 @@ class Callback:
 
     def on_epoch_begin(self, network: Network, epoch: int) -> None:
         """Epoch `epoch` (from 1) begins."""
+
+    def on_steps_end(self, network: Network, epoch: int, losses: npt.NDArray[np.float64]) -> None:
+        """The steps of epoch `epoch` have ended; `losses`, (steps,), are the means over each minibatch before its
+        update. Called before `on_epoch_end`, or before `on_epoch_cut`."""
 
     def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
         """Epoch `epoch` has ended with these figures. Return a reason to end the training, or None to go on."""

@@ -160,6 +160,8 @@ def fit(
                 history.append(figures, result.losses)
                 progress.end(figures)
                 chosen_optimizer.schedule.observe(figures)
+                for callback in callbacks:
+                    callback.on_steps_end(network, epoch, result.losses)
                 cut = result.rows < run.rows_per_epoch
                 reasons = [
                     (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.files import atomic_write, write_csv
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = ["History"]
 
@@ -60,6 +63,24 @@ class History:
         """Write a table, one line an epoch."""
         write_csv(path, self.epochs)
 
+    def to_pandas(self) -> DataFrame:
+        """The figures as a table of pandas (extra ``pandas``): a row an epoch, a column a figure.
+
+        Returns
+        -------
+        DataFrame
+            Its index is "epoch", from 1.
+
+        Raises
+        ------
+        ImportError
+            Pandas is not installed.
+        """
+        # The import that goes up: the edges to other libraries stand a room above.
+        from nnbackend.interop.pandas import history_frame
+
+        return history_frame(self)
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the epochs, how the run ended, and nothing else."""
         import json
@@ -75,6 +96,12 @@ class History:
             for figures in self.epochs
         ]
         return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
+
+    def _repr_html_(self) -> str:
+        """The table that training prints, for a notebook."""
+        from nnbackend.training.history_table import history_html
+
+        return history_html(self)
 
     def __repr__(self) -> str:
         if not self.epochs:

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Progress"]
+__all__ = ["COLUMNS", "Progress", "cells"]
 
 #: Heading, width and format of each figure of the history; all of them fit into 80 columns.
-_COLUMNS = {
+COLUMNS = {
     "epoch": ("epoch", 5, "{:.0f}"),
     "loss": ("loss", 7, "{:.4f}"),
     "accuracy": ("accuracy", 8, "{:.4f}"),
@@ -21,6 +21,11 @@ _COLUMNS = {
     "seconds": ("seconds", 7, "{:.2f}"),
     "samples_per_second": ("samples/s", 9, "{:,.0f}"),
 }
+
+
+def cells(figures: Mapping[str, float]) -> dict[str, str]:
+    """The figures of an epoch as texts, in the order of the columns."""
+    return {name: COLUMNS[name][2].format(figures[name]) for name in COLUMNS if name in figures}
 
 
 class Progress:
@@ -68,11 +73,11 @@ class Progress:
         """An epoch has ended with these figures."""
         if not self._table:
             return
-        columns = [(figures[name], *_COLUMNS[name]) for name in _COLUMNS if name in figures]
+        texts = cells(figures)
         if not self._headed:
-            self._print("  ".join(f"{heading:>{width}}" for _, heading, width, _ in columns))
+            self._print("  ".join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in texts))
             self._headed = True
-        self._print("  ".join(f"{form.format(value):>{width}}" for value, _, width, form in columns))
+        self._print("  ".join(f"{text:>{COLUMNS[name][1]}}" for name, text in texts.items()))
 
     def note(self, text: str) -> None:
         """A line below the table."""

@@ -13,7 +13,7 @@ import nnbackend
 
 ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
-HEAVY += ("onnx", "onnxruntime", "torch", "keras")
+HEAVY += ("onnx", "onnxruntime", "torch", "keras", "IPython", "tensorboard")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
 
 
@@ -41,9 +41,10 @@ net.predict(np.ones((1, 4)))
 
 
 def test_rooms_are_there_when_asked_for():
-    modules = imported_after("import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load")
-    assert "nnbackend.plotting" in modules
-    assert "matplotlib" not in modules
+    code = "import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load, nn.LiveCurves, nn.TensorBoard"
+    modules = imported_after(code)
+    assert {"nnbackend.plotting", "nnbackend.interop.notebook", "nnbackend.interop.tensorboard"} <= modules
+    assert not modules & {"matplotlib", "IPython", "tensorboard"}
 
 
 def test_the_edges_import_their_libraries_only_when_used():
@@ -67,7 +68,7 @@ def test_only_its_own_room_imports_an_array_library(library):
 
 #: The rooms from the bottom up; a module imports from its own room and from those below it.
 ORDER = (
-    {"errors", "files", "checks"},
+    {"errors", "files", "checks", "markup"},
     {"backends"},
     {"initializers", "inputs", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},

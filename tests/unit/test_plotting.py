@@ -218,5 +218,6 @@ def test_plotting_needs_no_display_and_no_pyplot() -> None:
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "nnbackend.plotting.picture", raising=False)
     with pytest.raises(ImportError, match=r'pip install "nnbackend\[plot\]"'):
         plot_curves(_history())

@@ -122,6 +122,21 @@ class TestCallbacks:
         assert seen == [("begin", 5), ("epoch", 1), ("end", 1, 1), ("epoch", 2), ("end", 2, 2), ("over", 2)]
         assert history.stopped_by == "Spy"
 
+    def test_the_losses_of_the_steps_are_told_before_the_figures(self):
+        seen = []
+
+        class Spy(nn.Callback):
+            def on_steps_end(self, network, epoch, losses):
+                seen.append((epoch, losses))
+
+            def on_epoch_end(self, network, epoch, figures):
+                assert seen[-1][0] == epoch
+                assert np.mean(seen[-1][1]) == pytest.approx(figures["loss"])
+
+        history = classifier().fit(X, Y, epochs=2, callbacks=[Spy()], **OPTIONS)
+        assert [epoch for epoch, _ in seen] == [1, 2]
+        np.testing.assert_array_equal([losses for _, losses in seen], history.step_losses)
+
     def overfitted(self, callbacks, epochs=60):
         """Random labels: validation soon gets worse."""
         generator = np.random.default_rng(0)

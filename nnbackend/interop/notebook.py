@@ -1,0 +1,94 @@
+"""What is to be seen in a notebook while a network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnbackend.checks import positive_integer
+from nnbackend.errors import InvalidInputError
+from nnbackend.plotting import plot_curves
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.history import History
+
+if TYPE_CHECKING:
+    from nnbackend.network import Network
+
+__all__ = ["LiveCurves"]
+
+
+class LiveCurves(Callback):
+    """Draw the curves of loss and accuracy below a notebook's cell, and draw them anew as training goes on.
+
+    Needs IPython and matplotlib (extra ``notebook``). The picture is that of :func:`nnbackend.plotting.plot_curves`.
+
+    Parameters
+    ----------
+    every : int
+        Draw after every so many epochs, and when training ends. Drawing takes some tenths of a second: choose more
+        where epochs are as short.
+
+    Raises
+    ------
+    ImportError
+        IPython or matplotlib is not installed.
+    InvalidInputError
+        `every` is no whole number above 0; when training begins: this is no notebook.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every = positive_integer("every", every)
+        try:
+            import IPython.display  # noqa: F401
+            import matplotlib.figure  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                'LiveCurves needs the packages IPython and matplotlib: pip install "nnbackend[notebook]"'
+            ) from error
+        self._handle: Any = None
+        self._history = History()
+        self._drawn = 0
+
+    def check(self, figures: Sequence[str]) -> None:
+        if not _shows_pictures():
+            raise InvalidInputError(
+                "LiveCurves draws below a notebook's cell, and this is no notebook: leave it out, and draw "
+                "plotting.plot_curves(history) when training has ended, or print the figures with verbose=True"
+            )
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._handle, self._history, self._drawn = None, History(), 0
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
+        self._history.append(figures, np.empty(0))
+        if epoch % self.every == 0:
+            self._draw()
+        return None
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        if self._drawn < len(self._history):
+            self._draw()
+
+    def _draw(self) -> None:
+        import IPython.display
+
+        # Without types.
+        display: Any = IPython.display.display
+        figure = plot_curves(self._history)[0].figure
+        if self._handle is None:
+            self._handle = display(figure, display_id=True)
+        else:
+            self._handle.update(figure)
+        self._drawn = len(self._history)
+
+
+def _shows_pictures() -> bool:
+    """Whether this runs below IPython, and in something that shows more than text."""
+    from IPython import get_ipython
+    from IPython.core.displaypub import DisplayPublisher
+
+    shell = get_ipython()
+    # A terminal has the plain publisher, which prints texts and drops the rest; whoever shows more brings its own.
+    return shell is not None and type(shell.display_pub) is not DisplayPublisher

@@ -1,0 +1,22 @@
+"""Histories as tables of pandas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from nnbackend.training.history import History
+
+__all__ = ["history_frame"]
+
+
+def history_frame(history: History) -> DataFrame:
+    """A row an epoch, a column a figure; see :meth:`nnbackend.History.to_pandas`."""
+    try:
+        from pandas import DataFrame
+    except ImportError as error:
+        raise ImportError('to_pandas needs the package pandas: pip install "nnbackend[pandas]"') from error
+    names = history.names() or ["epoch"]
+    return DataFrame(history.epochs, columns=names).set_index("epoch")

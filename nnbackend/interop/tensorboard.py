@@ -1,0 +1,148 @@
+"""Training runs as TensorBoard shows them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.checks import positive_integer
+from nnbackend.errors import InvalidInputError
+from nnbackend.training.callbacks import Callback
+
+if TYPE_CHECKING:
+    from nnbackend.network import Network
+
+__all__ = ["TensorBoard"]
+
+#: As many as TensorBoard's own histograms have.
+_BUCKETS = 30
+
+
+class TensorBoard(Callback):
+    """Write what training shows to a folder that TensorBoard reads (extra ``tensorboard``), after every epoch.
+
+    ``tensorboard --logdir runs`` then shows all runs below that folder side by side, also while they train. Every run
+    has two curves a figure: "train", and "validation" where there are validation data. Under ``epoch`` are the figures
+    of :class:`~nnbackend.training.History` by the number of epochs the network has been trained for, under ``step`` the
+    loss of every minibatch by its number of steps, and under ``weights`` the histograms of the parameters. Both numbers
+    go on where a network is trained further, so that its curves do too.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Of this run: one for each is usual, ``runs/first``. A fit adds files of its own to what is there.
+    weights_every : int, optional
+        Write histograms of all parameters after every so many epochs; none if not given.
+
+    Raises
+    ------
+    ImportError
+        TensorBoard is not installed.
+    InvalidInputError
+        `weights_every` is no whole number above 0; when training begins: the folder is a file.
+    OSError
+        While training, as the operating system gave it: the disk is full, the folder is read-only and the like.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], weights_every: int | None = None) -> None:
+        self.folder = os.fspath(folder)
+        self.weights_every = None if weights_every is None else positive_integer("weights_every", weights_every)
+        # Told now, and not when the data have been loaded.
+        _library()
+        self._files: dict[str, _EventFile] = {}
+
+    def check(self, figures: Sequence[str]) -> None:
+        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
+            raise InvalidInputError(f"TensorBoard writes to a folder, received {self.folder!r}, a file; name another")
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._files = {"train": _EventFile(os.path.join(self.folder, "train"))}
+
+    def on_steps_end(self, network: Network, epoch: int, losses: npt.NDArray[np.float64]) -> None:
+        first = network.steps_trained - len(losses) + 1
+        self._files["train"].append((step, {"step/loss": loss}) for step, loss in enumerate(losses, start=first))
+
+    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
+        values: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
+        for name, value in figures.items():
+            if name != "epoch":
+                run = "validation" if name.startswith("val_") else "train"
+                values[run][f"epoch/{name.removeprefix('val_')}"] = value
+        if self.weights_every is not None and epoch % self.weights_every == 0:
+            values["train"] |= {f"weights/{name}": array for name, array in network.get_weights().items()}
+        for run, found in values.items():
+            if found:
+                if run not in self._files:
+                    self._files[run] = _EventFile(os.path.join(self.folder, run))
+                self._files[run].append([(network.epochs_trained, found)])
+        return None
+
+
+class _EventFile:
+    """A new file of TensorBoard's events.
+
+    It is open only while something is added: what a run has written is on disk after every epoch, and nothing stays
+    behind where an error ends the run.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is missing.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.makedirs(folder, exist_ok=True)
+        # TensorBoard knows its files by the middle of the name, and reads those of a folder in alphabetical order.
+        self._path = os.path.join(folder, f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.nnbackend")
+        self._write([{"file_version": "brain.Event:2"}])
+
+    def append(self, entries: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
+        """Add values by their tags, each with its step: numbers, and arrays as histograms."""
+        self._write({"step": step, "summary": {"value": _values(found)}} for step, found in entries)
+
+    def _write(self, events: Iterable[Mapping[str, Any]]) -> None:
+        event, writer = _library()
+        now = time.time()
+        with open(self._path, "ab") as stream:
+            records = writer(stream)
+            for fields in events:
+                records.write(event(wall_time=now, **fields).SerializeToString())
+
+
+def _values(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"tag": tag, **_value(value)} for tag, value in found.items()]
+
+
+def _value(value: Any) -> dict[str, Any]:
+    return {"histo": _histogram(value)} if isinstance(value, np.ndarray) else {"simple_value": value}
+
+
+def _histogram(array: npt.NDArray[Any]) -> dict[str, Any]:
+    """The fields of TensorBoard's HistogramProto; its buckets are told by their upper limits."""
+    values = array.ravel().astype(np.float64)
+    counts, edges = np.histogram(values, _BUCKETS)
+    return {
+        # Not of the values: equal ones have buckets around them.
+        "min": edges[0],
+        "max": edges[-1],
+        "num": values.size,
+        "sum": values.sum(),
+        "sum_squares": values @ values,
+        "bucket_limit": edges[1:],
+        "bucket": counts,
+    }
+
+
+def _library() -> tuple[Any, Any]:
+    """TensorBoard's event, and what writes the records of its files: those that PyTorch's writer uses too."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError as error:
+        raise ImportError('TensorBoard needs the package tensorboard: pip install "nnbackend[tensorboard]"') from error
+    return Event, RecordWriter
