@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nnbackend import errors, initializers, metrics
 from nnbackend.backends.base import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
+from nnbackend.batch_stream import BatchStream
 from nnbackend.initializers import (
     GlorotNormal,
     GlorotUniform,
@@ -53,6 +54,7 @@ __all__ = [
     "AdamW",
     "Backend",
     "BackendInfo",
+    "BatchStream",
     "CSVLogger",
     "Callback",
     "CosineDecay",

@@ -69,6 +69,7 @@ def test_only_its_own_room_imports_an_array_library(library):
 #: The rooms from the bottom up; a module imports from its own room and from those below it.
 ORDER = (
     {"errors", "files", "checks", "markup"},
+    {"batch_stream"},
     {"backends"},
     {"initializers", "inputs", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},
@@ -76,6 +77,7 @@ ORDER = (
     {"rows", "step"},
     {"feeds"},
     {"streaming"},
+    {"intake"},
     {"config", "evaluation", "prediction", "model_file", "summary"},
     {"network"},
     {"training", "datasets"},
