@@ -133,6 +133,8 @@ def test_a_wheel_brings_them_along(tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {f"nnbackend/examples/{path.name}" for path in folder().glob("*.py")} <= names
+    page = root / "nnbackend" / "web" / "page"
+    assert {f"nnbackend/web/page/{path.name}" for path in page.iterdir()} <= names
     code = "import sys; sys.path.insert(0, 'site'); from nnbackend.cli import main; main(['examples'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "S12  people" in done.stdout
