@@ -123,7 +123,7 @@ class Trainer:
                 self._run.state, self._run.message = "stopping", "stopping"
                 self._run.stop.set()
 
-    def close(self, seconds: float = 10.0) -> None:
+    def close(self, seconds: float = 5.0) -> None:
         """End the run and wait for its end, but not for ever: a thread that compiles cannot be stopped."""
         self.stop()
         if self._thread is not None:
