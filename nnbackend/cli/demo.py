@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.options import add_backend, add_data, check_data, load_data, whole
-from nnbackend.cli.run_folder import class_names, find_model
+from nnbackend.cli.run_folder import class_names, find_model, read_configuration
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.datasets import Dataset
 from nnbackend.network import Network
 from nnbackend.presets import DEFAULT
 
@@ -36,7 +39,10 @@ _PASSES = (1, 20)
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--model", metavar="MODEL", help="a model file, or the folder of a run")
-    add_data(parser, "auto", "to train on; default: auto, which is mnist if it can be had, else mnist-5k")
+    meaning = (
+        "default: the one the model was trained on, as its folder says, else auto: mnist if it can be had, or mnist-5k"
+    )
+    add_data(parser, None, meaning)
     add_backend(parser)
     parser.add_argument("--port", type=whole, default=0, metavar="N", help="of 127.0.0.1 (default: one that is free)")
     parser.add_argument("--no-browser", action="store_true", help="print the page's address and open nothing")
@@ -49,29 +55,32 @@ def run(options: argparse.Namespace) -> int:
     check_installed()
     from nnbackend.web.server import address, listen, serve
 
-    check_data(options.dataset, options.data_dir)
+    path = find_model(options.model) if options.model else None
+    # A network that knows shirts must not be shown digits.
+    dataset = options.dataset or ("auto" if path is None else read_configuration(path).get("dataset", "auto"))
+    check_data(dataset, options.data_dir)
+    load = partial(load_data, dataset, options)
     backend = get_backend(options.backend)
     # Before anything that takes long: whether there is such a port is known at once.
     with closing(listen(options.port)) as listening:
-        session = _saved(options, backend) if options.model else _trained(options, backend)
+        session = _trained(load, options, backend) if path is None else _saved(path, load, options, backend)
         print(f"\nthe page is at {address(listening)}; Ctrl-C ends it", flush=True)
         serve(session, listening, open_browser=not options.no_browser)
     return 0
 
 
-def _saved(options: argparse.Namespace, backend: Backend) -> Session:
+def _saved(path: Path, load: Callable[[], Dataset], options: argparse.Namespace, backend: Backend) -> Session:
     """A page for the model that was named; data are read when they are first needed."""
     from nnbackend.web.recogniser import Recogniser
     from nnbackend.web.session import Session
 
-    path = find_model(options.model)
     network = Network.load(path, backend)
     recogniser = Recogniser(network, class_names(path, network), source=path.name)
     _describe(network, str(path), options, backend)
-    return Session(recogniser, partial(load_data, options.dataset, options))
+    return Session(recogniser, load)
 
 
-def _trained(options: argparse.Namespace, backend: Backend) -> Session:
+def _trained(load: Callable[[], Dataset], options: argparse.Namespace, backend: Backend) -> Session:
     """A page for a network that is trained now.
 
     Raises
@@ -82,7 +91,7 @@ def _trained(options: argparse.Namespace, backend: Backend) -> Session:
     from nnbackend.web.recogniser import Recogniser
     from nnbackend.web.session import Session, check_images
 
-    data = check_images(load_data(options.dataset, options))
+    data = check_images(load())
     fewest, most = _PASSES
     recipe = DEFAULT.changed(epochs=min(max(_IMAGES // len(data.y_train), fewest), most))
     network = Network(recipe.layers(len(data.classes)), data.input_shape, backend)

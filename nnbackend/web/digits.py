@@ -90,8 +90,9 @@ def draw(strokes: Strokes) -> Image8:
         return np.zeros((0, 0), np.uint8)
     points = np.concatenate(strokes)
     corner, size = points.min(axis=0), np.ptp(points, axis=0)
-    scale = BOX * _FINER / ((1 + _PEN) * max(float(size.max()), _SMALLEST))
-    pen = _PEN * scale * max(float(size.max()), _SMALLEST)
+    longer = max(float(size.max()), _SMALLEST)
+    scale = BOX * _FINER / ((1 + _PEN) * longer)
+    pen = _PEN * longer * scale
     width, height = np.ceil(size * scale + pen).astype(int) + 1
     image = Image.new("L", (int(width), int(height)))
     pencil = ImageDraw.Draw(image)

@@ -48,6 +48,19 @@ def test_it_serves_a_model_until_ctrl_c_and_ends_quietly(model):
     assert errors == ""
 
 
+def test_a_run_knows_its_data_and_its_classes(network, tmp_path, monkeypatch):
+    from nnbackend.web import server
+
+    network.save(tmp_path / "model.safetensors")
+    names = [f"kind {number}" for number in range(10)]
+    (tmp_path / "config.json").write_text(json.dumps({"dataset": "mnist-5k", "classes": names}))
+    served = []
+    monkeypatch.setattr(server, "serve", lambda session, listening, open_browser: served.append(session))
+    assert main(["demo", "--model", str(tmp_path), "--backend", "numpy"]) == 0
+    assert served[0].describe()["model"]["classes"] == names
+    assert served[0].data().name == "mnist-5k"
+
+
 def test_without_a_model_one_is_trained_and_that_is_said(monkeypatch, capsys):
     from nnbackend.web import server
 

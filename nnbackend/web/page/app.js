@@ -30,6 +30,7 @@ function latestOnly(answered) {
       try {
         const answer = await next.ask();
         trouble("");
+        // What was asked with the pen on the pad is shown all the same: it is how the answer comes about.
         if (!waiting || !next.done) answered(answer, next);
       } catch (error) {
         trouble(error.message);
