@@ -15,6 +15,7 @@ ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
 HEAVY += ("onnx", "onnxruntime", "torch", "keras", "IPython", "tensorboard")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
+HEAVY += ("starlette", "uvicorn", "asyncio")
 
 
 def imported_after(code: str) -> set[str]:
@@ -66,6 +67,12 @@ def test_only_its_own_room_imports_an_array_library(library):
         assert library not in names or f"backends/{library}" in path.as_posix(), path
 
 
+def test_only_the_page_imports_the_libraries_of_its_server():
+    for path in ROOT.rglob("*.py"):
+        names = {name.partition(".")[0] for name in _imports(path)}
+        assert not names & {"starlette", "uvicorn"} or path.parent.name == "web", path
+
+
 #: The rooms from the bottom up; a module imports from its own room and from those below it.
 ORDER = (
     {"errors", "files", "checks", "markup"},
@@ -82,6 +89,7 @@ ORDER = (
     {"network"},
     {"training", "datasets"},
     {"testing", "interop", "plotting", "presets"},
+    {"web"},
     {"cli", "__main__", "__init__"},
 )
 
