@@ -464,6 +464,10 @@ class Backend(ABC):
         """The fastest executor this backend has for a recorded step."""
         return PlainExecutor(self, calls)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        """A copy of what stands on a backend stands on the same one; `sklearn.base.clone` copies all parameters."""
+        return self
+
     def __repr__(self) -> str:
         return f"<nnbackend backend {self.name!r} on {self.device}>"
 
