@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
 __version__ = "0.1.0"
@@ -71,6 +72,8 @@ __all__ = [
     "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
+    "MLPClassifier",
+    "MLPRegressor",
     "MaxAbsNorm",
     "ModelCheckpoint",
     "Network",
@@ -109,6 +112,8 @@ _LAZY = {
     "EarlyStopping": "nnbackend.training",
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
+    "MLPClassifier": "nnbackend.interop.sklearn",
+    "MLPRegressor": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
 }
 

@@ -45,6 +45,12 @@ def test_rooms_are_there_when_asked_for():
     assert "matplotlib" not in modules
 
 
+def test_estimators_import_scikit_learn_and_no_backend():
+    modules = imported_after("import nnbackend as nn; nn.MLPClassifier")
+    assert "sklearn" in modules
+    assert not modules & {"numba", "cupy", "matplotlib"}
+
+
 def test_the_numba_backend_does_not_import_cupy():
     modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
     assert "numba" in modules
