@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
     from nnbackend.interop.notebook import LiveCurves
+    from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
@@ -76,6 +77,8 @@ __all__ = [
     "LeCunNormal",
     "LeCunUniform",
     "LiveCurves",
+    "MLPClassifier",
+    "MLPRegressor",
     "MaxAbsNorm",
     "ModelCheckpoint",
     "Network",
@@ -116,6 +119,8 @@ _LAZY = {
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
     "LiveCurves": "nnbackend.interop.notebook",
+    "MLPClassifier": "nnbackend.interop.sklearn",
+    "MLPRegressor": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
     "TensorBoard": "nnbackend.interop.tensorboard",
 }

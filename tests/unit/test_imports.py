@@ -54,6 +54,12 @@ def test_the_edges_import_their_libraries_only_when_used():
     assert not modules & set(HEAVY)
 
 
+def test_estimators_import_scikit_learn_and_no_backend():
+    modules = imported_after("import nnbackend as nn; nn.MLPClassifier")
+    assert "sklearn" in modules
+    assert not modules & {"numba", "cupy", "matplotlib"}
+
+
 def test_the_numba_backend_does_not_import_cupy():
     modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
     assert "numba" in modules
