@@ -71,11 +71,16 @@ def test_gather_with_labels(emulated, kind):
         emulated.synchronize()
 
 
-def test_record_loss_and_advance(emulated):
+def test_finish_step(emulated):
     rows = emulated.from_host(np.arange(10.0).reshape(2, 5))
     penalties = emulated.from_host(np.array([0.5, 0.25]))
     counter, trace = emulated.from_host(np.array([1, 7, 9])), emulated.empty((3, 3), np.float64)
-    emulated.record_loss_and_advance(rows, penalties, counter, trace)
+    parameters, steps = emulated.from_host(np.zeros(600)), emulated.from_host(np.arange(600.0))
+    places = emulated.from_host(np.array([[0, 3], [10, 500], [599, 1]]))
+    emulated.finish_step(rows, penalties, counter, trace, counter, parameters, steps, places)
+    added = np.arange(600.0)
+    added[3:10] = added[510:599] = 0
+    np.testing.assert_array_equal(emulated.to_host(parameters), added)
     np.testing.assert_array_equal(emulated.to_host(counter), [2, 8, 10])
     emulated.record_loss(rows, None, counter, trace)
     np.testing.assert_array_equal(emulated.to_host(trace), [[0, 0, 0], [10, 35, 5 * 0.75], [10, 35, 0]])
@@ -107,7 +112,7 @@ def test_neighbours_that_belong_together():
     assert names([GRADIENT, SUMS]) == ["activation_and_bias_gradient"]
     products = [INPUT.operation, PRODUCT.operation]
     assert names([GRADIENT, INPUT, PRODUCT, SUMS]) == ["activation_and_bias_gradient", *products]
-    assert names([LOSS, ADVANCE]) == ["record_loss_and_advance"]
+    assert names([LOSS, ADVANCE]) == ["finish_step"]
     fused = fuse([GRADIENT, INPUT, PRODUCT, SUMS])[0]
     assert [id(argument) for argument in fused.arguments[3:]] == [id(DELTA), id(DELTA), id(BIAS)]
 
@@ -157,12 +162,12 @@ def test_launches_of_the_three_nets():
         *["gemm_drelu_bgrad", "gemm_bgrada"],
         *["gemm_drelu_bgrad", "gemm"],
         "gemm",
-        "sgd",
         "record_loss",
     ]
-    assert len(log) == 12
-    assert len(launched([40], "relu", nn.SGD(0.1))) == 9
-    assert len(launched([40], "sigmoid", nn.SGD(0.1))) == 11
+    assert len(log) == 11
+    assert len(launched([40], "relu", nn.SGD(0.1))) == 8
+    assert len(launched([40], "sigmoid", nn.SGD(0.1))) == 10
+    assert len(launched([200, 80], "relu", nn.SGD(0.1, momentum=0.9))) == 12
     assert len(launched([500, 1000, 300], "relu", nn.Adam())) == 15
 
 
@@ -176,9 +181,8 @@ def test_launches_without_products_that_do_more():
         *["gemm", "gemm", "sum_rows"],
         *["relu_gradient_with_sums", "gemm", "gemm"],
         *["relu_gradient_with_sums", "gemm"],
-        "sgd",
         "record_loss",
     ]
-    assert len(log) == 18
-    assert len(launched([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 13
+    assert len(log) == 17
+    assert len(launched([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 12
     assert len(launched([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23

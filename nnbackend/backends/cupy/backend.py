@@ -16,6 +16,7 @@ from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import NULL, Epilogue, Operands, Product, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
+from nnbackend.backends.cupy.plain_sgd import with_plain_sgd
 from nnbackend.backends.cupy.staging import PinnedStaging
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.errors import UnknownNameError
@@ -208,10 +209,17 @@ class CupyBackend(Backend):
     # ---- loss ----------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
-        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self,
+        logits: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        rows: Array,
+        rates: Array | None = None,
+        counter: Array | None = None,
     ) -> None:
         if targets.ndim == 2:
-            self._loss("losses.softmax_cross_entropy_targets", logits, targets, weights, gradient, rows)
+            self._loss("losses.softmax_cross_entropy_targets", logits, targets, weights, gradient, rows, rates, counter)
             return
         n, classes = _shape(logits)
         self._launch(
@@ -219,20 +227,43 @@ class CupyBackend(Backend):
             logits.dtype,
             launches.warp_rows(n),
             logits, _stride(logits), targets, weights, gradient, _stride(gradient), rows, _stride(rows), n, classes,
+            rates, counter,
         )  # fmt: skip
 
     def sigmoid_cross_entropy(
-        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self,
+        logits: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        rows: Array,
+        rates: Array | None = None,
+        counter: Array | None = None,
     ) -> None:
-        self._loss("losses.sigmoid_cross_entropy", logits, targets, weights, gradient, rows)
+        self._loss("losses.sigmoid_cross_entropy", logits, targets, weights, gradient, rows, rates, counter)
 
     def mean_squared_error(
-        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        rows: Array,
+        rates: Array | None = None,
+        counter: Array | None = None,
     ) -> None:
-        self._loss("losses.mean_squared_error", outputs, targets, weights, gradient, rows)
+        self._loss("losses.mean_squared_error", outputs, targets, weights, gradient, rows, rates, counter)
 
     def _loss(
-        self, kernel: str, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self,
+        kernel: str,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        rows: Array,
+        rates: Array | None,
+        counter: Array | None,
     ) -> None:
         n, columns = _shape(outputs)
         self._launch(
@@ -240,19 +271,31 @@ class CupyBackend(Backend):
             outputs.dtype,
             launches.warp_rows(n),
             outputs, _stride(outputs), targets, _stride(targets), weights, gradient, _stride(gradient),
-            rows, _stride(rows), n, columns,
+            rows, _stride(rows), n, columns, rates, counter,
         )  # fmt: skip
 
     def record_loss(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        self._record_loss(rows, penalties, counter, trace, None)
+        self.finish_step(rows, penalties, counter, trace)
 
-    def record_loss_and_advance(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        """`record_loss`, then `advance`, in one launch."""
-        self._record_loss(rows, penalties, counter, trace, counter)
-
-    def _record_loss(
-        self, rows: Array, penalties: Array | None, counter: Array, trace: Array, advanced: Array | None
+    def finish_step(
+        self,
+        rows: Array,
+        penalties: Array | None,
+        counter: Array,
+        trace: Array,
+        advanced: Array | None = None,
+        parameters: Array | None = None,
+        steps: Array | None = None,
+        places: Array | None = None,
     ) -> None:
+        """`record_loss`; then `advance`, if `advanced` is the counter; and ``parameters += steps`` where `places` says.
+
+        Parameters
+        ----------
+        parameters, steps : (size,) real, or None
+        places : (n, 2) int64, or None
+            Offset and length of each place in them.
+        """
         launch = launches.ONE_BLOCK
         self._launch(
             "reductions.record_loss",
@@ -260,6 +303,7 @@ class CupyBackend(Backend):
             launch,
             rows, _stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
             counter, trace, _stride(trace), advanced, counter.shape[0],
+            parameters, steps, places, 0 if places is None else places.shape[0],
             shared_bytes=launch.threads * _DOUBLE.itemsize,
         )  # fmt: skip
 
@@ -306,6 +350,10 @@ class CupyBackend(Backend):
 
     def dense_weight_gradient(self, x: Array, delta: Array, out: Array) -> None:
         self._product(True, False, x, delta, out)
+
+    def dense_weight_step(self, x: Array, delta: Array, weight: Array) -> None:
+        """``weight += x.T @ delta``; see :mod:`nnbackend.backends.cupy.plain_sgd`."""
+        self.runtime.gemm(_operands(True, False, x, delta, weight, adds=True))
 
     def bias_gradient(self, delta: Array, out: Array) -> None:
         rows, columns = _shape(delta)
@@ -426,10 +474,17 @@ class CupyBackend(Backend):
         self.runtime.gemm(_operands(transpose_a, transpose_b, a, b, out))
 
     def _product_with(
-        self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, epilogue: Epilogue
+        self,
+        transpose_a: bool,
+        transpose_b: bool,
+        a: Array,
+        b: Array,
+        out: Array,
+        epilogue: Epilogue,
+        adds: bool = False,
     ) -> Product | None:
         """The same product with an epilogue, for good; None if the device has none such."""
-        return self.runtime.product(_operands(transpose_a, transpose_b, a, b, out), epilogue)
+        return self.runtime.product(_operands(transpose_a, transpose_b, a, b, out, adds), epilogue)
 
     def run_product(self, product: Product) -> None:
         """Compute a product with an epilogue; see :mod:`nnbackend.backends.cupy.epilogues`."""
@@ -449,9 +504,9 @@ class CupyBackend(Backend):
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def executor(self, calls: Sequence[Call]) -> Executor:
-        ours = calls
+        ours = with_plain_sgd(calls, self.view, self.from_host)
         if self._epilogues:
-            ours = with_epilogues(calls, self._product_with, self.runtime.zeros)
+            ours = with_epilogues(ours, self._product_with, self.runtime.zeros)
         ours = fuse(ours)
         if self._epilogues:
             ours = with_sums(ours, self._product_with)
@@ -482,15 +537,15 @@ def _unchanged(value: Any) -> Any:
 _TO_KERNEL: dict[type, Any] = {int: np.int64, float: np.float64, type(None): lambda _: NULL}
 
 
-def _operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> Operands:
-    """``out = op(a) @ op(b)`` of row-major matrices as cuBLAS has it.
+def _operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, adds: bool = False) -> Operands:
+    """``out = op(a) @ op(b)``, or ``out += ...``, of row-major matrices as cuBLAS has it.
 
     It stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the transpose of
     the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
     """
     m, n = _shape(out)
     k = a.shape[0] if transpose_a else a.shape[1]
-    return Operands(transpose_b, transpose_a, n, m, k, b, _stride(b), a, _stride(a), out, _stride(out))
+    return Operands(transpose_b, transpose_a, n, m, k, b, _stride(b), a, _stride(a), out, _stride(out), adds)
 
 
 def _shape(array: Array) -> tuple[int, int]:

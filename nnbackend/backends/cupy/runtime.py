@@ -215,13 +215,13 @@ class CudaRuntime(Runtime):
         with self._here():
             self._cublas.allow_tf32(allow)
 
-    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
+    def gemm(self, operands: Operands) -> None:
         with self._here():
             self._cublas.gemm(
                 operands.c.dtype,
                 operands.transpose_a, operands.transpose_b, operands.m, operands.n, operands.k,
-                alpha, operands.a.data.ptr, operands.lda, operands.b.data.ptr, operands.ldb,
-                beta, operands.c.data.ptr, operands.ldc,
+                1.0, operands.a.data.ptr, operands.lda, operands.b.data.ptr, operands.ldb,
+                float(operands.adds), operands.c.data.ptr, operands.ldc,
             )  # fmt: skip
 
     def product(self, operands: Operands, epilogue: Epilogue) -> CudaProduct | None:
