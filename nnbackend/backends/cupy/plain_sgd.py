@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nnbackend.backends.base import Array, Call, HostArray
+from nnbackend.backends.cupy.layout import stride
 
 __all__ = ["with_plain_sgd"]
 
@@ -57,11 +58,10 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
     step: list[Call] = []
     for call in calls:
         if call.operation in _LOSSES:
-            step.append(Call(call.operation, (*call.arguments, rates, counter)))
+            step.append(Call("loss_step", (call.operation, *call.arguments, rates, counter)))
         elif call.operation == "dense_weight_gradient":
             x, delta, out = call.arguments
-            row_stride = int(out.strides[0]) // int(out.itemsize)
-            weight = view(parameters, _offset(out, gradients), out.shape, row_stride)
+            weight = view(parameters, _offset(out, gradients), out.shape, stride(out))
             step.append(Call("dense_weight_step", (x, delta, weight)))
         elif call.operation == "record_loss":
             step.append(Call("finish_step", (*call.arguments, None, parameters, gradients, places)))
