@@ -13,12 +13,6 @@ from tests.cuda import nvrtc, registers
 from tests.cuda.build import parse_kernels
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
-#: (file, GPU, type): every file for every GPU, and in both types; and every GPU in both types.
-BUILDS = [
-    (name, architecture, ("float32", "float64")[(i + j) % 2])
-    for i, name in enumerate(KERNEL_FILES)
-    for j, architecture in enumerate(ARCHITECTURES)
-]
 # What CuPy adds on its own.
 CUPY_OPTIONS = ("-ftz=true",)
 
@@ -29,7 +23,9 @@ def _needs_nvrtc():
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize(("name", "architecture", "real"), BUILDS)
+@pytest.mark.parametrize("real", ["float32", "float64"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", KERNEL_FILES)
 def test_compiles_without_a_warning_or_a_spill(name, architecture, real):
     """And the largest block's threads have registers enough."""
     options = (*kernel_options(np.dtype(real)), *CUPY_OPTIONS, f"--gpu-architecture={architecture}")
