@@ -341,7 +341,7 @@ class Network:
         class_weight: Any = None,
         stream: bool | None = None,
     ) -> tuple[Feed, Targets]:
-        """Check data and bring them to the device, or on their way; see :func:`nnbackend.feeds.make_feed`.
+        """Check data and bring them to the device, or on their way, as `fit` does.
 
         Raises
         ------
