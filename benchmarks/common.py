@@ -149,7 +149,7 @@ def training_run(device: Backend, net: str, rows: int) -> TrainingRun:
     """What `fit` would prepare to train a net on that many rows."""
     recipe, network = PRESETS[net], make_network(device, net)
     loss = get_loss(recipe.loss)
-    feed, _ = network.feed(*images(rows), loss, recipe.batch_size)
+    feed = network.intake.feed(*images(rows), loss, recipe.batch_size)
     memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
     return TrainingRun(network, loss, memory, feed, recipe.batch_size, shuffle=True)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpydoc.xref
 
 import nnbackend
-import nnbackend.cli
 from nnbackend.backends.base import ACTIVATIONS
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
@@ -51,8 +50,8 @@ mirrored_pages = {
     "contributing.md": "CONTRIBUTING.md",
     "changes.md": "CHANGELOG.md",
 }
-# Pages of ours that the same documents link to by their place in the repository, and what README.md is here.
-mirrored_targets = {"README.md": "index.md", "docs/performance.md": "performance.md"}
+# What a link to another of the repository's documents leads to here.
+mirrored_targets = {"README.md": "index.md"}
 repository_url = "https://github.com/nnbackend/nnbackend"
 
 # ---- examples ------------------------------------------------------------------------------------------------
@@ -81,6 +80,8 @@ autosummary_generate = True
 # Types stand in the docstrings, in words.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# scikit-learn makes these for every estimator, and its own pages tell of them.
+autodoc_default_options = {"exclude-members": "set_fit_request, set_partial_fit_request, set_score_request"}
 # What a class has from its base is told there.
 autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False
@@ -97,13 +98,6 @@ numpydoc_validation_checks = {
 }
 # They name the options that they pass on.
 numpydoc_validation_exclude = {r"\.Network\.(fit|train_on_batch)$"}
-
-# ---- pages of what not every version has ---------------------------------------------------------------------
-
-if "MLPClassifier" not in nnbackend.__all__:
-    exclude_patterns += ["howto/sklearn.md", "api/sklearn.md"]
-if not (Path(nnbackend.cli.__file__).parent / "demo.py").exists():
-    exclude_patterns.append("howto/demo.md")
 
 # ---- how it looks --------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
     python docs/pictures.py [nnbackend train options]      train.svg, curves.png and confusion.png
     python docs/pictures.py --examples                     those of the examples; takes a few minutes
     python docs/pictures.py --notebook                     run examples/ten_minutes.ipynb, and keep what its cells show
+    python docs/pictures.py --demo                         demo.png, the page of nnbackend demo
 
-Needs the extra `demo`, and for the notebook `notebook` and nbclient.
+Needs the extra `demo`; the notebook also `notebook` and nbclient; the page also `web`, an installed Chromium, and the
+package playwright.
 """
 
 from __future__ import annotations
@@ -67,6 +69,24 @@ def notebook() -> None:
     nbformat.write(book, path)
 
 
+def demo() -> None:
+    """The page with a digit drawn on it, in a browser without a window."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.web.browser import browsing, draw_digit, find_chromium, serving
+
+    chromium = find_chromium()
+    if chromium is None:
+        sys.exit("the page's picture needs an installed Chromium")
+    with serving() as (_, address), browsing(chromium) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+        page.goto(address)
+        draw_digit(page, "3")
+        # The drawing's answer, and the bars at rest.
+        page.locator("#answer", has_text="3").wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(IMAGES / "demo.png"))
+
+
 def main(options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "digits"
@@ -92,5 +112,7 @@ if __name__ == "__main__":
         examples()
     elif sys.argv[1:] == ["--notebook"]:
         notebook()
+    elif sys.argv[1:] == ["--demo"]:
+        demo()
     else:
         main(sys.argv[1:])

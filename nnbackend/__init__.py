@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nnbackend import errors, initializers, metrics
 from nnbackend.backends.base import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
+from nnbackend.batch_stream import BatchStream
 from nnbackend.initializers import (
     GlorotNormal,
     GlorotUniform,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
     from nnbackend.interop.notebook import LiveCurves
+    from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
@@ -53,6 +55,7 @@ __all__ = [
     "AdamW",
     "Backend",
     "BackendInfo",
+    "BatchStream",
     "CSVLogger",
     "Callback",
     "CosineDecay",
@@ -74,6 +77,8 @@ __all__ = [
     "LeCunNormal",
     "LeCunUniform",
     "LiveCurves",
+    "MLPClassifier",
+    "MLPRegressor",
     "MaxAbsNorm",
     "ModelCheckpoint",
     "Network",
@@ -114,6 +119,8 @@ _LAZY = {
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
     "LiveCurves": "nnbackend.interop.notebook",
+    "MLPClassifier": "nnbackend.interop.sklearn",
+    "MLPRegressor": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
     "TensorBoard": "nnbackend.interop.tensorboard",
 }

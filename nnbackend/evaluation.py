@@ -72,7 +72,7 @@ class Evaluator:
     def run(self) -> tuple[float, float]:
         """The mean loss (without penalties) and the share of hits."""
         self._backend.write(np.zeros(3, np.int64), self._counter)
-        self._feed.begin(self._in_turn)
+        self._feed.begin(self._in_turn, 0)
         done = 0
         for executor, repeats in self._runs:
             end = done + repeats

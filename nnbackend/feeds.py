@@ -37,18 +37,28 @@ class Feed(ABC):
         The device arrays that the step gathers its batches from.
     count : int
         How many rows there are.
+    accuracy_name : str or None
+        What the share of hits is called, as :class:`nnbackend.losses.Targets` has it.
     """
 
     examples: Examples
     count: int
+    accuracy_name: str | None = None
 
     @abstractmethod
     def places(self, order: Order) -> Order:
         """Where the step is to gather the rows of an epoch in this order: their numbers in `examples`."""
 
     @abstractmethod
-    def begin(self, order: Order) -> None:
-        """An epoch begins that takes the rows in this order. All work on the epoch before must be done."""
+    def begin(self, order: Order, epoch: int) -> None:
+        """An epoch begins that takes the rows in this order. All work on the epoch before must be done.
+
+        Parameters
+        ----------
+        order : (rows of an epoch,) int64
+        epoch : int
+            How many the network has been trained for.
+        """
 
     @abstractmethod
     def ready(self, step: int) -> int:
@@ -68,7 +78,7 @@ class Resident(Feed):
     def places(self, order: Order) -> Order:
         return order
 
-    def begin(self, order: Order) -> None:
+    def begin(self, order: Order, epoch: int) -> None:
         pass
 
     def ready(self, step: int) -> int:

@@ -177,20 +177,29 @@ def combine_weights(
     rows = len(targets.values)
     weights = np.ones(rows)
     if sample_weight is not None:
-        given = _real_numbers("sample_weight", sample_weight)
-        if given.shape != (rows,):
-            raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
-        weights = weights * given
+        weights = weights * row_weights(sample_weight, rows)
     if class_weight is not None:
         if targets.labels is None:
             raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
         weights = weights * _class_weights(class_weight, max(outputs, 2))[targets.labels]
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise InvalidInputError("weights must be finite and not negative")
     if weights.sum() == 0:
         raise InvalidInputError("all weights are zero; at least one row must count")
     scaled: HostArray = (weights / weights.mean()).astype(dtype)
     return scaled
+
+
+def row_weights(sample_weight: Any, rows: int) -> HostArray:
+    """Weights of rows, in float64, or InvalidInputError."""
+    given = _real_numbers("sample_weight", sample_weight)
+    if given.shape != (rows,):
+        raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
+    return _not_negative(given)
+
+
+def _not_negative(weights: HostArray) -> HostArray:
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise InvalidInputError("weights must be finite and not negative")
+    return weights
 
 
 def _class_weights(class_weight: Any, classes: int) -> HostArray:
@@ -198,7 +207,7 @@ def _class_weights(class_weight: Any, classes: int) -> HostArray:
         values = _real_numbers("class_weight", class_weight)
         if values.shape != (classes,):
             raise InvalidInputError(f"class_weight must have one weight for each of {classes} classes")
-        return values
+        return _not_negative(values)
     values = np.ones(classes)
     for label, weight in class_weight.items():
         if count("a class in class_weight", label) >= classes:

@@ -16,8 +16,8 @@ from nnbackend.checks import number, positive_integer, real_dtype, sample_shape,
 from nnbackend.config import parse_config
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.evaluation import Evaluator
-from nnbackend.feeds import Feed, make_feed
-from nnbackend.inputs import as_host_array, check_features, input_scale_of, scaled_rows
+from nnbackend.inputs import scaled_rows
+from nnbackend.intake import Intake
 from nnbackend.layers import (
     Layer,
     check_layers,
@@ -25,7 +25,7 @@ from nnbackend.layers import (
     follow_shapes,
     layers_config,
 )
-from nnbackend.losses import Loss, Targets, combine_weights, get_loss
+from nnbackend.losses import Loss, get_loss
 from nnbackend.model_file import read_model, write_model
 from nnbackend.parameters import ParameterLayout, initial_values
 from nnbackend.prediction import Predictor
@@ -198,7 +198,7 @@ class Network:
     def evaluate(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         *,
         loss: str | None = None,
         sample_weight: Any = None,
@@ -208,8 +208,9 @@ class Network:
 
         Parameters
         ----------
-        x : (n, *input_shape) array_like
+        x : (n, *input_shape) array_like, or BatchStream
         y : (n,) labels or (n, outputs) values
+            Not with a stream, which brings them.
         loss : str, optional
             The one it was trained with if not given.
         sample_weight : (n,) array_like, optional
@@ -224,12 +225,12 @@ class Network:
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
-        feed, targets = self.feed(x, y, chosen, size, sample_weight=sample_weight)
+        feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
         with closing(feed):
             value, hits = Evaluator(self._model, chosen, feed, size).run()
         figures = {"loss": value + self.penalty()}
-        if targets.accuracy_name is not None:
-            figures[targets.accuracy_name] = hits
+        if feed.accuracy_name is not None:
+            figures[feed.accuracy_name] = hits
         return figures
 
     def penalty(self) -> float:
@@ -237,13 +238,14 @@ class Network:
         layout = self._model.layout
         return layout.penalty(self.get_weights()) if layout.regularised else 0.0
 
-    def fit(self, x: Any, y: Any, **options: Any) -> History:
+    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train on some data; the options are those of :func:`nnbackend.training.fit`.
 
         Parameters
         ----------
-        x : (n, *input_shape) array_like
+        x : (n, *input_shape) array_like, or BatchStream
         y : (n,) labels or (n, outputs) values
+            Not with a stream, which brings them.
         epochs : int
         batch_size : int
         loss : str
@@ -330,42 +332,10 @@ class Network:
             )
         self.backend.copy(snapshot, self._model.parameters)
 
-    def feed(
-        self,
-        x: Any,
-        y: Any,
-        loss: Loss,
-        batch_size: int,
-        *,
-        sample_weight: Any = None,
-        class_weight: Any = None,
-        stream: bool | None = None,
-    ) -> tuple[Feed, Targets]:
-        """Check data and bring them to the device, or on their way, as `fit` does.
-
-        Raises
-        ------
-        InvalidInputError
-            The data do not fit the network or the loss; nothing was changed.
-        """
-        rows = as_rows(x, self.input_shape, self.dtype)
-        targets, weights = self._check_targets(rows.count, y, loss, sample_weight, class_weight)
-        scale = input_scale_of(rows.dtype, self.input_scale)
-        return make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream), targets
-
-    def check_batch(
-        self, x: Any, y: Any, loss: Loss, sample_weight: Any
-    ) -> tuple[HostArray, Targets, HostArray | None]:
-        """Rows, targets and weights as the device takes them, still on the host; raises as `feed` does."""
-        rows = check_features(x, self.input_shape, self.dtype)
-        return rows, *self._check_targets(len(rows), y, loss, sample_weight, None)
-
-    def _check_targets(
-        self, rows: int, y: Any, loss: Loss, sample_weight: Any, class_weight: Any
-    ) -> tuple[Targets, HostArray | None]:
-        outputs = math.prod(self.output_shape)
-        targets = Targets.prepare(loss, as_host_array("y", y), rows, outputs, self.dtype)
-        return targets, combine_weights(targets, sample_weight, class_weight, outputs, self.dtype)
+    @property
+    def intake(self) -> Intake:
+        """What data have to be for this network, and their way to its device."""
+        return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale)
 
     def set_loss(self, loss: str | Loss) -> Loss:
         """Choose the loss; predictions are made its way from now on.

@@ -36,6 +36,9 @@ class Rows(ABC):
     features: int
     dtype: np.dtype[Any]
 
+    def __len__(self) -> int:
+        return self.count
+
     @property
     def nbytes(self) -> int:
         """Bytes they take on a device."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: ``](target)`` or ``](target#place)``, without those that lead to the web or stay on the page.
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
-_PICTURES = (".png", ".svg")
+#: Endings of what stands in the documentation's folder itself.
+_OURS = (".md", ".png", ".svg")
 
 
 def relinked(text: str, source: str, pages: dict[str, str], repository: Path, url: str) -> str:
@@ -48,7 +49,7 @@ def relinked(text: str, source: str, pages: dict[str, str], repository: Path, ur
             raise FileNotFoundError(f"{source} links to {match[1]}, which is not there")
         if target in pages:
             return f"]({pages[target]}{match[2] or ''})"
-        if target.startswith("docs/") and target.endswith(_PICTURES):
+        if target.startswith("docs/") and target.endswith(_OURS):
             return f"]({target.removeprefix('docs/')})"
         return f"]({url}/blob/main/{target}{match[2] or ''})"
 

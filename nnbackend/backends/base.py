@@ -24,7 +24,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy.typing as npt
 
@@ -469,6 +469,10 @@ class Backend(ABC):
     def executor(self, calls: Sequence[Call]) -> Executor:
         """The fastest executor this backend has for a recorded step."""
         return PlainExecutor(self, calls)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        """A copy of what stands on a backend stands on the same one; `sklearn.base.clone` copies all parameters."""
+        return self
 
     def __repr__(self) -> str:
         return f"<nnbackend backend {self.name!r} on {self.device}>"

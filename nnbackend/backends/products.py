@@ -53,19 +53,31 @@ class _Alone:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._limit: Any = None
+        #: What the libraries were told before.
+        self._before: list[int] = []
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                self._limit = _controller().limit(limits=1)
+                self._before = [library["num_threads"] for library in _controller().info()]
+                _tell_blas([1] * len(self._before))
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._limit.restore_original_limits()
+                _tell_blas(self._before)
+
+
+def _tell_blas(threads: list[int]) -> None:
+    for library, count in zip(_controller().lib_controllers, threads, strict=True):
+        # From version 3.8 on threadpoolctl listens to the first thread that ever told OpenBLAS something, and to no
+        # other. Here whoever comes first sets the limit and whoever leaves last lifts it, on whatever thread.
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(count)
+        release(force=True)
 
 
 #: Within ``with ALONE:`` BLAS uses one thread.

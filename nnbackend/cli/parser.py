@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import nnbackend
-from nnbackend.cli import bench, evaluate, examples, export, info, predict, train, warmup
+from nnbackend.cli import bench, demo, evaluate, examples, export, info, predict, train, warmup
 
 __all__ = ["make_parser"]
 
@@ -17,6 +17,7 @@ _EXAMPLES = """examples:
   nnbackend train --preset 784-40-10 --dataset fashion-mnist
   nnbackend evaluate runs/first
   nnbackend predict runs/first seven.png
+  nnbackend demo                        draw digits in the browser
   nnbackend examples                    tutorials to run and read
   nnbackend info                        what can run here, and how fast it could
 """
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         "train": (train, "train a network and keep model, history and pictures in a folder"),
         "evaluate": (evaluate, "loss and accuracy of a model on a data set's test rows"),
         "predict": (predict, "classes of images in PNG or IDX files"),
+        "demo": (demo, "a page to draw digits on, and to watch a network learn"),
         "export": (export, "write a model as an ONNX file, for other runtimes"),
         "examples": (examples, "programs that show how a neuron becomes a fast trained network"),
         "info": (info, "what can run on this machine, versions, BLAS, threads, caches"),

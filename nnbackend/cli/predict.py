@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from nnbackend.backends.base import HostArray
 from nnbackend.cli.images import read_images
 from nnbackend.cli.options import add_backend
-from nnbackend.cli.run_folder import find_model, read_configuration
+from nnbackend.cli.run_folder import class_names, find_model
 from nnbackend.cli.text import aligned, percent
 from nnbackend.network import Network
 
@@ -42,24 +41,12 @@ def run(options: argparse.Namespace) -> int:
     network = Network.load(path, options.backend)
     # All files before the first prediction: a list with a mistake in it gives one error and no half table.
     files = [(name, read_images(name, network.input_shape, options.invert)) for name in options.images]
-    entries = [entry for name, rows in files for entry in _entries(network, name, rows, _class_names(path, network))]
+    entries = [entry for name, rows in files for entry in _entries(network, name, rows, class_names(path, network))]
     if options.json:
         print(json.dumps(entries, indent=1))
     else:
         _print_table(network, entries)
     return 0
-
-
-def _class_names(path: Path, network: Network) -> list[str]:
-    """As the run's folder lists them, or numbers."""
-    outputs = int(np.prod(network.output_shape))
-    count = max(outputs, 2)  # one output says yes or no
-    names = read_configuration(path).get("classes")
-    return [str(name) for name in names] if isinstance(names, list) and len(names) == count else _numbers(count)
-
-
-def _numbers(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
 
 
 def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:

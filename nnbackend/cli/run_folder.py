@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from nnbackend.files import atomic_write
 from nnbackend.network import Network
 from nnbackend.training import Callback, CSVLogger, History, ModelCheckpoint
 
-__all__ = ["MODEL", "RunFolder", "find_model", "read_configuration"]
+__all__ = ["MODEL", "RunFolder", "class_names", "find_model", "read_configuration"]
 
 MODEL = "model.safetensors"
 _CONFIGURATION = "config.json"
@@ -118,6 +119,14 @@ def read_configuration(model: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return configuration if model.name == MODEL and isinstance(configuration, dict) else {}
+
+
+def class_names(model: Path, network: Network) -> list[str]:
+    """A model's classes as its run's folder lists them, or numbers."""
+    outputs = math.prod(network.output_shape)
+    count = max(outputs, 2)  # one output says yes or no
+    names = read_configuration(model).get("classes")
+    return [str(name) for name in (names if isinstance(names, list) and len(names) == count else range(count))]
 
 
 def _write_json(path: Path, contents: dict[str, Any]) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 from nnbackend.datasets.dataset import Dataset
 from nnbackend.datasets.idx import read_idx, write_idx
+from nnbackend.datasets.tables import open_hdf5, read_parquet, stream_parquet
 from nnbackend.errors import InvalidInputError, UnknownNameError
 
-__all__ = ["Dataset", "load", "names", "read_idx", "write_idx"]
+__all__ = ["Dataset", "load", "names", "open_hdf5", "read_idx", "read_parquet", "stream_parquet", "write_idx"]
 
 # Module of this package and function in it that load the set.
 _LOADERS = {

@@ -33,7 +33,7 @@ class LossAndGradients:
 
     def __init__(self, network: Network, x: Any, y: Any, loss: str, sample_weight: Any = None) -> None:
         chosen = network.resolve_loss(loss)
-        feed, _ = network.feed(x, y, chosen, len(x), sample_weight=sample_weight, stream=False)
+        feed = network.intake.feed(x, y, chosen, len(x), sample_weight=sample_weight, stream=False)
         model, backend = network.model, network.backend
         examples = feed.examples
         self._network = network

@@ -70,7 +70,7 @@ def train_on_batch(
         chosen_optimizer = _get_optimizer(network, optimizer)
         if network.batch_step is None:
             check_weights(network)
-        rows, targets, weights = network.check_batch(x, y, chosen_loss, sample_weight)
+        rows, targets, weights = network.intake.batch(x, y, chosen_loss, sample_weight)
         memory = take_up(network, chosen_loss, chosen_optimizer)
         batch = (rows, targets.values, weights)
         step = network.batch_step

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.batch_stream import BatchStream
 from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
 from nnbackend.evaluation import Evaluator
-from nnbackend.losses import Loss, Targets
+from nnbackend.feeds import Feed
+from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.rows import as_rows
@@ -34,13 +36,13 @@ _VALIDATION_BATCH = 1024
 def fit(
     network: Network,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     epochs: int = 10,
     batch_size: int | None = None,
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: tuple[Any, Any] | BatchStream | None = None,
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
@@ -54,10 +56,11 @@ def fit(
     Parameters
     ----------
     network : Network
-    x : (n, *input_shape) array_like
+    x : (n, *input_shape) array_like, or BatchStream
         In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and is
         then scaled by 1/255.
     y : (n,) labels or (n, outputs) values
+        Not with a stream, which brings them.
     epochs : int
         How often all rows are seen, unless `steps_per_epoch` says otherwise.
     batch_size : int, optional
@@ -68,7 +71,7 @@ def fit(
     optimizer : Optimizer or str
         An object goes on where it was if the network was trained with the same object before; a name starts
         a new one.
-    validation_data : (x, y), optional
+    validation_data : (x, y) or BatchStream, optional
         Evaluated after every epoch.
     callbacks : sequence of Callback
     sample_weight : (n,) array_like, optional
@@ -108,16 +111,20 @@ def fit(
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
-        rows = as_rows(x, network.input_shape, network.dtype)
-        size = _check_batch_size(batch_size, rows.count)
+        data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
+        size = _check_batch_size(batch_size, len(data))
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
-        feed, targets = network.feed(
-            rows, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
+            if isinstance(x, BatchStream):
+                raise InvalidInputError(
+                    "steps_per_epoch is for arrays; a BatchStream says itself how many rows an epoch has"
+                )
+        feed = network.intake.feed(
+            data, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
         )
         feeds.enter_context(closing(feed))
         validator = _validator(network, chosen_loss, validation_data, feeds)
-        names = _figure_names(targets, validator)
+        names = _figure_names(feed, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
             callback.check(names)
@@ -155,7 +162,7 @@ def fit(
                 history.interrupted = interrupt.requested
                 if result.rows == 0:
                     break
-                figures = _figures(network, epoch, rate, result, targets.accuracy_name, validator)
+                figures = _figures(network, epoch, rate, result, feed.accuracy_name, validator)
                 _check_validation(network, before, epoch, len(result.losses), figures)
                 history.append(figures, result.losses)
                 progress.end(figures)
@@ -201,9 +208,9 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return listed
 
 
-def _figure_names(targets: Targets, validator: _Validator | None) -> list[str]:
+def _figure_names(feed: Feed, validator: _Validator | None) -> list[str]:
     """What every epoch will report that can be monitored."""
-    names = ["loss", targets.accuracy_name]
+    names = ["loss", feed.accuracy_name]
     if validator is not None:
         names += ["val_loss", None if validator[1] is None else f"val_{validator[1]}"]
     return [name for name in names if name is not None]
@@ -222,17 +229,20 @@ def _check_batch_size(batch_size: int | None, rows: int) -> int:
 _Validator = tuple[Evaluator, str | None]
 
 
-def _validator(network: Network, loss: Loss, data: tuple[Any, Any] | None, feeds: ExitStack) -> _Validator | None:
+def _validator(
+    network: Network, loss: Loss, data: tuple[Any, Any] | BatchStream | None, feeds: ExitStack
+) -> _Validator | None:
     if data is None:
         return None
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InvalidInputError("validation_data must be a pair (x, y)")
+    pair = (data, None) if isinstance(data, BatchStream) else data
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
     try:
-        feed, targets = network.feed(*data, loss, _VALIDATION_BATCH)
+        feed = network.intake.feed(pair[0], pair[1], loss, _VALIDATION_BATCH)
     except InvalidInputError as error:
         raise InvalidInputError(f"validation_data: {error}") from None
     feeds.enter_context(closing(feed))
-    return Evaluator(network.model, loss, feed, _VALIDATION_BATCH), targets.accuracy_name
+    return Evaluator(network.model, loss, feed, _VALIDATION_BATCH), feed.accuracy_name
 
 
 def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:

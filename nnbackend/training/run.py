@@ -203,7 +203,7 @@ class TrainingRun:
         else:
             order = self._draw(epoch)
             backend.write(self._feed.places(order), self._order)
-        self._feed.begin(order)
+        self._feed.begin(order, epoch)
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
 

@@ -97,10 +97,10 @@ def test_an_interrupted_epoch_leaves_nothing_behind(backend):
 def test_an_epoch_cut_short_and_begun_again(monkeypatch):
     """The step after the cut begins with the first portion, whatever the worker was bringing."""
     x, y = images(rows=75)
-    feed, _ = classifier().feed(x, y, get_loss(LOSS), 8, stream=True)
+    feed = classifier().intake.feed(x, y, get_loss(LOSS), 8, stream=True)
     seen = []
     for order in (np.arange(75), np.arange(75)[::-1]):
-        feed.begin(order)
+        feed.begin(order, 0)
         assert feed.ready(0) == 3
         seen.append(feed.examples.x[:24].copy())
     feed.close()
@@ -150,20 +150,20 @@ def test_what_does_not_fit_on_the_device_is_streamed():
     backend = SmallDevice()
     network = classifier(backend)
     loss = get_loss(LOSS)
-    assert isinstance(network.feed(x, y, loss, 8)[0], Streamed)
-    assert isinstance(network.feed(x, y, loss, 8, stream=False)[0], Resident)
+    assert isinstance(network.intake.feed(x, y, loss, 8), Streamed)
+    assert isinstance(network.intake.feed(x, y, loss, 8, stream=False), Resident)
     backend.free = 2000
-    assert isinstance(network.feed(x, y, loss, 8)[0], Resident)
+    assert isinstance(network.intake.feed(x, y, loss, 8), Resident)
 
 
 def test_only_large_files_are_streamed(mapped, monkeypatch):
     x, y = images(rows=75)
     loss = get_loss(LOSS)
-    assert isinstance(classifier().feed(mapped(x), y, loss, 8)[0], Resident)
+    assert isinstance(classifier().intake.feed(mapped(x), y, loss, 8), Resident)
     monkeypatch.setattr("nnbackend.feeds._RESIDENT_BYTES", 899)
-    feed, _ = classifier().feed(mapped(x), y, loss, 8)
+    feed = classifier().intake.feed(mapped(x), y, loss, 8)
     assert isinstance(feed, Streamed)
-    assert isinstance(classifier().feed(x, y, loss, 8)[0], Resident)
+    assert isinstance(classifier().intake.feed(x, y, loss, 8), Resident)
     # Two portions of the rows, whatever their number.
     assert feed.examples.x.nbytes == 2 * 3 * 8 * 12
 

@@ -205,16 +205,15 @@ class EmulatedRuntime:
     def allow_tf32(self, allow: bool) -> None:
         self._tf32 = allow
 
-    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
+    def gemm(self, operands: Operands) -> None:
         """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
         if self._captured is not None:
-            self._captured.append(partial(self.gemm, operands, alpha, beta))
+            self._captured.append(partial(self.gemm, operands))
             return
         if self.log is not None:
             self.log.append("gemm")
         left, right, out = self._matrices(operands)
-        product = alpha * (left @ right)
-        out[...] = product if beta == 0 else product + beta * out
+        out[...] = left @ right + out if operands.adds else left @ right
         operands.c.allocation.check()
 
     def product(self, operands: Operands, epilogue: Epilogue) -> EmulatedProduct | None:
@@ -232,7 +231,7 @@ class EmulatedRuntime:
         bias = _device_array(epilogue.bias)
         if bias.shape != (operands.m,) or bias.dtype != operands.c.dtype or not bias.flags.c_contiguous:
             raise LaunchError(f"{epilogue.kind}: a bias of {bias.shape} {bias.dtype} for {operands.m} rows")
-        product = left @ right
+        product = left @ right + out if operands.adds else left @ right
         if "bias" in epilogue.kind:
             product = product + bias.host[:, None]
         if "aux" in epilogue.kind or "drelu" in epilogue.kind:

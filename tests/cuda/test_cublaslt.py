@@ -206,7 +206,7 @@ extern "C" int cublasLtMatmulAlgoGetHeuristic(int* handle, Desc* d, Layout*, Lay
 template <typename T>
 int product(Desc* d, T alpha, const T* A, Layout* a, const T* B, Layout* b, T beta, T* D, Layout* out) {
     const int64_t m = out->rows, n = out->columns, k = d->transpose[0] ? a->rows : a->columns;
-    if ((int64_t)(d->transpose[1] ? b->columns : b->rows) != k || beta != 0 || alpha != 1) return 7;
+    if ((int64_t)(d->transpose[1] ? b->columns : b->rows) != k || (beta != 0 && beta != 1) || alpha != 1) return 7;
     T* bias = (T*)d->bias;
     const uint32_t e = d->epilogue;
     for (int64_t i = 0; i < m; ++i) {
@@ -219,6 +219,7 @@ int product(Desc* d, T alpha, const T* A, Layout* a, const T* B, Layout* b, T be
                        (d->transpose[1] ? B[l * b->ld + j] : B[j * b->ld + l]);
             uint8_t& bits = d->mask[(j * d->mask_ld + i) / 8];
             const uint8_t bit = 1 << (i % 8);
+            if (beta) sum += D[j * out->ld + i];
             if (e & 4) sum += bias[i];
             if (e & 2 && e & 128) bits = sum > 0 ? bits | bit : bits & ~bit;
             if (e & 2) sum = sum > 0 || (sum != sum && !lt_state.no_nan) ? sum : 0;
@@ -281,8 +282,9 @@ def handle(library, state):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
-def test_products_are_those_of_the_emulator(handle, state, kind, dtype, transpose_a, transpose_b):
+def test_products_are_those_of_the_emulator(handle, state, kind, adds, dtype, transpose_a, transpose_b):
     """Two implementations of one contract, the stand-in's and the emulator's: the binding brings both the same."""
     runtime = EmulatedRuntime()
     rng = np.random.default_rng(0)
@@ -296,7 +298,7 @@ def test_products_are_those_of_the_emulator(handle, state, kind, dtype, transpos
         for array, given in zip(arrays, (*values, bias, mask), strict=True):
             runtime.write(given, array)
         a, b, c, sums, bits = arrays
-        operands = Operands(transpose_a, transpose_b, m, n, k, a, 13, b, 14, c, 15)
+        operands = Operands(transpose_a, transpose_b, m, n, k, a, 13, b, 14, c, 15, adds)
         if launch:
             plan = handle.plan(operands, kind, sums.data.ptr, bits.data.ptr, 128, tf32=False)
             plan.launch()

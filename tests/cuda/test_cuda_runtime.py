@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -302,3 +305,60 @@ def test_without_the_library_everything_else_goes_on(backend, cupy, monkeypatch,
         np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
     assert caplog.text.count("products have no epilogues on Fake GPU 0: Failure finding libcublasLt.so") == 1
     assert "product" not in cupy.calls
+
+
+# ---- several threads ------------------------------------------------------------------------------------------------
+
+
+def test_a_capture_takes_down_nothing_that_other_threads_ask_for(backend, cupy):
+    """They wait for its end, and what they ask for then runs at once."""
+    out, other = backend.empty((3,), np.float64), backend.empty((3,), np.float64)
+    source = backend.from_host(np.arange(3.0))
+    capturing, asked = threading.Event(), threading.Event()
+    read = []
+
+    def another():
+        capturing.wait()
+        asked.set()
+        backend.write(np.full(3, 7.0), other)
+        read.append(backend.to_host(other))
+
+    def work():
+        capturing.set()
+        asked.wait()
+        time.sleep(0.05)
+        backend.copy(source, out)
+
+    thread = threading.Thread(target=another)
+    thread.start()
+    graph = backend.runtime.capture(work)
+    thread.join()
+    np.testing.assert_array_equal(read, [np.full(3, 7.0)])
+    np.testing.assert_array_equal(backend.to_host(out), 0)
+    graph.launch()
+    np.testing.assert_array_equal(backend.to_host(out), np.arange(3.0))
+
+
+def test_networks_train_and_predict_in_several_threads_on_one_device(backend):
+    x, y = images(rows=75)
+    networks = [classifier(backend, seed=seed) for seed in range(3)]
+    expected = [classifier("numpy", seed=seed) for seed in range(3)]
+    failures = []
+
+    def work(network):
+        try:
+            network.fit(x, y, **TRAINING)
+            network.predict(x)
+            network.evaluate(x, y)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(network,)) for network in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for network, reference in zip(networks, expected, strict=True):
+        reference.fit(x, y, **TRAINING)
+        np.testing.assert_allclose(network.predict(x), reference.predict(x), rtol=1e-3, atol=1e-4)

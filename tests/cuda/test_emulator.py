@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -229,10 +231,10 @@ def test_gemm_is_by_columns(runtime):
     runtime.write(np.arange(6.0), a)  # 2 x 3 by columns: [[0, 2, 4], [1, 3, 5]]
     runtime.write(np.array([1.0, 0, 0, 0, 0, 1]), b)  # 3 x 2: [[1, 0], [0, 0], [0, 1]]
     operands = Operands(False, False, 2, 2, 3, a, 2, b, 3, c, 2)
-    runtime.gemm(operands, alpha=2.0)
+    runtime.gemm(operands)
+    np.testing.assert_array_equal(runtime.read(c), [0, 1, 4, 5])
+    runtime.gemm(replace(operands, adds=True))
     np.testing.assert_array_equal(runtime.read(c), [0, 2, 8, 10])
-    runtime.gemm(operands, beta=1.0)
-    np.testing.assert_array_equal(runtime.read(c), [0, 3, 12, 15])
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def made(step, sums=False):
     """What is left of a step: names of operations, and the kinds of products that took their place."""
     kinds = []
 
-    def make(transpose_a, transpose_b, a, b, out, epilogue):
+    def make(transpose_a, transpose_b, a, b, out, epilogue, adds=False):
         kinds.append(epilogue.kind)
         return epilogue
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import nnbackend as nn
 from nnbackend.backends.base import ACTIVATIONS, Call
-from nnbackend.backends.cupy import CupyBackend, launches
+from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.numpy import NumpyBackend
-from tests.cuda.emulator import EmulatedRuntime
-from tests.helpers import images
+from tests.cuda import launches as launches_command
+from tests.cuda.launches import launched
 
 #: (rows, columns): ones, edges of warps and of four rows at once, more rows than one sum takes.
 SIZES = [(1, 1), (3, 33), (64, 31), (67, 5), (256, 10), (launches.chunk_rows(1) + 3, 7)]
@@ -71,11 +74,16 @@ def test_gather_with_labels(emulated, kind):
         emulated.synchronize()
 
 
-def test_record_loss_and_advance(emulated):
+def test_finish_step(emulated):
     rows = emulated.from_host(np.arange(10.0).reshape(2, 5))
     penalties = emulated.from_host(np.array([0.5, 0.25]))
     counter, trace = emulated.from_host(np.array([1, 7, 9])), emulated.empty((3, 3), np.float64)
-    emulated.record_loss_and_advance(rows, penalties, counter, trace)
+    parameters, steps = emulated.from_host(np.zeros(600)), emulated.from_host(np.arange(600.0))
+    places = emulated.from_host(np.array([[0, 3], [10, 500], [599, 1]]))
+    emulated.finish_step(rows, penalties, counter, trace, counter, parameters, steps, places)
+    added = np.arange(600.0)
+    added[3:10] = added[510:599] = 0
+    np.testing.assert_array_equal(emulated.to_host(parameters), added)
     np.testing.assert_array_equal(emulated.to_host(counter), [2, 8, 10])
     emulated.record_loss(rows, None, counter, trace)
     np.testing.assert_array_equal(emulated.to_host(trace), [[0, 0, 0], [10, 35, 5 * 0.75], [10, 35, 0]])
@@ -107,7 +115,7 @@ def test_neighbours_that_belong_together():
     assert names([GRADIENT, SUMS]) == ["activation_and_bias_gradient"]
     products = [INPUT.operation, PRODUCT.operation]
     assert names([GRADIENT, INPUT, PRODUCT, SUMS]) == ["activation_and_bias_gradient", *products]
-    assert names([LOSS, ADVANCE]) == ["record_loss_and_advance"]
+    assert names([LOSS, ADVANCE]) == ["finish_step"]
     fused = fuse([GRADIENT, INPUT, PRODUCT, SUMS])[0]
     assert [id(argument) for argument in fused.arguments[3:]] == [id(DELTA), id(DELTA), id(BIAS)]
 
@@ -135,20 +143,13 @@ def test_what_does_not_belong_together_stays_apart(calls):
 # ---- what is left ---------------------------------------------------------------------------------------------------
 
 
-def launched(hidden, activation, optimizer, epilogues=True):
-    """Of a step after the first, by name."""
-    runtime = EmulatedRuntime()
+def launches_of(hidden, activation, optimizer, epilogues=True):
     layers = [*(nn.Dense(units, activation=activation) for units in hidden), nn.Dense(10)]
-    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues))
-    x, y = images(rows=8, features=20)
-    for _ in range(3):
-        runtime.log = log = []
-        network.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
-    return log
+    return launched(layers, optimizer, epilogues)
 
 
 def test_launches_of_the_three_nets():
-    log = launched([200, 80], "relu", nn.SGD(0.1))
+    log = launches_of([200, 80], "relu", nn.SGD(0.1))
     assert log == [
         "gather_bytes_and_labels",
         *["gemm_relu_aux_bias"] * 2,
@@ -157,17 +158,17 @@ def test_launches_of_the_three_nets():
         *["gemm_drelu_bgrad", "gemm_bgrada"],
         *["gemm_drelu_bgrad", "gemm"],
         "gemm",
-        "sgd",
         "record_loss",
     ]
-    assert len(log) == 12
-    assert len(launched([40], "relu", nn.SGD(0.1))) == 9
-    assert len(launched([40], "sigmoid", nn.SGD(0.1))) == 11
-    assert len(launched([500, 1000, 300], "relu", nn.Adam())) == 15
+    assert len(log) == 11
+    assert len(launches_of([40], "relu", nn.SGD(0.1))) == 8
+    assert len(launches_of([40], "sigmoid", nn.SGD(0.1))) == 10
+    assert len(launches_of([200, 80], "relu", nn.SGD(0.1, momentum=0.9))) == 12
+    assert len(launches_of([500, 1000, 300], "relu", nn.Adam())) == 15
 
 
 def test_launches_without_products_that_do_more():
-    log = launched([200, 80], "relu", nn.SGD(0.1), epilogues=False)
+    log = launches_of([200, 80], "relu", nn.SGD(0.1), epilogues=False)
     assert log == [
         "gather_bytes_and_labels",
         *["gemm", "relu_forward"] * 2,
@@ -176,9 +177,16 @@ def test_launches_without_products_that_do_more():
         *["gemm", "gemm", "sum_rows"],
         *["relu_gradient_with_sums", "gemm", "gemm"],
         *["relu_gradient_with_sums", "gemm"],
-        "sgd",
         "record_loss",
     ]
-    assert len(log) == 18
-    assert len(launched([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 13
-    assert len(launched([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23
+    assert len(log) == 17
+    assert len(launches_of([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 12
+    assert len(launches_of([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23
+
+
+def test_the_page_about_steps_shows_what_the_command_prints(capsys):
+    launches_command.main()
+    printed = capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "docs" / "gpu_step.md").read_text()
+    (shown,) = re.findall(r"```\n(784-200-80-10.*?)```", page, re.DOTALL)
+    assert shown in printed

@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import nnbackend.backends.cupy as package
+from nnbackend.backends import registry
+from nnbackend.cli import main
 
 probe_module = importlib.import_module("nnbackend.backends.cupy.probe")
 
@@ -184,6 +186,45 @@ def test_libraries_missing_from_the_runtime_itself(machine):
     reason, remedy = package.probe()
     assert "libcudart" in reason
     assert "[ctk]" in remedy
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "remedy"),
+    [
+        (
+            {"devices": FakeError(35), "driver": 0},
+            "there is no NVIDIA driver on this machine",
+            "It needs an NVIDIA GPU, and its driver installed",
+        ),
+        (
+            {"cublas": ImportError("libcublas.so.13: cannot open shared object file")},
+            "cuBLAS is missing (libcublas.so.13: cannot open shared object file)",
+            'Install the CUDA libraries: pip install "cupy-cuda13x[ctk]"',
+        ),
+        (
+            {"devices": FakeError(35), "driver": 12040},
+            "the NVIDIA driver supports CUDA 12.4, and this CuPy needs CUDA 13.2",
+            'pip uninstall cupy-cuda13x; then pip install "nnbackend[cuda12]"',
+        ),
+        (
+            {"packages": ("cupy-cuda12x", "cupy-cuda13x")},
+            "several CuPy packages are installed at once (cupy-cuda12x, cupy-cuda13x), and they overwrite each other",
+            "pip uninstall cupy-cuda12x cupy-cuda13x; then ",
+        ),
+    ],
+    ids=["no GPU", "no CUDA libraries", "another CuPy than the driver's", "two CuPys"],
+)
+def test_what_nnbackend_info_says(machine, capsys, state, reason, remedy):
+    machine(**state)
+    registry._probe.cache_clear()
+    try:
+        assert main(["info"]) == 0
+    finally:
+        registry._probe.cache_clear()
+    lines = capsys.readouterr().out.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("  cupy   not usable")]
+    assert lines[place].endswith(reason)
+    assert remedy in lines[place + 1]
 
 
 def test_it_is_asked_once(machine):

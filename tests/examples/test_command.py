@@ -135,6 +135,8 @@ def test_a_wheel_brings_them_along(tmp_path):
     assert {f"nnbackend/examples/{path.name}" for path in folder().glob("*.py")} <= names
     # The notebook, most of it pictures, stays behind.
     assert not [name for name in names if name.endswith(".ipynb")]
+    page = root / "nnbackend" / "web" / "page"
+    assert {f"nnbackend/web/page/{path.name}" for path in page.iterdir()} <= names
     code = "import sys; sys.path.insert(0, 'site'); from nnbackend.cli import main; main(['examples'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "S12  people" in done.stdout

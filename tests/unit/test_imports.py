@@ -15,6 +15,7 @@ ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
 HEAVY += ("onnx", "onnxruntime", "torch", "keras", "IPython", "tensorboard")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
+HEAVY += ("starlette", "uvicorn", "asyncio")
 
 
 def imported_after(code: str) -> set[str]:
@@ -53,6 +54,12 @@ def test_the_edges_import_their_libraries_only_when_used():
     assert not modules & set(HEAVY)
 
 
+def test_estimators_import_scikit_learn_and_no_backend():
+    modules = imported_after("import nnbackend as nn; nn.MLPClassifier")
+    assert "sklearn" in modules
+    assert not modules & {"numba", "cupy", "matplotlib"}
+
+
 def test_the_numba_backend_does_not_import_cupy():
     modules = imported_after("import nnbackend as nn; nn.get_backend('numba')")
     assert "numba" in modules
@@ -66,9 +73,16 @@ def test_only_its_own_room_imports_an_array_library(library):
         assert library not in names or f"backends/{library}" in path.as_posix(), path
 
 
+def test_only_the_page_imports_the_libraries_of_its_server():
+    for path in ROOT.rglob("*.py"):
+        names = {name.partition(".")[0] for name in _imports(path)}
+        assert not names & {"starlette", "uvicorn"} or path.parent.name == "web", path
+
+
 #: The rooms from the bottom up; a module imports from its own room and from those below it.
 ORDER = (
     {"errors", "files", "checks", "markup"},
+    {"batch_stream"},
     {"backends"},
     {"initializers", "inputs", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},
@@ -76,10 +90,12 @@ ORDER = (
     {"rows", "step"},
     {"feeds"},
     {"streaming"},
+    {"intake"},
     {"config", "evaluation", "prediction", "model_file", "summary"},
     {"network"},
     {"training", "datasets"},
     {"testing", "interop", "plotting", "presets"},
+    {"web"},
     {"cli", "__main__", "__init__"},
 )
 

@@ -171,7 +171,7 @@ def test_bytes_stay_bytes_on_the_device():
     net = classifier()
     from nnbackend.losses import get_loss
 
-    feed, _ = net.feed(x, y, get_loss("softmax_cross_entropy"), 5)
+    feed = net.intake.feed(x, y, get_loss("softmax_cross_entropy"), 5)
     assert feed.examples.x.dtype == np.uint8
     assert feed.examples.scale == 1 / 255
 

@@ -6,12 +6,14 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import nnbackend as nn
 from nnbackend.backends.products import ALONE, Products, _controller, usable_threads
+from tests.helpers import classifier, images, same_weights
 
 THREADS = (1, 2, 3, 8)
 
@@ -93,6 +95,45 @@ def test_the_limit_holds_until_the_last_of_several_users_is_done():
             pass
         assert blas_threads() == [1] * len(before)
     assert blas_threads() == before
+
+
+def test_the_limit_holds_on_every_thread_whoever_set_it_first():
+    """threadpoolctl 3.8 hears the first thread that told it something, and no other."""
+    before = blas_threads()
+    seen = []
+
+    def work():
+        with ALONE:
+            seen.append(blas_threads())
+
+    with ALONE:
+        pass
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [[1] * len(before)]
+    assert blas_threads() == before
+
+    # Entered here, left there: the last one out is another thread.
+    ALONE.__enter__()
+    thread = threading.Thread(target=ALONE.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert blas_threads() == before
+
+
+def test_training_on_another_thread_gives_the_same_bits():
+    x, y = images(rows=200, features=784)
+    networks = [classifier(features=784) for _ in range(2)]
+
+    def train(network):
+        network.fit(x, y, epochs=2, batch_size=100, loss="softmax_cross_entropy", verbose=False)
+
+    train(networks[0])
+    thread = threading.Thread(target=train, args=(networks[1],))
+    thread.start()
+    thread.join()
+    assert same_weights(*networks)
 
 
 def test_the_usual_variables_are_heeded():

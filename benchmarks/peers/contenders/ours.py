@@ -45,7 +45,7 @@ class _Run(Training):
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
         # An order cannot be prescribed, but rows can be put in it: the run is the same, on other data.
         rows = batches.ravel()
-        feed, _ = self._network.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
+        feed = self._network.intake.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
         run = self._training(feed, shuffle=False)
         return run.epoch(stop=lambda: False, progress=lambda steps: None).losses.tolist()
 
@@ -87,7 +87,7 @@ class Ours(Contender):
         """The images where the backend wants them; copied once for all nets."""
         if rows not in self._feeds:
             network = nn.Network([nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype)
-            feed, _ = network.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
+            feed = network.intake.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
             self._feeds = {rows: feed}
         return self._feeds[rows]
 

@@ -13,9 +13,11 @@ from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.cupy.graph import GraphExecutor
-from nnbackend.backends.cupy.interface import NULL, Epilogue, Operands, Product, Runtime
+from nnbackend.backends.cupy.interface import NULL, Epilogue, Product, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
+from nnbackend.backends.cupy.layout import extents, operands, stride
+from nnbackend.backends.cupy.plain_sgd import with_plain_sgd
 from nnbackend.backends.cupy.staging import PinnedStaging
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.errors import UnknownNameError
@@ -105,10 +107,10 @@ class CupyBackend(Backend):
     # ---- batch ---------------------------------------------------------------------------------------------
 
     def gather(self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array) -> None:
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         launch = launches.matrix(rows, columns)
-        place = (source, _stride(source), order, counter, int(batch_size))
-        target = (out, _stride(out), rows, columns)
+        place = (source, stride(source), order, counter, int(batch_size))
+        target = (out, stride(out), rows, columns)
         if out.dtype.kind != "f":
             self._launch("batch.gather_labels", _SINGLE, launch, *place, *target)
         elif source.dtype == np.uint8:
@@ -128,13 +130,13 @@ class CupyBackend(Backend):
         labels_out: Array,
     ) -> None:
         """`gather` of rows and of their labels in one launch."""
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         kind = "bytes" if source.dtype == np.uint8 else "reals"
         self._launch(
             f"batch.gather_{kind}_and_labels",
             out.dtype,
             launches.matrix(rows, columns),
-            source, _stride(source), order, counter, int(batch_size), float(scale), out, _stride(out), rows, columns,
+            source, stride(source), order, counter, int(batch_size), float(scale), out, stride(out), rows, columns,
             labels, labels_out,
         )  # fmt: skip
 
@@ -168,41 +170,41 @@ class CupyBackend(Backend):
     def _activate(
         self, z: Array, bias: Array | None, activation: str, alpha: float, preactivation: Array | None, out: Array
     ) -> None:
-        rows, columns = _shape(out)
-        preactivation_stride = 0 if preactivation is None else _stride(preactivation)
+        rows, columns = extents(out)
+        preactivation_stride = 0 if preactivation is None else stride(preactivation)
         self._launch(
             f"activations.{activation}_forward",
             out.dtype,
             launches.matrix(rows, columns),
-            z, _stride(z), bias, preactivation, preactivation_stride, out, _stride(out), rows, columns, float(alpha),
+            z, stride(z), bias, preactivation, preactivation_stride, out, stride(out), rows, columns, float(alpha),
         )  # fmt: skip
 
     def _softmax(self, z: Array, bias: Array | None, out: Array) -> None:
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         self._launch(
             "activations.softmax_forward",
             out.dtype,
             launches.warp_rows(rows),
-            z, _stride(z), bias, out, _stride(out), rows, columns,
+            z, stride(z), bias, out, stride(out), rows, columns,
         )  # fmt: skip
 
     def dropout(self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> None:
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         self._launch(
             "dropout.dropout",
             out.dtype,
             launches.elements(-(-rows * columns // 4)),
-            x, _stride(x), out, _stride(out), rows, columns,
+            x, stride(x), out, stride(out), rows, columns,
             int(seed), int(stream), counter, keep_threshold(rate), 1.0 / (1.0 - float(rate)),
         )  # fmt: skip
 
     def max_abs_norm(self, x: Array, out: Array) -> None:
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         self._launch(
             "normalization.max_abs_norm",
             out.dtype,
             launches.warp_rows(rows),
-            x, _stride(x), out, _stride(out), rows, columns,
+            x, stride(x), out, stride(out), rows, columns,
         )  # fmt: skip
 
     # ---- loss ----------------------------------------------------------------------------------------------
@@ -210,64 +212,81 @@ class CupyBackend(Backend):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
     ) -> None:
-        if targets.ndim == 2:
-            self._loss("losses.softmax_cross_entropy_targets", logits, targets, weights, gradient, rows)
-            return
-        n, classes = _shape(logits)
-        self._launch(
-            "losses.softmax_cross_entropy_labels",
-            logits.dtype,
-            launches.warp_rows(n),
-            logits, _stride(logits), targets, weights, gradient, _stride(gradient), rows, _stride(rows), n, classes,
-        )  # fmt: skip
+        self.loss_step("softmax_cross_entropy", logits, targets, weights, gradient, rows)
 
     def sigmoid_cross_entropy(
         self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
     ) -> None:
-        self._loss("losses.sigmoid_cross_entropy", logits, targets, weights, gradient, rows)
+        self.loss_step("sigmoid_cross_entropy", logits, targets, weights, gradient, rows)
 
     def mean_squared_error(
         self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
     ) -> None:
-        self._loss("losses.mean_squared_error", outputs, targets, weights, gradient, rows)
+        self.loss_step("mean_squared_error", outputs, targets, weights, gradient, rows)
 
-    def _loss(
-        self, kernel: str, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+    def loss_step(
+        self,
+        loss: str,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        gradient: Array,
+        rows: Array,
+        rates: Array | None = None,
+        counter: Array | None = None,
     ) -> None:
-        n, columns = _shape(outputs)
+        """The operation called `loss`; with rates, its gradient times minus the one of the step at hand."""
+        n, columns = extents(outputs)
+        wanted: tuple[Array, ...] = (targets, stride(targets))
+        if loss == "softmax_cross_entropy":
+            # Labels are a number a row.
+            wanted, loss = (wanted, f"{loss}_targets") if targets.ndim == 2 else ((targets,), f"{loss}_labels")
         self._launch(
-            kernel,
+            f"losses.{loss}",
             outputs.dtype,
             launches.warp_rows(n),
-            outputs, _stride(outputs), targets, _stride(targets), weights, gradient, _stride(gradient),
-            rows, _stride(rows), n, columns,
+            outputs, stride(outputs), *wanted, weights, gradient, stride(gradient),
+            rows, stride(rows), n, columns, rates, counter,
         )  # fmt: skip
 
     def record_loss(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        self._record_loss(rows, penalties, counter, trace, None)
+        self.finish_step(rows, penalties, counter, trace)
 
-    def record_loss_and_advance(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        """`record_loss`, then `advance`, in one launch."""
-        self._record_loss(rows, penalties, counter, trace, counter)
-
-    def _record_loss(
-        self, rows: Array, penalties: Array | None, counter: Array, trace: Array, advanced: Array | None
+    def finish_step(
+        self,
+        rows: Array,
+        penalties: Array | None,
+        counter: Array,
+        trace: Array,
+        advanced: Array | None = None,
+        parameters: Array | None = None,
+        steps: Array | None = None,
+        places: Array | None = None,
     ) -> None:
+        """`record_loss`; then `advance`, if `advanced` is the counter; and ``parameters += steps`` where `places` says.
+
+        Parameters
+        ----------
+        parameters, steps : (size,) real, or None
+        places : (n, 2) int64, or None
+            Offset and length of each place in them.
+        """
         launch = launches.ONE_BLOCK
         self._launch(
             "reductions.record_loss",
             rows.dtype,
             launch,
-            rows, _stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
-            counter, trace, _stride(trace), advanced, counter.shape[0],
+            rows, stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
+            counter, trace, stride(trace), advanced, counter.shape[0],
+            parameters, steps, places, 0 if places is None else places.shape[0],
             shared_bytes=launch.threads * _DOUBLE.itemsize,
         )  # fmt: skip
 
     # ---- backward ------------------------------------------------------------------------------------------
 
     def activation_gradient(self, saved: Array, activation: str, alpha: float, upstream: Array, out: Array) -> None:
-        rows, columns = _shape(out)
-        strides = (saved, _stride(saved), upstream, _stride(upstream), out, _stride(out), rows, columns)
+        rows, columns = extents(out)
+        strides = (saved, stride(saved), upstream, stride(upstream), out, stride(out), rows, columns)
         if activation == "softmax":
             self._launch("activations.softmax_gradient", out.dtype, launches.warp_rows(rows), *strides)
         elif activation != "identity" or out is not upstream:
@@ -278,7 +297,7 @@ class CupyBackend(Backend):
         self, saved: Array, activation: str, alpha: float, upstream: Array, out: Array, sums: Array
     ) -> None:
         """`activation_gradient`, then `bias_gradient` of its result; in one launch for batches of usual sizes."""
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         if activation == "softmax" or rows > launches.chunk_rows(rows):
             self.activation_gradient(saved, activation, alpha, upstream, out)
             self.bias_gradient(out, sums)
@@ -288,17 +307,17 @@ class CupyBackend(Backend):
             f"activations.{activation}_gradient_with_sums",
             out.dtype,
             launch,
-            saved, _stride(saved), upstream, _stride(upstream), out, _stride(out), rows, columns, float(alpha), sums,
+            saved, stride(saved), upstream, stride(upstream), out, stride(out), rows, columns, float(alpha), sums,
             shared_bytes=launch.threads * out.dtype.itemsize,
         )  # fmt: skip
 
     def max_abs_norm_gradient(self, x: Array, upstream: Array, out: Array) -> None:
-        rows, columns = _shape(out)
+        rows, columns = extents(out)
         self._launch(
             "normalization.max_abs_norm_gradient",
             out.dtype,
             launches.warp_rows(rows),
-            x, _stride(x), upstream, _stride(upstream), out, _stride(out), rows, columns,
+            x, stride(x), upstream, stride(upstream), out, stride(out), rows, columns,
         )  # fmt: skip
 
     def dense_input_gradient(self, delta: Array, weight: Array, out: Array) -> None:
@@ -307,8 +326,12 @@ class CupyBackend(Backend):
     def dense_weight_gradient(self, x: Array, delta: Array, out: Array) -> None:
         self._product(True, False, x, delta, out)
 
+    def dense_weight_step(self, x: Array, delta: Array, weight: Array) -> None:
+        """``weight += x.T @ delta``; see :mod:`nnbackend.backends.cupy.plain_sgd`."""
+        self.runtime.gemm(operands(True, False, x, delta, weight, adds=True))
+
     def bias_gradient(self, delta: Array, out: Array) -> None:
-        rows, columns = _shape(delta)
+        rows, columns = extents(delta)
         chunk = launches.chunk_rows(rows)
         if rows <= chunk:
             self._sum_rows(delta, chunk, out)
@@ -319,25 +342,25 @@ class CupyBackend(Backend):
         self._sum_rows(partial, chunks, out)
 
     def _sum_rows(self, matrix: Array, chunk: int, out: Array) -> None:
-        rows, columns = _shape(matrix)
+        rows, columns = extents(matrix)
         launch = launches.column_sums(rows, columns, chunk)
         self._launch(
             "reductions.sum_rows",
             matrix.dtype,
             launch,
-            matrix, _stride(matrix), rows, columns, chunk, out,
+            matrix, stride(matrix), rows, columns, chunk, out,
             shared_bytes=launch.threads * matrix.dtype.itemsize,
         )  # fmt: skip
 
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
-        rows, columns = _shape(weight)
+        rows, columns = extents(weight)
         launch = launches.matrix(rows, columns, most_blocks=_PENALTY_BLOCKS)
         partial = self._temporary(launch.blocks, _DOUBLE)
         self._launch(
             "reductions.weight_penalty",
             weight.dtype,
             launch,
-            weight, _stride(weight), gradient, _stride(gradient), rows, columns, float(l1), float(l2), partial,
+            weight, stride(weight), gradient, stride(gradient), rows, columns, float(l1), float(l2), partial,
             shared_bytes=launch.threads * _DOUBLE.itemsize,
         )  # fmt: skip
         total = launches.ONE_BLOCK
@@ -423,13 +446,20 @@ class CupyBackend(Backend):
 
     def _product(self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> None:
         """``out = op(a) @ op(b)`` of row-major matrices."""
-        self.runtime.gemm(_operands(transpose_a, transpose_b, a, b, out))
+        self.runtime.gemm(operands(transpose_a, transpose_b, a, b, out))
 
     def _product_with(
-        self, transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, epilogue: Epilogue
+        self,
+        transpose_a: bool,
+        transpose_b: bool,
+        a: Array,
+        b: Array,
+        out: Array,
+        epilogue: Epilogue,
+        adds: bool = False,
     ) -> Product | None:
         """The same product with an epilogue, for good; None if the device has none such."""
-        return self.runtime.product(_operands(transpose_a, transpose_b, a, b, out), epilogue)
+        return self.runtime.product(operands(transpose_a, transpose_b, a, b, out, adds), epilogue)
 
     def run_product(self, product: Product) -> None:
         """Compute a product with an epilogue; see :mod:`nnbackend.backends.cupy.epilogues`."""
@@ -449,9 +479,9 @@ class CupyBackend(Backend):
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def executor(self, calls: Sequence[Call]) -> Executor:
-        ours = calls
+        ours = with_plain_sgd(calls, self.view, self.from_host)
         if self._epilogues:
-            ours = with_epilogues(calls, self._product_with, self.runtime.zeros)
+            ours = with_epilogues(ours, self._product_with, self.runtime.zeros)
         ours = fuse(ours)
         if self._epilogues:
             ours = with_sums(ours, self._product_with)
@@ -480,33 +510,3 @@ def _unchanged(value: Any) -> Any:
 
 
 _TO_KERNEL: dict[type, Any] = {int: np.int64, float: np.float64, type(None): lambda _: NULL}
-
-
-def _operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array) -> Operands:
-    """``out = op(a) @ op(b)`` of row-major matrices as cuBLAS has it.
-
-    It stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the transpose of
-    the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
-    """
-    m, n = _shape(out)
-    k = a.shape[0] if transpose_a else a.shape[1]
-    return Operands(transpose_b, transpose_a, n, m, k, b, _stride(b), a, _stride(a), out, _stride(out))
-
-
-def _shape(array: Array) -> tuple[int, int]:
-    """Rows and columns; a vector is one column."""
-    shape = array.shape
-    return (shape[0], 1) if len(shape) == 1 else shape
-
-
-def _stride(array: Array) -> int:
-    """Elements from one row to the next.
-
-    Where there is only one row, NumPy and CuPy may report any distance, and cuBLAS accepts none below the width.
-    """
-    shape = array.shape
-    if len(shape) == 1:
-        return 1
-    if shape[0] == 1:
-        return max(1, int(shape[1]))
-    return int(array.strides[0]) // int(array.dtype.itemsize)

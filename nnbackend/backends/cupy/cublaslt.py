@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import weakref
-from ctypes import POINTER, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, c_double, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
 import numpy as np
@@ -157,12 +157,12 @@ class Plan:
             library.create("cublasLtMatrixLayoutCreate", "cublasLtMatrixLayoutDestroy", self, kind, *extents)
             for extents in operands.extents()
         ]
-        one, zero = (constant(c_float if single else ctypes.c_double, value) for value in (1.0, 0.0))
+        alpha, beta = (constant(c_float if single else c_double, value) for value in (1.0, float(operands.adds)))
         a, b, c = self._addresses
         left, right, out = layouts
         self._algorithm = HeuristicResult()
         self._arguments = (
-            library.handle, self._description, one, a, left, b, right, zero, c, out, c, out,
+            library.handle, self._description, alpha, a, left, b, right, beta, c, out, c, out,
             ctypes.byref(self._algorithm), library.workspace, library.workspace_bytes, library.stream,
         )  # fmt: skip
         #: Whether there is a way to compute it.

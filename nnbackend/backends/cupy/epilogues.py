@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,22 @@ from nnbackend.backends.cupy.interface import Epilogue, Product
 
 __all__ = ["MASK_BITS", "MakeProduct", "with_epilogues", "with_sums"]
 
-#: From whether to transpose the factors, the factors and the result, all by rows, and an epilogue of the transposed
-#: result, to the product; None if the device has none.
-MakeProduct = Callable[[bool, bool, Array, Array, Array, Epilogue], Product | None]
+
+class MakeProduct(Protocol):
+    """Makes a product of matrices stored by rows, with an epilogue of the transposed result."""
+
+    def __call__(
+        self,
+        transpose_a: bool,
+        transpose_b: bool,
+        a: Array,
+        b: Array,
+        out: Array,
+        epilogue: Epilogue,
+        adds: bool = False,
+    ) -> Product | None:
+        """The product; None if the device has none such."""
+
 
 #: From shape and dtype to a device array of zeros.
 Memory = Callable[[tuple[int, ...], npt.DTypeLike], Array]
@@ -30,7 +43,7 @@ Memory = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 MASK_BITS = 128
 
 #: What going backwards asks for besides gradients of activations.
-_BACKWARD = ("dense_input_gradient", "dense_weight_gradient", "bias_gradient")
+_BACKWARD = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step", "bias_gradient")
 
 #: In the place of a call that another does along.
 _DONE = Call("done", ())
@@ -64,10 +77,13 @@ def with_sums(calls: Sequence[Call], make: MakeProduct) -> list[Call]:
     """The same step with bias gradients summed up by the products that make their layer's weight gradient."""
     step = list(calls)
     for place, (first, second) in enumerate(pairwise(calls)):
-        if (first.operation, second.operation) != ("dense_weight_gradient", "bias_gradient"):
+        if first.operation not in ("dense_weight_gradient", "dense_weight_step") or second.operation != "bias_gradient":
             continue
         (x, delta, out), (summed, sums) = first.arguments, second.arguments
-        if summed is delta and _put(step, place, make(True, False, x, delta, out, Epilogue("bgrada", sums))):
+        if summed is not delta:
+            continue
+        adds = first.operation == "dense_weight_step"
+        if _put(step, place, make(True, False, x, delta, out, Epilogue("bgrada", sums), adds)):
             step[place + 1] = _DONE
     return _left(step)
 

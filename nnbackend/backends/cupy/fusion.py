@@ -46,7 +46,7 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     if _names(calls, 1) != ["activation_gradient"]:
         return None
     products = 0
-    while _names(calls[1 + products :], 1) in (["dense_input_gradient"], ["dense_weight_gradient"]):
+    while _names(calls[1 + products :], 1) in _PRODUCTS:
         products += 1
     end = 1 + products
     delta = calls[0].arguments[-1]
@@ -58,13 +58,19 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     return [fused, *calls[1:end]], end + 1
 
 
-def _record_loss_and_advance(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
-    if _names(calls, 2) != ["record_loss", "advance"] or calls[0].arguments[2] is not calls[1].arguments[0]:
+def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """What the step came to, and its counters."""
+    if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
         return None
-    return [Call("record_loss_and_advance", calls[0].arguments)], 2
+    rows, penalties, counter, trace, *others = calls[0].arguments
+    if counter is not calls[1].arguments[0]:
+        return None
+    return [Call("finish_step", (rows, penalties, counter, trace, counter, *others[1:]))], 2
 
 
-_RULES: list[_Rule] = [_gather_with_labels, _activation_and_bias_gradient, _record_loss_and_advance]
+_RULES: list[_Rule] = [_gather_with_labels, _activation_and_bias_gradient, _finish]
+
+_PRODUCTS = (["dense_input_gradient"], ["dense_weight_gradient"], ["dense_weight_step"])
 
 
 def _names(calls: Sequence[Call], count: int) -> list[str]:

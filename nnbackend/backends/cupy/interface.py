@@ -64,7 +64,7 @@ class Product(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Operands:
-    """``C = op(A) op(B)`` as cuBLAS has it: matrices stored **by columns**, `op` transposes.
+    """``C = op(A) op(B)``, or ``C += op(A) op(B)``, as cuBLAS has it: stored **by columns**, `op` transposes.
 
     Attributes
     ----------
@@ -74,6 +74,8 @@ class Operands:
         Only their first element's address and their dtype count.
     lda, ldb, ldc : int
         Elements from one column to the next.
+    adds : bool
+        Whether the result is added to what C holds.
     """
 
     transpose_a: bool
@@ -87,6 +89,7 @@ class Operands:
     ldb: int
     c: Array
     ldc: int
+    adds: bool = False
 
     def extents(self) -> tuple[tuple[int, int, int], ...]:
         """Rows, columns and leading dimension of A, B and C as they are stored."""
@@ -199,5 +202,5 @@ class Runtime(Protocol):
         """A product with an epilogue, or None if the device has none that keeps the contract: sums in an order that
         shapes alone decide, and not-a-number in, not-a-number out."""
 
-    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
-        """``C = alpha op(A) op(B) + beta C``."""
+    def gemm(self, operands: Operands) -> None:
+        """A matrix product."""

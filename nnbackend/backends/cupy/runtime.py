@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -70,7 +71,8 @@ class CudaRuntime(Runtime):
     """One CUDA device and one stream.
 
     The stream is not the default one, which cannot be captured in a graph and waits for every other stream. Copies
-    are plain ones of bytes, so padded rows need neither temporary arrays nor kernels.
+    are plain ones of bytes, so padded rows need neither temporary arrays nor kernels. Threads take turns; one that asks
+    for a step operation by operation has its turn for the whole step.
 
     Parameters
     ----------
@@ -80,7 +82,11 @@ class CudaRuntime(Runtime):
 
     def __init__(self, device: int | None = None) -> None:
         self._number = cupy.cuda.runtime.getDevice() if device is None else device
-        self._capturing = False
+        #: Held by whoever asks the device for something, and as long as a step is captured, which would take down what
+        #: other threads ask for.
+        self._lock = threading.RLock()
+        #: The thread that captures.
+        self._capturing: int | None = None
         self._tf32 = False
         with self._here():
             self.device = cupy.cuda.runtime.getDeviceProperties(self._number)["name"].decode()
@@ -147,7 +153,8 @@ class CudaRuntime(Runtime):
 
     def wait(self, mark: Mark) -> None:
         self._refuse("waits for the device")
-        with self._here():
+        # Without the lock: others have work to ask for meanwhile.
+        with cupy.cuda.Device(self._number):
             mark.synchronize()
 
     @contextmanager
@@ -170,7 +177,7 @@ class CudaRuntime(Runtime):
                 self._stream.begin_capture()
             except Exception as error:  # HIP, say, for which CuPy has no graphs: whatever it raises, there is none
                 raise CaptureError(str(error)) from error
-            self._capturing = True
+            self._capturing = threading.get_ident()
             try:
                 work()
             except Exception as error:
@@ -179,7 +186,7 @@ class CudaRuntime(Runtime):
                     self._stream.end_capture()
                 raise CaptureError(str(error)) from error
             finally:
-                self._capturing = False
+                self._capturing = None
             try:
                 graph = self._stream.end_capture()
                 graph.upload(self._stream)
@@ -189,7 +196,7 @@ class CudaRuntime(Runtime):
 
     def _refuse(self, what: str) -> None:
         """A driver would break the capture off, or hold what belongs into the graph for work outside of it."""
-        if self._capturing:
+        if self._capturing == threading.get_ident():
             raise CaptureError(f"it {what}")
 
     def launch(
@@ -208,13 +215,13 @@ class CudaRuntime(Runtime):
         with self._here():
             self._cublas.allow_tf32(allow)
 
-    def gemm(self, operands: Operands, alpha: float = 1.0, beta: float = 0.0) -> None:
+    def gemm(self, operands: Operands) -> None:
         with self._here():
             self._cublas.gemm(
                 operands.c.dtype,
                 operands.transpose_a, operands.transpose_b, operands.m, operands.n, operands.k,
-                alpha, operands.a.data.ptr, operands.lda, operands.b.data.ptr, operands.ldb,
-                beta, operands.c.data.ptr, operands.ldc,
+                1.0, operands.a.data.ptr, operands.lda, operands.b.data.ptr, operands.ldb,
+                float(operands.adds), operands.c.data.ptr, operands.ldc,
             )  # fmt: skip
 
     def product(self, operands: Operands, epilogue: Epilogue) -> CudaProduct | None:
@@ -252,9 +259,11 @@ class CudaRuntime(Runtime):
             _log.info("products have no epilogues on %s: %s", self.device, error)
             return None
 
-    def _here(self) -> Any:
+    @contextmanager
+    def _here(self) -> Iterator[None]:
         """Make this runtime's device the current one for a while: the caller may have chosen another since."""
-        return cupy.cuda.Device(self._number)
+        with self._lock, cupy.cuda.Device(self._number):
+            yield
 
     def _copy(self, to: int, out: Any, start: int, source: Any, kind: int) -> None:
         """Copy bytes between two arrays of one shape; the addresses are given, the arrays tell the layout."""

@@ -1,12 +1,19 @@
 // Losses: value, gradient and hits of a row in one pass, one warp per row, any number of classes.
 //
 // `rows` is the (2, n) result of the contract: losses in its first row, hits in its second. `weights` may be null.
+// With `rates`, which may be null as well, the gradient is multiplied with minus the learning rate of the step at hand:
+// everything that follows going backwards is in proportion to it, so that what comes out is what plain SGD adds.
 // `gradient` may be the first matrix itself: a lane reads and writes only its own columns, and what it needs from
 // others' comes first, through shuffles.
 #include "common.cuh"
 
 // What the loss of this row counts for: its sample weight, 1 if there are none.
 __device__ inline real weight_of(const real* weights, int64 row) { return weights ? weights[row] : 1; }
+
+// What the gradient is multiplied with.
+__device__ inline real step_of(const double* rates, const int64* counter) {
+    return rates ? -(real)rates[counter[0]] : (real)1;
+}
 
 // The result of one row, written by one lane.
 __device__ inline void note(real* rows, int64 rows_stride, int64 row, real loss, real hit) {
@@ -29,7 +36,8 @@ __device__ inline real exponentials(const real* logits, int64 classes, real larg
 // Cross-entropy of softmax(logits) with integer labels.
 extern "C" __global__ void softmax_cross_entropy_labels(const real* logits, int64 logits_stride, const int* labels,
                                                         const real* weights, real* gradient, int64 gradient_stride,
-                                                        real* rows, int64 rows_stride, int64 n, int64 classes) {
+                                                        real* rows, int64 rows_stride, int64 n, int64 classes,
+                                                        const double* rates, const int64* counter) {
     const int64 row = row_of_warp();
     if (row >= n) return;
     const real* z = logits + row * logits_stride;
@@ -40,7 +48,7 @@ extern "C" __global__ void softmax_cross_entropy_labels(const real* logits, int6
     __syncwarp();  // every lane has read z[label]; now g, which may be z, may be written
     const real sum = exponentials(z, classes, predicted.value, g);
     const real weight = weight_of(weights, row);
-    const real scale = weight / (real)n;
+    const real scale = weight / (real)n * step_of(rates, counter);
     for (int64 k = threadIdx.x; k < classes; k += LANES) g[k] = (g[k] / sum - (real)(k == label)) * scale;
     note(rows, rows_stride, row, weight * (log(sum) - shifted), (real)(predicted.column == label));
 }
@@ -49,7 +57,7 @@ extern "C" __global__ void softmax_cross_entropy_labels(const real* logits, int6
 extern "C" __global__ void softmax_cross_entropy_targets(const real* logits, int64 logits_stride, const real* targets,
                                                          int64 targets_stride, const real* weights, real* gradient,
                                                          int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
-                                                         int64 classes) {
+                                                         int64 classes, const double* rates, const int64* counter) {
     const int64 row = row_of_warp();
     if (row >= n) return;
     const real* z = logits + row * logits_stride;
@@ -67,7 +75,7 @@ extern "C" __global__ void softmax_cross_entropy_targets(const real* logits, int
     dot = warp_sum(dot);
     const real sum = exponentials(z, classes, predicted.value, g);
     const real weight = weight_of(weights, row);
-    const real scale = weight / (real)n;
+    const real scale = weight / (real)n * step_of(rates, counter);
     for (int64 k = threadIdx.x; k < classes; k += LANES) g[k] = (g[k] * (total / sum) - t[k]) * scale;
     note(rows, rows_stride, row, weight * (total * log(sum) - dot), (real)(predicted.column == wanted.column));
 }
@@ -76,12 +84,12 @@ extern "C" __global__ void softmax_cross_entropy_targets(const real* logits, int
 extern "C" __global__ void sigmoid_cross_entropy(const real* logits, int64 logits_stride, const real* targets,
                                                  int64 targets_stride, const real* weights, real* gradient,
                                                  int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
-                                                 int64 outputs) {
+                                                 int64 outputs, const double* rates, const int64* counter) {
     const int64 row = row_of_warp();
     if (row >= n) return;
     const real* t = targets + row * targets_stride;
     const real weight = weight_of(weights, row);
-    const real scale = weight / (real)(n * outputs);
+    const real scale = weight / (real)(n * outputs) * step_of(rates, counter);
     real loss = 0;
     real hits = 0;
     for (int64 k = threadIdx.x; k < outputs; k += LANES) {
@@ -99,13 +107,13 @@ extern "C" __global__ void sigmoid_cross_entropy(const real* logits, int64 logit
 extern "C" __global__ void mean_squared_error(const real* outputs, int64 outputs_stride, const real* targets,
                                               int64 targets_stride, const real* weights, real* gradient,
                                               int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
-                                              int64 columns) {
+                                              int64 columns, const double* rates, const int64* counter) {
     const int64 row = row_of_warp();
     if (row >= n) return;
     const real* a = outputs + row * outputs_stride;
     const real* t = targets + row * targets_stride;
     const real weight = weight_of(weights, row);
-    const real scale = 2 * weight / (real)(n * columns);
+    const real scale = 2 * weight / (real)(n * columns) * step_of(rates, counter);
     const Largest predicted = warp_largest(a, columns);
     const Largest wanted = warp_largest(t, columns);
     real loss = 0;

@@ -19,11 +19,17 @@ extern "C" __global__ void sum_rows(const real* matrix, int64 stride, int64 rows
 
 // A step's line of the trace: sum of the losses, sum of the hits, n times the sum of the penalties (null: none).
 // One block. Sums are double whatever REAL is. It may end the step as well: then `advanced` is the counter, of
-// `counters` numbers, to each of which 1 is added; else null.
+// `counters` numbers, to each of which 1 is added; else null. And it may add `steps` to `parameters` at some places,
+// each an offset and a length; without places the three may be null.
 extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int64 n, const real* penalties,
                                        int64 penalty_count, const int64* counter, double* trace, int64 trace_stride,
-                                       int64* advanced, int64 counters) {
+                                       int64* advanced, int64 counters, real* parameters, const real* steps,
+                                       const int64* places, int64 place_count) {
     DYNAMIC_SHARED(double, scratch);
+    for (int64 place = 0; place < place_count; ++place) {
+        const int64 end = places[2 * place] + places[2 * place + 1];
+        for (int64 i = places[2 * place] + threadIdx.x; i < end; i += blockDim.x) parameters[i] += steps[i];
+    }
     double loss = 0, hits = 0, penalty = 0;
     for (int64 row = threadIdx.x; row < n; row += blockDim.x) {
         loss += rows[row];

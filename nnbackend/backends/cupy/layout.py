@@ -1,0 +1,38 @@
+"""How kernels and cuBLAS are told where a matrix lies."""
+
+from __future__ import annotations
+
+from nnbackend.backends.base import Array
+from nnbackend.backends.cupy.interface import Operands
+
+__all__ = ["extents", "operands", "stride"]
+
+
+def operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, adds: bool = False) -> Operands:
+    """``out = op(a) @ op(b)``, or ``out += ...``, of row-major matrices as cuBLAS has it.
+
+    It stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the transpose of
+    the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
+    """
+    m, n = extents(out)
+    k = a.shape[0] if transpose_a else a.shape[1]
+    return Operands(transpose_b, transpose_a, n, m, k, b, stride(b), a, stride(a), out, stride(out), adds)
+
+
+def extents(array: Array) -> tuple[int, int]:
+    """Rows and columns; a vector is one column."""
+    shape: tuple[int, ...] = array.shape
+    return (shape[0], 1) if len(shape) == 1 else (shape[0], shape[1])
+
+
+def stride(array: Array) -> int:
+    """Elements from one row to the next.
+
+    Where there is only one row, NumPy and CuPy may report any distance, and cuBLAS accepts none below the width.
+    """
+    shape = array.shape
+    if len(shape) == 1:
+        return 1
+    if shape[0] == 1:
+        return max(1, int(shape[1]))
+    return int(array.strides[0]) // int(array.dtype.itemsize)

@@ -1,0 +1,123 @@
+"""``nnbackend demo``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnbackend.backends.registry import get_backend
+from nnbackend.cli.options import add_backend, add_data, check_data, load_data, whole
+from nnbackend.cli.run_folder import class_names, find_model, read_configuration
+from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.datasets import Dataset
+from nnbackend.network import Network
+from nnbackend.presets import DEFAULT
+
+if TYPE_CHECKING:
+    from nnbackend.backends.base import Backend
+    from nnbackend.web.session import Session
+
+__all__ = ["DESCRIPTION", "add_options", "run"]
+
+DESCRIPTION = """\
+Show a page in the browser on which one draws a digit and sees what a network
+makes of it, layer by layer, and on which one watches another network learn.
+
+Without a model a small one is trained first, which takes seconds. The page is
+served to this machine alone and fetches nothing from elsewhere. Ctrl-C ends it."""
+
+#: Images that the network which is trained first sees, and the passes over the training set that this may take: enough
+#: for 98 % of MNIST's test images, and for 94 % of those of the smaller set.
+_IMAGES = 240_000
+_PASSES = (1, 20)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model", metavar="MODEL", help="a model file, or the folder of a run")
+    meaning = (
+        "default: the one the model was trained on, as its folder says, else auto: mnist if it can be had, or mnist-5k"
+    )
+    add_data(parser, None, meaning)
+    add_backend(parser)
+    parser.add_argument("--port", type=whole, default=0, metavar="N", help="of 127.0.0.1 (default: one that is free)")
+    parser.add_argument("--no-browser", action="store_true", help="print the page's address and open nothing")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C; the exit code."""
+    from nnbackend.web import check_installed
+
+    check_installed()
+    from nnbackend.web.server import address, listen, serve
+
+    path = find_model(options.model) if options.model else None
+    # A network that knows shirts must not be shown digits.
+    dataset = options.dataset or ("auto" if path is None else read_configuration(path).get("dataset", "auto"))
+    check_data(dataset, options.data_dir)
+    load = partial(load_data, dataset, options)
+    backend = get_backend(options.backend)
+    # Before anything that takes long: whether there is such a port is known at once.
+    with closing(listen(options.port)) as listening:
+        session = _trained(load, options, backend) if path is None else _saved(path, load, options, backend)
+        print(f"\nthe page is at {address(listening)}; Ctrl-C ends it", flush=True)
+        serve(session, listening, open_browser=not options.no_browser)
+    return 0
+
+
+def _saved(path: Path, load: Callable[[], Dataset], options: argparse.Namespace, backend: Backend) -> Session:
+    """A page for the model that was named; data are read when they are first needed."""
+    from nnbackend.web.recogniser import Recogniser
+    from nnbackend.web.session import Session
+
+    network = Network.load(path, backend)
+    recogniser = Recogniser(network, class_names(path, network), source=path.name)
+    _describe(network, str(path), options, backend)
+    return Session(recogniser, load)
+
+
+def _trained(load: Callable[[], Dataset], options: argparse.Namespace, backend: Backend) -> Session:
+    """A page for a network that is trained now.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C: who ends the training wants no page.
+    """
+    from nnbackend.web.recogniser import Recogniser
+    from nnbackend.web.session import Session, check_images
+
+    data = check_images(load())
+    fewest, most = _PASSES
+    recipe = DEFAULT.changed(epochs=min(max(_IMAGES // len(data.y_train), fewest), most))
+    network = Network(recipe.layers(len(data.classes)), data.input_shape, backend)
+    _describe(network, "none was given, so a small one is trained first; --model takes one of yours", options, backend)
+    rows = count_rows(data, len(data.y_train))
+    print(field("data", f"{data.name}: {rows}, from {data.source}"))
+    if data.notice:
+        print(field("NOTE", data.notice))
+    print(flush=True)
+    history = network.fit(
+        data.x_train,
+        data.y_train,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        loss=recipe.loss,
+        optimizer=recipe.make_optimizer(),
+        validation_data=(data.x_test, data.y_test),
+        verbose=True,
+    )
+    if history.interrupted:
+        raise KeyboardInterrupt
+    share = percent(history["val_accuracy"][-1])
+    source = f"trained on {data.name}: {share} of the test images right"
+    return Session(Recogniser(network, data.classes, source), lambda: data)
+
+
+def _describe(network: Network, model: str, options: argparse.Namespace, backend: Backend) -> None:
+    print(field("model", f"{model}\n{network_line(network)}"))
+    print(field("backend", backend_line(options.backend, backend)), flush=True)

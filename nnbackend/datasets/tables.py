@@ -1,0 +1,181 @@
+"""Rows from tables in files: Parquet and HDF5 (extra ``tables``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnbackend.backends.base import HostArray
+from nnbackend.batch_stream import BatchStream
+from nnbackend.errors import DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    import h5py
+    from pyarrow.parquet import ParquetFile
+
+__all__ = ["open_hdf5", "read_parquet", "stream_parquet"]
+
+#: Rows of a Parquet file that are decoded at a time.
+_BATCH_ROWS = 65_536
+
+
+def read_parquet(
+    path: str | os.PathLike[str], target: str, features: Sequence[str] | None = None
+) -> tuple[HostArray, HostArray]:
+    """All rows of a Parquet file, in memory.
+
+    Parameters
+    ----------
+    path : str or path-like
+    target : str
+        The column of labels, or of values to predict.
+    features : sequence of str, optional
+        The columns to predict it from, in this order; all others if not given.
+
+    Returns
+    -------
+    x : (n, features) float32, or float64 where a column has numbers of 64 bits
+    y : (n,) array
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, or a column holds no numbers, or none in some rows.
+    UnknownNameError
+        There is no such column.
+    ImportError
+        The package pyarrow is missing.
+    """
+    with _open_parquet(path) as file:
+        names = _columns(file, target, features)
+        return _arrays(path, file.read([*names, target]), names, target)
+
+
+def stream_parquet(
+    path: str | os.PathLike[str],
+    target: str,
+    features: Sequence[str] | None = None,
+    batch_rows: int = _BATCH_ROWS,
+) -> BatchStream:
+    """The rows of a Parquet file of any size, for `Network.fit`: they are read in turn, and never all at once.
+
+    ``fit(stream, shuffle=True)`` mixes rows that are held together, and not those of the whole file: if it is sorted,
+    by class say, write it in another order first.
+
+    Parameters
+    ----------
+    path, target, features
+        As for `read_parquet`.
+    batch_rows : int
+        How many are read at a time.
+
+    Returns
+    -------
+    BatchStream
+
+    Raises
+    ------
+    DataError, UnknownNameError, ImportError
+        As `read_parquet` does; for rows that are read later, while training.
+    """
+    with _open_parquet(path) as file:
+        names = _columns(file, target, features)
+        rows = file.metadata.num_rows
+    if rows == 0:
+        raise DataError(f"{os.fspath(path)} has no rows")
+
+    def pieces(epoch: int) -> Iterator[tuple[HostArray, HostArray]]:
+        with _open_parquet(path) as file:
+            for batch in file.iter_batches(batch_rows, columns=[*names, target]):
+                yield _arrays(path, batch, names, target)
+
+    return BatchStream(pieces, rows)
+
+
+def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple[h5py.Dataset, HostArray]:
+    """Rows of an HDF5 file of any size, and their targets in memory.
+
+    The rows stay in the file, which is open as long as they are in use; `Network.fit` streams them if they are large,
+    and `Network.predict` reads them batch by batch.
+
+    Parameters
+    ----------
+    path : str or path-like
+    x, y : str
+        Names of the data sets of rows and of targets: "x", or "group/x".
+
+    Returns
+    -------
+    rows : h5py.Dataset
+    targets : ndarray
+
+    Raises
+    ------
+    DataError
+        The file is missing, damaged or no HDF5.
+    UnknownNameError
+        It has no such data set.
+    ImportError
+        The package h5py is missing.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError('HDF5 files need the package h5py: pip install "nnbackend[tables]"') from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise DataError(f"{os.fspath(path)} cannot be opened as an HDF5 file: {error}") from error
+    found: list[str] = []
+    file.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
+    for name in (x, y):
+        if name not in found:
+            file.close()
+            raise UnknownNameError(f"data set in {os.fspath(path)}", name, found)
+    return file[x], file[y][...]
+
+
+def _open_parquet(path: str | os.PathLike[str]) -> ParquetFile:
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+    except ImportError as error:
+        raise ImportError('Parquet files need the package pyarrow: pip install "nnbackend[tables]"') from error
+    try:
+        return ParquetFile(path)
+    except (OSError, ArrowInvalid) as error:
+        raise DataError(f"{os.fspath(path)} cannot be opened as a Parquet file: {error}") from error
+
+
+def _columns(file: ParquetFile, target: str, features: Sequence[str] | None) -> list[str]:
+    there = file.schema_arrow.names
+    names = [name for name in there if name != target] if features is None else list(features)
+    for name in (*names, target):
+        if name not in there:
+            raise UnknownNameError("column", name, there)
+    if not names:
+        raise DataError(f"there is no column besides the target {target!r}")
+    return names
+
+
+def _arrays(path: str | os.PathLike[str], table: Any, names: Sequence[str], target: str) -> tuple[HostArray, HostArray]:
+    """A table's or a batch's columns as rows, and its targets."""
+    columns = [_column(path, table, name) for name in names]
+    wide = any(column.dtype.kind in "iuf" and column.dtype.itemsize == 8 for column in columns)
+    return np.stack(columns, axis=1, dtype=np.float64 if wide else np.float32), _column(path, table, target)
+
+
+def _column(path: str | os.PathLike[str], table: Any, name: str) -> HostArray:
+    column = table.column(name)
+    if column.null_count:
+        raise DataError(f"column {name!r} of {os.fspath(path)} has rows without a value; fill them or leave them out")
+    array: HostArray = np.asarray(column)
+    if array.dtype.kind not in "buif":
+        raise DataError(
+            f"column {name!r} of {os.fspath(path)} holds {column.type}, and no numbers; encode it, or leave it "
+            "out with features=[...]"
+        )
+    return array

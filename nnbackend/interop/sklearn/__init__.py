@@ -1,0 +1,20 @@
+"""scikit-learn estimators: `MLPClassifier` and `MLPRegressor`, trained on any backend.
+
+They take scikit-learn's constructor arguments with scikit-learn's meaning. In float64 and without dropout, the same
+`random_state` gives the same initial weights, the same batches and, but for rounding, the same fitted weights as
+scikit-learn's own estimators; `run.py` and `solver.py` say how their arithmetic is had from this package's operations.
+"""
+
+from __future__ import annotations
+
+try:
+    from nnbackend.interop.sklearn.classifier import MLPClassifier
+    from nnbackend.interop.sklearn.regressor import MLPRegressor
+except ImportError as error:
+    if (error.name or "").partition(".")[0] != "sklearn":
+        raise
+    raise ImportError(
+        'MLPClassifier and MLPRegressor need scikit-learn 1.6 or newer: pip install "nnbackend[sklearn]"'
+    ) from error
+
+__all__ = ["MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,151 @@
+"""What the classifier and the regressor have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from nnbackend.backends.base import HostArray
+from nnbackend.errors import InvalidInputError
+from nnbackend.interop.sklearn.architecture import Architecture, Weights
+from nnbackend.interop.sklearn.data import Problem, row_weights, split
+from nnbackend.interop.sklearn.engine import Engine, freeze, outputs_of
+from nnbackend.interop.sklearn.fitting import train
+from nnbackend.interop.sklearn.progress import Progress
+from nnbackend.interop.sklearn.run import Rows
+from nnbackend.interop.sklearn.settings import Settings
+from nnbackend.interop.sklearn.solver import Solver
+from nnbackend.losses import get_loss
+
+__all__ = ["BaseMLP"]
+
+
+class BaseMLP(BaseEstimator):  # type: ignore[misc]
+    """A multi-layer perceptron; a subclass says what its targets are and how predictions are scored."""
+
+    #: What `validate_data` is to check of targets.
+    _target_checks: ClassVar[Mapping[str, Any]] = {}
+
+    _engine: Engine
+    _progress: Progress
+
+    def _keep(self, arguments: Mapping[str, Any]) -> None:
+        """Keep the constructor's arguments as they are: scikit-learn wants them checked no sooner than in `fit`."""
+        for name, value in arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        """What a call of `fit` or `partial_fit` is to learn; InvalidInputError if that is not what it goes on with."""
+        raise NotImplementedError
+
+    def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
+        """How good the network's outputs for validation data are; more is better."""
+        raise NotImplementedError
+
+    def _learned(self, problem: Problem) -> None:
+        """Set the attributes that are a subclass's own."""
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> Any:
+        settings = Settings.of(self)
+        if incremental and settings.early_stopping:
+            raise InvalidInputError(
+                "partial_fit does not support early_stopping=True, for a single pass leaves nothing to stop; "
+                "set it to False, or use fit"
+            )
+        goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
+        X, y = self._validated(X, y, settings, reset=not goes_on)
+        given = row_weights(sample_weight, X.shape[0])
+        problem = self._problem(y, goes_on, incremental, classes)
+        generator = check_random_state(self.random_state)
+        engine, start = self._engine_for(X, problem, settings, generator, goes_on, incremental)
+        rows, held = split(X, problem, given, settings, generator)
+        network = engine.place(settings.backend, start)
+        x, targets, _ = network.intake.batch(rows.x, rows.targets, get_loss(problem.loss), None)
+        rows = Rows(x, targets.values, rows.weights)
+
+        def validate() -> float:
+            assert held is not None
+            return self._score(problem, held, outputs_of(network, held.x))
+
+        progress = self._progress.continued() if goes_on else Progress()
+        scored = None if held is None else validate
+        weights = train(engine, network, settings, progress, rows, generator, scored, once=incremental)
+
+        self.coefs_, self.intercepts_ = weights
+        self.n_layers_, self.n_outputs_ = len(engine.architecture.units), problem.outputs
+        self.out_activation_ = problem.out_activation
+        self._engine, self._progress = engine, progress
+        progress.publish(self)
+        self._learned(problem)
+        return self
+
+    def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
+        """The data as arrays of the right type; y has two dimensions only if it has several columns."""
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            dtype=[np.float64, np.float32] if settings.dtype is None else settings.dtype,
+            reset=reset,
+            **self._target_checks,
+        )
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+
+    def _engine_for(
+        self,
+        X: Any,
+        problem: Problem,
+        settings: Settings,
+        generator: np.random.RandomState,
+        goes_on: bool,
+        incremental: bool,
+    ) -> tuple[Engine, Weights]:
+        """What to train with, and the weights to begin with."""
+        units = (X.shape[1], *settings.hidden_layer_sizes, problem.outputs)
+        dtype = self._engine.architecture.dtype if goes_on else X.dtype.name
+        architecture = Architecture(units, settings.activation, settings.dropout, problem.loss, dtype)
+        if not goes_on:
+            weights = architecture.initial_weights(generator)
+            return Engine(architecture, Solver(settings), _mask_seed(settings, generator)), weights
+        old: Engine = self._engine
+        same = architecture == old.architecture
+        if architecture.units != old.architecture.units or (incremental and not same):
+            raise InvalidInputError(
+                f"training cannot go on with {architecture}: what was fitted before is {old.architecture}; "
+                "set the parameters back, or fit anew with warm_start=False"
+            )
+        weights = (self.coefs_, self.intercepts_)
+        if incremental:
+            return old, weights
+        seed = old.seed or _mask_seed(settings, generator)
+        return Engine(architecture, Solver(settings), seed, old.steps), weights
+
+    def _outputs(self, X: Any) -> HostArray:
+        """What the fitted network makes of some rows, (n, outputs)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
+        network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
+        return outputs_of(network, X)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        if "coefs_" in state:
+            freeze((self.coefs_, self.intercepts_))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:
+    """A seed for dropout masks, if there are any: scikit-learn draws none, and its stream must go on as there."""
+    return int(generator.randint(1, np.iinfo(np.int32).max)) if settings.dropout else 0

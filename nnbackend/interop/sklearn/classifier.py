@@ -1,0 +1,250 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.multiclass import unique_labels
+
+from nnbackend.backends.base import Backend, HostArray
+from nnbackend.errors import InvalidInputError
+from nnbackend.interop.sklearn.base import BaseMLP
+from nnbackend.interop.sklearn.data import Problem
+from nnbackend.interop.sklearn.labels import Labels
+from nnbackend.interop.sklearn.run import Rows
+
+__all__ = ["MLPClassifier"]
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
+    """`sklearn.neural_network.MLPClassifier`, on any backend.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int
+    activation : str
+        Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu".
+    solver : {"adam", "sgd"}
+        "lbfgs" is refused.
+    alpha : float
+        Strength of the L2 penalty: the loss of a minibatch gains ``alpha / 2 sum W^2``, divided by the sum of its
+        rows' weights. Biases have none.
+    batch_size : int or "auto"
+        Rows a step; "auto" is 200, or all if there are fewer.
+    learning_rate : {"constant", "invscaling", "adaptive"}
+        For "sgd": "invscaling" divides the rate by ``t_ ** power_t`` after every epoch, "adaptive" by 5 whenever
+        training would end for lack of progress, until it is below 1e-6.
+    learning_rate_init, power_t : float
+    max_iter : int
+        Epochs at most.
+    shuffle : bool
+        Whether every epoch has an order of its own.
+    random_state : int, RandomState or None
+        Of initial weights, orders of rows, validation data and dropout masks.
+    tol : float
+    verbose : bool or int
+    warm_start : bool
+        Whether `fit` goes on with the weights it finds.
+    momentum : float
+        0 <= momentum < 1.
+    nesterovs_momentum : bool
+    early_stopping : bool
+        Whether to score `validation_fraction` of the rows after every epoch, end when that score gets no better by
+        `tol`, and keep the weights with the best. Without, the loss in training decides, and the last weights are kept.
+    validation_fraction, beta_1, beta_2, epsilon : float
+    n_iter_no_change : int or inf
+        Training ends when more epochs than this in a row were no better.
+    max_fun : int
+        Not used: of "lbfgs" only.
+    backend : str or Backend
+        "numpy", "numba", "cupy", a plug-in's name, or "auto". Setting another one moves a fitted estimator at its
+        next call.
+    dropout : float
+        Share of every hidden layer's outputs that is dropped in training.
+    dtype : {"auto", "float32", "float64"}
+        "auto" is that of the data in the first call of `fit`: float32 if they are, else float64.
+    class_weight : dict, "balanced" or None
+        Weights of the classes, times those of the rows; "balanced" makes all classes weigh the same.
+
+    Attributes
+    ----------
+    coefs_, intercepts_ : lists of (inputs, outputs) and (outputs,) arrays
+        The weights. They cannot be written to; to change one, put another array into its place.
+    classes_ : (k,) array
+    loss_, loss_curve_ : float, and a list of one for every epoch
+    best_loss_ : float, or None with early stopping
+    validation_scores_, best_validation_score_ : list of float, float; None without early stopping
+    n_iter_, t_ : int
+        Epochs of the last call, and rows seen.
+    n_layers_, n_outputs_, n_features_in_ : int
+    feature_names_in_ : (features,) array of str
+        Only if the data have names.
+    out_activation_ : {"logistic", "softmax"}
+
+    Notes
+    -----
+    A sparse X is made dense for training, all of it at once, and for predicting 1024 rows at a time. Weights of rows
+    may not be negative. `partial_fit` after a pickle goes on where it was. As in scikit-learn, a `random_state` that
+    is a number gives every call of `partial_fit` the same order.
+
+    A loss that becomes NaN or infinite ends in one error (a ValueError), or with early stopping in a warning and the
+    weights of the best epoch.
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        backend: str | Backend = "auto",
+        dropout: float = 0.0,
+        dtype: str = "auto",
+        class_weight: Any = None,
+    ) -> None:
+        self._keep(locals())
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
+        """Train until the loss, or with early stopping the validation score, gets no better.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : (n,) classes of any kind, or (n, k) of 0 and 1 where a row may belong to several
+        sample_weight : (n,) array_like, optional
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError
+            Before anything is changed.
+        DivergedFitError
+            The loss or a weight became NaN or infinite.
+        BackendUnavailableError
+            The backend cannot run here.
+        """
+        fitted: MLPClassifier = self._fit(X, y, sample_weight, incremental=False)
+        return fitted
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
+        """Train for one epoch on these rows, going on where the last call ended.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+        classes : (k,) array_like
+            All classes there will ever be; needed in the first call, unless rows may belong to several.
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
+            As `fit` does.
+        """
+        fitted: MLPClassifier = self._fit(X, y, sample_weight, incremental=True, classes=classes)
+        return fitted
+
+    def predict(self, X: Any) -> HostArray:
+        """The most likely classes.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+
+        Returns
+        -------
+        (n,) classes, or (n, k) of 0 and 1
+        """
+        outputs = self._outputs(X)
+        return self._labels.decode(outputs)
+
+    def predict_proba(self, X: Any) -> HostArray:
+        """The probability of every class, (n, k), in the order of `classes_`; each on its own if a row may belong to
+        several."""
+        outputs = self._outputs(X)
+        return self._labels.probabilities(outputs)
+
+    def predict_log_proba(self, X: Any) -> HostArray:
+        """The logarithms of `predict_proba`."""
+        probabilities = self.predict_proba(X)
+        with np.errstate(divide="ignore"):
+            return np.log(probabilities, out=probabilities)
+
+    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        labels = self._labels_of(y, goes_on, incremental, classes)
+        targets = labels.encode(y)
+        weights = self._class_weights(y, targets, labels, incremental)
+        return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
+
+    def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
+        """The classes to learn: those of before, those announced, or those of the targets."""
+        announced = None if classes is None else unique_labels(classes)
+        if goes_on:
+            before: Labels = self._labels
+            found = announced if incremental else Labels.of(y).classes
+            if found is not None and not np.array_equal(found, before.classes):
+                raise InvalidInputError(
+                    f"training can only go on with the same classes as before, {before.classes}, received {found}; to "
+                    "begin anew set warm_start=False and call fit"
+                )
+            return before
+        labels = Labels.of(y)
+        if not incremental or labels.multilabel:
+            return labels
+        if announced is None:
+            raise InvalidInputError(
+                "classes must be given in the first call to partial_fit, as later rows may be of others than these: "
+                "classes=numpy.unique(all_of_y)"
+            )
+        return Labels(announced, multilabel=False)
+
+    def _class_weights(self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool) -> HostArray | None:
+        if self.class_weight is None:
+            return None
+        if incremental and self.class_weight == "balanced":
+            raise InvalidInputError(
+                "class_weight='balanced' needs all rows at once; for partial_fit give the weights of all classes: "
+                "sklearn.utils.class_weight.compute_class_weight('balanced', classes=..., y=...)"
+            )
+        if labels.multilabel:
+            weights: HostArray = compute_sample_weight(self.class_weight, y)
+        else:
+            weights = compute_class_weight(self.class_weight, classes=labels.classes, y=y)[targets]
+        return weights
+
+    def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
+        assert problem.labels is not None
+        return float(accuracy_score(held.targets, problem.labels.codes(outputs), sample_weight=held.weights))
+
+    def _learned(self, problem: Problem) -> None:
+        assert problem.labels is not None
+        self._labels = problem.labels
+        self.classes_ = problem.labels.classes
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,105 @@
+"""What an estimator is given, on its way to the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from nnbackend.backends.base import HostArray
+from nnbackend.errors import InvalidInputError
+from nnbackend.inputs import as_host_array
+from nnbackend.interop.sklearn.labels import Labels
+from nnbackend.interop.sklearn.run import Rows
+from nnbackend.interop.sklearn.settings import Settings
+
+__all__ = ["Problem", "row_weights", "split"]
+
+
+@dataclass
+class Problem:
+    """What is to be learned.
+
+    Attributes
+    ----------
+    targets : (n,) or (n, outputs) array
+        As `Network.fit` takes them.
+    outputs : int
+    loss : str
+    out_activation : str
+        scikit-learn's name of what makes predictions of the outputs.
+    class_weights : (n,) float64 or None
+        Those of the rows' classes, which count in training and not in validation.
+    labels : Labels or None
+        The classes, where the targets are some.
+    """
+
+    targets: HostArray
+    outputs: int
+    loss: str
+    out_activation: str
+    class_weights: HostArray | None = None
+    labels: Labels | None = None
+
+    @property
+    def stratified(self) -> bool:
+        """Whether validation data are to hold the same share of each class; scikit-learn has it so for two classes."""
+        return self.loss == "sigmoid_cross_entropy" and self.outputs == 1
+
+
+def row_weights(sample_weight: Any, rows: int) -> HostArray | None:
+    """The caller's weights, (n,) float64.
+
+    Raises
+    ------
+    InvalidInputError
+        Not one for each row, negative, not finite, or none above 0.
+    """
+    if sample_weight is None:
+        return None
+    weights = as_host_array("sample_weight", sample_weight).astype(np.float64)
+    if weights.shape != (rows,):
+        raise InvalidInputError(f"sample_weight must have shape ({rows},), received {weights.shape}")
+    if not np.isfinite(weights).all() or weights.min() < 0:
+        raise InvalidInputError("sample_weight must be finite and not negative")
+    if weights.sum() == 0:
+        raise InvalidInputError("all of sample_weight is zero; at least one row must count")
+    return weights
+
+
+def split(
+    x: Any, problem: Problem, weights: HostArray | None, settings: Settings, generator: np.random.RandomState
+) -> tuple[Rows, Rows | None]:
+    """The rows to train on, dense, and if training is to stop early those for validation, as they come.
+
+    Raises
+    ------
+    InvalidInputError
+        There are too few of them.
+    """
+    trained, held = _product(weights, problem.class_weights), None
+    targets = problem.targets
+    if settings.early_stopping:
+        places, others = train_test_split(
+            np.arange(x.shape[0]),
+            random_state=generator,
+            test_size=settings.validation_fraction,
+            stratify=targets if problem.stratified else None,
+        )
+        if len(others) < 2:
+            raise InvalidInputError(
+                f"The validation set is too small: {len(others)} of {x.shape[0]} rows. Raise validation_fraction, or "
+                "give more rows"
+            )
+        held = Rows(x[others], targets[others], None if weights is None else weights[others])
+        x, targets, trained = x[places], targets[places], None if trained is None else trained[places]
+    return Rows(x.toarray() if hasattr(x, "toarray") else x, targets, trained), held
+
+
+def _product(one: HostArray | None, other: HostArray | None) -> HostArray | None:
+    if one is None or other is None:
+        return other if one is None else one
+    both: HostArray = one * other
+    return both

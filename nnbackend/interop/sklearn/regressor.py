@@ -1,0 +1,135 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+
+from nnbackend.backends.base import Backend, HostArray
+from nnbackend.interop.sklearn.base import BaseMLP
+from nnbackend.interop.sklearn.data import Problem
+from nnbackend.interop.sklearn.run import Rows
+
+__all__ = ["MLPRegressor"]
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
+    """`sklearn.neural_network.MLPRegressor`, on any backend.
+
+    Parameters
+    ----------
+    loss : "squared_error"
+        "poisson" is refused. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient is
+        that of half their sum over the outputs.
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter
+        As of :class:`nnbackend.MLPClassifier`.
+    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
+        As there; the score of validation data is R^2.
+    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype
+        As there.
+
+    Attributes
+    ----------
+    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
+        As of :class:`nnbackend.MLPClassifier`.
+    n_layers_, n_outputs_, n_features_in_, feature_names_in_
+        As there.
+    out_activation_ : "identity"
+
+    Notes
+    -----
+    Those of :class:`nnbackend.MLPClassifier` hold here as well.
+    """
+
+    _target_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}
+
+    def __init__(
+        self,
+        loss: str = "squared_error",
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        backend: str | Backend = "auto",
+        dropout: float = 0.0,
+        dtype: str = "auto",
+    ) -> None:
+        self._keep(locals())
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """Train until the loss, or with early stopping the validation score, gets no better.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : (n,) or (n, outputs) numbers
+        sample_weight : (n,) array_like, optional
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError
+            Before anything is changed.
+        DivergedFitError
+            The loss or a weight became NaN or infinite.
+        BackendUnavailableError
+            The backend cannot run here.
+        """
+        fitted: MLPRegressor = self._fit(X, y, sample_weight, incremental=False)
+        return fitted
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """Train for one epoch on these rows, going on where the last call ended; otherwise as `fit`."""
+        fitted: MLPRegressor = self._fit(X, y, sample_weight, incremental=True)
+        return fitted
+
+    def predict(self, X: Any) -> HostArray:
+        """The predicted numbers.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+
+        Returns
+        -------
+        (n,) or (n, outputs) array of the network's dtype
+        """
+        outputs = self._outputs(X)
+        return outputs if self.n_outputs_ > 1 else outputs.ravel()
+
+    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")
+
+    def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
+        if not np.isfinite(outputs).all():
+            return math.nan
+        return float(r2_score(held.targets, outputs, sample_weight=held.weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,97 @@
+"""scikit-learn's SGD and Adam, by this package's operations.
+
+Both have the same formulae as here but for two places, and the learning rates make up for these, which the host writes
+anew for every epoch:
+
+* scikit-learn's Adam adds epsilon to the root of the second moment as it is ("epsilon hat", the end of section 2 of
+  Kingma and Ba 2015), not to the corrected one, and puts both corrections into the rate. So does `rates`, and the
+  operation is told that so many steps were taken that its own corrections are 1.
+* scikit-learn's velocity has the learning rates in it, and here the velocity is of gradients. Where the rate changes,
+  which it does between epochs only, the velocity is scaled by the old rate over the new one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.interop.sklearn.settings import Settings
+from nnbackend.network import Network
+from nnbackend.optimizers import SGD, Adam, Optimizer
+
+__all__ = ["Solver"]
+
+#: So many steps that beta ** steps is 0 for every beta that is not 1 but for rounding.
+_LONG_AGO = 1 << 52
+
+#: An adaptive rate is divided by this, and training ends when it is at most so small.
+_DIVISOR, _SMALLEST = 5.0, 1e-6
+
+
+class Solver:
+    """The optimiser of an estimator and its learning rate.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+        What records the update; its own learning rate is not used.
+    learning_rate : float
+        The current one; of Adam without its corrections.
+    steps : int
+        How many were taken.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.learning_rate = self._initial = settings.learning_rate_init
+        self._kind = settings.learning_rate if settings.solver == "sgd" else "constant"
+        self._power = settings.power_t
+        self._betas = (settings.beta_1, settings.beta_2)
+        self.optimizer: Optimizer
+        if settings.solver == "sgd":
+            nesterov = settings.nesterovs_momentum and settings.momentum > 0
+            self.optimizer = SGD(self._initial, settings.momentum, nesterov)
+        else:
+            self.optimizer = Adam(self._initial, *self._betas, settings.epsilon)
+        self.steps = 0
+
+    @property
+    def step_counter(self) -> int:
+        """What the operation is told of the steps before."""
+        return _LONG_AGO
+
+    def rates(self, steps: int) -> npt.NDArray[np.float64]:
+        """The learning rates of the next steps, (steps,)."""
+        if isinstance(self.optimizer, SGD):
+            return np.full(steps, self.learning_rate)
+        t = self.steps + np.arange(1.0, steps + 1)
+        beta1, beta2 = self._betas
+        corrected: npt.NDArray[np.float64] = self.learning_rate * np.sqrt(1 - beta2**t) / (1 - beta1**t)
+        return corrected
+
+    def end_epoch(self, network: Network, rows_seen: int) -> None:
+        """An epoch has ended, and so many rows were seen since training began."""
+        if self._kind == "invscaling":
+            self._change_rate(network, self._initial / (rows_seen + 1) ** self._power)
+
+    def slow_down(self, network: Network) -> bool:
+        """Training does not get on any more: lower the rate if it is adaptive, and say whether that was done."""
+        if self._kind != "adaptive" or self.learning_rate <= _SMALLEST:
+            return False
+        self._change_rate(network, self.learning_rate / _DIVISOR)
+        return True
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether `slow_down` may lower the rate."""
+        return self._kind == "adaptive"
+
+    def _change_rate(self, network: Network, rate: float) -> None:
+        memory, backend = network.optimizer_memory, network.backend
+        if memory is not None and "velocity" in memory.slots:
+            velocity = memory.slots["velocity"]
+            backend.write(backend.to_host(velocity) * (self.learning_rate / rate), velocity)
+        self.learning_rate = rate

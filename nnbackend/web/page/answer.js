@@ -1,0 +1,131 @@
+// What the network makes of an image: the answer, a bar for every class, a grid of cells for every hidden layer.
+
+const element = (id) => document.getElementById(id);
+
+export class Answer {
+  constructor(model) {
+    this.last = null;
+    this.describe(model);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#paint());
+    new ResizeObserver(() => this.#paint()).observe(element("layers"));
+  }
+
+  describe(model) {
+    this.model = model;
+    element("model-text").textContent =
+      `${model.network}, ${model.parameters.toLocaleString("en")} parameters, ${model.backend}; ${model.source}`;
+    this.rows = model.classes.map((name) => {
+      const row = document.createElement("li");
+      row.append(part("name", name), part("track"), part("value", "–"));
+      row.children[1].append(part("bar"));
+      return row;
+    });
+    element("bars").replaceChildren(...this.rows);
+    const layers = [["What it sees", ""], ...model.hidden.map((name, place) => [`Layer ${place + 1}`, name])];
+    this.canvases = layers.map(([title, note], place) => layer(title, note, place === 0 ? "image" : "cells"));
+    element("layers").replaceChildren(...this.canvases.map((canvas) => canvas.parentElement));
+    this.last = null;
+    this.#paint();
+  }
+
+  // An answer of the server; `done` when the pen was lifted, which is when it is worth reading aloud.
+  show(answer, done) {
+    this.last = answer;
+    const outputs = answer.outputs;
+    const best = outputs ? outputs.indexOf(Math.max(...outputs)) : -1;
+    const text = outputs ? this.#saying(outputs, best, answer.label) : "Nothing is drawn yet";
+    const digit = element("answer");
+    digit.textContent = outputs ? this.model.classes[best] : "?";
+    digit.classList.toggle("word", digit.textContent.length > 2);
+    digit.parentElement.classList.toggle("unsure", !outputs || outputs[best] < 0.5);
+    element("answer-text").textContent = text;
+    if (done) element("spoken").textContent = outputs ? `${this.model.classes[best]}. ${text}` : text;
+    this.rows.forEach((row, place) => {
+      const value = outputs ? outputs[place] : 0;
+      row.classList.toggle("best", place === best);
+      row.querySelector(".bar").style.width = `${100 * Math.min(1, Math.max(0, value))}%`;
+      row.querySelector(".value").textContent = outputs ? this.#figure(value) : "–";
+    });
+    this.#paint();
+  }
+
+  #figure(value) {
+    if (!this.model.probabilities) return value.toFixed(3);
+    // Nothing is certain, whatever rounding makes of it.
+    return value > 0.9995 ? "> 99.9\u00a0%" : `${(100 * value).toFixed(1)}\u00a0%`;
+  }
+
+  #saying(outputs, best, label) {
+    const sure = outputs[best] >= 0.9 ? "Quite sure" : outputs[best] >= 0.5 ? "Probably" : "Not sure";
+    const truth = label === undefined ? "" : label === this.model.classes[best] ? ", and right" : `; it is ${label}`;
+    return `${sure}: ${this.#figure(outputs[best])}${truth}`;
+  }
+
+  #paint() {
+    this.canvases.forEach((canvas, place) => {
+      if (place === 0) paintImage(canvas, this.last?.image);
+      else paintCells(canvas, this.last?.hidden[place - 1], parseInt(this.model.hidden[place - 1]), place);
+    });
+  }
+}
+
+function part(kind, text = "") {
+  const made = document.createElement("div");
+  made.className = kind;
+  made.textContent = text;
+  return made;
+}
+
+function layer(title, note, kind) {
+  const figure = document.createElement("figure");
+  figure.className = kind;
+  const caption = document.createElement("figcaption");
+  const quiet = document.createElement("span");
+  quiet.textContent = note;
+  caption.append(title, quiet);
+  const canvas = document.createElement("canvas");
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", note ? `${title}: ${note}` : "The drawing as an image of 28 by 28 pixels");
+  figure.append(caption, canvas);
+  return canvas;
+}
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name);
+}
+
+function paintImage(canvas, image) {
+  canvas.width = canvas.height = 28;
+  const context = canvas.getContext("2d");
+  context.fillStyle = colour("--ink");
+  (image ?? []).forEach((value, place) => {
+    context.globalAlpha = value / 255;
+    context.fillRect(place % 28, Math.floor(place / 28), 1, 1);
+  });
+}
+
+// One cell a unit, as strong as its activation is beside the layer's strongest; negative ones in the second colour.
+function paintCells(canvas, values, units, place) {
+  const width = (canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio)));
+  const height = (canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio)));
+  const context = canvas.getContext("2d");
+  const columns = Math.ceil(Math.sqrt((units * width) / height));
+  const rows = Math.ceil(units / columns);
+  const size = Math.min(width / columns, height / rows);
+  const gap = size > 6 ? size * 0.14 : 0;
+  const most = Math.max(1e-9, ...(values ?? []).map(Math.abs));
+  const [empty, first, second] = [colour("--cell"), colour("--first"), colour("--second")];
+  for (let unit = 0; unit < units; unit++) {
+    const value = (values?.[unit] ?? 0) / most;
+    const box = [(unit % columns) * size, Math.floor(unit / columns) * size, size - gap, size - gap, size * 0.18];
+    for (const [fill, alpha] of [[empty, 1], [value < 0 ? second : first, Math.abs(value)]]) {
+      context.globalAlpha = alpha;
+      context.fillStyle = fill;
+      context.beginPath();
+      context.roundRect(...box);
+      context.fill();
+    }
+  }
+  const active = (values ?? []).filter((value) => value > 0.01 * most).length;
+  canvas.setAttribute("aria-label", `Hidden layer ${place}: ${active} of ${units} units active`);
+}

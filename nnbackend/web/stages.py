@@ -1,0 +1,88 @@
+"""A network in parts, so that one sees what its hidden layers make of an input."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from nnbackend.backends.base import HostArray
+from nnbackend.layers import Dense
+from nnbackend.network import Network
+
+__all__ = ["Stages"]
+
+
+class Stages:
+    """The network cut before every dense layer but the first: each part is a network, on the same backend.
+
+    Together the parts do the work of the whole once, and what passes from one to the next are the activations: a
+    layer's outputs behind whatever follows it (an activation, a normalisation) up to the next dense layer.
+
+    Parameters
+    ----------
+    network : Network
+        Its weights are copied: training it further does not show here.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the hidden layers: units and activation.
+    """
+
+    def __init__(self, network: Network) -> None:
+        dense = [place for place, layer in enumerate(network.layers) if isinstance(layer, Dense)]
+        edges = [0, *dense[1:], len(network.layers)]
+        self._parts: list[Network] = []
+        for begin, end in itertools.pairwise(edges):
+            self._parts.append(self._part(network, begin, end))
+        self.names = [_name(part) for part in self._parts[:-1]]
+
+    def __call__(self, x: Any) -> tuple[list[HostArray], HostArray]:
+        """What every hidden layer puts out, and the network's predictions.
+
+        Parameters
+        ----------
+        x : (n, *input_shape) array_like
+            As for `Network.predict`.
+
+        Returns
+        -------
+        hidden : list of (n, units) arrays
+        outputs : (n, outputs) array
+            What `Network.predict` of the whole returns.
+        """
+        hidden: list[HostArray] = []
+        for part in self._parts[:-1]:
+            x = part.predict(x)
+            hidden.append(x)
+        return hidden, self._parts[-1].predict(x)
+
+    def _part(self, network: Network, begin: int, end: int) -> Network:
+        whole = network.config()
+        first, last = begin == 0, end == len(network.layers)
+        config = {
+            **whole,
+            "layers": whole["layers"][begin:end],
+            "input_shape": whole["input_shape"] if first else list(self._parts[-1].output_shape),
+            "input_scale": whole["input_scale"] if first else None,
+            "loss": whole["loss"] if last else None,
+        }
+        part = Network.from_config(config, network.backend, [type(layer) for layer in network.layers])
+        part.set_weights(
+            {
+                f"layers.{int(place) - begin}.{name}": values
+                for key, values in network.get_weights().items()
+                for _, place, name in [key.split(".", 2)]
+                if begin <= int(place) < end
+            }
+        )
+        return part
+
+
+def _name(part: Network) -> str:
+    """Such as "200 units, relu"."""
+    units = 1
+    for size in part.output_shape:
+        units *= size
+    activations = [name for layer in part.layers if (name := getattr(layer, "activation", "identity")) != "identity"]
+    return ", ".join([f"{units} unit{'' if units == 1 else 's'}", *activations])

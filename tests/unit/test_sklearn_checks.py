@@ -1,0 +1,24 @@
+"""scikit-learn's own acceptance suite for estimators, all of it."""
+
+from __future__ import annotations
+
+import pytest
+from sklearn.utils.estimator_checks import check_estimator
+
+import nnbackend as nn
+
+#: What every estimator skips, because of where it runs or what a perceptron has not: no method `decision_function`, and
+#: an environment variable that has to be there before SciPy is imported.
+SKIPPED = {"check_array_api_input", "check_classifiers_multilabel_output_format_decision_function"}
+
+#: Small, so that it takes seconds.
+SMALL = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.05, "max_iter": 25, "backend": "numpy"}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("estimator", [nn.MLPClassifier(**SMALL), nn.MLPRegressor(**SMALL)], ids=["class", "number"])
+def test_check_estimator(estimator):
+    results = check_estimator(estimator, on_skip=None)
+    assert len(results) > 50
+    not_passed = {result["check_name"] for result in results if result["status"] != "passed"}
+    assert not_passed <= SKIPPED
