@@ -51,7 +51,7 @@ class Initializer(ABC, Plain):
         """
 
     def config(self) -> dict[str, Any]:
-        """What a model file keeps of it: plain JSON, see :func:`get_initializer`.
+        """What a model file keeps of it: plain JSON, see :func:`nnbackend.initializers.get_initializer`.
 
         One that has no name, given values or a class from outside, becomes zeros: the file holds the weights
         themselves, and needs the initialiser only to describe the network.

@@ -19,7 +19,7 @@ def accuracy(labels: Any, predicted: Any) -> float:
 
     Parameters
     ----------
-    labels, predicted : (n,) integer array_like
+    labels, predicted : (n,) array_like of int
     """
     true, guess = _pair(labels, predicted)
     return float((true == guess).mean())
@@ -30,7 +30,7 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> Labels:
 
     Parameters
     ----------
-    labels, predicted : (n,) integer array_like
+    labels, predicted : (n,) array_like of int
         In [0, classes).
     classes : int
 

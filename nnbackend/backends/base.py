@@ -202,7 +202,7 @@ class Backend(ABC):
         weight : (inputs, outputs) real
         bias : (outputs,) real or None
         activation : str
-            A key of :data:`ACTIVATIONS`.
+            A key of :data:`~nnbackend.backends.base.ACTIVATIONS`.
         alpha : float
             Its parameter.
         preactivation : (rows, outputs) real or None
@@ -331,7 +331,7 @@ class Backend(ABC):
         Parameters
         ----------
         saved : (rows, features) real
-            The activation's output or its pre-activation, as :data:`ACTIVATIONS` says.
+            The activation's output or its pre-activation, as :data:`~nnbackend.backends.base.ACTIVATIONS` says.
         upstream, out : (rows, features) real
             May alias.
         """

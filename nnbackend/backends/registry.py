@@ -78,8 +78,8 @@ def get_backend(backend: str | Backend) -> Backend:
     Parameters
     ----------
     backend : str or Backend
-        A name of :func:`backend_names`, or ``"auto"``: CuPy if a GPU is usable, else Numba, else NumPy. What was
-        chosen and why is logged at level INFO under ``nnbackend``.
+        A name that :func:`nnbackend.available_backends` lists, or ``"auto"``: CuPy if a GPU is usable, else Numba, else
+        NumPy. What was chosen and why is logged at level INFO under ``nnbackend``.
 
     Raises
     ------

@@ -34,9 +34,9 @@ _LARGEST = 2**31 - 2**20
 def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
     """Write a network as an ONNX file, which gives what `network.predict` gives; a crash never leaves half of one.
 
-    The model has one input, "input" of shape (batch, *input_shape), and one output, "output" of shape (batch,
-    *output_shape) in the network's dtype, with any number of rows. The output is probabilities if the network was
-    trained with softmax or sigmoid cross-entropy.
+    The model has one input, "input" of shape ``(batch, *input_shape)``, and one output, "output" of shape
+    ``(batch, *output_shape)`` in the network's dtype, with any number of rows. The output is probabilities if the
+    network was trained with softmax or sigmoid cross-entropy.
 
     Parameters
     ----------

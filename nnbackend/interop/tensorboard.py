@@ -28,7 +28,7 @@ class TensorBoard(Callback):
 
     ``tensorboard --logdir runs`` then shows all runs below that folder side by side, also while they train. Every run
     has two curves a figure: "train", and "validation" where there are validation data. Under ``epoch`` are the figures
-    of :class:`~nnbackend.training.History` by the number of epochs the network has been trained for, under ``step`` the
+    of :class:`~nnbackend.History` by the number of epochs the network has been trained for, under ``step`` the
     loss of every minibatch by its number of steps, and under ``weights`` the histograms of the parameters. Both numbers
     go on where a network is trained further, so that its curves do too.
 

@@ -15,7 +15,7 @@ class MaxAbsNorm(Layer):
     """``x / max |x|``, row by row: the largest magnitude of each sample becomes 1; a sample of zeros stays as it is.
 
     No parameters. The gradient and what becomes of NaN and infinity:
-    :meth:`nnbackend.backends.base.Backend.max_abs_norm_gradient`.
+    :meth:`nnbackend.Backend.max_abs_norm_gradient`.
     """
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

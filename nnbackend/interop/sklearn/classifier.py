@@ -81,7 +81,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     n_iter_, t_ : int
         Epochs of the last call, and rows seen.
     n_layers_, n_outputs_, n_features_in_ : int
-    feature_names_in_ : (n_features_in_,) array of str
+    feature_names_in_ : (features,) array of str
         Only if the data have names.
     out_activation_ : {"logistic", "softmax"}
 

@@ -26,21 +26,24 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     loss : "squared_error"
         "poisson" is refused. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient is
         that of half their sum over the outputs.
-    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter,
-    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction,
+    hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter
+        As of :class:`nnbackend.MLPClassifier`.
+    shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
+        As there; the score of validation data is R^2.
     beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype
-        As of :class:`MLPClassifier`; the score of validation data is R^2.
+        As there.
 
     Attributes
     ----------
-    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_,
+    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
+        As of :class:`nnbackend.MLPClassifier`.
     n_layers_, n_outputs_, n_features_in_, feature_names_in_
-        As of :class:`MLPClassifier`.
+        As there.
     out_activation_ : "identity"
 
     Notes
     -----
-    Those of :class:`MLPClassifier` hold here as well.
+    Those of :class:`nnbackend.MLPClassifier` hold here as well.
     """
 
     _target_checks: ClassVar[Mapping[str, Any]] = {"y_numeric": True}

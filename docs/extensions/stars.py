@@ -1,0 +1,22 @@
+"""Shapes in docstrings, ``x : (n, *input_shape) array_like``, whose star is Python's and begins no emphasis."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_STAR = re.compile(r"(?<=, )\*(?=\w)")
+
+
+def escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Escape them, but where a line has code: there a star is one anyway."""
+    lines[:] = [line if "`" in line else _STAR.sub(r"\\*", line) for line in lines]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    # Before numpydoc turns sections into fields.
+    app.connect("autodoc-process-docstring", escape, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
