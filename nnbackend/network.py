@@ -258,6 +258,7 @@ class Network:
         shuffle : bool
         steps_per_epoch : int, optional
         stream : bool, optional
+        resume : bool or path-like
         verbose : bool, optional
 
         Returns
