@@ -23,12 +23,12 @@ from nnbackend.training.run import Watch
 if TYPE_CHECKING:
     from nnbackend.training.run_state import RunState
 
-__all__ = ["Checkpoint", "Keeper", "checkpoint_files", "clear_checkpoints", "newest_checkpoint"]
+__all__ = ["Checkpoint", "Keeper", "checkpoint_files", "checkpoint_steps", "clear_checkpoints", "newest_checkpoint"]
 
 _log = logging.getLogger("nnbackend")
 
 _NAME = "checkpoint-{:012d}.safetensors"
-_PATTERN = re.compile(r"checkpoint-(\d{12,})\.safetensors")
+_PATTERN = re.compile(r"checkpoint-\d{12,}\.safetensors")
 
 
 class Checkpoint(Callback):
@@ -108,7 +108,8 @@ class Keeper(Watch):
             self.write(done)
 
     def cut(self, done: int) -> None:
-        self.write(done)
+        if done or self._state.begun:
+            self.write(done)
 
     def epoch_ended(self, last: bool) -> None:
         given = self._checkpoint.every_steps, self._checkpoint.every_minutes
@@ -165,8 +166,13 @@ def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    numbers = {name: int(found[1]) for name in names if (found := _PATTERN.fullmatch(name))}
-    return [Path(folder, name) for name in sorted(numbers, key=numbers.__getitem__, reverse=True)]
+    files = [Path(folder, name) for name in names if _PATTERN.fullmatch(name)]
+    return sorted(files, key=checkpoint_steps, reverse=True)
+
+
+def checkpoint_steps(path: Path) -> int:
+    """How many steps the network had taken, by a checkpoint's name."""
+    return int(path.stem.rpartition("-")[2])
 
 
 def clear_checkpoints(folder: str | os.PathLike[str]) -> None:

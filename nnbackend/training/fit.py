@@ -26,6 +26,7 @@ from nnbackend.training.progress import Progress
 from nnbackend.training.resuming import Resume, find_start, run_settings
 from nnbackend.training.run import EpochResult, TrainingRun
 from nnbackend.training.run_state import RunState
+from nnbackend.training.sizes import training_memory
 from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["fit"]
@@ -110,6 +111,8 @@ def fit(
         Before anything is changed.
     ModelFileError, FolderInUseError
         All checkpoints are damaged, or another run is writing them; before anything is changed.
+    OutOfMemoryError
+        The host's memory or the device's is too small; the message says for what, and what to lower.
     TrainingDivergedError
         The loss became NaN or infinite. The network has the weights with which that epoch began.
 
@@ -119,7 +122,8 @@ def fit(
     `Checkpoint`, SIGTERM ends the program after the step at hand and a last checkpoint, with the exit code 143
     (SystemExit).
     """
-    with network.in_training(), ExitStack() as held:
+    memory_for = training_memory(network, x, batch_size, optimizer)
+    with network.in_training(), memory_for, ExitStack() as held:
         epochs = positive_integer("epochs", epochs)
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)

@@ -52,6 +52,11 @@ class RunState:
         """How many steps an epoch has."""
         return self._run.batches.steps
 
+    @property
+    def begun(self) -> bool:
+        """Whether an epoch is behind it, and there is something to lose."""
+        return bool(len(self._history))
+
     def steps(self, done: int) -> int:
         """How many steps the network has taken, `done` of the epoch at hand being done."""
         return self._network.steps_trained + done
