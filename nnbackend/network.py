@@ -264,6 +264,7 @@ class Network:
         steps_per_epoch : int, optional
         stream : bool, optional
         resume : bool or path-like
+        on_nan : "stop" or "skip"
         verbose : bool, optional
 
         Returns

@@ -35,6 +35,7 @@ _log = logging.getLogger("nnbackend")
 
 _DEFAULT_BATCH = 32
 _VALIDATION_BATCH = 1024
+_ON_NAN = ("stop", "skip")
 
 
 def fit(
@@ -54,6 +55,7 @@ def fit(
     steps_per_epoch: int | None = None,
     stream: bool | None = None,
     resume: Resume = False,
+    on_nan: str = "stop",
     verbose: bool | None = None,
 ) -> History:
     """Train a network.
@@ -98,6 +100,11 @@ def fit(
         if there is none yet, so that one program starts a run and restarts it; a folder goes on from there. The run
         then ends with the same bits as if it had never ended before, where it is given what it was given then. `epochs`
         may be more.
+    on_nan : "stop" or "skip"
+        What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
+        optimiser's slots so: end the run with an error, or leave the step out and go on. Then the figures of every
+        epoch have "skipped", how many were left out; their step losses are NaN. Skipping looks at the weights some
+        ten times a second and keeps a copy of weights and slots; an epoch of which nothing is left ends the run.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
 
@@ -128,6 +135,8 @@ def fit(
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
+        if on_nan not in _ON_NAN:
+            raise UnknownNameError("on_nan", on_nan, _ON_NAN)
         data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
         size = _check_batch_size(batch_size, len(data))
         if steps_per_epoch is not None:
@@ -148,12 +157,14 @@ def fit(
         if network.batch_step is not None:
             # Nobody has looked at what the last batch made of them.
             check_weights(network)
-        others = {"batch_size": size, "shuffle": bool(shuffle), "steps_per_epoch": steps_per_epoch}
+        others = {
+            "batch_size": size, "shuffle": bool(shuffle), "steps_per_epoch": steps_per_epoch, "on_nan": on_nan
+        }  # fmt: skip
         settings = partial(run_settings, network, data, y, chosen_optimizer, chosen_loss.name, others)
         start = find_start(resume, callbacks, held, settings)
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
-        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch)
+        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch, on_nan == "skip")
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
@@ -192,6 +203,8 @@ def fit(
                 if result.rows == 0:
                     break
                 figures = _figures(network, epoch, rate, result, feed.accuracy_name, validator)
+                if on_nan == "skip":
+                    figures["skipped"] = result.skipped
                 _check_validation(network, before, epoch, len(result.losses), figures)
                 history.append(figures, result.losses)
                 progress.end(figures)
@@ -288,6 +301,9 @@ def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resu
     before, earlier = snapshots
     bad = ~np.isfinite(result.losses)
     steps = len(bad)
+    if result.skipped < steps:
+        # What was left out broke nothing; the rest is sound, as somebody has looked already.
+        bad &= result.skipped == 0
     if not bad.any() and (not look or weights_are_finite(network)):
         return
     network.restore(before)

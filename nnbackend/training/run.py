@@ -16,6 +16,7 @@ from nnbackend.feeds import Feed, Order
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.training.skipping import Skipping
 
 __all__ = ["EpochResult", "TrainingRun", "Watch", "epoch_order"]
 
@@ -39,6 +40,8 @@ class EpochResult:
     rows : int
         Rows seen; fewer than all if the epoch was interrupted.
     seconds : float
+    skipped : int
+        Steps that were left out; their losses are NaN, and their rows count nowhere else.
     """
 
     losses: npt.NDArray[np.float64]
@@ -46,6 +49,7 @@ class EpochResult:
     hits: float
     rows: int
     seconds: float
+    skipped: int = 0
 
 
 def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True) -> Order:
@@ -145,6 +149,8 @@ class TrainingRun:
     shuffle : bool
     steps_per_epoch : int, optional
         As many as it takes to see every row once, if not given.
+    skip_broken : bool
+        Whether steps that would break the network are left out.
     """
 
     def __init__(
@@ -156,6 +162,7 @@ class TrainingRun:
         batch_size: int,
         shuffle: bool,
         steps_per_epoch: int | None = None,
+        skip_broken: bool = False,
     ) -> None:
         model, backend = network.model, network.backend
         #: Rows an epoch sees.
@@ -169,6 +176,7 @@ class TrainingRun:
         self._order = backend.empty((self.rows_per_epoch,), np.int64)
         self._rates = backend.empty((self.batches.steps,), np.float64)
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
+        self._skipping = Skipping(network, memory, self._counter, self._trace) if skip_broken else None
         gradients = backend.empty((model.layout.size,), model.dtype)
         workspace = Workspace(backend, batch_size)
         # How far a run that is resumed within an epoch had come in it, and in how many seconds.
@@ -200,6 +208,13 @@ class TrainingRun:
         whole[: len(trace)] = trace
         self._network.backend.write(whole, self._trace)
         self._first, self._before = len(trace), seconds
+        if self._skipping is not None:
+            self._skipping.count = int(np.isnan(trace).any(axis=1).sum())
+
+    @property
+    def skipped(self) -> int:
+        """How many steps of the epoch at hand were left out."""
+        return 0 if self._skipping is None else self._skipping.count
 
     def so_far(self, done: int) -> tuple[npt.NDArray[np.float64], float]:
         """The trace of the steps that are done of the epoch at hand, and the seconds they took."""
@@ -230,12 +245,15 @@ class TrainingRun:
         seconds = self._before + time.perf_counter() - self._began
         self._first, self._before = 0, 0.0
 
+        result = self._result(steps, seconds)
         network.steps_trained += steps
-        memory.steps += steps
+        memory.steps += steps - self.skipped
+        if self._skipping is not None:
+            self._skipping.count = 0
         if steps:
             network.epochs_trained += 1
             memory.epochs += 1
-        return self._result(steps, seconds)
+        return result
 
     def begin(self) -> None:
         """Bring the coming epoch's order, learning rates and counters to the device."""
@@ -248,7 +266,7 @@ class TrainingRun:
             backend.write(self._feed.places(order), self._order)
         self._feed.begin(order, epoch, self._first)
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps), self._rates)
-        counts = np.array([0, network.steps_trained, memory.steps], np.int64) + self._first
+        counts = np.array([0, network.steps_trained, memory.steps - self.skipped], np.int64) + self._first
         backend.write(counts, self._counter)
 
     def _draw(self, epoch: int) -> Order:
@@ -261,7 +279,10 @@ class TrainingRun:
             while done < end and not stop():
                 begin = time.perf_counter()
                 steps = min(portion, end - done, self._feed.ready(done), watch.steps(done))
-                executor.run(steps)
+                if self._skipping is None:
+                    executor.run(steps)
+                else:
+                    self._skipping.run(executor, done, steps)
                 done += steps
                 progress(done)
                 if time.perf_counter() - begin < _PORTION / 2:
@@ -278,5 +299,12 @@ class TrainingRun:
         if steps > self.batches.full:
             sizes[-1] = self.batches.rest
         sums = trace[:, 0] + trace[:, 2]
-        seen = max(rows, 1)
-        return EpochResult(sums / sizes, float(sums.sum()) / seen, float(trace[:, 1].sum()) / seen, rows, seconds)
+        losses = sums / sizes
+        if self.skipped:
+            kept = ~np.isnan(sums)
+            trace, sums, sizes = trace[kept], sums[kept], sizes[kept]
+            seen = max(int(sizes.sum()), 1)
+        else:
+            seen = max(rows, 1)
+        loss, hits = float(sums.sum()) / seen, float(trace[:, 1].sum()) / seen
+        return EpochResult(losses, loss, hits, rows, seconds, self.skipped)

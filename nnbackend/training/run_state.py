@@ -66,9 +66,12 @@ class RunState:
     def contents(self, done: int) -> CheckpointContents | None:
         """What a checkpoint holds after `done` steps of the epoch at hand; None if the run has diverged."""
         network, memory, history = self._network, self._memory, self._history
+        skipped = self._run.skipped if done else 0
         trace, seconds = self._run.so_far(done) if done else (np.empty((0, 3)), 0.0)
         weights = network.get_weights()
-        if not np.isfinite(trace).all() or not all(np.isfinite(array).all() for array in weights.values()):
+        # The lines of steps that were left out are NaN.
+        sound = trace[~np.isnan(trace).all(axis=1)] if skipped else trace
+        if not np.isfinite(sound).all() or not all(np.isfinite(array).all() for array in weights.values()):
             return None
         arrays: dict[str, HostArray] = {
             "trace": np.ascontiguousarray(trace),
@@ -86,7 +89,7 @@ class RunState:
             "settings": self._settings,
             "backend": network.backend.name,
             "seconds": seconds,
-            "optimizer": {"steps": memory.steps + done, "epochs": memory.epochs},
+            "optimizer": {"steps": memory.steps + done - skipped, "epochs": memory.epochs},
             "schedule": memory.optimizer.schedule.state(),
             "history": {
                 "epochs": history.epochs,
@@ -128,7 +131,8 @@ class RunState:
             if len(epochs) != len(losses) or places[-1] != len(saved.arrays["step_losses"]):
                 raise ValueError("the history has other step losses than epochs")
             counts = saved.config["steps_trained"] - done, saved.config["epochs_trained"]
-            optimizer_counts = training["optimizer"]["steps"] - done, training["optimizer"]["epochs"]
+            skipped = int(np.isnan(trace).any(axis=1).sum())
+            optimizer_counts = training["optimizer"]["steps"] - done + skipped, training["optimizer"]["epochs"]
             stopped_by = str(past["stopped_by"])
             memory.optimizer.schedule.set_state(training["schedule"])
         except (NNBackendError, KeyError, TypeError, ValueError, AttributeError) as error:
