@@ -6,8 +6,11 @@ checkpoint a list of names.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +22,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.inputs import as_host_array
 from nnbackend.layers.base import Layer, Parameter
 
-__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values"]
+__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
@@ -98,7 +101,33 @@ class ParameterLayout:
     @property
     def count(self) -> int:
         """Number of parameters, padding not counted."""
-        return sum(int(np.prod(entry.parameter.shape)) for entry in self.entries)
+        return sum(math.prod(entry.parameter.shape) for entry in self.entries)
+
+    @contextmanager
+    def in_memory(self, dtype: np.dtype[Any]) -> Iterator[None]:
+        """Say what there was no memory for.
+
+        Raises
+        ------
+        InvalidInputError
+            The parameters cannot fit into this machine's memory, or did not.
+        """
+        largest = max((entry for entry in self.entries), key=lambda entry: entry.size, default=None)
+        if largest is None:
+            yield
+            return
+        size = self.size * dtype.itemsize
+        message = (
+            f"the network's {self.count:,} parameters take {size / 2**30:,.1f} GiB of memory, more than there is; the "
+            f"largest is {largest.name} of shape {largest.parameter.shape}: give fewer units"
+        )
+        # Where the system promises more than it has, the process would be killed halfway.
+        if size > machine_memory():
+            raise InvalidInputError(message)
+        try:
+            yield
+        except MemoryError as error:
+            raise InvalidInputError(message) from error
 
     @property
     def regularised(self) -> tuple[Entry, ...]:
@@ -170,6 +199,14 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
         values[entry.name] = finite_in(entry.name, drawn, dtype)
     return values
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has; more than can be asked for where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
 
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
