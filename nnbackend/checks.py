@@ -7,10 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 #: What a network can compute in.
 REAL_DTYPES = ("float32", "float64")
+
+#: No count, size or number of a thing is larger: what is counted is kept in 64 bits.
+_MOST = 2**63 - 1
+
+#: Dimensions of a sample; NumPy's arrays have 64 at most, and those of rows and of what is made of them have more.
+_MOST_DIMENSIONS = 32
 
 __all__ = [
     "REAL_DTYPES",
@@ -27,37 +33,44 @@ __all__ = [
 
 def positive_integer(what: str, value: Any) -> int:
     """`value` as an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidInputError(f"{what} must be a whole number of at least 1, received {value!r}")
-    return int(value)
+    return _whole(what, value, 1)
 
 
 def count(what: str, value: Any) -> int:
     """`value` as an int of at least 0."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
-        raise InvalidInputError(f"{what} must be a whole number of at least 0, received {value!r}")
+    return _whole(what, value, 0)
+
+
+def _whole(what: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InvalidInputError(f"{what} must be a whole number of at least {least}, received {shown(value)}")
+    if value > _MOST:
+        raise InvalidInputError(f"{what} must be below 2**63, received {shown(value)}")
     return int(value)
 
 
 def above_zero(what: str, value: Any) -> float:
     """`value` as a finite float above 0."""
     if number(what, value) <= 0:
-        raise InvalidInputError(f"{what} must be above 0, received {value!r}")
+        raise InvalidInputError(f"{what} must be above 0, received {shown(value)}")
     return float(value)
 
 
 def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf, below: bool = False) -> float:
     """`value` as a finite float with ``low <= value <= high`` (``< high`` if `below`)."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.integer | np.floating)
-        or not math.isfinite(value)
-    ):
-        raise InvalidInputError(f"{what} must be a finite number, received {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not _finite(value):
+        raise InvalidInputError(f"{what} must be a finite number, received {shown(value)}")
     if not low <= value <= high or (below and value == high):
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
-        raise InvalidInputError(f"{what} must be {bounds}, received {value!r}")
+        raise InvalidInputError(f"{what} must be {bounds}, received {shown(value)}")
     return float(value)
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def sample_shape(input_shape: Any) -> tuple[int, ...]:
@@ -66,9 +79,12 @@ def sample_shape(input_shape: Any) -> tuple[int, ...]:
     try:
         shape = tuple(positive_integer("input_shape", size) for size in sizes)
     except TypeError:
-        raise InvalidInputError(f"input_shape must be a number or a tuple of them, received {input_shape!r}") from None
-    if not shape:
-        raise InvalidInputError("input_shape must have at least one dimension, received ()")
+        received = shown(input_shape)
+        raise InvalidInputError(f"input_shape must be a number or a tuple of them, received {received}") from None
+    if not 1 <= len(shape) <= _MOST_DIMENSIONS:
+        raise InvalidInputError(f"input_shape must have 1 to {_MOST_DIMENSIONS} dimensions, received {shown(shape)}")
+    if math.prod(shape) > _MOST // 8:
+        raise InvalidInputError(f"a sample of shape {shape} is larger than any memory")
     return shape
 
 
@@ -87,7 +103,7 @@ def real_dtype(dtype: Any) -> np.dtype[Any]:
 def seed_number(seed: Any) -> int:
     """A seed that fits Philox's key."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-        raise InvalidInputError(f"seed must be a whole number, 0 <= seed < 2**63, received {seed!r}")
+        raise InvalidInputError(f"seed must be a whole number, 0 <= seed < 2**63, received {shown(seed)}")
     return int(seed)
 
 

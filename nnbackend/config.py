@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.checks import count, number, real_dtype, sample_shape, seed_number
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, layers_from_config
 from nnbackend.losses import Loss, get_loss
 
@@ -69,7 +69,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
     values = {**_DEFAULTS, **config}
     scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
     if not isinstance(dtype, str):  # NumPy makes a dtype of nearly anything.
-        raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {dtype!r}")
+        raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
     return Description(
         layers_from_config(values["layers"], custom_layers),
         sample_shape(values["input_shape"]),
@@ -77,6 +77,13 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         real_dtype(dtype),
         None if scale is None else number("input_scale", scale),
         None if loss is None else get_loss(loss),
-        count("steps_trained", values["steps_trained"]),
-        count("epochs_trained", values["epochs_trained"]),
+        _counted("steps_trained", values["steps_trained"], 2**48),
+        _counted("epochs_trained", values["epochs_trained"], 2**32),
     )
+
+
+def _counted(name: str, value: Any, limit: int) -> int:
+    """How long it was trained, with room for more: epochs are numbered in 32 bits of a random key, steps in 64."""
+    if count(name, value) >= limit:
+        raise InvalidInputError(f"{name} must be below {limit:,}, received {shown(value)}")
+    return int(value)

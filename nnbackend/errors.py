@@ -21,6 +21,19 @@ __all__ = [
     "UnknownNameError",
 ]
 
+#: A message repeats no more letters than these of what was received.
+_SHOWN = 200
+
+
+def shown(value: object) -> str:
+    """`value` as a message shows it: cut where it is long, and in words where Python cannot write it."""
+    try:
+        text = repr(value)
+    except Exception:
+        # Nested too deeply, an integer of thousands of digits, or a class from outside.
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} letters)"
+
 
 class NNBackendError(Exception):
     """Base class of every error raised by nnbackend."""
@@ -48,9 +61,10 @@ class UnknownNameError(InvalidInputError):
         import difflib
 
         names = sorted(valid)
-        near = difflib.get_close_matches(str(received).lower(), names, n=3, cutoff=0.5)
+        text = received if isinstance(received, str) else shown(received)
+        near = difflib.get_close_matches(text[:_SHOWN].lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {_either(near)}?" if near else f"valid names are {', '.join(names)}."
-        super().__init__(f"unknown {kind} {received!r}: {hint}")
+        super().__init__(f"unknown {kind} {shown(received)}: {hint}")
         self.kind = kind
         self.received = received
         self.nearest = tuple(near)

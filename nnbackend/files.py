@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-__all__ = ["atomic_write", "remove_leftovers", "write_csv"]
+__all__ = ["atomic_write", "read_small", "remove_leftovers", "write_csv"]
 
 #: How the names of temporary files begin and end.
 _PREFIX, _SUFFIX = ".nnbackend-", ".tmp"
@@ -56,6 +57,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def read_small(path: str | os.PathLike[str], most: int) -> bytes:
+    """The contents of a small file that a stranger may have put there.
+
+    Raises
+    ------
+    OSError
+        It is missing, no regular file (a pipe would be waited for, and a device has no end), or larger than `most`
+        bytes.
+    """
+    # Without waiting: opening a pipe does, for somebody who writes.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        contents = stream.read(most + 1)
+    if len(contents) > most:
+        raise OSError(errno.EFBIG, f"larger than {most:,} bytes", os.fspath(path))
+    return contents
 
 
 def _usual_mode(target: str) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nnbackend.backends.base import HostArray
 from nnbackend.checks import Plain, number
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 __all__ = [
     "INITIALIZERS",
@@ -85,7 +85,7 @@ class Uniform(Initializer):
         self.low = number("low", low)
         self.high = number("high", high)
         if self.low > self.high:
-            raise InvalidInputError(f"Uniform needs low <= high, received {self}")
+            raise InvalidInputError(f"Uniform needs low <= high, received {shown(self)}")
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)
@@ -212,12 +212,12 @@ def get_initializer(initializer: Any) -> Initializer:
         try:
             return INITIALIZERS[name](**arguments)
         except TypeError as error:
-            raise InvalidInputError(f"initializer {name!r} does not take {arguments}: {error}") from None
+            raise InvalidInputError(f"initializer {name!r} does not take {shown(arguments)}: {error}") from None
     try:
         return Given(initializer)
     except (TypeError, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise InvalidInputError(
-            f"an initializer is a name, an Initializer or an array of numbers, received {initializer!r}"
+            f"an initializer is a name, an Initializer or an array of numbers, received {shown(initializer)}"
         ) from None

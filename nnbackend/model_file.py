@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import HostArray
-from nnbackend.errors import ModelFileError
+from nnbackend.errors import ModelFileError, shown
 from nnbackend.files import atomic_write
 
 __all__ = [
     "FORMAT_VERSION",
+    "MOST_DESCRIPTION",
     "CheckpointContents",
+    "check_dtypes",
     "check_finite",
     "read_checkpoint",
     "read_model",
@@ -28,6 +30,10 @@ __all__ = [
 
 #: Raised by one whenever an older reader would misunderstand the file.
 FORMAT_VERSION = 1
+
+#: Letters of a description that are read. Those of a network of a thousand layers take a tenth; as Python objects they
+#: take some fifty times their size.
+MOST_DESCRIPTION = 4 << 20
 
 _KEY = "nnbackend"
 
@@ -56,6 +62,9 @@ class CheckpointContents:
     arrays: dict[str, HostArray]
 
 
+_TOO_LONG = f"at most {MOST_DESCRIPTION:,} are read. Make a network of fewer layers"
+
+
 def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: dict[str, HostArray]) -> None:
     """Write a model file; an existing file is replaced only when all is written.
 
@@ -69,7 +78,7 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
     Raises
     ------
     ModelFileError
-        A weight is NaN or infinite.
+        A weight is NaN or infinite, or the description is longer than is read again.
     OSError
         As the operating system gave it; an existing file is as it was.
     """
@@ -90,7 +99,10 @@ def _write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[st
 
     from safetensors.numpy import save
 
-    contents = save(arrays, metadata={_KEY: json.dumps({"format": FORMAT_VERSION, **header})})
+    description = json.dumps({"format": FORMAT_VERSION, **header})
+    if len(description) > MOST_DESCRIPTION:
+        raise ModelFileError(f"not saved to {path}: a description of {len(description):,} letters; {_TOO_LONG}")
+    contents = save(arrays, metadata={_KEY: description})
     with atomic_write(path) as stream:
         stream.write(contents)
 
@@ -114,6 +126,13 @@ def check_finite(path: str | os.PathLike[str], weights: dict[str, HostArray]) ->
         raise ModelFileError(
             f"not saved to {path}: {', '.join(broken)} holds NaN or infinity; the network has diverged"
         )
+
+
+def check_dtypes(weights: dict[str, HostArray], dtype: np.dtype[Any]) -> None:
+    """Refuse arrays that were not saved from a network of this dtype: ModelFileError."""
+    for name, array in weights.items():
+        if array.dtype != dtype:
+            raise ModelFileError(f"{name} holds {array.dtype}, but the network is one of {dtype}")
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray]]:
@@ -174,14 +193,16 @@ def _read(path: str | os.PathLike[str]) -> CheckpointContents:
 def _parse_config(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
     import json
 
+    if len(text) > MOST_DESCRIPTION:
+        raise ModelFileError(f"{path}: its description of the network has {len(text):,} letters; {_TOO_LONG}")
     try:
         config = json.loads(text)
         version = config.pop("format")
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path}: its description of the network is damaged ({error!r})") from error
+        raise ModelFileError(f"{path}: its description of the network is damaged ({shown(error)})") from error
     if version != FORMAT_VERSION:
         raise ModelFileError(
-            f"{path}: written in model format {version!r}, this nnbackend reads format {FORMAT_VERSION}; "
+            f"{path}: written in model format {shown(version)}, this nnbackend reads format {FORMAT_VERSION}; "
             "use the version that wrote it, or save it again from there"
         )
     parsed: dict[str, Any] = config

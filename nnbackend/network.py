@@ -27,7 +27,7 @@ from nnbackend.layers import (
 )
 from nnbackend.losses import Loss, get_loss
 from nnbackend.memory import memory_explained
-from nnbackend.model_file import read_model, write_model
+from nnbackend.model_file import check_dtypes, read_model, write_model
 from nnbackend.parameters import ParameterLayout, initial_values
 from nnbackend.prediction import Predictor
 from nnbackend.rows import as_rows
@@ -105,6 +105,7 @@ class Network:
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Lay the parameters out on a backend: these, or fresh ones."""
         layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
+        layout.check_fits(self.dtype)
         sizes = {"weights": layout.size * self.dtype.itemsize}
         with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
             values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
@@ -186,11 +187,20 @@ class Network:
         """
         rows = as_rows(x, self.input_shape, self.dtype)
         size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
-        outputs = np.empty((rows.count, math.prod(self.output_shape)), self.dtype)
+        outputs = self._room_for_outputs(rows.count)
         for start in range(0, rows.count, size):
             part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
             outputs[start : start + size] = self._predictor(part)
         return outputs.reshape(rows.count, *self.output_shape)
+
+    def _room_for_outputs(self, rows: int) -> HostArray:
+        shape = (rows, math.prod(self.output_shape))
+        try:
+            return np.empty(shape, self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise InvalidInputError(
+                f"there is no memory for the predictions of {rows:,} rows, {shape} {self.dtype}; give fewer at a time"
+            ) from error
 
     def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
         """The most likely class of every row, (n,) int64; with one output, whether it says yes."""
@@ -476,7 +486,8 @@ class Network:
         Raises
         ------
         ModelFileError
-            The file is missing, damaged, foreign or of another format.
+            The file is missing, damaged, foreign or of another format. Nothing of it is run, and no more memory is
+            taken than some times the file's size; SECURITY.md has the limits.
         BackendUnavailableError
             The backend cannot run here.
         """
@@ -488,9 +499,10 @@ class Network:
             parts = parse_config(config, custom_layers)
             shapes, _ = follow_shapes(parts.layers, parts.input_shape)
             ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
+            check_dtypes(weights, parts.dtype)
             network = cls.from_config(config, chosen, custom_layers)
             network.set_weights(weights)
-        except (NNBackendError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (NNBackendError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             # The others come from layers from outside that do not check what they are given.
             raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network

@@ -6,6 +6,8 @@ checkpoint a list of names.
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.inputs import as_host_array
 from nnbackend.layers.base import Layer, Parameter
 
-__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values"]
+__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
@@ -98,7 +100,24 @@ class ParameterLayout:
     @property
     def count(self) -> int:
         """Number of parameters, padding not counted."""
-        return sum(int(np.prod(entry.parameter.shape)) for entry in self.entries)
+        return sum(math.prod(entry.parameter.shape) for entry in self.entries)
+
+    def check_fits(self, dtype: np.dtype[Any]) -> None:
+        """Refuse more than this machine could hold: a system that promises more would kill the process halfway.
+
+        Raises
+        ------
+        InvalidInputError
+            The parameters cannot fit into this machine's memory.
+        """
+        size = self.size * dtype.itemsize
+        if size <= machine_memory():
+            return
+        largest = max(self.entries, key=lambda entry: entry.size)
+        raise InvalidInputError(
+            f"the network's {self.count:,} parameters take {size / 2**30:,.1f} GiB of memory, more than there is; the "
+            f"largest is {largest.name} of shape {largest.parameter.shape}: give fewer units"
+        )
 
     @property
     def regularised(self) -> tuple[Entry, ...]:
@@ -170,6 +189,14 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
         values[entry.name] = finite_in(entry.name, drawn, dtype)
     return values
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has; more than can be asked for where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize
 
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:

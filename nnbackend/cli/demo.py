@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.options import add_backend, add_data, check_data, load_data, whole
-from nnbackend.cli.run_folder import class_names, find_model, read_configuration
+from nnbackend.cli.run_folder import class_names, dataset_name, find_model
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
 from nnbackend.datasets import Dataset
 from nnbackend.network import Network
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
     path = find_model(options.model) if options.model else None
     # A network that knows shirts must not be shown digits.
-    dataset = options.dataset or ("auto" if path is None else read_configuration(path).get("dataset", "auto"))
+    dataset = options.dataset or ("auto" if path is None else dataset_name(path))
     check_data(dataset, options.data_dir)
     load = partial(load_data, dataset, options)
     backend = get_backend(options.backend)

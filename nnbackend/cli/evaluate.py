@@ -7,7 +7,7 @@ import math
 
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.options import add_backend, add_data, check_data, load_data
-from nnbackend.cli.run_folder import find_model, read_configuration
+from nnbackend.cli.run_folder import dataset_name, find_model
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import get_loss
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate as the options say; the exit code."""
     path = find_model(options.model)
     # Not "auto" where we know better: a model trained on MNIST has seen test rows of the smaller set.
-    name = options.dataset or read_configuration(path).get("dataset", "auto")
+    name = options.dataset or dataset_name(path)
     check_data(name, options.data_dir)
     if options.loss is not None:
         get_loss(options.loss)

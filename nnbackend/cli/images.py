@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
+import stat
+import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,10 @@ from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.errors import DataError, InvalidInputError
 
 __all__ = ["read_images"]
+
+#: What pictures may be. Pillow reads many more formats, some of them by starting other programs (EPS), and each is
+#: another reader that a stranger's file reaches.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 _GZIP = b"\x1f\x8b"
 _IDX = b"\x00\x00"
@@ -25,7 +32,7 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
     Parameters
     ----------
     path : str
-        A picture (PNG or whatever else pillow reads), or an IDX file of any number of images, gzipped or not.
+        A picture (PNG, JPEG, BMP, GIF, TIFF, WebP or PPM), or an IDX file of any number of images, gzipped or not.
     shape : tuple of int
         Of the network's input.
     invert : bool
@@ -44,15 +51,19 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
         The images do not have as many pixels as the network has inputs, or cannot be inverted.
     """
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise DataError(f"{path}: cannot be opened: it is a pipe, not a file")
         with open(path, "rb") as file:
             start = file.read(2)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
-    images = read_idx(path) if start in (_GZIP, _IDX) else _read_picture(path)[None]
-    pixels = int(np.prod(shape))
-    if images.ndim < 2 or int(np.prod(images.shape[1:])) != pixels:
-        sizes = " x ".join(str(size) for size in images.shape[1:]) or "a single number"
-        raise InvalidInputError(f"{path}: images must have {_wanted(shape)}, received {sizes}")
+    pixels = math.prod(shape)
+    if start in (_GZIP, _IDX):
+        images = read_idx(path)
+        if images.ndim < 2 or math.prod(images.shape[1:]) != pixels:
+            raise _wrong_size(path, shape, images.shape[1:])
+    else:
+        images = _read_picture(path, shape)[None]
     if invert:
         if images.dtype != np.uint8:
             raise InvalidInputError(f"{path}: --invert is for pixels from 0 to 255, received {images.dtype} numbers")
@@ -60,31 +71,54 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
     return images.reshape(len(images), pixels)
 
 
-def _read_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """A picture as grey values, what is transparent as white."""
+def _read_picture(path: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """A picture as grey values, what is transparent as white; it is unpacked only if it has the right size."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise demo_package_missing(f"reading {path}", "pillow") from error
     try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith("I"):
-                # 16 bits of grey, which pillow would cut off at 255 and not scale.
-                return (np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8)
-            if picture.has_transparency_data:
-                layer = picture.convert("RGBA")
-                return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L"))
-            return np.asarray(picture.convert("L"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow reports a damaged PNG as any of these.
-        reason = "it is no picture pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+        # Pillow only warns of pictures that are somewhat too large, and refuses those that are much so; ours have as
+        # many pixels as the network has inputs.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=_FORMATS)
+        with opened as picture:
+            if math.prod(picture.size) != math.prod(shape):
+                raise _wrong_size(path, shape, picture.size[::-1])
+            return _grey(picture)
+    except InvalidInputError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: there is no memory to unpack it") from error
+    except Exception as error:
+        # Pillow reports damage as a dozen kinds of them, which differ from format to format.
+        known = f"it is no picture of a kind that is read: {', '.join(_FORMATS)}"
+        reason = known if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a picture: {reason}") from error
+
+
+def _grey(picture: Any) -> npt.NDArray[np.uint8]:
+    from PIL import Image
+
+    if picture.mode.startswith("I"):
+        # 16 bits of grey, which pillow would cut off at 255 and not scale.
+        return (np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L"))
+    return np.asarray(picture.convert("L"))
+
+
+def _wrong_size(path: str, shape: tuple[int, ...], received: tuple[int, ...]) -> InvalidInputError:
+    sizes = " x ".join(str(size) for size in received) or "a single number"
+    return InvalidInputError(f"{path}: images must have {_wanted(shape)}, received {sizes}")
 
 
 def _wanted(shape: tuple[int, ...]) -> str:
     """The network's input in words, as a square where it may be one."""
-    pixels = int(np.prod(shape))
-    side = int(np.sqrt(pixels))
+    pixels = math.prod(shape)
+    side = math.isqrt(pixels)
     if len(shape) > 1:
         return f"{' x '.join(str(size) for size in shape)} pixels"
     return f"{pixels} pixels{f' ({side} x {side})' if side * side == pixels else ''}"

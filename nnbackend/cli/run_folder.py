@@ -9,17 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nnbackend.errors import InvalidInputError
-from nnbackend.files import atomic_write, remove_leftovers
+from nnbackend.cli.text import printable
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.files import atomic_write, read_small, remove_leftovers
 from nnbackend.network import Network
 from nnbackend.training import Callback, Checkpoint, CSVLogger, History, ModelCheckpoint
 from nnbackend.training.checkpoint import checkpoint_files, checkpoint_steps, clear_checkpoints
 
-__all__ = ["MODEL", "RunFolder", "class_names", "find_model", "read_configuration"]
+__all__ = ["MODEL", "RunFolder", "class_names", "dataset_name", "find_model", "read_configuration"]
 
 MODEL = "model.safetensors"
 _CONFIGURATION = "config.json"
 _CHECKPOINTS = "checkpoints"
+#: Bytes of a configuration that are read; one has a few hundred.
+_MOST_CONFIGURATION = 1 << 20
+#: Outputs that are given names.
+_MOST_CLASSES = 1 << 20
 _FILES = (MODEL, "history.csv", "history.json", _CONFIGURATION, "curves.png", "confusion.png")
 
 
@@ -139,18 +144,42 @@ def find_model(path: str) -> Path:
 def read_configuration(model: Path) -> dict[str, Any]:
     """What the run's folder says of a model; nothing for a model without one."""
     try:
-        configuration = json.loads((model.parent / _CONFIGURATION).read_text())
-    except (OSError, ValueError):
+        configuration = json.loads(read_small(model.parent / _CONFIGURATION, _MOST_CONFIGURATION))
+    except (OSError, ValueError, RecursionError):
         return {}
     return configuration if model.name == MODEL and isinstance(configuration, dict) else {}
 
 
+def dataset_name(model: Path) -> str:
+    """The data set that a model was trained on, as its run's folder says; "auto" where it says nothing.
+
+    Raises
+    ------
+    InvalidInputError
+        What it says is no name.
+    """
+    name = read_configuration(model).get("dataset", "auto")
+    if not isinstance(name, str):
+        raise InvalidInputError(f"{model.parent / _CONFIGURATION}: the data set must be a name, received {shown(name)}")
+    return name
+
+
 def class_names(model: Path, network: Network) -> list[str]:
-    """A model's classes as its run's folder lists them, or numbers."""
+    """A model's classes as its run's folder lists them, or numbers.
+
+    Raises
+    ------
+    InvalidInputError
+        The model has more outputs than anything has classes: a small file may describe as many as it likes.
+    """
     outputs = math.prod(network.output_shape)
+    if outputs > _MOST_CLASSES:
+        raise InvalidInputError(f"{model} has {outputs:,} outputs, and at most {_MOST_CLASSES:,} can be classes")
     count = max(outputs, 2)  # one output says yes or no
-    names = read_configuration(model).get("classes")
-    return [str(name) for name in (names if isinstance(names, list) and len(names) == count else range(count))]
+    given = read_configuration(model).get("classes")
+    if isinstance(given, list) and len(given) == count and all(isinstance(name, str) for name in given):
+        return [printable(name) for name in given]
+    return [str(number) for number in range(count)]
 
 
 def _write_json(path: Path, contents: dict[str, Any]) -> None:

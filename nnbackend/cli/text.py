@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from nnbackend.backends.base import Backend
 from nnbackend.datasets import Dataset
 from nnbackend.network import Network
 
-__all__ = ["aligned", "backend_line", "count_rows", "error_text", "field", "network_line", "percent"]
+__all__ = ["aligned", "backend_line", "count_rows", "error_text", "field", "network_line", "percent", "printable"]
 
 _LABEL_WIDTH = 9
 
@@ -34,6 +35,11 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     return "\n".join(lines)
 
 
+def printable(text: str) -> str:
+    """`text` without what a terminal takes for a command or for the end of a line: it may be from a stranger's file."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def percent(share: float) -> str:
     """A share as percentage with two decimals."""
     return f"{100 * share:.2f} %"
@@ -47,7 +53,7 @@ def count_rows(data: Dataset, count: int) -> str:
 
 def network_line(network: Network) -> str:
     """Sizes, activations and number of parameters of a network."""
-    sizes = [str(int(np.prod(network.input_shape)))]
+    sizes = [str(math.prod(network.input_shape))]
     activations: list[str] = []
     for layer in network.layers:
         if hasattr(layer, "units"):
@@ -75,5 +81,7 @@ def backend_line(requested: str, backend: Backend) -> str:
 def error_text(error: BaseException) -> str:
     """An error in words; those of the operating system without their number."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return "\n".join(map(printable, text.split("\n")))

@@ -11,6 +11,7 @@ import gzip
 import io
 import math
 import os
+import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,13 @@ from numpy.typing import NDArray
 from nnbackend.errors import DataError, InvalidInputError
 from nnbackend.files import atomic_write
 
-__all__ = ["MAX_BYTES", "MAX_DIMENSIONS", "decompressed", "read_idx", "write_idx"]
+__all__ = ["MAX_BYTES", "MAX_DIMENSIONS", "MAX_GZIPPED_BYTES", "decompressed", "read_idx", "write_idx"]
 
 MAX_BYTES = 8 * 2**30
 """Largest array that is read or written, in bytes; a header that promises more is taken for damage."""
+
+MAX_GZIPPED_BYTES = 2**30
+"""Largest array that is read from a gzip stream, in bytes: a stranger's file of 1 MB may hold as much."""
 
 MAX_DIMENSIONS = 32
 """Most dimensions that are read or written."""
@@ -66,9 +70,13 @@ def read_idx(path: str | os.PathLike[str], expect_dimensions: int | None = None)
     ------
     DataError
         The file is missing, unreadable, not IDX, truncated, corrupt, longer than its header promises, has a
-        dimension of 0, is larger than `MAX_BYTES`, or has another number of dimensions than expected.
+        dimension of 0, is larger than `MAX_BYTES` (`MAX_GZIPPED_BYTES` if it is gzipped), or has another number of
+        dimensions than expected.
     """
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            # Opening one waits for somebody who writes.
+            raise DataError(f"{path}: cannot be opened: it is a pipe, not a file")
         raw = open(path, "rb")  # noqa: SIM115  (errors of opening and of reading are told apart)
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
@@ -78,13 +86,18 @@ def read_idx(path: str | os.PathLike[str], expect_dimensions: int | None = None)
             raise DataError(f"{path}: holds an array of shape {shape}, expected {expect_dimensions} dimension(s)")
         promised = math.prod(shape) * dtype.itemsize
         most = os.fstat(raw.fileno()).st_size * (1 if stream is raw else _MAX_DEFLATE_RATIO)
-        if promised > MAX_BYTES:
-            raise DataError(f"{path}: header promises {promised} bytes {shape}, more than the limit of {MAX_BYTES}")
+        limit = MAX_BYTES if stream is raw else MAX_GZIPPED_BYTES
+        if promised > limit:
+            hint = "; if it is no damage, unpack the file with gunzip first" if limit < promised <= MAX_BYTES else ""
+            raise DataError(f"{path}: header promises {promised} bytes {shape}, more than the limit of {limit}{hint}")
         if promised > most:
             raise DataError(
                 f"{path}: truncated: header promises {promised} bytes {shape}, the file can hold at most {most}"
             )
-        data = np.empty(promised, np.uint8)
+        try:
+            data = np.empty(promised, np.uint8)
+        except MemoryError as error:
+            raise DataError(f"{path}: there is no memory for its {promised} bytes {shape}") from error
         received = _fill(stream, data.data)
         if received < promised:
             raise DataError(f"{path}: truncated: header promises {promised} bytes of data {shape}, found {received}")

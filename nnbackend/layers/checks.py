@@ -6,7 +6,7 @@ from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS
 from nnbackend.checks import number
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 __all__ = ["activation_name", "activation_parameter", "one_dimensional"]
 
@@ -30,7 +30,7 @@ def activation_parameter(activation: str, alpha: float | None) -> float:
     if alpha is None:
         return default
     if default == 0:
-        raise InvalidInputError(f"activation {activation!r} has no parameter, received alpha={alpha!r}")
+        raise InvalidInputError(f"activation {activation!r} has no parameter, received alpha={shown(alpha)}")
     return number("alpha", alpha, low=0)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS, Array
 from nnbackend.checks import number, positive_integer
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer, get_initializer
 from nnbackend.layers.base import Layer, LayerStep, Parameter
 from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
@@ -59,7 +59,7 @@ class Dense(Layer):
         self.activation = activation_name(activation)
         self.alpha = activation_parameter(self.activation, alpha)
         if not isinstance(use_bias, bool):
-            raise InvalidInputError(f"use_bias must be True or False, received {use_bias!r}")
+            raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
         self.use_bias = use_bias
         default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
         self.weight_initializer: Initializer = get_initializer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers.activation import Activation
 from nnbackend.layers.base import Layer
 from nnbackend.layers.dense import Dense
@@ -25,18 +25,20 @@ def check_layers(layers: Any) -> tuple[Layer, ...]:
         raise InvalidInputError(f"layers must be a list of layers, received {type(layers).__name__}")
     if not layers:
         raise InvalidInputError("a network needs at least one layer, received an empty list")
+    seen: set[int] = set()
     for index, layer in enumerate(layers):
         if isinstance(layer, str):
             raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
         if not isinstance(layer, Layer):
-            raise InvalidInputError(f"layers[{index}] must be a Layer such as Dense(10), received {layer!r}")
+            raise InvalidInputError(f"layers[{index}] must be a Layer such as Dense(10), received {shown(layer)}")
         if layer.kind in LAYERS and type(layer) is not LAYERS[layer.kind]:
             raise InvalidInputError(
                 f"layers[{index}]: a class of yours is called {type(layer).__name__} like a built-in layer, so a file "
                 "could not tell them apart; rename it"
             )
-        if any(layer is other for other in layers[:index]):
+        if id(layer) in seen:
             raise InvalidInputError(f"layers[{index}] is in the list twice; make a second layer instead")
+        seen.add(id(layer))
     return tuple(layers)
 
 
@@ -97,7 +99,8 @@ def layers_from_config(
     for index, description in enumerate(descriptions):
         if not isinstance(description, Mapping) or not isinstance(description.get("kind"), str):
             raise InvalidInputError(
-                f"layers[{index}] must be a dict such as {{'kind': 'dense', 'units': 10}}, received {description!r}"
+                f"layers[{index}] must be a dict such as {{'kind': 'dense', 'units': 10}}, "
+                f"received {shown(description)}"
             )
         kind = description["kind"]
         if kind not in kinds:
@@ -109,18 +112,19 @@ def layers_from_config(
             layers.append(kinds[kind](**{key: value for key, value in description.items() if key != "kind"}))
         except Exception as error:
             # An argument that is missing or unknown, or whatever a layer from outside raises.
-            raise InvalidInputError(f"layers[{index}] cannot be made from {dict(description)!r}: {error}") from error
+            arguments = shown(dict(description))
+            raise InvalidInputError(f"layers[{index}] cannot be made from {arguments}: {error}") from error
     return layers
 
 
 def _kinds(custom_layers: Sequence[type[Layer]]) -> dict[str, type[Layer]]:
     """Layers by the name that files use: the built-in ones and these."""
     if not isinstance(custom_layers, Sequence):
-        raise InvalidInputError(f"custom_layers must be a list of classes, received {custom_layers!r}")
+        raise InvalidInputError(f"custom_layers must be a list of classes, received {shown(custom_layers)}")
     kinds = dict(LAYERS)
     for layer in custom_layers:
         if not isinstance(layer, type) or not issubclass(layer, Layer):
-            raise InvalidInputError(f"custom_layers must hold subclasses of Layer, received {layer!r}")
+            raise InvalidInputError(f"custom_layers must hold subclasses of Layer, received {shown(layer)}")
         if kinds.setdefault(layer.kind, layer) is not layer:
             raise InvalidInputError(f"two layers are called {layer.__name__}; rename the one in custom_layers")
     return kinds

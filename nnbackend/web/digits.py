@@ -126,6 +126,8 @@ def normalise(image: Image8) -> Image8:
     scale = BOX / max(cut.shape)
     height, width = (max(1, round(scale * side)) for side in cut.shape)
     small = np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BOX))
+    if not small.any():  # too faint for a pixel of this size
+        return field
     top, left = _place(small.sum(axis=1)), _place(small.sum(axis=0))
     field[top : top + height, left : left + width] = small
     return field

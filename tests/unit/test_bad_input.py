@@ -129,7 +129,7 @@ def test_class_weights_need_classes():
         (lambda: nn.Network([nn.Dense(2)], (28, 28)), r"layers\[0\]: Dense takes flat samples.*put Flatten\(\)"),
         (lambda: nn.Network([nn.MaxAbsNorm()], (28, 28)), r"MaxAbsNorm takes flat samples.*put Flatten\(\)"),
         (lambda: nn.Network([nn.Dense(2)], 0), "input_shape must be a whole number of at least 1, received 0"),
-        (lambda: nn.Network([nn.Dense(2)], ()), "at least one dimension"),
+        (lambda: nn.Network([nn.Dense(2)], ()), "input_shape must have 1 to 32 dimensions"),
         (lambda: nn.Network([nn.Dense(2)], None), "input_shape must be a number or a tuple"),
         (lambda: nn.Network([nn.Dense(2)], 3, seed=-1), "seed must be a whole number"),
         (lambda: nn.Network([nn.Dense(2)], 3, seed=1.5), "seed must be a whole number"),

@@ -1,0 +1,28 @@
+"""The readers, one class each: how its inputs are broken, and what is done with them."""
+
+from __future__ import annotations
+
+from tests.fuzz.targets.base import Target
+from tests.fuzz.targets.config import ConfigTarget
+from tests.fuzz.targets.idx import IdxTarget, MnistTarget
+from tests.fuzz.targets.images import ImageTarget
+from tests.fuzz.targets.model import ModelTarget
+from tests.fuzz.targets.page import PageTarget
+from tests.fuzz.targets.rows import RowsTarget
+from tests.fuzz.targets.run_folder import RunFolderTarget
+
+__all__ = ["TARGETS", "Target"]
+
+TARGETS: dict[str, type[Target]] = {
+    target.name: target
+    for target in (
+        IdxTarget,
+        MnistTarget,
+        ModelTarget,
+        ConfigTarget,
+        RunFolderTarget,
+        ImageTarget,
+        RowsTarget,
+        PageTarget,
+    )
+}

@@ -1,0 +1,62 @@
+"""A process that tries inputs of one target: ``python -m tests.fuzz.worker TARGET SEED FIRST COUNT SECONDS NOTES``.
+
+It notes each input before it tries it, in a file that outlives a crash: the number, the length, the bytes. Its result
+goes to standard output as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import mmap
+import os
+import struct
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.fuzz.memory import limit
+from tests.fuzz.mutations import LONGEST
+from tests.fuzz.targets import TARGETS
+from tests.fuzz.trial import try_input, try_inputs
+
+#: What a worker may reserve beyond what it has when it begins.
+RESERVE = 1 << 30
+
+#: A folder that is not on a disk, where there is one.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+NOTE = struct.Struct("<qq")
+NOTE_BYTES = NOTE.size + 4 * LONGEST
+
+
+def main() -> None:
+    name, seed, first, count, seconds, notes = sys.argv[1:]
+    logging.disable()
+    end = time.monotonic() + float(seconds)
+    with (
+        tempfile.TemporaryDirectory(dir=MEMORY) as folder,
+        open(notes, "r+b") as file,
+        mmap.mmap(file.fileno(), 0) as memory,
+    ):
+
+        def note(number: int, data: bytes) -> None:
+            memory[: NOTE.size + len(data)] = NOTE.pack(number, len(data)) + data
+
+        target = TARGETS[name](Path(folder))
+        for data in target.seeds:
+            # What is loaded and set up by the first use is not counted to an input.
+            note(-1, data)
+            try_input(target, data)
+        limit(RESERVE)
+        tally = try_inputs(
+            target, int(seed), lambda done: done >= int(count) or time.monotonic() > end, int(first), note
+        )
+    findings = [{**vars(finding), "data": base64.b64encode(finding.data).decode()} for finding in tally.findings]
+    print(json.dumps({**vars(tally), "findings": findings}))
+
+
+if __name__ == "__main__":
+    main()
