@@ -234,4 +234,4 @@ def test_every_error_is_of_the_package_and_of_a_built_in_kind():
         kind = getattr(errors, name)
         assert issubclass(kind, NNBackendError)
         if kind is not NNBackendError:
-            assert issubclass(kind, ValueError | RuntimeError | ArithmeticError)
+            assert issubclass(kind, ValueError | RuntimeError | ArithmeticError | MemoryError)

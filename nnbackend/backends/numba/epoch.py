@@ -54,7 +54,9 @@ def run(integers, settings, advances, counter, steps, thread, threads, meeting):
     before = flush_subnormals(True)
     # Step of the epoch, of the network and of the optimiser, as in the counter.
     state = np.empty(STATE, np.int64)
-    state[:3] = counter
+    # One by one: with an assignment to a slice, Numba compiles seconds of text handling for an error's message.
+    for place in range(3):
+        state[place] = counter[place]
     state[THREAD], state[THREADS] = thread, threads
     scratch = np.empty(SCRATCH, np.uint8)
     goal = 0
@@ -74,9 +76,11 @@ def run(integers, settings, advances, counter, steps, thread, threads, meeting):
                 scratch.ctypes.data,
             )
         if advances:
-            state[:3] += 1
+            for place in range(3):
+                state[place] += 1
     flush_subnormals(before)
     if threads > 1:
         meet(meeting, goal + threads)
     if thread == 0:
-        counter[:] = state[:3]
+        for place in range(3):
+            counter[place] = state[place]
