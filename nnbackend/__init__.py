@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
-    from nnbackend.training import Callback, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
+    from nnbackend.training import Callback, Checkpoint, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
 __version__ = "0.1.0"
 
@@ -58,6 +58,7 @@ __all__ = [
     "BatchStream",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
     "CosineDecay",
     "CupyBackend",
     "Dense",
@@ -115,6 +116,7 @@ _LAZY = {
     "NumpyBackend": "nnbackend.backends.numpy",
     "CSVLogger": "nnbackend.training",
     "Callback": "nnbackend.training",
+    "Checkpoint": "nnbackend.training",
     "EarlyStopping": "nnbackend.training",
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 __all__ = [
     "BackendUnavailableError",
     "DataError",
+    "FolderInUseError",
     "InvalidInputError",
     "ModelFileError",
     "NNBackendError",
+    "OutOfMemoryError",
     "TrainingDivergedError",
     "UnknownNameError",
 ]
@@ -83,6 +85,14 @@ class DataError(NNBackendError, ValueError):
 
 class ModelFileError(NNBackendError, ValueError):
     """A model file cannot be read as one; nothing was loaded."""
+
+
+class FolderInUseError(NNBackendError, RuntimeError):
+    """Another run keeps its checkpoints in this folder, and is still going on."""
+
+
+class OutOfMemoryError(NNBackendError, MemoryError):
+    """The host or the device has too little memory for what was asked; the message has the sizes."""
 
 
 class TrainingDivergedError(NNBackendError, FloatingPointError):

@@ -50,7 +50,7 @@ class Feed(ABC):
         """Where the step is to gather the rows of an epoch in this order: their numbers in `examples`."""
 
     @abstractmethod
-    def begin(self, order: Order, epoch: int) -> None:
+    def begin(self, order: Order, epoch: int, step: int = 0) -> None:
         """An epoch begins that takes the rows in this order. All work on the epoch before must be done.
 
         Parameters
@@ -58,6 +58,8 @@ class Feed(ABC):
         order : (rows of an epoch,) int64
         epoch : int
             How many the network has been trained for.
+        step : int
+            The first step that will be asked for: above 0 in an epoch that is gone on with.
         """
 
     @abstractmethod
@@ -78,7 +80,7 @@ class Resident(Feed):
     def places(self, order: Order) -> Order:
         return order
 
-    def begin(self, order: Order, epoch: int) -> None:
+    def begin(self, order: Order, epoch: int, step: int = 0) -> None:
         pass
 
     def ready(self, step: int) -> int:

@@ -26,6 +26,7 @@ from nnbackend.layers import (
     layers_config,
 )
 from nnbackend.losses import Loss, get_loss
+from nnbackend.memory import memory_explained
 from nnbackend.model_file import read_model, write_model
 from nnbackend.parameters import ParameterLayout, initial_values
 from nnbackend.prediction import Predictor
@@ -65,6 +66,8 @@ class Network:
         Layers that do not fit each other, unknown names, values out of range.
     BackendUnavailableError
         The backend cannot run here.
+    OutOfMemoryError
+        The host's memory or the device's is too small for the weights.
 
     Notes
     -----
@@ -102,8 +105,10 @@ class Network:
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Lay the parameters out on a backend: these, or fresh ones."""
         layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
-        values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
-        buffer = backend.from_host(layout.pack(values, self.dtype))
+        sizes = {"weights": layout.size * self.dtype.itemsize}
+        with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
+            values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
+            buffer = backend.from_host(layout.pack(values, self.dtype))
         self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
         self._predictor = Predictor(self._model, self.loss)
 
@@ -258,6 +263,8 @@ class Network:
         shuffle : bool
         steps_per_epoch : int, optional
         stream : bool, optional
+        resume : bool or path-like
+        on_nan : "stop" or "skip"
         verbose : bool, optional
 
         Returns

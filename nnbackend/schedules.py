@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,13 @@ class Schedule(ABC, Plain):
 
     def observe(self, logs: Mapping[str, float]) -> None:
         """An epoch has ended with these figures. Most schedules do not look."""
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned from the figures, as plain JSON, for a checkpoint. Most schedules learn nothing."""
+        return {}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
 
     def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
         """The rates of all steps of an epoch, shape (steps,)."""
@@ -128,6 +136,12 @@ class Warmup(Schedule):
     def observe(self, logs: Mapping[str, float]) -> None:
         self.then.observe(logs)
 
+    def state(self) -> dict[str, Any]:
+        return self.then.state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        self.then.set_state(state)
+
 
 class ReduceOnPlateau(Schedule):
     """Multiply the rate by `factor` whenever the monitored figure has not improved for `patience` epochs.
@@ -174,6 +188,16 @@ class ReduceOnPlateau(Schedule):
 
     def start(self) -> None:
         self._scale, self._best, self._waited = 1.0, math.inf, 0
+
+    def state(self) -> dict[str, Any]:
+        # JSON has no infinity, which the best figure is before there is one.
+        best = self._best if math.isfinite(self._best) else None
+        return {"scale": self._scale, "best": best, "waited": self._waited}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        best = state["best"]
+        self._scale, self._waited = float(state["scale"]), int(state["waited"])
+        self._best = math.inf if best is None else float(best)
 
     def observe(self, logs: Mapping[str, float]) -> None:
         value = logs[self._monitored(logs)]

@@ -69,10 +69,12 @@ class PortionFeed(Feed):
     def places(self, order: Order) -> Order:
         return np.arange(len(order), dtype=np.int64) % (2 * self._portion)
 
-    def begin(self, order: Order, epoch: int) -> None:
+    def begin(self, order: Order, epoch: int, step: int = 0) -> None:
         self._halt()
-        self._order, self._sent = order, -1
-        self._fill(0)
+        first = step // self._steps
+        self._order, self._sent = order, first - 1
+        if first * self._portion < len(order):
+            self._fill(first)
 
     def ready(self, step: int) -> int:
         portion, done = divmod(step, self._steps)
@@ -177,7 +179,7 @@ class Pieced(PortionFeed):
         self._stream, self._check = stream, check
         self._pieces: Iterator[Piece] = iter(())
         self._rest: Piece = []
-        self._taken = 0
+        self._taken = self._past = 0
         self._kinds: list[Kind] = []
         first = next(self._checked(0), None)
         if first is None:
@@ -193,27 +195,37 @@ class Pieced(PortionFeed):
             found[part] = found[start] + np.argsort(order[part], kind="stable")
         return found
 
-    def begin(self, order: Order, epoch: int) -> None:
+    def begin(self, order: Order, epoch: int, step: int = 0) -> None:
         self._halt()
         self._pieces, self._rest, self._taken = self._checked(epoch), [], 0
-        super().begin(order, epoch)
+        #: Rows of portions that were trained on before the run was resumed.
+        self._past = step // self._steps * self._portion
+        super().begin(order, epoch, step)
 
     def _read(self, order: Order, out: Sequence[HostArray]) -> None:
+        while self._taken < self._past:
+            self._take(self._past - self._taken)
         done = 0
         while done < len(order):
-            if not self._rest or not len(self._rest[0]):
-                piece = next(self._pieces, None)
-                if piece is None:
-                    raise InvalidInputError(
-                        f"the stream ended after {self._taken:,} of the {self.count:,} rows it was said to have"
-                    )
-                self._rest = piece
-            now = min(len(order) - done, len(self._rest[0]))
-            for values, wanted in zip(self._rest, out, strict=True):
-                wanted[done : done + now] = values[:now]
-            self._rest = [values[now:] for values in self._rest]
+            taken = self._take(len(order) - done)
+            now = len(taken[0])
+            for values, wanted in zip(taken, out, strict=True):
+                wanted[done : done + now] = values
             done += now
-            self._taken += now
+
+    def _take(self, most: int) -> Piece:
+        """The next rows, this many or fewer."""
+        if not self._rest or not len(self._rest[0]):
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise InvalidInputError(
+                    f"the stream ended after {self._taken:,} of the {self.count:,} rows it was said to have"
+                )
+            self._rest = piece
+        taken = [values[:most] for values in self._rest]
+        self._rest = [values[most:] for values in self._rest]
+        self._taken += len(taken[0])
+        return taken
 
     def _checked(self, epoch: int) -> Iterator[Piece]:
         for number, given in enumerate(self._stream.pieces(epoch), start=1):

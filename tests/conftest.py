@@ -16,6 +16,7 @@ from nnbackend.backends.base import Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import BackendUnavailableError
+from tests import locks
 
 BACKENDS = [
     "numpy",
@@ -32,6 +33,30 @@ def pytest_configure() -> None:
     Ctrl-C, and the programs that they start, are to have it as a terminal gives it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Workers begin at far ends of the suite: one compiles for Numba while the other has tests without."""
+    if config.getoption("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_compile_once(tmp_path_factory: pytest.TempPathFactory):
+    """What a worker has compiled, the others load."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    # The folder of all workers.
+    folder = tmp_path_factory.getbasetemp().parent / "compiling"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        locks.compile_once(patch, folder)
+        yield
 
 
 class PaddedNumpyBackend(NumpyBackend):

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from nnbackend.errors import InvalidInputError
-from nnbackend.files import atomic_write
+from nnbackend.files import atomic_write, remove_leftovers
 from nnbackend.network import Network
-from nnbackend.training import Callback, CSVLogger, History, ModelCheckpoint
+from nnbackend.training import Callback, Checkpoint, CSVLogger, History, ModelCheckpoint
+from nnbackend.training.checkpoint import checkpoint_files, checkpoint_steps, clear_checkpoints
 
 __all__ = ["MODEL", "RunFolder", "class_names", "find_model", "read_configuration"]
 
 MODEL = "model.safetensors"
 _CONFIGURATION = "config.json"
+_CHECKPOINTS = "checkpoints"
 _FILES = (MODEL, "history.csv", "history.json", _CONFIGURATION, "curves.png", "confusion.png")
 
 
@@ -58,9 +60,16 @@ class RunFolder:
             path = Path("runs", f"{name}-{attempt}")
         return cls(path)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run keeps its checkpoints until it is finished."""
+        return self.path / _CHECKPOINTS
+
     def begin(self, configuration: dict[str, Any]) -> None:
         """Make the folder and note what the run is: a folder that cannot be written fails now and not after hours."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # First: it is refused while the run that is to be replaced still goes on.
+        clear_checkpoints(self.checkpoints)
         _write_json(self.path / _CONFIGURATION, configuration)
         for name in self.files():
             # Of the run that is replaced: its files must not pass for those of this one.
@@ -68,17 +77,32 @@ class RunFolder:
                 (self.path / name).unlink()
 
     def discard_if_empty(self) -> None:
-        """Take back what `begin` did if no epoch was kept: what is left would stand in the next run's way."""
-        if (self.path / MODEL).exists():
+        """Take back what `begin` did if nothing was kept: what is left would stand in the next run's way."""
+        if (self.path / MODEL).exists() or checkpoint_files(self.checkpoints):
             return
+        clear_checkpoints(self.checkpoints)
         for name in self.files():
             (self.path / name).unlink()
         if not any(self.path.iterdir()):
             self.path.rmdir()
 
-    def callbacks(self) -> list[Callback]:
-        """Keep model and table after every epoch: a killed run then leaves its last one."""
-        return [ModelCheckpoint(self.path / MODEL, best_only=False), CSVLogger(self.path / "history.csv")]
+    def callbacks(self, minutes: float) -> list[Callback]:
+        """Keep model and table after every epoch, and all of the run after so many minutes."""
+        return [
+            ModelCheckpoint(self.path / MODEL, best_only=False),
+            CSVLogger(self.path / "history.csv"),
+            Checkpoint(self.checkpoints, every_minutes=minutes, keep=2),
+        ]
+
+    def go_on(self) -> int:
+        """The run is resumed: how many steps its newest checkpoint has done, 0 if there is none."""
+        remove_leftovers(self.path)
+        files = checkpoint_files(self.checkpoints)
+        return checkpoint_steps(files[0]) if files else 0
+
+    def end(self) -> None:
+        """The run is finished; its checkpoints are of no more use."""
+        clear_checkpoints(self.checkpoints)
 
     def save_model(self, network: Network) -> None:
         """Write the network as it is now."""

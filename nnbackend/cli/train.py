@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from dataclasses import dataclass, fields, replace
@@ -12,8 +13,9 @@ import numpy as np
 
 import nnbackend
 from nnbackend.backends.registry import get_backend
-from nnbackend.checks import number, real_dtype, seed_number
+from nnbackend.checks import above_zero, number, real_dtype, seed_number
 from nnbackend.cli.options import check_data, load_data
+from nnbackend.cli.resume import finished, recipe_of, resumed
 from nnbackend.cli.run_folder import MODEL, RunFolder
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
 from nnbackend.cli.train_options import HELD_OUT, add_options
@@ -34,16 +36,35 @@ in a folder.
 Without options: MNIST (or 5,000 of its digits, if MNIST is neither here nor
 to be had), hidden layers of 200 and 80 ReLU units, Adam. Each option changes
 one thing about that, or about the preset if one is named. Ctrl-C ends the
-training early and keeps what was learned."""
+training early and keeps what was learned. A run that was interrupted, killed
+or cut off goes on where it was with --resume, and ends as if nothing had
+happened. Exit codes: 130 after Ctrl-C, 143 after SIGTERM."""
 
 _INTERRUPTED = 130
 
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options say; the exit code."""
+    if options.resume is not None:
+        return _resume(options)
     recipe = _recipe(options)
     _check(options, recipe)
-    folder = RunFolder.at(options.out, options.force) if options.out else None
+    return _train(options, recipe, RunFolder.at(options.out, options.force) if options.out else None)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    """Go on with a run, unless it is finished."""
+    options, configuration = resumed(options)
+    folder = RunFolder.at(options.out, replace=True)
+    if ended := finished(folder):
+        print(ended)
+        return 0
+    recipe = recipe_of(configuration)
+    _check(options, recipe)
+    return _train(options, recipe, folder)
+
+
+def _train(options: argparse.Namespace, recipe: Recipe, folder: RunFolder | None) -> int:
     backend = get_backend(options.backend)
 
     data = load_data(options.dataset, options)
@@ -56,20 +77,33 @@ def run(options: argparse.Namespace) -> int:
         recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
     )
     folder = folder or RunFolder.fresh(data.name)
+    steps = folder.go_on() if options.resume is not None else None
     if not options.quiet:
-        _describe(data, split, recipe, network, backend_line(options.backend, backend), folder)
-    folder.begin(_configuration(data, held_out, recipe, network, options.preset))
+        _describe(data, split, recipe, network, backend_line(options.backend, backend), folder, steps)
+    if steps is None:
+        folder.begin(_configuration(data, held_out, recipe, network, options))
     try:
-        history = _fit(network, split, recipe, folder, verbose=not options.quiet)
+        history = _fit(network, split, recipe, folder, options)
         if not history.epochs:
             raise KeyboardInterrupt("before the first step was done")
+    except SystemExit:
+        print(f"nnbackend: terminated; {_goes_on(folder)}", file=sys.stderr)
+        raise
     finally:
         folder.discard_if_empty()
     _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
     if history.interrupted:
-        print(f"nnbackend: interrupted; {folder.path} holds what was learned until then", file=sys.stderr)
+        print(
+            f"nnbackend: interrupted; {folder.path} holds what was learned until then; {_goes_on(folder)}",
+            file=sys.stderr,
+        )
         return _INTERRUPTED
+    folder.end()
     return 0
+
+
+def _goes_on(folder: RunFolder) -> str:
+    return f"nnbackend train --resume {folder.path} goes on"
 
 
 @dataclass(frozen=True)
@@ -97,6 +131,7 @@ def _check(options: argparse.Namespace, recipe: Recipe) -> None:
     check_data(options.dataset, options.data_dir)
     if options.validation is not None:
         number("validation", options.validation, low=0, high=1, below=True)
+    above_zero("checkpoint minutes", options.checkpoint_minutes)
     if options.force and not options.out:
         raise InvalidInputError("--force needs --out: without it every run has a new folder")
 
@@ -133,8 +168,16 @@ def _fitted(recipe: Recipe, rows: int, asked_for: bool) -> Recipe:
     return replace(recipe, batch_size=rows)
 
 
-def _describe(data: Dataset, split: _Split, recipe: Recipe, network: Network, backend: str, folder: RunFolder) -> None:
-    """What this run is, before it begins."""
+def _describe(
+    data: Dataset,
+    split: _Split,
+    recipe: Recipe,
+    network: Network,
+    backend: str,
+    folder: RunFolder,
+    steps: int | None,
+) -> None:
+    """What this run is, before it begins, or goes on after so many steps."""
     test = count_rows(data, len(data.y_test))
     lines = [
         field("data", f"{data.name}: {count_rows(data, len(split.y))} to train on, {test} to test on\n{data.source}")
@@ -150,11 +193,13 @@ def _describe(data: Dataset, split: _Split, recipe: Recipe, network: Network, ba
         field("backend", backend),
         field("folder", f"{folder.path}"),
     ]
+    if steps is not None:
+        lines.append(field("resume", f"after {steps:,} steps" if steps else "no checkpoint yet: from the beginning"))
     print("\n".join(lines) + "\n", flush=True)
 
 
 def _configuration(
-    data: Dataset, held_out: float, recipe: Recipe, network: Network, preset: str | None
+    data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Everything it takes to do this run again."""
     return {
@@ -163,10 +208,11 @@ def _configuration(
         "numpy": np.__version__,
         "dataset": data.name,
         "source": data.source,
+        "data_dir": None if options.data_dir is None else os.path.abspath(options.data_dir),
         "rows": {"train": len(data.x_train), "test": len(data.x_test)},
         "classes": list(data.classes),
         "validation": held_out,
-        "preset": preset,
+        "preset": options.preset,
         "recipe": recipe.to_dict(),
         "seed": network.seed,
         "dtype": network.dtype.name,
@@ -177,8 +223,8 @@ def _configuration(
     }
 
 
-def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, verbose: bool) -> History:
-    callbacks = folder.callbacks()
+def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, options: argparse.Namespace) -> History:
+    callbacks = folder.callbacks(options.checkpoint_minutes)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
     try:
@@ -191,7 +237,8 @@ def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, ver
             optimizer=recipe.make_optimizer(),
             validation_data=split.validation,
             callbacks=callbacks,
-            verbose=verbose,
+            resume=options.resume is not None,
+            verbose=not options.quiet,
         )
     except TrainingDivergedError as error:
         kept = f"; {folder.path} holds the epoch before" if MODEL in folder.files() else ""

@@ -94,5 +94,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_backend(where)
     where.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/<data set>-<time>)")
     where.add_argument("--force", action="store_true", help="replace the run that --out holds")
+    where.add_argument(
+        "--resume",
+        metavar="FOLDER",
+        help="go on with the run in this folder, which was killed or interrupted; all else is taken from there",
+    )
+    where.add_argument(
+        "--checkpoint-minutes",
+        type=decimal,
+        default=1.0,
+        metavar="MINUTES",
+        help="how often all of the run is kept, for --resume (default: 1)",
+    )
     where.add_argument("--no-plots", action="store_true", help="make no pictures")
     where.add_argument("--quiet", action="store_true", help="print the test accuracy and nothing else")

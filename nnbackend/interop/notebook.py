@@ -71,6 +71,13 @@ class LiveCurves(Callback):
         if self._drawn < len(self._history):
             self._draw()
 
+    def state(self, network: Network) -> dict[str, Any]:
+        return {"epochs": self._history.epochs}
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        for figures in state["epochs"]:
+            self._history.append(figures, np.empty(0))
+
     def _draw(self) -> None:
         import IPython.display
 

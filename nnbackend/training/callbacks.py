@@ -30,6 +30,9 @@ _log = logging.getLogger("nnbackend")
 
 Figures = Mapping[str, float]
 
+#: Before the names of the best weights in what a checkpoint keeps of a callback.
+_WEIGHTS = "weights."
+
 
 class Callback:
     """Base class: does nothing, at every occasion."""
@@ -58,6 +61,13 @@ class Callback:
     def on_train_end(self, network: Network, history: History) -> None:
         """Training has ended, for whatever reason but an error."""
 
+    def state(self, network: Network) -> dict[str, Any]:
+        """What it remembers of the run, for a checkpoint: values of plain JSON, and NumPy arrays, by name."""
+        return {}
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned; called after `on_train_begin`, in a run that is resumed."""
+
 
 class _Best:
     """Follows one figure and tells when it is better than ever before (or as good, if equals count)."""
@@ -71,6 +81,13 @@ class _Best:
 
     def reset(self) -> None:
         self.epoch, self.value = 0, math.nan
+
+    def state(self) -> dict[str, Any]:
+        return {"best_epoch": self.epoch, "best_value": self.value if self.epoch else None}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        value = state["best_value"]
+        self.epoch, self.value = int(state["best_epoch"]), math.nan if value is None else float(value)
 
     def check(self, figures: Sequence[str]) -> None:
         if self.monitor not in figures:
@@ -141,6 +158,21 @@ class KeepBest(Callback):
         if self._weights is not None:
             network.restore(self._weights)
             self._weights = None
+
+    def state(self, network: Network) -> dict[str, Any]:
+        state = self._best.state()
+        if self._weights is not None:
+            values = network.model.layout.unpack(network.backend.to_host(self._weights))
+            state |= {f"{_WEIGHTS}{name}": array for name, array in values.items()}
+        return state
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        layout, prefix = network.model.layout, len(_WEIGHTS)
+        values = {name[prefix:]: value for name, value in state.items() if name.startswith(_WEIGHTS)}
+        if values:
+            packed = layout.pack(layout.check(values, network.dtype), network.dtype)
+            self._weights = network.backend.from_host(packed)
+        self._best.set_state(state)
 
 
 class EarlyStopping(KeepBest):
@@ -222,6 +254,12 @@ class ModelCheckpoint(Callback):
             return None
         return self.on_epoch_end(network, epoch, figures)
 
+    def state(self, network: Network) -> dict[str, Any]:
+        return self._best.state()
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        self._best.set_state(state)
+
 
 class CSVLogger(Callback):
     """Keep a table of all epochs in a file, complete after every epoch.
@@ -242,3 +280,9 @@ class CSVLogger(Callback):
         self._rows.append(dict(figures))
         write_csv(self.path, self._rows)
         return None
+
+    def state(self, network: Network) -> dict[str, Any]:
+        return {"rows": self._rows}
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        self._rows = [dict(row) for row in state["rows"]]

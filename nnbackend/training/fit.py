@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
+from nnbackend.training.resuming import Resume, find_start, run_settings
 from nnbackend.training.run import EpochResult, TrainingRun
+from nnbackend.training.run_state import RunState
+from nnbackend.training.sizes import training_memory
 from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["fit"]
@@ -31,6 +35,7 @@ _log = logging.getLogger("nnbackend")
 
 _DEFAULT_BATCH = 32
 _VALIDATION_BATCH = 1024
+_ON_NAN = ("stop", "skip")
 
 
 def fit(
@@ -49,6 +54,8 @@ def fit(
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     stream: bool | None = None,
+    resume: Resume = False,
+    on_nan: str = "stop",
     verbose: bool | None = None,
 ) -> History:
     """Train a network.
@@ -88,6 +95,16 @@ def fit(
         True leaves `x` where it is and brings its rows to the device portion by portion, while that trains on the
         portion before; False brings all of them before training begins. If not given, what does not fit into the
         device's memory is streamed, and what lies in a file of more than a gigabyte. Results are the same, bit for bit.
+    resume : bool or path-like
+        True goes on where the newest checkpoint in the folder of the callback :class:`Checkpoint` left off, or begins
+        if there is none yet, so that one program starts a run and restarts it; a folder goes on from there. The run
+        then ends with the same bits as if it had never ended before, where it is given what it was given then. `epochs`
+        may be more.
+    on_nan : "stop" or "skip"
+        What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
+        optimiser's slots so: end the run with an error, or leave the step out and go on. Then the figures of every
+        epoch have "skipped", how many were left out; their step losses are NaN. Skipping looks at the weights some
+        ten times a second and keeps a copy of weights and slots; an epoch of which nothing is left ends the run.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
 
@@ -99,18 +116,27 @@ def fit(
     ------
     InvalidInputError, UnknownNameError
         Before anything is changed.
+    ModelFileError, FolderInUseError
+        All checkpoints are damaged, or another run is writing them; before anything is changed.
+    OutOfMemoryError
+        The host's memory or the device's is too small; the message says for what, and what to lower.
     TrainingDivergedError
         The loss became NaN or infinite. The network has the weights with which that epoch began.
 
     Notes
     -----
-    Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned.
+    Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned. With a
+    `Checkpoint`, SIGTERM ends the program after the step at hand and a last checkpoint, with the exit code 143
+    (SystemExit).
     """
-    with network.in_training(), ExitStack() as feeds:
+    memory_for = training_memory(network, x, batch_size, optimizer)
+    with network.in_training(), memory_for, ExitStack() as held:
         epochs = positive_integer("epochs", epochs)
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
+        if on_nan not in _ON_NAN:
+            raise UnknownNameError("on_nan", on_nan, _ON_NAN)
         data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
         size = _check_batch_size(batch_size, len(data))
         if steps_per_epoch is not None:
@@ -122,8 +148,8 @@ def fit(
         feed = network.intake.feed(
             data, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
         )
-        feeds.enter_context(closing(feed))
-        validator = _validator(network, chosen_loss, validation_data, feeds)
+        held.enter_context(closing(feed))
+        validator = _validator(network, chosen_loss, validation_data, held)
         names = _figure_names(feed, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
@@ -131,26 +157,37 @@ def fit(
         if network.batch_step is not None:
             # Nobody has looked at what the last batch made of them.
             check_weights(network)
+        others = {
+            "batch_size": size, "shuffle": bool(shuffle), "steps_per_epoch": steps_per_epoch, "on_nan": on_nan
+        }  # fmt: skip
+        settings = partial(run_settings, network, data, y, chosen_optimizer, chosen_loss.name, others)
+        start = find_start(resume, callbacks, held, settings)
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
-        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch)
+        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch, on_nan == "skip")
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
         history = History()
+        state = RunState(network, memory, run, history, callbacks, start.settings)
+        start.restore(state)
+        watch = start.watch(state)
         # The weights with which this epoch and the one before it began, to go back to if the run diverges.
         before, earlier = network.snapshot(), network.snapshot()
         for callback in callbacks:
             callback.on_train_begin(network, epochs)
-        with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt() as interrupt:
-            for epoch in range(1, epochs + 1):
+        start.restore_callbacks(state)
+        # A run that had ended already has nothing left to do.
+        first = epochs + 1 if history.stopped_by else len(history) + 1
+        with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt(start.keeps) as interrupt:
+            for epoch in range(first, epochs + 1):
                 for callback in callbacks:
                     callback.on_epoch_begin(network, epoch)
                 progress.begin(epoch)
                 before, earlier = network.snapshot(into=earlier), before
                 rate = run.learning_rate
                 try:
-                    result = run.epoch(lambda: interrupt.requested, progress.advance)
+                    result = run.epoch(lambda: interrupt.requested, progress.advance, watch)
                 except Exception:
                     # A file that cannot be read any more, say, or a layer's own function.
                     network.restore(before)
@@ -159,17 +196,21 @@ def fit(
                 # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
                 # network before that, they are read and checked at once.
                 _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
+                cut = result.rows < run.rows_per_epoch
+                if cut:
+                    interrupt.exit_if_terminated()
                 history.interrupted = interrupt.requested
                 if result.rows == 0:
                     break
                 figures = _figures(network, epoch, rate, result, feed.accuracy_name, validator)
+                if on_nan == "skip":
+                    figures["skipped"] = result.skipped
                 _check_validation(network, before, epoch, len(result.losses), figures)
                 history.append(figures, result.losses)
                 progress.end(figures)
                 chosen_optimizer.schedule.observe(figures)
                 for callback in callbacks:
                     callback.on_steps_end(network, epoch, result.losses)
-                cut = result.rows < run.rows_per_epoch
                 reasons = [
                     (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))
                     for callback in callbacks
@@ -180,6 +221,9 @@ def fit(
                     progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
                 # Asked again: Ctrl-C may have come while validating or in a callback.
                 history.interrupted = interrupt.requested
+                if not cut:
+                    watch.epoch_ended(last=epoch == epochs or bool(stops) or history.interrupted)
+                interrupt.exit_if_terminated()
                 if stops or history.interrupted:
                     break
             if history.interrupted:
@@ -257,6 +301,9 @@ def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resu
     before, earlier = snapshots
     bad = ~np.isfinite(result.losses)
     steps = len(bad)
+    if result.skipped < steps:
+        # What was left out broke nothing; the rest is sound, as somebody has looked already.
+        bad &= result.skipped == 0
     if not bad.any() and (not look or weights_are_finite(network)):
         return
     network.restore(before)

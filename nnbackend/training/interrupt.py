@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the step at hand is finished, the network stays usable."""
+"""Ctrl-C while training: the step at hand is finished, the network stays usable. And SIGTERM, if asked for."""
 
 from __future__ import annotations
 
@@ -7,33 +7,61 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-__all__ = ["Interrupt"]
+__all__ = ["TERMINATED", "Interrupt"]
+
+#: What shells report for a program that SIGTERM ended: 128 + 15.
+TERMINATED = 143
 
 
 class Interrupt:
     """Within this context the first Ctrl-C only sets a flag; a second one raises KeyboardInterrupt as usual.
 
     Outside the main thread, where Python delivers no signals, it does nothing.
+
+    Parameters
+    ----------
+    terminate : bool
+        Whether SIGTERM is to be waited for in the same way, and then ends the program with the code `TERMINATED`, at
+        once if it comes twice. A program that has a handler of its own keeps it.
+
+    Attributes
+    ----------
+    requested, terminated : bool
+        Whether the run is to end, and whether SIGTERM asked for that.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    def __init__(self, terminate: bool = False) -> None:
+        self.requested = self.terminated = False
+        self._terminate = terminate
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        in_main_thread = threading.current_thread() is threading.main_thread()
+        if threading.current_thread() is not threading.main_thread():
+            return self
         # A background job of a shell ignores Ctrl-C, which is meant for the one in the foreground.
-        if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
+        if self._terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._previous[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._handle_term)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
+
+    def _handle_term(self, number: int, frame: FrameType | None) -> None:
+        if self.terminated:
+            raise SystemExit(TERMINATED)
+        self.requested = self.terminated = True
+
+    def exit_if_terminated(self) -> None:
+        """Raise SystemExit if SIGTERM has come."""
+        if self.terminated:
+            raise SystemExit(TERMINATED)

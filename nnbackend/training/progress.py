@@ -17,6 +17,7 @@ COLUMNS = {
     "val_loss": ("val_loss", 8, "{:.4f}"),
     "val_accuracy": ("val_accuracy", 12, "{:.4f}"),
     "val_binary_accuracy": ("val_binary", 10, "{:.4f}"),
+    "skipped": ("skipped", 7, "{:.0f}"),
     "learning_rate": ("rate", 8, "{:.3g}"),
     "seconds": ("seconds", 7, "{:.2f}"),
     "samples_per_second": ("samples/s", 9, "{:,.0f}"),

@@ -175,10 +175,16 @@ def trained_with(backend, optimizer, penalty, bias, dtype):
     return net
 
 
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no-bias"])
-@pytest.mark.parametrize("penalty", [{}, {"l1": 1e-3}, {"l2": 1e-3}], ids=["", "l1", "l2"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+#: Every optimiser with every penalty; either type and a bias or none with each of them, and with each other.
+PENALTIES = ({}, {"l1": 1e-3}, {"l2": 1e-3})
+UPDATES = [
+    pytest.param(name, penalty, i % 3 == j, ("float32", "float64")[(i + j) % 2], id=f"{name}-{''.join(penalty)}")
+    for i, name in enumerate(OPTIMIZERS)
+    for j, penalty in enumerate(PENALTIES)
+]
+
+
+@pytest.mark.parametrize(("optimizer", "penalty", "bias", "dtype"), UPDATES)
 def test_updates_within_products_are_those_after_them(optimizer, penalty, bias, dtype, always_shared):
     apart = trained_with(Plain(threads=1), optimizer, penalty, bias, dtype).get_weights()
     fused = trained_with(NumbaBackend(threads=1), optimizer, penalty, bias, dtype)

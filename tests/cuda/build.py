@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
+from tests.locks import locked
+
 __all__ = ["CpuModule", "Geometry", "Parameter", "compiler", "parse_kernels"]
 
 _HEADER = Path(__file__).with_name("cuda_on_cpu.h")
@@ -119,11 +121,18 @@ def _build(source: str, defines: tuple[str, ...]) -> tuple[dict[str, tuple[Param
     name = hashlib.sha256("\0".join(text).encode()).hexdigest()[:32]
     library, preprocessed = folder / f"{name}.so", folder / f"{name}.ii"
     if not (library.exists() and preprocessed.exists()):
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _compile(source, defines, Path(scratch))
-            os.replace(Path(scratch) / "kernels.ii", preprocessed)
-            os.replace(Path(scratch) / "kernels.so", library)
+        with locked(folder / f"{name}.lock"):
+            if not (library.exists() and preprocessed.exists()):
+                _compile_into(source, defines, preprocessed, library)
     return parse_kernels(preprocessed.read_text()), library
+
+
+def _compile_into(source: str, defines: tuple[str, ...], preprocessed: Path, library: Path) -> None:
+    """Neither file is ever there half-written."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        _compile(source, defines, Path(scratch))
+        os.replace(Path(scratch) / "kernels.ii", preprocessed)
+        os.replace(Path(scratch) / "kernels.so", library)
 
 
 def _compile(source: str, defines: tuple[str, ...], folder: Path) -> None:

@@ -18,6 +18,23 @@ def nnbackend(*arguments: str, folder: Path, answers: str = "") -> subprocess.Co
     return subprocess.run(command, cwd=folder, input=answers, capture_output=True, text=True)
 
 
+@pytest.fixture
+def in_this_process(example, tmp_path, monkeypatch, capsys):
+    """``in_this_process("run", "xor")``: the same without a new Python, whose imports take longer than the examples
+    here. The exit code, and what was printed and what was complained of.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        try:
+            code = main(["examples", *arguments])
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
 def test_all_twelve_are_listed_in_order(capsys):
     assert main(["examples"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  S")]
@@ -31,16 +48,17 @@ def test_every_program_in_the_folder_is_listed():
 
 
 @pytest.mark.parametrize("name", ["first_neuron", "S11", "s11"])
-def test_one_runs_by_name_or_number(name, tmp_path):
-    done = nnbackend("run", name, "--backend", "numpy", "--out", "pictures", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "one neuron:         0.9990889488055994\n" in done.stdout
-    assert "backend numpy" in done.stdout
+def test_one_runs_by_name_or_number(name, tmp_path, in_this_process):
+    code, printed, errors = in_this_process("run", name, "--backend", "numpy", "--out", "pictures")
+    assert code == 0, errors
+    assert "one neuron:         0.9990889488055994\n" in printed
+    assert "backend numpy" in printed
     assert (tmp_path / "pictures" / "sigmoid.png").stat().st_size > 5_000
 
 
 def test_pictures_go_to_a_folder_of_its_name(tmp_path):
     done = nnbackend("run", "first_neuron", "--backend", "numpy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"picture: {Path('runs', 'first_neuron', 'sigmoid.png')}\n")
     assert (tmp_path / "runs" / "first_neuron" / "sigmoid.png").exists()
 
@@ -88,10 +106,18 @@ def test_the_circle_asks_and_takes_piped_answers(tmp_path):
         (["run", "xor", "--out", f"{sys.executable}/deeper"], "is a file; name a folder"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path):
-    done = nnbackend(*arguments, folder=tmp_path)
+def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path, in_this_process):
+    code, _, errors = in_this_process(*arguments)
+    assert code == 2
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_so_it_is_by_a_process(tmp_path):
+    done = nnbackend("run", "xor", "--backend", "abacus", folder=tmp_path)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert "xor: error: unknown backend 'abacus'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

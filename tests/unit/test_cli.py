@@ -176,9 +176,58 @@ def test_what_was_learned_survives(tmp_path: Path, stop: signal.Signals, code: i
     accuracy = network.evaluate(data.x_test, data.y_test)["accuracy"]
     assert accuracy > 0.5
     if stop == signal.SIGINT:
-        assert re.fullmatch(r"nnbackend: interrupted; \S+ holds what was learned until then\n", errors)
+        assert re.fullmatch(
+            r"nnbackend: interrupted; \S+ holds what was learned until then; nnbackend train --resume \S+ goes on\n",
+            errors,
+        )
         assert f"test accuracy {100 * accuracy:.2f} %" in output.splitlines()[-1]
         assert json.loads((tmp_path / "run" / "history.json").read_text())["interrupted"] is True
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+def test_a_terminated_run_is_resumed_to_the_same_model(tmp_path: Path) -> None:
+    options = ("train", *POINTS, "--epochs", "30", "--patience", "20", "--hidden", "30", "--no-plots")
+    for folder in ("whole", "cut"):
+        command = [sys.executable, "-m", "nnbackend", *options, "--out", folder]
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        while folder == "cut" and not re.match(r"\s+2 ", process.stdout.readline()):
+            assert process.poll() is None
+        if folder == "cut":
+            process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == (143 if folder == "cut" else 0), errors
+    assert errors == "nnbackend: terminated; nnbackend train --resume cut goes on\n"
+    assert "test accuracy" not in output
+    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1
+
+    resumed = _nnbackend("train", "--resume", "cut", "--no-plots", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert re.search(r"resume +after \d+ steps", resumed.stdout)
+    models = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("whole", "cut")]
+    assert models[0] == models[1]
+    texts = [(tmp_path / folder / "history.csv").read_text() for folder in ("whole", "cut")]
+    tables = [list(csv.DictReader(text.splitlines())) for text in texts]
+    assert [row["val_loss"] for row in tables[0]] == [row["val_loss"] for row in tables[1]]
+    assert {file.name for file in (tmp_path / "cut").iterdir()} == RUN_FILES
+
+
+def test_resume_takes_all_from_the_run_and_knows_when_it_is_finished(
+    tmp_path: Path, trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--resume", str(trained[0])]) == 0
+    assert re.fullmatch(
+        r"\S+ is finished: 4 epochs, test accuracy [\d.]+ %; there is nothing to go on with\n", capsys.readouterr().out
+    )
+    for wrong, message in (
+        (["--resume", str(trained[0]), "--epochs", "9"], "--epochs does not go with --resume"),
+        (["--resume", str(tmp_path)], "holds no run that nnbackend train began"),
+        (["--checkpoint-minutes", "0"], "checkpoint minutes must be above 0"),
+    ):
+        assert main(["train", *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_diverged_run_says_where_and_keeps_nothing_broken(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ ORDER = (
     {"errors", "files", "checks", "markup"},
     {"batch_stream"},
     {"backends"},
-    {"initializers", "inputs", "schedules", "metrics"},
+    {"initializers", "inputs", "memory", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},
     {"parameters"},
     {"rows", "step"},

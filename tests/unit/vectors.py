@@ -7,9 +7,9 @@ import pytest
 
 from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling
 
-#: LLVM makes do with any number of lanes. Fused multiply-adds are slow without an instruction for them, so they are
-#: left to the vectors that this CPU has.
-FORCED = [Tiling(real, lanes, False, 4, 2) for real in ("float32", "float64") for lanes in (2, 4, 8, 16)]
+#: Vectors of 16, 32 and 64 bytes: LLVM makes do with any. Fused multiply-adds are slow without an instruction for them,
+#: so they are left to the vectors that this CPU has.
+FORCED = [Tiling(f"float{8 * size}", width // size, False, 4, 2) for size in (4, 8) for width in (16, 32, 64)]
 TILINGS = [*FORCED, FLOAT32, FLOAT64]
 
 

@@ -1,0 +1,223 @@
+"""Kill a training run at random moments, resume it, and compare its end with that of a run that nobody disturbed.
+
+    python -m benchmarks.kills [--kills 50] [--backends numpy numba] [--seed 0] [--out FILE]
+
+Each time a process trains in the same folder and goes on from the newest checkpoint there; it is killed with SIGKILL,
+which no program can do anything about, some random time after it began to train. When a run has come to its end, its
+weights, the optimiser's slots and every figure of its history but the seconds are compared bit by bit, and another run
+begins in an empty folder, until there were so many kills.
+
+    python -m benchmarks.kills train FOLDER BACKEND ROWS EPOCHS
+
+is one such process; without a folder (``-``) it keeps no checkpoints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+import nnbackend as nn
+from benchmarks.common import images
+from nnbackend.training.checkpoint import checkpoint_files
+from nnbackend.training.history import History
+
+#: The run: something of everything that has a state. Its last batch of an epoch is a short one.
+_BATCH, _EVERY_STEPS, _SIZES = 128, 5, (200, 80)
+#: Seconds after which a process that has begun to train is killed.
+_SOONEST, _LATEST = 0.0, 0.6
+_READY = "training\n"
+
+
+def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
+    """Train, or go on: the checksums of all that a run comes to."""
+    x, y = images(rows + 500)
+    layers: list[nn.Layer] = [
+        nn.Dense(_SIZES[0], activation="gelu", l2=1e-4),
+        nn.Dropout(0.2),
+        nn.Dense(_SIZES[1], activation="relu", l1=1e-6),
+        nn.Dense(10),
+    ]
+    network = nn.Network(layers, x.shape[1], backend=backend, seed=3)
+    optimizer = nn.Adam(nn.Warmup(1, nn.ReduceOnPlateau(2e-3, patience=1, factor=0.7)))
+
+    class Ready(nn.Callback):
+        def on_epoch_begin(self, network: nn.Network, epoch: int) -> None:
+            if not said:
+                said.append(epoch)
+                print(_READY, end="", flush=True)
+
+    said: list[int] = []
+    callbacks: list[nn.Callback] = [nn.EarlyStopping("loss", patience=epochs), Ready()]
+    if folder != "-":
+        callbacks.append(nn.Checkpoint(folder, every_steps=_EVERY_STEPS))
+    history = network.fit(
+        x[:rows],
+        y[:rows],
+        epochs=epochs,
+        batch_size=_BATCH,
+        loss="softmax_cross_entropy",
+        optimizer=optimizer,
+        validation_data=(x[rows:], y[rows:]),
+        callbacks=callbacks,
+        resume=folder != "-",
+        verbose=False,
+    )
+    return _checksums(network, history)
+
+
+def _checksums(network: nn.Network, history: History) -> dict[str, str]:
+    memory = network.optimizer_memory
+    assert memory is not None
+    slots = {name: network.backend.to_host(slot) for name, slot in memory.slots.items()}
+    figures = [
+        {name: float(value).hex() for name, value in epoch.items() if name not in ("seconds", "samples_per_second")}
+        for epoch in history.epochs
+    ]
+    counts = [network.steps_trained, network.epochs_trained, memory.steps, memory.epochs]
+    parts = {
+        "weights": [array.tobytes() for array in network.get_weights().values()],
+        "optimiser slots": [array.tobytes() for array in slots.values()],
+        "counts of steps and epochs": [json.dumps(counts).encode()],
+        "history": [json.dumps(figures).encode(), history.stopped_by.encode()],
+        "losses of all steps": [losses.tobytes() for losses in history.step_losses],
+    }
+    return {name: hashlib.sha256(b"".join(found)).hexdigest() for name, found in parts.items()}
+
+
+@dataclass
+class Findings:
+    """What the kills of one backend showed.
+
+    Attributes
+    ----------
+    kills, runs : int
+        Processes killed while they trained, and runs that came to their end.
+    writing : int
+        Kills that hit while a checkpoint was being written.
+    steps : int
+        Of a run.
+    lost : list of float
+        Seconds between the newest checkpoint, or the beginning of training, and the kill.
+    different : list of str
+        What was not bit-identical, over all runs.
+    """
+
+    backend: str
+    kills: int = 0
+    runs: int = 0
+    writing: int = 0
+    steps: int = 0
+    lost: list[float] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
+
+
+def kill_and_resume(backend: str, kills: int, seed: int, rows: int = 4000, epochs: int = 40) -> Findings:
+    """Kill so many processes at random moments; what came of it."""
+    findings = Findings(backend)
+    moments = random.Random(seed)
+    undisturbed = _ended(_process("-", backend, rows, epochs))
+    findings.steps = epochs * -(-rows // _BATCH)
+    while findings.kills < kills or not findings.runs:
+        with tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, "run")
+            while True:
+                process = _process(str(folder), backend, rows, epochs)
+                if findings.kills >= kills or not _kill(process, moments, folder, findings):
+                    break
+            found = _ended(process)
+        findings.runs += 1
+        findings.different += [name for name, checksum in undisturbed.items() if found.get(name) != checksum]
+    return findings
+
+
+def _process(folder: str, backend: str, rows: int, epochs: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.kills", "train", folder, backend, str(rows), str(epochs)]
+    return subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+
+
+def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, findings: Findings) -> bool:
+    """Kill a process some time after it began to train; False if it had nothing left to train or ended before."""
+    assert process.stdout is not None
+    if process.stdout.readline() != _READY:
+        return False
+    began = time.time()
+    time.sleep(moments.uniform(_SOONEST, _LATEST))
+    if process.poll() is not None:
+        return False
+    process.kill()
+    process.communicate()
+    killed = time.time()
+    newest = max([began, *(path.stat().st_mtime for path in checkpoint_files(folder)[:1])])
+    findings.kills += 1
+    findings.lost.append(max(0.0, killed - newest))
+    findings.writing += any(name.endswith(".tmp") for name in os.listdir(folder)) if folder.exists() else 0
+    return True
+
+
+def _ended(process: subprocess.Popen[str]) -> dict[str, str]:
+    """What a process prints that is left alone."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the training process ended with code {process.returncode}")
+    found: dict[str, str] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def report(findings: Findings) -> str:
+    """What was found, to read."""
+    lost = sorted(findings.lost) or [0.0]
+    verdict = "bit-identical: weights, optimiser slots, counts, history, losses of all steps"
+    if findings.different:
+        verdict = f"DIFFERENT: {', '.join(sorted(set(findings.different)))}"
+    return (
+        f"{findings.backend}: {findings.kills} kills in {findings.runs} runs of {findings.steps:,} steps, "
+        f"{findings.writing} of them while a checkpoint was written\n"
+        f"  every resumed run against the undisturbed one: {verdict}\n"
+        f"  training lost in a kill: median {1000 * lost[len(lost) // 2]:.0f} ms, at most {1000 * lost[-1]:.0f} ms"
+    )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["train"]:
+        folder, backend, rows, epochs = sys.argv[2:]
+        print(json.dumps(train(folder, backend, int(rows), int(epochs))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--backends", nargs="+", default=["numpy", "numba"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="a file for what is printed")
+    options = parser.parse_args()
+    lines = [
+        f"{time.strftime('%Y-%m-%d')}: python -m benchmarks.kills --kills {options.kills} --seed {options.seed}; "
+        f"Python {platform.python_version()}, NumPy {np.__version__}",
+        f"784-{_SIZES[0]}-{_SIZES[1]}-10, dropout, L1 and L2, Adam, warm-up, ReduceOnPlateau, EarlyStopping; "
+        f"batches of {_BATCH}, a checkpoint every {_EVERY_STEPS} steps; SIGKILL {_SOONEST:g} to {_LATEST:g} s after "
+        "training began",
+    ]
+    found = []
+    for backend in options.backends:
+        found.append(kill_and_resume(backend, options.kills, options.seed))
+        lines.append(report(found[-1]))
+    print("\n".join(lines))
+    if options.out is not None:
+        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if any(findings.different for findings in found):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What takes the memory, told when there is not enough of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from nnbackend.backends.base import Backend
+from nnbackend.errors import OutOfMemoryError
+
+__all__ = ["memory_explained", "size_text"]
+
+
+@contextmanager
+def memory_explained(
+    backend: Backend, what: str, sizes: Callable[[], Mapping[str, int]], advice: str
+) -> Iterator[None]:
+    """Say of a MemoryError, the host's or the device's, what it was for and what to lower.
+
+    Parameters
+    ----------
+    backend : Backend
+        Where the arrays are.
+    what : str
+        What needs the memory: "training".
+    sizes : callable
+        Asked for what it takes, in bytes by name, in that case alone.
+    advice : str
+        What to do.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
+    try:
+        yield
+    except OutOfMemoryError:
+        raise
+    except MemoryError as error:
+        parts = ", ".join(f"{name} {size_text(size)}" for name, size in sizes().items())
+        free = backend.free_bytes()
+        left = "" if free is None else f", {size_text(free)} are free there"
+        said = str(error).strip() or "no more was to be had"
+        raise OutOfMemoryError(
+            f"{what} on {backend.device} does not fit into memory{left} ({said}); it takes {parts}. {advice}"
+        ) from error
+
+
+def size_text(size: int) -> str:
+    """A number of bytes, to read."""
+    number, unit = float(size), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if number < 1000:
+            break
+        number, unit = number / 1000, larger
+    return f"{number:.0f} {unit}" if unit == "bytes" or number >= 100 else f"{number:.1f} {unit}"

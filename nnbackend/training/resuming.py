@@ -1,0 +1,203 @@
+"""Where a run begins: at its first step, or where a checkpoint of it left off."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnbackend.errors import InvalidInputError, ModelFileError
+from nnbackend.inputs import as_host_array
+from nnbackend.model_file import CheckpointContents
+from nnbackend.network import Network
+from nnbackend.optimizers import Optimizer
+from nnbackend.rows import Rows
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.checkpoint import Checkpoint, Keeper, checkpoint_files, newest_checkpoint
+from nnbackend.training.lock import FolderLock
+from nnbackend.training.run import Watch
+from nnbackend.training.run_state import RunState, named
+
+__all__ = ["Resume", "Start", "find_start", "run_settings"]
+
+_log = logging.getLogger("nnbackend")
+
+#: Whether to go on from the folder of the callback `Checkpoint`, or which folder to go on from.
+Resume = bool | str | os.PathLike[str]
+
+#: Rows that stand for all of them when data are compared.
+_SAMPLE = 64
+
+
+@dataclass(eq=False, repr=False)
+class Start:
+    """How a run begins, and who watches its steps.
+
+    Attributes
+    ----------
+    checkpoint : Checkpoint or None
+        The callback among the run's.
+    lock : FolderLock or None
+        Of its folder, held.
+    path : Path or None
+        The checkpoint that the run goes on from.
+    saved : CheckpointContents or None
+        What it holds.
+    settings : dict
+        What `run_settings` says of the run, if it keeps checkpoints.
+    """
+
+    checkpoint: Checkpoint | None = None
+    lock: FolderLock | None = None
+    path: Path | None = None
+    saved: CheckpointContents | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def restore(self, state: RunState) -> None:
+        """Take the run up where the checkpoint has it; raises as `RunState.restore`."""
+        if self.saved is not None:
+            state.restore(self.saved)
+            _log.info("training goes on from %s", self.path)
+
+    def restore_callbacks(self, state: RunState) -> None:
+        """Give the callbacks what they remembered."""
+        if self.saved is not None:
+            state.restore_callbacks(self.saved)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the run keeps checkpoints."""
+        return self.checkpoint is not None
+
+    def watch(self, state: RunState) -> Watch:
+        """Who is to look on while the run's steps run."""
+        if self.checkpoint is None or self.lock is None:
+            return Watch()
+        return Keeper(self.checkpoint, state, self.lock)
+
+
+def find_start(
+    resume: Resume, callbacks: Sequence[Callback], held: ExitStack, settings_of: Callable[[], Mapping[str, Any]]
+) -> Start:
+    """Lock the folder that checkpoints go to, and read the one to go on from.
+
+    Parameters
+    ----------
+    resume : bool or path-like
+    callbacks : sequence of Callback
+    held : ExitStack
+        Given the lock.
+    settings_of : callable
+        `run_settings` of the run; only called where there are checkpoints to keep or to read.
+
+    Raises
+    ------
+    InvalidInputError
+        There is nothing to go on from, or something that this run would mix with, or it was another run.
+    FolderInUseError, ModelFileError, OSError
+        As :class:`Checkpoint` and `newest_checkpoint` say.
+    """
+    found = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    if len(found) > 1:
+        raise InvalidInputError(f"a run has one Checkpoint, received {len(found)}; give one folder")
+    checkpoint = found[0] if found else None
+    if resume is False and checkpoint is None:
+        return Start()
+    if not isinstance(resume, bool | str | os.PathLike):
+        raise InvalidInputError(f"resume must be True, False or a folder, received {resume!r}")
+    if resume is True and checkpoint is None:
+        raise InvalidInputError(
+            "resume=True goes on from the folder of a Checkpoint, and there is none among the callbacks; add "
+            "nnbackend.Checkpoint(folder), or name the folder: resume=folder"
+        )
+    lock = None if checkpoint is None else held.enter_context(checkpoint.lock())
+    newest = None
+    if not isinstance(resume, bool):
+        newest = newest_checkpoint(resume)
+        if newest is None:
+            raise InvalidInputError(
+                f"there is no checkpoint in {os.fspath(resume)}; resume takes a Checkpoint's folder"
+            )
+    elif resume and checkpoint is not None:
+        newest = newest_checkpoint(checkpoint.folder)
+    if checkpoint is not None and checkpoint_files(checkpoint.folder):
+        same = newest is not None and os.path.samefile(newest[0].parent, checkpoint.folder)
+        if not same:
+            raise InvalidInputError(
+                f"{checkpoint.folder} holds checkpoints of a run already; go on with it with resume=True, or choose "
+                "another folder"
+            )
+    settings = settings_of()
+    if newest is None:
+        return Start(checkpoint, lock, settings=settings)
+    _check_same(*newest, settings, callbacks)
+    return Start(checkpoint, lock, *newest, settings)
+
+
+def run_settings(
+    network: Network, data: Any, y: Any, optimizer: Optimizer, loss: str, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that decides how a run goes, as plain JSON.
+
+    Parameters
+    ----------
+    data : Rows, or BatchStream
+        A sample of their values stands for all of them; a stream's are not looked at.
+    y : (n,) labels or (n, outputs) values
+    others : dict
+        What else was chosen, by the names of `fit`'s parameters.
+    """
+    config = network.config()
+    for count in ("steps_trained", "epochs_trained"):
+        del config[count]
+    settings = {
+        **config,
+        "loss": loss,
+        # A function of a user's own schedule lies elsewhere in every process.
+        "optimizer": re.sub(r" at 0x[0-9a-f]+", "", repr(optimizer)),
+        "rows": len(data),
+        "data": _checksum(data, y) if isinstance(data, Rows) else None,
+        **others,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def _checksum(rows: Rows, y: Any) -> int:
+    targets = as_host_array("y", y)
+    found = 0
+    for place in np.unique(np.linspace(0, rows.count - 1, _SAMPLE).astype(int)):
+        found = zlib.crc32(np.ascontiguousarray(rows.part(int(place), int(place) + 1)).data, found)
+        found = zlib.crc32(np.ascontiguousarray(targets[place : place + 1]).data, found)
+    return found
+
+
+def _check_same(
+    path: Path, saved: CheckpointContents, settings: Mapping[str, Any], callbacks: Sequence[Callback]
+) -> None:
+    """Refuse a checkpoint of another run than this one."""
+    was, states = saved.training.get("settings"), saved.training.get("callbacks")
+    if not isinstance(was, dict) or not isinstance(states, dict):
+        raise ModelFileError(f"{path}: its description of the training is damaged")
+    missing = states.keys() - {name for name, _ in named(callbacks)}
+    if missing:
+        kinds = ", ".join(sorted(name.partition(".")[0] for name in missing))
+        raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
+    for name, value in settings.items():
+        if was.get(name) != value:
+            what = f"{name} was {was.get(name)!r} there and is {value!r} here"
+            if name == "data":
+                what = "its data had other values"
+            raise InvalidInputError(
+                f"{path} is of another run: {what}. Give what it had; to train on in another way, start from its "
+                "weights: Network.load"
+            )

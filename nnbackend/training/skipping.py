@@ -1,0 +1,91 @@
+"""Steps that would break the network are left out: their loss, their gradients or what they make of the weights is NaN
+or infinite.
+
+Steps run on without the host, so they are looked at by the portion. A portion that went wrong is undone, run again up
+to the step that broke it, and gone on with behind that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.base import Array, Executor
+from nnbackend.network import Network
+from nnbackend.step import OptimizerMemory
+
+__all__ = ["Skipping"]
+
+
+class Skipping:
+    """Runs portions of steps without those that would break the network.
+
+    Parameters
+    ----------
+    network : Network
+    memory : OptimizerMemory
+    counter : (3,) int64 device array
+    trace : (steps of an epoch, 3) float64 device array
+        The line of a step that was left out is NaN.
+
+    Attributes
+    ----------
+    count : int
+        Steps of the epoch at hand that were left out; the optimiser does not count them.
+    """
+
+    def __init__(self, network: Network, memory: OptimizerMemory, counter: Array, trace: Array) -> None:
+        self._network, self._memory, self._counter, self._trace = network, memory, counter, trace
+        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values()]
+        self._kept = [network.backend.from_host(network.backend.to_host(buffer)) for buffer in self._buffers]
+        self.count = 0
+
+    def run(self, executor: Executor, first: int, steps: int) -> None:
+        """Run the steps of the epoch from `first` on, this many."""
+        end = first + steps
+        while first < end:
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                self._network.backend.copy(buffer, kept)
+            executor.run(end - first)
+            broken = self._broken(first, end)
+            if broken is None:
+                return
+            # A loss shows what the step before made of the weights, and not every broken weight shows in a loss.
+            while self._again(executor, first, broken) and broken > first:
+                broken -= 1
+            self._leave_out(broken)
+            first = broken + 1
+
+    def _broken(self, first: int, end: int) -> int | None:
+        """The first step whose loss is not finite, the last if what it left is not; None if all is well."""
+        losses = self._network.backend.to_host(self._trace)[first:end]
+        wrong = ~np.isfinite(losses).all(axis=1)
+        if wrong.any():
+            return first + int(np.argmax(wrong))
+        return end - 1 if self._state_is_broken() else None
+
+    def _again(self, executor: Executor, first: int, end: int) -> bool:
+        """Undo the portion and run it up to the step `end`; whether that leaves a broken state."""
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            self._network.backend.copy(kept, buffer)
+        self._count_from(first)
+        if end > first:
+            executor.run(end - first)
+        return self._state_is_broken()
+
+    def _state_is_broken(self) -> bool:
+        return not all(np.isfinite(self._network.backend.to_host(buffer)).all() for buffer in self._buffers)
+
+    def _leave_out(self, step: int) -> None:
+        trace = self._network.backend.to_host(self._trace)
+        trace[step] = np.nan
+        self._network.backend.write(trace, self._trace)
+        self.count += 1
+        self._count_from(step + 1)
+
+    def _count_from(self, step: int) -> None:
+        self._network.backend.write(self.counts(step), self._counter)
+
+    def counts(self, step: int) -> npt.NDArray[np.int64]:
+        """The counter before a step of the epoch."""
+        return np.array([step, self._network.steps_trained + step, self._memory.steps + step - self.count], np.int64)
