@@ -61,6 +61,8 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+# A warning of a cell, too, is an error.
+nb_output_stderr = "error"
 
 # ---- pages ---------------------------------------------------------------------------------------------------
 
