@@ -11,7 +11,14 @@ ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "README.md").read_text()
 DOCUMENTS = [
     ROOT / name
-    for name in ("README.md", "CONTRIBUTING.md", "examples/README.md", "docs/performance.md", "docs/gpu_step.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "examples/README.md",
+        "docs/performance.md",
+        "docs/gpu_step.md",
+        "docs/checkpoints.md",
+    )
 ]
 
 

@@ -1,0 +1,22 @@
+"""The kill study, short: what `python -m benchmarks.kills` does fifty times."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks.kills import Findings, kill_and_resume, report
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits():
+    findings = kill_and_resume("numpy", kills=3, seed=0, rows=1000, epochs=25)
+    assert findings.kills == 3
+    assert findings.runs >= 1
+    assert findings.different == []
+    assert "bit-identical" in report(findings)
+
+
+def test_a_difference_is_reported():
+    assert "DIFFERENT: weights" in report(Findings("numpy", different=["weights", "weights"]))
