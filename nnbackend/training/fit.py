@@ -96,10 +96,10 @@ def fit(
         portion before; False brings all of them before training begins. If not given, what does not fit into the
         device's memory is streamed, and what lies in a file of more than a gigabyte. Results are the same, bit for bit.
     resume : bool or path-like
-        True goes on where the newest checkpoint in the folder of the callback :class:`Checkpoint` left off, or begins
-        if there is none yet, so that one program starts a run and restarts it; a folder goes on from there. The run
-        then ends with the same bits as if it had never ended before, where it is given what it was given then. `epochs`
-        may be more.
+        True goes on where the newest checkpoint in the folder of the callback :class:`nnbackend.Checkpoint` left off,
+        or begins if there is none yet, so that one program starts a run and restarts it; a folder goes on from there.
+        The run then ends with the same bits as if it had never ended before, where it is given what it was given then.
+        `epochs` may be more.
     on_nan : "stop" or "skip"
         What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
         optimiser's slots so: end the run with an error, or leave the step out and go on. Then the figures of every
