@@ -44,6 +44,7 @@ def cupy(monkeypatch, library, lt_library, lt_state):
 
     fake = FakeCupy()
     monkeypatch.setattr(runtime, "cupy", fake)
+    monkeypatch.setattr("nnbackend.backends.cupy.backend.probe", lambda: (None, ""))
     monkeypatch.setattr(runtime, "load_cublas", lambda: library)
     monkeypatch.setattr(runtime, "load_cublaslt", lambda: lt_library)
     # The stand-in libraries compute at once; here a product is work of the stream like any other.

@@ -12,6 +12,7 @@ import pytest
 import nnbackend.backends.cupy as package
 from nnbackend.backends import registry
 from nnbackend.cli import main
+from nnbackend.errors import BackendUnavailableError
 
 probe_module = importlib.import_module("nnbackend.backends.cupy.probe")
 
@@ -225,6 +226,12 @@ def test_what_nnbackend_info_says(machine, capsys, state, reason, remedy):
     (place,) = [number for number, line in enumerate(lines) if line.startswith("  cupy   not usable")]
     assert lines[place].endswith(reason)
     assert remedy in lines[place + 1]
+
+
+def test_a_backend_made_by_hand_says_it_too(machine):
+    machine(devices=FakeError(35), driver=0)
+    with pytest.raises(BackendUnavailableError, match="backend 'cupy' cannot run here: there is no NVIDIA driver"):
+        package.CupyBackend(precision="tf32")
 
 
 def test_it_is_asked_once(machine):

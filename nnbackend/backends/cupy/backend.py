@@ -18,9 +18,10 @@ from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
 from nnbackend.backends.cupy.layout import extents, operands, stride
 from nnbackend.backends.cupy.plain_sgd import with_plain_sgd
+from nnbackend.backends.cupy.probe import probe
 from nnbackend.backends.cupy.staging import PinnedStaging
 from nnbackend.backends.philox import keep_threshold
-from nnbackend.errors import UnknownNameError
+from nnbackend.errors import BackendUnavailableError, UnknownNameError
 
 __all__ = ["CupyBackend"]
 
@@ -54,6 +55,8 @@ class CupyBackend(Backend):
     ------
     UnknownNameError
         There is no such precision.
+    BackendUnavailableError
+        There is no CUDA device to use; the message says why, and what to do.
     """
 
     name = "cupy"
@@ -65,6 +68,9 @@ class CupyBackend(Backend):
         if precision not in _PRECISIONS:
             raise UnknownNameError("precision", precision, _PRECISIONS)
         if runtime is None:
+            reason, remedy = probe()
+            if reason is not None:
+                raise BackendUnavailableError(self.name, reason, remedy)
             from nnbackend.backends.cupy.runtime import CudaRuntime
 
             runtime = CudaRuntime()
