@@ -26,7 +26,7 @@ class History:
     epochs : list of dict
         One entry an epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
         "val_accuracy" (where validation data were given), "learning_rate" (of the epoch's first step), "seconds" (of
-        training), "samples_per_second".
+        training), "samples_per_second", and "skipped" (steps that were left out, with ``on_nan="skip"``).
     step_losses : list of (steps,) float64 arrays
         The mean loss over each minibatch, before its update; one array an epoch.
     interrupted : bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from types import TracebackType
 
 from nnbackend.errors import FolderInUseError
@@ -51,7 +52,9 @@ class FolderLock:
         if self._descriptor is not None:
             # While it is held, so that nobody's lock but this one is removed.
             if self._is_there(self._descriptor):
-                os.unlink(self._path)
+                # A folder that has become read-only must not end a run that went well.
+                with suppress(OSError):
+                    os.unlink(self._path)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -94,5 +97,5 @@ class FolderLock:
     def _is_there(self, descriptor: int) -> bool:
         try:
             return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
-        except FileNotFoundError:
+        except OSError:
             return False

@@ -200,6 +200,19 @@ class TestTwoRuns:
         assert os.listdir(tmp_path) == []
         run_to_the_end(tmp_path)
 
+    def test_a_lock_that_cannot_be_removed_ends_no_run(self, tmp_path, monkeypatch):
+        def refuse(*arguments, **options):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        def lock_up():
+            monkeypatch.setattr(os, "unlink", refuse)
+
+        ended = run_to_the_end(tmp_path, At(epoch_3=lock_up), every_minutes=60)
+        monkeypatch.undo()
+        assert_same_end(ended, undisturbed())
+        run_to_the_end(tmp_path / "next")
+        kept(tmp_path)
+
     def test_what_a_killed_process_was_writing_is_cleared_away(self, tmp_path):
         (tmp_path / ".nnbackend-abc.tmp").write_bytes(b"half")
         run_to_the_end(tmp_path)
