@@ -203,7 +203,8 @@ def main() -> None:
     options = parser.parse_args()
     lines = [
         f"{time.strftime('%Y-%m-%d')}: python -m benchmarks.kills --kills {options.kills} --backends "
-        f"{' '.join(options.backends)} --seed {options.seed}; Python {platform.python_version()}, NumPy {np.__version__}",
+        f"{' '.join(options.backends)} --seed {options.seed}; Python {platform.python_version()}, "
+        f"NumPy {np.__version__}",
         f"784-{_SIZES[0]}-{_SIZES[1]}-10, dropout, L1 and L2, Adam, warm-up, ReduceOnPlateau, EarlyStopping; "
         f"batches of {_BATCH}, a checkpoint every {_EVERY_STEPS} steps; SIGKILL {_SOONEST:g} to {_LATEST:g} s after "
         "training began",
