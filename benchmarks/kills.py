@@ -202,8 +202,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for what is printed")
     options = parser.parse_args()
     lines = [
-        f"{time.strftime('%Y-%m-%d')}: python -m benchmarks.kills --kills {options.kills} --seed {options.seed}; "
-        f"Python {platform.python_version()}, NumPy {np.__version__}",
+        f"{time.strftime('%Y-%m-%d')}: python -m benchmarks.kills --kills {options.kills} --backends "
+        f"{' '.join(options.backends)} --seed {options.seed}; Python {platform.python_version()}, "
+        f"NumPy {np.__version__}",
         f"784-{_SIZES[0]}-{_SIZES[1]}-10, dropout, L1 and L2, Adam, warm-up, ReduceOnPlateau, EarlyStopping; "
         f"batches of {_BATCH}, a checkpoint every {_EVERY_STEPS} steps; SIGKILL {_SOONEST:g} to {_LATEST:g} s after "
         "training began",
