@@ -37,8 +37,11 @@ MOST_DESCRIPTION = 4 << 20
 
 _KEY = "nnbackend"
 
-#: What a checkpoint's description has more than a model's; its arrays are called so, with a dot behind it.
-_TRAINING, _CHECKSUM = "training", "checksum"
+#: What a checkpoint's description has more than a model's.
+_CHECKSUM = "checksum"
+#: The array with the JSON of what a run knows, which grows with its epochs. The run's other arrays are called so too,
+#: with a dot behind it.
+_TRAINING = "training"
 
 
 @dataclass(eq=False, repr=False)
@@ -89,9 +92,12 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
 def write_checkpoint(path: str | os.PathLike[str], contents: CheckpointContents) -> None:
     """Write a checkpoint, which is a model file too; raises as `write_model` does."""
     check_finite(path, contents.weights)
-    arrays = {**contents.weights, **{f"{_TRAINING}.{name}": array for name, array in contents.arrays.items()}}
-    header = {**contents.config, _TRAINING: contents.training}
-    _write(path, {**header, _CHECKSUM: _checksum(header, arrays)}, arrays)
+    import json
+
+    training = np.frombuffer(json.dumps(contents.training).encode(), np.uint8)
+    others = {f"{_TRAINING}.{name}": array for name, array in contents.arrays.items()}
+    arrays = {**contents.weights, _TRAINING: training, **others}
+    _write(path, {**contents.config, _CHECKSUM: _checksum(contents.config, arrays)}, arrays)
 
 
 def _write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[str, HostArray]) -> None:
@@ -149,19 +155,32 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         There is no such file, it is no safetensors file, was not written by nnbackend, is of a newer format, or
         is damaged.
     """
-    contents = _read(path)
-    return contents.config, contents.weights
+    config, arrays, is_checkpoint = _read(path)
+    if is_checkpoint:
+        arrays = {name: array for name, array in arrays.items() if name.partition(".")[0] != _TRAINING}
+    return config, arrays
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
     """Read a checkpoint; raises as `read_model` does, and ModelFileError for a model without a run's state."""
-    contents = _read(path)
-    if not contents.training:
+    import json
+
+    config, arrays, is_checkpoint = _read(path)
+    if not is_checkpoint:
         raise ModelFileError(f"{path}: a model, but no checkpoint: it does not say where its training was")
-    return contents
+    prefix = f"{_TRAINING}."
+    others = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
+    try:
+        training = json.loads(arrays.pop(_TRAINING).tobytes())
+        if not isinstance(training, dict):
+            raise TypeError(f"a {type(training).__name__}, and no dict")
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise ModelFileError(f"{path}: its description of the training is damaged ({shown(error)})") from error
+    return CheckpointContents(config, arrays, training, others)
 
 
-def _read(path: str | os.PathLike[str]) -> CheckpointContents:
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray], bool]:
+    """Description and arrays of a model file, and whether it is a checkpoint, which is as it was written then."""
     from safetensors import SafetensorError, safe_open
 
     if not os.path.isfile(path):
@@ -177,17 +196,10 @@ def _read(path: str | os.PathLike[str]) -> CheckpointContents:
     if _KEY not in metadata:
         raise ModelFileError(f"{path}: a safetensors file, but not one written by nnbackend (no {_KEY!r} metadata)")
     config = _parse_config(path, metadata[_KEY])
-    if _TRAINING not in config:
-        return CheckpointContents(config, arrays, {}, {})
-    said = config.pop(_CHECKSUM, None)
-    if said != _checksum(config, arrays):
+    is_checkpoint = _CHECKSUM in config
+    if is_checkpoint and config.pop(_CHECKSUM) != _checksum(config, arrays):
         raise ModelFileError(f"{path}: the checkpoint is damaged (its checksum is not that of its contents)")
-    training = config.pop(_TRAINING)
-    if not isinstance(training, dict):
-        raise ModelFileError(f"{path}: its description of the training is damaged")
-    prefix = f"{_TRAINING}."
-    extra = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
-    return CheckpointContents(config, arrays, training, extra)
+    return config, arrays, is_checkpoint
 
 
 def _parse_config(path: str | os.PathLike[str], text: str) -> dict[str, Any]:

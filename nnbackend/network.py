@@ -487,7 +487,7 @@ class Network:
         ------
         ModelFileError
             The file is missing, damaged, foreign or of another format. Nothing of it is run, and no more memory is
-            taken than some times the file's size; SECURITY.md has the limits.
+            taken than some times the file's size.
         BackendUnavailableError
             The backend cannot run here.
         """

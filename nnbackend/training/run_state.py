@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -99,8 +98,7 @@ class RunState:
             "callbacks": {name: state for name, state in states.items() if state or _arrays_of(name, arrays)},
         }
         config = {**network.config(), "steps_trained": self.steps(done)}
-        # As it will be read, so that numbers of NumPy fail now and not then.
-        return CheckpointContents(config, weights, json.loads(json.dumps(training)), arrays)
+        return CheckpointContents(config, weights, training, arrays)
 
     # ---- from a checkpoint -------------------------------------------------------------------------------------
 

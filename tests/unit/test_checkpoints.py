@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import warnings
@@ -11,7 +12,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, ModelFileError
-from nnbackend.model_file import read_checkpoint, write_model
+from nnbackend.model_file import MOST_DESCRIPTION, CheckpointContents, read_checkpoint, write_checkpoint, write_model
 from nnbackend.training.checkpoint import checkpoint_files
 from tests.helpers import classifier, rich_network, same_weights
 from tests.resuming import STEPS, X, Y, assert_same_end, figures, kept, killed_at, options, undisturbed
@@ -324,3 +325,17 @@ def test_a_seconds_figure_covers_both_parts_of_an_epoch(tmp_path, monkeypatch):
     _, history = kept(tmp_path)
     assert history["seconds"][0] > saved > 0
     assert figures(history)[0].keys() == figures(undisturbed()[1])[0].keys()
+
+
+def test_a_history_of_very_many_epochs_is_kept(tmp_path):
+    """It is longer than the description of a network is allowed to be."""
+    figures = {"loss": 0.123456789012345, "accuracy": 0.5, "learning_rate": 1e-3, "seconds": 0.001}
+    training = {"history": {"epochs": [{"epoch": epoch, **figures} for epoch in range(1, 60_001)]}}
+    assert len(json.dumps(training)) > MOST_DESCRIPTION
+    network = classifier()
+    contents = CheckpointContents(network.config(), network.get_weights(), training, {"trace": np.zeros((2, 3))})
+    write_checkpoint(tmp_path / "long.safetensors", contents)
+    found = read_checkpoint(tmp_path / "long.safetensors")
+    assert found.training == training
+    np.testing.assert_array_equal(found.arrays["trace"], np.zeros((2, 3)))
+    assert same_weights(nn.Network.load(tmp_path / "long.safetensors", "numpy"), network)
