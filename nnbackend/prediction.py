@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 
 from nnbackend.backends.base import Array, Executor, HostArray
+from nnbackend.backends.forks import ForkLock
 from nnbackend.losses import Loss
 from nnbackend.step import Model, Recorder, Workspace, record_forward
 
@@ -30,7 +29,7 @@ class Predictor:
         self._model = model
         self._activation = "identity" if loss is None else loss.output_activation
         self._recorded: dict[int, tuple[Executor, Array, Array]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def __call__(self, rows: HostArray) -> HostArray:
         """Outputs, (n, outputs), for (n, features) rows of the network's dtype."""

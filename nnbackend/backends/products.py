@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.cores import usable_cores
+from nnbackend.backends.forks import ForkLock
 
 __all__ = ["ALONE", "Products", "usable_threads"]
 
@@ -51,7 +51,7 @@ class _Alone:
     lifts it. One for the process, because BLAS's limit is."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._inside = 0
         #: What the libraries were told before.
         self._before: list[int] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -123,8 +124,14 @@ def _auto() -> Backend:
     raise AssertionError("the NumPy backend always runs")
 
 
-@functools.cache
 def _make(name: str) -> Backend:
+    # One thread at a time: networks on a GPU must share its one backend.
+    with _MAKING:
+        return _made(name)
+
+
+@functools.cache
+def _made(name: str) -> Backend:
     # Asked before anything of the backend is loaded, since loading imports what may be missing.
     reason, remedy = _probe(name)
     if reason is not None:
@@ -151,6 +158,10 @@ def _info(name: str) -> BackendInfo:
     except BackendUnavailableError as error:
         return BackendInfo(name, usable=False, reason=error.reason, remedy=error.remedy)
     return BackendInfo(name, usable=True, device=backend.device)
+
+
+#: A thread that makes a backend may ask for another one meanwhile.
+_MAKING = threading.RLock()
 
 
 @functools.cache

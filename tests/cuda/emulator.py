@@ -6,8 +6,8 @@ between padded rows, a product that reads beyond its factors, threads that disag
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,9 +83,13 @@ class EmulatedGraph:
 
     def launch(self) -> None:
         # A device says nothing of overflows.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with _DEVICE, np.errstate(over="ignore", invalid="ignore"):
             for run in self.work:
                 run()
+
+
+#: There is one device, however many runtimes: its kernels keep what they know of a launch in static variables.
+_DEVICE = threading.RLock()
 
 
 class EmulatedRuntime:
@@ -106,16 +110,19 @@ class EmulatedRuntime:
     # ---- graphs --------------------------------------------------------------------------------------------
 
     def capture(self, work: Callable[[], None]) -> EmulatedGraph:
-        self._captured = captured = []
-        try:
-            work()
-        finally:
-            self._captured = None
+        with _DEVICE:
+            self._captured = captured = []
+            try:
+                work()
+            finally:
+                self._captured = None
         return EmulatedGraph(captured)
 
     def _refuse(self, what: str) -> None:
-        if self._captured is not None:
-            raise CaptureError(f"it {what}")
+        # A thread waits here until another one's capture is done.
+        with _DEVICE:
+            if self._captured is not None:
+                raise CaptureError(f"it {what}")
 
     # ---- memory --------------------------------------------------------------------------------------------
 
@@ -159,8 +166,8 @@ class EmulatedRuntime:
         self._refuse("waits for the device")
 
     def active(self):
-        # The emulated device has one stream and does everything at once.
-        return contextlib.nullcontext()
+        """The emulated device does everything at once; while one thread asks it for something, others wait."""
+        return _DEVICE
 
     def synchronize(self) -> None:
         self._refuse("waits for the device")

@@ -36,10 +36,7 @@ def main() -> int:
         share = options.seconds * options.jobs / len(names)
         tallies = dict(zip(names, pool.map(lambda name: _run(name, options, share), names), strict=True))
     _print(tallies, time.monotonic() - begin, options)
-    findings = [finding for tally in tallies.values() for finding in tally.findings]
-    for finding in findings:
-        _keep(finding, Path(options.out))
-    return 1 if findings else 0
+    return 1 if any(tally.findings for tally in tallies.values()) else 0
 
 
 def _options() -> argparse.Namespace:
@@ -68,6 +65,9 @@ def _run(name: str, options: argparse.Namespace, seconds: float) -> Tally:
         total.slowest = max(total.slowest, part.slowest)
         total.memory = max(total.memory, part.memory)
         total.findings += part.findings
+        for finding in part.findings:
+            # At once: a run that is stopped must not take them along.
+            _keep(finding, Path(options.out))
         if part.inputs == 0:
             break
     return total

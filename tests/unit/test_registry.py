@@ -45,9 +45,9 @@ def pretend(monkeypatch):
             registry, "_probe", lambda name: ("it is switched off", "Switch it on.") if name in names else real(name)
         )
 
-    registry._make.cache_clear()
+    registry._made.cache_clear()
     yield unusable
-    registry._make.cache_clear()
+    registry._made.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     loaders |= {"hot": lambda: OnFire, "unsure": lambda: Unsure}
     entries = {name: _Entry(name, load) for name, load in loaders.items()}
     monkeypatch.setattr(registry, "_plugins", lambda: entries)
-    registry._make.cache_clear()
+    registry._made.cache_clear()
     registry._probe.cache_clear()
     infos = {info.name: info for info in nn.available_backends()}
     assert infos["good"].usable
@@ -122,7 +122,7 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     assert "could not be started (RuntimeError: device on fire)" in infos["hot"].reason
     assert "asking whether it can run failed (OSError: no answer)" in infos["unsure"].reason
     assert infos["numpy"].usable
-    registry._make.cache_clear()
+    registry._made.cache_clear()
     registry._probe.cache_clear()
 
 

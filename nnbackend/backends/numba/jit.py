@@ -18,6 +18,8 @@ from numba import njit
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
+from nnbackend.backends.numba.kept import KernelCache
+
 __all__ = ["as_written", "compile_callback", "jit"]
 
 
@@ -38,13 +40,8 @@ STAMP = _stamp()
 
 
 def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})):
-    options = {"error_model": "numpy", "fastmath": set(fastmath), "nogil": True}
-    try:
-        jitted = njit(cache=True, **options)(function)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written: compile anew in every process.
-        return njit(**options)(function)
-    jitted._cache._cache_file._source_stamp = STAMP
+    jitted = njit(error_model="numpy", fastmath=set(fastmath), nogil=True)(function)
+    _keep(jitted, function)
     return jitted
 
 
@@ -52,12 +49,16 @@ def compile_callback(function, signature):
     """A function of C's kind, compiled at once: others may call it by its address."""
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
-    # Numba does the same in its decorator `cfunc`, which has no place for the stamp.
-    with contextlib.suppress(RuntimeError):
-        callback.enable_caching()
-        callback._cache._cache_file._source_stamp = STAMP
+    _keep(callback, function)
     callback.compile()
     return callback
+
+
+def _keep(compiled, function):
+    """What Numba's `enable_caching` does, with our files."""
+    # Where neither the package's folder nor the user's cache can be written, every process compiles anew.
+    with contextlib.suppress(RuntimeError):
+        compiled._cache = KernelCache(function, STAMP)
 
 
 #: Without fast-math flags: with them LLVM could sum in another order in one place than in another.

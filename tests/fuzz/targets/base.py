@@ -46,6 +46,9 @@ class Target(ABC):
         """A broken input, made of `data` and maybe parts of `other`."""
         return mutate(chance, data, other)
 
+    def close(self) -> None:
+        """Give back what is not memory."""
+
     @abstractmethod
     def run(self, data: bytes) -> str | None:
         """Read it; a word for what came of it, where there is more than one thing that may.

@@ -100,6 +100,10 @@ class PageTarget(Target):
             assert text in self._files, "a file from outside of the page's folder"
         return str(status) if status < 400 else f"{status} {text[:80].decode(errors='replace')}"
 
+    def close(self) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
     async def _ask(self, method: str, path: str, headers: list[Any], body: bytes) -> tuple[int, bytes]:
         answer: dict[str, Any] = {"status": 0, "body": b""}
         waiting = [{"type": "http.request", "body": body, "more_body": False}]
