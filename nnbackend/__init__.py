@@ -37,7 +37,7 @@ from nnbackend.schedules import (
 )
 
 if TYPE_CHECKING:
-    from nnbackend import datasets, plotting
+    from nnbackend import datasets, distributed, plotting
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
@@ -97,6 +97,7 @@ __all__ = [
     "Zeros",
     "available_backends",
     "datasets",
+    "distributed",
     "errors",
     "get_backend",
     "initializers",
@@ -109,6 +110,7 @@ __all__ = [
 #: standard modules that a network which only predicts does not.
 _LAZY = {
     "datasets": "nnbackend.datasets",
+    "distributed": "nnbackend.distributed",
     "plotting": "nnbackend.plotting",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
@@ -132,4 +134,4 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    return module if name in ("datasets", "plotting") else getattr(module, name)
+    return module if name in ("datasets", "distributed", "plotting") else getattr(module, name)

@@ -259,6 +259,9 @@ class Network:
         steps_per_epoch : int, optional
         stream : bool, optional
         verbose : bool, optional
+        communicator : Communicator, optional
+            To train on several ranks; see :mod:`nnbackend.distributed`.
+        shard : bool
 
         Returns
         -------

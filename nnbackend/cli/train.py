@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 import nnbackend
-from nnbackend.backends.registry import get_backend
 from nnbackend.checks import number, real_dtype, seed_number
 from nnbackend.cli.options import check_data, load_data
 from nnbackend.cli.run_folder import MODEL, RunFolder
-from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent, ranks_text
 from nnbackend.cli.train_options import HELD_OUT, add_options
 from nnbackend.datasets import Dataset
 from nnbackend.datasets.split import stratified_split
-from nnbackend.errors import InvalidInputError, TrainingDivergedError
+from nnbackend.distributed import Checks, Communicator, local_backend, world
+from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDivergedError
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.network import Network
 from nnbackend.presets import DEFAULT, Recipe, get_preset
@@ -34,20 +34,40 @@ in a folder.
 Without options: MNIST (or 5,000 of its digits, if MNIST is neither here nor
 to be had), hidden layers of 200 and 80 ReLU units, Adam. Each option changes
 one thing about that, or about the preset if one is named. Ctrl-C ends the
-training early and keeps what was learned."""
+training early and keeps what was learned. Started by mpiexec, several
+processes share each batch, with the same result."""
 
 _INTERRUPTED = 130
+#: Several ranks have the same error; one of them says so, and the exit codes are the same.
+_TOLD_ELSEWHERE = 2
 
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options say; the exit code."""
+    ranks = world(options.timeout)
+    try:
+        with ranks.checks() as checks:
+            return _train(options, ranks, checks)
+    except (NNBackendError, OSError, ImportError) as error:
+        if ranks.tells(error):
+            raise
+        return _TOLD_ELSEWHERE
+
+
+def _train(options: argparse.Namespace, ranks: Communicator, checks: Checks) -> int:
+    options.quiet = options.quiet or ranks.rank > 0
     recipe = _recipe(options)
     _check(options, recipe)
-    folder = RunFolder.at(options.out, options.force) if options.out else None
-    backend = get_backend(options.backend)
+    folder = RunFolder.at(options.out, options.force) if options.out and ranks.rank == 0 else None
+    backend = local_backend(options.backend, ranks)
 
+    if ranks.rank:
+        # The first may have to download them.
+        checks.exchange(None)
     data = load_data(options.dataset, options)
-    if data.notice and options.quiet:
+    if ranks.rank == 0:
+        checks.exchange(None)
+    if data.notice and options.quiet and ranks.rank == 0:
         print(f"nnbackend: note: {data.notice}", file=sys.stderr)
     held_out = _held_out(options, recipe)
     split = _split(data, held_out, options.seed)
@@ -55,12 +75,19 @@ def run(options: argparse.Namespace) -> int:
     network = Network(
         recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
     )
+    if ranks.rank:
+        checks.passed()
+        history = _fit(network, split, recipe, None, ranks, verbose=False)
+        return _INTERRUPTED if history.interrupted else 0
     folder = folder or RunFolder.fresh(data.name)
     if not options.quiet:
         _describe(data, split, recipe, network, backend_line(options.backend, backend), folder)
-    folder.begin(_configuration(data, held_out, recipe, network, options.preset))
+        if ranks.size > 1:
+            print(f"{ranks_text(ranks)}\n", flush=True)
+    folder.begin(_configuration(data, held_out, recipe, network, options.preset, ranks.size))
+    checks.passed()
     try:
-        history = _fit(network, split, recipe, folder, verbose=not options.quiet)
+        history = _fit(network, split, recipe, folder, ranks, verbose=not options.quiet)
         if not history.epochs:
             raise KeyboardInterrupt("before the first step was done")
     finally:
@@ -154,7 +181,7 @@ def _describe(data: Dataset, split: _Split, recipe: Recipe, network: Network, ba
 
 
 def _configuration(
-    data: Dataset, held_out: float, recipe: Recipe, network: Network, preset: str | None
+    data: Dataset, held_out: float, recipe: Recipe, network: Network, preset: str | None, ranks: int
 ) -> dict[str, Any]:
     """Everything it takes to do this run again."""
     return {
@@ -172,13 +199,16 @@ def _configuration(
         "dtype": network.dtype.name,
         "backend": network.backend.name,
         "device": network.backend.device,
+        "ranks": ranks,
         "layers": network.config()["layers"],
         "parameters": network.parameter_count,
     }
 
 
-def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, verbose: bool) -> History:
-    callbacks = folder.callbacks()
+def _fit(
+    network: Network, split: _Split, recipe: Recipe, folder: RunFolder | None, ranks: Communicator, verbose: bool
+) -> History:
+    callbacks = [] if folder is None else folder.callbacks()
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
     try:
@@ -192,9 +222,10 @@ def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, ver
             validation_data=split.validation,
             callbacks=callbacks,
             verbose=verbose,
+            communicator=ranks,
         )
     except TrainingDivergedError as error:
-        kept = f"; {folder.path} holds the epoch before" if MODEL in folder.files() else ""
+        kept = f"; {folder.path} holds the epoch before" if folder and MODEL in folder.files() else ""
         raise TrainingDivergedError(
             f"the loss became NaN or infinite in epoch {error.epoch}, step {error.step}: lower --learning-rate{kept}",
             error.epoch,

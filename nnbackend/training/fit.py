@@ -11,8 +11,9 @@ import numpy as np
 
 from nnbackend.batch_stream import BatchStream
 from nnbackend.checks import positive_integer
+from nnbackend.distributed.communicator import Alone, Communicator
+from nnbackend.distributed.slices import rows_of
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
-from nnbackend.evaluation import Evaluator
 from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -22,15 +23,16 @@ from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
+from nnbackend.training.ranks import check_alike, check_ranks, check_replicas, mean_over
 from nnbackend.training.run import EpochResult, TrainingRun
 from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
+from nnbackend.training.validation import Validator
 
 __all__ = ["fit"]
 
 _log = logging.getLogger("nnbackend")
 
 _DEFAULT_BATCH = 32
-_VALIDATION_BATCH = 1024
 
 
 def fit(
@@ -50,6 +52,8 @@ def fit(
     steps_per_epoch: int | None = None,
     stream: bool | None = None,
     verbose: bool | None = None,
+    communicator: Communicator | None = None,
+    shard: bool = False,
 ) -> History:
     """Train a network.
 
@@ -90,6 +94,12 @@ def fit(
         device's memory is streamed, and what lies in a file of more than a gigabyte. Results are the same, bit for bit.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
+    communicator : Communicator, optional
+        ``nnbackend.distributed.world()`` shares each batch out over the ranks that `mpiexec` started: all of them call
+        `fit` with the same arguments, and get the network and the history that one rank would have got, to rounding.
+        Only the first prints, and calls callbacks that write.
+    shard : bool
+        Whether `x`, `y` and `validation_data` are this rank's rows alone, and not the same ones on all ranks.
 
     Returns
     -------
@@ -101,29 +111,42 @@ def fit(
         Before anything is changed.
     TrainingDivergedError
         The loss became NaN or infinite. The network has the weights with which that epoch began.
+    DistributedError
+        Another rank cannot train; the message has its reason.
 
     Notes
     -----
     Ctrl-C ends the run after the step at hand: the history says so, the network keeps what it has learned.
     """
-    with network.in_training(), ExitStack() as feeds:
+    communicator = Alone() if communicator is None else communicator
+    with network.in_training(), check_ranks(communicator) as checks, ExitStack() as feeds:
         epochs = positive_integer("epochs", epochs)
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
         data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
-        size = _check_batch_size(batch_size, len(data))
+        shards = checks.exchange(len(data)) if shard else None
+        size = _check_batch_size(batch_size, sum(shards) if shards else len(data), communicator.size)
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
             if isinstance(x, BatchStream):
                 raise InvalidInputError(
                     "steps_per_epoch is for arrays; a BatchStream says itself how many rows an epoch has"
                 )
+        weighted = sample_weight is not None or class_weight is not None
+        check_alike(checks, network, len(data), shard, weighted, isinstance(x, BatchStream))
         feed = network.intake.feed(
-            data, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
+            data,
+            y,
+            chosen_loss,
+            rows_of(size, communicator.rank, communicator.size),
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            stream=stream,
+            mean_weight=mean_over(checks) if shard else np.mean,
         )
         feeds.enter_context(closing(feed))
-        validator = _validator(network, chosen_loss, validation_data, feeds)
+        validator = Validator.of(network, chosen_loss, validation_data, feeds, communicator, shard)
         names = _figure_names(feed, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
@@ -131,12 +154,19 @@ def fit(
         if network.batch_step is not None:
             # Nobody has looked at what the last batch made of them.
             check_weights(network)
+        settings = {"epochs": epochs, "batch_size": size, "loss": chosen_loss.name, "optimizer": chosen_optimizer}
+        settings |= {"shuffle": shuffle, "steps_per_epoch": steps_per_epoch, "figures": names}
+        checks.alike({name: repr(value) for name, value in settings.items()})
+        checks.passed()
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
-        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch)
+        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch, communicator, shards)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
+        look = communicator.any(bool(callbacks))
+        if communicator.rank:
+            verbose, callbacks = False, tuple(call for call in callbacks if not call.first_rank_only)
         history = History()
         # The weights with which this epoch and the one before it began, to go back to if the run diverges.
         before, earlier = network.snapshot(), network.snapshot()
@@ -158,11 +188,12 @@ def fit(
                     raise
                 # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
                 # network before that, they are read and checked at once.
-                _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
-                history.interrupted = interrupt.requested
+                _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or look)
+                check_replicas(network, communicator)
+                history.interrupted = communicator.any(interrupt.requested)
                 if result.rows == 0:
                     break
-                figures = _figures(network, epoch, rate, result, feed.accuracy_name, validator)
+                figures = communicator.broadcast(_figures(network, epoch, rate, result, feed.accuracy_name, validator))
                 _check_validation(network, before, epoch, len(result.losses), figures)
                 history.append(figures, result.losses)
                 progress.end(figures)
@@ -174,12 +205,13 @@ def fit(
                     (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))
                     for callback in callbacks
                 ]
-                stops = [(callback, reason) for callback, reason in reasons if reason]
+                own = [(type(callback).__name__, reason) for callback, reason in reasons if reason]
+                stops = [stop for given in communicator.gather(own) for stop in given]
                 if stops:
-                    history.stopped_by = type(stops[0][0]).__name__
+                    history.stopped_by = stops[0][0]
                     progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
                 # Asked again: Ctrl-C may have come while validating or in a callback.
-                history.interrupted = interrupt.requested
+                history.interrupted = communicator.any(interrupt.requested)
                 if stops or history.interrupted:
                     break
             if history.interrupted:
@@ -208,41 +240,21 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return listed
 
 
-def _figure_names(feed: Feed, validator: _Validator | None) -> list[str]:
+def _figure_names(feed: Feed, validator: Validator | None) -> list[str]:
     """What every epoch will report that can be monitored."""
     names = ["loss", feed.accuracy_name]
     if validator is not None:
-        names += ["val_loss", None if validator[1] is None else f"val_{validator[1]}"]
+        names += ["val_loss", validator.accuracy_name]
     return [name for name in names if name is not None]
 
 
-def _check_batch_size(batch_size: int | None, rows: int) -> int:
-    if batch_size is None:
-        return min(_DEFAULT_BATCH, rows)
-    size = positive_integer("batch_size", batch_size)
+def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
+    size = min(max(_DEFAULT_BATCH, ranks), rows) if batch_size is None else positive_integer("batch_size", batch_size)
+    if size < ranks:
+        raise InvalidInputError(f"batch_size must be at least the {ranks} ranks that share a batch, received {size}")
     if size > rows:
         raise InvalidInputError(f"batch_size must be at most the {rows} rows there are, received {batch_size}")
     return size
-
-
-#: An evaluator of the validation data, and what their accuracy is called (None if they have none).
-_Validator = tuple[Evaluator, str | None]
-
-
-def _validator(
-    network: Network, loss: Loss, data: tuple[Any, Any] | BatchStream | None, feeds: ExitStack
-) -> _Validator | None:
-    if data is None:
-        return None
-    pair = (data, None) if isinstance(data, BatchStream) else data
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
-    try:
-        feed = network.intake.feed(pair[0], pair[1], loss, _VALIDATION_BATCH)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"validation_data: {error}") from None
-    feeds.enter_context(closing(feed))
-    return Evaluator(network.model, loss, feed, _VALIDATION_BATCH), feed.accuracy_name
 
 
 def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:
@@ -298,16 +310,16 @@ def _figures(
     rate: float,
     result: EpochResult,
     accuracy_name: str | None,
-    validator: _Validator | None,
+    validator: Validator | None,
 ) -> dict[str, float]:
     figures: dict[str, float] = {"epoch": epoch, "loss": result.loss}
     if accuracy_name is not None:
         figures[accuracy_name] = result.hits
     if validator is not None:
-        loss, hits = validator[0].run()
+        loss, hits = validator.run()
         figures["val_loss"] = loss + network.penalty()
-        if validator[1] is not None:
-            figures[f"val_{validator[1]}"] = hits
+        if validator.accuracy_name is not None:
+            figures[validator.accuracy_name] = hits
     figures["learning_rate"] = rate
     figures["seconds"] = result.seconds
     figures["samples_per_second"] = result.rows / max(result.seconds, 1e-9)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import Array, Backend, Executor
-from nnbackend.evaluation import Batches
+from nnbackend.distributed.communicator import Alone, Communicator
+from nnbackend.distributed.slices import Slice
 from nnbackend.feeds import Feed, Order
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_gradients, record_training, record_update
+from nnbackend.training.division import Division
+from nnbackend.training.halves import Clear, SummedExecutor
 
 __all__ = ["EpochResult", "TrainingRun", "epoch_order"]
 
@@ -127,6 +130,10 @@ class TrainingRun:
     shuffle : bool
     steps_per_epoch : int, optional
         As many as it takes to see every row once, if not given.
+    communicator : Communicator, optional
+        The ranks that share the batches.
+    shards : sequence of int, optional
+        If each rank has rows of its own: how many.
     """
 
     def __init__(
@@ -138,29 +145,45 @@ class TrainingRun:
         batch_size: int,
         shuffle: bool,
         steps_per_epoch: int | None = None,
+        communicator: Communicator | None = None,
+        shards: Sequence[int] | None = None,
     ) -> None:
         model, backend = network.model, network.backend
-        #: Rows an epoch sees.
-        self.rows_per_epoch = feed.count if steps_per_epoch is None else steps_per_epoch * batch_size
-        self.batches = Batches(self.rows_per_epoch, batch_size)
+        self._communicator = Alone() if communicator is None else communicator
+        #: The batches of an epoch.
+        self.batches = Division(self._communicator, feed.count, batch_size, steps_per_epoch, shards)
+        #: Rows an epoch sees, on all ranks.
+        self.rows_per_epoch = self.batches.rows
         self._network = network
+        self._loss = loss
         self._memory = memory
         self._feed = feed
         self._shuffle = shuffle
         self._counter = backend.empty((3,), np.int64)
-        self._order = backend.empty((self.rows_per_epoch,), np.int64)
+        self._order = backend.empty((self.batches.own_rows,), np.int64)
         self._rates = backend.empty((self.batches.steps,), np.float64)
         self._trace = backend.empty((self.batches.steps, 3), np.float64)
-        gradients = backend.empty((model.layout.size,), model.dtype)
-        workspace = Workspace(backend, batch_size)
-        self._ahead = _Ahead(backend, self.rows_per_epoch) if backend.works_apart else None
-        self.executors: list[tuple[Executor, int]] = []
-        for rows, repeats in self.batches.kinds:
-            recorder = Recorder(model, workspace, rows, self._counter, training=True)
-            record_training(
-                recorder, feed.examples, self._order, batch_size, loss, memory, gradients, self._rates, self._trace
-            )
-            self.executors.append((backend.executor(recorder.calls), repeats))
+        self._gradients = backend.empty((model.layout.size,), model.dtype)
+        self._ahead = _Ahead(backend, self.batches.own_rows) if backend.works_apart else None
+        workspace = Workspace(backend, self.batches.batch_size)
+        self.executors: list[tuple[Executor, int]] = [
+            (self._executor(piece, workspace), piece.repeats) for piece in self.batches.slices
+        ]
+
+    def _executor(self, piece: Slice, workspace: Workspace) -> Executor:
+        """For the steps on some rows: recorded in one piece, or in two with the sum over all ranks between them."""
+        model, backend, memory, gradients = self._network.model, self._network.backend, self._memory, self._gradients
+        recorder = Recorder(model, workspace, piece.rows, self._counter, True, piece.first, piece.batch)
+        rows_of_batches = (self._feed.examples, self._order, self.batches.batch_size, self._loss)
+        if self._communicator.size == 1:
+            record_training(recorder, *rows_of_batches, memory, gradients, self._rates, self._trace)
+            return backend.executor(recorder.calls)
+        rows = record_gradients(recorder, *rows_of_batches, gradients) if piece.rows else None
+        half = len(recorder.calls)
+        record_update(recorder, rows, memory, gradients, self._rates, self._trace)
+        first = backend.executor(recorder.calls[:half]) if piece.rows else Clear(backend, gradients)
+        reduce = self._communicator.reducer(backend, gradients)
+        return SummedExecutor(first, reduce, backend.executor(recorder.calls[half:]))
 
     @property
     def learning_rate(self) -> float:
@@ -184,6 +207,8 @@ class TrainingRun:
         if self._ahead is not None:
             following = network.epochs_trained + 1
             self._ahead.send(following, order := self._draw(following), self._feed.places(order))
+        # Where GPUs talk among themselves, nobody watches while the host waits for its own.
+        self._communicator.barrier()
         network.backend.synchronize()
         seconds = time.perf_counter() - begin
 
@@ -208,29 +233,52 @@ class TrainingRun:
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
 
     def _draw(self, epoch: int) -> Order:
-        return epoch_order(self._network.seed, epoch, self._feed.count, self.rows_per_epoch, self._shuffle)
+        length = self.batches.own_rows if self.batches.sharded else self.rows_per_epoch
+        return self.batches.part(epoch_order(self._network.seed, epoch, self._feed.count, length, self._shuffle))
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
         done, portion = 0, 1
         for executor, repeats in self.executors:
             left = repeats
-            while left and not stop():
+            while left:
+                steps = self._agree(0 if stop() else min(portion, left))
+                if not steps:
+                    return done
                 begin = time.perf_counter()
-                steps = min(portion, left, self._feed.ready(done))
-                executor.run(steps)
                 left -= steps
-                done += steps
-                progress(done)
+                while steps:
+                    now = min(steps, self._feed.ready(done))
+                    executor.run(now)
+                    steps -= now
+                    done += now
+                    progress(done)
                 if time.perf_counter() - begin < _PORTION / 2:
                     portion *= 2
         return done
 
+    def _agree(self, steps: int) -> int:
+        """How many steps all ranks take before they listen for Ctrl-C again: as many as the first rank says, and none
+        if it has come to one of them."""
+        if self._communicator.size == 1:
+            return steps
+        said = np.array([steps if self._communicator.rank == 0 else 0, steps == 0], np.int64)
+        self._communicator.allreduce(said)
+        return 0 if said[1] else int(said[0])
+
     def _result(self, steps: int, seconds: float) -> EpochResult:
-        trace = self._network.backend.to_host(self._trace)[:steps]
-        rows = min(steps * self.batches.size, self.rows_per_epoch)
-        sizes = np.full(steps, self.batches.size)
-        if steps > self.batches.full:
-            sizes[-1] = self.batches.rest
+        trace = self._whole_trace()[:steps]
+        sizes = self.batches.sizes[:steps]
+        rows = int(sizes.sum())
         sums = trace[:, 0] + trace[:, 2]
         seen = max(rows, 1)
         return EpochResult(sums / sizes, float(sums.sum()) / seen, float(trace[:, 1].sum()) / seen, rows, seconds)
+
+    def _whole_trace(self) -> npt.NDArray[np.float64]:
+        """The sums over each batch, those of all ranks together."""
+        trace: npt.NDArray[np.float64] = self._network.backend.to_host(self._trace)
+        if self._communicator.size > 1:
+            # The losses were weighted with this rank's share, so that the gradients are.
+            shares = self.batches.shares().astype(self._network.dtype).astype(np.float64)
+            trace[:, 0] /= np.where(shares == 0, 1, shares)
+            self._communicator.allreduce(trace)
+        return trace

@@ -1,0 +1,77 @@
+"""Ranks that are threads of this process, for tests: they talk through a list."""
+
+from __future__ import annotations
+
+import threading
+
+from nnbackend.distributed import Communicator
+from nnbackend.errors import DistributedError
+
+__all__ = ["run_ranks"]
+
+_SECONDS = 60
+
+
+class _Table:
+    """Where the ranks of a group put what they say, and meet."""
+
+    def __init__(self, size):
+        self.said = [None] * size
+        self.meeting = threading.Barrier(size, timeout=_SECONDS)
+        self.reason = "a rank did not come"
+
+
+class ThreadCommunicator(Communicator):
+    def __init__(self, table, rank):
+        self._table = table
+        self.rank, self.size = rank, len(table.said)
+        self.calls = []
+
+    def gather(self, value, kind="gather"):
+        self.calls.append(kind)
+        self._table.said[self.rank] = (kind, value)
+        self.barrier()
+        kinds, values = zip(*self._table.said, strict=True)
+        assert set(kinds) == {kind}, f"the ranks are at different calls: {kinds}"
+        self.barrier()
+        return list(values)
+
+    def allreduce(self, buffer):
+        copies = self.gather(buffer.copy(), "allreduce")
+        buffer[...] = copies[0]
+        for other in copies[1:]:
+            buffer += other
+
+    def broadcast(self, value):
+        return self.gather(value, "broadcast")[0]
+
+    def barrier(self):
+        try:
+            self._table.meeting.wait()
+        except threading.BrokenBarrierError:
+            raise DistributedError(self._table.reason) from None
+
+    def abort(self, reason, error=None):
+        self._table.reason = f"rank {self.rank} failed: {reason}"
+        self._table.meeting.abort()
+
+
+def run_ranks(size, program):
+    """What ``program(communicator)`` returned on each of `size` ranks, or the exception that it raised."""
+    table = _Table(size)
+    results = [None] * size
+
+    def run(rank):
+        try:
+            results[rank] = program(ThreadCommunicator(table, rank))
+        except Exception as error:
+            results[rank] = error
+            # Whoever still waits for this rank is not to wait for long.
+            table.meeting.abort()
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
