@@ -18,6 +18,8 @@ class _Table:
     def __init__(self, size):
         self.said = [None] * size
         self.meeting = threading.Barrier(size, timeout=_SECONDS)
+        #: Held by the rank that computes: an emulated device serves one thread at a time.
+        self.turn = threading.Lock()
         self.reason = "a rank did not come"
 
 
@@ -46,10 +48,13 @@ class ThreadCommunicator(Communicator):
         return self.gather(value, "broadcast")[0]
 
     def barrier(self):
+        self._table.turn.release()
         try:
             self._table.meeting.wait()
         except threading.BrokenBarrierError:
             raise DistributedError(self._table.reason) from None
+        finally:
+            self._table.turn.acquire()
 
     def abort(self, reason, error=None):
         self._table.reason = f"rank {self.rank} failed: {reason}"
@@ -62,12 +67,13 @@ def run_ranks(size, program):
     results = [None] * size
 
     def run(rank):
-        try:
-            results[rank] = program(ThreadCommunicator(table, rank))
-        except Exception as error:
-            results[rank] = error
-            # Whoever still waits for this rank is not to wait for long.
-            table.meeting.abort()
+        with table.turn:
+            try:
+                results[rank] = program(ThreadCommunicator(table, rank))
+            except Exception as error:
+                results[rank] = error
+                # Whoever still waits for this rank is not to wait for long.
+                table.meeting.abort()
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:

@@ -37,11 +37,9 @@ def local_backend(backend: str | Backend, communicator: Communicator) -> Backend
 
         return NumbaBackend(threads=communicator.cores)
     if chosen.name == "cupy":
-        import cupy
-
         from nnbackend.backends.cupy import CupyBackend
-        from nnbackend.backends.cupy.runtime import CudaRuntime
+        from nnbackend.backends.cupy.runtime import CudaRuntime, device_count
 
         # A launcher may have left each rank a single one to see, which is then number 0.
-        return CupyBackend(CudaRuntime(communicator.local_rank % cupy.cuda.runtime.getDeviceCount()))
+        return CupyBackend(CudaRuntime(communicator.local_rank % device_count()))
     return chosen
