@@ -17,10 +17,24 @@ class _Table:
 
     def __init__(self, size):
         self.said = [None] * size
-        self.meeting = threading.Barrier(size, timeout=_SECONDS)
         #: Held by the rank that computes: an emulated device serves one thread at a time.
-        self.turn = threading.Lock()
-        self.reason = "a rank did not come"
+        self.turn = threading.Condition()
+        self.here = self.meetings = 0
+        self.reason = ""
+
+    def meet(self):
+        self.here += 1
+        meeting = self.meetings
+        if self.here == len(self.said):
+            self.here, self.meetings = 0, meeting + 1
+            self.turn.notify_all()
+        came = self.turn.wait_for(lambda: self.meetings > meeting or self.reason, _SECONDS)
+        if self.meetings == meeting:
+            raise DistributedError(self.reason if came else "a rank did not come")
+
+    def end(self, reason):
+        self.reason = self.reason or reason
+        self.turn.notify_all()
 
 
 class ThreadCommunicator(Communicator):
@@ -48,17 +62,10 @@ class ThreadCommunicator(Communicator):
         return self.gather(value, "broadcast")[0]
 
     def barrier(self):
-        self._table.turn.release()
-        try:
-            self._table.meeting.wait()
-        except threading.BrokenBarrierError:
-            raise DistributedError(self._table.reason) from None
-        finally:
-            self._table.turn.acquire()
+        self._table.meet()
 
     def abort(self, reason, error=None):
-        self._table.reason = f"rank {self.rank} failed: {reason}"
-        self._table.meeting.abort()
+        self._table.end(f"rank {self.rank} failed: {reason}")
 
 
 def run_ranks(size, program):
@@ -73,7 +80,7 @@ def run_ranks(size, program):
             except Exception as error:
                 results[rank] = error
                 # Whoever still waits for this rank is not to wait for long.
-                table.meeting.abort()
+                table.end(f"rank {rank} has left")
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
     for thread in threads:

@@ -238,8 +238,7 @@ class TrainingRun:
 
     def _replay(self, stop: Callable[[], bool], progress: Callable[[int], None]) -> int:
         done, portion = 0, 1
-        for executor, repeats in self.executors:
-            left = repeats
+        for (executor, left), piece in zip(self.executors, self.batches.slices, strict=True):
             while left:
                 steps = self._agree(0 if stop() else min(portion, left))
                 if not steps:
@@ -247,7 +246,8 @@ class TrainingRun:
                 begin = time.perf_counter()
                 left -= steps
                 while steps:
-                    now = min(steps, self._feed.ready(done))
+                    # A rank whose rows are used up asks for no more.
+                    now = min(steps, self._feed.ready(done)) if piece.rows else steps
                     executor.run(now)
                     steps -= now
                     done += now
