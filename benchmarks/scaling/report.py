@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.works import NETS, Work
-from benchmarks.scaling.model import CLUSTERS, Cluster, Rank, allreduce, fit_rank, parameters, step
+from benchmarks.scaling.model import CLUSTERS, Cluster, Rank, fit_rank, parameters, step
 from nnbackend.cli.text import aligned
 
 __all__ = ["RANKS", "check", "draw", "local_network", "measured", "predicted"]
@@ -118,8 +118,3 @@ def draw(result: Mapping[str, Any], folder: Path = _IMAGES) -> list[Path]:
             figure.savefig(stream, format="png", dpi=120)
         made.append(path)
     return made
-
-
-def floor(work: Work, cluster: Cluster, ranks: int) -> float:
-    """Seconds below which no step comes on so many ranks, however fast they compute."""
-    return allreduce(4.0 * parameters(work), ranks, cluster)
