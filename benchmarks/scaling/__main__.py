@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ def _figures(result: Mapping[str, Any]) -> str:
         _block(report.check(result)),
     ]
     for name, cluster in CLUSTERS.items():
-        parts.append(f"Predicted speedups over one rank, {cluster.name} ({name}):")
-        parts.append(_block(report.predicted(result, cluster)))
+        parts.append(f"Predicted speedups over one rank, ranks of one such core, {cluster.name} ({name}):")
+        parts.append(_block(report.predicted(partial(report.rank_of, result), cluster)))
+    parts.append("Predicted for a GPU a rank, of which nothing is measured: an H100's roofline, 100 Gbit/s InfiniBand:")
+    parts.append(_block(report.predicted(report.gpu, CLUSTERS["infiniband"])))
     return "\n\n".join(parts)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.works import NETS, Work
-from benchmarks.scaling.model import CLUSTERS, Cluster, Rank, fit_rank, parameters, step
+from benchmarks.scaling.model import CLUSTERS, Cluster, Rank, fit_rank, parameters, roofline_rank, step
 from nnbackend.cli.text import aligned
 
-__all__ = ["RANKS", "check", "draw", "local_network", "measured", "predicted"]
+__all__ = ["RANKS", "check", "draw", "gpu", "local_network", "measured", "predicted", "rank_of"]
 
 RANKS = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -62,11 +62,17 @@ def check(result: Mapping[str, Any]) -> str:
     return aligned(rows, right=range(2, 6))
 
 
-def predicted(result: Mapping[str, Any], cluster: Cluster, ranks: Sequence[int] = RANKS) -> str:
+def gpu(work: Work) -> Rank:
+    """A rank that is an H100, from its data sheet's roofline and guesses: half of its 67 TFLOP/s of float32, three
+    quarters of its 3.35 TB/s, and 10 us for launches. Not measured."""
+    return roofline_rank(work, peak=33e12, bandwidth=2.5e12, overhead=10e-6)
+
+
+def predicted(rank_for: Callable[[Work], Rank], cluster: Cluster, ranks: Sequence[int] = RANKS) -> str:
     """Speedups over one rank; strong scaling with a batch of 8,192 rows, weak with the net's own batch on each rank."""
     rows = [["net", "scaling", *(f"{size:,}" for size in ranks)]]
     for work in NETS:
-        for name, speedups in curves(result, work, cluster, ranks).items():
+        for name, speedups in curves(rank_for(work), work, cluster, ranks).items():
             rows.append([work.name, name, *(f"{value:,.1f}" for value in speedups)])
     return aligned(rows, right=range(2, 2 + len(ranks)))
 
@@ -75,9 +81,8 @@ def predicted(result: Mapping[str, Any], cluster: Cluster, ranks: Sequence[int] 
 _STRONG = 8192
 
 
-def curves(result: Mapping[str, Any], work: Work, cluster: Cluster, ranks: Sequence[int]) -> dict[str, list[float]]:
+def curves(rank: Rank, work: Work, cluster: Cluster, ranks: Sequence[int]) -> dict[str, list[float]]:
     """Speedups over one rank by number of ranks."""
-    rank = rank_of(result, work)
     strong, weak = step(work, _STRONG, 1, rank, cluster), step(work, work.batch_size, 1, rank, cluster)
     found: dict[str, list[float]] = {"strong": [], "strong, compressed": [], "strong, overlapped": [], "weak": []}
     for size in ranks:
@@ -100,7 +105,7 @@ def draw(result: Mapping[str, Any], folder: Path = _IMAGES) -> list[Path]:
         for axes, work in zip(figure.subplots(1, len(NETS), sharey=True), NETS, strict=True):
             ranks = (1, 2, 4, *RANKS)
             axes.plot(ranks, ranks, color="#BBBBBB", linewidth=1, label="ideal")
-            for label, speedups in curves(result, work, cluster, ranks).items():
+            for label, speedups in curves(rank_of(result, work), work, cluster, ranks).items():
                 axes.plot(ranks, speedups, label=label, linestyle="--" if "," in label else "-")
             for run in result["runs"]:
                 if run["net"] == work.name and run["kind"] == "weak" and run["ranks"] > 1:

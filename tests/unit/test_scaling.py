@@ -78,7 +78,7 @@ def test_the_report_says_again_what_was_measured():
     assert len(lines) == 1 + 2 * len(NETS)
     assert all(line.endswith(" 1.00") for line in lines[1:])
     assert "784-40-10" in report.measured(found)
-    assert "4,096" in report.predicted(found, NETWORK)
+    assert "4,096" in report.predicted(report.gpu, NETWORK)
 
 
 def test_the_page_takes_the_figures(tmp_path, monkeypatch, capsys):
