@@ -244,10 +244,12 @@ def test_ranks_diverge_together():
     def program(ranks):
         # One of them looks at the weights after every epoch, and all do then.
         callbacks = [nn.Callback()] if ranks.rank else []
-        train("numpy", ranks, "float32", optimizer=nn.SGD(1e30), callbacks=callbacks, epochs=9)
+        # One step an epoch, which breaks the weights while its loss is still good.
+        train("numpy", ranks, "float32", x=X[:16], y=Y[:16], optimizer=nn.SGD(1e39), callbacks=callbacks, epochs=9)
 
     errors = run_ranks(2, program)
     assert all(isinstance(error, TrainingDivergedError) for error in errors)
+    assert "in the last step of epoch 1" in str(errors[0])
     assert str(errors[0]) == str(errors[1])
 
 
