@@ -93,14 +93,14 @@ def curves(rank: Rank, work: Work, cluster: Cluster, ranks: Sequence[int]) -> di
     return found
 
 
-def draw(result: Mapping[str, Any], folder: Path = _IMAGES) -> list[Path]:
-    """Pictures of the predictions, a network each."""
+def draw(result: Mapping[str, Any], folder: Path = _IMAGES, clusters: Mapping[str, Cluster] = CLUSTERS) -> list[Path]:
+    """Pictures of the predictions, one for each network between the ranks."""
     from matplotlib.figure import Figure
 
     from nnbackend.files import atomic_write
 
     made = []
-    for name, cluster in CLUSTERS.items():
+    for name, cluster in clusters.items():
         figure = Figure(figsize=(10, 3.6), layout="constrained")
         for axes, work in zip(figure.subplots(1, len(NETS), sharey=True), NETS, strict=True):
             ranks = (1, 2, 4, *RANKS)

@@ -125,8 +125,9 @@ def fit(
         chosen_optimizer = _get_optimizer(optimizer)
         callbacks = _check_callbacks(callbacks)
         data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
-        shards = checks.exchange(len(data)) if shard else None
-        size = _check_batch_size(batch_size, sum(shards) if shards else len(data), communicator.size)
+        counts = checks.exchange(len(data))
+        shards = counts if shard else None
+        size = _check_batch_size(batch_size, sum(counts) if shard else len(data), communicator.size)
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
             if isinstance(x, BatchStream):

@@ -198,6 +198,7 @@ def test_all_ranks_fail_together_before_anything_is_changed():
     [
         ("number of rows", lambda options: options.update(x=X[:60], y=Y[:60])),
         ("batch_size", lambda options: options.update(batch_size=8)),
+        ("shard", lambda options: options.update(shard=True)),
         ("epochs", lambda options: options.update(epochs=3)),
         ("optimizer", lambda options: options.update(optimizer=nn.Adam(0.02))),
         ("figures", lambda options: options.update(validation_data=VALIDATION)),
