@@ -37,7 +37,7 @@ from nnbackend.schedules import (
 )
 
 if TYPE_CHECKING:
-    from nnbackend import datasets, plotting
+    from nnbackend import datasets, distributed, plotting
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
@@ -98,6 +98,7 @@ __all__ = [
     "Zeros",
     "available_backends",
     "datasets",
+    "distributed",
     "errors",
     "get_backend",
     "initializers",
@@ -110,6 +111,7 @@ __all__ = [
 #: standard modules that a network which only predicts does not.
 _LAZY = {
     "datasets": "nnbackend.datasets",
+    "distributed": "nnbackend.distributed",
     "plotting": "nnbackend.plotting",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
@@ -134,4 +136,4 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     module = importlib.import_module(_LAZY[name])
-    return module if name in ("datasets", "plotting") else getattr(module, name)
+    return module if name in ("datasets", "distributed", "plotting") else getattr(module, name)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 __all__ = [
     "BackendUnavailableError",
     "DataError",
+    "DistributedError",
     "FolderInUseError",
     "InvalidInputError",
     "ModelFileError",
@@ -99,6 +100,23 @@ class DataError(NNBackendError, ValueError):
 
 class ModelFileError(NNBackendError, ValueError):
     """A model file cannot be read as one; nothing was loaded."""
+
+
+class DistributedError(NNBackendError, RuntimeError):
+    """Ranks cannot train together.
+
+    Attributes
+    ----------
+    rank : int or None
+        The one that cannot, if it is one.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[type, tuple[str, int | None]]:
+        return type(self), (self.args[0], self.rank)
 
 
 class FolderInUseError(NNBackendError, RuntimeError):

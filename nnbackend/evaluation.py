@@ -51,16 +51,27 @@ class Evaluator:
         Brings the rows.
     batch_size : int
         Rows at a time; limits the memory taken.
+    part : (first, last + 1), optional
+        Of the rows those that count; all if not given.
+
+    Attributes
+    ----------
+    count : int
+        How many rows count.
     """
 
-    def __init__(self, model: Model, loss: Loss, feed: Feed, batch_size: int) -> None:
+    def __init__(
+        self, model: Model, loss: Loss, feed: Feed, batch_size: int, part: tuple[int, int] | None = None
+    ) -> None:
         backend = model.backend
-        batches = Batches(feed.count, min(batch_size, feed.count))
+        begin, end = (0, feed.count) if part is None else part
+        self.count = end - begin
+        batches = Batches(self.count, max(1, min(batch_size, self.count)))
         self._backend = backend
         self._counter = backend.empty((3,), np.int64)
         self._trace = backend.empty((batches.steps, 3), np.float64)
         self._feed = feed
-        self._in_turn = np.arange(feed.count, dtype=np.int64)
+        self._in_turn = np.arange(begin, end, dtype=np.int64)
         order = backend.from_host(feed.places(self._in_turn))
         workspace = Workspace(backend, batches.size)
         self._runs: list[tuple[Executor, int]] = []
@@ -71,6 +82,13 @@ class Evaluator:
 
     def run(self) -> tuple[float, float]:
         """The mean loss (without penalties) and the share of hits."""
+        loss, hits = self.sums()
+        return loss / self.count, hits / self.count
+
+    def sums(self) -> tuple[float, float]:
+        """The sums of both over the rows."""
+        if self.count == 0:
+            return 0.0, 0.0
         self._backend.write(np.zeros(3, np.int64), self._counter)
         self._feed.begin(self._in_turn, 0)
         done = 0
@@ -81,5 +99,5 @@ class Evaluator:
                 executor.run(steps)
                 done += steps
         trace: HostArray = self._backend.to_host(self._trace)
-        loss, hits, _ = trace.sum(axis=0) / self._feed.count
+        loss, hits, _ = trace.sum(axis=0)
         return float(loss), float(hits)

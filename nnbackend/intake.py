@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,10 @@ class Intake:
         sample_weight: Any = None,
         class_weight: Any = None,
         stream: bool | None = None,
+        mean_weight: Callable[[HostArray], float] = np.mean,
     ) -> Feed:
-        """Check data and bring them to the device, or on their way; see :func:`nnbackend.feeds.make_feed`.
+        """Check data and bring them to the device, or on their way; see :func:`nnbackend.feeds.make_feed` and, for
+        `mean_weight`, :func:`nnbackend.losses.combine_weights`.
 
         Raises
         ------
@@ -67,7 +70,7 @@ class Intake:
             raise InvalidInputError("y is missing: give one target for each row of x, or both in a BatchStream")
         rows = as_rows(x, self.input_shape, self.dtype)
         targets = self._targets(y, rows.count, loss)
-        weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype)
+        weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, mean_weight)
         scale = input_scale_of(rows.dtype, self.input_scale)
         feed = make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream)
         feed.accuracy_name = targets.accuracy_name

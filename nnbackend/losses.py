@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +156,12 @@ class Targets:
 
 
 def combine_weights(
-    targets: Targets, sample_weight: Any, class_weight: Any, outputs: int, dtype: npt.DTypeLike
+    targets: Targets,
+    sample_weight: Any,
+    class_weight: Any,
+    outputs: int,
+    dtype: npt.DTypeLike,
+    mean: Callable[[HostArray], float] = np.mean,
 ) -> HostArray | None:
     """One weight a row, scaled to a mean of 1, or None if all weigh the same.
 
@@ -166,6 +171,8 @@ def combine_weights(
     ----------
     sample_weight : (n,) array_like or None
     class_weight : dict from label to weight, or (outputs,) array_like, or None
+    mean : callable
+        That of the weights, if there are more rows elsewhere.
 
     Raises
     ------
@@ -182,9 +189,10 @@ def combine_weights(
         if targets.labels is None:
             raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
         weights = weights * _class_weights(class_weight, max(outputs, 2))[targets.labels]
-    if weights.sum() == 0:
+    average = mean(weights)
+    if average == 0:
         raise InvalidInputError("all weights are zero; at least one row must count")
-    scaled: HostArray = (weights / weights.mean()).astype(dtype)
+    scaled: HostArray = (weights / average).astype(dtype)
     return scaled
 
 

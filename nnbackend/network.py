@@ -276,6 +276,9 @@ class Network:
         resume : bool or path-like
         on_nan : "stop" or "skip"
         verbose : bool, optional
+        communicator : Communicator, optional
+            To train on several ranks; see :mod:`nnbackend.distributed`.
+        shard : bool
 
         Returns
         -------

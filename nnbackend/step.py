@@ -27,7 +27,9 @@ __all__ = [
     "Workspace",
     "record_evaluation",
     "record_forward",
+    "record_gradients",
     "record_training",
+    "record_update",
 ]
 
 
@@ -171,14 +173,30 @@ class Recorder:
     counter : (3,) int64 array
         Step in the epoch, steps of the network, steps of the optimiser.
     training : bool
+    first_row, batch_rows : int
+        If others have the batch's other rows: how many come before these, and how many there are in all. The
+        gradients and losses are then this step's part of the whole batch's.
 
     Attributes
     ----------
     calls : list of Call
+    share : float
+        Of the batch's rows.
     """
 
-    def __init__(self, model: Model, workspace: Workspace, rows: int, counter: Array, training: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        workspace: Workspace,
+        rows: int,
+        counter: Array,
+        training: bool,
+        first_row: int = 0,
+        batch_rows: int | None = None,
+    ) -> None:
         workspace.rewind()
+        self.first_row = first_row
+        self.share = 1.0 if batch_rows is None else rows / batch_rows
         self.model = model
         self.rows = rows
         self.counter = counter
@@ -232,6 +250,10 @@ class _LayerStep:
     def counter(self) -> Array:
         return self.recorder.counter
 
+    @property
+    def first_row(self) -> int:
+        return self.recorder.first_row
+
     def parameter(self, name: str) -> Array:
         return self.parameters[f"layers.{self.stream}.{name}"]
 
@@ -284,17 +306,52 @@ def record_training(
     learning_rates : (steps of an epoch,) float64
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     """
+    rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
+    record_update(recorder, rows, memory, gradients, learning_rates, trace)
+
+
+def record_gradients(
+    recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss, gradients: Array
+) -> Array:
+    """Record the first half of a training step, from the gather to the gradients, as `record_training` has them.
+
+    Returns
+    -------
+    (2, rows) array
+        Where the rows' losses and hits will be.
+    """
     model = recorder.model
     parameters = model.layout.device_views(model.backend, model.parameters)
     slopes = model.layout.device_views(model.backend, gradients)
-
     saved, upstream, rows = _record_loss(recorder, parameters, examples, order, batch_size, loss)
     _record_backward(recorder, parameters, slopes, saved, upstream)
+    return rows
+
+
+def record_update(
+    recorder: Recorder,
+    rows: Array | None,
+    memory: OptimizerMemory,
+    gradients: Array,
+    learning_rates: Array,
+    trace: Array,
+) -> None:
+    """Record the other half: penalties, update, bookkeeping.
+
+    Parameters
+    ----------
+    rows : (2, rows) array
+        What `record_gradients` returned; None for a step without rows of its own, which notes no loss.
+    """
+    model = recorder.model
+    parameters = model.layout.device_views(model.backend, model.parameters)
+    slopes = model.layout.device_views(model.backend, gradients)
     penalties = _record_penalties(recorder, parameters, slopes)
     memory.optimizer.record(
         recorder.record, model.parameters, gradients, memory.slots, recorder.counter, learning_rates
     )
-    recorder.record("record_loss", rows, penalties, recorder.counter, trace)
+    if rows is not None:
+        recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)
 
 
@@ -320,12 +377,22 @@ def _record_loss(
     """From the gather to the loss: what the layers saved, the loss's gradient, and the rows' losses and hits."""
     x = recorder.gather(examples.x, order, batch_size, examples.scale)
     targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
-    weights = None if examples.weights is None else recorder.gather(examples.weights, order, batch_size)
+    weights = _record_weights(recorder, examples, order, batch_size)
     output, saved = record_forward(recorder, parameters, x)
     gradient = recorder.buffer(output.shape[1])
     rows = recorder.model.backend.empty((2, recorder.rows), recorder.model.dtype)
     recorder.record(loss.name, output, targets, weights, gradient, rows)
     return saved, gradient, rows
+
+
+def _record_weights(recorder: Recorder, examples: Examples, order: Array, batch_size: int) -> Array | None:
+    """The rows' weights. Losses are means over the rows there are; a factor makes them a share of the batch's."""
+    if examples.weights is not None:
+        return recorder.gather(examples.weights, order, batch_size, recorder.share)
+    if recorder.share == 1:
+        return None
+    backend, dtype = recorder.model.backend, recorder.model.dtype
+    return backend.from_host(np.full(recorder.rows, recorder.share, dtype))
 
 
 def _record_backward(

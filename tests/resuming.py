@@ -57,6 +57,19 @@ def figures(history: History) -> list[dict[str, float]]:
     return [{name: value for name, value in epoch.items() if name not in timings} for epoch in history.epochs]
 
 
+def assert_close_end(run: tuple[nn.Network, History], other: tuple[nn.Network, History], tolerance: float) -> None:
+    """Both runs ended with the same, to rounding."""
+    (network, history), (expected, wanted) = run, other
+    for name, weight in expected.get_weights().items():
+        np.testing.assert_allclose(network.get_weights()[name], weight, rtol=tolerance, atol=tolerance)
+    assert len(history) == len(wanted)
+    for found, figures_there in zip(figures(history), figures(wanted), strict=True):
+        assert found == pytest.approx(figures_there, rel=tolerance)
+    for losses, wanted_losses in zip(history.step_losses, wanted.step_losses, strict=True):
+        np.testing.assert_allclose(losses, wanted_losses, rtol=tolerance)
+    assert (network.steps_trained, network.epochs_trained) == (expected.steps_trained, expected.epochs_trained)
+
+
 def assert_same_end(run: tuple[nn.Network, History], other: tuple[nn.Network, History]) -> None:
     """Both runs ended with the same bits."""
     (network, history), (expected, wanted) = run, other
@@ -75,17 +88,26 @@ def assert_same_end(run: tuple[nn.Network, History], other: tuple[nn.Network, Hi
         )
 
 
-def undisturbed(backend: Any = "numpy", callbacks: Any = (), x: Any = X, y: Any = Y, **others: Any) -> tuple[Any, Any]:
+def undisturbed(
+    backend: Any = "numpy", callbacks: Any = (), x: Any = X, y: Any = Y, dtype: str = "float32", **others: Any
+) -> tuple[Any, Any]:
     """A run without checkpoints: the network and its history."""
-    network = rich_network(backend)
+    network = rich_network(backend, dtype)
     return network, network.fit(x, y, callbacks=list(callbacks), **options(**others))
 
 
 def kept(
-    folder: Path, backend: Any = "numpy", callbacks: Any = (), x: Any = X, y: Any = Y, every: int = 1, **others: Any
+    folder: Path,
+    backend: Any = "numpy",
+    callbacks: Any = (),
+    x: Any = X,
+    y: Any = Y,
+    every: int = 1,
+    dtype: str = "float32",
+    **others: Any,
 ) -> tuple[Any, Any]:
     """The same run with checkpoints in this folder, or the rest of it."""
-    network = rich_network(backend)
+    network = rich_network(backend, dtype)
     checkpoint = nn.Checkpoint(folder, every_steps=every)
     settings = {"resume": True, **options(**others)}
     return network, network.fit(x, y, callbacks=[*callbacks, checkpoint], **settings)

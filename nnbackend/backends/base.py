@@ -215,13 +215,15 @@ class Backend(ABC):
         """``out = activation(z)``; both (rows, features) real. `out` may alias `z`."""
 
     @abstractmethod
-    def dropout(self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> None:
+    def dropout(
+        self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
+    ) -> None:
         """Zero a random share of the elements and scale the rest: ``out = x * mask / (1 - rate)``.
 
         The mask is a pure function of (seed, stream, ``counter[1]``, element), so the backward pass calls the same
-        operation on the gradient and every backend draws the same mask: element ``e = row * features + column``
-        takes word ``e % 4`` of Philox4x32-10 (Salmon et al. 2011) with key ``(seed, seed >> 32)`` and counter
-        ``(e // 4, stream, step, step >> 32)``, each modulo 2**32, ``step = counter[1]``. The element is kept if
+        operation on the gradient and every backend draws the same mask: element ``e = (first_row + row) * features
+        + column`` takes word ``e % 4`` of Philox4x32-10 (Salmon et al. 2011) with key ``(seed, seed >> 32)`` and
+        counter ``(e // 4, stream, step, step >> 32)``, each modulo 2**32, ``step = counter[1]``. The element is kept if
         the word is at least ``round(rate * 2**32)``.
 
         Parameters
@@ -235,6 +237,8 @@ class Backend(ABC):
         stream : int
             Tells the network's dropout layers apart, 0 <= stream < 2**32.
         counter : (3,) int64
+        first_row : int
+            How many rows of the batch lie elsewhere, before these; below 2**32 / features.
         """
 
     @abstractmethod

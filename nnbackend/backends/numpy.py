@@ -114,10 +114,12 @@ class NumpyBackend(Backend):
         for part in _pieces(z):
             _activate(z[part], activation, alpha, out[part])
 
-    def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
+    def dropout(
+        self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
         for part in _pieces(x):
             piece = x[part]
-            words = uniform_words(piece.size, seed, stream, int(counter[1]), first=part.start * x.shape[1])
+            words = uniform_words(piece.size, seed, stream, int(counter[1]), (first_row + part.start) * x.shape[1])
             mask = (words.reshape(piece.shape) >= keep_threshold(rate)).astype(x.dtype)
             mask *= 1 / (1 - rate)
             np.multiply(piece, mask, out=out[part])

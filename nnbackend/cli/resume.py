@@ -16,7 +16,7 @@ from nnbackend.presets import Recipe
 __all__ = ["finished", "recipe_of", "resumed"]
 
 #: What may be said anew: it changes nothing in the training.
-_FREE = ("resume", "data_dir", "no_download", "no_plots", "quiet", "checkpoint_minutes", "run")
+_FREE = ("resume", "data_dir", "no_download", "no_plots", "quiet", "checkpoint_minutes", "timeout", "run")
 
 
 def resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, Any]]:

@@ -9,11 +9,23 @@ import numpy as np
 
 from nnbackend.backends.base import Backend
 from nnbackend.datasets import Dataset
+from nnbackend.distributed import Communicator
 from nnbackend.network import Network
 
-__all__ = ["aligned", "backend_line", "count_rows", "error_text", "field", "network_line", "percent", "printable"]
+__all__ = [
+    "aligned",
+    "backend_line",
+    "count_rows",
+    "error_text",
+    "field",
+    "network_line",
+    "percent",
+    "printable",
+    "ranks_text",
+]
 
 _LABEL_WIDTH = 9
+_SHOWN_RANKS = 16
 
 
 def field(label: str, value: str) -> str:
@@ -49,6 +61,17 @@ def count_rows(data: Dataset, count: int) -> str:
     """A number of rows, called images where they are."""
     what = "image" if data.x_train.dtype == np.uint8 else "row"
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def ranks_text(ranks: Communicator) -> str:
+    """Which process is which rank: what ends a process may know its number alone."""
+    lines = [f"{rank}: {place}" for rank, place in enumerate(ranks.places)]
+    shown = (
+        lines
+        if len(lines) <= _SHOWN_RANKS
+        else [*lines[: _SHOWN_RANKS - 1], f"and {len(lines) - _SHOWN_RANKS + 1} more"]
+    )
+    return field("ranks", "\n".join(shown))
 
 
 def network_line(network: Network) -> str:

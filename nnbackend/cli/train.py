@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 import nnbackend
-from nnbackend.backends.registry import get_backend
 from nnbackend.checks import above_zero, number, real_dtype, seed_number
 from nnbackend.cli.options import check_data, load_data
 from nnbackend.cli.resume import finished, recipe_of, resumed
 from nnbackend.cli.run_folder import MODEL, RunFolder
-from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent, ranks_text
 from nnbackend.cli.train_options import HELD_OUT, add_options
 from nnbackend.datasets import Dataset
 from nnbackend.datasets.split import stratified_split
-from nnbackend.errors import InvalidInputError, TrainingDivergedError
+from nnbackend.distributed import Checks, Communicator, local_backend, world
+from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDivergedError
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.network import Network
 from nnbackend.presets import DEFAULT, Recipe, get_preset
@@ -38,37 +38,62 @@ to be had), hidden layers of 200 and 80 ReLU units, Adam. Each option changes
 one thing about that, or about the preset if one is named. Ctrl-C ends the
 training early and keeps what was learned. A run that was interrupted, killed
 or cut off goes on where it was with --resume, and ends as if nothing had
-happened. Exit codes: 130 after Ctrl-C, 143 after SIGTERM."""
+happened. Started by mpiexec, several processes share each batch, with the
+same result; a run may go on with more of them, or fewer. Exit codes: 130
+after Ctrl-C, 143 after SIGTERM."""
 
 _INTERRUPTED = 130
+#: Several ranks have the same error; one of them says so, and the exit codes are the same.
+_TOLD_ELSEWHERE = 2
 
 
 def run(options: argparse.Namespace) -> int:
     """Train as the options say; the exit code."""
-    if options.resume is not None:
-        return _resume(options)
-    recipe = _recipe(options)
-    _check(options, recipe)
-    return _train(options, recipe, RunFolder.at(options.out, options.force) if options.out else None)
+    ranks = world(options.timeout)
+    try:
+        with ranks.checks() as checks:
+            if options.resume is not None:
+                return _resume(options, ranks, checks)
+            recipe = _recipe(options)
+            _check(options, recipe)
+            folder = RunFolder.at(options.out, options.force) if options.out and ranks.rank == 0 else None
+            return _train(options, recipe, folder, ranks, checks)
+    except (NNBackendError, OSError, ImportError) as error:
+        if ranks.tells(error):
+            raise
+        return _TOLD_ELSEWHERE
 
 
-def _resume(options: argparse.Namespace) -> int:
-    """Go on with a run, unless it is finished."""
-    options, configuration = resumed(options)
-    folder = RunFolder.at(options.out, replace=True)
-    if ended := finished(folder):
-        print(ended)
+def _resume(options: argparse.Namespace, ranks: Communicator, checks: Checks) -> int:
+    """Go on with a run, unless it is finished. Only the first rank looks into its folder."""
+    folder, told = None, None
+    if ranks.rank == 0:
+        taken, configuration = resumed(options)
+        folder = RunFolder.at(taken.out, replace=True)
+        told = taken, configuration, finished(folder)
+    options, configuration, ended = checks.exchange(told)[0]
+    if ended:
+        if ranks.rank == 0:
+            print(ended)
         return 0
     recipe = recipe_of(configuration)
     _check(options, recipe)
-    return _train(options, recipe, folder)
+    return _train(options, recipe, folder, ranks, checks)
 
 
-def _train(options: argparse.Namespace, recipe: Recipe, folder: RunFolder | None) -> int:
-    backend = get_backend(options.backend)
+def _train(
+    options: argparse.Namespace, recipe: Recipe, folder: RunFolder | None, ranks: Communicator, checks: Checks
+) -> int:
+    options.quiet = options.quiet or ranks.rank > 0
+    backend = local_backend(options.backend, ranks)
 
+    if ranks.rank:
+        # The first may have to download them.
+        checks.exchange(None)
     data = load_data(options.dataset, options)
-    if data.notice and options.quiet:
+    if ranks.rank == 0:
+        checks.exchange(None)
+    if data.notice and options.quiet and ranks.rank == 0:
         print(f"nnbackend: note: {data.notice}", file=sys.stderr)
     held_out = _held_out(options, recipe)
     split = _split(data, held_out, options.seed)
@@ -76,16 +101,23 @@ def _train(options: argparse.Namespace, recipe: Recipe, folder: RunFolder | None
     network = Network(
         recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
     )
+    if ranks.rank:
+        checks.passed()
+        history = _fit(network, split, recipe, None, options, ranks)
+        return _INTERRUPTED if history.interrupted else 0
     folder = folder or RunFolder.fresh(data.name)
     steps = folder.go_on() if options.resume is not None else None
     if not options.quiet:
         _describe(data, split, recipe, network, backend_line(options.backend, backend), folder, steps)
+        if ranks.size > 1:
+            print(f"{ranks_text(ranks)}\n", flush=True)
     if steps is None:
-        folder.begin(_configuration(data, held_out, recipe, network, options))
+        folder.begin(_configuration(data, held_out, recipe, network, options, ranks.size))
+    checks.passed()
     try:
-        history = _fit(network, split, recipe, folder, options)
+        history = _fit(network, split, recipe, folder, options, ranks)
         if not history.epochs:
-            raise KeyboardInterrupt("before the first step was done")
+            raise ranks.alike(KeyboardInterrupt("before the first step was done"))
     except SystemExit:
         print(f"nnbackend: terminated; {_goes_on(folder)}", file=sys.stderr)
         raise
@@ -199,7 +231,7 @@ def _describe(
 
 
 def _configuration(
-    data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace
+    data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace, ranks: int
 ) -> dict[str, Any]:
     """Everything it takes to do this run again."""
     return {
@@ -218,13 +250,21 @@ def _configuration(
         "dtype": network.dtype.name,
         "backend": network.backend.name,
         "device": network.backend.device,
+        "ranks": ranks,
         "layers": network.config()["layers"],
         "parameters": network.parameter_count,
     }
 
 
-def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, options: argparse.Namespace) -> History:
-    callbacks = folder.callbacks(options.checkpoint_minutes)
+def _fit(
+    network: Network,
+    split: _Split,
+    recipe: Recipe,
+    folder: RunFolder | None,
+    options: argparse.Namespace,
+    ranks: Communicator,
+) -> History:
+    callbacks = [] if folder is None else folder.callbacks(options.checkpoint_minutes)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
     try:
@@ -239,9 +279,10 @@ def _fit(network: Network, split: _Split, recipe: Recipe, folder: RunFolder, opt
             callbacks=callbacks,
             resume=options.resume is not None,
             verbose=not options.quiet,
+            communicator=ranks,
         )
     except TrainingDivergedError as error:
-        kept = f"; {folder.path} holds the epoch before" if MODEL in folder.files() else ""
+        kept = f"; {folder.path} holds the epoch before" if folder and MODEL in folder.files() else ""
         raise TrainingDivergedError(
             f"the loss became NaN or infinite in epoch {error.epoch}, step {error.step}: lower --learning-rate{kept}",
             error.epoch,

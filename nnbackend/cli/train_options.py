@@ -92,6 +92,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     where = parser.add_argument_group("where to run, what to keep")
     add_backend(where)
+    where.add_argument(
+        "--timeout",
+        type=decimal,
+        default=300.0,
+        metavar="SECONDS",
+        help="with several ranks, started by mpiexec: end all if one is not heard of for so long (default: 300)",
+    )
     where.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/<data set>-<time>)")
     where.add_argument("--force", action="store_true", help="replace the run that --out holds")
     where.add_argument(

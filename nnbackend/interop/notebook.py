@@ -38,6 +38,8 @@ class LiveCurves(Callback):
         `every` is no whole number above 0; when training begins: this is no notebook.
     """
 
+    first_rank_only = True
+
     def __init__(self, every: int = 1) -> None:
         self.every = positive_integer("every", every)
         try:

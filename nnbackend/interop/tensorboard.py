@@ -49,6 +49,8 @@ class TensorBoard(Callback):
         While training, as the operating system gave it: the disk is full, the folder is read-only and the like.
     """
 
+    first_rank_only = True
+
     def __init__(self, folder: str | os.PathLike[str], weights_every: int | None = None) -> None:
         self.folder = os.fspath(folder)
         self.weights_every = None if weights_every is None else positive_integer("weights_every", weights_every)

@@ -74,6 +74,8 @@ class LayerStep(Protocol):
         The layer's own stream of random numbers.
     counter : array
         The step counter, see :meth:`Backend.gather`.
+    first_row : int
+        How many rows of the batch are on other machines, before those of this step: 0 unless training is distributed.
     """
 
     @property
@@ -87,6 +89,9 @@ class LayerStep(Protocol):
 
     @property
     def counter(self) -> Array: ...
+
+    @property
+    def first_row(self) -> int: ...
 
     def parameter(self, name: str) -> Array:
         """The layer's parameter of that name."""

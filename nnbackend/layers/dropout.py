@@ -15,7 +15,7 @@ class Dropout(Layer):
     """While training, set a random share of the inputs to zero and scale the others by ``1 / (1 - rate)``.
 
     The mask depends on the network's seed, the layer's place, the step and the element alone, so it is the same on
-    every backend and in every resumed run.
+    every backend, in every resumed run, and however many machines share a batch.
 
     Parameters
     ----------
@@ -30,14 +30,19 @@ class Dropout(Layer):
         if not step.training or self.rate == 0:
             return x, None
         out = step.buffer(x.shape[1])
-        step.record("dropout", x, self.rate, step.seed, step.stream, step.counter, out)
+        self._record(step, x, out)
         return out, None
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
         if need_input_gradient and self.rate > 0:
             # The mask is drawn again rather than kept.
-            step.record("dropout", upstream, self.rate, step.seed, step.stream, step.counter, upstream)
+            self._record(step, upstream, upstream)
         return upstream
+
+    def _record(self, step: LayerStep, x: Array, out: Array) -> None:
+        # Said only where it matters: a backend from outside may not have heard of it.
+        before = (step.first_row,) if step.first_row else ()
+        step.record("dropout", x, self.rate, step.seed, step.stream, step.counter, out, *before)
 
     def config(self) -> dict[str, Any]:
         return {"rate": self.rate}

@@ -200,6 +200,8 @@ def dropout_masks(lab: Lab) -> None:
         counter = np.array([1, step, 2], np.int64)
         lab.run("dropout", x, rate, seed, stream, counter, lab.blank(n, q))
         lab.run("dropout", x, rate, seed, stream, counter, x)
+        # Rows of a batch that others have the first rows of; the words' blocks of four begin elsewhere.
+        lab.run("dropout", x, rate, seed, stream, counter, lab.blank(n, q), 3)
 
 
 @_case

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,16 @@ _WEIGHTS = "weights."
 
 
 class Callback:
-    """Base class: does nothing, at every occasion."""
+    """Base class: does nothing, at every occasion.
+
+    Attributes
+    ----------
+    first_rank_only : bool
+        Where several ranks train together: whether only the first is to call it, because it writes or shows something.
+        All others are called on every rank, with the same figures.
+    """
+
+    first_rank_only: ClassVar[bool] = False
 
     def check(self, figures: Sequence[str]) -> None:
         """Before anything is changed: raise InvalidInputError if these figures are not what is needed."""
@@ -230,6 +239,8 @@ class ModelCheckpoint(Callback):
     best_only : bool
     """
 
+    first_rank_only = True
+
     def __init__(self, path: str | os.PathLike[str], monitor: str = "val_loss", best_only: bool = True) -> None:
         self.path = os.fspath(path)
         self.best_only = best_only
@@ -268,6 +279,8 @@ class CSVLogger(Callback):
     ----------
     path : str or path-like
     """
+
+    first_rank_only = True
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)

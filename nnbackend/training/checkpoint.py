@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnbackend.checks import above_zero, positive_integer
+from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.model_file import CheckpointContents, read_checkpoint, write_checkpoint
 from nnbackend.training.callbacks import Callback
@@ -23,7 +24,15 @@ from nnbackend.training.run import Watch
 if TYPE_CHECKING:
     from nnbackend.training.run_state import RunState
 
-__all__ = ["Checkpoint", "Keeper", "checkpoint_files", "checkpoint_steps", "clear_checkpoints", "newest_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Contributor",
+    "Keeper",
+    "checkpoint_files",
+    "checkpoint_steps",
+    "clear_checkpoints",
+    "newest_checkpoint",
+]
 
 _log = logging.getLogger("nnbackend")
 
@@ -38,7 +47,8 @@ class Checkpoint(Callback):
     A file holds weights, optimiser, schedule, history, the place within the epoch and what callbacks remember, with a
     checksum; it is a model file too, which `Network.load` reads. With neither number given, one is written after every
     epoch; and in any case when training ends, and when Ctrl-C or SIGTERM ends it, which with this callback does so
-    after the step at hand, with the exit code 143.
+    after the step at hand, with the exit code 143. Where several ranks train together the first one writes, of all, and
+    only it needs the folder.
 
     Parameters
     ----------
@@ -62,6 +72,8 @@ class Checkpoint(Callback):
         told in a RuntimeWarning, and training goes on.
     """
 
+    first_rank_only = True
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -82,7 +94,7 @@ class Checkpoint(Callback):
 
 
 class Keeper(Watch):
-    """Writes the checkpoints of one run.
+    """Writes the checkpoints of one run; the first rank's word counts for all.
 
     Parameters
     ----------
@@ -92,10 +104,13 @@ class Keeper(Watch):
         What.
     lock : FolderLock
         Held by the run.
+    communicator : Communicator
+        The others have a :class:`Contributor`.
     """
 
-    def __init__(self, checkpoint: Checkpoint, state: RunState, lock: FolderLock) -> None:
+    def __init__(self, checkpoint: Checkpoint, state: RunState, lock: FolderLock, communicator: Communicator) -> None:
         self._checkpoint, self._state, self._lock = checkpoint, state, lock
+        self._communicator = communicator
         self._last = time.monotonic()
 
     def steps(self, done: int) -> int:
@@ -104,7 +119,7 @@ class Keeper(Watch):
 
     def reached(self, done: int) -> None:
         # At the end of an epoch there is still something to do, after which less is lost.
-        if done < self._state.epoch_steps and self._due(done):
+        if done < self._state.epoch_steps and self._communicator.broadcast(self._due(done)):
             self.write(done)
 
     def cut(self, done: int) -> None:
@@ -158,6 +173,26 @@ class Keeper(Watch):
         place = files.index(newest) if newest in files else 0
         # What has a higher number was damaged, or it would have been gone on from.
         _remove([*files[:place], *files[place + self._checkpoint.keep :]])
+
+
+class Contributor(Watch):
+    """Gives another rank's part of the checkpoints that the first one's `Keeper` writes.
+
+    Parameters
+    ----------
+    state : RunState
+    communicator : Communicator
+    """
+
+    def __init__(self, state: RunState, communicator: Communicator) -> None:
+        self._state, self._communicator = state, communicator
+
+    def reached(self, done: int) -> None:
+        if done < self._state.epoch_steps and self._communicator.broadcast(False):
+            self._state.contribute(done)
+
+    def cut(self, done: int) -> None:
+        self._state.contribute(done)
 
 
 def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -12,29 +12,32 @@ import numpy as np
 
 from nnbackend.batch_stream import BatchStream
 from nnbackend.checks import positive_integer
-from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
-from nnbackend.evaluation import Evaluator
+from nnbackend.distributed.communicator import Alone, Communicator
+from nnbackend.distributed.slices import rows_of
+from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
 from nnbackend.rows import as_rows
 from nnbackend.training.callbacks import Callback
+from nnbackend.training.divergence import check_finite, check_validation
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
+from nnbackend.training.ranks import check_alike, check_ranks, check_replicas, check_settings, mean_over
 from nnbackend.training.resuming import Resume, find_start, run_settings
 from nnbackend.training.run import EpochResult, TrainingRun
 from nnbackend.training.run_state import RunState
 from nnbackend.training.sizes import training_memory
-from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
+from nnbackend.training.start import check_weights, required_loss, take_up
+from nnbackend.training.validation import Validator
 
 __all__ = ["fit"]
 
 _log = logging.getLogger("nnbackend")
 
 _DEFAULT_BATCH = 32
-_VALIDATION_BATCH = 1024
 _ON_NAN = ("stop", "skip")
 
 
@@ -57,6 +60,8 @@ def fit(
     resume: Resume = False,
     on_nan: str = "stop",
     verbose: bool | None = None,
+    communicator: Communicator | None = None,
+    shard: bool = False,
 ) -> History:
     """Train a network.
 
@@ -99,7 +104,7 @@ def fit(
         True goes on where the newest checkpoint in the folder of the callback :class:`nnbackend.Checkpoint` left off,
         or begins if there is none yet, so that one program starts a run and restarts it; a folder goes on from there.
         The run then ends with the same bits as if it had never ended before, where it is given what it was given then.
-        `epochs` may be more.
+        `epochs` may be more, and ranks more or fewer: then it agrees to rounding.
     on_nan : "stop" or "skip"
         What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
         optimiser's slots so: end the run with an error, or leave the step out and go on. Then the figures of every
@@ -107,6 +112,12 @@ def fit(
         ten times a second and keeps a copy of weights and slots; an epoch of which nothing is left ends the run.
     verbose : bool, optional
         True prints a line an epoch, False nothing; if not given, it prints on a terminal.
+    communicator : Communicator, optional
+        ``nnbackend.distributed.world()`` shares each batch out over the ranks that `mpiexec` started: all of them call
+        `fit` with the same arguments, and get the network and the history that one rank would have got, to rounding.
+        Only the first prints, and calls callbacks that write.
+    shard : bool
+        Whether `x`, `y` and `validation_data` are this rank's rows alone, and not the same ones on all ranks.
 
     Returns
     -------
@@ -122,6 +133,8 @@ def fit(
         The host's memory or the device's is too small; the message says for what, and what to lower.
     TrainingDivergedError
         The loss became NaN or infinite. The network has the weights with which that epoch began.
+    DistributedError
+        Another rank cannot train; the message has its reason.
 
     Notes
     -----
@@ -129,8 +142,9 @@ def fit(
     `Checkpoint`, SIGTERM ends the program after the step at hand and a last checkpoint, with the exit code 143
     (SystemExit).
     """
+    communicator = Alone() if communicator is None else communicator
     memory_for = training_memory(network, x, batch_size, optimizer)
-    with network.in_training(), memory_for, ExitStack() as held:
+    with network.in_training(), check_ranks(communicator) as checks, memory_for, ExitStack() as held:
         epochs = positive_integer("epochs", epochs)
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(optimizer)
@@ -138,18 +152,29 @@ def fit(
         if on_nan not in _ON_NAN:
             raise UnknownNameError("on_nan", on_nan, _ON_NAN)
         data = x if isinstance(x, BatchStream) else as_rows(x, network.input_shape, network.dtype)
-        size = _check_batch_size(batch_size, len(data))
+        counts = checks.exchange(len(data))
+        shards = counts if shard else None
+        size = _check_batch_size(batch_size, sum(counts) if shard else len(data), communicator.size)
         if steps_per_epoch is not None:
             steps_per_epoch = positive_integer("steps_per_epoch", steps_per_epoch)
             if isinstance(x, BatchStream):
                 raise InvalidInputError(
                     "steps_per_epoch is for arrays; a BatchStream says itself how many rows an epoch has"
                 )
+        weighted = sample_weight is not None or class_weight is not None
+        check_alike(checks, network, len(data), shard, weighted, isinstance(x, BatchStream))
         feed = network.intake.feed(
-            data, y, chosen_loss, size, sample_weight=sample_weight, class_weight=class_weight, stream=stream
+            data,
+            y,
+            chosen_loss,
+            rows_of(size, communicator.rank, communicator.size),
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            stream=stream,
+            mean_weight=mean_over(checks) if shard else np.mean,
         )
         held.enter_context(closing(feed))
-        validator = _validator(network, chosen_loss, validation_data, held)
+        validator = Validator.of(network, chosen_loss, validation_data, held, communicator, shard)
         names = _figure_names(feed, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
@@ -157,21 +182,38 @@ def fit(
         if network.batch_step is not None:
             # Nobody has looked at what the last batch made of them.
             check_weights(network)
-        others = {
+        chosen = {
             "batch_size": size, "shuffle": bool(shuffle), "steps_per_epoch": steps_per_epoch, "on_nan": on_nan
         }  # fmt: skip
-        settings = partial(run_settings, network, data, y, chosen_optimizer, chosen_loss.name, others)
-        start = find_start(resume, callbacks, held, settings)
+        others = {"epochs": epochs, "loss": chosen_loss.name, "optimizer": chosen_optimizer, "resume": resume}
+        check_settings(checks, {**chosen, **others, "figures": names}, data, y, shard)
+        settings = partial(run_settings, network, data, y, chosen_optimizer, chosen_loss.name, chosen)
+        start = find_start(resume, callbacks, held, settings, checks, shard)
+        checks.passed()
 
         memory = take_up(network, chosen_loss, chosen_optimizer)
-        run = TrainingRun(network, chosen_loss, memory, feed, size, shuffle, steps_per_epoch, on_nan == "skip")
+        run = TrainingRun(
+            network,
+            chosen_loss,
+            memory,
+            feed,
+            size,
+            shuffle,
+            steps_per_epoch,
+            skip_broken=on_nan == "skip",
+            communicator=communicator,
+            shards=shards,
+        )
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
 
+        look = communicator.any(bool(callbacks))
+        if communicator.rank:
+            verbose, callbacks = False, tuple(call for call in callbacks if not call.first_rank_only)
         history = History()
         state = RunState(network, memory, run, history, callbacks, start.settings)
-        start.restore(state)
-        watch = start.watch(state)
+        start.restore(state, communicator)
+        watch = start.watch(state, communicator)
         # The weights with which this epoch and the one before it began, to go back to if the run diverges.
         before, earlier = network.snapshot(), network.snapshot()
         for callback in callbacks:
@@ -179,7 +221,10 @@ def fit(
         start.restore_callbacks(state)
         # A run that had ended already has nothing left to do.
         first = epochs + 1 if history.stopped_by else len(history) + 1
-        with Progress(verbose, epochs, run.batches.steps) as progress, Interrupt(start.keeps) as interrupt:
+        with (
+            Progress(verbose, epochs, run.batches.steps) as progress,
+            Interrupt(start.keeps, communicator) as interrupt,
+        ):
             for epoch in range(first, epochs + 1):
                 for callback in callbacks:
                     callback.on_epoch_begin(network, epoch)
@@ -195,17 +240,18 @@ def fit(
                     raise
                 # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
                 # network before that, they are read and checked at once.
-                _check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or bool(callbacks))
+                check_finite(network, (before, earlier), epoch, result, look=epoch == epochs or look)
+                check_replicas(network, communicator)
                 cut = result.rows < run.rows_per_epoch
                 if cut:
                     interrupt.exit_if_terminated()
-                history.interrupted = interrupt.requested
+                history.interrupted = communicator.any(interrupt.requested)
                 if result.rows == 0:
                     break
-                figures = _figures(network, epoch, rate, result, feed.accuracy_name, validator)
+                figures = communicator.broadcast(_figures(network, epoch, rate, result, feed.accuracy_name, validator))
                 if on_nan == "skip":
                     figures["skipped"] = result.skipped
-                _check_validation(network, before, epoch, len(result.losses), figures)
+                check_validation(network, before, epoch, len(result.losses), figures)
                 history.append(figures, result.losses)
                 progress.end(figures)
                 chosen_optimizer.schedule.observe(figures)
@@ -215,12 +261,13 @@ def fit(
                     (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))
                     for callback in callbacks
                 ]
-                stops = [(callback, reason) for callback, reason in reasons if reason]
+                own = [(type(callback).__name__, reason) for callback, reason in reasons if reason]
+                stops = [stop for given in communicator.gather(own) for stop in given]
                 if stops:
-                    history.stopped_by = type(stops[0][0]).__name__
+                    history.stopped_by = stops[0][0]
                     progress.note(f"stopped after epoch {epoch}: {stops[0][1]}")
                 # Asked again: Ctrl-C may have come while validating or in a callback.
-                history.interrupted = interrupt.requested
+                history.interrupted = communicator.any(interrupt.requested)
                 if not cut:
                     watch.epoch_ended(last=epoch == epochs or bool(stops) or history.interrupted)
                 interrupt.exit_if_terminated()
@@ -252,91 +299,21 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return listed
 
 
-def _figure_names(feed: Feed, validator: _Validator | None) -> list[str]:
+def _figure_names(feed: Feed, validator: Validator | None) -> list[str]:
     """What every epoch will report that can be monitored."""
     names = ["loss", feed.accuracy_name]
     if validator is not None:
-        names += ["val_loss", None if validator[1] is None else f"val_{validator[1]}"]
+        names += ["val_loss", validator.accuracy_name]
     return [name for name in names if name is not None]
 
 
-def _check_batch_size(batch_size: int | None, rows: int) -> int:
-    if batch_size is None:
-        return min(_DEFAULT_BATCH, rows)
-    size = positive_integer("batch_size", batch_size)
+def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
+    size = min(max(_DEFAULT_BATCH, ranks), rows) if batch_size is None else positive_integer("batch_size", batch_size)
+    if size < ranks:
+        raise InvalidInputError(f"batch_size must be at least the {ranks} ranks that share a batch, received {size}")
     if size > rows:
         raise InvalidInputError(f"batch_size must be at most the {rows} rows there are, received {batch_size}")
     return size
-
-
-#: An evaluator of the validation data, and what their accuracy is called (None if they have none).
-_Validator = tuple[Evaluator, str | None]
-
-
-def _validator(
-    network: Network, loss: Loss, data: tuple[Any, Any] | BatchStream | None, feeds: ExitStack
-) -> _Validator | None:
-    if data is None:
-        return None
-    pair = (data, None) if isinstance(data, BatchStream) else data
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
-    try:
-        feed = network.intake.feed(pair[0], pair[1], loss, _VALIDATION_BATCH)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"validation_data: {error}") from None
-    feeds.enter_context(closing(feed))
-    return Evaluator(network.model, loss, feed, _VALIDATION_BATCH), feed.accuracy_name
-
-
-def _check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:
-    """Stop a run that has diverged, with the last good weights in place.
-
-    Parameters
-    ----------
-    snapshots : the parameters at the beginning of this epoch, and of the one before
-    look : bool
-        Whether to read the weights, if all losses are finite.
-    """
-    before, earlier = snapshots
-    bad = ~np.isfinite(result.losses)
-    steps = len(bad)
-    if result.skipped < steps:
-        # What was left out broke nothing; the rest is sound, as somebody has looked already.
-        bad &= result.skipped == 0
-    if not bad.any() and (not look or weights_are_finite(network)):
-        return
-    network.restore(before)
-    network.optimizer_memory = None
-    if bad.any() and weights_are_finite(network):
-        step = int(np.argmax(bad)) + 1
-        what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
-    else:
-        if bad.any():
-            network.restore(earlier)
-            epoch -= 1
-        step = steps
-        what = f"weights became NaN or infinite in the last step of epoch {epoch}"
-    raise TrainingDivergedError(
-        f"{what}; the network has the weights with which that epoch began. "
-        "Lower the learning rate, or scale the inputs.",
-        epoch,
-        step,
-    )
-
-
-def _check_validation(network: Network, before: Any, epoch: int, steps: int, figures: Mapping[str, float]) -> None:
-    """Huge weights may be finite and give no finite loss all the same."""
-    if np.isfinite(figures.get("val_loss", 0.0)):
-        return
-    network.restore(before)
-    network.optimizer_memory = None
-    raise TrainingDivergedError(
-        f"the validation loss became {figures['val_loss']} after epoch {epoch}; the network has the weights with which "
-        "that epoch began. Lower the learning rate, or scale the inputs.",
-        epoch,
-        steps,
-    )
 
 
 def _figures(
@@ -345,16 +322,16 @@ def _figures(
     rate: float,
     result: EpochResult,
     accuracy_name: str | None,
-    validator: _Validator | None,
+    validator: Validator | None,
 ) -> dict[str, float]:
     figures: dict[str, float] = {"epoch": epoch, "loss": result.loss}
     if accuracy_name is not None:
         figures[accuracy_name] = result.hits
     if validator is not None:
-        loss, hits = validator[0].run()
+        loss, hits = validator.run()
         figures["val_loss"] = loss + network.penalty()
-        if validator[1] is not None:
-            figures[f"val_{validator[1]}"] = hits
+        if validator.accuracy_name is not None:
+            figures[validator.accuracy_name] = hits
     figures["learning_rate"] = rate
     figures["seconds"] = result.seconds
     figures["samples_per_second"] = result.rows / max(result.seconds, 1e-9)

@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from nnbackend.distributed.communicator import Alone, Communicator
+
 __all__ = ["TERMINATED", "Interrupt"]
 
 #: What shells report for a program that SIGTERM ended: 128 + 15.
@@ -23,16 +25,19 @@ class Interrupt:
     terminate : bool
         Whether SIGTERM is to be waited for in the same way, and then ends the program with the code `TERMINATED`, at
         once if it comes twice. A program that has a handler of its own keeps it.
+    communicator : Communicator, optional
+        If other ranks are to end as well.
 
     Attributes
     ----------
     requested, terminated : bool
-        Whether the run is to end, and whether SIGTERM asked for that.
+        Whether this rank's run is to end, and whether SIGTERM asked for that.
     """
 
-    def __init__(self, terminate: bool = False) -> None:
+    def __init__(self, terminate: bool = False, communicator: Communicator | None = None) -> None:
         self.requested = self.terminated = False
         self._terminate = terminate
+        self._communicator = Alone() if communicator is None else communicator
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -62,6 +67,6 @@ class Interrupt:
         self.requested = self.terminated = True
 
     def exit_if_terminated(self) -> None:
-        """Raise SystemExit if SIGTERM has come."""
-        if self.terminated:
-            raise SystemExit(TERMINATED)
+        """Raise SystemExit on all ranks if SIGTERM has come to one of them."""
+        if self._terminate and self._communicator.any(self.terminated):
+            raise self._communicator.alike(SystemExit(TERMINATED))

@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError
-from nnbackend.inputs import as_host_array
 from nnbackend.model_file import CheckpointContents
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
-from nnbackend.rows import Rows
 from nnbackend.training.callbacks import Callback
-from nnbackend.training.checkpoint import Checkpoint, Keeper, checkpoint_files, newest_checkpoint
+from nnbackend.training.checkpoint import Checkpoint, Contributor, Keeper, checkpoint_files, newest_checkpoint
+from nnbackend.training.compared import as_text, data_checksum
 from nnbackend.training.lock import FolderLock
 from nnbackend.training.run import Watch
 from nnbackend.training.run_state import RunState, named
@@ -34,9 +30,6 @@ _log = logging.getLogger("nnbackend")
 #: Whether to go on from the folder of the callback `Checkpoint`, or which folder to go on from.
 Resume = bool | str | os.PathLike[str]
 
-#: Rows that stand for all of them when data are compared.
-_SAMPLE = 64
-
 
 @dataclass(eq=False, repr=False)
 class Start:
@@ -44,60 +37,72 @@ class Start:
 
     Attributes
     ----------
-    checkpoint : Checkpoint or None
-        The callback among the run's.
-    lock : FolderLock or None
-        Of its folder, held.
+    keeps : bool
+        Whether the run keeps checkpoints.
     path : Path or None
         The checkpoint that the run goes on from.
     saved : CheckpointContents or None
         What it holds.
     settings : dict
         What `run_settings` says of the run, if it keeps checkpoints.
+    checkpoint : Checkpoint or None
+        The callback among the run's, on the rank that writes.
+    lock : FolderLock or None
+        Of its folder, held by that rank.
     """
 
-    checkpoint: Checkpoint | None = None
-    lock: FolderLock | None = None
+    keeps: bool = False
     path: Path | None = None
     saved: CheckpointContents | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    lock: FolderLock | None = None
 
-    def restore(self, state: RunState) -> None:
+    def restore(self, state: RunState, communicator: Communicator) -> None:
         """Take the run up where the checkpoint has it; raises as `RunState.restore`."""
-        if self.saved is not None:
+        if self.saved is None:
+            return
+        try:
             state.restore(self.saved)
-            _log.info("training goes on from %s", self.path)
+        except ModelFileError as error:
+            # All ranks were told the same.
+            raise communicator.alike(error) from error.__cause__
+        _log.info("training goes on from %s", self.path)
 
     def restore_callbacks(self, state: RunState) -> None:
         """Give the callbacks what they remembered."""
         if self.saved is not None:
             state.restore_callbacks(self.saved)
 
-    @property
-    def keeps(self) -> bool:
-        """Whether the run keeps checkpoints."""
-        return self.checkpoint is not None
-
-    def watch(self, state: RunState) -> Watch:
+    def watch(self, state: RunState, communicator: Communicator) -> Watch:
         """Who is to look on while the run's steps run."""
-        if self.checkpoint is None or self.lock is None:
-            return Watch()
-        return Keeper(self.checkpoint, state, self.lock)
+        if self.checkpoint is not None and self.lock is not None:
+            return Keeper(self.checkpoint, state, self.lock, communicator)
+        return Contributor(state, communicator) if self.keeps else Watch()
 
 
 def find_start(
-    resume: Resume, callbacks: Sequence[Callback], held: ExitStack, settings_of: Callable[[], Mapping[str, Any]]
+    resume: Resume,
+    callbacks: Sequence[Callback],
+    held: ExitStack,
+    settings_of: Callable[[], dict[str, Any]],
+    checks: Checks,
+    shard: bool = False,
 ) -> Start:
-    """Lock the folder that checkpoints go to, and read the one to go on from.
+    """Lock the folder that checkpoints go to, and read the one to go on from: the first rank does, and tells all.
 
     Parameters
     ----------
     resume : bool or path-like
     callbacks : sequence of Callback
+        The first rank's decide whether there are checkpoints.
     held : ExitStack
         Given the lock.
     settings_of : callable
         `run_settings` of the run; only called where there are checkpoints to keep or to read.
+    checks : Checks
+    shard : bool
+        Whether each rank has rows of its own.
 
     Raises
     ------
@@ -107,11 +112,29 @@ def find_start(
         As :class:`Checkpoint` and `newest_checkpoint` say.
     """
     found = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    if not checks.exchange(resume is not False or bool(found))[0]:
+        return Start()
+    settings = settings_of()
+    if shard:
+        # Whose rows they are decides how the run goes.
+        own = checks.exchange({name: settings[name] for name in ("rows", "data")})
+        settings |= {name: [rank[name] for rank in own] for name in ("rows", "data")}
+    start = _find(resume, callbacks, found, held, settings) if checks.rank == 0 else None
+    keeps, path, saved = checks.exchange(start and (start.keeps, start.path, start.saved))[0]
+    return start or Start(keeps, path, saved)
+
+
+def _find(
+    resume: Resume,
+    callbacks: Sequence[Callback],
+    found: Sequence[Checkpoint],
+    held: ExitStack,
+    settings: Mapping[str, Any],
+) -> Start:
+    """What `find_start` does on the first rank; `found` are the callbacks that are a Checkpoint."""
     if len(found) > 1:
         raise InvalidInputError(f"a run has one Checkpoint, received {len(found)}; give one folder")
     checkpoint = found[0] if found else None
-    if resume is False and checkpoint is None:
-        return Start()
     if not isinstance(resume, bool | str | os.PathLike):
         raise InvalidInputError(f"resume must be True, False or a folder, received {resume!r}")
     if resume is True and checkpoint is None:
@@ -136,11 +159,10 @@ def find_start(
                 f"{checkpoint.folder} holds checkpoints of a run already; go on with it with resume=True, or choose "
                 "another folder"
             )
-    settings = settings_of()
-    if newest is None:
-        return Start(checkpoint, lock, settings=settings)
-    _check_same(*newest, settings, callbacks)
-    return Start(checkpoint, lock, *newest, settings)
+    if newest is not None:
+        _check_same(*newest, settings, callbacks)
+    path, saved = newest or (None, None)
+    return Start(checkpoint is not None, path, saved, settings, checkpoint, lock)
 
 
 def run_settings(
@@ -162,23 +184,13 @@ def run_settings(
     settings = {
         **config,
         "loss": loss,
-        # A function of a user's own schedule lies elsewhere in every process.
-        "optimizer": re.sub(r" at 0x[0-9a-f]+", "", repr(optimizer)),
+        "optimizer": as_text(optimizer),
         "rows": len(data),
-        "data": _checksum(data, y) if isinstance(data, Rows) else None,
+        "data": data_checksum(data, y),
         **others,
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
-
-
-def _checksum(rows: Rows, y: Any) -> int:
-    targets = as_host_array("y", y)
-    found = 0
-    for place in np.unique(np.linspace(0, rows.count - 1, _SAMPLE).astype(int)):
-        found = zlib.crc32(np.ascontiguousarray(rows.part(int(place), int(place) + 1)).data, found)
-        found = zlib.crc32(np.ascontiguousarray(targets[place : place + 1]).data, found)
-    return found
 
 
 def _check_same(

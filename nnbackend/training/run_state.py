@@ -62,6 +62,11 @@ class RunState:
 
     # ---- to a checkpoint ---------------------------------------------------------------------------------------
 
+    def contribute(self, done: int) -> None:
+        """Give the part of a rank that writes no checkpoint to `contents`, which the one that does calls meanwhile."""
+        if done:
+            self._run.so_far(done)
+
     def contents(self, done: int) -> CheckpointContents | None:
         """What a checkpoint holds after `done` steps of the epoch at hand; None if the run has diverged."""
         network, memory, history = self._network, self._memory, self._history

@@ -81,8 +81,8 @@ class TestTheSuiteItself:
         self.assert_caught(self.broken(activation_forward=activation_forward), "activations_pass_nan_on")
 
     def test_another_mask(self):
-        def dropout(self, x, rate, seed, stream, counter, out):
-            NumpyBackend.dropout(self, x, rate, seed + 1, stream, counter, out)
+        def dropout(self, x, rate, seed, stream, counter, out, first_row=0):
+            NumpyBackend.dropout(self, x, rate, seed + 1, stream, counter, out, first_row)
 
         self.assert_caught(self.broken(dropout=dropout), "dropout_masks")
 

@@ -7,7 +7,8 @@ import pytest
 
 import nnbackend as nn
 from tests.helpers import rich_network
-from tests.resuming import STEPS, X, Y, assert_same_end, kept, killed_at, options, undisturbed
+from tests.ranks import run_ranks, worked
+from tests.resuming import STEPS, X, Y, assert_close_end, assert_same_end, kept, killed_at, options, undisturbed
 
 
 def pieces(epoch):
@@ -44,3 +45,23 @@ def test_checkpoints_know_no_backend(backend, tmp_path, monkeypatch):
     network = rich_network(backend)
     history = network.fit(X, Y, resume=tmp_path, **options(epochs=2))
     np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(reference.step_losses), rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_two_ranks_are_killed_and_any_number_goes_on(backend, tmp_path, monkeypatch, size):
+    """In the middle of the second epoch. The losses of that epoch are those of both runs."""
+    given = {"dtype": "float64", "epochs": 2}
+
+    def keep(ranks):
+        return kept(tmp_path, backend, [nn.EarlyStopping()], communicator=ranks, **given)
+
+    def whole(ranks):
+        return undisturbed(backend, [nn.EarlyStopping()], communicator=ranks, **given)
+
+    expected = worked(run_ranks(2 if size == 2 else 1, whole))
+    killed_at(monkeypatch, STEPS + 5, lambda: worked(run_ranks(2, keep)))
+    for rank, ended in enumerate(worked(run_ranks(size, keep))):
+        if size == 2:
+            assert_same_end(ended, expected[rank])
+        else:
+            assert_close_end(ended, expected[0], 1e-12)

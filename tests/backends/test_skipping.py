@@ -8,7 +8,8 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import TrainingDivergedError, UnknownNameError
 from tests.helpers import images, same_weights
-from tests.resuming import assert_same_end, killed_at
+from tests.ranks import run_ranks, worked
+from tests.resuming import assert_close_end, assert_same_end, killed_at
 
 X, Y = images(rows=64)
 X = X.astype(np.float32) / 255
@@ -95,3 +96,22 @@ def test_a_killed_run_knows_what_it_left_out(tmp_path, monkeypatch):
     expected = run()
     killed_at(monkeypatch, 4, lambda: run(callbacks=[nn.Checkpoint(tmp_path, every_steps=1)]))
     assert_same_end(run(resume=tmp_path), expected)
+
+
+def test_ranks_leave_out_the_same_steps(monkeypatch):
+    """Where the broken row is one rank's, and where the others have no rows in its batch at all; rows come in portions,
+    which end elsewhere on each rank."""
+    monkeypatch.setattr("nnbackend.streaming._PORTION_BYTES", 2 * 3 * 12 * 4)
+
+    def run(ranks):
+        net = network("numpy")
+        given = {"optimizer": nn.Adam(0.01), "epochs": 2, "on_nan": "skip", **OPTIONS}
+        x = with_broken(16, 47, 56)[:57]
+        return net, net.fit(x, TARGETS[:57], stream=ranks is not None, communicator=ranks, **given)
+
+    alone = run(None)
+    assert alone[1]["skipped"] == [3, 3]
+    for ended in worked(run_ranks(3, run)):
+        for losses, expected in zip(ended[1].step_losses, alone[1].step_losses, strict=True):
+            np.testing.assert_array_equal(np.isnan(losses), np.isnan(expected))
+        assert_close_end(ended, alone, 1e-5)

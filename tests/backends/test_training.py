@@ -111,7 +111,7 @@ def test_a_step_s_loss_is_the_mean_over_its_own_rows(backend):
 
 def test_softmax_regression_with_adam_is_what_the_textbook_says(backend):
     """Written out by hand: nothing of the package takes part but the initial weights and the batch order."""
-    from nnbackend.training.run import epoch_order
+    from nnbackend.training.order import epoch_order
 
     x, y = images(rows=30)
     net = nn.Network([nn.Dense(4)], 12, backend=backend, dtype="float64")

@@ -138,10 +138,10 @@ def _activation_gradient(rng, rows, columns, inner, activation, alias) -> Case:
     return Case("activation_gradient", (saved, activation, kind.alpha, upstream, out))
 
 
-def _dropout(rng, rows, columns, inner, rate, alias) -> Case:
+def _dropout(rng, rows, columns, inner, rate, alias, first_row=0) -> Case:
     x = _real(rng, rows, columns)
     out = x if alias else _garbage(rows, columns)
-    return Case("dropout", (x, rate, 2**62 + 12345, 2**31 + 3, _counter(), out))
+    return Case("dropout", (x, rate, 2**62 + 12345, 2**31 + 3, _counter(), out, first_row))
 
 
 def _max_abs_norm(rng, rows, columns, inner, gradient, ties, alias) -> Case:
@@ -238,6 +238,7 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
             yield f"activation_gradient-{suffix}", partial(_activation_gradient, activation=activation, alias=alias)
     for rate, alias in ((0.5, False), (0.1, True), (0.0, False), (1 - 1e-12, False)):
         yield f"dropout-{rate}{'-alias' if alias else ''}", partial(_dropout, rate=rate, alias=alias)
+    yield "dropout-later-rows", partial(_dropout, rate=0.5, alias=False, first_row=7)
     for gradient, ties, alias in product((False, True), repeat=3):
         name = f"max_abs_norm{'_gradient' * gradient}{'-ties' * ties}{'-alias' * alias}"
         yield name, partial(_max_abs_norm, gradient=gradient, ties=ties, alias=alias)

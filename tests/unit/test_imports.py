@@ -15,7 +15,7 @@ ROOT = Path(nnbackend.__file__).parent
 HEAVY = ("numba", "llvmlite", "cupy", "scipy", "sklearn", "matplotlib", "rich", "pandas", "requests")
 HEAVY += ("onnx", "onnxruntime", "torch", "keras", "IPython", "tensorboard")
 HEAVY += ("safetensors", "PIL", "mlxtend", "threadpoolctl", "platformdirs", "http", "urllib.request", "argparse")
-HEAVY += ("starlette", "uvicorn", "asyncio")
+HEAVY += ("starlette", "uvicorn", "asyncio", "mpi4py")
 
 
 def imported_after(code: str) -> set[str]:
@@ -84,6 +84,7 @@ ORDER = (
     {"errors", "files", "checks", "markup"},
     {"batch_stream"},
     {"backends"},
+    {"distributed"},
     {"initializers", "inputs", "memory", "schedules", "metrics"},
     {"layers", "losses", "optimizers"},
     {"parameters"},

@@ -18,6 +18,8 @@ DOCUMENTS = [
         "docs/performance.md",
         "docs/gpu_step.md",
         "docs/checkpoints.md",
+        "docs/scale-out.md",
+        "docs/scaling.md",
     )
 ]
 

@@ -15,7 +15,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
-from nnbackend.training.run import epoch_order
+from nnbackend.training.order import epoch_order
 from tests.helpers import classifier, images, same_weights
 
 X, Y = images(rows=64)

@@ -194,13 +194,15 @@ class CupyBackend(Backend):
             z, stride(z), bias, out, stride(out), rows, columns,
         )  # fmt: skip
 
-    def dropout(self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array) -> None:
+    def dropout(
+        self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
+    ) -> None:
         rows, columns = extents(out)
         self._launch(
             "dropout.dropout",
             out.dtype,
-            launches.elements(-(-rows * columns // 4)),
-            x, stride(x), out, stride(out), rows, columns,
+            launches.elements(-(-rows * columns // 4) + (first_row > 0)),
+            x, stride(x), out, stride(out), int(first_row), rows, columns,
             int(seed), int(stream), counter, keep_threshold(rate), 1.0 / (1.0 - float(rate)),
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ from nnbackend.backends.cupy.interface import (
     Runtime,
 )
 
-__all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime"]
+__all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime", "device_count"]
 
 _log = logging.getLogger("nnbackend")
 
@@ -279,3 +279,8 @@ class CudaRuntime(Runtime):
 def _pitch(array: Any) -> int:
     """Bytes from one row to the next; with one row, any distance may be reported, and none may be below the width."""
     return max(int(array.strides[0]), int(array.shape[1] * array.itemsize))
+
+
+def device_count() -> int:
+    """How many GPUs this process sees."""
+    return int(cupy.cuda.runtime.getDeviceCount())

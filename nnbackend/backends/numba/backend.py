@@ -73,7 +73,9 @@ class NumbaBackend(NumpyBackend):
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
         kernels.activation_forward(z, ACTIVATION_CODES[activation], np.array([alpha]), out, 0, len(z), 0, z.shape[1])
 
-    def dropout(self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real) -> None:
+    def dropout(
+        self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
         real = x.dtype.type
         kernels.dropout(
             x,
@@ -84,6 +86,7 @@ class NumbaBackend(NumpyBackend):
             stream,
             int(counter[1]),
             out,
+            first_row,
             0,
             len(x),
         )

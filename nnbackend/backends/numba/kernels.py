@@ -366,7 +366,7 @@ def distance(a, b):
 
 
 @jit
-def dropout(x, threshold, scale, key0, key1, stream, step, out, begin, end):
+def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin, end):
     """Philox4x32-10, four elements a block; see :mod:`nnbackend.backends.philox` for the plain form."""
     low = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
@@ -375,8 +375,9 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out, begin, end):
     weyl0 = np.uint64(0x9E3779B9)
     weyl1 = np.uint64(0xBB67AE85)
     columns = np.int64(x.shape[1])
-    first = begin * columns
-    last = end * columns
+    before = first_row * columns
+    first = before + begin * columns
+    last = before + end * columns
     words = np.empty(4, np.uint64)
     zero = x.dtype.type(0)
     for block in range(first // 4, (last + 3) // 4):
@@ -402,7 +403,7 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out, begin, end):
         # A block may begin in a row that is another thread's, or end in one.
         for element in range(max(first, 4 * block), min(last, 4 * block + 4)):
             k = element - 4 * block
-            i = element // columns
-            j = element - i * columns
+            i = (element - before) // columns
+            j = element - before - i * columns
             keep = scale if words[k] >= np.uint64(threshold) else zero
             out[i, j] = x[i, j] * keep

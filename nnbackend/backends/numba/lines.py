@@ -259,11 +259,18 @@ def _activation(counters: list[Array], z: Array, activation: str, alpha: float, 
 
 
 def _dropout(
-    counters: list[Array], x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array
+    counters: list[Array],
+    x: Array,
+    rate: float,
+    seed: int,
+    stream: int,
+    counter: Array,
+    out: Array,
+    first_row: int = 0,
 ) -> list[Line]:
     counters.append(counter)
     keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    integers = (address(x), address(out), *x.shape, keep_threshold(rate), *keys, stream)
+    integers = (address(x), address(out), *x.shape, keep_threshold(rate), *keys, stream, first_row)
     return [Line("dropout", ROWS, integers, (1 / (1 - rate),), reads=(x,), writes=(out,), work=16 * x.size)]
 
 

@@ -183,7 +183,7 @@ def dropout(tiling, real):
         x, out = matrix(n[0], n[2], n[3], real), matrix(n[1], n[2], n[3], real)
         begin, end = share(n[2], state)
         scale = real(vector(settings, 1, np.float64)[0])
-        kernels.dropout(x, n[4], scale, n[5], n[6], n[7], counts(state, STATE)[STEP], out, begin, end)
+        kernels.dropout(x, n[4], scale, n[5], n[6], n[7], counts(state, STATE)[STEP], out, n[8], begin, end)
 
     return dropout
 

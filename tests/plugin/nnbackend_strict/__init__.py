@@ -128,8 +128,9 @@ class StrictBackend(Backend):
     def activation_forward(self, z, activation, alpha, out):
         out[...] = _FORWARD[activation](z, alpha)
 
-    def dropout(self, x, rate, seed, stream, counter, out):
-        words = uniform_words(x.shape[0] * x.shape[1], seed, stream, int(counter[1])).reshape(x.shape)
+    def dropout(self, x, rate, seed, stream, counter, out, first_row=0):
+        size, before = x.shape[0] * x.shape[1], first_row * x.shape[1]
+        words = uniform_words(size, seed, stream, int(counter[1]), before).reshape(x.shape)
         mask = xp.astype(xp.asarray(words >= keep_threshold(rate)), x.dtype)
         out[...] = x * mask * (1 / (1 - rate))
 

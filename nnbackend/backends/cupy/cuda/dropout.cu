@@ -24,19 +24,22 @@ __device__ inline Words philox(Words c, unsigned int key0, unsigned int key1) {
 // Element e = row * columns + column takes word e % 4 of Philox block e / 4, so one thread draws one block and serves
 // four elements, which may lie in two or more rows. Kept elements are scaled, the others are multiplied by 0, so that
 // not-a-number stays. `out` may be `x` itself.
-extern "C" __global__ void dropout(const real* x, int64 x_stride, real* out, int64 out_stride, int64 rows,
-                                   int64 columns, int64 seed, int64 stream, const int64* counter, int64 threshold,
+extern "C" __global__ void dropout(const real* x, int64 x_stride, real* out, int64 out_stride, int64 first_row,
+                                   int64 rows, int64 columns, int64 seed, int64 stream, const int64* counter, int64 threshold,
                                    double keep_scale) {
-    const int64 size = rows * columns;
+    // The elements of the rows that lie elsewhere come first; a block may begin among them.
+    const int64 before = first_row * columns;
+    const int64 size = before + rows * columns;
     const int64 step = counter[1];
     const real scale = (real)keep_scale;
-    for (int64 block = first_element(); 4 * block < size; block += element_step()) {
+    for (int64 block = before / 4 + first_element(); 4 * block < size; block += element_step()) {
         const Words position = {{(unsigned int)block, (unsigned int)stream, (unsigned int)step,
                                  (unsigned int)((unsigned long long)step >> 32)}};
         const Words random = philox(position, (unsigned int)seed, (unsigned int)((unsigned long long)seed >> 32));
-        int64 row = 4 * block / columns;
-        int64 column = 4 * block - row * columns;
-        for (int k = 0; k < 4 && 4 * block + k < size; ++k) {
+        const int begin = 4 * block < before ? (int)(before - 4 * block) : 0;
+        int64 row = (4 * block + begin - before) / columns;
+        int64 column = 4 * block + begin - before - row * columns;
+        for (int k = begin; k < 4 && 4 * block + k < size; ++k) {
             const bool keep = (int64)random.word[k] >= threshold;
             out[row * out_stride + column] = x[row * x_stride + column] * (keep ? scale : 0);
             if (++column == columns) {

@@ -1,0 +1,61 @@
+"""One rank and several on this machine, each with a core of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.works import NETS
+
+__all__ = ["Plan", "measure", "plans"]
+
+#: Of the net's own batch, on one rank: what the model's speed is fitted to.
+_FITTED = (0.25, 0.5, 1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A measurement: "fit", "strong" (the batch stays) or "weak" (each rank's part stays)."""
+
+    kind: str
+    net: str
+    ranks: int
+    batch: int
+
+
+def plans(ranks: tuple[int, ...]) -> Iterator[Plan]:
+    """All measurements of a study."""
+    for work in NETS:
+        for factor in _FITTED:
+            yield Plan("fit", work.name, 1, round(work.batch_size * factor))
+        for size in ranks:
+            yield Plan("strong", work.name, size, work.batch_size)
+            yield Plan("weak", work.name, size, work.batch_size * size)
+
+
+def measure(plan: Plan, seconds: float, backend: str) -> dict[str, Any]:
+    """Run one measurement; what its first rank found.
+
+    Raises
+    ------
+    RuntimeError
+        It failed; the message says how.
+    """
+    beside = Path(sys.executable).parent / "mpiexec"
+    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        raise RuntimeError('there is no mpiexec: pip install "nnbackend[mpi]"')
+    program = ["-m", "benchmarks.scaling.worker", plan.net, str(plan.batch), str(seconds), backend]
+    # Bound, one rank alone has no more cores than each of several.
+    command = [launcher, "-bind-to", "core", "-n", str(plan.ranks), sys.executable, *program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"kind": plan.kind, **found}

@@ -1,0 +1,121 @@
+"""What a step takes on any number of ranks: arithmetic by a roofline, the sum by latency and bandwidth.
+
+A step with a batch of B rows on N ranks takes
+
+    t(N) = fixed + flops(B / N) / speed + (1 - hidden) allreduce(N)
+
+`fixed` and `speed` are either fitted to one rank's steps with batches of several sizes, or a roofline's: the update's
+bytes over the memory's bandwidth, plus the launches, and the peak times what is reached of it (Williams, Waterman and
+Patterson 2009). The sum of m bytes takes the least of three algorithms' times (Thakur, Rabenseifner and Gropp 2005,
+section 4), with a latency a for a message and b bytes a second:
+
+    recursive doubling           log2(N) (a + m / b)
+    halving and doubling         2 log2(N) a + 2 (N - 1) / N m / b
+    ring                         2 (N - 1) a + 2 (N - 1) / N m / b
+
+Two options that the package does not have show what they would be worth. Compressed gradients have half the bytes.
+Overlapped, the sum of all layers but the first goes on while the first layer's weight gradient is computed; that is the
+last gradient to be there and the largest of these nets, so that little is left to hide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from benchmarks.peers.works import Work
+
+__all__ = ["CLUSTERS", "Cluster", "Rank", "allreduce", "fit_rank", "roofline_rank", "step"]
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A network between ranks.
+
+    Attributes
+    ----------
+    name : str
+    latency : float
+        Seconds a message.
+    bandwidth : float
+        Bytes a second from each rank.
+    """
+
+    name: str
+    latency: float
+    bandwidth: float
+
+
+#: Assumed, from what such networks are sold as; not measured.
+CLUSTERS = {
+    "ethernet": Cluster("25 Gbit/s Ethernet, TCP", 20e-6, 2.5e9),
+    "infiniband": Cluster("100 Gbit/s InfiniBand", 2e-6, 11e9),
+}
+
+
+@dataclass(frozen=True)
+class Rank:
+    """What one rank computes: `fixed` seconds a step, and `speed` flops a second."""
+
+    fixed: float
+    speed: float
+
+
+def flops(work: Work, batch: float) -> float:
+    """Of the matrix products of a step with so many rows."""
+    return batch * replace(work, batch_size=1).flops
+
+
+def parameters(work: Work) -> int:
+    """Weights and biases."""
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(work.sizes))
+
+
+def fit_rank(work: Work, measured: Sequence[tuple[int, float]]) -> Rank:
+    """Fixed time and speed from (batch, seconds a step) on one rank, by least squares of relative errors."""
+    # Two unknowns: minimise sum ((fixed + f / speed) / t - 1)^2.
+    sums = [0.0] * 5
+    for batch, seconds in measured:
+        one, arithmetic = 1 / seconds, flops(work, batch) / seconds
+        for index, term in enumerate((one * one, one * arithmetic, arithmetic * arithmetic, one, arithmetic)):
+            sums[index] += term
+    determinant = sums[0] * sums[2] - sums[1] ** 2
+    fixed = (sums[3] * sums[2] - sums[4] * sums[1]) / determinant if determinant else 0.0
+    fixed = max(0.0, fixed)
+    return Rank(fixed, sums[2] / (sums[4] - fixed * sums[1]))
+
+
+def roofline_rank(work: Work, peak: float, bandwidth: float, overhead: float) -> Rank:
+    """From what a device can do: flops and bytes a second, and seconds a step that it does neither."""
+    moved = work.bytes - work.batch_size * work.sizes[0]
+    return Rank(overhead + moved / bandwidth, peak)
+
+
+def allreduce(size: float, ranks: int, cluster: Cluster) -> float:
+    """Seconds for the sum of so many bytes."""
+    if ranks == 1:
+        return 0.0
+    rounds, latency = math.ceil(math.log2(ranks)), cluster.latency
+    whole = size / cluster.bandwidth
+    each = 2 * (ranks - 1) / ranks * whole
+    return min(rounds * (latency + whole), 2 * rounds * latency + each, 2 * (ranks - 1) * latency + each)
+
+
+def step(
+    work: Work, batch: int, ranks: int, rank: Rank, cluster: Cluster, compress: bool = False, overlap: bool = False
+) -> float:
+    """Seconds of a step with a batch of so many rows on all ranks together."""
+    rows = math.ceil(batch / ranks)
+    arithmetic = flops(work, rows) / rank.speed
+    size = parameters(work) * _FLOAT_BYTES / (2 if compress else 1)
+    whole = allreduce(size, ranks, cluster)
+    if overlap and ranks > 1:
+        first = (work.sizes[0] + 1) * work.sizes[1]
+        late = allreduce(size * first / parameters(work), ranks, cluster)
+        meanwhile = 2 * rows * first / rank.speed
+        whole = late + max(0.0, whole - late - meanwhile)
+    return rank.fixed + arithmetic + whole

@@ -1,0 +1,80 @@
+"""What every rank runs: ``mpiexec -n 2 python -m benchmarks.scaling.worker NET BATCH SECONDS BACKEND``.
+
+The first rank prints a line of JSON: seconds a step, and of these the ones spent in the sum over the ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+
+import nnbackend as nn
+from benchmarks.common import CLASSES, PIXELS, SEED, images
+from nnbackend.losses import get_loss
+from nnbackend.presets import PRESETS
+from nnbackend.step import OptimizerMemory
+from nnbackend.training.run import TrainingRun
+
+__all__ = ["main"]
+
+_BLOCKS = 7
+
+
+def main(net: str, batch: int, seconds: float, backend: str) -> None:
+    """Time the steps of a net with a global batch of that size."""
+    world = nn.distributed.world(timeout=120)
+    recipe = PRESETS[net]
+    device = nn.distributed.local_backend(backend, world)
+    network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED)
+    network.set_loss(recipe.loss)
+    loss = get_loss(recipe.loss)
+    own = nn.distributed.rows_of(batch, world.rank, world.size)
+    feed = network.intake.feed(*images(max(10 * batch, 4000)), loss, own)
+    memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
+    run = TrainingRun(network, loss, memory, feed, batch, shuffle=True, communicator=world)
+    executor, most = run.executors[0]
+
+    def block(steps: int) -> float:
+        """Of steps of one epoch: beyond its end there are no more rows."""
+        run.begin()
+        world.barrier()
+        begin = time.perf_counter()
+        executor.run(steps)
+        device.synchronize()
+        world.barrier()
+        return time.perf_counter() - begin
+
+    block(1)
+    wanted = world.broadcast(max(1, min(most, round(seconds / _BLOCKS / max(block(1), 1e-6)))))
+    step = statistics.median(block(wanted) / wanted for _ in range(_BLOCKS))
+    print_first(
+        world, {"net": net, "ranks": world.size, "batch": batch, "step": step, "sum": _sum(world, network, seconds)}
+    )
+
+
+def print_first(world: nn.distributed.Communicator, result: dict[str, object]) -> None:
+    """The result is the first rank's."""
+    if world.rank == 0:
+        print(json.dumps(result), flush=True)
+
+
+def _sum(world: nn.distributed.Communicator, network: nn.Network, seconds: float) -> float:
+    """Seconds of a sum over all ranks of as many numbers as there are gradients, when all come at the same time."""
+    if world.size == 1:
+        return 0.0
+    gradients = np.zeros(network.model.layout.size, network.dtype)
+    times = []
+    for _ in range(20 + int(100 * seconds)):
+        world.barrier()
+        begin = time.perf_counter()
+        world.allreduce(gradients)
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4])

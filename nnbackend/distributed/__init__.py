@@ -1,0 +1,25 @@
+"""Training shared out over processes and machines: every rank takes its slice of each batch, gradients are summed.
+
+``net.fit(..., communicator=nn.distributed.world())`` in a program started by ``mpiexec -n 4 python program.py``. On one
+rank, or without `mpiexec`, it trains as ever; docs/scale-out.md has the rest.
+"""
+
+from __future__ import annotations
+
+from nnbackend.distributed.communicator import Alone, Checks, Communicator
+from nnbackend.distributed.launch import launched_ranks, world
+from nnbackend.distributed.placement import local_backend
+from nnbackend.distributed.slices import Slice, batch_slices, rows_of, shard_slices
+
+__all__ = [
+    "Alone",
+    "Checks",
+    "Communicator",
+    "Slice",
+    "batch_slices",
+    "launched_ranks",
+    "local_backend",
+    "rows_of",
+    "shard_slices",
+    "world",
+]

@@ -1,0 +1,175 @@
+"""Ranks that talk through MPI."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.cores import usable_cores
+from nnbackend.distributed.communicator import Communicator
+from nnbackend.distributed.watch import Place, Watch
+
+__all__ = ["MpiCommunicator"]
+
+#: What the processes of a run end with when one of them fails.
+_FAILED = 2
+
+#: Seconds for which a rank asks again without a pause, and with pauses that are none if nobody else needs the core.
+_SPIN, _YIELD = 0.0002, 0.02
+
+#: Seconds for which an error message has the time to reach the terminal.
+_LAST_WORDS = 0.3
+
+
+class MpiCommunicator(Communicator):
+    """The ranks of MPI's world.
+
+    What is waited for is asked about again and again (MPI's non-blocking collectives) and not handed over to MPI,
+    which would wait for ever: so a rank that does not come is missed. MPI adds in an order that depends on the number
+    of ranks and of elements alone.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds to wait for another rank.
+
+    Raises
+    ------
+    ImportError
+        mpi4py is not installed, or finds no MPI.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        import mpi4py
+
+        # One thread speaks; what makes MPI safe for several costs every message.
+        mpi4py.rc.thread_level = "funneled"
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        world = MPI.COMM_WORLD
+        # Messages of its own do not mix with those of the program.
+        self._group, self._farewell = world.Dup(), world.Dup()
+        self.rank, self.size = world.Get_rank(), world.Get_size()
+        self._waits = 0
+        self._watch: Watch | None = None
+        self._devices: Any = None
+        self._ended = False
+        places: list[Place] = self.gather(Place(socket.gethostname(), os.getpid(), _cores()))
+        self.places = places
+        here = [rank for rank, place in enumerate(places) if place.host == places[self.rank].host]
+        self.local_rank, self.local_size = here.index(self.rank), len(here)
+        self._watch = Watch(MPI, world.Dup(), places, timeout)
+        if self.size > 1:
+            self._end_together()
+
+    # ---- collectives -------------------------------------------------------------------------------------------
+
+    def allreduce(self, buffer: HostArray) -> None:
+        self._wait("a sum", self._group.Iallreduce(self._mpi.IN_PLACE, buffer))
+
+    def broadcast(self, value: Any) -> Any:
+        payload = pickle.dumps(value) if self.rank == 0 else b""
+        length = np.array([len(payload)])
+        self._wait("an announcement", self._group.Ibcast(length))
+        data = np.frombuffer(payload, np.uint8).copy() if self.rank == 0 else np.empty(length[0], np.uint8)
+        self._wait("an announcement", self._group.Ibcast(data))
+        return pickle.loads(data.tobytes())
+
+    def gather(self, value: Any) -> list[Any]:
+        payload = np.frombuffer(pickle.dumps(value), np.uint8)
+        lengths = np.empty(self.size, np.int64)
+        self._wait("a survey", self._group.Iallgather(np.array([len(payload)], np.int64), lengths))
+        data = np.empty(int(lengths.sum()), np.uint8)
+        self._wait("a survey", self._group.Iallgatherv(payload, [data, lengths]))
+        return [pickle.loads(part.tobytes()) for part in np.split(data, np.cumsum(lengths)[:-1])]
+
+    def barrier(self) -> None:
+        self._wait("a meeting", self._group.Ibarrier())
+
+    def reducer(self, backend: Backend, buffer: Array) -> Callable[[], None]:
+        if type(buffer).__module__.partition(".")[0] != "cupy":
+            return super().reducer(backend, buffer)
+        # An MPI that knows nothing of GPUs would read a device's address as one of the host.
+        from nnbackend.distributed.nccl import DeviceGroup
+
+        if self._devices is None:
+            # Its start waits within MPI, where nobody watches; so all are to be there.
+            self.barrier()
+            self._devices = DeviceGroup(backend, self.rank, self.size)
+        devices: DeviceGroup = self._devices
+        return devices.reducer(backend, buffer)
+
+    # ---- waiting, and the end ----------------------------------------------------------------------------------
+
+    def _wait(self, what: str, request: Any) -> None:
+        self._waits += 1
+        if request.Test():
+            return
+        begin = time.monotonic()
+        while not request.Test():
+            waited = time.monotonic() - begin
+            if waited > _YIELD:
+                time.sleep(0.0005)
+                self._look_round(what, waited)
+            elif waited > _SPIN:
+                time.sleep(0)
+
+    def _look_round(self, what: str, waited: float) -> None:
+        if self._watch is not None and (found := self._watch.look(what, self._waits, waited)):
+            self._end(found)
+
+    @property
+    def cores(self) -> int:
+        # A launcher may have given each rank cores of its own, or the same ones to all.
+        own = self.places[self.rank]
+        sharers = sum((place.host, place.cores) == (own.host, own.cores) for place in self.places)
+        return max(1, usable_cores() // sharers)
+
+    def abort(self, reason: str, error: BaseException | None = None) -> None:
+        if error is not None:
+            traceback.print_exception(error)
+        self._end(f"rank {self.rank} of {self.size}, process {os.getpid()} on {socket.gethostname()}, failed: {reason}")
+
+    def _end(self, what: str) -> None:
+        if not self._ended:
+            self._ended = True
+            sys.stdout.flush()
+            print(f"nnbackend: error: {what}; all ranks end", file=sys.stderr, flush=True)
+            # Launchers drop what they have not passed on yet.
+            time.sleep(_LAST_WORDS)
+        self._mpi.COMM_WORLD.Abort(_FAILED)
+        # Some come back from there, to be ended a little later.
+        os._exit(_FAILED)
+
+    def _end_together(self) -> None:
+        """Nobody leaves alone: an error that nobody catches ends all, and whoever is done waits for the others."""
+        previous = sys.excepthook
+
+        def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+            if self.tells(error):
+                previous(kind, error, trace)
+            self.abort(f"{kind.__name__}: {error}")
+
+        sys.excepthook = hook
+        atexit.register(self._leave)
+
+    def _leave(self) -> None:
+        """MPI's own end waits for all ranks, and for ever."""
+        if not self._ended and not self._mpi.Is_finalized():
+            self._wait("the end of the program", self._farewell.Ibarrier())
+
+
+def _cores() -> frozenset[int]:
+    """Numbers of the cores that this process may run on; none where the system does not tell."""
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset()

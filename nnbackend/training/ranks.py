@@ -1,0 +1,111 @@
+"""What ranks that train together make sure of: the same settings, the same weights, before and after every epoch."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.base import HostArray
+from nnbackend.distributed.communicator import Checks, Communicator
+from nnbackend.errors import DistributedError, InvalidInputError
+from nnbackend.network import Network
+from nnbackend.training.compared import as_text, data_checksum
+
+__all__ = ["check_alike", "check_ranks", "check_replicas", "check_settings", "mean_over"]
+
+
+def check_ranks(communicator: Any) -> Checks:
+    """The checks of a run on these ranks.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no communicator.
+    """
+    if not isinstance(communicator, Communicator):
+        raise InvalidInputError(
+            f"communicator must be what nnbackend.distributed.world() returns, received {communicator!r}"
+        )
+    return communicator.checks()
+
+
+def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weighted: bool, stream: bool) -> None:
+    """Refuse ranks that do not have the same network, or not the same rows where they should.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if checks.size == 1:
+        return
+    if stream and not shard:
+        raise InvalidInputError(
+            "a BatchStream is gone through by one rank alone: give each rank a stream of its own rows, and shard=True"
+        )
+    settings = {
+        "shard": shard,
+        "network": json.dumps(network.config(), sort_keys=True),
+        "weights (their checksum)": _checksum(network),
+        "optimizer memory": _memory(network),
+        "kind of sample_weight and class_weight": weighted,
+    }
+    checks.alike(settings)
+    if not shard:
+        checks.alike({"number of rows": rows})
+
+
+def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: Any, shard: bool) -> None:
+    """Refuse ranks that were given different settings, or different rows where they should be the same.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if checks.size == 1:
+        return
+    checks.alike({name: as_text(value) for name, value in settings.items()})
+    if not shard:
+        checks.alike({"x and y (a checksum of some rows)": data_checksum(data, y)})
+
+
+def check_replicas(network: Network, communicator: Communicator) -> None:
+    """Make sure that all ranks have come to the same weights: then none has silently gone its own way.
+
+    Raises
+    ------
+    DistributedError
+        On all ranks.
+    """
+    if communicator.size == 1:
+        return
+    checksums = communicator.gather(_checksum(network))
+    for rank, checksum in enumerate(checksums):
+        if checksum != checksums[0]:
+            raise DistributedError(
+                f"rank {rank} has other weights than rank 0 after the same steps: their processors or libraries round "
+                "differently. Train on machines of one kind, with the same versions of everything",
+                rank,
+            )
+
+
+def mean_over(checks: Checks) -> Callable[[HostArray], float]:
+    """A function for the mean of numbers of which each rank has some."""
+
+    def mean(values: HostArray) -> float:
+        totals = np.sum(checks.exchange((float(values.sum()), len(values))), axis=0)
+        return float(totals[0] / totals[1])
+
+    return mean
+
+
+def _checksum(network: Network) -> int:
+    return zlib.crc32(np.ascontiguousarray(network.backend.to_host(network.model.parameters)).data)
+
+
+def _memory(network: Network) -> str:
+    memory = network.optimizer_memory
+    return "none" if memory is None else f"{memory.optimizer!r} after {memory.steps} steps"

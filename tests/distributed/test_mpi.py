@@ -1,0 +1,103 @@
+"""Ranks that are processes, started by a real mpiexec: what they say to each other, and how they end."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnbackend.training.checkpoint import checkpoint_files, checkpoint_steps
+from tests.distributed.program import train
+from tests.resuming import assert_close_end
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+#: Installed along with this Python, as the extra does it: another one may be of another MPI than mpi4py's.
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+if importlib.util.find_spec("mpi4py") is None or not MPIEXEC.exists():
+    pytest.skip('needs mpi4py and its mpiexec: pip install "nnbackend[mpi]"', allow_module_level=True)
+
+
+def mpiexec(ranks, *program, options=()):
+    """What a program printed, and its exit code; that it ends is part of every test."""
+    command = [str(MPIEXEC), *options, "-n", str(ranks), sys.executable, *program]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+
+
+def trouble(kind, *options):
+    """The errors of the ranks, and all that was printed, of a program in which the second rank fails."""
+    done = mpiexec(2, "-m", "tests.distributed.program", kind, options=options)
+    assert done.returncode != 0
+    return re.findall("nnbackend: error: (.*)", done.stderr), done.stdout + done.stderr
+
+
+def test_messages_and_training():
+    done = mpiexec(3, "-m", "tests.distributed.program", "work")
+    assert done.returncode == 0, done.stderr
+    # Lines of several ranks may run into each other.
+    assert sorted(re.findall("rank . has done its work", done.stdout)) == [
+        f"rank {rank} has done its work" for rank in range(3)
+    ]
+
+
+def test_a_rank_that_sleeps_is_named():
+    errors, _ = trouble("sleep")
+    assert len(errors) == 1
+    assert re.fullmatch(
+        r"no word from rank 1 \(process \d+ on .*\), while rank 0 waits for a survey since \d\.\d s; all ranks end",
+        errors[0],
+    )
+
+
+def test_a_rank_that_leaves_before_the_others_is_named():
+    errors, _ = trouble("leave")
+    assert "rank 1" in errors[0]
+    assert "waits for the end of the program elsewhere" in errors[0]
+
+
+def test_an_error_of_one_rank_ends_all():
+    errors, output = trouble("raise")
+    assert re.fullmatch(r"rank 1 of 2, process \d+ on .*, failed: OSError: the disk is full; all ranks end", errors[0])
+    assert "in on_epoch_end" in output
+
+
+def test_a_killed_rank_ends_all():
+    """And is named, where the launcher does not end the others before they can say so."""
+    errors, output = trouble("kill", "-disable-auto-cleanup")
+    killed = re.search(r"rank 1 is (process \d+ on .*)", output).group(1)
+    assert errors[0] == f"rank 1 of 2, {killed}, has died; all ranks end"
+
+
+def test_killed_ranks_and_ended_ones_go_on_with_another_number(tmp_path):
+    """SIGKILL in the second epoch, SIGTERM to one of three ranks at the step where they take it up, and one goes on."""
+    killed = mpiexec(2, "-m", "tests.distributed.program", "keep", str(tmp_path))
+    assert killed.returncode != 0
+    assert checkpoint_steps(checkpoint_files(tmp_path)[0]) == 7
+    ended = mpiexec(3, "-m", "tests.distributed.program", "resume", str(tmp_path))
+    assert "nnbackend: error" not in ended.stderr
+    assert (ended.returncode, ended.stdout) == (143, ""), ended.stderr
+    assert checkpoint_steps(checkpoint_files(tmp_path)[0]) == 7
+    assert_close_end(train(None, resume=tmp_path), train(None), 1e-12)
+
+
+def test_the_command_line(tmp_path):
+    command = ("-m", "nnbackend", "train", "--dataset", "mnist-5k", "--backend", "numpy", "--hidden", "8")
+    command += ("--epochs", "1", "--no-plots", "--out", str(tmp_path / "run"))
+    done = mpiexec(2, *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test accuracy") == 1
+    assert re.search(r"ranks +0: process \d+ on .*\n +1: process", done.stdout)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "config.json",
+        "history.csv",
+        "history.json",
+        "model.safetensors",
+    ]
+    again = mpiexec(2, *command)
+    assert again.returncode == 2
+    assert again.stderr.count("already holds a run") == 1
