@@ -112,6 +112,5 @@ def test_ranks_leave_out_the_same_steps(monkeypatch):
     alone = run(None)
     assert alone[1]["skipped"] == [3, 3]
     for ended in worked(run_ranks(3, run)):
-        for losses, expected in zip(ended[1].step_losses, alone[1].step_losses, strict=True):
-            np.testing.assert_array_equal(np.isnan(losses), np.isnan(expected))
+        assert [np.flatnonzero(np.isnan(losses)).tolist() for losses in ended[1].step_losses] == [[2, 5, 7]] * 2
         assert_close_end(ended, alone, 1e-5)
