@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from sklearn.datasets import load_iris
 
 import nnbackend as nn
 from benchmarks.sklearn import contest, table
-from benchmarks.sklearn.__main__ import main
+from benchmarks.sklearn.__main__ import FOLDER, main
 from benchmarks.sklearn.tasks import TASKS, data_of
 
 
@@ -45,7 +46,7 @@ def test_a_run_keeps_what_it_prints(in_this_process, tmp_path, capsys):
         assert ours["disagreement"] < 1e-12
         assert ours["score"] == pytest.approx(theirs["score"])
         assert ours["epochs"] == theirs["epochs"] == 3
-        assert len(ours["fit_seconds"]) == len(ours["predict_seconds"]) == len(theirs["fit_seconds"]) == 2
+        assert {len(found[what]) for found in (ours, theirs) for what in contest.TIMES} == {2}
     assert main(["table", "--out", str(tmp_path)]) == 0
     assert "| iris " in capsys.readouterr().out
 
@@ -83,3 +84,11 @@ def test_every_data_set_trains_both(monkeypatch):
 
 def _classes(y):
     return range(y.shape[1]) if y.ndim == 2 else sorted(set(y))
+
+
+def test_the_page_shows_the_stored_figures():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "sklearn.md").read_text()
+    stored = sorted(FOLDER.glob("*.json"))
+    assert len(stored) == 2
+    for path in stored:
+        assert table.text(json.loads(path.read_text())) in page, "run: python -m benchmarks.sklearn table"
