@@ -108,4 +108,4 @@ def _checksum(network: Network) -> int:
 
 def _memory(network: Network) -> str:
     memory = network.optimizer_memory
-    return "none" if memory is None else f"{memory.optimizer!r} after {memory.steps} steps"
+    return "none" if memory is None else f"{as_text(memory.optimizer)} after {memory.steps} steps"

@@ -66,7 +66,8 @@ class Start:
             state.restore(self.saved)
         except ModelFileError as error:
             # All ranks were told the same.
-            raise communicator.alike(error) from error.__cause__
+            communicator.alike(error)
+            raise
         _log.info("training goes on from %s", self.path)
 
     def restore_callbacks(self, state: RunState) -> None:

@@ -70,3 +70,17 @@ def test_two_ranks_are_killed_and_any_number_goes_on(backend, tmp_path, monkeypa
         else:
             for one in ended:
                 assert_close_end(one, expected[0], 1e-12)
+
+
+def test_portions_end_elsewhere_with_another_number_of_ranks(tmp_path, monkeypatch):
+    """Of a batch of 8 rows two ranks have 4 each, three have 3, 3 and 2: portions of 2, 2 and 4 steps."""
+    monkeypatch.setattr("nnbackend.streaming._PORTION_BYTES", 8 * 12)
+    given = {"dtype": "float64", "epochs": 2, "stream": True}
+    expected = undisturbed(**given)
+
+    def run(ranks):
+        return kept(tmp_path, communicator=ranks, **given)
+
+    killed_at(monkeypatch, STEPS + 5, lambda: worked(run_ranks(2, run)))
+    for ended in worked(run_ranks(3, run)):
+        assert_close_end(ended, expected, 1e-12)
