@@ -25,7 +25,7 @@ from nnbackend.cli.images import read_images
 from nnbackend.cli.run_folder import class_names, dataset_name, read_configuration
 from nnbackend.cli.text import error_text
 from nnbackend.datasets import idx, read_idx
-from nnbackend.errors import DataError, InvalidInputError, ModelFileError, UnknownNameError, shown
+from nnbackend.errors import DataError, InvalidInputError, ModelFileError, OutOfMemoryError, UnknownNameError, shown
 from nnbackend.files import read_small
 from nnbackend.layers import check_layers
 from nnbackend.losses import get_loss
@@ -101,7 +101,7 @@ def test_a_network_larger_than_memory_is_refused_with_its_size(monkeypatch):
 
     # Where the system does not say how much there is, it refuses what is too much.
     monkeypatch.setattr(parameters, "machine_memory", lambda: 2**62)
-    with pytest.raises(InvalidInputError, match="more than there is"):
+    with pytest.raises(OutOfMemoryError, match=r"it takes weights 4000 TB\. Give fewer units"):
         nn.Network.from_config(config, "numpy")
 
 
