@@ -16,7 +16,7 @@ import benchmarks.scaling
 from benchmarks.peers.cores import usable
 from benchmarks.peers.results import machine
 from benchmarks.scaling import report
-from benchmarks.scaling.measure import measure, plans
+from benchmarks.scaling.measure import study
 from benchmarks.scaling.model import CLUSTERS
 from nnbackend.files import atomic_write
 
@@ -57,20 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _study(options: argparse.Namespace) -> dict[str, Any]:
     most = options.ranks or usable()
     ranks = tuple(size for size in (1, 2, 4, 8, 16, 32, 64) if size <= most)
-    seconds = 0.05 if options.quick else options.seconds
-    runs = []
-    for plan in plans(ranks):
-        runs.append(measure(plan, seconds, options.backend))
-        print(f"{plan.kind} {plan.net}: {plan.ranks} x {plan.batch}", file=sys.stderr)
+    rounds, seconds = (1, 0.05) if options.quick else (options.rounds, options.seconds)
+    runs = study(ranks, rounds, seconds, options.backend)
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": date, "machine": machine(), "backend": options.backend, "runs": runs}
+    return {"date": date, "machine": machine(), "backend": options.backend, "rounds": rounds, "runs": runs}
 
 
 def _figures(result: Mapping[str, Any]) -> str:
     network = report.local_network(result)
     parts = [
         f"Measured on {result['date'][:10]} with `--backend {result['backend']}`, {result['machine']['cpu']}, "
-        f"{result['machine']['cores']} cores, one for each rank:",
+        f"{result['machine']['cores']} cores, one for each rank; medians of {result['rounds']} rounds:",
         _block(report.measured(result)),
         f"The model for several ranks of that machine, with a latency of {network.latency * 1e6:.0f} us and "
         f"{network.bandwidth / 1e9:.1f} GB/s between them, taken from the sums alone:",
@@ -97,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", nargs="?", choices=("measure", "model", "page"), default="measure")
     parser.add_argument("--backend", default="numba")
     parser.add_argument("--ranks", type=int, help="at most so many (default: the cores)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each measurement (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each measurement (default: 1)")
     parser.add_argument("--quick", action="store_true", help="only see whether it runs; keeps nothing")
     parser.add_argument("--out", type=Path, default=RESULT, help="where the result is kept")
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 from benchmarks.peers.works import NETS
 
-__all__ = ["Plan", "measure", "plans"]
+__all__ = ["Plan", "plans", "study"]
 
 #: Of the net's own batch, on one rank: what the model's speed is fitted to.
 _FITTED = (0.25, 0.5, 1, 2, 4)
@@ -39,6 +40,24 @@ def plans(ranks: tuple[int, ...]) -> Iterator[Plan]:
             yield Plan("weak", work.name, size, work.batch_size * size)
 
 
+def study(ranks: tuple[int, ...], rounds: int, seconds: float, backend: str) -> list[dict[str, Any]]:
+    """Run all measurements in turns, again and again, so that none has the quieter machine; medians of the rounds."""
+    found: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for turn in range(rounds):
+        tried = set()
+        for plan in plans(ranks):
+            key = (plan.net, plan.ranks, plan.batch)
+            if key not in tried:
+                tried.add(key)
+                print(f"round {turn + 1} of {rounds}, {plan.net}: {plan.ranks} x {plan.batch}", file=sys.stderr)
+                found.setdefault(key, []).append(measure(plan, seconds, backend))
+    return [{"kind": plan.kind, **_medians(found[plan.net, plan.ranks, plan.batch])} for plan in plans(ranks)]
+
+
+def _medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    return {**rounds[0], **{what: statistics.median(one[what] for one in rounds) for what in ("step", "apart", "sum")}}
+
+
 def measure(plan: Plan, seconds: float, backend: str) -> dict[str, Any]:
     """Run one measurement; what its first rank found.
 
@@ -58,4 +77,4 @@ def measure(plan: Plan, seconds: float, backend: str) -> dict[str, Any]:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"kind": plan.kind, **found}
+    return found

@@ -19,19 +19,20 @@ _IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 def measured(result: Mapping[str, Any]) -> str:
     """What a study found: times, the share of the sum, and how much of N times the speed N ranks have."""
-    rows = [["net", "scaling", "ranks", "batch", "us/step", "sum alone, us", "speedup", "efficiency"]]
+    rows = [["net", "scaling", "ranks", "batch", "us/step", "apart, us", "sum, us", "speedup", "efficiency"]]
     alone = {(run["kind"], run["net"]): run for run in result["runs"] if run["ranks"] == 1}
     for run in result["runs"]:
         if run["kind"] == "fit":
             continue
         base = alone[run["kind"], run["net"]]
         speedup = base["step"] / run["step"] * run["batch"] / base["batch"]
-        times = (f"{run['step'] * 1e6:,.0f}", f"{run['sum'] * 1e6:,.0f}" if run["ranks"] > 1 else "")
+        times = [f"{run['step'] * 1e6:,.0f}"]
+        times += [f"{run[what] * 1e6:,.0f}" if run["ranks"] > 1 else "" for what in ("apart", "sum")]
         efficiency = f"{100 * speedup / run['ranks']:.0f} %"
         rows.append(
             [run["net"], run["kind"], str(run["ranks"]), f"{run['batch']:,}", *times, f"{speedup:.2f}", efficiency]
         )
-    return aligned(rows, right=range(2, 8))
+    return aligned(rows, right=range(2, 9))
 
 
 def rank_of(result: Mapping[str, Any], work: Work) -> Rank:

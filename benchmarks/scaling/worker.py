@@ -1,6 +1,7 @@
 """What every rank runs: ``mpiexec -n 2 python -m benchmarks.scaling.worker NET BATCH SECONDS BACKEND``.
 
-The first rank prints a line of JSON: seconds a step, and of these the ones spent in the sum over the ranks.
+The first rank prints a line of JSON: seconds of a step; of one with as many rows that each rank takes for itself, at
+the same time; and of the sum over the ranks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 import nnbackend as nn
 from benchmarks.common import CLASSES, PIXELS, SEED, images
+from nnbackend.backends.base import Backend
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
 from nnbackend.step import OptimizerMemory
@@ -35,7 +37,18 @@ def main(net: str, batch: int, seconds: float, backend: str) -> None:
     own = nn.distributed.rows_of(batch, world.rank, world.size)
     feed = network.intake.feed(*images(max(10 * batch, 4000)), loss, own)
     memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
-    run = TrainingRun(network, loss, memory, feed, batch, shuffle=True, communicator=world)
+    together = TrainingRun(network, loss, memory, feed, batch, shuffle=True, communicator=world)
+    result = {"net": net, "ranks": world.size, "batch": batch, "step": _step(together, world, device, seconds)}
+    result["apart"], result["sum"] = result["step"], 0.0
+    if world.size > 1:
+        apart = TrainingRun(network, loss, memory, feed, own, shuffle=True)
+        result["apart"] = _step(apart, world, device, seconds)
+        result["sum"] = _sum(world, network, seconds)
+    print_first(world, result)
+
+
+def _step(run: TrainingRun, world: nn.distributed.Communicator, device: Backend, seconds: float) -> float:
+    """Seconds of a step, while all ranks take theirs."""
     executor, most = run.executors[0]
 
     def block(steps: int) -> float:
@@ -50,10 +63,7 @@ def main(net: str, batch: int, seconds: float, backend: str) -> None:
 
     block(1)
     wanted = world.broadcast(max(1, min(most, round(seconds / _BLOCKS / max(block(1), 1e-6)))))
-    step = statistics.median(block(wanted) / wanted for _ in range(_BLOCKS))
-    print_first(
-        world, {"net": net, "ranks": world.size, "batch": batch, "step": step, "sum": _sum(world, network, seconds)}
-    )
+    return statistics.median(block(wanted) / wanted for _ in range(_BLOCKS))
 
 
 def print_first(world: nn.distributed.Communicator, result: dict[str, object]) -> None:
@@ -64,8 +74,6 @@ def print_first(world: nn.distributed.Communicator, result: dict[str, object]) -
 
 def _sum(world: nn.distributed.Communicator, network: nn.Network, seconds: float) -> float:
     """Seconds of a sum over all ranks of as many numbers as there are gradients, when all come at the same time."""
-    if world.size == 1:
-        return 0.0
     gradients = np.zeros(network.model.layout.size, network.dtype)
     times = []
     for _ in range(20 + int(100 * seconds)):

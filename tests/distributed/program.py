@@ -120,6 +120,9 @@ def main(kind, folder=None):
     else:
         if world.rank == 0:
             print(f"rank 1 is {world.places[1]}", flush=True)
+        if folder is not None:
+            errors = os.open(f"{folder}/rank-{world.rank}", os.O_CREAT | os.O_WRONLY)
+            os.dup2(errors, sys.stderr.fileno())
         train(world, [Trouble(kind)] if world.rank == 1 else [])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.peers.works import NETS
 from benchmarks.scaling import __main__ as command
-from benchmarks.scaling import report
+from benchmarks.scaling import measure, report
 from benchmarks.scaling.measure import plans
 from benchmarks.scaling.model import Cluster, Rank, allreduce, fit_rank, flops, parameters, roofline_rank, step
 
@@ -24,9 +24,9 @@ def result():
         seconds = step(work, plan.batch, plan.ranks, RANK, NETWORK)
         total = allreduce(4 * parameters(work), plan.ranks, NETWORK)
         found = {"kind": plan.kind, "net": plan.net, "ranks": plan.ranks, "batch": plan.batch}
-        runs.append({**found, "step": seconds, "sum": total})
+        runs.append({**found, "step": seconds, "apart": seconds - total, "sum": total})
     machine = {"cpu": "A Processor", "cores": 2}
-    return {"date": "2026-01-01T00:00:00+00:00", "machine": machine, "backend": "numba", "runs": runs}
+    return {"date": "2026-01-01T00:00:00+00:00", "machine": machine, "backend": "numba", "rounds": 1, "runs": runs}
 
 
 @pytest.mark.parametrize("work", NETS, ids=lambda work: work.name)
@@ -102,3 +102,17 @@ def test_a_picture(tmp_path):
     (made,) = report.draw(result(), tmp_path, {"mine": NETWORK})
     assert made.name == "scaling-mine.png"
     assert made.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_study_is_of_real_ranks(monkeypatch):
+    pytest.importorskip("mpi4py")
+    both = [measure.Plan("strong", "784-40-10", 2, 100), measure.Plan("weak", "784-40-10", 2, 100)]
+    monkeypatch.setattr(measure, "plans", lambda ranks: both)
+    tried = []
+    monkeypatch.setattr(measure, "measure", lambda *given, real=measure.measure: tried.append(given) or real(*given))
+    strong, weak = measure.study((2,), 2, 0.01, "numpy")
+    # What is the same is measured once a round.
+    assert len(tried) == 2
+    assert strong == {**weak, "kind": "strong"}
+    assert strong["ranks"] == 2
+    assert min(strong["step"], strong["apart"], strong["sum"]) > 0
