@@ -99,8 +99,8 @@ def trained(backend, optimizer="adam", dtype="float32", loss="softmax_cross_entr
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bits_do_not_depend_on_the_number_of_threads(optimizer, dtype, always_shared):
     alone, history = trained(NumbaBackend(threads=1), optimizer, dtype)
-    # More threads than cores wait for their turns, for seconds: once is enough.
-    for threads in (2, 3, 8) if (optimizer, dtype) == ("adam", "float32") else (2, 3):
+    # More threads than free cores wait for their turns, for seconds: one optimiser is enough.
+    for threads in (2, 3, 8) if (optimizer, dtype) == ("adam", "float32") else (2,):
         together, other = trained(NumbaBackend(threads=threads), optimizer, dtype)
         assert same_weights(alone, together), threads
         assert history["val_loss"] == other["val_loss"]
