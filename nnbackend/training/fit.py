@@ -14,7 +14,7 @@ from nnbackend.batch_stream import BatchStream
 from nnbackend.checks import positive_integer
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.distributed.slices import rows_of
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
 from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -212,13 +212,21 @@ def fit(
             verbose, callbacks = False, tuple(call for call in callbacks if not call.first_rank_only)
         history = History()
         state = RunState(network, memory, run, history, callbacks, start.settings)
-        start.restore(state, communicator)
-        watch = start.watch(state, communicator)
         # The weights with which this epoch and the one before it began, to go back to if the run diverges.
         before, earlier = network.snapshot(), network.snapshot()
+        taken = network.steps_trained, network.epochs_trained
+        start.restore(state, communicator)
+        watch = start.watch(state, communicator)
         for callback in callbacks:
             callback.on_train_begin(network, epochs)
-        start.restore_callbacks(state)
+        try:
+            start.restore_callbacks(state)
+        except ModelFileError:
+            network.restore(before)
+            network.steps_trained, network.epochs_trained = taken
+            network.optimizer_memory = None
+            raise
+        network.snapshot(into=before)
         # A run that had ended already has nothing left to do.
         first = epochs + 1 if history.stopped_by else len(history) + 1
         with (
@@ -270,9 +278,11 @@ def fit(
                 history.interrupted = communicator.any(interrupt.requested)
                 if not cut:
                     watch.epoch_ended(last=epoch == epochs or bool(stops) or history.interrupted)
-                interrupt.exit_if_terminated()
+                # A signal that came after it was asked for cuts the next epoch at its first step.
                 if stops or history.interrupted:
                     break
+            # Only here, and where an epoch was cut: the last checkpoint is written.
+            interrupt.exit_if_terminated()
             if history.interrupted:
                 progress.note(f"interrupted in epoch {epoch}; the network keeps what it has learned")
         for callback in callbacks:

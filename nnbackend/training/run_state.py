@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backends.base import HostArray
-from nnbackend.errors import ModelFileError, NNBackendError
+from nnbackend.errors import ModelFileError, NNBackendError, shown
 from nnbackend.model_file import CheckpointContents
 from nnbackend.network import Network
 from nnbackend.step import OptimizerMemory
@@ -19,6 +20,10 @@ from nnbackend.training.history import History
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["RunState", "named"]
+
+
+#: What comes of a checkpoint that is whole, but that `RunState` has not written.
+_NOT_WHAT_WAS_WRITTEN = (NNBackendError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class RunState:
@@ -133,13 +138,14 @@ class RunState:
             losses = [saved.arrays["step_losses"][start:stop] for start, stop in pairwise(places)]
             if len(epochs) != len(losses) or places[-1] != len(saved.arrays["step_losses"]):
                 raise ValueError("the history has other step losses than epochs")
-            counts = saved.config["steps_trained"] - done, saved.config["epochs_trained"]
+            counts = index(saved.config["steps_trained"]) - done, index(saved.config["epochs_trained"])
             skipped = int(np.isnan(trace).any(axis=1).sum())
-            optimizer_counts = training["optimizer"]["steps"] - done + skipped, training["optimizer"]["epochs"]
+            taken = training["optimizer"]
+            optimizer_counts = index(taken["steps"]) - done + skipped, index(taken["epochs"])
             stopped_by = str(past["stopped_by"])
             memory.optimizer.schedule.set_state(training["schedule"])
-        except (NNBackendError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"the checkpoint does not hold what a run needs: {error!r}") from error
+        except _NOT_WHAT_WAS_WRITTEN as error:
+            raise ModelFileError(f"the checkpoint does not hold what a run needs ({shown(error)})") from error
         backend = network.backend
         backend.write(weights, model.parameters)
         for slot, values in slots.items():
@@ -152,11 +158,22 @@ class RunState:
         self._run.resume(trace, seconds)
 
     def restore_callbacks(self, saved: CheckpointContents) -> None:
-        """Give the callbacks what they remembered, after they were told that training begins."""
-        states = saved.training["callbacks"]
+        """Give the callbacks what they remembered, after they were told that training begins.
+
+        Raises
+        ------
+        ModelFileError
+            The checkpoint does not say all that it should.
+        """
         for name, callback in named(self._callbacks):
-            if name in states:
-                callback.set_state(self._network, {**states[name], **_arrays_of(name, saved.arrays)})
+            try:
+                states = saved.training["callbacks"]
+                if name in states:
+                    callback.set_state(self._network, {**states[name], **_arrays_of(name, saved.arrays)})
+            except _NOT_WHAT_WAS_WRITTEN as error:
+                raise ModelFileError(
+                    f"the checkpoint does not hold what {name.partition('.')[0]} needs ({shown(error)})"
+                ) from error
 
 
 def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:

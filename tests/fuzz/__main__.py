@@ -74,30 +74,33 @@ def _run(name: str, options: argparse.Namespace, seconds: float) -> Tally:
 
 
 def _work(name: str, seed: int, first: int, count: int, seconds: float) -> Tally:
-    with tempfile.NamedTemporaryFile(dir=MEMORY) as notes:
+    # Files, because a pipe that nobody reads meanwhile fills up, and then the worker waits for ever.
+    with (
+        tempfile.NamedTemporaryFile(dir=MEMORY) as notes,
+        tempfile.TemporaryFile() as output,
+        tempfile.TemporaryFile() as errors,
+    ):
         notes.truncate(NOTE_BYTES)
         command = [sys.executable, "-m", "tests.fuzz.worker", name, str(seed), str(first), str(count), str(seconds)]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         with subprocess.Popen(
-            [*command, notes.name],
-            cwd=ROOT,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [*command, notes.name], cwd=ROOT, env=environment, stdout=output, stderr=errors
         ) as process:
             hung = _watch(process, notes.name)
-            output, errors = process.communicate()
+        output.seek(0)
+        errors.seek(0)
         if process.returncode == 0 and not hung:
-            result = json.loads(output)
+            result = json.load(output)
             result["findings"] = [
                 Finding(**{**finding, "data": base64.b64decode(finding["data"])}) for finding in result["findings"]
             ]
             tally = Tally(**result)
             return tally
-        contents = Path(notes.name).read_bytes()
+        contents, said = Path(notes.name).read_bytes(), errors.read().decode(errors="replace")
     number, length = NOTE.unpack(contents[: NOTE.size])
     what = "it hangs" if hung else f"the process ended with {process.returncode}"
     data = contents[NOTE.size : NOTE.size + length]
-    crash = Finding(name, data, f"{what}\n{errors.decode(errors='replace')[-3000:]}")
+    crash = Finding(name, data, f"{what}\n{said[-3000:]}")
     return Tally(inputs=max(number - first + 1, 0), findings=[crash])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from PIL import Image, PngImagePlugin
 
 import nnbackend as nn
 from nnbackend.datasets import write_idx
+from nnbackend.model_file import read_checkpoint, write_checkpoint
 from tests.fuzz.targets.base import CORPUS
+from tests.fuzz.targets.checkpoint import NAME, go_on
 from tests.fuzz.targets.networks import described
 
 
@@ -52,6 +55,17 @@ def _networks(generator: np.random.Generator) -> None:
     _json(_folder("config") / "given.json", given)
     run = {"dataset": "mnist", "backend": "numpy", "classes": ["zero", "one", "two", "three"], "epochs": 3}
     _json(_folder("run-folder") / "config.json", run)
+
+
+def _checkpoint() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        go_on(Path(folder))
+        contents = read_checkpoint(Path(folder) / NAME)
+    # The only thing that another run says otherwise.
+    contents.training["seconds"] = 0.5
+    for figures in contents.training["history"]["epochs"]:
+        figures["seconds"] = 1.0
+    write_checkpoint(_folder("checkpoint") / NAME, contents)
 
 
 def _images(generator: np.random.Generator) -> None:
@@ -105,6 +119,7 @@ if __name__ == "__main__":
     generator = np.random.default_rng(0)
     _idx(generator)
     _networks(generator)
+    _checkpoint()
     _images(generator)
     _rows(generator)
     _page()

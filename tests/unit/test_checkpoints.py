@@ -17,6 +17,8 @@ from nnbackend.training.checkpoint import checkpoint_files
 from tests.helpers import classifier, rich_network, same_weights
 from tests.resuming import STEPS, X, Y, assert_same_end, figures, kept, killed_at, options, undisturbed
 
+LOSS = {"loss": "softmax_cross_entropy"}
+
 OPTIMIZERS = {
     "sgd": lambda: nn.SGD(0.2),
     "nesterov": lambda: nn.SGD(nn.CosineDecay(0.1, epochs=3), momentum=0.9, nesterov=True),
@@ -317,6 +319,28 @@ class TestRefused:
         with pytest.raises(ModelFileError, match="does not hold what a run needs"):
             network.fit(X, Y, resume=tmp_path, **options())
         assert all((before[name] == array).all() for name, array in network.get_weights().items())
+
+    @pytest.mark.parametrize(
+        "state", [{}, 3, {"best_epoch": "first", "best_value": 1}, {"best_epoch": 1, "best_value": 10**400}]
+    )
+    def test_so_does_one_of_a_callback_that_says_something_else(self, tmp_path, state):
+        from nnbackend.model_file import write_checkpoint
+
+        def stopping():
+            return nn.EarlyStopping(monitor="loss")
+
+        network = classifier()
+        network.fit(X, Y, callbacks=[nn.Checkpoint(tmp_path), stopping()], epochs=1, **LOSS)
+        path = checkpoint_files(tmp_path)[0]
+        contents = read_checkpoint(path)
+        contents.training["callbacks"]["EarlyStopping.0"] = state
+        write_checkpoint(path, contents)
+        other = classifier()
+        before = other.get_weights()
+        with pytest.raises(ModelFileError, match="does not hold what EarlyStopping needs"):
+            other.fit(X, Y, callbacks=[stopping()], epochs=2, resume=tmp_path, **LOSS)
+        assert all((before[name] == array).all() for name, array in other.get_weights().items())
+        assert (other.steps_trained, other.epochs_trained) == (0, 0)
 
 
 def test_a_seconds_figure_covers_both_parts_of_an_epoch(tmp_path, monkeypatch):

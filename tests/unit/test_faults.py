@@ -18,10 +18,10 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import FolderInUseError
 from nnbackend.training import checkpoint as checkpoint_module
-from nnbackend.training.checkpoint import checkpoint_files
+from nnbackend.training.checkpoint import Keeper, checkpoint_files
 from nnbackend.training.lock import FolderLock
 from tests.helpers import rich_network
-from tests.resuming import X, Y, assert_same_end, kept, options, undisturbed
+from tests.resuming import STEPS, X, Y, assert_same_end, kept, options, undisturbed
 
 
 class At(nn.Callback):
@@ -248,6 +248,27 @@ def test_sigterm_saves_and_exits_with_its_code(tmp_path):
     epochs = nn.Network.load(path, backend="numpy").epochs_trained + 1
     assert os.listdir(tmp_path) == [path.name]
     assert_same_end(kept(tmp_path, epochs=epochs), undisturbed(epochs=epochs))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_sigterm_at_the_last_moment_of_an_epoch_loses_nothing(tmp_path, monkeypatch, epochs):
+    """After the run was asked whether it is to end, and before it is looked at again."""
+    ended = Keeper.epoch_ended
+
+    def end(self, last):
+        ended(self, last)
+        if self._state.steps(0) == epochs * STEPS:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keeper, "epoch_ended", end)
+        with pytest.raises(SystemExit) as error:
+            run_to_the_end(tmp_path, every_minutes=60)
+    assert error.value.code == 143
+    (path,) = checkpoint_files(tmp_path)
+    assert nn.Network.load(path, backend="numpy").epochs_trained == epochs
+    assert_same_end(kept(tmp_path), undisturbed())
 
 
 def test_sigterm_is_left_alone_without_checkpoints_and_given_back_after(tmp_path):

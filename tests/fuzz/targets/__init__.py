@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.fuzz.targets.base import Target
+from tests.fuzz.targets.checkpoint import CheckpointTarget
 from tests.fuzz.targets.config import ConfigTarget
 from tests.fuzz.targets.idx import IdxTarget, MnistTarget
 from tests.fuzz.targets.images import ImageTarget
@@ -19,6 +20,7 @@ TARGETS: dict[str, type[Target]] = {
         IdxTarget,
         MnistTarget,
         ModelTarget,
+        CheckpointTarget,
         ConfigTarget,
         RunFolderTarget,
         ImageTarget,
