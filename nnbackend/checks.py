@@ -93,7 +93,8 @@ def real_dtype(dtype: Any) -> np.dtype[Any]:
     try:
         # By name, so that a dtype of another byte order becomes this machine's; np.dtype(None) would be float64.
         checked: np.dtype[Any] = np.dtype(np.dtype("O" if dtype is None else dtype).name)
-    except TypeError:
+    except (TypeError, ValueError):
+        # The second is NumPy's word for letters that cannot be encoded.
         raise UnknownNameError("dtype", dtype, REAL_DTYPES) from None
     if checked.name not in REAL_DTYPES:
         raise UnknownNameError("dtype", checked.name, REAL_DTYPES)

@@ -86,6 +86,8 @@ class Uniform(Initializer):
         self.high = number("high", high)
         if self.low > self.high:
             raise InvalidInputError(f"Uniform needs low <= high, received {shown(self)}")
+        if not math.isfinite(self.high - self.low):
+            raise InvalidInputError(f"Uniform needs high - low within the range of float64, received {shown(self)}")
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return generator.uniform(self.low, self.high, shape)

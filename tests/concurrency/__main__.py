@@ -67,7 +67,7 @@ def _threads(name: str, options: argparse.Namespace, count: Count) -> None:
         begin = time.monotonic()
         works = [partial(job, shared, seed, BIG) for seed in range(workers)]
         rounds = [(alone, in_threads(works, _SECONDS)) for _ in range(max(1, options.rounds // 4))]
-        count.add("threads, steps that are shared out", name, workers, rounds, begin)
+        count.add("threads, with steps shared out", name, workers, rounds, begin)
 
 
 def _processes(method: str, name: str, options: argparse.Namespace, count: Count) -> None:
