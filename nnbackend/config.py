@@ -13,7 +13,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, layers_from_config
 from nnbackend.losses import Loss, get_loss
 
-__all__ = ["Description", "parse_config"]
+__all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
 
 #: What a configuration may leave out. The values are those of a new, untrained network.
 _DEFAULTS: dict[str, Any] = {
@@ -77,13 +77,22 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         real_dtype(dtype),
         None if scale is None else number("input_scale", scale),
         None if loss is None else get_loss(loss),
-        _counted("steps_trained", values["steps_trained"], 2**48),
-        _counted("epochs_trained", values["epochs_trained"], 2**32),
+        steps_count(values["steps_trained"]),
+        epochs_count(values["epochs_trained"]),
     )
 
 
+def steps_count(value: Any) -> int:
+    """Steps of training, with room for more: they are numbered in 64 bits of a random key."""
+    return _counted("steps_trained", value, 2**48)
+
+
+def epochs_count(value: Any) -> int:
+    """Epochs of training: they are numbered in 32 bits."""
+    return _counted("epochs_trained", value, 2**32)
+
+
 def _counted(name: str, value: Any, limit: int) -> int:
-    """How long it was trained, with room for more: epochs are numbered in 32 bits of a random key, steps in 64."""
     if count(name, value) >= limit:
         raise InvalidInputError(f"{name} must be below {limit:,}, received {shown(value)}")
     return int(value)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from operator import index
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backends.base import HostArray
+from nnbackend.config import epochs_count, steps_count
 from nnbackend.errors import ModelFileError, NNBackendError, shown
 from nnbackend.model_file import CheckpointContents
 from nnbackend.network import Network
@@ -138,10 +138,10 @@ class RunState:
             losses = [saved.arrays["step_losses"][start:stop] for start, stop in pairwise(places)]
             if len(epochs) != len(losses) or places[-1] != len(saved.arrays["step_losses"]):
                 raise ValueError("the history has other step losses than epochs")
-            counts = index(saved.config["steps_trained"]) - done, index(saved.config["epochs_trained"])
+            counts = steps_count(saved.config["steps_trained"] - done), epochs_count(saved.config["epochs_trained"])
             skipped = int(np.isnan(trace).any(axis=1).sum())
             taken = training["optimizer"]
-            optimizer_counts = index(taken["steps"]) - done + skipped, index(taken["epochs"])
+            optimizer_counts = steps_count(taken["steps"] - done + skipped), epochs_count(taken["epochs"])
             stopped_by = str(past["stopped_by"])
             memory.optimizer.schedule.set_state(training["schedule"])
         except _NOT_WHAT_WAS_WRITTEN as error:

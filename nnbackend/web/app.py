@@ -125,4 +125,5 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _error(status: int, message: str, headers: Any = None) -> Response:
-    return JSONResponse({"error": message}, status, headers)
+    # It may repeat letters that cannot be encoded.
+    return JSONResponse({"error": message.encode(errors="backslashreplace").decode()}, status, headers)

@@ -138,8 +138,10 @@ def _keep(finding: Finding, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{finding.target}-{hashlib.sha256(finding.data).hexdigest()[:12]}"
     path.write_bytes(finding.data)
-    path.with_suffix(".txt").write_text(finding.what)
-    print(f"\n{path} ({len(finding.data):,} bytes)\n{finding.what[-1500:]}")
+    # The message of an error may repeat letters that cannot be encoded.
+    what = finding.what.encode(errors="backslashreplace").decode()
+    path.with_suffix(".txt").write_text(what)
+    print(f"\n{path} ({len(finding.data):,} bytes)\n{what[-1500:]}")
 
 
 if __name__ == "__main__":
