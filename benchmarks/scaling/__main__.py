@@ -82,7 +82,7 @@ def _figures(result: Mapping[str, Any]) -> str:
 
 
 def _block(text: str) -> str:
-    return f"```\n{text}\n```"
+    return f"```text\n{text}\n```"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ def difference(one, other):
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, 3, 4])
 def test_ranks_train_the_network_of_one(backend, size):
     """Dropout, penalties, weights, a last batch of 6 rows, and validation rows that do not come out even."""
     options = {"sample_weight": np.linspace(0.5, 2, 70), "class_weight": {0: 2.0}, "validation_data": VALIDATION}
