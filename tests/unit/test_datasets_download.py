@@ -154,10 +154,12 @@ def test_a_file_is_stored_uncompressed_however_the_mirror_sends_it(
 def test_a_bad_mirror_is_told_and_leaves_nothing_and_the_next_one_is_used(
     mirrors: Mirrors, tmp_path: Path, behaviour: str, reason: str
 ) -> None:
+    # Whoever answers has all the time that a busy machine may take.
+    silent = behaviour in ("stall", "hang")
     with pytest.raises(DataError, match=rf"some-idx1-ubyte.gz: 127.0.0.1:\d+: ({reason})"):
-        fetch(FILE, [mirrors.url(behaviour)], tmp_path, patience=0.5)
+        fetch(FILE, [mirrors.url(behaviour)], tmp_path, patience=0.5 if silent else 30)
     assert os.listdir(tmp_path) == []
-    path = fetch(FILE, [mirrors.url(behaviour), mirrors.url("late")], tmp_path, patience=2)
+    path = fetch(FILE, [mirrors.url(behaviour), mirrors.url("late")], tmp_path, patience=3 if silent else 30)
     assert path.read_bytes() == CONTENTS
     assert os.listdir(tmp_path) == [FILE.name]
 
