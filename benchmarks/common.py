@@ -24,7 +24,7 @@ from nnbackend.backends.base import Array, Backend, HostArray
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
-from nnbackend.step import OptimizerMemory
+from nnbackend.step.recorder import OptimizerMemory
 from nnbackend.training.run import TrainingRun
 
 __all__ = [

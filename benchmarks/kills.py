@@ -31,7 +31,7 @@ import numpy as np
 
 import nnbackend as nn
 from benchmarks.common import images
-from nnbackend.training.checkpoint import checkpoint_files
+from nnbackend.training.checkpoints.checkpoint import checkpoint_files
 from nnbackend.training.history import History
 
 #: The run: something of everything that has a state. Its last batch of an epoch is a short one.

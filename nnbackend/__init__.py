@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nnbackend import errors, initializers, metrics
 from nnbackend.backends.base import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
-from nnbackend.batch_stream import BatchStream
+from nnbackend.data.batch_stream import BatchStream
 from nnbackend.initializers import (
     GlorotNormal,
     GlorotUniform,

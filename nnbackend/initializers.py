@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import HostArray
-from nnbackend.checks import Plain, number
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.support.checks import Plain, number
 
 __all__ = [
     "INITIALIZERS",

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import HostArray
-from nnbackend.checks import count, number
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.inputs import as_host_array
+from nnbackend.support.checks import count, number
 
 __all__ = ["LOSSES", "Loss", "Targets", "get_loss"]
 

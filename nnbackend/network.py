@@ -12,12 +12,10 @@ import numpy as np
 
 from nnbackend.backends.base import Array, Backend, HostArray
 from nnbackend.backends.registry import get_backend
-from nnbackend.checks import number, positive_integer, real_dtype, sample_shape, seed_number
-from nnbackend.config import parse_config
+from nnbackend.data.inputs import scaled_rows
+from nnbackend.data.intake import Intake
+from nnbackend.data.rows import as_rows
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
-from nnbackend.evaluation import Evaluator
-from nnbackend.inputs import scaled_rows
-from nnbackend.intake import Intake
 from nnbackend.layers import (
     Layer,
     check_layers,
@@ -26,12 +24,14 @@ from nnbackend.layers import (
     layers_config,
 )
 from nnbackend.losses import Loss, get_loss
-from nnbackend.memory import memory_explained
-from nnbackend.model_file import check_dtypes, read_model, write_model
-from nnbackend.parameters import ParameterLayout, initial_values
-from nnbackend.prediction import Predictor
-from nnbackend.rows import as_rows
-from nnbackend.step import Model, OptimizerMemory
+from nnbackend.saving.config import parse_config
+from nnbackend.saving.model_file import check_dtypes, read_model, write_model
+from nnbackend.step.evaluation import Evaluator
+from nnbackend.step.parameters import ParameterLayout, initial_values
+from nnbackend.step.prediction import Predictor
+from nnbackend.step.recorder import Model, OptimizerMemory
+from nnbackend.support.checks import number, positive_integer, real_dtype, sample_shape, seed_number
+from nnbackend.support.memory import memory_explained
 
 if TYPE_CHECKING:
     from nnbackend.training.batch import BatchStep
@@ -396,13 +396,13 @@ class Network:
 
     def summary(self) -> str:
         """The layers, shapes, numbers of parameters, the backend and how it runs a step, as text to print."""
-        from nnbackend.summary import summary
+        from nnbackend.step.summary import summary
 
         return summary(self)
 
     def _repr_html_(self) -> str:
         """What `summary` tells, as a table: shown by a notebook for a network that ends a cell."""
-        from nnbackend.summary import summary_html
+        from nnbackend.step.summary import summary_html
 
         return summary_html(self)
 

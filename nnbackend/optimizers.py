@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from nnbackend.backends.base import Array
-from nnbackend.checks import above_zero, number
 from nnbackend.errors import InvalidInputError
 from nnbackend.schedules import Schedule, as_schedule
+from nnbackend.support.checks import above_zero, number
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from nnbackend.checks import number, positive_integer
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import Activation, Dense, Dropout, Layer
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS, SGD, Optimizer
 from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, Schedule, StepDecay, Warmup
+from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["DEFAULT", "PRESETS", "SCHEDULES", "Recipe", "get_preset"]
 

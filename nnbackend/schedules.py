@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import Plain, above_zero, number, positive_integer
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.checks import Plain, above_zero, number, positive_integer
 
 __all__ = [
     "Constant",

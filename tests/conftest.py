@@ -76,7 +76,7 @@ def make_backend(name: str) -> Backend:
 
         return PaddedNumbaBackend()
     if name == "cupy-emulated":
-        from tests.cuda.emulator import emulated_cupy_backend
+        from tests.backends.cupy.emulator import emulated_cupy_backend
 
         return emulated_cupy_backend()
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry
 from nnbackend.cli.machine import cpu_name
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 __all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write", "write_to"]
 

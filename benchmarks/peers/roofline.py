@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.peers.entries import CONTENDERS, OURS
 from benchmarks.peers.figures import bandwidth, peak_flops, speeds
 from benchmarks.peers.works import Work
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 __all__ = ["MARK", "NO_BANDWIDTH", "PICTURE", "Panel", "draw", "fingerprint", "panels"]
 

@@ -18,7 +18,7 @@ from benchmarks.peers.results import machine
 from benchmarks.scaling import report
 from benchmarks.scaling.measure import study
 from benchmarks.scaling.model import CLUSTERS
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 __all__ = ["main"]
 

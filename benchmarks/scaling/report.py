@@ -98,7 +98,7 @@ def draw(result: Mapping[str, Any], folder: Path = _IMAGES, clusters: Mapping[st
     """Pictures of the predictions, one for each network between the ranks."""
     from matplotlib.figure import Figure
 
-    from nnbackend.files import atomic_write
+    from nnbackend.support.files import atomic_write
 
     made = []
     for name, cluster in clusters.items():

@@ -18,7 +18,7 @@ from benchmarks.common import CLASSES, PIXELS, SEED, images
 from nnbackend.backends.base import Backend
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
-from nnbackend.step import OptimizerMemory
+from nnbackend.step.recorder import OptimizerMemory
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["main"]

@@ -24,7 +24,7 @@ import numpy as np
 
 import nnbackend as nn
 from benchmarks.tutorials.systems import SYSTEMS, Figure, System, example, options_for
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "tutorials"
 ROUNDS = 3

@@ -18,7 +18,7 @@ from nnbackend.backends.base import Backend, Call, Executor, HostArray, PlainExe
 from nnbackend.backends.philox import keep_threshold, uniform_words
 from nnbackend.backends.products import ALONE, Products
 from nnbackend.backends.staging import InPlaceStaging
-from nnbackend.checks import positive_integer
+from nnbackend.support.checks import positive_integer
 
 __all__ = ["NumpyBackend"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.cores import usable_cores
-from nnbackend.backends.forks import ForkLock
+from nnbackend.support.cores import usable_cores
+from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["ALONE", "Products", "usable_threads"]
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
-from nnbackend.checks import number
 from nnbackend.cli.options import decimal
 from nnbackend.cli.text import aligned
 from nnbackend.network import Network
 from nnbackend.presets import PRESETS, Recipe
+from nnbackend.support.checks import number
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 

@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import nnbackend
-from nnbackend.backends.cores import usable_cores
 from nnbackend.backends.numba.cache import cache_state
 from nnbackend.backends.registry import available_backends
 from nnbackend.cli.machine import blas_libraries, cpu_features, cpu_name, kernel_advice
 from nnbackend.cli.text import aligned
 from nnbackend.datasets.mnist import DATA_DIR_VARIABLE
+from nnbackend.support.cores import usable_cores
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from nnbackend.cli.text import printable
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.files import atomic_write, read_small, remove_leftovers
 from nnbackend.network import Network
+from nnbackend.support.files import atomic_write, read_small, remove_leftovers
 from nnbackend.training import Callback, Checkpoint, CSVLogger, History, ModelCheckpoint
-from nnbackend.training.checkpoint import checkpoint_files, checkpoint_steps, clear_checkpoints
+from nnbackend.training.checkpoints.checkpoint import checkpoint_files, checkpoint_steps, clear_checkpoints
 
 __all__ = ["MODEL", "RunFolder", "class_names", "dataset_name", "find_model", "read_configuration"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import nnbackend
-from nnbackend.checks import above_zero, number, real_dtype, seed_number
 from nnbackend.cli.options import check_data, load_data
 from nnbackend.cli.resume import finished, recipe_of, resumed
 from nnbackend.cli.run_folder import MODEL, RunFolder
@@ -25,6 +24,7 @@ from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDiverged
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.network import Network
 from nnbackend.presets import DEFAULT, Recipe, get_preset
+from nnbackend.support.checks import above_zero, number, real_dtype, seed_number
 from nnbackend.training import EarlyStopping, History
 
 __all__ = ["DESCRIPTION", "add_options", "run"]

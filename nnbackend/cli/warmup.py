@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnbackend.backends.numba.cache import CacheState, cache_state
 from nnbackend.backends.registry import get_backend
-from nnbackend.cli.rehearsals import rehearsals
+from nnbackend.cli.warmup_networks import rehearsals
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 

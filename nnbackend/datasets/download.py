@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.datasets.idx import decompressed
 from nnbackend.errors import DataError
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 __all__ = ["PATIENCE", "RemoteFile", "contents_match", "fetch"]
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.errors import DataError, InvalidInputError
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 __all__ = ["MAX_BYTES", "MAX_DIMENSIONS", "MAX_GZIPPED_BYTES", "decompressed", "read_idx", "write_idx"]
 

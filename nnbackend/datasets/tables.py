@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.backends.base import HostArray
-from nnbackend.batch_stream import BatchStream
+from nnbackend.data.batch_stream import BatchStream
 from nnbackend.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import Array, Backend, HostArray
-from nnbackend.backends.cores import usable_cores
 from nnbackend.distributed.watch import Place
 from nnbackend.errors import DistributedError, InvalidInputError, TrainingDivergedError
+from nnbackend.support.cores import usable_cores
 
 __all__ = ["Alone", "Checks", "Communicator"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from nnbackend.checks import above_zero
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.errors import DistributedError
+from nnbackend.support.checks import above_zero
 
 __all__ = ["launched_ranks", "world"]
 

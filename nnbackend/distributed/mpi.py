@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import Array, Backend, HostArray
-from nnbackend.backends.cores import usable_cores
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.distributed.watch import Place, Watch
+from nnbackend.support.cores import usable_cores
 
 __all__ = ["MpiCommunicator"]
 

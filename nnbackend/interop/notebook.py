@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting import plot_curves
+from nnbackend.support.checks import positive_integer
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 

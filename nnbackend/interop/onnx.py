@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.backends.base import HostArray
+from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.files import atomic_write
-from nnbackend.inputs import input_scale_of
 from nnbackend.layers import LAYERS
-from nnbackend.model_file import check_finite
 from nnbackend.network import Network
+from nnbackend.saving.model_file import check_finite
+from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
     from onnx import ModelProto

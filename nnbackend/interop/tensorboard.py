@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.checks import positive_integer
 from nnbackend.training.callbacks import Callback
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnbackend.backends.base import HostArray
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
-from nnbackend.inputs import as_host_array
 from nnbackend.network import Network
-from nnbackend.parameters import finite_in
+from nnbackend.step.parameters import finite_in
 
 __all__ = ["replace_weights"]
 

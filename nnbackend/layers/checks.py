@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS
-from nnbackend.checks import number
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.support.checks import number
 
 __all__ = ["activation_name", "activation_parameter", "one_dimensional"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.base import ACTIVATIONS, Array
-from nnbackend.checks import number, positive_integer
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer, get_initializer
 from nnbackend.layers.base import Layer, LayerStep, Parameter
 from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
+from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense"]
 

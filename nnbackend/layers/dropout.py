@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.base import Array
-from nnbackend.checks import number
 from nnbackend.layers.base import Layer, LayerStep
+from nnbackend.support.checks import number
 
 __all__ = ["Dropout"]
 

@@ -6,10 +6,10 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nnbackend.checks import number
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting.checks import plain
 from nnbackend.plotting.figures import COLORS, axes_or_new
+from nnbackend.support.checks import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

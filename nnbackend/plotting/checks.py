@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
-from nnbackend.inputs import as_host_array
 
 __all__ = ["as_images", "check_finite", "check_labels", "check_points", "class_names", "plain"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
-from nnbackend.inputs import as_host_array
 from nnbackend.plotting.checks import class_names
 from nnbackend.plotting.figures import axes_or_new, inches
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.errors import InvalidInputError
-from nnbackend.files import atomic_write
+from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

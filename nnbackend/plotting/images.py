@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting.checks import as_images, check_finite, check_labels, class_names, plain
 from nnbackend.plotting.figures import axes_or_new
 from nnbackend.plotting.tiles import CAPTION_CHARACTERS, draw_tiles
+from nnbackend.support.checks import positive_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

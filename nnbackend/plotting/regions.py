@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting.checks import check_labels, check_points, class_names
 from nnbackend.plotting.points import class_color, draw_points, limits, plane_axes
+from nnbackend.support.checks import positive_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
 from nnbackend.plotting.figures import axes_or_new, inches, text_width
+from nnbackend.support.checks import positive_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.checks import positive_integer
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
-from nnbackend.inputs import as_host_array
 from nnbackend.layers import Dense
 from nnbackend.network import Network
 from nnbackend.plotting.checks import check_finite
 from nnbackend.plotting.figures import inches
 from nnbackend.plotting.tiles import draw_tiles
+from nnbackend.support.checks import positive_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from nnbackend.backends.base import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD
-from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.step.recorder import OptimizerMemory, Recorder, Workspace, record_training
 
 __all__ = ["LossAndGradients", "check_gradients"]
 

@@ -2,7 +2,7 @@
 
 from nnbackend.training.batch import train_on_batch
 from nnbackend.training.callbacks import Callback, CSVLogger, EarlyStopping, KeepBest, ModelCheckpoint
-from nnbackend.training.checkpoint import Checkpoint
+from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import fit
 from nnbackend.training.history import History
 

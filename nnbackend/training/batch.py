@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnbackend.backends.base import HostArray
+from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
-from nnbackend.inputs import input_scale_of
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
-from nnbackend.step import Examples, OptimizerMemory, Recorder, Workspace, record_training
-from nnbackend.training.start import check_weights, required_loss, take_up, weights_are_finite
+from nnbackend.step.recorder import Examples, OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.training.setup import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["BatchStep", "train_on_batch"]
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import Array
-from nnbackend.checks import number, positive_integer
 from nnbackend.errors import InvalidInputError
-from nnbackend.files import write_csv
+from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.files import write_csv
 
 if TYPE_CHECKING:
     from nnbackend.network import Network

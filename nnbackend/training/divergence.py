@@ -10,7 +10,7 @@ import numpy as np
 from nnbackend.errors import TrainingDivergedError
 from nnbackend.network import Network
 from nnbackend.training.run import EpochResult
-from nnbackend.training.start import weights_are_finite
+from nnbackend.training.setup import weights_are_finite
 
 __all__ = ["check_finite", "check_validation"]
 

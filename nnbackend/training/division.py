@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.feeds import Order
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.distributed.slices import batch_slices, rows_of, shard_slices
-from nnbackend.feeds import Order
 
 __all__ = ["Division"]
 

@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.batch_stream import BatchStream
-from nnbackend.checks import positive_integer
+from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.feeds import Feed
+from nnbackend.data.rows import as_rows
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.distributed.slices import rows_of
 from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
-from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.rows import as_rows
+from nnbackend.support.checks import positive_integer
 from nnbackend.training.callbacks import Callback
+from nnbackend.training.checkpoints.resuming import Resume, find_start, run_settings
+from nnbackend.training.checkpoints.run_state import RunState
 from nnbackend.training.divergence import check_finite, check_validation
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import check_alike, check_ranks, check_replicas, check_settings, mean_over
-from nnbackend.training.resuming import Resume, find_start, run_settings
 from nnbackend.training.run import EpochResult, TrainingRun
-from nnbackend.training.run_state import RunState
+from nnbackend.training.setup import check_weights, required_loss, take_up
 from nnbackend.training.sizes import training_memory
-from nnbackend.training.start import check_weights, required_loss, take_up
 from nnbackend.training.validation import Validator
 
 __all__ = ["fit"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.files import atomic_write, write_csv
+from nnbackend.support.files import atomic_write, write_csv
 
 if TYPE_CHECKING:
     from pandas import DataFrame

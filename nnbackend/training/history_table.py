@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nnbackend.markup import table
+from nnbackend.support.html import table
 from nnbackend.training.progress import COLUMNS, cells
 
 if TYPE_CHECKING:

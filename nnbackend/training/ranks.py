@@ -13,7 +13,7 @@ from nnbackend.backends.base import HostArray
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import DistributedError, InvalidInputError
 from nnbackend.network import Network
-from nnbackend.training.compared import as_text, data_checksum
+from nnbackend.training.checkpoints.fingerprint import as_text, data_checksum
 
 __all__ = ["check_alike", "check_ranks", "check_replicas", "check_settings", "mean_over"]
 

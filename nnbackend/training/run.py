@@ -11,15 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import Executor
+from nnbackend.data.feeds import Feed, Order
+from nnbackend.data.order import Ahead, epoch_order
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.distributed.slices import Slice
-from nnbackend.feeds import Feed, Order
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.step import OptimizerMemory, Recorder, Workspace, record_gradients, record_training, record_update
+from nnbackend.step.recorder import (
+    OptimizerMemory,
+    Recorder,
+    Workspace,
+    record_gradients,
+    record_training,
+    record_update,
+)
 from nnbackend.training.division import Division
 from nnbackend.training.halves import Clear, SummedExecutor
-from nnbackend.training.order import Ahead, epoch_order
 from nnbackend.training.skipping import Skipping
 
 __all__ = ["EpochResult", "TrainingRun", "Watch"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.batch_stream import BatchStream
+from nnbackend.data.batch_stream import BatchStream
 from nnbackend.layers import follow_shapes
-from nnbackend.memory import memory_explained
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
+from nnbackend.support.memory import memory_explained
 
 __all__ = ["training_memory"]
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nnbackend.backends.base import Array, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.network import Network
-from nnbackend.step import OptimizerMemory
+from nnbackend.step.recorder import OptimizerMemory
 
 __all__ = ["Skipping"]
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.batch_stream import BatchStream
+from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.feeds import Feed
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.distributed.slices import part_of
 from nnbackend.errors import InvalidInputError
-from nnbackend.evaluation import Evaluator
-from nnbackend.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.network import Network
+from nnbackend.step.evaluation import Evaluator
 
 __all__ = ["Validator"]
 

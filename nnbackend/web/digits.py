@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from nnbackend.checks import number
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.checks import number
 
 __all__ = ["MOST_POINTS", "SIDE", "check_strokes", "draw", "normalise"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from nnbackend.backends.base import Backend
 from nnbackend.backends.registry import get_backend
-from nnbackend.checks import above_zero, positive_integer
 from nnbackend.datasets import Dataset
 from nnbackend.errors import InvalidInputError, NNBackendError
 from nnbackend.network import Network
 from nnbackend.presets import Recipe, get_preset
+from nnbackend.support.checks import above_zero, positive_integer
 from nnbackend.training import Callback
 
 __all__ = ["BUSY", "MOST_EPOCHS", "Trainer", "own_backend"]

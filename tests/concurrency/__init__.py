@@ -1,5 +1,5 @@
 """Many networks at once, in threads and in processes: each must come to the bits that it comes to alone.
 
 ``python -m tests.concurrency --rounds 20`` runs all of it many times over and says what it saw;
-``tests/backends/test_concurrency.py`` does once, on small networks.
+``tests/concurrency/test_concurrency.py`` does once, on small networks.
 """

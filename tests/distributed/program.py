@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.training import checkpoint
+from nnbackend.training.checkpoints import checkpoint
 from tests.helpers import images, rich_network
 
 X, Y = images(rows=70)

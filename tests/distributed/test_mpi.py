@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nnbackend.training.checkpoint import checkpoint_files, checkpoint_steps
+from nnbackend.training.checkpoints.checkpoint import checkpoint_files, checkpoint_steps
 from tests.distributed.program import train
-from tests.resuming import assert_close_end
+from tests.training.resuming import assert_close_end
 
 ROOT = Path(__file__).resolve().parents[2]
 

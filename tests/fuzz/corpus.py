@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 import nnbackend as nn
 from nnbackend.datasets import write_idx
-from nnbackend.model_file import read_checkpoint, write_checkpoint
+from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
 from tests.fuzz.targets.base import CORPUS
 from tests.fuzz.targets.checkpoint import NAME, go_on
 from tests.fuzz.targets.networks import described

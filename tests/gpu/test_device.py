@@ -9,8 +9,8 @@ import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend, device_name, probe
 from nnbackend.backends.cupy.cublaslt import EPILOGUES
 from nnbackend.backends.cupy.interface import Epilogue, Operands
-from tests.cuda.cases import CASES, assert_agrees, make, run
-from tests.cuda.emulator import EmulatedRuntime
+from tests.backends.cupy.cases import CASES, assert_agrees, make, run
+from tests.backends.cupy.emulator import EmulatedRuntime
 from tests.helpers import images, same_weights
 
 pytestmark = pytest.mark.gpu

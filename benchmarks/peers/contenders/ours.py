@@ -11,10 +11,10 @@ from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import CLASSES, PIXELS, Work
 from nnbackend.backends.numpy import NumpyBackend
-from nnbackend.feeds import Feed
+from nnbackend.data.feeds import Feed
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS
-from nnbackend.step import OptimizerMemory
+from nnbackend.step.recorder import OptimizerMemory
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["Cupy", "CupyTF32", "Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]

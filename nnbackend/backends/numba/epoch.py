@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba import operations, program
+from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
 from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.operations import SCRATCH, STATE
-from nnbackend.backends.numba.processor import atomic_add, atomic_load, call, flush_subnormals, give_way
 
 # Numba takes globals of this module for constants.
 FUNCTION, WAIT, FIRST = program.FUNCTION, program.WAIT, program.FIRST

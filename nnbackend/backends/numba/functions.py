@@ -4,7 +4,7 @@ The C library's are calls, one for each element. These are a few multiplications
 classical way (Muller 2016, "Elementary Functions", chapter 11): bring the argument near to 0 by taking out a power of
 2, sum a series there, put the power back.
 
-Largest errors, in units in the last place; `tests/unit/test_functions.py` holds the functions to them:
+Largest errors, in units in the last place; `tests/backends/test_numba_functions.py` holds the functions to them:
 
 ======== =================== =====================================================
 function float32 and float64 arguments

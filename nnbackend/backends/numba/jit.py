@@ -18,7 +18,7 @@ from numba import njit
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
-from nnbackend.backends.numba.kept import KernelCache
+from nnbackend.backends.numba.disk_cache import KernelCache
 
 __all__ = ["as_written", "compile_callback", "jit"]
 

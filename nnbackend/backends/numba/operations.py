@@ -24,9 +24,9 @@ from numba import types
 
 from nnbackend.backends.numba import kernels, normalization, tiled
 from nnbackend.backends.numba.elementwise import update
+from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.jit import as_written, compile_callback
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
-from nnbackend.backends.numba.processor import flush_subnormals
 from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES
 

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from nnbackend.backends.base import HostArray
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
-from nnbackend.inputs import as_host_array
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings

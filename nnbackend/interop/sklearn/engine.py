@@ -14,7 +14,7 @@ from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.run import EpochRun, Rows
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.network import Network
-from nnbackend.step import OptimizerMemory
+from nnbackend.step.recorder import OptimizerMemory
 
 __all__ = ["Engine", "freeze", "outputs_of"]
 

@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.base import Array, Executor, HostArray
-from nnbackend.evaluation import Batches
 from nnbackend.interop.sklearn.architecture import Architecture
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import get_loss
 from nnbackend.network import Network
-from nnbackend.parameters import ParameterLayout
-from nnbackend.step import Examples, Model, Recorder, Workspace, record_training
+from nnbackend.step.evaluation import Batches
+from nnbackend.step.parameters import ParameterLayout
+from nnbackend.step.recorder import Examples, Model, Recorder, Workspace, record_training
 
 __all__ = ["EpochRun", "Rows"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.base import ACTIVATIONS, Backend
-from nnbackend.checks import above_zero, count, number, positive_integer, real_dtype
 from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.support.checks import above_zero, count, number, positive_integer, real_dtype
 
 __all__ = ["Settings"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.errors import NNBackendError
-from nnbackend.model_file import read_checkpoint, write_checkpoint
+from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets.base import Target
 from tests.fuzz.trees import change

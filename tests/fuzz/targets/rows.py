@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.rows import as_rows
+from nnbackend.data.rows import as_rows
 from tests.fuzz.mutations import mutate
 from tests.fuzz.targets.base import Target
 

@@ -1,0 +1,1 @@
+"""Networks and training runs as files: descriptions in JSON, arrays in safetensors."""

@@ -1,0 +1,98 @@
+"""A network without its weights, as plain JSON: the one form that `Network.config`, model files and copies share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.layers import Layer, layers_from_config
+from nnbackend.losses import Loss, get_loss
+from nnbackend.support.checks import count, number, real_dtype, sample_shape, seed_number
+
+__all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
+
+#: What a configuration may leave out. The values are those of a new, untrained network.
+_DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "dtype": "float32",
+    "input_scale": None,
+    "loss": None,
+    "steps_trained": 0,
+    "epochs_trained": 0,
+}
+_REQUIRED = ("layers", "input_shape")
+
+
+@dataclass(eq=False, repr=False)
+class Description:
+    """What a configuration says, checked: each value is one that `Network` takes."""
+
+    layers: list[Layer]
+    input_shape: tuple[int, ...]
+    seed: int
+    dtype: np.dtype[Any]
+    input_scale: float | None
+    loss: Loss | None
+    steps_trained: int
+    epochs_trained: int
+
+
+def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]] = ()) -> Description:
+    """Read a configuration, of which not a word is trusted: it may come from a file that a stranger wrote.
+
+    Parameters
+    ----------
+    config : dict
+        ``"layers"`` and ``"input_shape"`` are required.
+    custom_layers : sequence of Layer subclasses
+        Layers from outside that it names.
+
+    Raises
+    ------
+    InvalidInputError
+        Something is missing, unknown, of the wrong type or out of range.
+    """
+    if not isinstance(config, Mapping):
+        raise InvalidInputError(
+            f"a network's configuration must be a dict, as config() returns it, received {type(config).__name__}"
+        )
+    for key in config:
+        if key not in _REQUIRED and key not in _DEFAULTS:
+            raise UnknownNameError("key in a network's configuration", key, (*_REQUIRED, *_DEFAULTS))
+    missing = [key for key in _REQUIRED if key not in config]
+    if missing:
+        raise InvalidInputError(f"a network's configuration must have {' and '.join(map(repr, missing))}")
+    values = {**_DEFAULTS, **config}
+    scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
+    if not isinstance(dtype, str):  # NumPy makes a dtype of nearly anything.
+        raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
+    return Description(
+        layers_from_config(values["layers"], custom_layers),
+        sample_shape(values["input_shape"]),
+        seed_number(values["seed"]),
+        real_dtype(dtype),
+        None if scale is None else number("input_scale", scale),
+        None if loss is None else get_loss(loss),
+        steps_count(values["steps_trained"]),
+        epochs_count(values["epochs_trained"]),
+    )
+
+
+def steps_count(value: Any) -> int:
+    """Steps of training, with room for more: they are numbered in 64 bits of a random key."""
+    return _counted("steps_trained", value, 2**48)
+
+
+def epochs_count(value: Any) -> int:
+    """Epochs of training: they are numbered in 32 bits."""
+    return _counted("epochs_trained", value, 2**32)
+
+
+def _counted(name: str, value: Any, limit: int) -> int:
+    if count(name, value) >= limit:
+        raise InvalidInputError(f"{name} must be below {limit:,}, received {shown(value)}")
+    return int(value)

@@ -1,0 +1,1 @@
+"""Checks, files, HTML, memory and locks: what any part of the package may use."""

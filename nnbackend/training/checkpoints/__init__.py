@@ -1,0 +1,1 @@
+"""Checkpoints: written while a run trains, and read to resume it."""

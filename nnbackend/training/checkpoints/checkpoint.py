@@ -1,0 +1,252 @@
+"""Checkpoints: all of a run in one file, often enough that whatever happens to it costs little."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnbackend.distributed.communicator import Communicator
+from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
+from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
+from nnbackend.support.checks import above_zero, positive_integer
+from nnbackend.training.callbacks import Callback
+from nnbackend.training.checkpoints.folder_lock import FolderLock
+from nnbackend.training.run import Watch
+
+if TYPE_CHECKING:
+    from nnbackend.training.checkpoints.run_state import RunState
+
+__all__ = [
+    "Checkpoint",
+    "Contributor",
+    "Keeper",
+    "checkpoint_files",
+    "checkpoint_steps",
+    "clear_checkpoints",
+    "newest_checkpoint",
+]
+
+_log = logging.getLogger("nnbackend")
+
+_NAME = "checkpoint-{:012d}.safetensors"
+_PATTERN = re.compile(r"checkpoint-\d{12,}\.safetensors")
+
+
+class Checkpoint(Callback):
+    """Keep all of a run in files, from which `fit` with ``resume=True`` goes on, with the same bits as if nothing had
+    happened.
+
+    A file holds weights, optimiser, schedule, history, the place within the epoch and what callbacks remember, with a
+    checksum; it is a model file too, which `Network.load` reads. With neither number given, one is written after every
+    epoch; and in any case when training ends, and when Ctrl-C or SIGTERM ends it, which with this callback does so
+    after the step at hand, with the exit code 143. Where several ranks train together the first one writes, of all, and
+    only it needs the folder.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Of one run alone.
+    every_steps : int, optional
+        Write after every so many steps, counted from the network's first.
+    every_minutes : float, optional
+        Write when so much time has gone by since the last.
+    keep : int
+        How many of the newest stay.
+
+    Raises
+    ------
+    InvalidInputError
+        A value out of range; when training begins: the folder holds another run's checkpoints.
+    FolderInUseError
+        When training begins: another run keeps its checkpoints there.
+    OSError
+        When training begins: the folder cannot be made or written to. Later, a checkpoint that cannot be written is
+        told in a RuntimeWarning, and training goes on.
+    """
+
+    first_rank_only = True
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        every_steps: int | None = None,
+        every_minutes: float | None = None,
+        keep: int = 3,
+    ) -> None:
+        self.folder = os.fspath(folder)
+        self.every_steps = None if every_steps is None else positive_integer("every_steps", every_steps)
+        self.every_minutes = None if every_minutes is None else above_zero("every_minutes", every_minutes)
+        self.keep = positive_integer("keep", keep)
+
+    def lock(self) -> FolderLock:
+        """What a run holds while it keeps its checkpoints here."""
+        if os.path.exists(self.folder) and not os.path.isdir(self.folder):
+            raise InvalidInputError(f"Checkpoint writes to a folder, received {self.folder!r}, a file; name another")
+        return FolderLock(self.folder)
+
+
+class Keeper(Watch):
+    """Writes the checkpoints of one run; the first rank's word counts for all.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        When and where.
+    state : RunState
+        What.
+    lock : FolderLock
+        Held by the run.
+    communicator : Communicator
+        The others have a :class:`Contributor`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, state: RunState, lock: FolderLock, communicator: Communicator) -> None:
+        self._checkpoint, self._state, self._lock = checkpoint, state, lock
+        self._communicator = communicator
+        self._last = time.monotonic()
+
+    def steps(self, done: int) -> int:
+        every = self._checkpoint.every_steps
+        return sys.maxsize if every is None else every - self._state.steps(done) % every
+
+    def reached(self, done: int) -> None:
+        # At the end of an epoch there is still something to do, after which less is lost.
+        if done < self._state.epoch_steps and self._communicator.broadcast(self._due(done)):
+            self.write(done)
+
+    def cut(self, done: int) -> None:
+        if done or self._state.begun:
+            self.write(done)
+
+    def epoch_ended(self, last: bool) -> None:
+        given = self._checkpoint.every_steps, self._checkpoint.every_minutes
+        if last or given == (None, None) or self._due(0):
+            self.write(0)
+
+    def _due(self, done: int) -> bool:
+        every, minutes = self._checkpoint.every_steps, self._checkpoint.every_minutes
+        if every is not None and self._state.steps(done) % every == 0:
+            return True
+        return minutes is not None and time.monotonic() - self._last >= 60 * minutes
+
+    def write(self, done: int) -> None:
+        """Write a checkpoint, `done` steps of the epoch at hand being done; tell, and go on, where that fails."""
+        contents = self._state.contents(done)
+        self._last = time.monotonic()
+        if contents is None:
+            return
+        path = Path(self._checkpoint.folder, _NAME.format(self._state.steps(done)))
+        try:
+            self._lock.keep()
+            self._write(path, contents)
+        except (OSError, NNBackendError) as error:
+            warnings.warn(
+                f"no checkpoint written: {error}; training goes on, and the next one is tried in its turn",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return
+        _log.info("checkpoint %s", path)
+        self._thin_out(path)
+
+    def _write(self, path: Path, contents: CheckpointContents) -> None:
+        try:
+            write_checkpoint(path, contents)
+        except OSError as error:
+            # The newest is as good as all of them: the room that the others take may be enough for this one.
+            older = checkpoint_files(path.parent)[1:]
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not older:
+                raise
+            _remove(older)
+            write_checkpoint(path, contents)
+
+    def _thin_out(self, newest: Path) -> None:
+        files = checkpoint_files(newest.parent)
+        place = files.index(newest) if newest in files else 0
+        # What has a higher number was damaged, or it would have been gone on from.
+        _remove([*files[:place], *files[place + self._checkpoint.keep :]])
+
+
+class Contributor(Watch):
+    """Gives another rank's part of the checkpoints that the first one's `Keeper` writes.
+
+    Parameters
+    ----------
+    state : RunState
+    communicator : Communicator
+    """
+
+    def __init__(self, state: RunState, communicator: Communicator) -> None:
+        self._state, self._communicator = state, communicator
+
+    def reached(self, done: int) -> None:
+        if done < self._state.epoch_steps and self._communicator.broadcast(False):
+            self._state.contribute(done)
+
+    def cut(self, done: int) -> None:
+        self._state.contribute(done)
+
+
+def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The checkpoints in a folder, the newest first; none if there is no such folder."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    files = [Path(folder, name) for name in names if _PATTERN.fullmatch(name)]
+    return sorted(files, key=checkpoint_steps, reverse=True)
+
+
+def checkpoint_steps(path: Path) -> int:
+    """How many steps the network had taken, by a checkpoint's name."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
+    """Remove a run's checkpoints, and the folder if nothing else is in it.
+
+    Raises
+    ------
+    FolderInUseError
+        The run is still going on.
+    """
+    if not os.path.isdir(folder):
+        return
+    with FolderLock(os.fspath(folder)):
+        _remove(checkpoint_files(folder))
+    with suppress(OSError):
+        os.rmdir(folder)
+
+
+def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointContents] | None:
+    """The newest checkpoint that is whole; None if there is none at all. Damaged ones are told in a RuntimeWarning.
+
+    Raises
+    ------
+    ModelFileError
+        There are checkpoints, and all of them are damaged.
+    """
+    files = checkpoint_files(folder)
+    for path in files:
+        try:
+            return path, read_checkpoint(path)
+        except ModelFileError as error:
+            warnings.warn(f"{error}; trying the one before", RuntimeWarning, stacklevel=2)
+    if files:
+        raise ModelFileError(f"{os.fspath(folder)}: all of its {len(files)} checkpoints are damaged")
+    return None
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        # Somebody else's clearing up, or a folder that has become read-only, is nothing to stop for.
+        with suppress(OSError):
+            path.unlink()

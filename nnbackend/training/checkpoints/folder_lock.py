@@ -1,0 +1,101 @@
+"""One run to a folder: a lock that the operating system gives back when its process ends, however that happens."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from types import TracebackType
+
+from nnbackend.errors import FolderInUseError
+from nnbackend.support.files import remove_leftovers
+
+__all__ = ["FolderLock"]
+
+_NAME = "lock"
+
+
+class FolderLock:
+    """Held while a run keeps its checkpoints in a folder.
+
+    A file with the number of the process, locked with ``flock``: what is left of a process that was killed holds
+    nothing. Where there is no ``flock``, as on Windows, nothing is held.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is missing.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder, _NAME)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> FolderLock:
+        """Take it.
+
+        Raises
+        ------
+        FolderInUseError
+            Another run holds it.
+        OSError
+            The folder cannot be made or written to.
+        """
+        self._take()
+        remove_leftovers(self._folder)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._descriptor is not None:
+            # While it is held, so that nobody's lock but this one is removed.
+            if self._is_there(self._descriptor):
+                # A folder that has become read-only must not end a run that went well.
+                with suppress(OSError):
+                    os.unlink(self._path)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def keep(self) -> None:
+        """Take it again if somebody removed the folder or the file; raises as entering does."""
+        if self._descriptor is not None and not self._is_there(self._descriptor):
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._take()
+
+    def _take(self) -> None:
+        os.makedirs(self._folder, exist_ok=True)
+        while self._descriptor is None:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._lock(descriptor)
+                # Its holder may have removed it while this waited: then it is no file that others would see.
+                if self._is_there(descriptor):
+                    os.ftruncate(descriptor, 0)
+                    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            import fcntl
+        except ImportError:
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            raise FolderInUseError(
+                f"{self._folder} is in use: {holder} keeps its checkpoints there; wait until it has ended, end it, or "
+                "choose another folder"
+            ) from None
+
+    def _is_there(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        except OSError:
+            return False

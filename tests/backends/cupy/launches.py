@@ -1,0 +1,40 @@
+"""What a training step of the three nets asks of a GPU: ``python -m tests.backends.cupy.launches`` prints it.
+
+The steps run on the CPU build of the kernels, which notes every launch and product by name.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+import nnbackend as nn
+from nnbackend.backends.cupy import CupyBackend
+from nnbackend.presets import PRESETS
+from tests.backends.cupy.emulator import EmulatedRuntime
+
+__all__ = ["launched"]
+
+
+def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True) -> list[str]:
+    """The launches of a step after the first, by name."""
+    runtime = EmulatedRuntime()
+    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues))
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (8, 20)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
+    for _ in range(3):
+        runtime.log = log = []
+        network.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
+    return log
+
+
+def main() -> None:
+    for name, recipe in PRESETS.items():
+        layers, optimizer = recipe.layers(10), recipe.make_optimizer()
+        with_epilogues, without = (launched(layers, optimizer, epilogues) for epilogues in (True, False))
+        print(f"{name}, {recipe.optimizer}: {len(with_epilogues)} launches a step, {len(without)} without epilogues")
+        for kernel in with_epilogues:
+            print(f"  {kernel}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""Operations that go into one launch: which do, that they come to the same, and how many launches are left."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.base import ACTIVATIONS, Call
+from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.fusion import fuse
+from nnbackend.backends.numpy import NumpyBackend
+from tests.backends.cupy import launches as launches_command
+from tests.backends.cupy.launches import launched
+
+#: (rows, columns): ones, edges of warps and of four rows at once, more rows than one sum takes.
+SIZES = [(1, 1), (3, 33), (64, 31), (67, 5), (256, 10), (launches.chunk_rows(1) + 3, 7)]
+
+pytestmark = pytest.mark.usefixtures("needs_compiler")
+
+
+def matrix(backend, values, dtype, padding=3):
+    """On the device, with room between the rows."""
+    rows, columns = values.shape
+    view = backend.view(
+        backend.from_host(np.zeros(rows * (columns + padding), dtype)), 0, values.shape, columns + padding
+    )
+    backend.write(values.astype(dtype), view)
+    return view
+
+
+# ---- they come to the same ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activation_and_bias_gradient(emulated, reversed_order, activation, dtype):
+    rng = np.random.default_rng(0)
+    for rows, columns in SIZES:
+        saved, upstream = rng.uniform(0.1, 0.9, (rows, columns)), rng.standard_normal((rows, columns))
+        expected, sums = np.zeros((rows, columns)), np.zeros(columns)
+        reference = NumpyBackend()
+        reference.activation_gradient(saved, activation, 0.3, upstream, expected)
+        reference.bias_gradient(expected, sums)
+        results = []
+        for backend in (emulated, reversed_order):
+            arrays = [matrix(backend, values, dtype) for values in (saved, upstream)]
+            out = backend.empty((columns,), dtype)
+            backend.activation_and_bias_gradient(arrays[0], activation, 0.3, arrays[1], arrays[1], out)
+            results.append((backend.to_host(arrays[1]), backend.to_host(out)))
+            backend.synchronize()
+        tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype] * max(1, rows**0.5)
+        np.testing.assert_allclose(results[0][0], expected, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(results[0][1], sums, rtol=tolerance, atol=tolerance)
+        assert [array.tobytes() for array in results[0]] == [array.tobytes() for array in results[1]]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_gather_with_labels(emulated, kind):
+    rng = np.random.default_rng(1)
+    for rows, columns in SIZES:
+        source, labels = rng.integers(0, 255, (rows + 4, columns)), rng.integers(0, 9, rows + 4)
+        order = rng.permutation(np.repeat(np.arange(rows + 4), 2))[: 2 * rows]
+        device = [emulated.from_host(np.asarray(a)) for a in (source.astype(kind), order, np.array([1, 5, 6]))]
+        out = matrix(emulated, np.zeros((rows, columns)), "float32")
+        taken = emulated.empty((rows,), np.int32)
+        labels_there = emulated.from_host(labels.astype(np.int32))
+        emulated.gather_with_labels(device[0], device[1], device[2], rows, 0.5, out, labels_there, taken)
+        np.testing.assert_array_equal(emulated.to_host(out), source[order[rows:]] * np.float32(0.5))
+        np.testing.assert_array_equal(emulated.to_host(taken), labels[order[rows:]])
+        emulated.synchronize()
+
+
+def test_finish_step(emulated):
+    rows = emulated.from_host(np.arange(10.0).reshape(2, 5))
+    penalties = emulated.from_host(np.array([0.5, 0.25]))
+    counter, trace = emulated.from_host(np.array([1, 7, 9])), emulated.empty((3, 3), np.float64)
+    parameters, steps = emulated.from_host(np.zeros(600)), emulated.from_host(np.arange(600.0))
+    places = emulated.from_host(np.array([[0, 3], [10, 500], [599, 1]]))
+    emulated.finish_step(rows, penalties, counter, trace, counter, parameters, steps, places)
+    added = np.arange(600.0)
+    added[3:10] = added[510:599] = 0
+    np.testing.assert_array_equal(emulated.to_host(parameters), added)
+    np.testing.assert_array_equal(emulated.to_host(counter), [2, 8, 10])
+    emulated.record_loss(rows, None, counter, trace)
+    np.testing.assert_array_equal(emulated.to_host(trace), [[0, 0, 0], [10, 35, 5 * 0.75], [10, 35, 0]])
+    np.testing.assert_array_equal(emulated.to_host(counter), [2, 8, 10])
+
+
+# ---- which are put together -----------------------------------------------------------------------------------------
+
+X, LABELS, WEIGHT, BIAS = np.zeros((4, 3)), np.zeros(4, np.int32), np.zeros((3, 3)), np.zeros(3)
+DELTA, DOWN, SLOPE = np.zeros((4, 3)), np.zeros((4, 3)), np.zeros((3, 3))
+ORDER, COUNTER, TRACE = np.zeros(4, np.int64), np.zeros(3, np.int64), np.zeros((1, 3))
+
+GATHER = Call("gather", (X, ORDER, COUNTER, 4, 1.0, DOWN))
+GATHER_LABELS = Call("gather", (LABELS, ORDER, COUNTER, 4, 1.0, LABELS))
+GRADIENT = Call("activation_gradient", (X, "relu", 0.0, DELTA, DELTA))
+INPUT = Call("dense_input_gradient", (DELTA, WEIGHT, DOWN))
+PRODUCT = Call("dense_weight_gradient", (X, DELTA, SLOPE))
+SUMS = Call("bias_gradient", (DELTA, BIAS))
+LOSS = Call("record_loss", (X, None, COUNTER, TRACE))
+ADVANCE = Call("advance", (COUNTER,))
+
+
+def names(calls):
+    return [call.operation for call in fuse(calls)]
+
+
+def test_neighbours_that_belong_together():
+    assert names([GATHER, GATHER_LABELS]) == ["gather_with_labels"]
+    assert names([GRADIENT, SUMS]) == ["activation_and_bias_gradient"]
+    products = [INPUT.operation, PRODUCT.operation]
+    assert names([GRADIENT, INPUT, PRODUCT, SUMS]) == ["activation_and_bias_gradient", *products]
+    assert names([LOSS, ADVANCE]) == ["finish_step"]
+    fused = fuse([GRADIENT, INPUT, PRODUCT, SUMS])[0]
+    assert [id(argument) for argument in fused.arguments[3:]] == [id(DELTA), id(DELTA), id(BIAS)]
+
+
+@pytest.mark.parametrize(
+    "calls",
+    {
+        "another order": [GATHER, Call("gather", (LABELS, ORDER.copy(), COUNTER, 4, 1.0, LABELS))],
+        "another counter": [GATHER, Call("gather", (LABELS, ORDER, COUNTER.copy(), 4, 1.0, LABELS))],
+        "another batch": [GATHER, Call("gather", (LABELS, ORDER, COUNTER, 5, 1.0, LABELS))],
+        "values for targets": [GATHER, Call("gather", (BIAS, ORDER, COUNTER, 4, 1.0, BIAS))],
+        "two vectors": [GATHER_LABELS, GATHER_LABELS],
+        "sums of another": [GRADIENT, Call("bias_gradient", (DOWN, BIAS))],
+        "written in between": [GRADIENT, Call("dense_input_gradient", (DOWN, WEIGHT, DELTA)), SUMS],
+        "something else in between": [GRADIENT, Call("activation_gradient", (X, "relu", 0.0, DOWN, DELTA)), PRODUCT],
+        "the end before": [ADVANCE, LOSS],
+        "a counter of its own": [LOSS, Call("advance", (COUNTER.copy(),))],
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_does_not_belong_together_stays_apart(calls):
+    assert [id(call) for call in fuse(calls[1])] == [id(call) for call in calls[1]]
+
+
+# ---- what is left ---------------------------------------------------------------------------------------------------
+
+
+def launches_of(hidden, activation, optimizer, epilogues=True):
+    layers = [*(nn.Dense(units, activation=activation) for units in hidden), nn.Dense(10)]
+    return launched(layers, optimizer, epilogues)
+
+
+def test_launches_of_the_three_nets():
+    log = launches_of([200, 80], "relu", nn.SGD(0.1))
+    assert log == [
+        "gather_bytes_and_labels",
+        *["gemm_relu_aux_bias"] * 2,
+        "gemm_bias",
+        "softmax_cross_entropy_labels",
+        *["gemm_drelu_bgrad", "gemm_bgrada"],
+        *["gemm_drelu_bgrad", "gemm"],
+        "gemm",
+        "record_loss",
+    ]
+    assert len(log) == 11
+    assert len(launches_of([40], "relu", nn.SGD(0.1))) == 8
+    assert len(launches_of([40], "sigmoid", nn.SGD(0.1))) == 10
+    assert len(launches_of([200, 80], "relu", nn.SGD(0.1, momentum=0.9))) == 12
+    assert len(launches_of([500, 1000, 300], "relu", nn.Adam())) == 15
+
+
+def test_launches_without_products_that_do_more():
+    log = launches_of([200, 80], "relu", nn.SGD(0.1), epilogues=False)
+    assert log == [
+        "gather_bytes_and_labels",
+        *["gemm", "relu_forward"] * 2,
+        *["gemm", "identity_forward"],
+        "softmax_cross_entropy_labels",
+        *["gemm", "gemm", "sum_rows"],
+        *["relu_gradient_with_sums", "gemm", "gemm"],
+        *["relu_gradient_with_sums", "gemm"],
+        "record_loss",
+    ]
+    assert len(log) == 17
+    assert len(launches_of([40], "sigmoid", nn.SGD(0.1), epilogues=False)) == 12
+    assert len(launches_of([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23
+
+
+def test_the_page_about_steps_shows_what_the_command_prints(capsys):
+    launches_command.main()
+    printed = capsys.readouterr().out
+    page = (Path(__file__).parents[3] / "docs" / "gpu_step.md").read_text()
+    (shown,) = re.findall(r"```\n(784-200-80-10.*?)```", page, re.DOTALL)
+    assert shown in printed

@@ -1,0 +1,125 @@
+"""``nnbackend warmup``: what it compiles, keeps, prints and refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnbackend.backends.base import ACTIVATIONS, OPERATIONS
+from nnbackend.backends.numba import NumbaBackend
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.cli.warmup_networks import rehearsals
+
+#: What is done before a step is recorded and after it has run.
+OUTSIDE_OF_STEPS = {"empty", "from_host", "write", "to_host", "copy", "synchronize"}
+
+
+def python(*arguments: str, cache: Path | str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+
+
+def test_the_rehearsals_reach_every_operation_and_every_activation():
+    seen = set()
+
+    class Watched(NumpyBackend):
+        def executor(self, calls):
+            for call in calls:
+                seen.add(call.operation)
+                seen.update(argument for argument in call.arguments if isinstance(argument, str))
+            return super().executor(calls)
+
+    for rehearsal in rehearsals(Watched(threads=1), "float32"):
+        rehearsal.run()
+    assert set(OPERATIONS) - OUTSIDE_OF_STEPS <= seen
+    assert set(ACTIVATIONS) <= seen
+
+
+def test_each_rehearsal_runs_on_the_executor_that_it_names():
+    seen = []
+
+    class Watched(NumbaBackend):
+        def executor(self, calls):
+            seen.append(super().executor(calls).name)
+            return NumpyBackend.executor(self, [])  # nothing needs to be compiled for this test
+
+    for rehearsal in rehearsals(Watched(threads=1), "float32"):
+        seen.clear()
+        rehearsal.run()
+        assert set(seen) == {rehearsal.executor}
+
+
+TRAIN_AND_COUNT = """
+import numpy as np
+import nnbackend as nn
+from nnbackend.backends.numba.cache import cache_state
+from nnbackend.testing import check_backend
+
+net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numba")
+x = np.zeros((3000, 784), np.uint8)
+net.fit(x, np.arange(3000) % 10, epochs=2, batch_size=256, loss="softmax_cross_entropy", verbose=False)
+check_backend(nn.get_backend("numba"), dtypes=["float32"])
+state = cache_state()
+print(state.compiled, state.loaded > 0, len(list(state.folder.glob("*.nbc"))) > state.loaded)
+"""
+
+
+def compiled(line: str) -> int:
+    """The last column of a row of the table."""
+    return int(line.split()[-1]) if line.startswith("  float") else 0
+
+
+@pytest.mark.slow
+def test_after_a_warm_up_nothing_is_compiled_again(tmp_path):
+    command = ("-m", "nnbackend", "warmup", "--dtype", "float32")
+    first = python(*command, cache=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    lines = first.stdout.splitlines()
+    assert re.fullmatch(rf"kernels are kept in {re.escape(str(tmp_path.resolve()))}\S+", lines[0])
+    assert len([line for line in lines if line.startswith("  float32  ")]) == 8
+    assert lines[1].split() == ["dtype", "executor", "loss", "data", "optimizer", "seconds", "compiled"]
+    assert sum(map(compiled, lines)) == int(lines[-1].split()[0]) > 0
+    assert re.fullmatch(r"\d+ kernels compiled in \d+\.\d s; from now on they are loaded", lines[-1])
+    assert all(len(line) <= 80 for line in lines[1:])
+    assert list(tmp_path.rglob("*.nbc"))
+
+    second = python(*command, cache=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert sum(map(compiled, second.stdout.splitlines())) == 0
+    assert re.fullmatch(
+        r"nothing to compile: every kernel was there, and all were loaded in \d+\.\d s", second.stdout.splitlines()[-1]
+    )
+
+    training = python("-c", TRAIN_AND_COUNT, cache=tmp_path)
+    assert training.stdout.split() == ["0", "True", "True"], training.stdout + training.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    result = python("-m", "nnbackend", "warmup", cache=folder)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == (
+        "nnbackend: error: compiled kernels cannot be kept: the folder that NUMBA_CACHE_DIR names, "
+        f"{folder}, cannot be written. Name another\n"
+    )
+
+
+def test_info_says_how_to_fill_an_empty_cache(tmp_path):
+    result = python("-m", "nnbackend", "info", cache=tmp_path)
+    assert re.search(
+        r"^  compiled Numba kernels  .*\(none yet; 'nnbackend warmup' compiles them\)$", result.stdout, re.M
+    )

@@ -1,0 +1,92 @@
+"""Networks in several threads and processes come to the bits that each comes to alone, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.base import Backend
+from nnbackend.support.fork_lock import ForkLock
+from tests.concurrency.work import BIG, digest, forked, in_processes, in_threads, job
+from tests.helpers import classifier, images
+
+SECONDS = 100.0
+ON_CPU = ["numpy", "numba"]
+
+
+def test_networks_train_side_by_side_on_one_backend(backend: Backend):
+    alone = [job(backend, seed) for seed in range(4)]
+    assert len(set(alone)) == 4
+    assert in_threads([partial(job, backend, seed) for seed in range(4)], SECONDS) == alone
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_so_do_networks_whose_steps_are_shared_out(name: str):
+    backend = type(nn.get_backend(name))(threads=2)
+    alone = [job(backend, seed, BIG) for seed in range(2)]
+    assert in_threads([partial(job, backend, seed, BIG) for seed in range(2)], SECONDS) == alone
+
+
+def test_one_network_answers_several_threads(backend: Backend):
+    network = classifier(backend)
+    x, _ = images(rows=40)
+    sizes = (1, 7, 40, 16, 3)  # more than are kept recorded
+    alone = [digest(*[network.predict(x, batch_size=size) for _ in range(4)]) for size in sizes]
+    works = [
+        partial(lambda size: digest(*[network.predict(x, batch_size=size) for _ in range(4)]), size) for size in sizes
+    ]
+    assert in_threads(works, SECONDS) == alone
+
+
+def test_one_backend_is_made_however_many_threads_ask_first():
+    from nnbackend.backends import registry
+
+    registry._made.cache_clear()
+    made = []
+    in_threads([lambda: str(made.append(nn.get_backend("numpy"))) for _ in range(8)], SECONDS)
+    assert len(set(map(id, made))) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ON_CPU)
+def test_children_forked_from_a_process_that_trains_train_too(name: str):
+    arguments = [(seed, units) for seed, units in ((0, 9), (1, 9), (2, BIG))]
+    alone = [job(name, *one) for one in arguments]
+    assert forked(name, arguments, SECONDS) == alone
+
+
+def test_spawned_processes_come_to_the_same():
+    assert in_processes("spawn", "numba", [(0,), (1,)], SECONDS) == [job("numba", seed) for seed in range(2)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_lock_that_is_held_while_forking_is_open_in_the_child():
+    lock, held, done = ForkLock(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            done.wait()
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        with lock:
+            os._exit(7)
+    end = time.monotonic() + 30
+    while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    done.set()
+    if found[0] == 0:
+        os.kill(child, 9)
+    assert os.waitstatus_to_exitcode(found[1]) == 7
+    with lock:
+        pass

@@ -1,0 +1,334 @@
+"""Several ranks train the network of one: here they are threads, which talk through a list."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.errors import DistributedError, InvalidInputError, ModelFileError, TrainingDivergedError
+from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
+from nnbackend.training.checkpoints.checkpoint import checkpoint_files
+from tests.distributed.ranks import run_ranks, worked
+from tests.helpers import classifier, images, rich_network, same_weights
+
+X, Y = images(rows=70)
+VALIDATION = (X[:5], Y[:5])
+
+
+def train(backend, communicator, dtype="float64", epochs=2, x=X, y=Y, optimizer=None, **options):
+    net = rich_network(backend, dtype)
+    history = net.fit(
+        x,
+        y,
+        epochs=epochs,
+        batch_size=16,
+        loss="softmax_cross_entropy",
+        optimizer=optimizer or nn.Adam(0.01),
+        communicator=communicator,
+        **options,
+    )
+    return net, history
+
+
+def difference(one, other):
+    first, second = one.get_weights(), other.get_weights()
+    return max(float(np.abs(first[name] - second[name]).max()) for name in first)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_ranks_train_the_network_of_one(backend, size):
+    """Dropout, penalties, weights, a last batch of 6 rows, and validation rows that do not come out even."""
+    options = {"sample_weight": np.linspace(0.5, 2, 70), "class_weight": {0: 2.0}, "validation_data": VALIDATION}
+    alone, expected = train(backend, None, **options)
+    results = worked(run_ranks(size, lambda ranks: train(backend, ranks, **options)))
+    for net, history in results:
+        assert same_weights(net, results[0][0])
+        assert difference(net, alone) < 1e-12
+        assert history.epochs == results[0][1].epochs
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            np.testing.assert_allclose(history[name], expected[name], rtol=1e-12)
+        np.testing.assert_allclose(history.step_losses, expected.step_losses, rtol=1e-12)
+
+
+def test_in_float32_as_well(backend):
+    alone, _ = train(backend, None, "float32", epochs=1)
+    for net, _ in worked(run_ranks(3, lambda ranks: train(backend, ranks, "float32", epochs=1))):
+        assert difference(net, alone) < 1e-5
+
+
+def test_a_rank_without_rows_of_the_last_batch(backend):
+    alone, expected = train(backend, None, x=X[:33], y=Y[:33])
+    for net, history in worked(run_ranks(3, lambda ranks: train(backend, ranks, x=X[:33], y=Y[:33]))):
+        assert difference(net, alone) < 1e-12
+        np.testing.assert_allclose(history.step_losses, expected.step_losses, rtol=1e-12)
+
+
+def test_rows_that_are_streamed(backend):
+    alone, _ = train(backend, None)
+    for net, _ in worked(run_ranks(2, lambda ranks: train(backend, ranks, stream=True))):
+        assert difference(net, alone) < 1e-12
+
+
+def test_shards(backend):
+    def program(ranks):
+        rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)
+        return train(backend, ranks, x=X[rows], y=Y[rows], shard=True, validation_data=(X[rows], Y[rows]))
+
+    results = worked(run_ranks(2, program))
+    net, history = results[0]
+    assert same_weights(net, results[1][0])
+    assert [len(losses) for losses in history.step_losses] == [5, 5]
+    whole = net.evaluate(X, Y)
+    assert history["val_loss"][-1] == pytest.approx(whole["loss"], rel=1e-12)
+    assert history["val_accuracy"][-1] == pytest.approx(whole["accuracy"], rel=1e-12)
+
+
+def test_the_first_batch_of_shards():
+    """With as many steps as one batch has, two shards are one set of rows."""
+    options = {"shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}
+    order = np.r_[0:8, 35:43]
+    weights = np.linspace(0.5, 2, 70)
+    alone, _ = train("numpy", None, x=X[order], y=Y[order], sample_weight=weights[order], **options)
+
+    def program(ranks):
+        rows = np.arange(8) + 35 * ranks.rank
+        own = {"x": X[rows], "y": Y[rows], "sample_weight": weights[rows]}
+        return train("numpy", ranks, shard=True, **own, **options)
+
+    for net, _ in worked(run_ranks(2, program)):
+        assert difference(net, alone) < 1e-14
+
+
+def test_shards_of_unequal_size_and_streams():
+    counts = (31, 12, 3)
+
+    def program(ranks):
+        begin = sum(counts[: ranks.rank])
+        rows = slice(begin, begin + counts[ranks.rank])
+        stream = nn.BatchStream(lambda epoch: [(X[rows], Y[rows])], counts[ranks.rank])
+        return train("numpy", ranks, x=stream, y=None, shard=True, shuffle=False)
+
+    results = worked(run_ranks(3, program))
+    assert all(same_weights(net, results[0][0]) for net, _ in results)
+    # 6 + 5 + 5 rows of the first batch, and in the end only the first rank has any.
+    assert [len(losses) for losses in results[0][1].step_losses] == [6, 6]
+
+
+def test_another_number_of_ranks_goes_on_where_the_first_ended(tmp_path):
+    alone, _ = train("numpy", None, epochs=2, optimizer=nn.SGD(0.1))
+    saved = tmp_path / "half.safetensors"
+    two = worked(run_ranks(2, lambda ranks: train("numpy", ranks, epochs=1, optimizer=nn.SGD(0.1))))
+    two[0][0].save(saved)
+
+    def go_on(ranks):
+        net = nn.Network.load(saved, backend="numpy")
+        net.fit(X, Y, epochs=1, batch_size=16, optimizer=nn.SGD(0.1), communicator=ranks)
+        return net
+
+    for net in worked(run_ranks(3, go_on)):
+        assert difference(net, alone) < 1e-12
+
+
+def test_one_sum_a_step_and_little_else():
+    calls = worked(run_ranks(2, lambda ranks: (train("numpy", ranks, epochs=3), ranks.calls)[1]))[0]
+    sums = calls.count("allreduce")
+    # 15 steps; an agreement for a number of steps that doubles, and for every last batch; the losses of each epoch.
+    assert 15 + 3 * 2 <= sums <= 15 + 3 * 7
+    assert len(calls) - sums < 30
+
+
+def test_what_writes_is_called_on_the_first_rank_alone(tmp_path, capsys):
+    seen = []
+
+    class Everywhere(nn.Callback):
+        def on_epoch_end(self, network, epoch, figures):
+            seen.append((epoch, figures["seconds"]))
+
+    def program(ranks):
+        return train(
+            "numpy", ranks, callbacks=[nn.CSVLogger(tmp_path / f"{ranks.rank}.csv"), Everywhere()], verbose=True
+        )
+
+    worked(run_ranks(2, program))
+    assert [path.name for path in tmp_path.iterdir()] == ["0.csv"]
+    assert len(seen) == 4
+    assert len(set(seen)) == 2
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_one_rank_may_end_the_training():
+    class Enough(nn.Callback):
+        def on_epoch_end(self, network, epoch, figures):
+            return "that is enough"
+
+    def program(ranks):
+        return train("numpy", ranks, epochs=5, callbacks=[Enough()] if ranks.rank == 1 else [])
+
+    for _, history in worked(run_ranks(2, program)):
+        assert len(history) == 1
+        assert history.stopped_by == "Enough"
+
+
+def test_all_ranks_fail_together_before_anything_is_changed():
+    def program(ranks):
+        net = classifier()
+        before = net.get_weights()
+        try:
+            net.fit(X, Y if ranks.rank else Y[:9], loss="softmax_cross_entropy", communicator=ranks)
+        except (InvalidInputError, DistributedError) as error:
+            assert all((net.get_weights()[name] == before[name]).all() for name in before)
+            return error, ranks.tells(error)
+        raise AssertionError("it trained")
+
+    results = worked(run_ranks(3, program))
+    assert [type(error) for error, _ in results] == [InvalidInputError, DistributedError, DistributedError]
+    assert "rank 0 of 3 cannot train: InvalidInputError: x has 70 rows but y has 9" in str(results[2][0])
+    assert results[2][0].rank == 0
+    assert [tells for _, tells in results] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("number of rows", lambda options: options.update(x=X[:60], y=Y[:60])),
+        ("x and y", lambda options: options.update(x=X[::-1], y=Y[::-1])),
+        ("batch_size", lambda options: options.update(batch_size=8)),
+        ("shard", lambda options: options.update(shard=True)),
+        ("epochs", lambda options: options.update(epochs=3)),
+        ("optimizer", lambda options: options.update(optimizer=nn.Adam(0.02))),
+        ("figures", lambda options: options.update(validation_data=VALIDATION)),
+        ("kind of sample_weight", lambda options: options.update(sample_weight=np.ones(70))),
+    ],
+)
+def test_ranks_with_different_settings_are_refused(what, change):
+    def program(ranks):
+        options = {"x": X, "y": Y, "epochs": 2, "batch_size": 16, "optimizer": nn.Adam(0.01)}
+        if ranks.rank == 1:
+            change(options)
+        classifier().fit(**options, loss="softmax_cross_entropy", communicator=ranks)
+
+    for error in run_ranks(2, program):
+        assert isinstance(error, InvalidInputError)
+        assert f"all ranks must be given the same {what}" in str(error)
+
+
+def test_ranks_with_different_weights_are_refused():
+    def program(ranks):
+        net = classifier(seed=3)
+        if ranks.rank:
+            net.set_weights({name: value * 2 for name, value in net.get_weights().items()})
+        net.fit(X, Y, loss="softmax_cross_entropy", communicator=ranks)
+
+    for error in run_ranks(2, program):
+        assert "all ranks must be given the same weights" in str(error)
+
+
+def test_a_rank_that_goes_its_own_way_is_noticed():
+    class Nudge(nn.Callback):
+        def on_epoch_begin(self, network, epoch):
+            network.set_weights({name: value + 1e-6 for name, value in network.get_weights().items()})
+
+    def program(ranks):
+        train("numpy", ranks, callbacks=[Nudge()] if ranks.rank == 1 else [])
+
+    for error in run_ranks(3, program):
+        assert isinstance(error, DistributedError)
+        assert error.rank == 1
+
+
+def test_ranks_diverge_together():
+    def program(ranks):
+        # One of them looks at the weights after every epoch, and all do then.
+        callbacks = [nn.Callback()] if ranks.rank else []
+        # One step an epoch, which breaks the weights while its loss is still good.
+        train("numpy", ranks, "float32", x=X[:16], y=Y[:16], optimizer=nn.SGD(1e39), callbacks=callbacks, epochs=9)
+
+    errors = run_ranks(2, program)
+    assert all(isinstance(error, TrainingDivergedError) for error in errors)
+    assert "in the last step of epoch 1" in str(errors[0])
+    assert str(errors[0]) == str(errors[1])
+
+
+def test_an_error_of_one_rank_ends_all():
+    class Broken(nn.Callback):
+        def on_epoch_end(self, network, epoch, figures):
+            raise OSError("the disk is full")
+
+    def program(ranks):
+        train("numpy", ranks, callbacks=[Broken()] if ranks.rank == 1 else [])
+
+    errors = run_ranks(2, program)
+    assert isinstance(errors[1], OSError)
+    assert isinstance(errors[0], DistributedError)
+    assert str(errors[0]) == "rank 1 failed: OSError: the disk is full"
+
+
+def test_what_cannot_be_shared_is_refused():
+    stream = nn.BatchStream(lambda epoch: [(X, Y)], 70)
+    for options, message in (
+        ({"batch_size": 2}, "at least the 3 ranks"),
+        ({"x": stream, "y": None}, "give each rank a stream of its own rows, and shard=True"),
+    ):
+        given = {"x": X, "y": Y, "loss": "softmax_cross_entropy", **options}
+        for error in run_ranks(3, lambda ranks, given=given: classifier().fit(**given, communicator=ranks)):
+            assert isinstance(error, InvalidInputError)
+            assert message in str(error)
+    with pytest.raises(InvalidInputError, match=r"communicator must be what .*world\(\) returns, received 4"):
+        classifier().fit(X, Y, loss="softmax_cross_entropy", communicator=4)
+
+
+# ---- checkpoints; `test_resume.py` has them on every backend ---------------------------------------------------------
+
+
+def test_the_first_rank_alone_has_the_folder_and_the_clock(tmp_path):
+    """The others have no Checkpoint, and are told."""
+
+    def program(ranks):
+        callbacks = [] if ranks.rank else [nn.Checkpoint(tmp_path, every_minutes=1e-9, keep=99)]
+        return train("numpy", ranks, callbacks=[*callbacks, nn.KeepBest("loss")], resume=True)
+
+    first = worked(run_ranks(3, program))
+    steps = [read_checkpoint(path).config["steps_trained"] for path in checkpoint_files(tmp_path)]
+    assert (steps[0], steps[-1]) == (10, 1)
+    # The run has ended already, and all get what it ended with.
+    for (net, history), (expected, wanted) in zip(worked(run_ranks(3, program)), first, strict=True):
+        assert same_weights(net, expected)
+        assert history.epochs == wanted.epochs
+
+
+def test_shards_go_on_with_as_many_ranks(tmp_path):
+    def program(ranks, epochs=2):
+        rows = np.arange(70)[ranks.rank :: ranks.size]
+        folder = {"callbacks": [nn.Checkpoint(tmp_path, every_steps=3)], "resume": True}
+        return train("numpy", ranks, x=X[rows], y=Y[rows], shard=True, epochs=epochs, **folder)
+
+    worked(run_ranks(2, lambda ranks: program(ranks, epochs=1)))
+    two = worked(run_ranks(2, program))
+    for path in checkpoint_files(tmp_path)[:2]:
+        path.unlink()
+    assert checkpoint_files(tmp_path)
+    for net, history in worked(run_ranks(2, program)):
+        assert same_weights(net, two[0][0])
+        np.testing.assert_array_equal(history.step_losses, two[0][1].step_losses)
+    errors = run_ranks(3, program)
+    assert "rows was [35, 35] there and is [24, 23, 23] here" in str(errors[0])
+    assert all(isinstance(error, DistributedError) and "is of another run" in str(error) for error in errors[1:])
+
+
+def test_a_checkpoint_that_cannot_be_gone_on_from_ends_all(tmp_path):
+    def program(ranks):
+        try:
+            train("numpy", ranks, callbacks=[nn.Checkpoint(tmp_path, keep=1)], resume=True)
+        except (ModelFileError, DistributedError) as error:
+            return type(error), ranks.tells(error)
+
+    worked(run_ranks(2, program))
+    (path,) = checkpoint_files(tmp_path)
+    contents = read_checkpoint(path)
+    del contents.arrays["trace"]
+    write_checkpoint(path, contents)
+    assert worked(run_ranks(2, program)) == [(ModelFileError, True), (ModelFileError, False)]
+    path.write_bytes(b"")
+    with pytest.warns(RuntimeWarning, match="trying the one before"):
+        assert worked(run_ranks(2, program)) == [(ModelFileError, True), (DistributedError, False)]

@@ -1,0 +1,314 @@
+"""The network: parameters in one buffer, names and shapes, the step as data, describing it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import threading
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.base import OPERATIONS, PlainExecutor
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.metrics import accuracy, confusion_matrix
+from nnbackend.step.parameters import ParameterLayout
+from tests.conftest import PaddedNumpyBackend
+from tests.helpers import classifier, images, same_weights
+
+
+def test_weights_have_the_promised_names_and_shapes():
+    net = nn.Network([nn.Flatten(), nn.Dense(5), nn.Dropout(0.1), nn.Dense(3, use_bias=False)], (2, 4), "numpy")
+    assert {name: array.shape for name, array in net.get_weights().items()} == {
+        "layers.1.weight": (8, 5),
+        "layers.1.bias": (5,),
+        "layers.3.weight": (5, 3),
+    }
+    assert net.parameter_count == 8 * 5 + 5 + 5 * 3
+    assert net.output_shape == (3,)
+
+
+def test_get_weights_gives_copies_and_set_weights_takes_them_back():
+    net, other = classifier(), classifier(seed=1)
+    weights = net.get_weights()
+    weights["layers.0.weight"] += 1
+    assert not np.array_equal(weights["layers.0.weight"], net.get_weights()["layers.0.weight"])
+    other.set_weights(net.get_weights())
+    assert same_weights(net, other)
+
+
+def test_all_parameters_lie_in_one_buffer_and_do_not_overlap():
+    net = classifier()
+    layout = net.model.layout
+    buffer = np.zeros(layout.size)
+    for entry in layout.entries:
+        entry.view(buffer)[...] += 1
+        assert entry.offset % 16 == 0
+    assert buffer.max() == 1
+    assert buffer.sum() == layout.count == net.parameter_count
+    assert net.model.parameters.shape == (layout.size,)
+
+
+def test_padding_stays_zero_through_training():
+    x, y = images()
+    net = nn.Network([nn.Dense(9, activation="sigmoid", l2=0.1), nn.Dense(4)], 12, backend=PaddedNumpyBackend(), seed=2)
+    net.fit(x, y, epochs=3, batch_size=16, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01, weight_decay=0.1))
+    buffer = net.backend.to_host(net.model.parameters).copy()
+    for entry in net.model.layout.entries:
+        assert entry.row_stride == 16
+        entry.view(buffer)[...] = 0
+    assert not buffer.any()
+    plain = nn.Network([nn.Dense(9, activation="sigmoid", l2=0.1), nn.Dense(4)], 12, backend="numpy", seed=2)
+    plain.fit(x, y, epochs=3, batch_size=16, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01, weight_decay=0.1))
+    for name, value in plain.get_weights().items():
+        np.testing.assert_allclose(net.get_weights()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_more_changes_no_other_layer_s_first_weights():
+    short = nn.Network([nn.Dense(5), nn.Dense(3)], 4, backend="numpy", seed=7)
+    long = nn.Network([nn.Dense(5), nn.Dense(3), nn.Dense(2)], 4, backend="numpy", seed=7)
+    for name, value in short.get_weights().items():
+        np.testing.assert_array_equal(value, long.get_weights()[name])
+
+
+def test_layers_of_one_shape_start_from_different_weights():
+    weights = nn.Network([nn.Dense(5), nn.Dense(5)], 5, backend="numpy").get_weights()
+    assert not np.allclose(weights["layers.0.weight"], weights["layers.1.weight"])
+
+
+def test_float32_weights_are_the_rounded_float64_ones():
+    double = classifier(dtype="float64").get_weights()
+    for name, value in classifier().get_weights().items():
+        np.testing.assert_array_equal(value, double[name].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "variance", "bounded"),
+    [
+        ("he_normal", 2 / 300, False),
+        ("he_uniform", 2 / 300, True),
+        ("glorot_normal", 2 / 500, False),
+        ("glorot_uniform", 2 / 500, True),
+        ("lecun_normal", 1 / 300, False),
+        ("lecun_uniform", 1 / 300, True),
+        (nn.Normal(0, 0.2), 0.04, False),
+        (nn.Uniform(-0.3, 0.3), 0.03, True),
+        ("zeros", 0, True),
+        ("normal", 1, False),
+    ],
+)
+def test_initial_weights_have_the_right_spread(name, variance, bounded):
+    net = nn.Network([nn.Dense(200, weight_initializer=name)], 300, backend="numpy", dtype="float64")
+    weight = net.get_weights()["layers.0.weight"]
+    assert weight.mean() == pytest.approx(0, abs=4 * np.sqrt(variance / weight.size) + 1e-12)
+    assert weight.var() == pytest.approx(variance, rel=0.03)
+    if bounded:
+        assert np.abs(weight).max() <= np.sqrt(3 * variance) + 1e-12
+
+
+def test_given_arrays_are_the_initial_weights():
+    weight = np.arange(6.0).reshape(3, 2)
+    net = nn.Network([nn.Dense(2, weight_initializer=weight, bias_initializer=[1, 2])], 3, backend="numpy")
+    np.testing.assert_array_equal(net.get_weights()["layers.0.weight"], weight)
+    np.testing.assert_allclose(net.predict([[1, 0, 0]]), [[1, 3]])
+
+
+def test_the_default_initialiser_follows_the_activation():
+    assert nn.Dense(3, activation="relu").weight_initializer == nn.HeNormal()
+    assert nn.Dense(3, activation="tanh").weight_initializer == nn.GlorotUniform()
+
+
+def test_steps_are_replayed_without_allocating_or_looking_up():
+    """Every operation of an epoch works on the buffers that were there when it began."""
+    seen: list[tuple[str, tuple[int, ...]]] = []
+
+    class Watching(NumpyBackend):
+        def executor(self, calls):
+            assert all(call.operation in OPERATIONS for call in calls)
+            seen.append(tuple((call.operation, tuple(map(id, call.arguments))) for call in calls))
+            return PlainExecutor(self, calls)
+
+        def empty(self, shape, dtype):
+            assert not getattr(self, "frozen", False), "a buffer was made while training"
+            return super().empty(shape, dtype)
+
+    class Freeze(nn.Callback):
+        def on_epoch_begin(self, network, epoch):
+            network.backend.frozen = epoch > 1
+
+    x, y = images(rows=20)
+    classifier(Watching()).fit(x, y, epochs=3, batch_size=8, loss="softmax_cross_entropy", callbacks=[Freeze()])
+    full, rest = seen
+    operations = [name for name, _ in full]
+    assert operations == [name for name, _ in rest]
+    assert operations == [
+        "gather", "gather", "dense_forward", "dense_forward", "softmax_cross_entropy",
+        "dense_input_gradient", "dense_weight_gradient", "bias_gradient",
+        "activation_gradient", "dense_weight_gradient", "bias_gradient",
+        "adam_update", "record_loss", "advance",
+    ]  # fmt: skip
+
+
+def test_the_host_reads_the_device_once_an_epoch():
+    reads = []
+
+    class Counting(NumpyBackend):
+        def to_host(self, array):
+            reads.append(array.shape)
+            return super().to_host(array)
+
+    x, y = images(rows=40)
+    net = classifier(Counting())
+    net.fit(x, y, epochs=5, batch_size=8, loss="softmax_cross_entropy")
+    # The trace of each epoch, and the parameters once, to see whether they are finite at the end.
+    assert reads == [(5, 3)] * 5 + [(net.model.layout.size,)]
+
+
+def test_bytes_stay_bytes_on_the_device():
+    x, y = images(rows=10)
+    net = classifier()
+    from nnbackend.losses import get_loss
+
+    feed = net.intake.feed(x, y, get_loss("softmax_cross_entropy"), 5)
+    assert feed.examples.x.dtype == np.uint8
+    assert feed.examples.scale == 1 / 255
+
+
+def test_summary_tells_layers_sizes_and_how_it_runs():
+    net = nn.Network([nn.Flatten(), nn.Dense(5, activation="relu"), nn.Dense(3)], (2, 4), backend="numpy", seed=4)
+    text = net.summary()
+    lines = text.splitlines()
+    assert "input 2 x 4, float32, seed 4" in lines[0]
+    assert any(line.startswith("1: Dense(5, activation='relu')") and line.endswith("45") for line in lines)
+    assert any(line.startswith("total") and " 63 " in line for line in lines)
+    assert lines[-1] == f"backend numpy on {net.backend.device}; executor plain: runs every step"
+    assert re.fullmatch(r"CPU, \d+ threads?", net.backend.device)
+
+
+def test_max_abs_norm_divides_each_sample_by_its_largest_magnitude():
+    net = nn.Network([nn.MaxAbsNorm()], 3, backend="numpy")
+    x = [[1, -4, 2], [0, 0, 0], [0.5, 0.25, 0.5]]
+    np.testing.assert_array_equal(net.predict(x), [[0.25, -1, 0.5], [0, 0, 0], [1, 0.5, 1]])
+    assert net.parameter_count == 0
+    assert net.output_shape == (3,)
+    lines = net.summary().splitlines()
+    assert any(line.split() == ["0:", "MaxAbsNorm()", "3", "0"] for line in lines)
+
+
+def test_a_network_describes_itself_shortly():
+    assert repr(classifier()) == (
+        "<Network (12,) -> [Dense(9, activation='relu'), Dense(4, activation='identity')] on numpy, 157 parameters>"
+    )
+
+
+def test_predictions_come_the_way_of_the_loss():
+    x, y = images(rows=20)
+    net = classifier()
+    logits = net.predict(x)
+    net.fit(x, y, epochs=1, loss="softmax_cross_entropy", optimizer=nn.SGD(0.0))
+    probabilities = net.predict(x)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    np.testing.assert_array_equal(net.predict_classes(x), logits.argmax(axis=1))
+
+
+def test_predictions_follow_new_weights():
+    x, _ = images(rows=4)
+    net = classifier()
+    before = net.predict(x)
+    net.set_weights({name: 2 * value for name, value in net.get_weights().items()})
+    np.testing.assert_allclose(net.predict(x), 4 * before, rtol=1e-5)
+
+
+def test_one_network_predicts_any_number_of_rows():
+    x, _ = images(rows=30)
+    net = classifier()
+    whole = net.predict(x)
+    for rows in (1, 2, 3, 5, 8, 13, 30, 1):
+        np.testing.assert_allclose(net.predict(x[:rows]), whole[:rows], rtol=1e-5, atol=1e-7)
+    # Buffers of the last few sizes are kept, not of all.
+    assert len(net._predictor._recorded) == 4
+
+
+def test_layout_pads_rows():
+    layers = [nn.Dense(5), nn.Dense(3)]
+    layout = ParameterLayout(layers, [(4,), (5,)], row_multiple=8)
+    assert [(entry.name, entry.row_stride) for entry in layout.entries] == [
+        ("layers.0.weight", 8), ("layers.0.bias", 8), ("layers.1.weight", 8), ("layers.1.bias", 8)
+    ]  # fmt: skip
+    values = {name: np.random.default_rng(0).normal(size=shape) for name, shape in layout.shapes().items()}
+    packed = layout.pack(values, np.float64)
+    for name, value in layout.unpack(packed).items():
+        np.testing.assert_array_equal(value, values[name])
+
+
+def test_metrics():
+    assert accuracy([0, 1, 2, 2], [0, 1, 1, 2]) == 0.75
+    np.testing.assert_array_equal(confusion_matrix([0, 1, 1], [0, 0, 1], 2), [[1, 0], [1, 1]])
+    with pytest.raises(ValueError, match=r"must be in \[0, 2\)"):
+        confusion_matrix([0, 2], [0, 0], 2)
+    with pytest.raises(ValueError, match="two lists of one length"):
+        accuracy([0, 1], [0])
+
+
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
+def test_accuracy_is_the_share_of_rows_whose_class_is_predicted(loss):
+    x, y = images(rows=50)
+    net = classifier(dtype="float64")
+    net.fit(x, y, epochs=1, loss=loss)
+    for targets in (y, np.eye(4)[y]):
+        figures = net.evaluate(x, targets)
+        if loss == "sigmoid_cross_entropy":
+            # Four questions a row: what is counted is said in the name.
+            outputs = (net.predict(x) > 0.5) == np.eye(4)[y]
+            assert figures["binary_accuracy"] == pytest.approx(outputs.mean())
+            assert "accuracy" not in figures
+        else:
+            assert figures["accuracy"] == pytest.approx(np.mean(net.predict_classes(x) == y))
+
+
+def test_one_hot_targets_take_class_weights_with_every_loss():
+    x, y = images(rows=50)
+    for loss in ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"):
+        one, other = classifier(), classifier()
+        one.fit(x, y, epochs=1, loss=loss, class_weight={0: 3.0})
+        other.fit(x, np.eye(4)[y], epochs=1, loss=loss, class_weight={0: 3.0})
+        assert same_weights(one, other)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_is_a_network_of_its_own(how):
+    x, y = images(rows=40)
+    net = classifier()
+    net.fit(x, y, epochs=1, loss="softmax_cross_entropy")
+    net.predict(x)
+    copied = how(net)
+    assert same_weights(net, copied)
+    assert copied.config() == net.config()
+    before = net.predict(x)
+    copied.fit(x, y, epochs=5, optimizer=nn.Adam(0.05))
+    np.testing.assert_array_equal(net.predict(x), before)
+    assert np.mean(copied.predict_classes(x) == y) == pytest.approx(copied.evaluate(x, y)["accuracy"])
+
+
+def test_several_threads_may_predict_with_one_network():
+    generator = np.random.default_rng(0)
+    net = nn.Network([nn.Dense(50, activation="relu"), nn.Dense(4)], 12, backend="numpy")
+    parts = [generator.normal(size=(64, 12)) for _ in range(4)]
+    expected = [net.predict(part) for part in parts]
+    wrong = []
+
+    def ask(part, answer):
+        for _ in range(40):
+            if not np.array_equal(net.predict(part), answer):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=ask, args=pair) for pair in zip(parts, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
