@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 import nnbackend as nn
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from benchmarks.common import Suite
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 
 _NETWORK = """
 import nnbackend as nn

@@ -27,7 +27,8 @@ from benchmarks.common import (
     parameter_count,
     vector,
 )
-from nnbackend.backends.base import ACTIVATIONS, Backend, Call
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Backend, Call
 from nnbackend.presets import PRESETS
 
 #: Rows and columns where an operation does not depend on the net: the first hidden layer of the middle one.
@@ -113,11 +114,11 @@ class Dense(NetSuite):
             activation = recipe.activation if index < last else "identity"
             alpha = ACTIVATIONS[activation].alpha
             out = matrix(device, rows, outputs)
-            forward.append(Call("dense_forward", (x, weight, bias, activation, alpha, None, out)))
-            weight_gradients.append(Call("dense_weight_gradient", (x, delta, matrix(device, inputs, outputs))))
+            forward.append(Call.of("dense_forward", x, weight, bias, activation, alpha, None, out))
+            weight_gradients.append(Call.of("dense_weight_gradient", x, delta, matrix(device, inputs, outputs)))
             self.bias_gradients.append((delta, vector(device, outputs)))
             if index > 0:  # Nothing below the first layer wants a gradient.
-                input_gradients.append(Call("dense_input_gradient", (delta, weight, matrix(device, rows, inputs))))
+                input_gradients.append(Call.of("dense_input_gradient", delta, weight, matrix(device, rows, inputs)))
             if index < last:
                 self.activation_gradients.append((out, activation, alpha, delta, matrix(device, rows, outputs)))
         self.forward = device.executor(forward)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks import common
 from benchmarks.common import NetSuite, images, make_network
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 
 
 class Prediction(NetSuite):

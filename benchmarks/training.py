@@ -6,7 +6,7 @@ import time
 
 from benchmarks import common
 from benchmarks.common import NetSuite, median_seconds, rounded, training_run
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.presets import PRESETS
 from nnbackend.training.run import TrainingRun
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpydoc.xref
 
 import nnbackend
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nnbackend import errors, initializers, metrics
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.initializers import (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.support.checks import count, number

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
 from nnbackend.schedules import Schedule, as_schedule
 from nnbackend.support.checks import above_zero, number

@@ -12,7 +12,7 @@ import signal
 
 import pytest
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import BackendUnavailableError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import OPERATIONS, PlainExecutor
+from nnbackend.backends.contract import OPERATIONS, PlainExecutor
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.step.parameters import ParameterLayout
@@ -127,7 +127,7 @@ def test_steps_are_replayed_without_allocating_or_looking_up():
     class Watching(NumpyBackend):
         def executor(self, calls):
             assert all(call.operation in OPERATIONS for call in calls)
-            seen.append(tuple((call.operation, tuple(map(id, call.arguments))) for call in calls))
+            seen.append(tuple((call.operation, tuple(map(id, call.arguments.values()))) for call in calls))
             return PlainExecutor(self, calls)
 
         def empty(self, shape, dtype):

@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 
 #: Optimiser, its operation, and the contract's argument names with the values they must get.
 RULES = [

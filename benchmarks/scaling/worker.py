@@ -15,7 +15,7 @@ import numpy as np
 
 import nnbackend as nn
 from benchmarks.common import CLASSES, PIXELS, SEED, images
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
 from nnbackend.step.recorder import OptimizerMemory

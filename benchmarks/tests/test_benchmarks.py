@@ -18,7 +18,7 @@ import pytest
 import benchmarks
 import nnbackend as nn
 from benchmarks import common, imports, operations, training
-from nnbackend.backends.base import OPERATIONS
+from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import AUTO_ORDER
 from nnbackend.errors import BackendUnavailableError

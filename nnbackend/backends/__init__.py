@@ -1,1 +1,1 @@
-"""Where arrays live and the kernels that run there; see :mod:`nnbackend.backends.base` for the contract."""
+"""Where arrays live and the kernels that run there; see :mod:`nnbackend.backends.contract` for the contract."""

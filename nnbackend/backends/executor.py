@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from nnbackend.backends.base import Backend
+from nnbackend.backends.declaration import Call
+from nnbackend.backends.operations import Operations
 
-__all__ = ["Call", "Executor", "PlainExecutor"]
-
-
-@dataclass(eq=False, repr=False)
-class Call:
-    """One operation of a recorded step: its name and the arguments it is called with, in order.
-
-    A layer from outside may record a function of its own: then `operation` is ``"custom"`` and `function`
-    is called as ``function(backend, *arguments)``.
-    """
-
-    operation: str
-    arguments: tuple[Any, ...]
-    function: Callable[..., None] | None = None
+__all__ = ["Executor", "PlainExecutor"]
 
 
 class Executor(ABC):
@@ -53,9 +38,9 @@ class PlainExecutor(Executor):
 
     name = "plain"
 
-    def __init__(self, backend: Backend, calls: Sequence[Call], reason: str = "runs every step") -> None:
+    def __init__(self, backend: Operations, calls: Sequence[Call], reason: str = "runs every step") -> None:
         self.reason = reason
-        self._bound = [(_bind(backend, call), call.arguments) for call in calls]
+        self._bound = [(_bind(backend, call), tuple(call.arguments.values())) for call in calls]
 
     def run(self, repeats: int) -> None:
         # A run that overflows shows it in the loss, once; a warning for each operation would add nothing.
@@ -65,7 +50,7 @@ class PlainExecutor(Executor):
                     operation(*arguments)
 
 
-def _bind(backend: Backend, call: Call) -> Callable[..., None]:
+def _bind(backend: Operations, call: Call) -> Callable[..., None]:
     if call.function is not None:
         return partial(call.function, backend)
     operation: Callable[..., None] = getattr(backend, call.operation)

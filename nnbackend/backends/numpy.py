@@ -1,4 +1,4 @@
-"""The NumPy backend: the reference. Each operation reads like its formula in :mod:`nnbackend.backends.base`.
+"""The NumPy backend: the reference. Each operation reads like its formula in :mod:`nnbackend.backends.contract`.
 
 Where a formula needs arrays in between, it goes through its arguments piece by piece: what lies in between is then
 still in the processor's cache when the next line reads it, and takes no more memory for a large network than for a
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Backend, Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.contract import Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.philox import keep_threshold, uniform_words
 from nnbackend.backends.products import ALONE, Products
 from nnbackend.backends.staging import InPlaceStaging
@@ -132,7 +132,7 @@ class NumpyBackend(Backend):
     # ---- loss ----------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
-        self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, rows: Real
+        self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
         n = len(logits)
         predicted = logits.argmax(axis=1)
@@ -143,8 +143,8 @@ class NumpyBackend(Backend):
             at_label = shifted[index, targets]
             exponentials = np.exp(shifted, out=gradient)
             sums = exponentials.sum(axis=1)
-            rows[0] = np.log(sums) - at_label
-            rows[1] = predicted == targets
+            row_losses[0] = np.log(sums) - at_label
+            row_losses[1] = predicted == targets
             np.divide(exponentials, sums[:, None], out=gradient)
             gradient[index, targets] -= 1
         else:
@@ -152,34 +152,34 @@ class NumpyBackend(Backend):
             product = np.vecdot(targets, shifted)
             exponentials = np.exp(shifted, out=gradient)
             sums = exponentials.sum(axis=1)
-            rows[0] = totals * np.log(sums) - product
-            rows[1] = predicted == targets.argmax(axis=1)
+            row_losses[0] = totals * np.log(sums) - product
+            row_losses[1] = predicted == targets.argmax(axis=1)
             np.multiply(exponentials, (totals / sums)[:, None], out=gradient)
             gradient -= targets
-        _scale_rows(weights, 1 / n, gradient, rows)
+        _scale_rows(weights, 1 / n, gradient, row_losses)
 
     def sigmoid_cross_entropy(
-        self, logits: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+        self, logits: Real, targets: Real, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
         for part in _pieces(logits):
             z, t = logits[part], targets[part]
-            rows[0, part] = (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).mean(axis=1)
-            rows[1, part] = ((z > 0) == (t > 0.5)).mean(axis=1)
+            row_losses[0, part] = (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).mean(axis=1)
+            row_losses[1, part] = ((z > 0) == (t > 0.5)).mean(axis=1)
             np.subtract(_sigmoid(z), t, out=gradient[part])
-        _scale_rows(weights, 1 / logits.size, gradient, rows)
+        _scale_rows(weights, 1 / logits.size, gradient, row_losses)
 
     def mean_squared_error(
-        self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+        self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
-        rows[1] = outputs.argmax(axis=1) == targets.argmax(axis=1)
+        row_losses[1] = outputs.argmax(axis=1) == targets.argmax(axis=1)
         np.subtract(outputs, targets, out=gradient)
-        rows[0] = np.vecdot(gradient, gradient) / outputs.shape[1]
-        _scale_rows(weights, 2 / outputs.size, gradient, rows)
+        row_losses[0] = np.vecdot(gradient, gradient) / outputs.shape[1]
+        _scale_rows(weights, 2 / outputs.size, gradient, row_losses)
 
-    def record_loss(self, rows: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
+    def record_loss(self, row_losses: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
         line = trace[counter[0]]
-        rows.sum(axis=1, dtype=np.float64, out=line[:2])
-        line[2] = 0 if penalties is None else rows.shape[1] * penalties.sum(dtype=np.float64)
+        row_losses.sum(axis=1, dtype=np.float64, out=line[:2])
+        line[2] = 0 if penalties is None else row_losses.shape[1] * penalties.sum(dtype=np.float64)
 
     # ---- backward ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.errors import BackendUnavailableError, InvalidInputError, UnknownNameError
 
 if TYPE_CHECKING:

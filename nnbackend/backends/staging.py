@@ -9,15 +9,12 @@ before it starts over with half 0 it waits for all work.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.arrays import Array, HostArray
-
-if TYPE_CHECKING:
-    from nnbackend.backends.base import Backend
+from nnbackend.backends.declaration import Array, HostArray
 
 __all__ = ["InPlaceStaging", "Staging", "WrittenStaging"]
 
@@ -52,13 +49,17 @@ class WrittenStaging(Staging):
     """For any device: an array on the host for each half, and :meth:`Backend.write`."""
 
     def __init__(
-        self, backend: Backend, halves: tuple[Array, Array], shape: tuple[int, ...], dtype: npt.DTypeLike
+        self,
+        write: Callable[[HostArray, Array], None],
+        halves: tuple[Array, Array],
+        shape: tuple[int, ...],
+        dtype: npt.DTypeLike,
     ) -> None:
-        self._backend, self._halves = backend, halves
+        self._write, self._halves = write, halves
         self._memory = [np.zeros(shape, dtype) for _ in halves]
 
     def memory(self, half: int) -> HostArray:
         return self._memory[half]
 
     def send(self, half: int) -> None:
-        self._backend.write(self._memory[half], self._halves[half])
+        self._write(self._memory[half], self._halves[half])

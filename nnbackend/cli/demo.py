@@ -18,7 +18,7 @@ from nnbackend.network import Network
 from nnbackend.presets import DEFAULT
 
 if TYPE_CHECKING:
-    from nnbackend.backends.base import Backend
+    from nnbackend.backends.contract import Backend
     from nnbackend.web.session import Session
 
 __all__ = ["DESCRIPTION", "add_options", "run"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.cli.images import read_images
 from nnbackend.cli.options import add_backend
 from nnbackend.cli.run_folder import class_names, find_model

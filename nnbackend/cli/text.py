@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.datasets import Dataset
 from nnbackend.distributed import Communicator
 from nnbackend.network import Network

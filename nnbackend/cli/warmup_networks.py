@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS, Array, Backend
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Array, Backend
 from nnbackend.layers import Activation, Dense, Dropout, Layer, MaxAbsNorm
 from nnbackend.layers.base import LayerStep
 from nnbackend.network import Network

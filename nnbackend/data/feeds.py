@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.rows import Rows
 from nnbackend.step.recorder import Examples
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 
 __all__ = ["as_host_array", "check_features", "check_shape", "check_values", "input_scale_of", "scaled_rows"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feeds import Feed, make_feed
 from nnbackend.data.inputs import as_host_array, check_features, input_scale_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Backend
+from nnbackend.backends.contract import Array, Backend
 from nnbackend.data.feeds import Order
 
 __all__ = ["Ahead", "epoch_order"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import check_features, check_shape, check_values
 from nnbackend.errors import DataError, InvalidInputError
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feeds import Feed, Order
 from nnbackend.data.rows import Rows

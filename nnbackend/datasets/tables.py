@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.errors import DataError, UnknownNameError
 

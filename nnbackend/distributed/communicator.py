@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.distributed.watch import Place
 from nnbackend.errors import DistributedError, InvalidInputError, TrainingDivergedError
 from nnbackend.support.cores import usable_cores

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.distributed.watch import Place, Watch
 from nnbackend.support.cores import usable_cores

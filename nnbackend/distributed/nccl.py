@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-from nnbackend.backends.base import Array, Backend
+from nnbackend.backends.contract import Array, Backend
 from nnbackend.errors import BackendUnavailableError
 
 __all__ = ["DeviceGroup"]

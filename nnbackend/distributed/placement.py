@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import get_backend
 from nnbackend.distributed.communicator import Communicator
 

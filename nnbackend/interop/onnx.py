@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import LAYERS

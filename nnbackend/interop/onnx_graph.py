@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.layers import Activation, Dense, Layer, MaxAbsNorm
 
 __all__ = ["Graph", "add_activation", "add_layer"]
@@ -91,7 +91,7 @@ def add_layer(graph: Graph, layer: Layer, parameters: dict[str, HostArray], x: s
 
 
 def add_activation(graph: Graph, activation: str, alpha: float, z: str) -> str:
-    """Add an activation of the contract, :data:`nnbackend.backends.base.ACTIVATIONS`."""
+    """Add an activation of the contract, :data:`nnbackend.backends.activations.ACTIVATIONS`."""
     return _ACTIVATIONS[activation](graph, z, alpha)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.backends.base import ACTIVATIONS, Array
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Array
 from nnbackend.layers.base import Layer, LayerStep
 from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
 
@@ -17,7 +18,7 @@ class Activation(Layer):
     Parameters
     ----------
     activation : str
-        A key of :data:`nnbackend.backends.base.ACTIVATIONS`.
+        A key of :data:`nnbackend.backends.activations.ACTIVATIONS`.
     alpha : float, optional
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
     """

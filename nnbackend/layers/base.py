@@ -17,7 +17,7 @@ buffers only as handles to pass on::
         def backward(self, step, saved, upstream, need_input_gradient):
             ...
 
-`step.record` records an operation of the contract (:mod:`nnbackend.backends.base`), which runs on every backend at
+`step.record` records an operation of the contract (:mod:`nnbackend.backends.contract`), which runs on every backend at
 full speed; `step.call` records any function ``function(backend, *arrays)``, which works on the backend's own arrays.
 """
 
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
 from nnbackend.initializers import Initializer
 
@@ -102,8 +102,14 @@ class LayerStep(Protocol):
     def buffer(self, features: int) -> Array:
         """A (rows, features) buffer of the network's dtype that belongs to this step."""
 
-    def record(self, operation: str, *arguments: Any) -> None:
-        """Record an operation of the backend contract."""
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
+        """Record an operation of the backend contract; its arguments in the contract's order, or by name.
+
+        Raises
+        ------
+        InvalidInputError
+            There is no such operation, or it does not take arrays of these shapes, dtypes and addresses.
+        """
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Record any function; it is called as ``function(backend, *arguments)``."""

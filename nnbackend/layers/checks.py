@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.support.checks import number
 

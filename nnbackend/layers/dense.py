@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.backends.base import ACTIVATIONS, Array
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer, get_initializer
 from nnbackend.layers.base import Layer, LayerStep, Parameter
@@ -25,7 +26,7 @@ class Dense(Layer):
     units : int
         Number of outputs.
     activation : str, optional
-        A key of :data:`nnbackend.backends.base.ACTIVATIONS`; "identity" if not given.
+        A key of :data:`nnbackend.backends.activations.ACTIVATIONS`; "identity" if not given.
     use_bias : bool
     weight_initializer : str, Initializer or (inputs, units) array, optional
         He normal for ReLU and its kin, Glorot uniform otherwise, if not given.

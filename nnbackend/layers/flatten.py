@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.layers.base import Layer, LayerStep
 
 __all__ = ["Flatten"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.layers.base import Layer, LayerStep
 from nnbackend.layers.checks import one_dimensional
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.errors import ModelFileError, shown
 from nnbackend.support.files import atomic_write
 

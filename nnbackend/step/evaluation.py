@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.base import Executor, HostArray
+from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.feeds import Feed
 from nnbackend.losses import Loss
 from nnbackend.step.recorder import Model, Recorder, Workspace, record_evaluation

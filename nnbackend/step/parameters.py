@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers.base import Layer, Parameter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Executor, HostArray
+from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.losses import Loss
 from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
 from nnbackend.support.fork_lock import ForkLock

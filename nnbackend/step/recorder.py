@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import OPERATIONS, Array, Backend, Call, HostArray
+from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call, HostArray
+from nnbackend.errors import UnknownNameError
 from nnbackend.layers.base import Layer
 from nnbackend.losses import Loss
 from nnbackend.optimizers import Optimizer
@@ -207,13 +208,16 @@ class Recorder:
     def buffer(self, features: int) -> Array:
         return self._workspace.matrix(self.rows, features, self.model.dtype)
 
-    def record(self, operation: str, *arguments: Any) -> None:
-        if operation not in OPERATIONS:
-            raise AssertionError(f"{operation!r} is no operation of the contract; record a function with call()")
-        self.calls.append(Call(operation, arguments))
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
+        declared = OPERATIONS.get(operation)
+        if declared is None:
+            raise UnknownNameError("operation (record a function of your own with call())", operation, OPERATIONS)
+        bound = declared.bind(arguments, named)
+        declared.check(bound)
+        self.calls.append(Call(operation, bound))
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        self.calls.append(Call("custom", arguments, function))
+        self.calls.append(Call.custom(function, *arguments))
 
     def gather(
         self, source: Array, order: Array, batch_size: int, scale: float = 1.0, dtype: npt.DTypeLike | None = None
@@ -263,8 +267,8 @@ class _LayerStep:
     def buffer(self, features: int) -> Array:
         return self.recorder.buffer(features)
 
-    def record(self, operation: str, *arguments: Any) -> None:
-        self.recorder.record(operation, *arguments)
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
+        self.recorder.record(operation, *arguments, **named)
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         self.recorder.call(function, *arguments)

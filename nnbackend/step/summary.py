@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnbackend.backends.base import Executor
+from nnbackend.backends.contract import Executor
 from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
 from nnbackend.support.html import table
 

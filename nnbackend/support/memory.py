@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.errors import OutOfMemoryError
 
 __all__ = ["memory_explained", "size_text"]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS, OPERATIONS, Backend, HostArray
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import OPERATIONS, Backend, HostArray
 from nnbackend.testing.lab import Lab, Shape
 
 __all__ = ["CASES", "SHAPES", "Lab", "Shape", "check_backend"]

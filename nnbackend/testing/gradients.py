@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Backend, HostArray
+from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.backends.numpy import NumpyBackend
 
 __all__ = ["Lab", "Shape"]

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.losses import Loss

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import number, positive_integer
 from nnbackend.support.files import write_csv

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nnbackend.backends.base import Array, Backend, Executor
+from nnbackend.backends.contract import Array, Backend, Executor
 
 __all__ = ["Clear", "SummedExecutor"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import DistributedError, InvalidInputError
 from nnbackend.network import Network

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Executor
+from nnbackend.backends.contract import Executor
 from nnbackend.data.feeds import Feed, Order
 from nnbackend.data.order import Ahead, epoch_order
 from nnbackend.distributed.communicator import Alone, Communicator

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Executor, HostArray
+from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerMemory

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import get_backend
 from nnbackend.datasets import Dataset
 from nnbackend.errors import InvalidInputError, NNBackendError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.presets import PRESETS

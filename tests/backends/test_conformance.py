@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nnbackend.backends.base import OPERATIONS, Backend
+from nnbackend.backends.contract import OPERATIONS, Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.testing import CASES, Lab, check_backend
 from nnbackend.testing.conformance import SHAPES, Shape

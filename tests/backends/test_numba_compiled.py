@@ -16,7 +16,7 @@ import pytest
 from numba import njit
 
 import nnbackend as nn
-from nnbackend.backends.base import OPERATIONS, Call
+from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.executor import PlainExecutor
 from nnbackend.backends.numba import NumbaBackend, executor, operations, program
 from nnbackend.backends.numba.intrinsics import flush_subnormals
@@ -38,7 +38,7 @@ def _through(name):
     @functools.wraps(getattr(NumbaBackend, name))
     def operation(self, *arguments):
         try:
-            compiled = program.compile_step([Call(name, arguments)], 2)
+            compiled = program.compile_step([Call.of(name, *arguments)], 2)
         except program.UnsupportedStepError:
             type(self).refused += 1
             getattr(NumbaBackend, name)(self, *arguments)
@@ -222,7 +222,7 @@ def test_the_caller_s_subnormal_numbers_are_what_they_were(always_shared):
 
 def counting():
     """A program of nothing but a counter."""
-    return program.compile_step([Call("advance", (np.zeros(3, np.int64),))], 1)
+    return program.compile_step([Call.of("advance", np.zeros(3, np.int64))], 1)
 
 
 def test_so_are_those_of_a_thread_that_is_called_off():
@@ -261,9 +261,9 @@ def test_moments_of_a_unit_that_gets_no_gradient_become_zero(dtype):
     assert 0 < left < info.tiny
     arrays = parameters, gradients, first, second, counter, np.full(steps, 1e-3)
     table = program.compile_step([
-        Call("dense_weight_gradient", (x, delta, gradients.reshape(2, 3))),
-        Call("adam_update", (*arrays, 0.9, 0.999, 1e-8, 0.0, False)),
-        Call("advance", (counter,)),
+        Call.of("dense_weight_gradient", x, delta, gradients.reshape(2, 3)),
+        Call.of("adam_update", *arrays, 0.9, 0.999, 1e-8, 0.0, False),
+        Call.of("advance", counter),
     ], 1)  # fmt: skip
     assert table.operations == ["weight_gradient"]
     executor.Team(1).run(table, steps)
@@ -445,7 +445,7 @@ def test_a_long_run_comes_back_to_python_between_its_pieces(monkeypatch):
 
 def test_steps_of_nothing_do_nothing():
     counter = np.array([3, 4, 5])
-    empty = program.compile_step([Call("advance", (counter,))], 1)
+    empty = program.compile_step([Call.of("advance", counter)], 1)
     executor.Team(1).run(empty, 2)
     np.testing.assert_array_equal(counter, [5, 6, 7])
     state = np.array([0, 0, 0, 1, 3])
@@ -469,10 +469,10 @@ def weights_after(net, calls, start, run):
     net.restore(start)
     for call in calls:
         if call.operation == "sgd_update":
-            for slot in (1, 2):  # gradients and velocity
-                call.arguments[slot][:] = 0
+            call.gradients[:] = 0
+            call.velocity[:] = 0
         if call.operation == "advance":
-            call.arguments[0][:] = 0
+            call.counter[:] = 0
     run(calls)
     return net.get_weights()
 
@@ -492,7 +492,7 @@ def test_an_update_is_taken_apart_only_where_that_changes_nothing(change, monkey
     if "not computed" in change:
         # Backwards: the last layer's gradients, which lie at the end of the buffer, come first.
         places = [place for place, name in enumerate(operations) if name.endswith(("weight_gradient", "bias_gradient"))]
-        ends = [calls[place].arguments[-1].ctypes.data for place in places]
+        ends = [calls[place].out.ctypes.data for place in places]
         del calls[places[int(np.argmax(ends) if "last" in change else np.argmin(ends))]]
     else:
         needed = calls.pop(operations.index("dense_input_gradient"))

@@ -59,7 +59,7 @@ def gelu_slope(z):
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z * z)
 
 
-#: As `nnbackend.backends.base` writes them: the activation of z, and its derivative at what is saved, which is z for
+#: As `nnbackend.backends.contract` writes them: the activation of z, and its derivative at what is saved, which is z for
 #: GELU and SiLU and the result for the others.
 FORWARD = {
     "identity": lambda z: z,
@@ -253,7 +253,7 @@ SETTINGS = {
 
 
 def updated(rule, settings, p, g, slots):
-    """As the contract, `nnbackend.backends.base`, writes it."""
+    """As the contract, `nnbackend.backends.contract`, writes it."""
     decay = settings[0]
     if rule == "adam":
         _, beta1, beta2, epsilon, decoupled = settings

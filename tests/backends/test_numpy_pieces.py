@@ -7,7 +7,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends import numpy as numpy_backend
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.philox import uniform_words
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nnbackend.backends.base import ACTIVATIONS, OPERATIONS
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli.warmup_networks import rehearsals
@@ -37,7 +38,7 @@ def test_the_rehearsals_reach_every_operation_and_every_activation():
         def executor(self, calls):
             for call in calls:
                 seen.add(call.operation)
-                seen.update(argument for argument in call.arguments if isinstance(argument, str))
+                seen.update(argument for argument in call.arguments.values() if isinstance(argument, str))
             return super().executor(calls)
 
     for rehearsal in rehearsals(Watched(threads=1), "float32"):

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.support.fork_lock import ForkLock
 from tests.concurrency.work import BIG, digest, forked, in_processes, in_threads, job
 from tests.helpers import classifier, images

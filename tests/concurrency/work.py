@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from tests.helpers import images
 
 __all__ = ["BIG", "SMALL", "TooSlowError", "digest", "forked", "in_processes", "in_threads", "job"]

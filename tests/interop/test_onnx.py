@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.cli import main
 from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
 from nnbackend.interop.onnx import OPSET, export

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.losses import LOSSES
 from nnbackend.testing import check_gradients
 

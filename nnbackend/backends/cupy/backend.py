@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Backend, Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.contract import Array, Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from nnbackend.backends.cupy.fusion import fuse
@@ -218,19 +218,19 @@ class CupyBackend(Backend):
     # ---- loss ----------------------------------------------------------------------------------------------
 
     def softmax_cross_entropy(
-        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, row_losses: Array
     ) -> None:
-        self.loss_step("softmax_cross_entropy", logits, targets, weights, gradient, rows)
+        self.loss_step("softmax_cross_entropy", logits, targets, weights, gradient, row_losses)
 
     def sigmoid_cross_entropy(
-        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self, logits: Array, targets: Array, weights: Array | None, gradient: Array, row_losses: Array
     ) -> None:
-        self.loss_step("sigmoid_cross_entropy", logits, targets, weights, gradient, rows)
+        self.loss_step("sigmoid_cross_entropy", logits, targets, weights, gradient, row_losses)
 
     def mean_squared_error(
-        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
+        self, outputs: Array, targets: Array, weights: Array | None, gradient: Array, row_losses: Array
     ) -> None:
-        self.loss_step("mean_squared_error", outputs, targets, weights, gradient, rows)
+        self.loss_step("mean_squared_error", outputs, targets, weights, gradient, row_losses)
 
     def loss_step(
         self,
@@ -239,7 +239,7 @@ class CupyBackend(Backend):
         targets: Array,
         weights: Array | None,
         gradient: Array,
-        rows: Array,
+        row_losses: Array,
         rates: Array | None = None,
         counter: Array | None = None,
     ) -> None:
@@ -254,15 +254,15 @@ class CupyBackend(Backend):
             outputs.dtype,
             launches.warp_rows(n),
             outputs, stride(outputs), *wanted, weights, gradient, stride(gradient),
-            rows, stride(rows), n, columns, rates, counter,
+            row_losses, stride(row_losses), n, columns, rates, counter,
         )  # fmt: skip
 
-    def record_loss(self, rows: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        self.finish_step(rows, penalties, counter, trace)
+    def record_loss(self, row_losses: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
+        self.finish_step(row_losses, penalties, counter, trace)
 
     def finish_step(
         self,
-        rows: Array,
+        row_losses: Array,
         penalties: Array | None,
         counter: Array,
         trace: Array,
@@ -282,9 +282,10 @@ class CupyBackend(Backend):
         launch = launches.ONE_BLOCK
         self._launch(
             "reductions.record_loss",
-            rows.dtype,
+            row_losses.dtype,
             launch,
-            rows, stride(rows), rows.shape[1], penalties, 0 if penalties is None else penalties.shape[0],
+            row_losses, stride(row_losses), row_losses.shape[1],
+            penalties, 0 if penalties is None else penalties.shape[0],
             counter, trace, stride(trace), advanced, counter.shape[0],
             parameters, steps, places, 0 if places is None else places.shape[0],
             shared_bytes=launch.threads * _DOUBLE.itemsize,
@@ -334,9 +335,9 @@ class CupyBackend(Backend):
     def dense_weight_gradient(self, x: Array, delta: Array, out: Array) -> None:
         self._product(True, False, x, delta, out)
 
-    def dense_weight_step(self, x: Array, delta: Array, weight: Array) -> None:
-        """``weight += x.T @ delta``; see :mod:`nnbackend.backends.cupy.plain_sgd`."""
-        self.runtime.gemm(operands(True, False, x, delta, weight, adds=True))
+    def dense_weight_step(self, x: Array, delta: Array, out: Array) -> None:
+        """``out += x.T @ delta``; see :mod:`nnbackend.backends.cupy.plain_sgd`."""
+        self.runtime.gemm(operands(True, False, x, delta, out, adds=True))
 
     def bias_gradient(self, delta: Array, out: Array) -> None:
         rows, columns = extents(delta)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Call
+from nnbackend.backends.contract import Array, Call
 from nnbackend.backends.cupy.interface import Epilogue, Product
 
 __all__ = ["MASK_BITS", "MakeProduct", "with_epilogues", "with_sums"]
@@ -46,7 +46,7 @@ MASK_BITS = 128
 _BACKWARD = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step", "bias_gradient")
 
 #: In the place of a call that another does along.
-_DONE = Call("done", ())
+_DONE = Call("done", {})
 
 
 def with_epilogues(calls: Sequence[Call], make: MakeProduct, memory: Memory) -> list[Call]:
@@ -65,11 +65,9 @@ def with_epilogues(calls: Sequence[Call], make: MakeProduct, memory: Memory) -> 
         if call.operation == "dense_input_gradient":
             _rectified_gradient(step, place, make, memory)
     for place, call in enumerate(step):
-        if call.operation == "dense_forward":
-            x, weight, bias, activation, _, preactivation, out = call.arguments
-            if bias is not None and preactivation is None and activation in ("identity", "relu"):
-                kind = "bias" if activation == "identity" else "relu_bias"
-                _put(step, place, make(False, False, x, weight, out, Epilogue(kind, bias)))
+        if call.operation == "dense_forward" and _ends_in_epilogue(call):
+            kind = "bias" if call.activation == "identity" else "relu_bias"
+            _put(step, place, make(False, False, call.x, call.weight, call.out, Epilogue(kind, call.bias)))
     return _left(step)
 
 
@@ -79,51 +77,56 @@ def with_sums(calls: Sequence[Call], make: MakeProduct) -> list[Call]:
     for place, (first, second) in enumerate(pairwise(calls)):
         if first.operation not in ("dense_weight_gradient", "dense_weight_step") or second.operation != "bias_gradient":
             continue
-        (x, delta, out), (summed, sums) = first.arguments, second.arguments
-        if summed is not delta:
+        if second.delta is not first.delta:
             continue
         adds = first.operation == "dense_weight_step"
-        if _put(step, place, make(True, False, x, delta, out, Epilogue("bgrada", sums), adds)):
+        if _put(step, place, make(True, False, first.x, first.delta, first.out, Epilogue("bgrada", second.out), adds)):
             step[place + 1] = _DONE
     return _left(step)
 
 
 def _rectified_gradient(step: list[Call], place: int, make: MakeProduct, memory: Memory) -> None:
     """Join an input gradient, the gradient of the ReLU below, and the sums for that layer's bias."""
-    delta, weight, upstream = step[place].arguments
-    below = _following(step, place, "activation_gradient", lambda call: all(each is not upstream for each in call))
+    back = step[place]
+    below = _following(
+        step, place, "activation_gradient", lambda call: all(each is not back.out for each in call.arguments.values())
+    )
     if below is None:
         return
-    saved, activation, _, source, out = step[below].arguments
-    sums = _following(step, below, "bias_gradient", lambda call: call[-1] is not out)
-    forward = next((number for number, call in enumerate(step[:place]) if _makes(call, saved)), None)
-    if not (activation == "relu" and source is out is upstream) or sums is None or forward is None:
+    relu = step[below]
+    sums = _following(step, below, "bias_gradient", lambda call: call.out is not relu.out)
+    forward = next((number for number, call in enumerate(step[:place]) if _makes(call, relu.saved)), None)
+    if not (relu.activation == "relu" and relu.upstream is relu.out is back.out) or sums is None or forward is None:
         return
-    summed, gradient = step[sums].arguments
-    if summed is not out:
+    if step[sums].delta is not relu.out:
         return
-    x, weight_below, bias, *_ = step[forward].arguments
-    rows, columns = saved.shape
+    dense = step[forward]
+    rows, columns = relu.saved.shape
     stride = -(-columns // MASK_BITS) * MASK_BITS
     mask = memory((rows, stride // 8), np.uint8)
-    ahead = make(False, False, x, weight_below, saved, Epilogue("relu_aux_bias", bias, mask, stride))
-    back = make(False, True, delta, weight, out, Epilogue("drelu_bgrad", gradient, mask, stride))
+    with_mask = Epilogue("relu_aux_bias", dense.bias, mask, stride)
+    ahead = make(False, False, dense.x, dense.weight, relu.saved, with_mask)
+    masked_sums = Epilogue("drelu_bgrad", step[sums].out, mask, stride)
+    backward = make(False, True, back.delta, back.weight, relu.out, masked_sums)
     # Both or none: the one reads the bits that the other writes.
-    if ahead is not None and back is not None:
+    if ahead is not None and backward is not None:
         _put(step, forward, ahead)
-        _put(step, place, back)
+        _put(step, place, backward)
         step[below] = step[sums] = _DONE
 
 
-def _following(
-    step: Sequence[Call], place: int, operation: str, passes: Callable[[tuple[Any, ...]], bool]
-) -> int | None:
-    """Where the next call of an operation is, if what comes in between are products and sums whose arguments pass."""
+def _ends_in_epilogue(call: Call) -> bool:
+    """Whether a product can do all that follows it in this call."""
+    return call.bias is not None and call.preactivation is None and call.activation in ("identity", "relu")
+
+
+def _following(step: Sequence[Call], place: int, operation: str, passes: Callable[[Call], bool]) -> int | None:
+    """Where the next call of an operation is, if what comes in between are products and sums that pass."""
     for number in range(place + 1, len(step)):
         call = step[number]
         if call.operation == operation:
             return number
-        if call is not _DONE and (call.operation not in _BACKWARD or not passes(call.arguments)):
+        if call is not _DONE and (call.operation not in _BACKWARD or not passes(call)):
             return None
     return None
 
@@ -132,14 +135,13 @@ def _makes(call: Call, saved: Array) -> bool:
     """Whether a call is that of a layer with bias and ReLU whose output this is."""
     if call.operation != "dense_forward":
         return False
-    _, _, bias, activation, _, preactivation, out = call.arguments
-    return out is saved and bias is not None and activation == "relu" and preactivation is None
+    return call.out is saved and call.bias is not None and call.activation == "relu" and call.preactivation is None
 
 
 def _put(step: list[Call], place: int, product: Product | None) -> bool:
     """Put a product in the place of a call, if there is one."""
     if product is not None:
-        step[place] = Call("run_product", (product,))
+        step[place] = Call("run_product", {"product": product})
     return product is not None
 
 

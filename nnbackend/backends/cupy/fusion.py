@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnbackend.backends.base import Call
+from nnbackend.backends.contract import Call
 
 __all__ = ["fuse"]
 
@@ -32,13 +32,11 @@ def fuse(calls: Sequence[Call]) -> list[Call]:
 def _gather_with_labels(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     if _names(calls, 2) != ["gather", "gather"]:
         return None
-    source, order, counter, batch_size, scale, out = calls[0].arguments
-    labels, same_order, same_counter, same_size, _, labels_out = calls[1].arguments
-    together = order is same_order and counter is same_counter and batch_size == same_size
-    if not together or source.ndim != 2 or labels_out.dtype != np.int32:
+    rows, labels = calls[:2]
+    together = rows.order is labels.order and rows.counter is labels.counter and rows.batch_size == labels.batch_size
+    if not together or rows.source.ndim != 2 or labels.out.dtype != np.int32:
         return None
-    arguments = (source, order, counter, batch_size, scale, out, labels, labels_out)
-    return [Call("gather_with_labels", arguments)], 2
+    return [Call("gather_with_labels", {**rows.arguments, "labels": labels.source, "labels_out": labels.out})], 2
 
 
 def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
@@ -46,15 +44,15 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     if _names(calls, 1) != ["activation_gradient"]:
         return None
     products = 0
-    while _names(calls[1 + products :], 1) in _PRODUCTS:
+    while calls[1 + products :] and calls[1 + products].operation in _PRODUCTS:
         products += 1
     end = 1 + products
-    delta = calls[0].arguments[-1]
-    if _names(calls[end:], 1) != ["bias_gradient"] or calls[end].arguments[0] is not delta:
+    delta = calls[0].out
+    if _names(calls[end:], 1) != ["bias_gradient"] or calls[end].delta is not delta:
         return None
-    if any(call.arguments[-1] is delta for call in calls[1:end]):
+    if any(call.out is delta for call in calls[1:end]):
         return None
-    fused = Call("activation_and_bias_gradient", (*calls[0].arguments, calls[end].arguments[1]))
+    fused = Call("activation_and_bias_gradient", {**calls[0].arguments, "sums": calls[end].out})
     return [fused, *calls[1:end]], end + 1
 
 
@@ -62,15 +60,15 @@ def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     """What the step came to, and its counters."""
     if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
         return None
-    rows, penalties, counter, trace, *others = calls[0].arguments
-    if counter is not calls[1].arguments[0]:
+    finish, advance = calls[:2]
+    if finish.counter is not advance.counter:
         return None
-    return [Call("finish_step", (rows, penalties, counter, trace, counter, *others[1:]))], 2
+    return [Call("finish_step", {**finish.arguments, "advanced": advance.counter})], 2
 
 
 _RULES: list[_Rule] = [_gather_with_labels, _activation_and_bias_gradient, _finish]
 
-_PRODUCTS = (["dense_input_gradient"], ["dense_weight_gradient"], ["dense_weight_step"])
+_PRODUCTS = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step")
 
 
 def _names(calls: Sequence[Call], count: int) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from nnbackend.backends.base import Executor
+from nnbackend.backends.contract import Executor
 from nnbackend.backends.cupy.interface import CaptureError, Graph, Runtime
 
 __all__ = ["UNROLLED", "GraphExecutor"]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, HostArray
+from nnbackend.backends.contract import Array, HostArray
 
 __all__ = [
     "NULL",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnbackend.backends.base import Array
+from nnbackend.backends.contract import Array
 from nnbackend.backends.cupy.interface import Operands
 
 __all__ = ["extents", "operands", "stride"]

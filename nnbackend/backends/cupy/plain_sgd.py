@@ -12,21 +12,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from nnbackend.backends.base import Array, Call, HostArray
+from nnbackend.backends.contract import Array, Call, HostArray
 from nnbackend.backends.cupy.layout import stride
 
 __all__ = ["with_plain_sgd"]
 
-#: The three losses, whose gradient can be multiplied.
-_LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")
-
-#: What a step may ask for besides: operations that are in proportion, going backwards, and write no gradient of a
-#: parameter but by the products and sums of dense layers.
-_OTHERS = (
-    *("gather", "dense_forward", "activation_forward", "dropout", "max_abs_norm"),
-    *("activation_gradient", "max_abs_norm_gradient", "dense_input_gradient"),
-    *("dense_weight_gradient", "bias_gradient", "sgd_update", "record_loss", "advance"),
-)
+#: Roles whose calls never stand against it. Going backwards, only a penalty's gradient is not in proportion to the
+#: gradient of the loss.
+_ROLES = ("forward", "backward", "loss", "bookkeeping")
+_NOT_IN_PROPORTION = ("weight_penalty",)
 
 #: Numbers that the one block which ends the step adds without being waited for.
 _MOST = 16_384
@@ -49,22 +43,30 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
     update = _plain_update(calls)
     if update is None:
         return list(calls)
-    parameters, gradients, _, counter, rates, *_ = update.arguments
-    sums = [call.arguments[1] for call in calls if call.operation == "bias_gradient"]
+    parameters, gradients = update.parameters, update.gradients
+    sums = [call.out for call in calls if call.operation == "bias_gradient"]
     if sum(each.shape[0] for each in sums) > _MOST:
         return list(calls)
     # Offset and length of each in the flat buffers.
     places = memory(np.array([(_offset(each, gradients), each.shape[0]) for each in sums], np.int64).reshape(-1, 2))
     step: list[Call] = []
     for call in calls:
-        if call.operation in _LOSSES:
-            step.append(Call("loss_step", (call.operation, *call.arguments, rates, counter)))
+        if _role(call) == "loss":
+            outputs, *others = call.arguments.values()
+            names = ("targets", "weights", "gradient", "row_losses")
+            step.append(
+                Call(
+                    "loss_step",
+                    {"loss": call.operation, "outputs": outputs, **dict(zip(names, others, strict=True)),
+                     "rates": update.learning_rates, "counter": update.counter},
+                )
+            )  # fmt: skip
         elif call.operation == "dense_weight_gradient":
-            x, delta, out = call.arguments
-            weight = view(parameters, _offset(out, gradients), out.shape, stride(out))
-            step.append(Call("dense_weight_step", (x, delta, weight)))
+            weight = view(parameters, _offset(call.out, gradients), call.out.shape, stride(call.out))
+            step.append(Call("dense_weight_step", {"x": call.x, "delta": call.delta, "out": weight}))
         elif call.operation == "record_loss":
-            step.append(Call("finish_step", (*call.arguments, None, parameters, gradients, places)))
+            added = {"advanced": None, "parameters": parameters, "steps": gradients, "places": places}
+            step.append(Call("finish_step", {**call.arguments, **added}))
         elif call is not update:
             step.append(call)
     return step
@@ -73,11 +75,20 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
 def _plain_update(calls: Sequence[Call]) -> Call | None:
     """The update of a step that does nothing else with gradients; None if it is not plain, or does."""
     updates = [call for call in calls if call.operation == "sgd_update"]
-    losses = [call for call in calls if call.operation in _LOSSES]
-    if len(updates) != 1 or len(losses) != 1 or any(call.operation not in (*_LOSSES, *_OTHERS) for call in calls):
+    losses = [call for call in calls if _role(call) == "loss"]
+    others = [call for call in calls if call not in updates]
+    if len(updates) != 1 or len(losses) != 1 or any(_stands_against(call) for call in others):
         return None
-    _, _, velocity, _, _, momentum, _, decay = updates[0].arguments
-    return updates[0] if velocity is None and not momentum and not decay else None
+    (update,) = updates
+    return update if update.velocity is None and not update.momentum and not update.weight_decay else None
+
+
+def _role(call: Call) -> str:
+    return "" if call.declaration is None else call.declaration.role
+
+
+def _stands_against(call: Call) -> bool:
+    return _role(call) not in _ROLES or call.operation in _NOT_IN_PROPORTION
 
 
 def _offset(window: Array, buffer: Array) -> int:

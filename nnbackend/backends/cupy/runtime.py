@@ -14,7 +14,7 @@ import cupy
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, HostArray
+from nnbackend.backends.contract import Array, HostArray
 from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
 from nnbackend.backends.cupy.cublaslt import CublasLt, Plan, load_cublaslt
 from nnbackend.backends.cupy.interface import (

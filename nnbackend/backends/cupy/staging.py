@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, HostArray, Staging
+from nnbackend.backends.contract import Array, HostArray, Staging
 from nnbackend.backends.cupy.interface import Mark, Runtime
 
 __all__ = ["PinnedStaging"]

@@ -1,4 +1,4 @@
-"""Activations and their derivatives, of whole vectors; formulae and names as in :mod:`nnbackend.backends.base`."""
+"""Activations and their derivatives, of whole vectors; formulae and names as in :mod:`nnbackend.backends.contract`."""
 
 from __future__ import annotations
 

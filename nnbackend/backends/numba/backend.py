@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Call, Executor, HostArray
+from nnbackend.backends.contract import Call, Executor, HostArray
 from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
@@ -95,25 +95,29 @@ class NumbaBackend(NumpyBackend):
         normalization.max_abs_norm(x, *_bits(x), out, 0, len(x))
 
     def softmax_cross_entropy(
-        self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, rows: Real
+        self, logits: Real, targets: HostArray, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
         kernel = (
             kernels.softmax_cross_entropy_labels if targets.ndim == 1 else kernels.softmax_cross_entropy_probabilities
         )
-        kernel(logits, targets, _optional(weights, rows), gradient, rows, 0, len(logits))
+        kernel(logits, targets, _optional(weights, row_losses), gradient, row_losses, 0, len(logits))
 
     def sigmoid_cross_entropy(
-        self, logits: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+        self, logits: Real, targets: Real, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
-        kernels.sigmoid_cross_entropy(logits, targets, _optional(weights, rows), gradient, rows, 0, len(logits))
+        kernels.sigmoid_cross_entropy(
+            logits, targets, _optional(weights, row_losses), gradient, row_losses, 0, len(logits)
+        )
 
     def mean_squared_error(
-        self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, rows: Real
+        self, outputs: Real, targets: Real, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
-        kernels.mean_squared_error(outputs, targets, _optional(weights, rows), gradient, rows, 0, len(outputs))
+        kernels.mean_squared_error(
+            outputs, targets, _optional(weights, row_losses), gradient, row_losses, 0, len(outputs)
+        )
 
-    def record_loss(self, rows: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
-        kernels.record_loss(rows, _optional(penalties, rows), int(counter[0]), trace)
+    def record_loss(self, row_losses: Real, penalties: Real | None, counter: Int, trace: Real) -> None:
+        kernels.record_loss(row_losses, _optional(penalties, row_losses), int(counter[0]), trace)
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
         code = ACTIVATION_CODES[activation]

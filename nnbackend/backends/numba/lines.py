@@ -1,6 +1,6 @@
 """The lines of the table: what one call of a recorded step becomes.
 
-One function an operation, with the arguments that :mod:`nnbackend.backends.base` gives it, writes the numbers that the
+One function an operation, with the arguments that :mod:`nnbackend.backends.contract` gives it, writes the numbers that the
 function of the same name in `operations.py` reads.
 """
 
@@ -176,7 +176,7 @@ def lines_of(call: Call, counters: list[Array]) -> list[Line]:
     if call.operation not in _WRITERS:
         what = "a function from outside" if call.function is not None else call.operation
         raise UnsupportedStepError(f"the step holds {what}")
-    return _WRITERS[call.operation](counters, *call.arguments)
+    return _WRITERS[call.operation](counters, *call.arguments.values())
 
 
 def touch(some: Sequence[Array | None], others: Sequence[Array | None]) -> bool:
@@ -199,7 +199,7 @@ def address(array: Array | None) -> int:
     return 0 if array is None else array.ctypes.data
 
 
-# ---- one function an operation: its arguments as in nnbackend.backends.base ------------------------------------
+# ---- one function an operation: its arguments as in nnbackend.backends.contract ------------------------------------
 
 
 def _gather(

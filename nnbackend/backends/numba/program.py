@@ -75,7 +75,7 @@ def compile_step(calls: Sequence[Call], threads: int) -> Program:
         It holds a function from outside, or arrays that are not laid out without gaps.
     """
     advances = bool(calls) and calls[-1].operation == "advance"
-    counters: list[Array] = [calls[-1].arguments[0]] if advances else []
+    counters: list[Array] = [calls[-1].counter] if advances else []
     lines: list[Line] = []
     for call in calls[:-1] if advances else calls:
         lines += lines_of(call, counters)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.layers import Dense, Dropout, Layer
 from nnbackend.network import Network
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.data import Problem, row_weights, split

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.data import Problem

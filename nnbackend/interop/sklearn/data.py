@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.labels import Labels

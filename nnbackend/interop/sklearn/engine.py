@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights

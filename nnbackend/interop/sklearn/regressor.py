@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
-from nnbackend.backends.base import Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.data import Problem
 from nnbackend.interop.sklearn.run import Rows

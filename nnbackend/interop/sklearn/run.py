@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.base import Array, Executor, HostArray
+from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.interop.sklearn.architecture import Architecture
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.layers import follow_shapes
@@ -217,12 +217,12 @@ class _CorrectingRecorder(Recorder):
         super().__init__(model, workspace, rows, counter, training=True)
         self._pairs, self._corrections = pairs, corrections
 
-    def record(self, operation: str, *arguments: Any) -> None:
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
         if operation.endswith("_update"):
             for gradient, weight in self._pairs:
                 plain_sgd = (0.0, False, 0.0)
                 super().record("sgd_update", gradient, weight, None, self.counter, self._corrections, *plain_sgd)
-        super().record(operation, *arguments)
+        super().record(operation, *arguments, **named)
 
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:

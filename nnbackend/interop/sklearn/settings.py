@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS, Backend
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Backend
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.support.checks import above_zero, count, number, positive_integer, real_dtype
 
@@ -29,7 +30,7 @@ class Settings:
     Attributes
     ----------
     activation : str
-        A key of :data:`nnbackend.backends.base.ACTIVATIONS`.
+        A key of :data:`nnbackend.backends.activations.ACTIVATIONS`.
     dtype : str or None
         None for that of the data.
     """

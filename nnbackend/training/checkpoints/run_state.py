@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.base import HostArray
+from nnbackend.backends.contract import HostArray
 from nnbackend.errors import ModelFileError, NNBackendError, shown
 from nnbackend.network import Network
 from nnbackend.saving.config import epochs_count, steps_count

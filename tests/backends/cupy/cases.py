@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnbackend.backends.base import ACTIVATIONS, Backend
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.numpy import NumpyBackend
 
 __all__ = ["CASES", "Case", "assert_agrees", "make", "run"]

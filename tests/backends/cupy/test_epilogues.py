@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import Call
+from nnbackend.backends.contract import Call
 from nnbackend.backends.cupy import CupyBackend
 from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from tests.backends.cupy.emulator import EmulatedRuntime
@@ -78,13 +78,13 @@ X, HIDDEN, DELTA, UP, OUT = (np.zeros((4, 3)) for _ in range(5))
 W, V, SLOPE, OTHER = (np.zeros((3, 3)) for _ in range(4))
 BIAS, SUMS, MORE = (np.zeros(3) for _ in range(3))
 
-FORWARD = Call("dense_forward", (X, W, BIAS, "relu", 0.0, None, HIDDEN))
-NEXT = Call("dense_forward", (HIDDEN, V, None, "identity", 0.0, None, OUT))
-INPUT = Call("dense_input_gradient", (DELTA, V, UP))
-ABOVE = Call("dense_weight_gradient", (HIDDEN, DELTA, OTHER))
-GRADIENT = Call("activation_gradient", (HIDDEN, "relu", 0.0, UP, UP))
-WEIGHT = Call("dense_weight_gradient", (X, UP, SLOPE))
-BIAS_GRADIENT = Call("bias_gradient", (UP, SUMS))
+FORWARD = Call.of("dense_forward", X, W, BIAS, "relu", 0.0, None, HIDDEN)
+NEXT = Call.of("dense_forward", HIDDEN, V, None, "identity", 0.0, None, OUT)
+INPUT = Call.of("dense_input_gradient", DELTA, V, UP)
+ABOVE = Call.of("dense_weight_gradient", HIDDEN, DELTA, OTHER)
+GRADIENT = Call.of("activation_gradient", HIDDEN, "relu", 0.0, UP, UP)
+WEIGHT = Call.of("dense_weight_gradient", X, UP, SLOPE)
+BIAS_GRADIENT = Call.of("bias_gradient", UP, SUMS)
 STEP = [FORWARD, NEXT, INPUT, ABOVE, GRADIENT, WEIGHT, BIAS_GRADIENT]
 
 
@@ -97,7 +97,7 @@ def made(step, sums=False):
         return epilogue
 
     calls = with_sums(step, make) if sums else with_epilogues(step, make, np.zeros)
-    return [call.arguments[0].kind if call.operation == "run_product" else call.operation for call in calls]
+    return [call.product.kind if call.operation == "run_product" else call.operation for call in calls]
 
 
 def test_a_layer_and_its_way_back():
@@ -107,18 +107,18 @@ def test_a_layer_and_its_way_back():
 @pytest.mark.parametrize(
     ("place", "call"),
     [
-        (0, Call("dense_forward", (X, W, None, "relu", 0.0, None, HIDDEN))),
-        (0, Call("dense_forward", (X, W, BIAS, "relu", 0.0, None, OUT))),
-        (0, Call("dense_forward", (X, W, BIAS, "gelu", 0.0, DELTA, HIDDEN))),
-        (2, Call("dropout", (DELTA, 0.5, 0, 0, None, UP))),
-        (3, Call("dense_weight_gradient", (UP, DELTA, OTHER))),
-        (3, Call("dropout", (HIDDEN, 0.5, 0, 0, None, HIDDEN))),
-        (4, Call("activation_gradient", (HIDDEN, "tanh", 0.0, UP, UP))),
-        (4, Call("activation_gradient", (HIDDEN, "relu", 0.0, DELTA, UP))),
-        (4, Call("activation_gradient", (HIDDEN, "relu", 0.0, UP, OUT))),
-        (5, Call("dense_input_gradient", (DELTA, V, UP))),
-        (6, Call("bias_gradient", (DELTA, SUMS))),
-        (6, Call("advance", (BIAS,))),
+        (0, Call.of("dense_forward", X, W, None, "relu", 0.0, None, HIDDEN)),
+        (0, Call.of("dense_forward", X, W, BIAS, "relu", 0.0, None, OUT)),
+        (0, Call.of("dense_forward", X, W, BIAS, "gelu", 0.0, DELTA, HIDDEN)),
+        (2, Call.of("dropout", DELTA, 0.5, 0, 0, None, UP)),
+        (3, Call.of("dense_weight_gradient", UP, DELTA, OTHER)),
+        (3, Call.of("dropout", HIDDEN, 0.5, 0, 0, None, HIDDEN)),
+        (4, Call.of("activation_gradient", HIDDEN, "tanh", 0.0, UP, UP)),
+        (4, Call.of("activation_gradient", HIDDEN, "relu", 0.0, DELTA, UP)),
+        (4, Call.of("activation_gradient", HIDDEN, "relu", 0.0, UP, OUT)),
+        (5, Call.of("dense_input_gradient", DELTA, V, UP)),
+        (6, Call.of("bias_gradient", DELTA, SUMS)),
+        (6, Call.of("advance", BIAS)),
     ],
 )
 def test_what_stays_apart(place, call):
@@ -128,5 +128,5 @@ def test_what_stays_apart(place, call):
 
 def test_sums_of_what_a_product_reads():
     assert made([WEIGHT, BIAS_GRADIENT], sums=True) == ["bgrada"]
-    for apart in ([WEIGHT, Call("bias_gradient", (DELTA, SUMS))], [BIAS_GRADIENT, WEIGHT], [WEIGHT, ABOVE]):
+    for apart in ([WEIGHT, Call.of("bias_gradient", DELTA, SUMS)], [BIAS_GRADIENT, WEIGHT], [WEIGHT, ABOVE]):
         assert made(apart, sums=True) == [call.operation for call in apart]

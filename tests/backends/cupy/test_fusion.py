@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.base import ACTIVATIONS, Call
+from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.backends.contract import Call
 from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.numpy import NumpyBackend
@@ -96,14 +97,14 @@ X, LABELS, WEIGHT, BIAS = np.zeros((4, 3)), np.zeros(4, np.int32), np.zeros((3, 
 DELTA, DOWN, SLOPE = np.zeros((4, 3)), np.zeros((4, 3)), np.zeros((3, 3))
 ORDER, COUNTER, TRACE = np.zeros(4, np.int64), np.zeros(3, np.int64), np.zeros((1, 3))
 
-GATHER = Call("gather", (X, ORDER, COUNTER, 4, 1.0, DOWN))
-GATHER_LABELS = Call("gather", (LABELS, ORDER, COUNTER, 4, 1.0, LABELS))
-GRADIENT = Call("activation_gradient", (X, "relu", 0.0, DELTA, DELTA))
-INPUT = Call("dense_input_gradient", (DELTA, WEIGHT, DOWN))
-PRODUCT = Call("dense_weight_gradient", (X, DELTA, SLOPE))
-SUMS = Call("bias_gradient", (DELTA, BIAS))
-LOSS = Call("record_loss", (X, None, COUNTER, TRACE))
-ADVANCE = Call("advance", (COUNTER,))
+GATHER = Call.of("gather", X, ORDER, COUNTER, 4, 1.0, DOWN)
+GATHER_LABELS = Call.of("gather", LABELS, ORDER, COUNTER, 4, 1.0, LABELS)
+GRADIENT = Call.of("activation_gradient", X, "relu", 0.0, DELTA, DELTA)
+INPUT = Call.of("dense_input_gradient", DELTA, WEIGHT, DOWN)
+PRODUCT = Call.of("dense_weight_gradient", X, DELTA, SLOPE)
+SUMS = Call.of("bias_gradient", DELTA, BIAS)
+LOSS = Call.of("record_loss", X, None, COUNTER, TRACE)
+ADVANCE = Call.of("advance", COUNTER)
 
 
 def names(calls):
@@ -117,22 +118,22 @@ def test_neighbours_that_belong_together():
     assert names([GRADIENT, INPUT, PRODUCT, SUMS]) == ["activation_and_bias_gradient", *products]
     assert names([LOSS, ADVANCE]) == ["finish_step"]
     fused = fuse([GRADIENT, INPUT, PRODUCT, SUMS])[0]
-    assert [id(argument) for argument in fused.arguments[3:]] == [id(DELTA), id(DELTA), id(BIAS)]
+    assert [id(argument) for argument in list(fused.arguments.values())[3:]] == [id(DELTA), id(DELTA), id(BIAS)]
 
 
 @pytest.mark.parametrize(
     "calls",
     {
-        "another order": [GATHER, Call("gather", (LABELS, ORDER.copy(), COUNTER, 4, 1.0, LABELS))],
-        "another counter": [GATHER, Call("gather", (LABELS, ORDER, COUNTER.copy(), 4, 1.0, LABELS))],
-        "another batch": [GATHER, Call("gather", (LABELS, ORDER, COUNTER, 5, 1.0, LABELS))],
-        "values for targets": [GATHER, Call("gather", (BIAS, ORDER, COUNTER, 4, 1.0, BIAS))],
+        "another order": [GATHER, Call.of("gather", LABELS, ORDER.copy(), COUNTER, 4, 1.0, LABELS)],
+        "another counter": [GATHER, Call.of("gather", LABELS, ORDER, COUNTER.copy(), 4, 1.0, LABELS)],
+        "another batch": [GATHER, Call.of("gather", LABELS, ORDER, COUNTER, 5, 1.0, LABELS)],
+        "values for targets": [GATHER, Call.of("gather", BIAS, ORDER, COUNTER, 4, 1.0, BIAS)],
         "two vectors": [GATHER_LABELS, GATHER_LABELS],
-        "sums of another": [GRADIENT, Call("bias_gradient", (DOWN, BIAS))],
-        "written in between": [GRADIENT, Call("dense_input_gradient", (DOWN, WEIGHT, DELTA)), SUMS],
-        "something else in between": [GRADIENT, Call("activation_gradient", (X, "relu", 0.0, DOWN, DELTA)), PRODUCT],
+        "sums of another": [GRADIENT, Call.of("bias_gradient", DOWN, BIAS)],
+        "written in between": [GRADIENT, Call.of("dense_input_gradient", DOWN, WEIGHT, DELTA), SUMS],
+        "something else in between": [GRADIENT, Call.of("activation_gradient", X, "relu", 0.0, DOWN, DELTA), PRODUCT],
         "the end before": [ADVANCE, LOSS],
-        "a counter of its own": [LOSS, Call("advance", (COUNTER.copy(),))],
+        "a counter of its own": [LOSS, Call.of("advance", COUNTER.copy())],
     }.items(),
     ids=lambda item: item[0],
 )

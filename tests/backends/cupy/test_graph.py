@@ -115,7 +115,7 @@ def test_predictions_are_replayed():
 def recorded(backend, steps=1):
     """An executor of a step that counts, and how often it has run."""
     counter = backend.from_host(np.zeros(3, np.int64))
-    executor = backend.executor([Call("advance", (counter,))])
+    executor = backend.executor([Call.of("advance", counter)])
     return executor, lambda: int(backend.to_host(counter)[0])
 
 
@@ -241,7 +241,7 @@ def test_a_device_without_graphs_trains_all_the_same(caplog):
 def test_a_function_from_outside_is_not_captured():
     backend = CupyBackend(EmulatedRuntime())
     called = []
-    executor = backend.executor([Call("custom", (7,), lambda backend, value: called.append(value))])
+    executor = backend.executor([Call.custom(lambda backend, value: called.append(value), 7)])
     assert (executor.name, executor.reason) == ("plain", "the step holds a function from outside")
     executor.run(UNROLLED)
     assert called == [7] * UNROLLED

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from nnbackend.backends.base import OPERATIONS
+from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.cupy import CupyBackend, launches
 from nnbackend.backends.cupy import backend as backend_module
 from nnbackend.backends.numpy import NumpyBackend

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import nnbackend as nn
-from nnbackend.backends.base import ACTIVATIONS
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.initializers import INITIALIZERS
 from nnbackend.layers import LAYERS
 from nnbackend.losses import LOSSES

@@ -1,6 +1,6 @@
 """An nnbackend backend on array-api-strict: the array API standard and nothing beyond it.
 
-Written against :mod:`nnbackend.backends.base` alone, it shows what a third party has to do. It is no faster than
+Written against :mod:`nnbackend.backends.contract` alone, it shows what a third party has to do. It is no faster than
 NumPy and shares no code with the NumPy backend.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import array_api_strict as xp
 import numpy as np
 
-from nnbackend.backends.base import Backend
+from nnbackend.backends.contract import Backend
 from nnbackend.backends.philox import keep_threshold, uniform_words
 
 __all__ = ["StrictBackend"]

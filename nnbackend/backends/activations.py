@@ -1,0 +1,43 @@
+"""The activation functions of the contract, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["ACTIVATIONS", "ActivationKind"]
+
+
+@dataclass(eq=False, repr=False)
+class ActivationKind:
+    """What the contract says of one activation function.
+
+    Attributes
+    ----------
+    formula : str
+        The function of the pre-activation z; `a` is the parameter called ``alpha``.
+    saves : {"output", "preactivation"}
+        What its gradient is computed from, and so what the forward pass must keep.
+    alpha : float
+        Default of the parameter; 0 where there is none.
+    """
+
+    formula: str
+    saves: Literal["output", "preactivation"]
+    alpha: float = 0.0
+
+
+#: Every activation function, by name. GELU is the tanh form of Hendrycks and Gimpel (2016, section 2), which
+#: needs no error function and is what GPT-2 used; SiLU is from the same paper, ELU from Clevert et al. (2016).
+ACTIVATIONS: dict[str, ActivationKind] = {
+    "identity": ActivationKind("z", "output"),
+    "relu": ActivationKind("max(z, 0)", "output"),
+    "leaky_relu": ActivationKind("z if z > 0 else a z", "output", alpha=0.01),
+    "elu": ActivationKind("z if z > 0 else a (exp(z) - 1)", "output", alpha=1.0),
+    "sigmoid": ActivationKind("1 / (1 + exp(-z))", "output"),
+    "tanh": ActivationKind("tanh(z)", "output"),
+    "gelu": ActivationKind("z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))", "preactivation"),
+    "silu": ActivationKind("z / (1 + exp(-z))", "preactivation"),
+    "softplus": ActivationKind("log(1 + exp(z))", "output"),
+    "softmax": ActivationKind("exp(z) / sum of exp(z) over the row", "output"),
+}

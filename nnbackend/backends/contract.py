@@ -1,0 +1,112 @@
+"""The contract between the network and the place where its arithmetic runs.
+
+A backend owns arrays and the kernels that work on them: memory and executors here, the operations in
+:mod:`nnbackend.backends.operations`. It knows no layers, no losses as objects, no training loop. A training step is a
+list of :class:`Call`, each naming an operation and the buffers it works on, so the same step runs on any backend.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from nnbackend.backends.declaration import Array, Call, HostArray
+from nnbackend.backends.executor import Executor, PlainExecutor
+from nnbackend.backends.operations import OPERATIONS, Operations
+from nnbackend.backends.staging import Staging, WrittenStaging
+
+__all__ = ["OPERATIONS", "Array", "Backend", "Call", "Executor", "HostArray", "PlainExecutor", "Staging"]
+
+
+class Backend(Operations):
+    """Where arrays live and the kernels that run there.
+
+    Attributes
+    ----------
+    name : str
+        The name used in ``backend="..."``.
+    device : str
+        What it runs on, for people to read.
+    row_multiple : int
+        Rows of 2-D buffers are padded to a multiple of this many elements. Padding holds zeros and stays zero.
+        Views, files and ``get_weights()`` hide it.
+    works_apart : bool
+        Whether its executors may return before the work is done, so that the host can use the time.
+    """
+
+    name: ClassVar[str]
+    device: str = "cpu"
+    row_multiple: int = 1
+    works_apart: bool = False
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """A new contiguous device array **filled with zeros** (so that padding starts as zero)."""
+
+    @abstractmethod
+    def from_host(self, array: HostArray) -> Array:
+        """A new device array with the shape, dtype and values of `array`; never shares memory with it."""
+
+    @abstractmethod
+    def write(self, array: HostArray, out: Array) -> None:
+        """Copy a host array into the device array `out` of the same shape and dtype."""
+
+    @abstractmethod
+    def to_host(self, array: Array) -> HostArray:
+        """A new contiguous NumPy array with the values of a device array. Waits for pending work."""
+
+    @abstractmethod
+    def copy(self, source: Array, out: Array) -> None:
+        """Copy `source` to `out`, device to device; same shape and dtype."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Return when all work handed to the device is done."""
+
+    def free_bytes(self) -> int | None:
+        """Memory that is left on the device; None if it is the host's, which can swap and share."""
+        return None
+
+    def staging(self, halves: tuple[Array, Array], shape: tuple[int, ...], dtype: npt.DTypeLike) -> Staging:
+        """The fastest way for rows from the host into two device arrays of this shape and dtype, in turn."""
+        return WrittenStaging(self.write, halves, shape, dtype)
+
+    def view(self, buffer: Array, offset: int, shape: tuple[int, ...], row_stride: int | None = None) -> Array:
+        """A window of a flat buffer, sharing its memory.
+
+        Written for arrays that slice and reshape as NumPy's do; other arrays need a method of their own.
+
+        Parameters
+        ----------
+        buffer : 1-D array
+        offset : int
+            First element of the window.
+        shape : tuple of ints
+        row_stride : int, optional
+            Elements from one row to the next, a row being the last axis; its length if not given.
+        """
+        *leading, columns = shape
+        stride = columns if row_stride is None else row_stride
+        if not leading:
+            return buffer[offset : offset + columns]
+        window = buffer[offset : offset + math.prod(leading) * stride].reshape(*leading, stride)
+        return window if stride == columns else window[..., :columns]
+
+    # ---- running a recorded step -----------------------------------------------------------------------------
+
+    def executor(self, calls: Sequence[Call]) -> Executor:
+        """The fastest executor this backend has for a recorded step."""
+        return PlainExecutor(self, calls)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        """A copy of what stands on a backend stands on the same one; `sklearn.base.clone` copies all parameters."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<nnbackend backend {self.name!r} on {self.device}>"
