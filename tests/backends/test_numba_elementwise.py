@@ -59,8 +59,8 @@ def gelu_slope(z):
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z * z)
 
 
-#: As `nnbackend.backends.contract` writes them: the activation of z, and its derivative at what is saved, which is z for
-#: GELU and SiLU and the result for the others.
+#: As `nnbackend.backends.activations` has them: the activation of z, and its derivative at what is saved, which is z
+#: for GELU and SiLU and the result for the others.
 FORWARD = {
     "identity": lambda z: z,
     "relu": lambda z: np.maximum(z, 0),

@@ -1,7 +1,7 @@
 """The lines of the table: what one call of a recorded step becomes.
 
-One function an operation, with the arguments that :mod:`nnbackend.backends.contract` gives it, writes the numbers that the
-function of the same name in `operations.py` reads.
+One function for each operation, with the arguments of :mod:`nnbackend.backends.operations`, writes the numbers that
+the function of the same name in `operations.py` reads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.executor import Call
+from nnbackend.backends.declaration import Call
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.executor import Call
+from nnbackend.backends.declaration import Call
 from nnbackend.backends.numba.lines import Array, Line, UnsupportedStepError, address, lines_of, touch
 from nnbackend.backends.numba.operations import BY_COLUMNS, INTEGERS, SETTINGS, address_of
 

@@ -137,7 +137,7 @@ class StrictBackend(Backend):
     def max_abs_norm(self, x, out):
         out[...] = x / _largest_magnitude(x)
 
-    def softmax_cross_entropy(self, logits, targets, weights, gradient, rows):
+    def softmax_cross_entropy(self, logits, targets, weights, gradient, row_losses):
         if targets.ndim == 1:
             classes = xp.arange(logits.shape[1], dtype=targets.dtype)
             targets = xp.astype(targets[:, None] == classes[None, :], logits.dtype)
@@ -146,18 +146,18 @@ class StrictBackend(Backend):
         losses = totals * xp.log(xp.sum(xp.exp(shifted), axis=1)) - xp.sum(targets * shifted, axis=1)
         hits = xp.argmax(logits, axis=1) == xp.argmax(targets, axis=1)
         delta = _softmax(logits) * totals[:, None] - targets
-        self._finish(losses, hits, delta, weights, 1 / logits.shape[0], gradient, rows)
+        self._finish(losses, hits, delta, weights, 1 / logits.shape[0], gradient, row_losses)
 
-    def sigmoid_cross_entropy(self, logits, targets, weights, gradient, rows):
+    def sigmoid_cross_entropy(self, logits, targets, weights, gradient, row_losses):
         losses = _positive(logits) - logits * targets + xp.log1p(xp.exp(-xp.abs(logits)))
         hits = xp.mean(xp.astype((logits > 0) == (targets > 0.5), logits.dtype), axis=1)
         delta = _sigmoid(logits) - targets
-        self._finish(xp.mean(losses, axis=1), hits, delta, weights, 1 / logits.size, gradient, rows)
+        self._finish(xp.mean(losses, axis=1), hits, delta, weights, 1 / logits.size, gradient, row_losses)
 
-    def mean_squared_error(self, outputs, targets, weights, gradient, rows):
+    def mean_squared_error(self, outputs, targets, weights, gradient, row_losses):
         delta = outputs - targets
         hits = xp.argmax(outputs, axis=1) == xp.argmax(targets, axis=1)
-        self._finish(xp.mean(delta * delta, axis=1), hits, delta, weights, 2 / outputs.size, gradient, rows)
+        self._finish(xp.mean(delta * delta, axis=1), hits, delta, weights, 2 / outputs.size, gradient, row_losses)
 
     def _finish(self, losses, hits, delta, weights, factor, gradient, rows):
         if weights is not None:
@@ -166,12 +166,12 @@ class StrictBackend(Backend):
         rows[0, ...] = losses
         rows[1, ...] = xp.astype(hits, rows.dtype)
 
-    def record_loss(self, rows, penalties, counter, trace):
+    def record_loss(self, row_losses, penalties, counter, trace):
         step = int(counter[0])
-        sums = xp.sum(rows, axis=1, dtype=xp.float64)
+        sums = xp.sum(row_losses, axis=1, dtype=xp.float64)
         trace[step, 0] = sums[0]
         trace[step, 1] = sums[1]
-        trace[step, 2] = 0.0 if penalties is None else rows.shape[1] * float(xp.sum(penalties, dtype=xp.float64))
+        trace[step, 2] = 0.0 if penalties is None else row_losses.shape[1] * float(xp.sum(penalties, dtype=xp.float64))
 
     def activation_gradient(self, saved, activation, alpha, upstream, out):
         if activation == "softmax":
