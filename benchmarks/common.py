@@ -24,7 +24,7 @@ from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.errors import BackendUnavailableError
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 from nnbackend.training.run import TrainingRun
 
 __all__ = [
@@ -150,7 +150,7 @@ def training_run(device: Backend, net: str, rows: int) -> TrainingRun:
     recipe, network = PRESETS[net], make_network(device, net)
     loss = get_loss(recipe.loss)
     feed = network.intake.feed(*images(rows), loss, recipe.batch_size)
-    memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
+    memory = OptimizerState.fresh(recipe.make_optimizer(), network.model)
     return TrainingRun(network, loss, memory, feed, recipe.batch_size, shuffle=True)
 
 

@@ -79,7 +79,7 @@ def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
 
 
 def _checksums(network: nn.Network, history: History) -> dict[str, str]:
-    memory = network.optimizer_memory
+    memory = network.optimizer_state
     assert memory is not None
     slots = {name: network.backend.to_host(slot) for name, slot in memory.slots.items()}
     figures = [

@@ -212,7 +212,7 @@ class MaxAbsNorm(Suite):
 
 
 class Losses(Suite):
-    """Value, gradient and hits of a batch of 256 with 10 outputs."""
+    """Value, gradient and correct of a batch of 256 with 10 outputs."""
 
     params = (BACKENDS, ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"))
     param_names = ("backend", "loss")

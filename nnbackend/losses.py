@@ -24,7 +24,7 @@ class Loss:
     Attributes
     ----------
     name : str
-        Also the backend operation that computes value, gradient and hits.
+        Also the backend operation that computes value, gradient and correct.
     output_activation : str
         What turns the network's outputs into predictions; the loss applies it itself.
     """
@@ -62,8 +62,8 @@ class Targets:
     labels : (n,) int32 or None
         The class of each row, where there is one: then accuracy means something, and class weights do too.
     accuracy_name : str or None
-        What the share of hits is called: "accuracy" where rows are right or wrong, "binary_accuracy" where each of
-        several outputs is (sigmoid cross-entropy), None where targets are numbers.
+        What the share of correct predictions is called: "accuracy" where rows are right or wrong, "binary_accuracy"
+        where each of several outputs is (sigmoid cross-entropy), None where targets are numbers.
     """
 
     values: HostArray

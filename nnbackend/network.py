@@ -29,7 +29,7 @@ from nnbackend.saving.model_file import check_dtypes, read_model, write_model
 from nnbackend.step.evaluation import Evaluator
 from nnbackend.step.parameters import ParameterLayout, initial_values
 from nnbackend.step.prediction import Predictor
-from nnbackend.step.recorder import Model, OptimizerMemory
+from nnbackend.step.recorder import Model, OptimizerState
 from nnbackend.support.checks import number, positive_integer, real_dtype, sample_shape, seed_number
 from nnbackend.support.memory import memory_explained
 
@@ -96,7 +96,7 @@ class Network:
         self.steps_trained = 0
         self.epochs_trained = 0
         #: Slots of the optimiser it was last trained with, so that training can go on with the same one.
-        self.optimizer_memory: OptimizerMemory | None = None
+        self.optimizer_state: OptimizerState | None = None
         #: The recorded step of `train_on_batch`, kept for the next batch of its kind.
         self.batch_step: BatchStep | None = None
         self._training = False
@@ -164,8 +164,8 @@ class Network:
             source = self._model
             self._place(target, self.get_weights())
             self.batch_step = None
-            if self.optimizer_memory is not None:
-                self.optimizer_memory.move(source, self._model)
+            if self.optimizer_state is not None:
+                self.optimizer_state.move(source, self._model)
         return self
 
     # ---- using it ------------------------------------------------------------------------------------------
@@ -242,11 +242,11 @@ class Network:
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
         feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
         with closing(feed):
-            value, hits = Evaluator(self._model, chosen, feed, size).run()
-        figures = {"loss": value + self.penalty()}
+            value, correct = Evaluator(self._model, chosen, feed, size).run()
+        metrics = {"loss": value + self.penalty()}
         if feed.accuracy_name is not None:
-            figures[feed.accuracy_name] = hits
-        return figures
+            metrics[feed.accuracy_name] = correct
+        return metrics
 
     def penalty(self) -> float:
         """The L1 and L2 penalties of the current weights."""

@@ -39,14 +39,14 @@ class Schedule(ABC, Plain):
     def start(self) -> None:
         """A training run begins; forget what an earlier one showed."""
 
-    def check(self, figures: Sequence[str]) -> None:
-        """Before anything is changed: raise InvalidInputError if these figures are not what is needed."""
+    def check(self, metrics: Sequence[str]) -> None:
+        """Before anything is changed: raise InvalidInputError if these metrics are not what is needed."""
 
     def observe(self, logs: Mapping[str, float]) -> None:
-        """An epoch has ended with these figures. Most schedules do not look."""
+        """An epoch has ended with these metrics. Most schedules do not look."""
 
     def state(self) -> dict[str, Any]:
-        """What it has learned from the figures, as plain JSON, for a checkpoint. Most schedules learn nothing."""
+        """What it has learned from the metrics, as plain JSON, for a checkpoint. Most schedules learn nothing."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -127,8 +127,8 @@ class Warmup(Schedule):
             return self.then.rate(0) * (self.begin + (1 - self.begin) * epoch / self.epochs)
         return self.then.rate(epoch - self.epochs)
 
-    def check(self, figures: Sequence[str]) -> None:
-        self.then.check(figures)
+    def check(self, metrics: Sequence[str]) -> None:
+        self.then.check(metrics)
 
     def start(self) -> None:
         self.then.start()
@@ -176,15 +176,15 @@ class ReduceOnPlateau(Schedule):
             raise InvalidInputError(f"factor must be above 0 and below 1, received {factor!r}")
         self.start()
 
-    def _monitored(self, figures: Iterable[str]) -> str:
-        there = list(figures)
+    def _monitored(self, metrics: Iterable[str]) -> str:
+        there = list(metrics)
         for name in (self.monitor, self.monitor.removeprefix("val_")):
             if name in there:
                 return name
         raise InvalidInputError(f"ReduceOnPlateau cannot monitor {self.monitor!r}: there are {', '.join(there)}")
 
-    def check(self, figures: Sequence[str]) -> None:
-        self._monitored(figures)
+    def check(self, metrics: Sequence[str]) -> None:
+        self._monitored(metrics)
 
     def start(self) -> None:
         self._scale, self._best, self._waited = 1.0, math.inf, 0

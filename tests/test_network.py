@@ -260,14 +260,14 @@ def test_accuracy_is_the_share_of_rows_whose_class_is_predicted(loss):
     net = classifier(dtype="float64")
     net.fit(x, y, epochs=1, loss=loss)
     for targets in (y, np.eye(4)[y]):
-        figures = net.evaluate(x, targets)
+        metrics = net.evaluate(x, targets)
         if loss == "sigmoid_cross_entropy":
             # Four questions a row: what is counted is said in the name.
             outputs = (net.predict(x) > 0.5) == np.eye(4)[y]
-            assert figures["binary_accuracy"] == pytest.approx(outputs.mean())
-            assert "accuracy" not in figures
+            assert metrics["binary_accuracy"] == pytest.approx(outputs.mean())
+            assert "accuracy" not in metrics
         else:
-            assert figures["accuracy"] == pytest.approx(np.mean(net.predict_classes(x) == y))
+            assert metrics["accuracy"] == pytest.approx(np.mean(net.predict_classes(x) == y))
 
 
 def test_one_hot_targets_take_class_weights_with_every_loss():

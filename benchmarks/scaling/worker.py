@@ -18,7 +18,7 @@ from benchmarks.common import CLASSES, PIXELS, SEED, images
 from nnbackend.backends.contract import Backend
 from nnbackend.losses import get_loss
 from nnbackend.presets import PRESETS
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["main"]
@@ -36,7 +36,7 @@ def main(net: str, batch: int, seconds: float, backend: str) -> None:
     loss = get_loss(recipe.loss)
     own = nn.distributed.rows_of(batch, world.rank, world.size)
     feed = network.intake.feed(*images(max(10 * batch, 4000)), loss, own)
-    memory = OptimizerMemory.fresh(recipe.make_optimizer(), network.model)
+    memory = OptimizerState.fresh(recipe.make_optimizer(), network.model)
     together = TrainingRun(network, loss, memory, feed, batch, shuffle=True, communicator=world)
     result = {"net": net, "ranks": world.size, "batch": batch, "step": _step(together, world, device, seconds)}
     result["apart"], result["sum"] = result["step"], 0.0

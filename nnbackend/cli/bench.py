@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 cell.measure(seconds / _ROUNDS)
         for info in infos:
             known = (name, recipe.optimizer, str(recipe.batch_size)) if info is infos[0] else ("", "", "")
-            table.append((*known, info.name, *_figures(cells.get(info.name))))
+            table.append((*known, info.name, *_metrics(cells.get(info.name))))
     print(aligned(table, right=[2, 4, 5]))
     for info in infos:
         if not info.usable:
@@ -117,7 +117,7 @@ class _Cell:
         return sum(history["seconds"][1:]) / (epoch * (epochs - 1))
 
 
-def _figures(cell: _Cell | None) -> tuple[str, str]:
+def _metrics(cell: _Cell | None) -> tuple[str, str]:
     if cell is None:
         return "n/a", "n/a"
     step = statistics.median(cell.step_seconds)

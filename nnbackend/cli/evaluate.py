@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
             f"{path} takes {inputs} numbers a row, but the data set {data.name!r} has {data.input_shape}; "
             "choose the --dataset it was made for"
         )
-    figures = network.evaluate(data.x_test, data.y_test, loss=options.loss)
+    metrics = network.evaluate(data.x_test, data.y_test, loss=options.loss)
 
     rows = count_rows(data, len(data.y_test))
     print(field("model", f"{path}\n{network_line(network)}"))
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if data.notice:
         print(field("NOTE", data.notice))
     print(field("backend", backend_line(options.backend, backend)))
-    print(f"\ntest loss {figures['loss']:.4f}")
+    print(f"\ntest loss {metrics['loss']:.4f}")
     right = accuracy(data.y_test, network.predict_classes(data.x_test))
     print(f"test accuracy {percent(right)} ({rows})")
     return 0

@@ -69,7 +69,7 @@ def finished(folder: RunFolder) -> str:
     try:
         history = json.loads((folder.path / "history.json").read_text())
         ended = not history["interrupted"]
-        figures = f"{len(history['epochs'])} epochs, test accuracy {percent(history['test']['accuracy'])}"
+        metrics = f"{len(history['epochs'])} epochs, test accuracy {percent(history['test']['accuracy'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f"{folder.path} is finished: {figures}; there is nothing to go on with" if ended else ""
+    return f"{folder.path} is finished: {metrics}; there is nothing to go on with" if ended else ""

@@ -114,7 +114,7 @@ class RunFolder:
         network.save(self.path / MODEL)
 
     def save_history(self, history: History, test: dict[str, float]) -> None:
-        """Write the history as a table and, with the test figures, as JSON."""
+        """Write the history as a table and, with the test metrics, as JSON."""
         history.to_csv(self.path / "history.csv")
         _write_json(self.path / "history.json", {**history.to_dict(), "test": test})
 

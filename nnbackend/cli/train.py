@@ -295,8 +295,8 @@ def _finish(network: Network, data: Dataset, history: History, folder: RunFolder
     folder.save_model(network)
     predicted = network.predict_classes(data.x_test)
     # Of the classes it would name, whatever the loss counts while training.
-    figures = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
-    folder.save_history(history, figures)
+    metrics = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
+    folder.save_history(history, metrics)
     notes = []
     if pictures:
         missing = folder.save_pictures(
@@ -306,4 +306,4 @@ def _finish(network: Network, data: Dataset, history: History, folder: RunFolder
     notes.append(f"kept in {folder.path}: {', '.join(folder.files())}")
     if not quiet:
         print("\n" + "\n".join(notes))
-    print(f"test accuracy {percent(figures['accuracy'])} ({count_rows(data, len(data.y_test))})", flush=True)
+    print(f"test accuracy {percent(metrics['accuracy'])} ({count_rows(data, len(data.y_test))})", flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 from nnbackend.backends.contract import Array, Backend
 from nnbackend.data.feeds import Order
 
-__all__ = ["Ahead", "epoch_order"]
+__all__ = ["OrderPrefetch", "epoch_order"]
 
 #: Separates the stream of batch orders from the other uses of a network's seed.
 _ORDER_STREAM = 1
@@ -46,7 +46,7 @@ def _permutation(seed: int, number: int, count: int) -> Order:
     return generator.permutation(count)
 
 
-class Ahead:
+class OrderPrefetch:
     """Brings the coming epoch's order to the device while it is at work on this one's.
 
     Drawing the order of many rows and copying it takes as long as a GPU takes for a good part of an epoch.

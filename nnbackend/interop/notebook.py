@@ -53,18 +53,18 @@ class LiveCurves(Callback):
         self._history = History()
         self._drawn = 0
 
-    def check(self, figures: Sequence[str]) -> None:
+    def check(self, metrics: Sequence[str]) -> None:
         if not _shows_pictures():
             raise InvalidInputError(
                 "LiveCurves draws below a notebook's cell, and this is no notebook: leave it out, and draw "
-                "plotting.plot_curves(history) when training has ended, or print the figures with verbose=True"
+                "plotting.plot_curves(history) when training has ended, or print the metrics with verbose=True"
             )
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._handle, self._history, self._drawn = None, History(), 0
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
-        self._history.append(figures, np.empty(0))
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        self._history.append(metrics, np.empty(0))
         if epoch % self.every == 0:
             self._draw()
         return None
@@ -77,8 +77,8 @@ class LiveCurves(Callback):
         return {"epochs": self._history.epochs}
 
     def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
-        for figures in state["epochs"]:
-            self._history.append(figures, np.empty(0))
+        for metrics in state["epochs"]:
+            self._history.append(metrics, np.empty(0))
 
     def _draw(self) -> None:
         import IPython.display

@@ -13,7 +13,7 @@ __all__ = ["history_frame"]
 
 
 def history_frame(history: History) -> DataFrame:
-    """A row an epoch, a column a figure; see :meth:`nnbackend.History.to_pandas`."""
+    """A row an epoch, a column for each metric; see :meth:`nnbackend.History.to_pandas`."""
     try:
         from pandas import DataFrame
     except ImportError as error:

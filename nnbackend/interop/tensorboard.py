@@ -27,7 +27,7 @@ class TensorBoard(Callback):
     """Write what training shows to a folder that TensorBoard reads (extra ``tensorboard``), after every epoch.
 
     ``tensorboard --logdir runs`` then shows all runs below that folder side by side, also while they train. Every run
-    has two curves a figure: "train", and "validation" where there are validation data. Under ``epoch`` are the figures
+    has two curves a figure: "train", and "validation" where there are validation data. Under ``epoch`` are the metrics
     of :class:`~nnbackend.History` by the number of epochs the network has been trained for, under ``step`` the
     loss of every minibatch by its number of steps, and under ``weights`` the histograms of the parameters. Both numbers
     go on where a network is trained further, so that its curves do too.
@@ -58,7 +58,7 @@ class TensorBoard(Callback):
         _library()
         self._files: dict[str, _EventFile] = {}
 
-    def check(self, figures: Sequence[str]) -> None:
+    def check(self, metrics: Sequence[str]) -> None:
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
             raise InvalidInputError(f"TensorBoard writes to a folder, received {self.folder!r}, a file; name another")
 
@@ -69,9 +69,9 @@ class TensorBoard(Callback):
         first = network.steps_trained - len(losses) + 1
         self._files["train"].append((step, {"step/loss": loss}) for step, loss in enumerate(losses, start=first))
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
         values: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
-        for name, value in figures.items():
+        for name, value in metrics.items():
             if name != "epoch":
                 run = "validation" if name.startswith("val_") else "train"
                 values[run][f"epoch/{name.removeprefix('val_')}"] = value

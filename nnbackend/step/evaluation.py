@@ -81,9 +81,9 @@ class Evaluator:
             self._runs.append((backend.executor(recorder.calls), repeats))
 
     def run(self) -> tuple[float, float]:
-        """The mean loss (without penalties) and the share of hits."""
-        loss, hits = self.sums()
-        return loss / self.count, hits / self.count
+        """The mean loss (without penalties) and the share of correct predictions."""
+        loss, correct = self.sums()
+        return loss / self.count, correct / self.count
 
     def sums(self) -> tuple[float, float]:
         """The sums of both over the rows."""
@@ -99,5 +99,5 @@ class Evaluator:
                 executor.run(steps)
                 done += steps
         trace: HostArray = self._backend.to_host(self._trace)
-        loss, hits, _ = trace.sum(axis=0)
-        return float(loss), float(hits)
+        loss, correct, _ = trace.sum(axis=0)
+        return float(loss), float(correct)

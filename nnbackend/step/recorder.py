@@ -23,7 +23,7 @@ from nnbackend.step.parameters import ParameterLayout
 __all__ = [
     "Examples",
     "Model",
-    "OptimizerMemory",
+    "OptimizerState",
     "Recorder",
     "Workspace",
     "record_evaluation",
@@ -97,7 +97,7 @@ class Examples:
 
 
 @dataclass(eq=False, repr=False)
-class OptimizerMemory:
+class OptimizerState:
     """What an optimiser remembers of the steps it has taken.
 
     Attributes
@@ -115,7 +115,7 @@ class OptimizerMemory:
     epochs: int = 0
 
     @classmethod
-    def fresh(cls, optimizer: Optimizer, model: Model) -> OptimizerMemory:
+    def fresh(cls, optimizer: Optimizer, model: Model) -> OptimizerState:
         """Slots of zeros for an optimiser that starts."""
         slots = {name: model.backend.empty((model.layout.size,), model.dtype) for name in optimizer.slots}
         return cls(optimizer, slots)
@@ -233,6 +233,10 @@ class Recorder:
         return out
 
 
+#: Records what is to run between the gradients and the update.
+BeforeUpdate = Callable[[Recorder], None]
+
+
 @dataclass(eq=False, repr=False)
 class _LayerStep:
     """A recorder seen through one layer's names; see :class:`nnbackend.layers.base.LayerStep`."""
@@ -289,10 +293,11 @@ def record_training(
     order: Array,
     batch_size: int,
     loss: Loss,
-    memory: OptimizerMemory,
+    memory: OptimizerState,
     gradients: Array,
     learning_rates: Array,
     trace: Array,
+    before_update: BeforeUpdate | None = None,
 ) -> None:
     """Record one training step: gather, forward, loss, backward, penalties, update, bookkeeping.
 
@@ -304,14 +309,16 @@ def record_training(
     batch_size : int
         Rows of a full batch; the recorder's own `rows` may be fewer.
     loss : Loss
-    memory : OptimizerMemory
+    memory : OptimizerState
     gradients : (layout.size,) array
         The flat buffer the backward pass writes to.
     learning_rates : (steps of an epoch,) float64
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
+    before_update : callable, optional
+        Called with the recorder when the gradients are complete; what it records runs before the update.
     """
     rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
-    record_update(recorder, rows, memory, gradients, learning_rates, trace)
+    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update)
 
 
 def record_gradients(
@@ -322,7 +329,7 @@ def record_gradients(
     Returns
     -------
     (2, rows) array
-        Where the rows' losses and hits will be.
+        Where the rows' losses and correct predictions will be.
     """
     model = recorder.model
     parameters = model.layout.device_views(model.backend, model.parameters)
@@ -335,10 +342,11 @@ def record_gradients(
 def record_update(
     recorder: Recorder,
     rows: Array | None,
-    memory: OptimizerMemory,
+    memory: OptimizerState,
     gradients: Array,
     learning_rates: Array,
     trace: Array,
+    before_update: BeforeUpdate | None = None,
 ) -> None:
     """Record the other half: penalties, update, bookkeeping.
 
@@ -351,6 +359,8 @@ def record_update(
     parameters = model.layout.device_views(model.backend, model.parameters)
     slopes = model.layout.device_views(model.backend, gradients)
     penalties = _record_penalties(recorder, parameters, slopes)
+    if before_update is not None:
+        before_update(recorder)
     memory.optimizer.record(
         recorder.record, model.parameters, gradients, memory.slots, recorder.counter, learning_rates
     )
@@ -378,7 +388,7 @@ def _record_loss(
     batch_size: int,
     loss: Loss,
 ) -> tuple[list[Any], Array, Array]:
-    """From the gather to the loss: what the layers saved, the loss's gradient, and the rows' losses and hits."""
+    """From the gather to the loss: what the layers saved, the loss's gradient, and each row's loss and correctness."""
     x = recorder.gather(examples.x, order, batch_size, examples.scale)
     targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
     weights = _record_weights(recorder, examples, order, batch_size)

@@ -357,7 +357,7 @@ def the_first_of_equals_is_the_prediction(lab: Lab) -> None:
         ("mean_squared_error", one_hot),
     ):
         rows = lab.run(name, outputs, targets, None, lab.blank(3, 3), lab.blank(2, 3))[-1]
-        lab.compare(f"hits of {name}", rows[1], expected)
+        lab.compare(f"correct of {name}", rows[1], expected)
 
 
 @_case

@@ -10,7 +10,7 @@ from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD
-from nnbackend.step.recorder import OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.step.recorder import OptimizerState, Recorder, Workspace, record_training
 
 __all__ = ["LossAndGradients", "check_gradients"]
 
@@ -40,7 +40,7 @@ class LossAndGradients:
         self._count = examples.count
         self._counter = backend.empty((3,), np.int64)
         self._trace = backend.empty((1, 3), np.float64)
-        memory = OptimizerMemory.fresh(SGD(0.0, momentum=0.5), model)
+        memory = OptimizerState.fresh(SGD(0.0, momentum=0.5), model)
         self._gradients = memory.slots["velocity"]
         self._nothing = np.zeros(model.layout.size, model.dtype)
         recorder = Recorder(model, Workspace(backend, examples.count), examples.count, self._counter, training=True)

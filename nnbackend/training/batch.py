@@ -17,7 +17,7 @@ from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
-from nnbackend.step.recorder import Examples, OptimizerMemory, Recorder, Workspace, record_training
+from nnbackend.step.recorder import Examples, OptimizerState, Recorder, Workspace, record_training
 from nnbackend.training.setup import check_weights, required_loss, take_up, weights_are_finite
 
 __all__ = ["BatchStep", "train_on_batch"]
@@ -76,11 +76,11 @@ def train_on_batch(
         step = network.batch_step
         if step is None or not step.fits(network, chosen_loss, memory, batch):
             step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, step)
-        loss_value, hits = step.run(network, batch)
-        figures = {"loss": loss_value}
+        loss_value, correct = step.run(network, batch)
+        metrics = {"loss": loss_value}
         if targets.accuracy_name is not None:
-            figures[targets.accuracy_name] = hits
-        return figures
+            metrics[targets.accuracy_name] = correct
+        return metrics
 
 
 def _get_optimizer(network: Network, optimizer: Optimizer | None) -> Optimizer:
@@ -91,7 +91,7 @@ def _get_optimizer(network: Network, optimizer: Optimizer | None) -> Optimizer:
             f"train_on_batch takes an optimiser object, such as nnbackend.Adam(1e-3), received {optimizer!r}; "
             "give the same object for every batch, or none to go on with the last"
         )
-    memory = network.optimizer_memory
+    memory = network.optimizer_state
     return Adam() if memory is None else memory.optimizer
 
 
@@ -106,7 +106,7 @@ class BatchStep:
     ----------
     network : Network
     loss : Loss
-    memory : OptimizerMemory
+    memory : OptimizerState
     batch : rows, targets and weights (or None) on the host
         The first batch; others of its kind may follow.
     previous : BatchStep, optional
@@ -117,7 +117,7 @@ class BatchStep:
         self,
         network: Network,
         loss: Loss,
-        memory: OptimizerMemory,
+        memory: OptimizerState,
         batch: _Batch,
         previous: BatchStep | None = None,
     ) -> None:
@@ -142,12 +142,12 @@ class BatchStep:
         record_training(recorder, self._examples, order, count, loss, memory, gradients, self._rates, self._trace)
         self._executor = backend.executor(recorder.calls)
 
-    def fits(self, network: Network, loss: Loss, memory: OptimizerMemory, batch: _Batch) -> bool:
+    def fits(self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> bool:
         """Whether this recording is also that of another batch."""
         return self._kind == _kind(network, loss, memory, batch)
 
     def run(self, network: Network, batch: _Batch) -> tuple[float, float]:
-        """Take the step: the loss and the share of hits before it."""
+        """Take the step: the loss and the share of correct predictions before it."""
         backend, memory, examples = network.backend, self._memory, self._examples
         self._before, self._earlier = network.snapshot(into=self._earlier), self._before
         for array, buffer in zip(batch, (examples.x, examples.targets, examples.weights), strict=True):
@@ -156,13 +156,13 @@ class BatchStep:
         backend.write(memory.optimizer.schedule.epoch_rates(memory.epochs, 1), self._rates)
         backend.write(np.array([0, network.steps_trained, memory.steps], np.int64), self._counter)
         self._executor.run(1)
-        losses, hits, penalties = backend.to_host(self._trace)[0] / examples.count
+        losses, correct, penalties = backend.to_host(self._trace)[0] / examples.count
         loss = float(losses + penalties)
         if not np.isfinite(loss):
             self._go_back(network, loss)
         network.steps_trained += 1
         memory.steps += 1
-        return loss, float(hits)
+        return loss, float(correct)
 
     def _go_back(self, network: Network, loss: float) -> NoReturn:
         network.restore(self._before)
@@ -171,7 +171,7 @@ class BatchStep:
             network.restore(self._earlier)
             step = "the step before, which broke them"
         # Slots may hold what broke the weights, so the same optimiser starts anew.
-        network.optimizer_memory = OptimizerMemory.fresh(self._memory.optimizer, network.model)
+        network.optimizer_state = OptimizerState.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
             f"the loss of this batch is {loss}; the network has the weights from before {step}. "
             "Lower the learning rate, or scale the inputs.",
@@ -180,7 +180,7 @@ class BatchStep:
         )
 
 
-def _kind(network: Network, loss: Loss, memory: OptimizerMemory, batch: _Batch) -> tuple[Any, ...]:
+def _kind(network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> tuple[Any, ...]:
     """What a recording depends on: where the parameters and slots lie, and what a batch looks like."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)

@@ -41,13 +41,13 @@ class Callback:
     ----------
     first_rank_only : bool
         Where several ranks train together: whether only the first is to call it, because it writes or shows something.
-        All others are called on every rank, with the same figures.
+        All others are called on every rank, with the same metrics.
     """
 
     first_rank_only: ClassVar[bool] = False
 
-    def check(self, figures: Sequence[str]) -> None:
-        """Before anything is changed: raise InvalidInputError if these figures are not what is needed."""
+    def check(self, metrics: Sequence[str]) -> None:
+        """Before anything is changed: raise InvalidInputError if these metrics are not what is needed."""
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         """Training begins; `epochs` are planned."""
@@ -59,13 +59,13 @@ class Callback:
         """The steps of epoch `epoch` have ended; `losses`, (steps,), are the means over each minibatch before its
         update. Called before `on_epoch_end`, or before `on_epoch_cut`."""
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        """Epoch `epoch` has ended with these figures. Return a reason to end the training, or None to go on."""
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to go on."""
         return None
 
-    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        """Ctrl-C has ended epoch `epoch` early: its figures in training are of some rows only."""
-        return self.on_epoch_end(network, epoch, figures)
+    def on_epoch_cut(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        """Ctrl-C has ended epoch `epoch` early: its metrics in training are of some rows only."""
+        return self.on_epoch_end(network, epoch, metrics)
 
     def on_train_end(self, network: Network, history: History) -> None:
         """Training has ended, for whatever reason but an error."""
@@ -98,18 +98,18 @@ class _Best:
         value = state["best_value"]
         self.epoch, self.value = int(state["best_epoch"]), math.nan if value is None else float(value)
 
-    def check(self, figures: Sequence[str]) -> None:
-        if self.monitor not in figures:
+    def check(self, metrics: Sequence[str]) -> None:
+        if self.monitor not in metrics:
             hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
-            raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(figures)}{hint}")
+            raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(metrics)}{hint}")
 
     @property
     def in_training(self) -> bool:
         """Whether it is a figure of the training rows, and so cannot be compared if an epoch saw some of them only."""
         return not self.monitor.startswith("val_")
 
-    def improved(self, epoch: int, figures: Figures) -> bool:
-        value = figures[self.monitor]
+    def improved(self, epoch: int, metrics: Figures) -> bool:
+        value = metrics[self.monitor]
         rises = self.monitor.endswith("accuracy")
         change = value - self.value if rises else self.value - value
         # The first value is better than none, but NaN is never better than anything.
@@ -148,20 +148,20 @@ class KeepBest(Callback):
     def best_value(self) -> float:
         return self._best.value
 
-    def check(self, figures: Sequence[str]) -> None:
-        self._best.check(figures)
+    def check(self, metrics: Sequence[str]) -> None:
+        self._best.check(metrics)
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._best.reset()
         self._weights = None
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        if self._best.improved(epoch, figures):
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        if self._best.improved(epoch, metrics):
             self._weights = network.snapshot(into=self._weights)
         return None
 
-    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        return None if self._best.in_training else self.on_epoch_end(network, epoch, figures)
+    def on_epoch_cut(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        return None if self._best.in_training else self.on_epoch_end(network, epoch, metrics)
 
     def on_train_end(self, network: Network, history: History) -> None:
         if self._weights is not None:
@@ -217,8 +217,8 @@ class EarlyStopping(KeepBest):
         self.restore_best = restore_best
         self._best = _Best(monitor, minimum_change)
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        if self._best.improved(epoch, figures):
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        if self._best.improved(epoch, metrics):
             if self.restore_best:
                 self._weights = network.snapshot(into=self._weights)
             return None
@@ -246,24 +246,24 @@ class ModelCheckpoint(Callback):
         self.best_only = best_only
         self._best = _Best(monitor)
 
-    def check(self, figures: Sequence[str]) -> None:
+    def check(self, metrics: Sequence[str]) -> None:
         if self.best_only:
-            self._best.check(figures)
+            self._best.check(metrics)
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._best.reset()
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        if not self.best_only or self._best.improved(epoch, figures):
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        if not self.best_only or self._best.improved(epoch, metrics):
             path = self.path.replace("{epoch}", str(epoch))
             network.save(path)
             _log.info("epoch %d: saved to %s", epoch, path)
         return None
 
-    def on_epoch_cut(self, network: Network, epoch: int, figures: Figures) -> str | None:
+    def on_epoch_cut(self, network: Network, epoch: int, metrics: Figures) -> str | None:
         if self.best_only and self._best.in_training:
             return None
-        return self.on_epoch_end(network, epoch, figures)
+        return self.on_epoch_end(network, epoch, metrics)
 
     def state(self, network: Network) -> dict[str, Any]:
         return self._best.state()
@@ -289,8 +289,8 @@ class CSVLogger(Callback):
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._rows = []
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Figures) -> str | None:
-        self._rows.append(dict(figures))
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Figures) -> str | None:
+        self._rows.append(dict(metrics))
         write_csv(self.path, self._rows)
         return None
 

@@ -33,7 +33,7 @@ def check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resul
     if not bad.any() and (not look or weights_are_finite(network)):
         return
     network.restore(before)
-    network.optimizer_memory = None
+    network.optimizer_state = None
     if bad.any() and weights_are_finite(network):
         step = int(np.argmax(bad)) + 1
         what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
@@ -51,14 +51,14 @@ def check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, resul
     )
 
 
-def check_validation(network: Network, before: Any, epoch: int, steps: int, figures: Mapping[str, float]) -> None:
+def check_validation(network: Network, before: Any, epoch: int, steps: int, metrics: Mapping[str, float]) -> None:
     """Huge weights may be finite and give no finite loss all the same."""
-    if np.isfinite(figures.get("val_loss", 0.0)):
+    if np.isfinite(metrics.get("val_loss", 0.0)):
         return
     network.restore(before)
-    network.optimizer_memory = None
+    network.optimizer_state = None
     raise TrainingDivergedError(
-        f"the validation loss became {figures['val_loss']} after epoch {epoch}; the network has the weights with which "
+        f"the validation loss became {metrics['val_loss']} after epoch {epoch}; the network has the weights with which "
         "that epoch began. Lower the learning rate, or scale the inputs.",
         epoch,
         steps,

@@ -95,7 +95,7 @@ def fit(
     steps_per_epoch : int, optional
         Makes an epoch that many full batches, whatever the number of rows: the rows are gone through again and again,
         and every epoch goes on where the last one ended. Useful for few rows, where one pass is too short to look at
-        the figures after it, and for very many. If not given, an epoch sees every row once.
+        the metrics after it, and for very many. If not given, an epoch sees every row once.
     stream : bool, optional
         True leaves `x` where it is and brings its rows to the device portion by portion, while that trains on the
         portion before; False brings all of them before training begins. If not given, what does not fit into the
@@ -107,7 +107,7 @@ def fit(
         `epochs` may be more, and ranks more or fewer: then it agrees to rounding.
     on_nan : "stop" or "skip"
         What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
-        optimiser's slots so: end the run with an error, or leave the step out and go on. Then the figures of every
+        optimiser's slots so: end the run with an error, or leave the step out and go on. Then the metrics of every
         epoch have "skipped", how many were left out; their step losses are NaN. Skipping looks at the weights some
         ten times a second and keeps a copy of weights and slots; an epoch of which nothing is left ends the run.
     verbose : bool, optional
@@ -175,7 +175,7 @@ def fit(
         )
         held.enter_context(closing(feed))
         validator = Validator.of(network, chosen_loss, validation_data, held, communicator, shard)
-        names = _figure_names(feed, validator)
+        names = _metric_names(feed, validator)
         chosen_optimizer.schedule.check(names)
         for callback in callbacks:
             callback.check(names)
@@ -186,7 +186,7 @@ def fit(
             "batch_size": size, "shuffle": bool(shuffle), "steps_per_epoch": steps_per_epoch, "on_nan": on_nan
         }  # fmt: skip
         others = {"epochs": epochs, "loss": chosen_loss.name, "optimizer": chosen_optimizer, "resume": resume}
-        check_settings(checks, {**chosen, **others, "figures": names}, data, y, shard)
+        check_settings(checks, {**chosen, **others, "metrics": names}, data, y, shard)
         settings = partial(run_settings, network, data, y, chosen_optimizer, chosen_loss.name, chosen)
         start = find_start(resume, callbacks, held, settings, checks, shard)
         checks.passed()
@@ -224,7 +224,7 @@ def fit(
         except ModelFileError:
             network.restore(before)
             network.steps_trained, network.epochs_trained = taken
-            network.optimizer_memory = None
+            network.optimizer_state = None
             raise
         network.snapshot(into=before)
         # A run that had ended already has nothing left to do.
@@ -244,7 +244,7 @@ def fit(
                 except Exception:
                     # A file that cannot be read any more, say, or a layer's own function.
                     network.restore(before)
-                    network.optimizer_memory = None
+                    network.optimizer_state = None
                     raise
                 # Weights that broke in the last step show in the next epoch's first loss; where somebody looks at the
                 # network before that, they are read and checked at once.
@@ -256,17 +256,17 @@ def fit(
                 history.interrupted = communicator.any(interrupt.requested)
                 if result.rows == 0:
                     break
-                figures = communicator.broadcast(_figures(network, epoch, rate, result, feed.accuracy_name, validator))
+                metrics = communicator.broadcast(_metrics(network, epoch, rate, result, feed.accuracy_name, validator))
                 if on_nan == "skip":
-                    figures["skipped"] = result.skipped
-                check_validation(network, before, epoch, len(result.losses), figures)
-                history.append(figures, result.losses)
-                progress.end(figures)
-                chosen_optimizer.schedule.observe(figures)
+                    metrics["skipped"] = result.skipped
+                check_validation(network, before, epoch, len(result.losses), metrics)
+                history.append(metrics, result.losses)
+                progress.end(metrics)
+                chosen_optimizer.schedule.observe(metrics)
                 for callback in callbacks:
                     callback.on_steps_end(network, epoch, result.losses)
                 reasons = [
-                    (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, figures))
+                    (callback, (callback.on_epoch_cut if cut else callback.on_epoch_end)(network, epoch, metrics))
                     for callback in callbacks
                 ]
                 own = [(type(callback).__name__, reason) for callback, reason in reasons if reason]
@@ -309,7 +309,7 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return listed
 
 
-def _figure_names(feed: Feed, validator: Validator | None) -> list[str]:
+def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
     """What every epoch will report that can be monitored."""
     names = ["loss", feed.accuracy_name]
     if validator is not None:
@@ -326,7 +326,7 @@ def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
     return size
 
 
-def _figures(
+def _metrics(
     network: Network,
     epoch: int,
     rate: float,
@@ -334,15 +334,15 @@ def _figures(
     accuracy_name: str | None,
     validator: Validator | None,
 ) -> dict[str, float]:
-    figures: dict[str, float] = {"epoch": epoch, "loss": result.loss}
+    metrics: dict[str, float] = {"epoch": epoch, "loss": result.loss}
     if accuracy_name is not None:
-        figures[accuracy_name] = result.hits
+        metrics[accuracy_name] = result.correct
     if validator is not None:
-        loss, hits = validator.run()
-        figures["val_loss"] = loss + network.penalty()
+        loss, correct = validator.run()
+        metrics["val_loss"] = loss + network.penalty()
         if validator.accuracy_name is not None:
-            figures[validator.accuracy_name] = hits
-    figures["learning_rate"] = rate
-    figures["seconds"] = result.seconds
-    figures["samples_per_second"] = result.rows / max(result.seconds, 1e-9)
-    return figures
+            metrics[validator.accuracy_name] = correct
+    metrics["learning_rate"] = rate
+    metrics["seconds"] = result.seconds
+    metrics["samples_per_second"] = result.rows / max(result.seconds, 1e-9)
+    return metrics

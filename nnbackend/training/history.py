@@ -19,7 +19,7 @@ __all__ = ["History"]
 
 
 class History:
-    """The figures of every epoch, and the loss of every step.
+    """The metrics of every epoch, and the loss of every step.
 
     Attributes
     ----------
@@ -41,30 +41,30 @@ class History:
         self.interrupted = False
         self.stopped_by = ""
 
-    def append(self, figures: Mapping[str, float], step_losses: npt.NDArray[np.float64]) -> None:
+    def append(self, metrics: Mapping[str, float], step_losses: npt.NDArray[np.float64]) -> None:
         """Add an epoch."""
-        self.epochs.append(dict(figures))
+        self.epochs.append(dict(metrics))
         self.step_losses.append(step_losses)
 
     def __len__(self) -> int:
         return len(self.epochs)
 
     def __getitem__(self, name: str) -> list[float]:
-        """One figure over the epochs: ``history["val_loss"]``."""
-        if not any(name in figures for figures in self.epochs):
+        """one metric over the epochs: ``history["val_loss"]``."""
+        if not any(name in metrics for metrics in self.epochs):
             raise KeyError(f"no {name!r} in this history; there are {', '.join(self.names())}")
-        return [figures[name] for figures in self.epochs if name in figures]
+        return [metrics[name] for metrics in self.epochs if name in metrics]
 
     def names(self) -> list[str]:
-        """The figures there are, in the order they came."""
-        return list(dict.fromkeys(name for figures in self.epochs for name in figures))
+        """The metrics there are, in the order they came."""
+        return list(dict.fromkeys(name for metrics in self.epochs for name in metrics))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write a table, one line an epoch."""
         write_csv(path, self.epochs)
 
     def to_pandas(self) -> DataFrame:
-        """The figures as a table of pandas (extra ``pandas``): a row an epoch, a column a figure.
+        """The metrics as a table of pandas (extra ``pandas``): a row for each epoch, a column for each metric.
 
         Returns
         -------
@@ -92,8 +92,8 @@ class History:
         """The epochs and how the run ended, as plain JSON."""
         # JSON has no NaN.
         epochs = [
-            {name: value if math.isfinite(value) else None for name, value in figures.items()}
-            for figures in self.epochs
+            {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            for metrics in self.epochs
         ]
         return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
 

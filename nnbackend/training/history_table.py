@@ -21,7 +21,7 @@ def history_html(history: History) -> str:
     """The table that training prints, with its middle left out if it is long, and how the run ended."""
     count = len(history)
     names = [name for name in COLUMNS if name in history.names()]
-    rows = [_row(figures, names) for figures in history.epochs]
+    rows = [_row(metrics, names) for metrics in history.epochs]
     if count > 2 * _ENDS + 1:
         rows[_ENDS:-_ENDS] = [["..."] + [""] * (len(names) - 1)]
     return table(
@@ -33,8 +33,8 @@ def history_html(history: History) -> str:
     )
 
 
-def _row(figures: Mapping[str, float], names: list[str]) -> list[str]:
-    texts = cells(figures)
+def _row(metrics: Mapping[str, float], names: list[str]) -> list[str]:
+    texts = cells(metrics)
     return [texts.get(name, "") for name in names]
 
 

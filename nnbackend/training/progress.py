@@ -24,9 +24,9 @@ COLUMNS = {
 }
 
 
-def cells(figures: Mapping[str, float]) -> dict[str, str]:
-    """The figures of an epoch as texts, in the order of the columns."""
-    return {name: COLUMNS[name][2].format(figures[name]) for name in COLUMNS if name in figures}
+def cells(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The metrics of an epoch as texts, in the order of the columns."""
+    return {name: COLUMNS[name][2].format(metrics[name]) for name in COLUMNS if name in metrics}
 
 
 class Progress:
@@ -70,11 +70,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, completed=steps)
 
-    def end(self, figures: Mapping[str, float]) -> None:
-        """An epoch has ended with these figures."""
+    def end(self, metrics: Mapping[str, float]) -> None:
+        """An epoch has ended with these metrics."""
         if not self._table:
             return
-        texts = cells(figures)
+        texts = cells(metrics)
         if not self._headed:
             self._print("  ".join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in texts))
             self._headed = True

@@ -107,5 +107,5 @@ def _checksum(network: Network) -> int:
 
 
 def _memory(network: Network) -> str:
-    memory = network.optimizer_memory
+    memory = network.optimizer_state
     return "none" if memory is None else f"{as_text(memory.optimizer)} after {memory.steps} steps"

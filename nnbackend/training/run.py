@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from nnbackend.backends.contract import Executor
 from nnbackend.data.feeds import Feed, Order
-from nnbackend.data.order import Ahead, epoch_order
+from nnbackend.data.order import OrderPrefetch, epoch_order
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.distributed.slices import Slice
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.step.recorder import (
-    OptimizerMemory,
+    OptimizerState,
     Recorder,
     Workspace,
     record_gradients,
@@ -43,7 +43,7 @@ class EpochResult:
     ----------
     losses : (steps,) float64
         Mean loss over each minibatch, penalties included.
-    loss, hits : float
+    loss, correct : float
         Means over all rows seen.
     rows : int
         Rows seen; fewer than all if the epoch was interrupted.
@@ -54,7 +54,7 @@ class EpochResult:
 
     losses: npt.NDArray[np.float64]
     loss: float
-    hits: float
+    correct: float
     rows: int
     seconds: float
     skipped: int = 0
@@ -84,7 +84,7 @@ class TrainingRun:
     ----------
     network : Network
     loss : Loss
-    memory : OptimizerMemory
+    memory : OptimizerState
     feed : Feed
         Brings the rows.
     batch_size : int
@@ -103,7 +103,7 @@ class TrainingRun:
         self,
         network: Network,
         loss: Loss,
-        memory: OptimizerMemory,
+        memory: OptimizerState,
         feed: Feed,
         batch_size: int,
         shuffle: bool,
@@ -134,7 +134,7 @@ class TrainingRun:
         # What was done of an epoch before the run was resumed within it, and in how many seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
-        self._ahead = Ahead(backend, self.batches.own_rows) if backend.works_apart else None
+        self._ahead = OrderPrefetch(backend, self.batches.own_rows) if backend.works_apart else None
         workspace = Workspace(backend, self.batches.batch_size)
         self.executors: list[tuple[Executor, int]] = [
             (self._executor(piece, workspace), piece.repeats) for piece in self.batches.slices

@@ -8,7 +8,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 
 __all__ = ["check_weights", "required_loss", "take_up", "weights_are_finite"]
 
@@ -23,13 +23,13 @@ def required_loss(network: Network, loss: str | Loss | None) -> Loss:
     return network.resolve_loss(loss)
 
 
-def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerMemory:
+def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerState:
     """Give the network its loss and optimiser; the same optimiser as before goes on where it was."""
     network.set_loss(loss)
-    memory = network.optimizer_memory
+    memory = network.optimizer_state
     if memory is None or memory.optimizer is not optimizer:
         optimizer.schedule.start()
-        memory = network.optimizer_memory = OptimizerMemory.fresh(optimizer, network.model)
+        memory = network.optimizer_state = OptimizerState.fresh(optimizer, network.model)
     return memory
 
 

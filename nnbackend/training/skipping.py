@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.network import Network
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 
 __all__ = ["Skipping"]
 
@@ -24,7 +24,7 @@ class Skipping:
     Parameters
     ----------
     network : Network
-    memory : OptimizerMemory
+    memory : OptimizerState
     counter : (3,) int64 device array
     trace : (steps of an epoch, 3) float64 device array
         What of a step that was left out stands there means nothing.
@@ -38,7 +38,7 @@ class Skipping:
     """
 
     def __init__(
-        self, network: Network, memory: OptimizerMemory, counter: Array, trace: Array, communicator: Communicator
+        self, network: Network, memory: OptimizerState, counter: Array, trace: Array, communicator: Communicator
     ) -> None:
         self._network, self._memory, self._counter, self._trace = network, memory, counter, trace
         self._communicator = communicator

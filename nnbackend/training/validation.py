@@ -40,7 +40,7 @@ class Validator:
     Attributes
     ----------
     accuracy_name : str or None
-        What the share of hits is called.
+        What the share of correct predictions is called.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Validator:
         return cls(network, loss, feed, communicator, split, alike=pieces and not shard)
 
     def run(self) -> tuple[float, float]:
-        """The mean loss (without penalties) and the share of hits, over the rows of all ranks."""
+        """The mean loss (without penalties) and the share of correct predictions, over the rows of all ranks."""
         sums = np.array([*self._evaluator.sums(), self._evaluator.count], np.float64)
         if not self._alike:
             self._communicator.allreduce(sums)
-        loss, hits, rows = sums
-        return float(loss / rows), float(hits / rows)
+        loss, correct, rows = sums
+        return float(loss / rows), float(correct / rows)

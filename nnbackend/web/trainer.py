@@ -238,12 +238,12 @@ class _Watcher(Callback):
         self._run, self._looks, self._say = run, looks, say
         self._seconds = 0.0
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
-        self._seconds += figures["seconds"]
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        self._seconds += metrics["seconds"]
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         point = {
             "epoch": epoch / self._looks,
-            **{name: figures[name] for name in names if name in figures},
+            **{name: metrics[name] for name in names if name in metrics},
             "seconds": self._seconds,
         }
         self._say(self._run, "training", "", point)

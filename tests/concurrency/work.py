@@ -42,8 +42,8 @@ def job(backend: str | Backend, seed: int, units: int = SMALL, dtype: str = "flo
     options: dict[str, Any] = {"batch_size": 64, "loss": "softmax_cross_entropy", "verbose": False}
     history = network.fit(x, y, epochs=2, optimizer=nn.Adam(nn.CosineDecay(1e-2, epochs=2)), **options)
     network.fit(x, y, epochs=1, optimizer=nn.SGD(0.05, momentum=0.9), **options)
-    figures = network.evaluate(x, y)
-    losses = np.concatenate([*history.step_losses, [figures["loss"]]])
+    metrics = network.evaluate(x, y)
+    losses = np.concatenate([*history.step_losses, [metrics["loss"]]])
     return digest(*network.get_weights().values(), network.predict(x), losses)
 
 

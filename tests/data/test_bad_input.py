@@ -110,7 +110,7 @@ def test_bad_training_input_changes_nothing(options, message):
     assert isinstance(error.value, ValueError)
     assert same_weights(net, untouched)
     assert net.loss is None
-    assert net.optimizer_memory is None
+    assert net.optimizer_state is None
 
 
 def test_class_weights_need_classes():

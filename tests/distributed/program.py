@@ -65,7 +65,7 @@ class Trouble(nn.Callback):
     def __init__(self, kind):
         self.kind = kind
 
-    def on_epoch_end(self, network, epoch, figures):
+    def on_epoch_end(self, network, epoch, metrics):
         if self.kind == "sleep":
             time.sleep(1000)
         if self.kind == "kill":

@@ -142,8 +142,8 @@ def test_what_writes_is_called_on_the_first_rank_alone(tmp_path, capsys):
     seen = []
 
     class Everywhere(nn.Callback):
-        def on_epoch_end(self, network, epoch, figures):
-            seen.append((epoch, figures["seconds"]))
+        def on_epoch_end(self, network, epoch, metrics):
+            seen.append((epoch, metrics["seconds"]))
 
     def program(ranks):
         return train(
@@ -159,7 +159,7 @@ def test_what_writes_is_called_on_the_first_rank_alone(tmp_path, capsys):
 
 def test_one_rank_may_end_the_training():
     class Enough(nn.Callback):
-        def on_epoch_end(self, network, epoch, figures):
+        def on_epoch_end(self, network, epoch, metrics):
             return "that is enough"
 
     def program(ranks):
@@ -197,7 +197,7 @@ def test_all_ranks_fail_together_before_anything_is_changed():
         ("shard", lambda options: options.update(shard=True)),
         ("epochs", lambda options: options.update(epochs=3)),
         ("optimizer", lambda options: options.update(optimizer=nn.Adam(0.02))),
-        ("figures", lambda options: options.update(validation_data=VALIDATION)),
+        ("metrics", lambda options: options.update(validation_data=VALIDATION)),
         ("kind of sample_weight", lambda options: options.update(sample_weight=np.ones(70))),
     ],
 )
@@ -252,7 +252,7 @@ def test_ranks_diverge_together():
 
 def test_an_error_of_one_rank_ends_all():
     class Broken(nn.Callback):
-        def on_epoch_end(self, network, epoch, figures):
+        def on_epoch_end(self, network, epoch, metrics):
             raise OSError("the disk is full")
 
     def program(ranks):

@@ -63,8 +63,8 @@ def _checkpoint() -> None:
         contents = read_checkpoint(Path(folder) / NAME)
     # The only thing that another run says otherwise.
     contents.training["seconds"] = 0.5
-    for figures in contents.training["history"]["epochs"]:
-        figures["seconds"] = 1.0
+    for metrics in contents.training["history"]["epochs"]:
+        metrics["seconds"] = 1.0
     write_checkpoint(_folder("checkpoint") / NAME, contents)
 
 

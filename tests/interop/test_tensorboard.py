@@ -107,7 +107,7 @@ def test_an_epoch_is_on_disk_when_it_has_ended(tmp_path):
     seen = []
 
     class Look(nn.Callback):
-        def on_epoch_end(self, network, epoch, figures):
+        def on_epoch_end(self, network, epoch, metrics):
             seen.append(len(scalars(tmp_path / "train")["epoch/loss"]))
 
     classifier().fit(X, Y, epochs=3, callbacks=[nn.TensorBoard(tmp_path), Look()], **OPTIONS)

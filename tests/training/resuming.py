@@ -51,7 +51,7 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, steps: int, train: Callable[[], A
             train()
 
 
-def figures(history: History) -> list[dict[str, float]]:
+def metrics(history: History) -> list[dict[str, float]]:
     """All that must be the same when a run is done again."""
     timings = ("seconds", "samples_per_second")
     return [{name: value for name, value in epoch.items() if name not in timings} for epoch in history.epochs]
@@ -63,7 +63,7 @@ def assert_close_end(run: tuple[nn.Network, History], other: tuple[nn.Network, H
     for name, weight in expected.get_weights().items():
         np.testing.assert_allclose(network.get_weights()[name], weight, rtol=tolerance, atol=tolerance)
     assert len(history) == len(wanted)
-    for found, figures_there in zip(figures(history), figures(wanted), strict=True):
+    for found, figures_there in zip(metrics(history), metrics(wanted), strict=True):
         assert found == pytest.approx(figures_there, rel=tolerance)
     for losses, wanted_losses in zip(history.step_losses, wanted.step_losses, strict=True):
         np.testing.assert_allclose(losses, wanted_losses, rtol=tolerance)
@@ -73,13 +73,13 @@ def assert_close_end(run: tuple[nn.Network, History], other: tuple[nn.Network, H
 def assert_same_end(run: tuple[nn.Network, History], other: tuple[nn.Network, History]) -> None:
     """Both runs ended with the same bits."""
     (network, history), (expected, wanted) = run, other
-    assert figures(history) == figures(wanted)
+    assert metrics(history) == metrics(wanted)
     assert [losses.tobytes() for losses in history.step_losses] == [losses.tobytes() for losses in wanted.step_losses]
     assert history.stopped_by == wanted.stopped_by
     assert same_weights(network, expected)
     counts = [(net.steps_trained, net.epochs_trained) for net in (network, expected)]
     assert counts[0] == counts[1]
-    memory, other_memory = network.optimizer_memory, expected.optimizer_memory
+    memory, other_memory = network.optimizer_state, expected.optimizer_state
     assert (memory.steps, memory.epochs) == (other_memory.steps, other_memory.epochs)
     assert memory.slots.keys() == other_memory.slots.keys()
     for name, slot in memory.slots.items():

@@ -21,7 +21,7 @@ from nnbackend.saving.model_file import (
 )
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
 from tests.helpers import classifier, rich_network, same_weights
-from tests.training.resuming import STEPS, X, Y, assert_same_end, figures, kept, killed_at, options, undisturbed
+from tests.training.resuming import STEPS, X, Y, assert_same_end, kept, killed_at, metrics, options, undisturbed
 
 LOSS = {"loss": "softmax_cross_entropy"}
 
@@ -280,7 +280,7 @@ class TestRefused:
         with pytest.raises(InvalidInputError, match="is of another run: layers was"):
             network.fit(X, Y, resume=tmp_path, **options())
         np.testing.assert_array_equal(network.get_weights()["layers.0.weight"], before["layers.0.weight"])
-        assert network.optimizer_memory is None
+        assert network.optimizer_state is None
 
     def test_a_callback_is_missing(self, tmp_path):
         a_run(tmp_path, callbacks=[nn.EarlyStopping(), nn.KeepBest()])
@@ -354,13 +354,13 @@ def test_a_seconds_figure_covers_both_parts_of_an_epoch(tmp_path, monkeypatch):
     saved = read_checkpoint(checkpoint_files(tmp_path)[0]).training["seconds"]
     _, history = kept(tmp_path)
     assert history["seconds"][0] > saved > 0
-    assert figures(history)[0].keys() == figures(undisturbed()[1])[0].keys()
+    assert metrics(history)[0].keys() == metrics(undisturbed()[1])[0].keys()
 
 
 def test_a_history_of_very_many_epochs_is_kept(tmp_path):
     """It is longer than the description of a network is allowed to be."""
-    figures = {"loss": 0.123456789012345, "accuracy": 0.5, "learning_rate": 1e-3, "seconds": 0.001}
-    training = {"history": {"epochs": [{"epoch": epoch, **figures} for epoch in range(1, 60_001)]}}
+    metrics = {"loss": 0.123456789012345, "accuracy": 0.5, "learning_rate": 1e-3, "seconds": 0.001}
+    training = {"history": {"epochs": [{"epoch": epoch, **metrics} for epoch in range(1, 60_001)]}}
     assert len(json.dumps(training)) > MOST_DESCRIPTION
     network = classifier()
     contents = CheckpointContents(network.config(), network.get_weights(), training, {"trace": np.zeros((2, 3))})

@@ -110,7 +110,7 @@ class TestDisk:
         network = rich_network("numpy")
         with pytest.raises(OSError, match="Read-only"):
             network.fit(X, Y, callbacks=[nn.Checkpoint(small_disk / "run")], **options())
-        assert network.optimizer_memory is None
+        assert network.optimizer_state is None
         assert network.steps_trained == 0
 
     def test_a_folder_that_becomes_read_only(self, small_disk):
@@ -171,7 +171,7 @@ class TestTwoRuns:
         network = rich_network("numpy")
         with pytest.raises(FolderInUseError, match=rf"process {holder.pid} on \S+ keeps its checkpoints there"):
             network.fit(X, Y, callbacks=[nn.Checkpoint(tmp_path)], **options())
-        assert network.optimizer_memory is None
+        assert network.optimizer_state is None
         holder.kill()
         holder.join()
         # What a dead process left holds nothing.
@@ -192,7 +192,7 @@ class TestTwoRuns:
 
     def test_a_lock_is_given_back_when_training_fails(self, tmp_path):
         class Fails(nn.Callback):
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -283,7 +283,7 @@ def test_sigterm_is_left_alone_without_checkpoints_and_given_back_after(tmp_path
 
 def test_sigterm_between_epochs_keeps_the_whole_epoch(tmp_path):
     class Late(nn.Callback):
-        def on_epoch_end(self, network, epoch, figures):
+        def on_epoch_end(self, network, epoch, metrics):
             if epoch == 2:
                 signal.raise_signal(signal.SIGTERM)
 

@@ -62,9 +62,9 @@ def test_regression_learns(backend):
     y = x @ [1.0, -2.0, 0.5] + 0.3
     net = nn.Network([nn.Dense(16, activation="tanh"), nn.Dense(1)], 3, backend=backend)
     net.fit(x, y, epochs=60, batch_size=24, loss="mean_squared_error", optimizer=nn.Adam(0.02))
-    figures = net.evaluate(x, y)
-    assert figures["loss"] < 0.02
-    assert "accuracy" not in figures
+    metrics = net.evaluate(x, y)
+    assert metrics["loss"] < 0.02
+    assert "accuracy" not in metrics
     assert np.abs(net.predict(x)[:, 0] - y).max() < 0.6
 
 

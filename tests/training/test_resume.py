@@ -51,7 +51,7 @@ def test_rows_on_their_way_go_on_within_the_epoch(backend, tmp_path, monkeypatch
 
 
 def test_checkpoints_know_no_backend(backend, tmp_path, monkeypatch):
-    """Padded rows and places of their own stay behind; figures agree as they do between backends."""
+    """Padded rows and places of their own stay behind; metrics agree as they do between backends."""
     reference = undisturbed("numpy", epochs=2)[1]
     killed_at(monkeypatch, STEPS + 3, lambda: kept(tmp_path))
     network = rich_network(backend)

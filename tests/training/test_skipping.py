@@ -44,7 +44,7 @@ def test_a_broken_step_is_as_if_it_had_not_been(backend):
         np.testing.assert_array_equal(losses[~np.isnan(losses)], sound)
     assert history["loss"] == pytest.approx(expected["loss"])
     assert skipping.steps_trained == 16
-    assert skipping.optimizer_memory.steps == without.optimizer_memory.steps == 8
+    assert skipping.optimizer_state.steps == without.optimizer_state.steps == 8
 
 
 # ---- one backend is enough -------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ def test_batches_by_hand_are_the_steps_of_fit(backend):
     losses = []
     for start in range(0, 30, 10):
         rows = slice(start, start + 10)
-        figures = one.train_on_batch(x[rows], y[rows], loss="softmax_cross_entropy", optimizer=optimizer)
-        losses.append(figures["loss"])
+        metrics = one.train_on_batch(x[rows], y[rows], loss="softmax_cross_entropy", optimizer=optimizer)
+        losses.append(metrics["loss"])
     history = other.fit(
         x, y, epochs=1, batch_size=10, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01), shuffle=False
     )
@@ -50,9 +50,9 @@ def test_the_figures_are_those_before_the_step(backend):
     x, y = images(rows=20)
     net = nn.Network([nn.Dense(9, activation="tanh"), nn.Dense(4)], 12, backend=backend, dtype="float64")
     before = net.evaluate(x, y, loss="softmax_cross_entropy")
-    figures = net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
-    assert figures["accuracy"] == before["accuracy"]
-    assert figures["loss"] == pytest.approx(before["loss"], rel=1e-12)
+    metrics = net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
+    assert metrics["accuracy"] == before["accuracy"]
+    assert metrics["loss"] == pytest.approx(before["loss"], rel=1e-12)
     assert net.evaluate(x, y)["loss"] < before["loss"]
 
 
@@ -138,9 +138,9 @@ class TestDivergence:
         for name, array in net.get_weights().items():
             np.testing.assert_array_equal(array, kept[name])
         # The optimiser is the same, and its memory is new.
-        assert net.optimizer_memory.optimizer is optimizer
-        assert net.optimizer_memory.steps == 0
-        assert all(not net.backend.to_host(slot).any() for slot in net.optimizer_memory.slots.values())
+        assert net.optimizer_state.optimizer is optimizer
+        assert net.optimizer_state.steps == 0
+        assert all(not net.backend.to_host(slot).any() for slot in net.optimizer_state.slots.values())
 
     def test_broken_weights_are_not_trained(self, backend):
         x, y = images(rows=10)
@@ -205,7 +205,7 @@ def test_bad_input_changes_nothing(backend):
     with pytest.raises(InvalidInputError, match="labels must be in"):
         net.train_on_batch(x, y + 4, loss="softmax_cross_entropy")
     assert net.loss is None
-    assert net.optimizer_memory is None
+    assert net.optimizer_state is None
     assert net.steps_trained == 0
     assert same_weights(net, network(backend))
 
@@ -220,7 +220,7 @@ class TestStepsPerEpoch:
         assert [len(losses) for losses in history.step_losses] == [5, 5]
         np.testing.assert_array_equal(np.concatenate(history.step_losses), np.concatenate(single.step_losses))
         assert same_weights(one, other)
-        # The figures of an epoch are means over all its rows.
+        # The metrics of an epoch are means over all its rows.
         assert history["loss"][1] == pytest.approx(np.mean(single["loss"][5:]), rel=1e-12)
         assert history["accuracy"][1] == pytest.approx(np.mean(single["accuracy"][5:]), rel=1e-12)
 

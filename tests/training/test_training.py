@@ -47,9 +47,9 @@ def test_history_holds_every_figure_of_every_epoch(tmp_path):
 def test_validation_is_what_evaluate_says():
     net = classifier()
     history = net.fit(X, Y, epochs=1, validation_data=(X[:20], Y[:20]), **OPTIONS)
-    figures = net.evaluate(X[:20], Y[:20])
-    assert history["val_loss"][0] == pytest.approx(figures["loss"])
-    assert history["val_accuracy"][0] == pytest.approx(figures["accuracy"])
+    metrics = net.evaluate(X[:20], Y[:20])
+    assert history["val_loss"][0] == pytest.approx(metrics["loss"])
+    assert history["val_accuracy"][0] == pytest.approx(metrics["accuracy"])
 
 
 def test_evaluation_does_not_depend_on_the_batch_size():
@@ -112,8 +112,8 @@ class TestCallbacks:
             def on_epoch_begin(self, network, epoch):
                 seen.append(("epoch", epoch))
 
-            def on_epoch_end(self, network, epoch, figures):
-                seen.append(("end", epoch, figures["epoch"]))
+            def on_epoch_end(self, network, epoch, metrics):
+                seen.append(("end", epoch, metrics["epoch"]))
                 return "enough" if epoch == 2 else None
 
             def on_train_end(self, network, history):
@@ -130,9 +130,9 @@ class TestCallbacks:
             def on_steps_end(self, network, epoch, losses):
                 seen.append((epoch, losses))
 
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 assert seen[-1][0] == epoch
-                assert np.mean(seen[-1][1]) == pytest.approx(figures["loss"])
+                assert np.mean(seen[-1][1]) == pytest.approx(metrics["loss"])
 
         history = classifier().fit(X, Y, epochs=2, callbacks=[Spy()], **OPTIONS)
         assert [epoch for epoch, _ in seen] == [1, 2]
@@ -180,11 +180,11 @@ class TestCallbacks:
     def test_the_last_of_the_best_epochs_is_kept_and_none_ends_the_run(self, monitor):
         keeper = nn.KeepBest(monitor)
         net, history, _ = self.overfitted([keeper], epochs=30)
-        figures = history[monitor]
-        best = min(figures) if monitor == "val_loss" else max(figures)
+        metrics = history[monitor]
+        best = min(metrics) if monitor == "val_loss" else max(metrics)
         assert len(history) == 30
         assert keeper.best_value == best
-        assert keeper.best_epoch == 30 - figures[::-1].index(best)
+        assert keeper.best_epoch == 30 - metrics[::-1].index(best)
         shorter, _, _ = self.overfitted([], epochs=keeper.best_epoch)
         assert same_weights(net, shorter)
 
@@ -217,7 +217,7 @@ class TestCallbacks:
 
     def test_the_network_cannot_be_moved_or_trained_again_meanwhile(self):
         class Meddle(nn.Callback):
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 with pytest.raises(InvalidInputError, match="is being trained; move it"):
                     network.to("numba")
                 with pytest.raises(InvalidInputError, match="is being trained already"):
@@ -246,7 +246,7 @@ class TestCallbacks:
         lines = []
 
         class Reader(nn.Callback):
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 lines.append(len(path.read_text().splitlines()))
 
         history = classifier().fit(X, Y, epochs=3, callbacks=[nn.CSVLogger(path), Reader()], **OPTIONS)
@@ -333,7 +333,7 @@ class CtrlC(nn.Layer):
 
 class TestInterrupt:
     def test_ctrl_c_ends_the_epoch_cleanly(self):
-        """The signal comes while an epoch runs: the step at hand is finished and the figures cover what was done."""
+        """The signal comes while an epoch runs: the step at hand is finished and the metrics cover what was done."""
         before = signal.getsignal(signal.SIGINT)
         net = nn.Network([CtrlC(3), nn.Dense(4)], 12, backend="numpy")
         history = net.fit(X, Y, epochs=5, validation_data=(X, Y), **{**OPTIONS, "batch_size": 1})
@@ -350,9 +350,9 @@ class TestInterrupt:
         """A few rows of easy ones would make it so; what is said of the validation data holds."""
 
         class Spy(nn.KeepBest):
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 judged.append(epoch)
-                return super().on_epoch_end(network, epoch, figures)
+                return super().on_epoch_end(network, epoch, metrics)
 
         judged = []
         net = nn.Network([CtrlC(64 + 10), nn.Dense(4)], 12, backend="numpy")
@@ -392,7 +392,7 @@ print("interrupted" if history.interrupted else "went on", flush=True)
                 if (self.occasion, epoch) == ("begin", 2):
                     signal.raise_signal(signal.SIGINT)
 
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 if (self.occasion, epoch) == ("end", 3):
                     signal.raise_signal(signal.SIGINT)
 
@@ -439,7 +439,7 @@ class TestOutput:
 
     def test_the_reason_of_an_early_end_is_told(self, capsys):
         class Stop(nn.Callback):
-            def on_epoch_end(self, network, epoch, figures):
+            def on_epoch_end(self, network, epoch, metrics):
                 return "it is good enough"
 
         classifier().fit(X, Y, epochs=9, verbose=True, callbacks=[Stop()], **OPTIONS)

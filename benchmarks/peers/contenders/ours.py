@@ -14,7 +14,7 @@ from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.data.feeds import Feed
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["Cupy", "CupyTF32", "Numba", "Numpy", "Ours", "Reference", "UncorrectedReference", "make_network"]
@@ -39,7 +39,7 @@ class _Run(Training):
         self._network = make_network(work, weights, ours.backend, ours.dtype)
         self._loss = self._network.set_loss(_LOSS)
         optimizer = OPTIMIZERS[work.optimizer](work.learning_rate)
-        self._memory = OptimizerMemory.fresh(optimizer, self._network.model)
+        self._memory = OptimizerState.fresh(optimizer, self._network.model)
         self._run: TrainingRun | None = None
 
     def losses(self, batches: NDArray[np.int64]) -> list[float]:

@@ -14,7 +14,7 @@ from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.run import EpochRun, Rows
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.network import Network
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 
 __all__ = ["Engine", "freeze", "outputs_of"]
 
@@ -92,7 +92,7 @@ class Engine:
         network = self.architecture.network(backend, self.seed)
         network.steps_trained = self._steps
         model, optimizer = network.model, self.solver.optimizer
-        memory = network.optimizer_memory = OptimizerMemory.fresh(optimizer, model)
+        memory = network.optimizer_state = OptimizerState.fresh(optimizer, model)
         for name, values in (self._slots or {}).items():
             backend.write(model.layout.pack(values, model.dtype), memory.slots[name])
         self._slots = None
@@ -121,13 +121,13 @@ class Engine:
         """Start anew with the weights that will be placed next: what the network and the solver know may be broken."""
         self._there, self._run, self.solver.steps = (), None, 0
         if self._network is not None:
-            self._network.optimizer_memory = OptimizerMemory.fresh(self.solver.optimizer, self._network.model)
+            self._network.optimizer_state = OptimizerState.fresh(self.solver.optimizer, self._network.model)
 
     def __getstate__(self) -> dict[str, Any]:
         slots, network = self._slots, self._network
-        if network is not None and network.optimizer_memory is not None:
+        if network is not None and network.optimizer_state is not None:
             unpack, read = network.model.layout.unpack, network.backend.to_host
-            slots = {name: unpack(read(buffer)) for name, buffer in network.optimizer_memory.slots.items()}
+            slots = {name: unpack(read(buffer)) for name, buffer in network.optimizer_state.slots.items()}
         left_out = {"_network": None, "_asked": None, "_there": (), "_run": None, "_lock": None}
         return {**vars(self), **left_out, "_slots": slots, "_steps": self.steps}
 

@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 
 @dataclass
 class Progress:
-    """The figures of all epochs since an estimator was fitted anew; the names are those of its attributes.
+    """The metrics of all epochs since an estimator was fitted anew; the names are those of its attributes.
 
     Attributes
     ----------

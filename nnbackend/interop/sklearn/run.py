@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class EpochRun:
     Parameters
     ----------
     network : Network
-        With the slots of the solver's optimiser in its `optimizer_memory`.
+        With the slots of the solver's optimiser in its `optimizer_state`.
     architecture : Architecture
     solver : Solver
     alpha : float
@@ -76,7 +77,7 @@ class EpochRun:
     def __init__(
         self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, batch_size: int
     ) -> None:
-        backend, memory = network.backend, network.optimizer_memory
+        backend, memory = network.backend, network.optimizer_state
         assert memory is not None
         self._network, self._solver, self._alpha = network, solver, alpha
         self._memory, self._parameters = memory, network.model.parameters
@@ -109,14 +110,30 @@ class EpochRun:
             if self._row_weights is not None:
                 places = [(entry.offset, (entry.size,)) for entry in model.layout.regularised]
                 pairs = [(backend.view(gradients, *at), backend.view(model.parameters, *at)) for at in places]
-            recorder = _CorrectingRecorder(model, workspace, rows, self._counter, pairs, self._corrections)
+            recorder = Recorder(model, workspace, rows, self._counter, training=True)
             loss = get_loss(architecture.loss)
             record_training(
                 recorder, self._examples, self._order, batch_size, loss, self._memory, gradients, self._rates,
-                self._trace,
+                self._trace, partial(self._record_corrections, pairs),
             )  # fmt: skip
             executors.append((backend.executor(recorder.calls), repeats))
         return executors
+
+    def _record_corrections(self, pairs: list[tuple[Array, Array]], recorder: Recorder) -> None:
+        """Record ``gradient += correction[step] * weight`` for pairs of flat buffers.
+
+        The corrections have their signs turned, as an update subtracts.
+        """
+        for gradient, weight in pairs:
+            plain_sgd = {"velocity": None, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+            recorder.record(
+                "sgd_update",
+                parameters=gradient,
+                gradients=weight,
+                counter=recorder.counter,
+                learning_rates=self._corrections,
+                **plain_sgd,
+            )
 
     @property
     def executor(self) -> Executor:
@@ -125,7 +142,7 @@ class EpochRun:
 
     def fits(self, network: Network, architecture: Architecture, alpha: float, rows: Rows, batch_size: int) -> bool:
         """Whether this recording is also that of other rows of the same network."""
-        here = network is self._network and network.optimizer_memory is self._memory
+        here = network is self._network and network.optimizer_state is self._memory
         # A network that was moved has other buffers.
         there = network.model.parameters is self._parameters
         return here and there and self._kind == (architecture, alpha, batch_size, rows.kind())
@@ -197,32 +214,6 @@ class EpochRun:
                 if steps == self._portion and time.perf_counter() - begin < _PORTION / 2:
                     self._portion *= 2
         return done
-
-
-class _CorrectingRecorder(Recorder):
-    """Records, before the update, ``gradient += correction[step] * weight`` for some pairs of flat buffers.
-
-    The corrections have their signs turned, as an update subtracts.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        workspace: Workspace,
-        rows: int,
-        counter: Array,
-        pairs: list[tuple[Array, Array]],
-        corrections: Array,
-    ) -> None:
-        super().__init__(model, workspace, rows, counter, training=True)
-        self._pairs, self._corrections = pairs, corrections
-
-    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
-        if operation.endswith("_update"):
-            for gradient, weight in self._pairs:
-                plain_sgd = (0.0, False, 0.0)
-                super().record("sgd_update", gradient, weight, None, self.counter, self._corrections, *plain_sgd)
-        super().record(operation, *arguments, **named)
 
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:

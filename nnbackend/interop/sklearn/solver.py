@@ -90,7 +90,7 @@ class Solver:
         return self._kind == "adaptive"
 
     def _change_rate(self, network: Network, rate: float) -> None:
-        memory, backend = network.optimizer_memory, network.backend
+        memory, backend = network.optimizer_state, network.backend
         if memory is not None and "velocity" in memory.slots:
             velocity = memory.slots["velocity"]
             backend.write(backend.to_host(velocity) * (self.learning_rate / rate), velocity)

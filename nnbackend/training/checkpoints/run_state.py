@@ -14,7 +14,7 @@ from nnbackend.errors import ModelFileError, NNBackendError, shown
 from nnbackend.network import Network
 from nnbackend.saving.config import epochs_count, steps_count
 from nnbackend.saving.model_file import CheckpointContents
-from nnbackend.step.recorder import OptimizerMemory
+from nnbackend.step.recorder import OptimizerState
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 from nnbackend.training.run import TrainingRun
@@ -31,7 +31,7 @@ class RunState:
 
     Parameters
     ----------
-    network, memory, run, history : Network, OptimizerMemory, TrainingRun, History
+    network, memory, run, history : Network, OptimizerState, TrainingRun, History
         Those of the run.
     callbacks : sequence of Callback
         Whose state belongs to it.
@@ -42,7 +42,7 @@ class RunState:
     def __init__(
         self,
         network: Network,
-        memory: OptimizerMemory,
+        memory: OptimizerState,
         run: TrainingRun,
         history: History,
         callbacks: Sequence[Callback],
@@ -133,7 +133,7 @@ class RunState:
             if trace.shape != (done, 3) or done > self.epoch_steps:
                 raise ValueError(f"{trace.shape} is no trace of an epoch of {self.epoch_steps} steps")
             past = training["history"]
-            epochs = [dict(figures) for figures in past["epochs"]]
+            epochs = [dict(metrics) for metrics in past["epochs"]]
             places = np.cumsum([0, *past["steps"]])
             losses = [saved.arrays["step_losses"][start:stop] for start, stop in pairwise(places)]
             if len(epochs) != len(losses) or places[-1] != len(saved.arrays["step_losses"]):
@@ -152,8 +152,8 @@ class RunState:
             backend.write(values, memory.slots[slot])
         network.steps_trained, network.epochs_trained = counts
         memory.steps, memory.epochs = optimizer_counts
-        for figures, steps in zip(epochs, losses, strict=True):
-            self._history.append(figures, steps)
+        for metrics, steps in zip(epochs, losses, strict=True):
+            self._history.append(metrics, steps)
         self._history.stopped_by = stopped_by
         self._run.resume(trace, seconds)
 

@@ -144,27 +144,27 @@ class StrictBackend(Backend):
         shifted = logits - xp.max(logits, axis=1, keepdims=True)
         totals = xp.sum(targets, axis=1)
         losses = totals * xp.log(xp.sum(xp.exp(shifted), axis=1)) - xp.sum(targets * shifted, axis=1)
-        hits = xp.argmax(logits, axis=1) == xp.argmax(targets, axis=1)
+        correct = xp.argmax(logits, axis=1) == xp.argmax(targets, axis=1)
         delta = _softmax(logits) * totals[:, None] - targets
-        self._finish(losses, hits, delta, weights, 1 / logits.shape[0], gradient, row_losses)
+        self._finish(losses, correct, delta, weights, 1 / logits.shape[0], gradient, row_losses)
 
     def sigmoid_cross_entropy(self, logits, targets, weights, gradient, row_losses):
         losses = _positive(logits) - logits * targets + xp.log1p(xp.exp(-xp.abs(logits)))
-        hits = xp.mean(xp.astype((logits > 0) == (targets > 0.5), logits.dtype), axis=1)
+        correct = xp.mean(xp.astype((logits > 0) == (targets > 0.5), logits.dtype), axis=1)
         delta = _sigmoid(logits) - targets
-        self._finish(xp.mean(losses, axis=1), hits, delta, weights, 1 / logits.size, gradient, row_losses)
+        self._finish(xp.mean(losses, axis=1), correct, delta, weights, 1 / logits.size, gradient, row_losses)
 
     def mean_squared_error(self, outputs, targets, weights, gradient, row_losses):
         delta = outputs - targets
-        hits = xp.argmax(outputs, axis=1) == xp.argmax(targets, axis=1)
-        self._finish(xp.mean(delta * delta, axis=1), hits, delta, weights, 2 / outputs.size, gradient, row_losses)
+        correct = xp.argmax(outputs, axis=1) == xp.argmax(targets, axis=1)
+        self._finish(xp.mean(delta * delta, axis=1), correct, delta, weights, 2 / outputs.size, gradient, row_losses)
 
-    def _finish(self, losses, hits, delta, weights, factor, gradient, rows):
+    def _finish(self, losses, correct, delta, weights, factor, gradient, rows):
         if weights is not None:
             losses, delta = losses * weights, delta * weights[:, None]
         gradient[...] = delta * factor
         rows[0, ...] = losses
-        rows[1, ...] = xp.astype(hits, rows.dtype)
+        rows[1, ...] = xp.astype(correct, rows.dtype)
 
     def record_loss(self, row_losses, penalties, counter, trace):
         step = int(counter[0])

@@ -1,6 +1,6 @@
-// Losses: value, gradient and hits of a row in one pass, one warp per row, any number of classes.
+// Losses: value, gradient and correct of a row in one pass, one warp per row, any number of classes.
 //
-// `rows` is the (2, n) result of the contract: losses in its first row, hits in its second. `weights` may be null.
+// `rows` is the (2, n) result of the contract: losses in its first row, correct in its second. `weights` may be null.
 // With `rates`, which may be null as well, the gradient is multiplied with minus the learning rate of the step at hand:
 // everything that follows going backwards is in proportion to it, so that what comes out is what plain SGD adds.
 // `gradient` may be the first matrix itself: a lane reads and writes only its own columns, and what it needs from
@@ -91,16 +91,16 @@ extern "C" __global__ void sigmoid_cross_entropy(const real* logits, int64 logit
     const real weight = weight_of(weights, row);
     const real scale = weight / (real)(n * outputs) * step_of(rates, counter);
     real loss = 0;
-    real hits = 0;
+    real correct = 0;
     for (int64 k = threadIdx.x; k < outputs; k += LANES) {
         const real z = logits[row * logits_stride + k];
         loss += log_one_plus_exp(z) - z * t[k];
-        hits += (real)((z > 0) == (t[k] > (real)0.5));
+        correct += (real)((z > 0) == (t[k] > (real)0.5));
         gradient[row * gradient_stride + k] = (logistic(z) - t[k]) * scale;
     }
     loss = warp_sum(loss);
-    hits = warp_sum(hits);
-    note(rows, rows_stride, row, weight * loss / (real)outputs, hits / (real)outputs);
+    correct = warp_sum(correct);
+    note(rows, rows_stride, row, weight * loss / (real)outputs, correct / (real)outputs);
 }
 
 // Squared error, the mean over outputs.

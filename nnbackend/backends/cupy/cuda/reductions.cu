@@ -17,7 +17,7 @@ extern "C" __global__ void sum_rows(const real* matrix, int64 stride, int64 rows
     if (threadIdx.y == 0 && column < columns) out[blockIdx.y * columns + column] = sum;
 }
 
-// A step's line of the trace: sum of the losses, sum of the hits, n times the sum of the penalties (null: none).
+// A step's line of the trace: sum of the losses, sum of the correct, n times the sum of the penalties (null: none).
 // One block. Sums are double whatever REAL is. It may end the step as well: then `advanced` is the counter, of
 // `counters` numbers, to each of which 1 is added; else null. And it may add `steps` to `parameters` at some places,
 // each an offset and a length; without places the three may be null.
@@ -30,19 +30,19 @@ extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int6
         const int64 end = places[2 * place] + places[2 * place + 1];
         for (int64 i = places[2 * place] + threadIdx.x; i < end; i += blockDim.x) parameters[i] += steps[i];
     }
-    double loss = 0, hits = 0, penalty = 0;
+    double loss = 0, correct = 0, penalty = 0;
     for (int64 row = threadIdx.x; row < n; row += blockDim.x) {
         loss += rows[row];
-        hits += rows[rows_stride + row];
+        correct += rows[rows_stride + row];
     }
     for (int64 slot = threadIdx.x; slot < penalty_count; slot += blockDim.x) penalty += penalties[slot];
     loss = block_sum(loss, scratch);
-    hits = block_sum(hits, scratch);
+    correct = block_sum(correct, scratch);
     penalty = block_sum(penalty, scratch);
     if (threadIdx.x == 0) {
         double* line = trace + counter[0] * trace_stride;
         line[0] = loss;
-        line[1] = hits;
+        line[1] = correct;
         line[2] = (double)n * penalty;
         if (advanced)
             for (int64 i = 0; i < counters; ++i) advanced[i] += 1;
