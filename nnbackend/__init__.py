@@ -35,9 +35,22 @@ from nnbackend.schedules import (
     StepDecay,
     Warmup,
 )
+from nnbackend.support import VERSION, moved
 
 if TYPE_CHECKING:
-    from nnbackend import datasets, distributed, plotting
+    from nnbackend import (
+        datasets,
+        distributed,
+        interop,
+        layers,
+        losses,
+        optimizers,
+        plotting,
+        presets,
+        schedules,
+        testing,
+        training,
+    )
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
@@ -46,7 +59,7 @@ if TYPE_CHECKING:
     from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import Callback, Checkpoint, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "SGD",
@@ -102,17 +115,25 @@ __all__ = [
     "errors",
     "get_backend",
     "initializers",
+    "interop",
+    "layers",
+    "losses",
     "metrics",
+    "optimizers",
     "plotting",
+    "presets",
+    "schedules",
+    "testing",
+    "training",
 ]
 
 
-#: What is imported only when it is asked for: backends bring their libraries along, and training and reading files need
-#: standard modules that a network which only predicts does not.
+#: Modules that are imported only when somebody asks for them.
+_MODULES = ("datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
+
+#: Names that are imported only when somebody asks for them: backends import their libraries, and training and reading
+#: files need standard modules that a network which only predicts does not.
 _LAZY = {
-    "datasets": "nnbackend.datasets",
-    "distributed": "nnbackend.distributed",
-    "plotting": "nnbackend.plotting",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
     "NumpyBackend": "nnbackend.backends.numpy",
@@ -129,11 +150,19 @@ _LAZY = {
     "TensorBoard": "nnbackend.interop.tensorboard",
 }
 
+moved.install()
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
     import importlib
 
-    module = importlib.import_module(_LAZY[name])
-    return module if name in ("datasets", "distributed", "plotting") else getattr(module, name)
+    if name in _MODULES:
+        return importlib.import_module(f"nnbackend.{name}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted([*__all__, "__version__"])

@@ -79,49 +79,15 @@ def test_only_the_page_imports_the_libraries_of_its_server():
         assert not names & {"starlette", "uvicorn"} or path.parent.name == "web", path
 
 
-#: The rooms from the bottom up; a module imports from its own room and from those below it.
-ORDER = (
-    {"errors", "files", "checks", "markup"},
-    {"batch_stream"},
-    {"backends"},
-    {"distributed"},
-    {"initializers", "inputs", "memory", "schedules", "metrics"},
-    {"layers", "losses", "optimizers"},
-    {"parameters"},
-    {"rows", "step"},
-    {"feeds"},
-    {"streaming"},
-    {"intake"},
-    {"config", "evaluation", "prediction", "model_file", "summary"},
-    {"network"},
-    {"training", "datasets"},
-    {"testing", "interop", "plotting", "presets"},
-    {"web"},
-    {"cli", "__main__", "__init__"},
-)
-
-
-def test_imports_run_one_way():
-    level = {room: height for height, rooms in enumerate(ORDER) for room in rooms}
-    for path in ROOT.rglob("*.py"):
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        for name in _imports(path, top_level_only=True):
-            parts = name.split(".")
-            if parts[0] != "nnbackend":
-                continue
-            target = parts[1] if len(parts) > 1 else "__init__"
-            assert level[target] <= level[room], f"{path.relative_to(ROOT)} imports upwards: {name}"
-
-
 def test_layers_import_no_array_library():
     for path in (ROOT / "layers").glob("*.py"):
         assert "numpy" not in {name.partition(".")[0] for name in _imports(path)}, path
 
 
-def _imports(path: Path, top_level_only: bool = False) -> list[str]:
+def _imports(path: Path) -> list[str]:
     tree = ast.parse(path.read_text())
     names: list[str] = []
-    for node in tree.body if top_level_only else ast.walk(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.declaration import Array, Call, HostArray
 from nnbackend.backends.executor import Executor, PlainExecutor
 from nnbackend.backends.operations import OPERATIONS, Operations
 from nnbackend.backends.staging import Staging, WrittenStaging
 
-__all__ = ["OPERATIONS", "Array", "Backend", "Call", "Executor", "HostArray", "PlainExecutor", "Staging"]
+__all__ = ["ACTIVATIONS", "OPERATIONS", "Array", "Backend", "Call", "Executor", "HostArray", "PlainExecutor", "Staging"]
 
 
 class Backend(Operations):

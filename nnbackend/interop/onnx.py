@@ -95,8 +95,8 @@ def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype
         from onnx import checker, helper
     except ImportError as error:
         raise ImportError('ONNX files need the package onnx: pip install "nnbackend[onnx]"') from error
-    from nnbackend import __version__
     from nnbackend.interop.onnx_graph import Graph, add_activation, add_layer
+    from nnbackend.support import VERSION
 
     graph = Graph(network.dtype)
     computed = helper.np_dtype_to_tensor_dtype(network.dtype)
@@ -131,7 +131,7 @@ def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype
             list(graph.constants.values()),
         ),
         producer_name="nnbackend",
-        producer_version=__version__,
+        producer_version=VERSION,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=_IR_VERSION,
     )

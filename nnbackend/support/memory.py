@@ -1,21 +1,28 @@
-"""What takes the memory, told when there is not enough of it."""
+"""Out-of-memory errors that say what needed the memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
-from nnbackend.backends.contract import Backend
 from nnbackend.errors import OutOfMemoryError
 
 __all__ = ["memory_explained", "size_text"]
 
 
+class Device(Protocol):
+    """What the error asks of a backend."""
+
+    device: str
+
+    def free_bytes(self) -> int | None:
+        """Memory that is left; None if nobody knows."""
+
+
 @contextmanager
-def memory_explained(
-    backend: Backend, what: str, sizes: Callable[[], Mapping[str, int]], advice: str
-) -> Iterator[None]:
-    """Say of a MemoryError, the host's or the device's, what it was for and what to lower.
+def memory_explained(backend: Device, what: str, sizes: Callable[[], Mapping[str, int]], advice: str) -> Iterator[None]:
+    """Turn a MemoryError of the host or the device into one that says what needed the memory and what to lower.
 
     Parameters
     ----------
@@ -24,7 +31,7 @@ def memory_explained(
     what : str
         What needs the memory: "training".
     sizes : callable
-        Asked for what it takes, in bytes by name, in that case alone.
+        Returns the bytes that are needed, by name; called only if memory runs out.
     advice : str
         What to do.
 
@@ -40,7 +47,7 @@ def memory_explained(
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in sizes().items())
         free = backend.free_bytes()
         left = "" if free is None else f", {size_text(free)} are free there"
-        said = str(error).strip() or "no more was to be had"
+        said = str(error).strip() or "no more was available"
         raise OutOfMemoryError(
             f"{what} on {backend.device} does not fit into memory{left} ({said}); it takes {parts}. {advice}"
         ) from error
