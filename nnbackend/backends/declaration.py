@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import permutations
 from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
@@ -187,10 +188,18 @@ class Operation:
                     raise InvalidInputError(f"{self.name}: {name} must be an array, received None")
             elif not self._fits(self.arguments[name], array, extents):
                 raise InvalidInputError(self._misfit(name, array, extents))
+            elif not _last_axis_is_contiguous(array):
+                raise InvalidInputError(
+                    f"{self.name}: the elements of a row of {name} must be neighbours in memory, received strides of "
+                    f"{array.strides} bytes; copy it to a buffer"
+                )
         self._check_memory(arguments)
 
     def _fits(self, argument: Argument, array: Any, extents: dict[str, Any]) -> bool:
         shape, dtype = tuple(array.shape), dtype_name(array)
+        if len(argument.shapes) == 1:
+            # What a misfit leaves in the extents is read by the error message alone.
+            return _matches(argument.shapes[0], shape, extents) and _is_kind(argument.dtypes[0], dtype, extents)
         for wanted, kind in zip(argument.shapes, argument.dtypes, strict=True):
             found = dict(extents)
             if _matches(wanted, shape, found) and _is_kind(kind, dtype, found):
@@ -205,24 +214,23 @@ class Operation:
             f"received {tuple(array.shape)} {dtype_name(array)}"
         )
 
+    @cached_property
+    def _pairs(self) -> tuple[tuple[str, str], ...]:
+        """Each array that is written, with each other one."""
+        return tuple(
+            (name, other) for name, other in permutations(self.arrays, 2)
+            if name in self.written and not (other in self.written and other < name)
+        )  # fmt: skip
+
     def _check_memory(self, arguments: Mapping[str, Any]) -> None:
-        given = [(name, arguments[name]) for name in self.arrays if arguments.get(name) is not None]
-        spans: dict[str, tuple[int, int] | None] = {}
-        for name in self.written:
-            out = arguments.get(name)
-            if out is None:
+        spans = {name: span_of(arguments[name]) for name in self.arrays if arguments.get(name) is not None}
+        for name, other in self._pairs:
+            if name not in spans or other not in spans or not _overlap(spans[name], spans[other]):
                 continue
-            for other, array in given:
-                if other == name or (other in self.written and self.written.index(other) < self.written.index(name)):
-                    continue
-                for each, value in ((name, out), (other, array)):
-                    if each not in spans:
-                        spans[each] = span_of(value)
-                if _overlap(spans[name], spans[other]) and not self._may_alias(name, out, other, array):
-                    raise InvalidInputError(
-                        f"{self.name}: {name} shares memory with {other}, which it writes to while it reads that; "
-                        "give it a buffer of its own"
-                    )
+            if not self._may_alias(name, arguments[name], other, arguments[other]):
+                raise InvalidInputError(
+                    f"{self.name}: {name}, which it writes, shares memory with {other}; give it a buffer of its own"
+                )
 
     def _may_alias(self, name: str, out: Any, other: str, array: Any) -> bool:
         allowed = other in self.arguments[name].alias or name in self.arguments[other].alias
@@ -282,6 +290,9 @@ class Call:
         return f"<Call {self.operation}({', '.join(self.arguments)})>"
 
 
+#: Names of the dtypes that were asked for: NumPy takes a microsecond to spell one.
+_DTYPE_NAMES: dict[Any, str] = {}
+
 #: Every declared operation, by name, in the order of their declarations.
 OPERATIONS: dict[str, Operation] = {}
 
@@ -329,7 +340,10 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
 
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    return str(array.dtype).rpartition(".")[2]
+    dtype = array.dtype
+    if dtype not in _DTYPE_NAMES:
+        _DTYPE_NAMES[dtype] = str(dtype).rpartition(".")[2]
+    return _DTYPE_NAMES[dtype]
 
 
 def span_of(array: Any) -> tuple[int, int] | None:
@@ -345,7 +359,14 @@ def span_of(array: Any) -> tuple[int, int] | None:
         return begin, begin + count * itemsize
     if 0 in array.shape:
         return begin, begin
-    return begin, begin + itemsize + sum((extent - 1) * step for extent, step in zip(array.shape, strides, strict=True))
+    steps = [(extent - 1) * step for extent, step in zip(array.shape, strides, strict=True)]
+    return begin + sum(min(step, 0) for step in steps), begin + itemsize + sum(max(step, 0) for step in steps)
+
+
+def _last_axis_is_contiguous(array: Any) -> bool:
+    """Whether it is, as far as its library tells."""
+    strides = getattr(array, "strides", None)
+    return not strides or array.shape[-1] <= 1 or 0 in array.shape or strides[-1] == array.dtype.itemsize
 
 
 def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
@@ -368,10 +389,10 @@ def _matches(wanted: tuple[str | int, ...], shape: tuple[int, ...], extents: dic
 
 
 def _is_kind(kind: str, dtype: str, extents: dict[str, Any]) -> bool:
-    for each in kind.split("|"):
-        if each == dtype or (each == "real" and dtype in _REAL and extents.setdefault("real", dtype) == dtype):
-            return True
-    return False
+    if kind == dtype:
+        return True
+    real = dtype in _REAL and extents.setdefault("real", dtype) == dtype
+    return any(each == dtype or (each == "real" and real) for each in kind.split("|"))
 
 
 def _shape_text(shape: tuple[str | int, ...]) -> str:
