@@ -234,7 +234,10 @@ class Operation:
 
     def _may_alias(self, name: str, out: Any, other: str, array: Any) -> bool:
         allowed = other in self.arguments[name].alias or name in self.arguments[other].alias
-        return allowed and (out is array or span_of(out) == span_of(array))
+        same = out is array or (
+            span_of(out) == span_of(array) and getattr(out, "strides", 0) == getattr(array, "strides", 0)
+        )
+        return allowed and same
 
 
 @dataclass(eq=False)
