@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numba
+import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
@@ -149,3 +150,55 @@ def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: 
 
 def refuse(locator: object) -> None:
     raise PermissionError(13, "Permission denied")
+
+
+def test_no_copy_of_a_function_stands_for_another():
+    """Copies are optimised with their callers, so with fast-math flags two of them may round differently."""
+    from llvmlite.binding import Linkage
+
+    from nnbackend.backends.numba.jit import jit
+
+    @jit
+    def total(x):
+        result = x.dtype.type(0)
+        for i in range(x.size):
+            result += x[i] * x[i]
+        return result
+
+    @jit
+    def twice(x):
+        return total(x) + total(x[1:])
+
+    twice(np.ones(1000))
+    (compiled,) = twice.overloads.values()
+    linkages = [
+        function.linkage for function in compiled.library._final_module.functions if not function.is_declaration
+    ]
+    assert Linkage.external in linkages
+    assert not {Linkage.linkonce_odr, Linkage.weak_odr} & set(linkages)
+
+
+#: Losses in float64 whose sums may be taken in any order: what is most sensitive to how it was compiled.
+LOSSES = """
+import hashlib
+import numpy as np, nnbackend as nn
+random = np.random.default_rng(0)
+x, weights = random.standard_normal((70, 12)), random.random(70)
+for targets in (random.dirichlet(np.ones(4), 70), random.integers(0, 4, 70)):
+    net = nn.Network([nn.Dense(8), nn.Dense(4)], 12, backend="numba", dtype="float64", seed=1)
+    net.fit(x, targets, epochs=2, loss="softmax_cross_entropy", sample_weight=weights, verbose=False)
+    print(hashlib.sha256(b"".join(array.tobytes() for array in net.get_weights().values())).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_compiled_and_loaded_kernels_come_to_the_same_bits(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", LOSSES], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in ("compiles", "loads")
+    ]
+    assert said[0] == said[1]
+    assert len(set(said[0].split())) == 2

@@ -14,9 +14,13 @@ import zlib
 from functools import partial
 from pathlib import Path
 
+from llvmlite.binding import Linkage
 from numba import njit
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 
 from nnbackend.backends.numba.disk_cache import KernelCache
 
@@ -42,6 +46,13 @@ STAMP = _stamp()
 def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})):
     jitted = njit(error_model="numpy", fastmath=set(fastmath), nogil=True)(function)
     _keep(jitted, function)
+    compile_ = jitted._compiler.compile
+
+    def self_contained(arguments, return_type):
+        with _own_copies():
+            return compile_(arguments, return_type)
+
+    jitted._compiler.compile = self_contained
     return jitted
 
 
@@ -50,8 +61,38 @@ def compile_callback(function, signature):
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
     _keep(callback, function)
-    callback.compile()
+    with _own_copies():
+        callback.compile()
     return callback
+
+
+class _SelfContainedLibrary(JITCodeLibrary):
+    """Machine code in which a function calls its own copies of the functions that were linked into it.
+
+    Numba links a copy of what a function calls into its module, optimises the two together, and lets the copies of one
+    function in all modules stand for each other: a call goes to the copy that the process happened to load first. But
+    with fast-math flags two copies may round differently. Then bits would depend on which kernels were compiled, and
+    which were loaded from disk.
+    """
+
+    def _optimize_final_module(self):
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+@contextlib.contextmanager
+def _own_copies():
+    """What is compiled within calls its own copies of other functions."""
+    codegen = cpu_target.target_context.codegen()
+    with global_compiler_lock:
+        before = codegen._library_class
+        codegen._library_class = _SelfContainedLibrary
+        try:
+            yield
+        finally:
+            codegen._library_class = before
 
 
 def _keep(compiled, function):
