@@ -10,26 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.backends.contract import Array, Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
 from nnbackend.data.rows import as_rows
-from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
+from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, shown
 from nnbackend.layers import (
     Layer,
+    all_layers,
     check_layers,
     final_activation,
     follow_shapes,
     layers_config,
 )
+from nnbackend.layers.base import fixed_trainable
 from nnbackend.losses import Loss, get_loss
 from nnbackend.saving.config import parse_config
 from nnbackend.saving.model_file import check_dtypes, read_model, write_model
 from nnbackend.step.evaluation import Evaluator
 from nnbackend.step.parameters import ParameterLayout, initial_values
 from nnbackend.step.prediction import Predictor
-from nnbackend.step.recorder import Model, OptimizerState
+from nnbackend.step.recorder import Model, OptimizerState, Snapshot
 from nnbackend.support.checks import number, positive_integer, real_dtype, sample_shape, seed_number
 from nnbackend.support.memory import memory_explained
 
@@ -104,7 +106,7 @@ class Network:
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Lay the parameters out on a backend: these, or fresh ones."""
-        layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
+        layout = self._layout_on(backend)
         layout.check_fits(self.dtype)
         sizes = {"weights": layout.size * self.dtype.itemsize}
         with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
@@ -113,6 +115,14 @@ class Network:
         self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
         self._predictor = Predictor(self._model, self.loss)
 
+    def _layout_on(self, backend: Backend) -> ParameterLayout:
+        return ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
+
+    def _current_layout(self) -> ParameterLayout:
+        """The layout that training would use: as the layers' `trainable` is now."""
+        layout = self._model.layout
+        return self._layout_on(self.backend) if layout.outdated else layout
+
     @property
     def backend(self) -> Backend:
         """Where the parameters live."""
@@ -120,24 +130,31 @@ class Network:
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are learned."""
-        return self._model.layout.count
+        """How many numbers training changes: the parameters of all layers that are not frozen."""
+        return self._current_layout().trainable.count
+
+    @property
+    def state_count(self) -> int:
+        """How many numbers are saved but not trained: state, and the parameters of frozen layers."""
+        layout = self._current_layout()
+        return layout.count - layout.trainable.count
 
     # ---- weights -------------------------------------------------------------------------------------------
 
     def get_weights(self) -> dict[str, HostArray]:
-        """Copies of all parameters on the host.
+        """Copies of all parameters and state on the host.
 
         Returns
         -------
         dict
             ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), the number
-            being the layer's place in the list given to `Network`.
+            being the layer's place in the list given to `Network`; ``"layers.3.layers.0.weight"`` for a layer within
+            another one.
         """
         return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
-        """Replace all parameters, given as `get_weights` returns them.
+        """Replace all parameters and state, given as `get_weights` returns them.
 
         Raises
         ------
@@ -153,7 +170,7 @@ class Network:
         Raises
         ------
         BackendUnavailableError
-            It cannot run here; the network is where it was.
+            It cannot run here; the network has not changed.
         InvalidInputError
             The network is being trained.
         """
@@ -161,12 +178,16 @@ class Network:
         if self._training:
             raise InvalidInputError("the network is being trained; move it to another backend before or after fit")
         if target is not self.backend:
-            source = self._model
-            self._place(target, self.get_weights())
-            self.batch_step = None
-            if self.optimizer_state is not None:
-                self.optimizer_state.move(source, self._model)
+            self._lay_out_again(target)
         return self
+
+    def _lay_out_again(self, backend: Backend) -> None:
+        """Move to another backend, or to a layout with other layers frozen; drops what was recorded for the old one."""
+        source = self._model
+        self._place(backend, self.get_weights())
+        self.batch_step = None
+        if self.optimizer_state is not None:
+            self.optimizer_state.move(source, self._model)
 
     # ---- using it ------------------------------------------------------------------------------------------
 
@@ -320,37 +341,61 @@ class Network:
 
     @contextmanager
     def in_training(self) -> Iterator[None]:
-        """Held by `fit`: what would pull the buffers from under its recorded step is refused meanwhile."""
-        if self._training:
-            raise InvalidInputError("the network is being trained already; wait until that fit has ended")
-        self._training = True
-        try:
-            yield
-        finally:
-            self._training = False
-
-    def snapshot(self, into: Array = None) -> Array:
-        """A copy of the parameters that stays on the device; `into` is an earlier one to overwrite."""
-        target = self.backend.empty((self._model.layout.size,), self.dtype) if into is None else into
-        self.backend.copy(self._model.parameters, target)
-        return target
-
-    def restore(self, snapshot: Array) -> None:
-        """Give the parameters back the values of a snapshot; what an optimiser remembers stays as it is.
+        """Held by `fit`: rejects operations that would invalidate the buffers of the recorded step.
 
         Raises
         ------
         InvalidInputError
-            It is no snapshot of this network where it is now.
+            The network is being trained already, or all of its layers are frozen.
         """
-        size = self._model.layout.size
-        fits = getattr(snapshot, "shape", None) == (size,) and str(snapshot.dtype).endswith(self.dtype.name)
-        if not fits:
+        if self._training:
+            raise InvalidInputError("the network is being trained already; wait until that fit has ended")
+        self._follow_trainable()
+        self._training = True
+        try:
+            with fixed_trainable(all_layers(self.layers)):
+                yield
+        finally:
+            self._training = False
+
+    def _follow_trainable(self) -> None:
+        """Lay out the parameters again if layers were frozen or unfrozen since they were laid out."""
+        layout = self._current_layout()
+        if not layout.trainable.entries and any(entry.parameter.trainable for entry in layout.entries):
             raise InvalidInputError(
-                f"restore takes what snapshot() of this network returned, {size} numbers of {self.dtype.name} on "
-                f"{self.backend.name}; received {type(snapshot).__name__} of shape {getattr(snapshot, 'shape', None)}"
+                "all layers with parameters are frozen, so there is nothing to train; "
+                "set trainable = True on one of them"
             )
-        self.backend.copy(snapshot, self._model.parameters)
+        if layout is not self._model.layout:
+            self._lay_out_again(self.backend)
+
+    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
+        """A copy of the parameters and state that stays on the device.
+
+        Parameters
+        ----------
+        into : Snapshot, optional
+            An earlier one whose memory may be overwritten.
+        """
+        if into is not None and into.overwrite(self._model):
+            return into
+        return Snapshot(self._model)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Give the parameters and state the values of a snapshot; the optimiser's slots stay as they are.
+
+        A snapshot from before layers were frozen or unfrozen, or from another backend, is restored by name.
+
+        Raises
+        ------
+        InvalidInputError
+            It is no snapshot of a network with these layers and this dtype; nothing was changed.
+        """
+        if not isinstance(snapshot, Snapshot) or not snapshot.restore(self._model):
+            raise InvalidInputError(
+                "restore takes what snapshot() of this network returned, or one with the same parameters in "
+                f"{self.dtype.name}; received {shown(snapshot)}"
+            )
 
     @property
     def intake(self) -> Intake:
@@ -525,7 +570,7 @@ class Network:
         return _remake, (self.backend.name, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], tuple[type[Layer], ...], dict[str, HostArray]]:
-        return self.config(), tuple({type(layer) for layer in self.layers}), self.get_weights()
+        return self.config(), tuple({type(layer) for layer in all_layers(self.layers)}), self.get_weights()
 
     def __repr__(self) -> str:
         inner = ", ".join(repr(layer) for layer in self.layers)

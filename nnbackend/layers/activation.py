@@ -21,9 +21,12 @@ class Activation(Layer):
         A key of :data:`nnbackend.backends.activations.ACTIVATIONS`.
     alpha : float, optional
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
+    trainable : bool
+        Accepted as by every layer; there is nothing to learn.
     """
 
-    def __init__(self, activation: str, *, alpha: float | None = None) -> None:
+    def __init__(self, activation: str, *, alpha: float | None = None, trainable: bool = True) -> None:
+        super().__init__(trainable=trainable)
         self.activation = activation_name(activation)
         self.alpha = activation_parameter(self.activation, alpha)
 
@@ -33,13 +36,14 @@ class Activation(Layer):
         return input_shape
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
-        out = step.buffer(x.shape[1])
-        step.record("activation_forward", x, self.activation, self.alpha, out)
+        out = step.like(x)
+        step.record("activation_forward", step.matrix(x), self.activation, self.alpha, step.matrix(out))
         return out, x if ACTIVATIONS[self.activation].saves == "preactivation" else out
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
         if need_input_gradient:
-            step.record("activation_gradient", saved, self.activation, self.alpha, upstream, upstream)
+            gradient = step.matrix(upstream)
+            step.record("activation_gradient", step.matrix(saved), self.activation, self.alpha, gradient, gradient)
         return upstream
 
     def config(self) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class LossAndGradients:
         self._trace = backend.empty((1, 3), np.float64)
         memory = OptimizerState.fresh(SGD(0.0, momentum=0.5), model)
         self._gradients = memory.slots["velocity"]
-        self._nothing = np.zeros(model.layout.size, model.dtype)
+        self._nothing = np.zeros(model.layout.trainable_size, model.dtype)
         recorder = Recorder(model, Workspace(backend, examples.count), examples.count, self._counter, training=True)
         record_training(
             recorder,
@@ -51,7 +51,7 @@ class LossAndGradients:
             examples.count,
             chosen,
             memory,
-            backend.empty((model.layout.size,), model.dtype),
+            backend.empty((model.layout.trainable_size,), model.dtype),
             backend.empty((1,), np.float64),
             self._trace,
         )
@@ -64,7 +64,7 @@ class LossAndGradients:
         backend.write(self._nothing, self._gradients)
         self._executor.run(1)
         trace = backend.to_host(self._trace)[0]
-        gradients = self._network.model.layout.unpack(backend.to_host(self._gradients))
+        gradients = self._network.model.layout.trainable.unpack(backend.to_host(self._gradients))
         return float(trace[0] + trace[2]) / self._count, gradients
 
 
