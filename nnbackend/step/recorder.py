@@ -179,5 +179,7 @@ def _record_penalties(recorder: Recorder) -> Array | None:
     for slot, entry in enumerate(regularised):
         rule = entry.parameter
         weight, gradient = model.views[entry.name], recorder.gradients[entry.name]
+        if len(rule.shape) > 2:
+            weight, gradient = recorder.channels(weight), recorder.channels(gradient)
         recorder.record("weight_penalty", weight, rule.l1, rule.l2, gradient, penalties, slot)
     return penalties
