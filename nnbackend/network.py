@@ -425,10 +425,7 @@ class Network:
                 raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")
             return self.loss
         chosen = get_loss(loss)
-        if chosen.name == "softmax_cross_entropy" and math.prod(self.output_shape) == 1:
-            raise InvalidInputError(
-                "softmax over a single output is always 1; use loss='sigmoid_cross_entropy', or Dense(2) as last layer"
-            )
+        chosen.check_outputs(math.prod(self.output_shape))
         applied = chosen.output_activation
         if applied != "identity" and final_activation(self.layers) == applied:
             raise InvalidInputError(

@@ -114,9 +114,7 @@ class Backend(Operations):
         else:
             window = array.__array_namespace__().reshape(array, shape, copy=False)
         if span_of(window) != span_of(array):
-            raise InvalidInputError(
-                f"an array of shape {tuple(array.shape)} is not contiguous, so not a view of {shape}"
-            )
+            raise InvalidInputError(f"an array of shape {tuple(array.shape)} has no view of shape {shape}")
         return window
 
     # ---- running a recorded step -----------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer
 
-__all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable"]
+__all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "one_dimensional"]
 
 
 @dataclass(frozen=True)
@@ -297,6 +297,13 @@ class Layer(ABC):
         if not self.trainable:
             values.setdefault("trainable", False)
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
+
+
+def one_dimensional(layer: str, input_shape: tuple[int, ...]) -> int:
+    """The number of features, for a layer that takes flat samples only."""
+    if len(input_shape) != 1:
+        raise InvalidInputError(f"{layer} takes flat samples, received shape {input_shape}; put Flatten() before it")
+    return input_shape[0]
 
 
 #: The ids of the layers of each network that is being trained. Appending and removing a set is atomic.

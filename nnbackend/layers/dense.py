@@ -8,8 +8,8 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer, get_initializer
-from nnbackend.layers.base import Layer, LayerStep, Parameter
-from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
+from nnbackend.layers.activation import activation_name, activation_parameter
+from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
 from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.contract import Array
-from nnbackend.layers.base import Layer, LayerStep
-from nnbackend.layers.checks import one_dimensional
+from nnbackend.layers.base import Layer, LayerStep, one_dimensional
 
 __all__ = ["MaxAbsNorm"]
 
