@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.errors import InvalidInputError
 from nnbackend.testing import check_gradients
 from tests.helpers import images, same_weights
@@ -140,6 +141,29 @@ def test_penalties_of_frozen_layers_do_not_count():
     net = network(frozen=(0, 1))
     assert net.penalty() == 0
     assert network(frozen=(0,)).penalty() < network().penalty()
+
+
+@pytest.mark.parametrize(
+    ("frozen", "products"),
+    [
+        ((), ["input", "weight", "input", "weight", "weight"]),
+        ((0,), ["input", "weight", "weight"]),
+        ((1,), ["input", "weight", "input", "weight"]),
+        ((0, 1), ["weight"]),
+        ((3,), ["input", "input", "weight", "weight"]),
+    ],
+)
+def test_gradients_that_nobody_needs_are_not_recorded(frozen, products):
+    class Watching(NumpyBackend):
+        def executor(self, calls):
+            recorded.extend(call.operation for call in calls)
+            return super().executor(calls)
+
+    recorded = []
+    network(Watching(), frozen).train_on_batch(X, Y, loss=OPTIONS["loss"])
+    found = [name.split("_")[1] for name in recorded if name in ("dense_input_gradient", "dense_weight_gradient")]
+    assert found == products
+    assert recorded.count("weight_penalty") == 2 - len({0, 1} & set(frozen))
 
 
 def test_all_layers_frozen_is_an_error_before_anything_changes():

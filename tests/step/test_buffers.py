@@ -163,6 +163,27 @@ LAYERS = {
 }
 
 
+def test_a_backend_of_the_array_api_standard_has_the_views():
+    """Its arrays have no methods to slice and reshape by."""
+    pytest.importorskip("array_api_strict")
+    from tests.plugin.nnbackend_strict import StrictBackend
+
+    def look(step, x):
+        seen.append((tuple(step.matrix(x).shape), tuple(step.channels(x).shape), tuple(step.scratch((2, 3)).shape)))
+
+    seen = []
+    recorded(StrictBackend(), look)
+    assert seen == [((2, 30), (30, 2), (2, 3))]
+    nets = []
+    for where in (StrictBackend(), "numpy"):
+        layers = [nn.Dropout(0.2), nn.Activation("elu"), nn.Flatten(), nn.Dense(5, trainable=False), nn.Dense(4)]
+        net = nn.Network(layers, (5, 3, 2), backend=where, dtype="float64")
+        net.fit(X.reshape(-1, 5, 3, 2), Y, epochs=1, loss="softmax_cross_entropy", verbose=False)
+        nets.append(net)
+    for name, value in nets[0].get_weights().items():
+        np.testing.assert_allclose(value, nets[1].get_weights()[name], rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_do_the_same_whatever_the_shape(backend, kind):
     """An image is the row of its numbers: same bits on the same backend."""
