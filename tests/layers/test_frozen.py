@@ -134,6 +134,57 @@ def test_snapshots_are_restored_by_name_after_freezing(backend):
         other.restore(first)
 
 
+class Unaware(nn.Layer):
+    """A layer from outside, of the contract's operations, that has never heard of freezing."""
+
+    def __init__(self, units):
+        self.units = units
+
+    def output_shape(self, input_shape):
+        return (self.units,)
+
+    def parameters(self, input_shape):
+        shape = (*input_shape, self.units)
+        return (nn.Parameter("weight", shape, nn.HeNormal()), nn.Parameter("bias", shape[1:], nn.Zeros()))
+
+    def forward(self, step, x):
+        out = step.buffer(self.units)
+        step.record("dense_forward", x, step.parameter("weight"), step.parameter("bias"), "identity", 0.0, None, out)
+        return out, x
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        downstream = step.buffer(saved.shape[1])
+        if need_input_gradient:
+            step.record("dense_input_gradient", upstream, step.parameter("weight"), downstream)
+        step.record("dense_weight_gradient", saved, upstream, step.gradient("weight"))
+        step.record("bias_gradient", upstream, step.gradient("bias"))
+        return downstream
+
+    def config(self):
+        return {"units": self.units}
+
+
+@pytest.mark.parametrize("optimizer", [lambda: nn.SGD(0.1), lambda: nn.AdamW(0.01, weight_decay=0.1)])
+def test_a_layer_that_does_not_know_of_it_can_be_frozen(backend, optimizer):
+    nets = []
+    first = nn.Network([nn.Dense(9, activation="relu"), nn.Dense(7), nn.Dense(4)], 12, "numpy", seed=3).get_weights()
+    for kind in (Unaware, nn.Dense):
+        layers = [nn.Dense(9, activation="relu"), kind(7), nn.Dense(4)]
+        net = nn.Network(layers, 12, backend=backend, seed=3)
+        net.layers[1].trainable = False
+        net.set_weights(first)
+        kept = bits(net, 1)
+        net.fit(X, Y, epochs=2, optimizer=optimizer(), **OPTIONS)
+        assert bits(net, 1) == kept
+        nets.append(net)
+    for name, value in nets[0].get_weights().items():
+        np.testing.assert_allclose(value, nets[1].get_weights()[name], rtol=1e-4, atol=1e-6)
+    config = nets[0].config()
+    assert config["layers"][1] == {"kind": "unaware", "units": 7, "trainable": False}
+    again = nn.Network.from_config(config, "numpy", custom_layers=[Unaware])
+    assert not again.layers[1].trainable
+
+
 # ---- one backend is enough -------------------------------------------------------------------------------------------
 
 
