@@ -240,12 +240,12 @@ def layers_from_config(
     descriptions : sequence of dict
         Each with the layer's ``"kind"`` and the arguments that make it.
     custom_layers : sequence of Layer subclasses
-        Those from outside that may occur.
+        Classes of your own that the descriptions may name.
 
     Raises
     ------
     InvalidInputError
-        A description is none, names a layer that is not known, or its layer does not take the arguments.
+        A description is not a dict with a kind, names an unknown layer, or its layer does not take the arguments.
     """
     return _layers_from(descriptions, _kinds(custom_layers), "", 1)
 
