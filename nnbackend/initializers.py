@@ -1,7 +1,8 @@
 """Initial weights. Drawn on the host, in float64, from the network's seed: the same on every backend.
 
-For a weight of shape (inputs, outputs), fan-in is `inputs` and fan-out is `outputs`. Scales: Glorot and Bengio
-(2010), He et al. (2015), LeCun et al. (1998).
+For a weight of shape (inputs, outputs), fan-in is `inputs` and fan-out is `outputs`. Axes before them are positions of
+a kernel, such as (height, width, inputs, outputs), and multiply both, as in Keras. For a single axis both are its
+length. Scales: Glorot and Bengio (2010), He et al. (2015), LeCun et al. (1998).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Initializer(ABC, Plain):
         Parameters
         ----------
         generator : numpy.random.Generator
-        shape : (inputs, outputs) or (outputs,)
+        shape : tuple of int
+            (outputs,) or (..., inputs, outputs).
 
         Returns
         -------
@@ -53,8 +55,8 @@ class Initializer(ABC, Plain):
     def config(self) -> dict[str, Any]:
         """What a model file keeps of it: plain JSON, see :func:`nnbackend.initializers.get_initializer`.
 
-        One that has no name, given values or a class from outside, becomes zeros: the file holds the weights
-        themselves, and needs the initialiser only to describe the network.
+        Given values and classes from outside have no name and become zeros: the file holds the weights themselves, and
+        needs the initialiser only to describe the network.
         """
         name = next((name for name, kind in INITIALIZERS.items() if kind is type(self)), None)
         return {"name": "zeros"} if name is None else {"name": name, **vars(self)}
@@ -93,6 +95,15 @@ class Uniform(Initializer):
         return generator.uniform(self.low, self.high, shape)
 
 
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Fan-in and fan-out of a weight: how many numbers each output is a sum over, and each input goes into."""
+    if len(shape) == 1:
+        return shape[0], shape[0]
+    *positions, inputs, outputs = shape
+    field = math.prod(positions)
+    return field * inputs, field * outputs
+
+
 class _Scaled(Initializer):
     """Zero mean and a variance that keeps signals at one size from layer to layer."""
 
@@ -100,8 +111,7 @@ class _Scaled(Initializer):
         raise NotImplementedError
 
     def _variance_of(self, shape: tuple[int, ...]) -> float:
-        fan_in, fan_out = (shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[0])
-        return self.variance(fan_in, fan_out)
+        return self.variance(*fans(shape))
 
 
 class _ScaledNormal(_Scaled):
@@ -131,11 +141,11 @@ class _LeCun(_Scaled):
 
 
 class HeNormal(_He, _ScaledNormal):
-    """Normal with variance 2 / fan-in: for ReLU and its kin."""
+    """Normal with variance 2 / fan-in: for ReLU and similar activations."""
 
 
 class HeUniform(_He, _ScaledUniform):
-    """Uniform with variance 2 / fan-in: for ReLU and its kin."""
+    """Uniform with variance 2 / fan-in: for ReLU and similar activations."""
 
 
 class GlorotNormal(_Glorot, _ScaledNormal):

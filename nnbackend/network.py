@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnbackend.backends.contract import Array, Backend, HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
 from nnbackend.data.rows import as_rows
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
-from nnbackend.layers import (
-    Layer,
-    check_layers,
-    final_activation,
-    follow_shapes,
-    layers_config,
-)
+from nnbackend.layers import Layer, all_layers, final_activation, follow_shapes, layers_config
 from nnbackend.losses import Loss, get_loss
 from nnbackend.saving.config import parse_config
 from nnbackend.saving.model_file import check_dtypes, read_model, write_model
 from nnbackend.step.evaluation import Evaluator
-from nnbackend.step.parameters import ParameterLayout, initial_values
+from nnbackend.step.parameters import ParameterLayout
 from nnbackend.step.prediction import Predictor
-from nnbackend.step.recorder import Model, OptimizerState
-from nnbackend.support.checks import number, positive_integer, real_dtype, sample_shape, seed_number
-from nnbackend.support.memory import memory_explained
+from nnbackend.step.weights import NetworkWeights
+from nnbackend.support.checks import number, positive_integer
 
 if TYPE_CHECKING:
     from nnbackend.training.batch import BatchStep
@@ -43,7 +36,7 @@ __all__ = ["Network"]
 _INFERENCE_BATCH = 1024
 
 
-class Network:
+class Network(NetworkWeights):
     """Layers in order on one backend.
 
     Parameters
@@ -71,8 +64,8 @@ class Network:
 
     Notes
     -----
-    Several threads may predict with one network; only one may train it, and nobody predict meanwhile. A copy or a
-    pickle has the weights and the counts of steps and epochs, but not the optimiser's slots.
+    Several threads may predict with one network. Only one may train it, and no other may predict during training. A
+    copy or a pickle has the weights and the counts of steps and epochs, but not the optimiser's slots.
     """
 
     def __init__(
@@ -84,89 +77,20 @@ class Network:
         dtype: Any = "float32",
         input_scale: float | None = None,
     ) -> None:
-        self.layers = check_layers(layers)
-        self.input_shape = sample_shape(input_shape)
-        self.dtype = real_dtype(dtype)
-        self.seed = seed_number(seed)
         self.input_scale = None if input_scale is None else number("input_scale", input_scale)
-        self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
         #: The loss it was last trained with; predictions are made its way.
         self.loss: Loss | None = None
         #: Steps and epochs of training so far; they number dropout masks and batch orders.
         self.steps_trained = 0
         self.epochs_trained = 0
-        #: Slots of the optimiser it was last trained with, so that training can go on with the same one.
-        self.optimizer_state: OptimizerState | None = None
         #: The recorded step of `train_on_batch`, kept for the next batch of its kind.
         self.batch_step: BatchStep | None = None
-        self._training = False
-        self._place(get_backend(backend), None)
+        super().__init__(layers, input_shape, backend, seed, dtype)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
-        """Lay the parameters out on a backend: these, or fresh ones."""
-        layout = ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
-        layout.check_fits(self.dtype)
-        sizes = {"weights": layout.size * self.dtype.itemsize}
-        with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
-            values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
-            buffer = backend.from_host(layout.pack(values, self.dtype))
-        self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
-        self._predictor = Predictor(self._model, self.loss)
-
-    @property
-    def backend(self) -> Backend:
-        """Where the parameters live."""
-        return self._model.backend
-
-    @property
-    def parameter_count(self) -> int:
-        """How many numbers are learned."""
-        return self._model.layout.count
-
-    # ---- weights -------------------------------------------------------------------------------------------
-
-    def get_weights(self) -> dict[str, HostArray]:
-        """Copies of all parameters on the host.
-
-        Returns
-        -------
-        dict
-            ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), the number
-            being the layer's place in the list given to `Network`.
-        """
-        return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
-
-    def set_weights(self, weights: Mapping[str, Any]) -> None:
-        """Replace all parameters, given as `get_weights` returns them.
-
-        Raises
-        ------
-        InvalidInputError
-            An array is missing, unknown, of the wrong shape or not finite; nothing was changed.
-        """
-        layout = self._model.layout
-        self.backend.write(layout.pack(layout.check(weights, self.dtype), self.dtype), self._model.parameters)
-
-    def to(self, backend: str | Backend) -> Network:
-        """Move the network to another backend, in place; weights are carried over exactly. Returns itself.
-
-        Raises
-        ------
-        BackendUnavailableError
-            It cannot run here; the network is where it was.
-        InvalidInputError
-            The network is being trained.
-        """
-        target = get_backend(backend)
-        if self._training:
-            raise InvalidInputError("the network is being trained; move it to another backend before or after fit")
-        if target is not self.backend:
-            source = self._model
-            self._place(target, self.get_weights())
-            self.batch_step = None
-            if self.optimizer_state is not None:
-                self.optimizer_state.move(source, self._model)
-        return self
+        super()._place(backend, weights)
+        # What was recorded works on other buffers.
+        self._predictor, self.batch_step = Predictor(self._model, self.loss), None
 
     # ---- using it ------------------------------------------------------------------------------------------
 
@@ -248,11 +172,6 @@ class Network:
             metrics[feed.accuracy_name] = correct
         return metrics
 
-    def penalty(self) -> float:
-        """The L1 and L2 penalties of the current weights."""
-        layout = self._model.layout
-        return layout.penalty(self.get_weights()) if layout.regularised else 0.0
-
     def fit(self, x: Any, y: Any = None, **options: Any) -> History:
         """Train on some data; the options are those of :func:`nnbackend.training.fit`.
 
@@ -311,47 +230,6 @@ class Network:
 
         return train_on_batch(self, x, y, **options)
 
-    # ---- what the training loop needs ------------------------------------------------------------------------
-
-    @property
-    def model(self) -> Model:
-        """The network as a step sees it."""
-        return self._model
-
-    @contextmanager
-    def in_training(self) -> Iterator[None]:
-        """Held by `fit`: what would pull the buffers from under its recorded step is refused meanwhile."""
-        if self._training:
-            raise InvalidInputError("the network is being trained already; wait until that fit has ended")
-        self._training = True
-        try:
-            yield
-        finally:
-            self._training = False
-
-    def snapshot(self, into: Array = None) -> Array:
-        """A copy of the parameters that stays on the device; `into` is an earlier one to overwrite."""
-        target = self.backend.empty((self._model.layout.size,), self.dtype) if into is None else into
-        self.backend.copy(self._model.parameters, target)
-        return target
-
-    def restore(self, snapshot: Array) -> None:
-        """Give the parameters back the values of a snapshot; what an optimiser remembers stays as it is.
-
-        Raises
-        ------
-        InvalidInputError
-            It is no snapshot of this network where it is now.
-        """
-        size = self._model.layout.size
-        fits = getattr(snapshot, "shape", None) == (size,) and str(snapshot.dtype).endswith(self.dtype.name)
-        if not fits:
-            raise InvalidInputError(
-                f"restore takes what snapshot() of this network returned, {size} numbers of {self.dtype.name} on "
-                f"{self.backend.name}; received {type(snapshot).__name__} of shape {getattr(snapshot, 'shape', None)}"
-            )
-        self.backend.copy(snapshot, self._model.parameters)
-
     @property
     def intake(self) -> Intake:
         """What data have to be for this network, and their way to its device."""
@@ -380,10 +258,7 @@ class Network:
                 raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")
             return self.loss
         chosen = get_loss(loss)
-        if chosen.name == "softmax_cross_entropy" and math.prod(self.output_shape) == 1:
-            raise InvalidInputError(
-                "softmax over a single output is always 1; use loss='sigmoid_cross_entropy', or Dense(2) as last layer"
-            )
+        chosen.check_outputs(math.prod(self.output_shape))
         applied = chosen.output_activation
         if applied != "identity" and final_activation(self.layers) == applied:
             raise InvalidInputError(
@@ -409,7 +284,7 @@ class Network:
     def config(self) -> dict[str, Any]:
         """The network without its weights, as plain JSON; `from_config` makes it again.
 
-        Arrays given as initial values are weights too: in their place it says zeros.
+        Arrays given as initial values are weights, too: the configuration says zeros instead.
         """
         return {
             "layers": layers_config(self.layers),
@@ -440,8 +315,8 @@ class Network:
         custom_layers : sequence of Layer subclasses
             Layers from outside that the configuration names.
         seed : int, optional
-            Another one than the configuration's, for a new network that counts its steps and epochs from 0. If not
-            given the counts go on, so that with the weights too (`set_weights`) so does the training.
+            A different seed from the configuration's, for a new network that counts its steps and epochs from 0. If not
+            given, the counts are the configuration's, so that training continues once the weights are set, too.
 
         Raises
         ------
@@ -497,8 +372,8 @@ class Network:
         chosen = get_backend(backend)
         config, weights = read_model(path)
         try:
-            # The file's arrays are there already: a description that does not fit them is refused before memory for
-            # what it describes is asked for.
+            # The file's arrays are in memory: a description that does not fit them is refused before memory for the
+            # network is allocated.
             parts = parse_config(config, custom_layers)
             shapes, _ = follow_shapes(parts.layers, parts.input_shape)
             ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
@@ -506,7 +381,7 @@ class Network:
             network = cls.from_config(config, chosen, custom_layers)
             network.set_weights(weights)
         except (NNBackendError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            # The others come from layers from outside that do not check what they are given.
+            # The other errors come from layers from outside that do not check their arguments.
             raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network
 
@@ -516,7 +391,7 @@ class Network:
 
         export(self, path, input_dtype)
 
-    # A recorded step holds views of the buffers it was recorded on, so copies are made anew and not bit by bit.
+    # A recorded step holds views of the buffers it was recorded on, so a copy is built from the configuration.
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         return _remake(self.backend, *self._state())
@@ -525,7 +400,7 @@ class Network:
         return _remake, (self.backend.name, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], tuple[type[Layer], ...], dict[str, HostArray]]:
-        return self.config(), tuple({type(layer) for layer in self.layers}), self.get_weights()
+        return self.config(), tuple({type(layer) for layer in all_layers(self.layers)}), self.get_weights()
 
     def __repr__(self) -> str:
         inner = ", ".join(repr(layer) for layer in self.layers)

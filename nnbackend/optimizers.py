@@ -1,7 +1,7 @@
 """Optimisers: hyperparameters, the names of their slots, and the one operation that updates all parameters.
 
-An optimiser holds no state. Its slots (velocities, moments) are flat buffers beside the parameters and belong to
-the training run.
+An optimiser holds no state. Its slots (velocities, moments) are flat buffers with the layout of the trained parameters
+and belong to the training run.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Optimizer(ABC):
     ----------
     learning_rate : float or Schedule
     weight_decay : float
-        Factor of the parameters (all of them, biases too) that is added to the gradient.
+        Factor of the trained parameters, biases included, that is added to the gradient.
 
     Attributes
     ----------
     operation : str
         The backend operation that updates.
     slots : tuple of str
-        Names of the state buffers, each as large as the parameter buffer, in the operation's order.
+        Names of the state buffers, each as large as the buffer of trained parameters, in the operation's order.
     """
 
     operation: ClassVar[str]
@@ -65,7 +65,7 @@ class Optimizer(ABC):
         counter : (3,) int64
         learning_rates : (steps of an epoch,) float64
         """
-        # An operation has a place for its state also where there is none: SGD without momentum.
+        # SGD without momentum has no state; its operation takes None.
         state = [slots[name] for name in self.slots] or [None]
         record(self.operation, parameters, gradients, *state, counter, learning_rates, *self.rule())
 

@@ -13,6 +13,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, PlainExecutor
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.initializers import fans
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.step.parameters import ParameterLayout
 from tests.conftest import PaddedNumpyBackend
@@ -312,3 +313,37 @@ def test_several_threads_may_predict_with_one_network():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((5,), (5, 5)), ((3, 7), (3, 7)), ((2, 4, 3, 7), (24, 56)), ((9, 3, 7), (27, 63))],
+)
+def test_fans_of_a_kernel_count_its_positions(shape, expected):
+    assert fans(shape) == expected
+
+
+def test_a_kernel_starts_with_the_spread_of_its_fans():
+    draw = nn.HeNormal().sample(np.random.default_rng(0), (3, 3, 64, 50))
+    assert draw.var() == pytest.approx(2 / (9 * 64), rel=0.03)
+
+
+def test_layout_takes_any_number_of_axes():
+    class Kernels(nn.Layer):
+        def parameters(self, input_shape):
+            return tuple(nn.Parameter(f"w{len(s)}", s, nn.Normal()) for s in ((5,), (3, 5), (2, 3, 5), (2, 2, 3, 5)))
+
+        def forward(self, step, x):
+            return x, None
+
+        backward = forward
+
+    layout = ParameterLayout([Kernels()], [(4,)], row_multiple=8)
+    values = {name: np.random.default_rng(0).normal(size=shape) for name, shape in layout.shapes().items()}
+    packed = layout.pack(values, np.float64)
+    views = layout.device_views(PaddedNumpyBackend(), packed)
+    for entry in layout.entries:
+        np.testing.assert_array_equal(layout.unpack(packed)[entry.name], values[entry.name])
+        np.testing.assert_array_equal(views[entry.name], values[entry.name])
+        assert np.shares_memory(views[entry.name], packed)
+    assert np.count_nonzero(packed) == layout.count == 5 * (1 + 3 + 6 + 12)

@@ -74,7 +74,7 @@ def print_first(world: nn.distributed.Communicator, result: dict[str, object]) -
 
 def _sum(world: nn.distributed.Communicator, network: nn.Network, seconds: float) -> float:
     """Seconds of a sum over all ranks of as many numbers as there are gradients, when all come at the same time."""
-    gradients = np.zeros(network.model.layout.size, network.dtype)
+    gradients = np.zeros(network.model.layout.trainable_size, network.dtype)
     times = []
     for _ in range(20 + int(100 * seconds)):
         world.barrier()

@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from nnbackend.backends.activations import ACTIVATIONS
-from nnbackend.backends.declaration import Array, Call, HostArray
+from nnbackend.backends.declaration import Array, Call, HostArray, span_of
 from nnbackend.backends.executor import Executor, PlainExecutor
 from nnbackend.backends.operations import OPERATIONS, Operations
 from nnbackend.backends.staging import Staging, WrittenStaging
+from nnbackend.errors import InvalidInputError
 
 __all__ = ["ACTIVATIONS", "OPERATIONS", "Array", "Backend", "Call", "Executor", "HostArray", "PlainExecutor", "Staging"]
 
@@ -33,8 +34,8 @@ class Backend(Operations):
     device : str
         What it runs on, for people to read.
     row_multiple : int
-        Rows of 2-D buffers are padded to a multiple of this many elements. Padding holds zeros and stays zero.
-        Views, files and ``get_weights()`` hide it.
+        Rows of 2-D buffers, and of parameters, are padded to a multiple of this many elements. Padding holds zeros and
+        stays zero. Buffers with more axes are contiguous. Views, files and ``get_weights()`` hide the padding.
     works_apart : bool
         Whether its executors may return before the work is done, so that the host can use the time.
     """
@@ -98,6 +99,24 @@ class Backend(Operations):
             return buffer[offset : offset + columns]
         window = buffer[offset : offset + math.prod(leading) * stride].reshape(*leading, stride)
         return window if stride == columns else window[..., :columns]
+
+    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
+        """The elements of `array` in another shape, sharing its memory.
+
+        Written for NumPy's `reshape` and for arrays of the array API standard; other arrays need a method of their own.
+
+        Raises
+        ------
+        InvalidInputError
+            Only a copy could have that shape.
+        """
+        if hasattr(array, "reshape"):
+            window = array.reshape(shape)
+        else:
+            window = array.__array_namespace__().reshape(array, shape, copy=False)
+        if span_of(window) != span_of(array):
+            raise InvalidInputError(f"an array of shape {tuple(array.shape)} has no view of shape {shape}")
+        return window
 
     # ---- running a recorded step -----------------------------------------------------------------------------
 

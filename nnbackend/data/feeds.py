@@ -38,7 +38,7 @@ class Feed(ABC):
     count : int
         How many rows there are.
     accuracy_name : str or None
-        What the share of correct predictions is called, as :class:`nnbackend.losses.Targets` has it.
+        What the share of correct predictions is called, as :class:`nnbackend.data.targets.Targets` has it.
     """
 
     examples: Examples

@@ -14,8 +14,9 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feeds import Feed, make_feed
 from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
 from nnbackend.data.rows import as_rows
+from nnbackend.data.targets import Targets, combine_weights, row_weights
 from nnbackend.errors import InvalidInputError
-from nnbackend.losses import Loss, Targets, combine_weights, row_weights
+from nnbackend.losses import Loss
 
 __all__ = ["Intake"]
 
@@ -53,7 +54,7 @@ class Intake:
         mean_weight: Callable[[HostArray], float] = np.mean,
     ) -> Feed:
         """Check data and bring them to the device, or on their way; see :func:`nnbackend.data.feeds.make_feed` and, for
-        `mean_weight`, :func:`nnbackend.losses.combine_weights`.
+        `mean_weight`, :func:`nnbackend.data.targets.combine_weights`.
 
         Raises
         ------

@@ -69,10 +69,9 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
                 f"layers[{index}] is {layer!r}, a layer from outside nnbackend, of which ONNX knows nothing; "
                 f"only {known} can be exported"
             )
-    if network.parameter_count * network.dtype.itemsize > _LARGEST:
-        raise InvalidInputError(
-            f"an ONNX file holds 2 GiB at most, and {network.parameter_count:,} numbers of {network.dtype} are more"
-        )
+    count = network.model.layout.count
+    if count * network.dtype.itemsize > _LARGEST:
+        raise InvalidInputError(f"an ONNX file holds 2 GiB at most, and {count:,} numbers of {network.dtype} are more")
     weights = network.get_weights()
     check_finite(path, weights)
     model = _make_model(network, weights, given)

@@ -8,9 +8,12 @@ from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.stack import (
     LAYERS,
+    LayerNode,
+    all_layers,
     check_layers,
     final_activation,
     follow_shapes,
+    layer_nodes,
     layers_config,
     layers_from_config,
 )
@@ -22,12 +25,15 @@ __all__ = [
     "Dropout",
     "Flatten",
     "Layer",
+    "LayerNode",
     "LayerStep",
     "MaxAbsNorm",
     "Parameter",
+    "all_layers",
     "check_layers",
     "final_activation",
     "follow_shapes",
+    "layer_nodes",
     "layers_config",
     "layers_from_config",
 ]

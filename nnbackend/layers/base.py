@@ -1,16 +1,16 @@
 """What a layer is: hyperparameters, and the order in which operations are called, forwards and backwards.
 
-To write one, derive from :class:`Layer`; `forward` and `backward` run once, when a step is recorded, and see
+To write one, derive from :class:`Layer`. Its `forward` and `backward` run once, when a step is recorded, and see
 buffers only as handles to pass on::
 
     class Scale(nn.Layer):
-        \"\"\"Multiply by one learned number a feature.\"\"\"
+        \"\"\"Multiply by one learned number per feature.\"\"\"
 
         def parameters(self, input_shape):
             return (Parameter("scale", input_shape, Normal(1.0, 0.0)),)
 
         def forward(self, step, x):
-            out = step.buffer(x.shape[1])
+            out = step.buffer(*step.input_shape)
             step.call(multiply, x, step.parameter("scale"), out)
             return out, x
 
@@ -24,30 +24,34 @@ full speed; `step.call` records any function ``function(backend, *arrays)``, whi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer
 
-__all__ = ["Layer", "LayerStep", "Parameter"]
+__all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "one_dimensional"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A learned array of a layer.
+    """An array of a layer that is saved with the network: learned, or state such as a running mean.
 
     Attributes
     ----------
     name : str
         Name within the layer: ``"weight"``.
     shape : tuple of int
-        (inputs, outputs) or (outputs,).
+        At least one axis: (outputs,), (inputs, outputs), (height, width, channels, filters), ...
     initializer : Initializer
     l1, l2 : float
         Factors of the penalty ``l1 sum |w| + l2 / 2 sum w^2`` that is added to the loss.
+    trainable : bool
+        True for what the optimiser updates. False for state, which the layer itself updates in its forward pass. State
+        has no gradient, no weight decay and no penalty.
     """
 
     name: str
@@ -55,10 +59,11 @@ class Parameter:
     initializer: Initializer
     l1: float = 0.0
     l2: float = 0.0
+    trainable: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.shape) not in (1, 2):
-            raise InvalidInputError(f"parameter {self.name!r} must have 1 or 2 dimensions, received shape {self.shape}")
+        if not self.shape:
+            raise InvalidInputError(f"parameter {self.name!r} must have at least one axis, received shape ()")
 
 
 class LayerStep(Protocol):
@@ -68,6 +73,11 @@ class LayerStep(Protocol):
     ----------
     training : bool
         Whether this is a training step or one of prediction or evaluation.
+    trainable : bool
+        Whether the layer learns. False if it, or a layer that contains it, is frozen: `backward` need not record the
+        gradients of its parameters then.
+    input_shape : tuple of int
+        Shape of one sample before the layer.
     seed : int
         The network's seed.
     stream : int
@@ -82,6 +92,12 @@ class LayerStep(Protocol):
     def training(self) -> bool: ...
 
     @property
+    def trainable(self) -> bool: ...
+
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+    @property
     def seed(self) -> int: ...
 
     @property
@@ -94,13 +110,50 @@ class LayerStep(Protocol):
     def first_row(self) -> int: ...
 
     def parameter(self, name: str) -> Array:
-        """The layer's parameter of that name."""
+        """The layer's parameter or state of that name."""
 
     def gradient(self, name: str) -> Array:
-        """Where the gradient of that parameter is to be written."""
+        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads."""
 
-    def buffer(self, features: int) -> Array:
-        """A (rows, features) buffer of the network's dtype that belongs to this step."""
+    def buffer(self, *shape: int, dtype: Any = None) -> Array:
+        """A ``(rows, *shape)`` buffer that belongs to this step.
+
+        Parameters
+        ----------
+        *shape : int
+            Shape of one sample. With one axis, rows are padded as the backend asks; with more, the buffer is
+            contiguous.
+        dtype : optional
+            The network's if not given.
+        """
+
+    def like(self, x: Array) -> Array:
+        """A buffer with the shape of `x`, in the network's dtype, padded exactly if `x` is."""
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """Contiguous memory for intermediate results of the next call only.
+
+        It is valid as an argument of the next call that is recorded with `record` or `call`; any number may be taken
+        for that call. Later calls get the same memory. Contents are undefined before the call.
+
+        Raises
+        ------
+        InvalidInputError
+            From `record` and `call`: a scratch buffer of an earlier call is used again.
+        """
+
+    def matrix(self, x: Array) -> Array:
+        """`x` as (rows, all features of a sample), sharing its memory."""
+
+    def channels(self, x: Array) -> Array:
+        """`x` as (everything before the last axis, last axis), sharing its memory.
+
+        For samples of several axes this is (rows x positions, channels); for a four-axis kernel, (height x width x
+        channels, filters).
+        """
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        """`x` as ``(rows, *shape)``: the same memory, or a recorded copy if padded rows rule that out."""
 
     def record(self, operation: str, *arguments: Any, **named: Any) -> None:
         """Record an operation of the backend contract; its arguments in the contract's order, or by name.
@@ -114,16 +167,64 @@ class LayerStep(Protocol):
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Record any function; it is called as ``function(backend, *arguments)``."""
 
+    def forward(self, layers: Layer | Sequence[Layer], x: Array) -> tuple[Array, Any]:
+        """Record the forward pass of one of the layer's `sublayers`, or of several in order.
+
+        Returns
+        -------
+        output : (rows, ...) array
+        saved : anything
+            To be given to `backward`.
+        """
+
+    def backward(
+        self, layers: Layer | Sequence[Layer], saved: Any, upstream: Array, need_input_gradient: bool = True
+    ) -> Array:
+        """Record the backward pass of what `forward` recorded; returns the gradient of its input."""
+
 
 class Layer(ABC):
-    """A step from (rows, features) to (rows, features) with, maybe, parameters."""
+    """A function of a batch with, maybe, parameters, state and layers of its own.
+
+    Parameters
+    ----------
+    trainable : bool
+        False freezes the layer: training leaves its parameters, and those of its `sublayers`, as they are.
+    """
 
     #: Name in model files and summaries; set by `__init_subclass__` from the class's name.
     kind: ClassVar[str] = "layer"
 
+    #: The layers that this one contains, in the order in which their parameters are numbered.
+    sublayers: tuple[Layer, ...] = ()
+
+    #: Names of the constructor's arguments that are lists of layers. `config` describes them with
+    #: :func:`nnbackend.layers.layers_config`, and reading a configuration makes them layers again.
+    layer_arguments: ClassVar[tuple[str, ...]] = ("layers",)
+
+    _trainable: bool = True
+
+    def __init__(self, *, trainable: bool = True) -> None:
+        self.trainable = trainable
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.kind = cls.__name__.lower()
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training may change the layer's parameters. May be set before and after training."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if not isinstance(value, bool):
+            raise InvalidInputError(f"trainable must be True or False, received {shown(value)}")
+        if value != self._trainable and any(id(self) in layers for layers in _fixed):
+            raise InvalidInputError(
+                f"trainable of {self!r} cannot be changed during training; set it before fit, or after it has ended"
+            )
+        self._trainable = value
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one sample after the layer.
@@ -135,8 +236,16 @@ class Layer(ABC):
         """
         return input_shape
 
+    def sublayer_shapes(self, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Shape of one sample before each of `sublayers`: unless overridden, each follows the one before it."""
+        shapes = []
+        for layer in self.sublayers:
+            shapes.append(input_shape)
+            input_shape = layer.output_shape(input_shape)
+        return tuple(shapes)
+
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
-        """The layer's learned arrays; none unless overridden."""
+        """The layer's own parameters and state; none unless overridden."""
         return ()
 
     @abstractmethod
@@ -146,11 +255,11 @@ class Layer(ABC):
         Parameters
         ----------
         step : LayerStep
-        x : (rows, features) array
+        x : (rows, *input_shape) array
 
         Returns
         -------
-        output : (rows, features) array
+        output : (rows, *output_shape) array
         saved : anything
             What `backward` needs.
         """
@@ -164,20 +273,49 @@ class Layer(ABC):
         step : LayerStep
         saved : anything
             What `forward` returned.
-        upstream : (rows, features) array
+        upstream : (rows, *output_shape) array
             Gradient with respect to the layer's output. May be overwritten.
         need_input_gradient : bool
-            False for the first layer with parameters; what is returned is then not read.
+            False for the first layer that learns; what is returned is then not read.
 
         Returns
         -------
-        (rows, features) array : gradient with respect to the layer's input
+        (rows, *input_shape) array : gradient with respect to the layer's input
         """
 
     def config(self) -> dict[str, Any]:
-        """The hyperparameters as plain JSON: keyword arguments that make the same layer again."""
+        """The hyperparameters as plain JSON: keyword arguments that make the same layer again.
+
+        `trainable` need not be among them: configurations of networks add it where it is False.
+        """
         return {}
 
     def __repr__(self) -> str:
-        arguments = ", ".join(f"{key}={value!r}" for key, value in self.config().items())
-        return f"{type(self).__name__}({arguments})"
+        values = self.config()
+        if self.sublayers:
+            values |= {name: list(self.sublayers) for name in self.layer_arguments if name in values}
+        if not self.trainable:
+            values.setdefault("trainable", False)
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
+
+
+def one_dimensional(layer: str, input_shape: tuple[int, ...]) -> int:
+    """The number of features, for a layer that takes flat samples only."""
+    if len(input_shape) != 1:
+        raise InvalidInputError(f"{layer} takes flat samples, received shape {input_shape}; put Flatten() before it")
+    return input_shape[0]
+
+
+#: The ids of the layers of each network that is being trained. Appending and removing a set is atomic.
+_fixed: list[frozenset[int]] = []
+
+
+@contextmanager
+def fixed_trainable(layers: Iterable[Layer]) -> Iterator[None]:
+    """While this is held, setting `trainable` of one of these layers to another value raises."""
+    ids = frozenset(map(id, layers))
+    _fixed.append(ids)
+    try:
+        yield
+    finally:
+        _fixed.remove(ids)

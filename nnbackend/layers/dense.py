@@ -8,13 +8,13 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer, get_initializer
-from nnbackend.layers.base import Layer, LayerStep, Parameter
-from nnbackend.layers.checks import activation_name, activation_parameter, one_dimensional
+from nnbackend.layers.activation import activation_name, activation_parameter
+from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
 from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense"]
 
-#: He et al. (2015) derive their scale for rectifiers; these behave alike.
+#: He et al. (2015) derive their scale for ReLU; it suits these activations too.
 _RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
 
 
@@ -29,12 +29,14 @@ class Dense(Layer):
         A key of :data:`nnbackend.backends.activations.ACTIVATIONS`; "identity" if not given.
     use_bias : bool
     weight_initializer : str, Initializer or (inputs, units) array, optional
-        He normal for ReLU and its kin, Glorot uniform otherwise, if not given.
+        If not given, He normal for ReLU and similar activations, Glorot uniform otherwise.
     bias_initializer : str, Initializer or (units,) array
     l1, l2 : float
         The loss gains ``l1 sum |weight| + l2 / 2 sum weight^2``.
     alpha : float, optional
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
+    trainable : bool
+        False freezes weight and bias: training leaves them as they are.
 
     Raises
     ------
@@ -55,7 +57,9 @@ class Dense(Layer):
         l1: float = 0.0,
         l2: float = 0.0,
         alpha: float | None = None,
+        trainable: bool = True,
     ) -> None:
+        super().__init__(trainable=trainable)
         self.units = positive_integer("units", units)
         self.activation = activation_name(activation)
         self.alpha = activation_parameter(self.activation, alpha)
@@ -97,10 +101,11 @@ class Dense(Layer):
         downstream = upstream
         if need_input_gradient:
             # Before the update can touch the weight, and so that an executor may order the two products freely.
-            downstream = step.buffer(x.shape[1])
+            downstream = step.like(x)
             step.record("dense_input_gradient", delta, step.parameter("weight"), downstream)
-        step.record("dense_weight_gradient", x, delta, step.gradient("weight"))
-        if self.use_bias:
+        if step.trainable:
+            step.record("dense_weight_gradient", x, delta, step.gradient("weight"))
+        if step.trainable and self.use_bias:
             step.record("bias_gradient", delta, step.gradient("bias"))
         return downstream
 
@@ -117,4 +122,5 @@ class Dense(Layer):
         }
 
     def __repr__(self) -> str:
-        return f"Dense({self.units}, activation={self.activation!r})"
+        frozen = "" if self.trainable else ", trainable=False"
+        return f"Dense({self.units}, activation={self.activation!r}{frozen})"

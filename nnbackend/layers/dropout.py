@@ -21,26 +21,30 @@ class Dropout(Layer):
     ----------
     rate : float
         Share of zeros, 0 <= rate < 1.
+    trainable : bool
+        Accepted as by every layer; there is nothing to learn.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, *, trainable: bool = True) -> None:
+        super().__init__(trainable=trainable)
         self.rate = number("dropout rate", rate, low=0, high=1, below=True)
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         if not step.training or self.rate == 0:
             return x, None
-        out = step.buffer(x.shape[1])
-        self._record(step, x, out)
+        out = step.like(x)
+        self._record(step, step.matrix(x), step.matrix(out))
         return out, None
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
         if need_input_gradient and self.rate > 0:
             # The mask is drawn again rather than kept.
-            self._record(step, upstream, upstream)
+            gradient = step.matrix(upstream)
+            self._record(step, gradient, gradient)
         return upstream
 
     def _record(self, step: LayerStep, x: Array, out: Array) -> None:
-        # Said only where it matters: a backend from outside may not have heard of it.
+        # Passed only if it is not 0: backends written before this argument existed do not take it.
         before = (step.first_row,) if step.first_row else ()
         step.record("dropout", x, self.rate, step.seed, step.stream, step.counter, out, *before)
 

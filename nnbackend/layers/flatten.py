@@ -12,13 +12,13 @@ __all__ = ["Flatten"]
 
 
 class Flatten(Layer):
-    """Samples of shape (28, 28) become samples of shape (784,), in row-major order; no work is done."""
+    """Samples of shape (28, 28) become samples of shape (784,), in row-major order; nothing is computed."""
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         return (math.prod(input_shape),)
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
-        return x, None
+        return step.matrix(x), None
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
-        return upstream
+        return step.reshape(upstream, step.input_shape) if need_input_gradient else upstream

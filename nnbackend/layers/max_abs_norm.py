@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nnbackend.backends.contract import Array
-from nnbackend.layers.base import Layer, LayerStep
-from nnbackend.layers.checks import one_dimensional
+from nnbackend.layers.base import Layer, LayerStep, one_dimensional
 
 __all__ = ["MaxAbsNorm"]
 
@@ -14,8 +13,7 @@ __all__ = ["MaxAbsNorm"]
 class MaxAbsNorm(Layer):
     """``x / max |x|``, row by row: the largest magnitude of each sample becomes 1; a sample of zeros stays as it is.
 
-    No parameters. The gradient and what becomes of NaN and infinity:
-    :meth:`nnbackend.Backend.max_abs_norm_gradient`.
+    No parameters. For the gradient, and for NaN and infinity, see :meth:`nnbackend.Backend.max_abs_norm_gradient`.
     """
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -23,7 +21,7 @@ class MaxAbsNorm(Layer):
         return input_shape
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
-        out = step.buffer(x.shape[1])
+        out = step.like(x)
         step.record("max_abs_norm", x, out)
         return out, x
 

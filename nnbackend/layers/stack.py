@@ -1,45 +1,197 @@
-"""A list of layers as a whole: do they follow each other?"""
+"""Layers in order: whether they fit each other, where each stands in a network, and their configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers.activation import Activation
-from nnbackend.layers.base import Layer
+from nnbackend.layers.base import Layer, Parameter
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
 from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
 
-__all__ = ["LAYERS", "check_layers", "final_activation", "follow_shapes", "layers_config", "layers_from_config"]
+__all__ = [
+    "LAYERS",
+    "LayerNode",
+    "all_layers",
+    "check_layers",
+    "final_activation",
+    "follow_shapes",
+    "layer_nodes",
+    "layers_config",
+    "layers_from_config",
+]
 
 #: The built-in layers by the name that model files use.
 LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten, MaxAbsNorm)}
 
+#: Layers may contain layers this many levels deep; more would exhaust Python's stack.
+_DEEPEST = 32
+
+#: Random streams of nested layers: this many for each layer of the network.
+_NESTED_STREAMS = 1 << 16
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNode:
+    """A layer and its place in a network.
+
+    Attributes
+    ----------
+    name : str
+        ``"layers.3"``, or ``"layers.3.layers.0"`` for a layer within that one.
+    layer : Layer
+    index : int
+        Place in the network's list of the layer, or of the one that contains it.
+    input_shape, output_shape : tuple of int
+        Of one sample.
+    stream : int
+        The layer's own stream of random numbers.
+    trainable : bool
+        Whether neither the layer nor one that contains it is frozen.
+    parameters : tuple of Parameter
+        The layer's own.
+    nodes : tuple of LayerNode
+        The layers that it contains.
+    learns : bool
+        Whether training changes a parameter of it or of the layers within.
+    """
+
+    name: str
+    layer: Layer
+    index: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    stream: int
+    trainable: bool
+    parameters: tuple[Parameter, ...]
+    nodes: tuple[LayerNode, ...]
+    learns: bool
+
+    def walk(self) -> Iterator[LayerNode]:
+        """This node and all within it, in the order in which parameters are numbered."""
+        yield self
+        for node in self.nodes:
+            yield from node.walk()
+
+    def outdated(self, trainable: bool = True) -> bool:
+        """Whether a layer was frozen or unfrozen since; `trainable` is the present state of what contains it."""
+        now = trainable and self.layer.trainable
+        return now != self.trainable or any(node.outdated(now) for node in self.nodes)
+
+
+def layer_nodes(layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]]) -> tuple[LayerNode, ...]:
+    """The places of a network's layers, given the shape of a sample before each.
+
+    Raises
+    ------
+    InvalidInputError
+        A nested layer cannot follow the shape that it is given, or there are too many of them.
+    """
+    nodes = []
+    for index, (layer, shape) in enumerate(zip(layers, input_shapes, strict=True)):
+        streams = iter(range((index + 1) * _NESTED_STREAMS, (index + 2) * _NESTED_STREAMS))
+        nodes.append(_node(layer, f"layers.{index}", index, shape, index, True, streams))
+    if len(nodes) >= _NESTED_STREAMS - 1 and any(node.nodes for node in nodes):
+        raise InvalidInputError(f"a network with nested layers has fewer than {_NESTED_STREAMS - 1:,} layers")
+    return tuple(nodes)
+
+
+def _node(
+    layer: Layer,
+    name: str,
+    index: int,
+    input_shape: tuple[int, ...],
+    stream: int,
+    trainable: bool,
+    streams: Iterator[int],
+) -> LayerNode:
+    trainable = trainable and layer.trainable
+    parameters = tuple(layer.parameters(input_shape))
+    nodes = []
+    if layer.sublayers:
+        shapes = _placed(name, layer.sublayer_shapes, input_shape)
+        for place, (inner, shape) in enumerate(zip(layer.sublayers, shapes, strict=True)):
+            inner_name = f"{name}.layers.{place}"
+            own = next(streams, None)
+            if own is None:
+                raise InvalidInputError(f"{_written(name)} contains more than {_NESTED_STREAMS:,} layers")
+            nodes.append(_node(inner, inner_name, index, shape, own, trainable, streams))
+    return LayerNode(
+        name=name,
+        layer=layer,
+        index=index,
+        input_shape=input_shape,
+        output_shape=_placed(name, layer.output_shape, input_shape),
+        stream=stream,
+        trainable=trainable,
+        parameters=parameters,
+        nodes=tuple(nodes),
+        learns=(trainable and any(each.trainable for each in parameters)) or any(node.learns for node in nodes),
+    )
+
+
+def _placed(name: str, shape_of: Any, input_shape: tuple[int, ...]) -> Any:
+    """``shape_of(input_shape)``, with the layer's place in the message of an error."""
+    try:
+        return shape_of(input_shape)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{_written(name)}: {error}") from None
+
+
+def _written(name: str) -> str:
+    """``layers[3].layers[0]`` for ``layers.3.layers.0``."""
+    return ".".join(f"layers[{part}]" for part in name.split(".")[1::2])
+
+
+def all_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """The layers and all within them."""
+    for layer in layers:
+        yield layer
+        yield from all_layers(layer.sublayers)
+
 
 def check_layers(layers: Any) -> tuple[Layer, ...]:
-    """`layers` as a tuple, if it is a list of distinct layers."""
+    """`layers` as a tuple, if it is a list of distinct layers; layers that contain layers check theirs with it, too.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError
+        It is no list of layers, or one of them cannot be part of a network.
+    """
     if isinstance(layers, Layer) or not isinstance(layers, Sequence):
         raise InvalidInputError(f"layers must be a list of layers, received {type(layers).__name__}")
     if not layers:
         raise InvalidInputError("a network needs at least one layer, received an empty list")
-    seen: set[int] = set()
+    _check_layers(layers, "", set(), 1)
+    return tuple(layers)
+
+
+def _check_layers(layers: Sequence[Any], prefix: str, seen: set[int], depth: int) -> None:
+    if depth > _DEEPEST:
+        raise InvalidInputError(f"layers contain layers more than {_DEEPEST} levels deep")
     for index, layer in enumerate(layers):
+        place = f"{prefix}layers[{index}]"
         if isinstance(layer, str):
             raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
         if not isinstance(layer, Layer):
-            raise InvalidInputError(f"layers[{index}] must be a Layer such as Dense(10), received {shown(layer)}")
+            raise InvalidInputError(f"{place} must be a Layer such as Dense(10), received {shown(layer)}")
         if layer.kind in LAYERS and type(layer) is not LAYERS[layer.kind]:
             raise InvalidInputError(
-                f"layers[{index}]: a class of yours is called {type(layer).__name__} like a built-in layer, so a file "
+                f"{place}: a class of yours is called {type(layer).__name__} like a built-in layer, so a file "
                 "could not tell them apart; rename it"
             )
         if id(layer) in seen:
-            raise InvalidInputError(f"layers[{index}] is in the list twice; make a second layer instead")
+            raise InvalidInputError(f"{place} is in the list twice; make a second layer instead")
         seen.add(id(layer))
-    return tuple(layers)
+        if not isinstance(layer.sublayers, tuple):
+            raise InvalidInputError(f"{place}: sublayers must be a tuple of layers, received {shown(layer.sublayers)}")
+        _check_layers(layer.sublayers, f"{place}.", seen, depth + 1)
 
 
 def follow_shapes(
@@ -50,17 +202,14 @@ def follow_shapes(
     shape = input_shape
     for index, layer in enumerate(layers):
         shapes.append(shape)
-        try:
-            shape = layer.output_shape(shape)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"layers[{index}]: {error}") from None
+        shape = _placed(f"layers.{index}", layer.output_shape, shape)
     return shapes, shape
 
 
 def final_activation(layers: Sequence[Layer]) -> str:
-    """The activation whose values are the network's outputs, behind layers that pass them on; "identity" if none.
+    """The activation whose values are the network's outputs, possibly passed on by later layers; "identity" if none.
 
-    MaxAbsNorm divides them, and what a layer from outside does to them is not known.
+    MaxAbsNorm divides its inputs, and what a layer from outside does with them is unknown.
     """
     for layer in reversed(layers):
         if isinstance(layer, Dense | Activation):
@@ -72,7 +221,13 @@ def final_activation(layers: Sequence[Layer]) -> str:
 
 def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     """The layers as plain JSON."""
-    return [{"kind": layer.kind, **layer.config()} for layer in layers]
+    described = []
+    for layer in layers:
+        description = {"kind": layer.kind, **layer.config()}
+        if not layer.trainable:
+            description.setdefault("trainable", False)
+        described.append(description)
+    return described
 
 
 def layers_from_config(
@@ -85,36 +240,56 @@ def layers_from_config(
     descriptions : sequence of dict
         Each with the layer's ``"kind"`` and the arguments that make it.
     custom_layers : sequence of Layer subclasses
-        Those from outside that may occur.
+        Classes of your own that the descriptions may name.
 
     Raises
     ------
     InvalidInputError
-        A description is none, names a layer that is not known, or its layer does not take the arguments.
+        A description is not a dict with a kind, names an unknown layer, or its layer does not take the arguments.
     """
-    kinds = _kinds(custom_layers)
+    return _layers_from(descriptions, _kinds(custom_layers), "", 1)
+
+
+def _layers_from(descriptions: Any, kinds: Mapping[str, type[Layer]], prefix: str, depth: int) -> list[Layer]:
     if not isinstance(descriptions, list | tuple):
-        raise InvalidInputError(f"layers must be a list of dicts, received {type(descriptions).__name__}")
+        raise InvalidInputError(f"{prefix}layers must be a list of dicts, received {type(descriptions).__name__}")
+    if depth > _DEEPEST:
+        raise InvalidInputError(f"layers contain layers more than {_DEEPEST} levels deep")
     layers: list[Layer] = []
     for index, description in enumerate(descriptions):
+        place = f"{prefix}layers[{index}]"
         if not isinstance(description, Mapping) or not isinstance(description.get("kind"), str):
             raise InvalidInputError(
-                f"layers[{index}] must be a dict such as {{'kind': 'dense', 'units': 10}}, "
-                f"received {shown(description)}"
+                f"{place} must be a dict such as {{'kind': 'dense', 'units': 10}}, received {shown(description)}"
             )
         kind = description["kind"]
         if kind not in kinds:
             unknown = UnknownNameError("layer", kind, kinds)
-            raise InvalidInputError(
-                f"layers[{index}]: {unknown} If it is a class of yours, pass it in custom_layers=[...]"
-            )
-        try:
-            layers.append(kinds[kind](**{key: value for key, value in description.items() if key != "kind"}))
-        except Exception as error:
-            # An argument that is missing or unknown, or whatever a layer from outside raises.
-            arguments = shown(dict(description))
-            raise InvalidInputError(f"layers[{index}] cannot be made from {arguments}: {error}") from error
+            raise InvalidInputError(f"{place}: {unknown} If it is a class of yours, pass it in custom_layers=[...]")
+        arguments = {key: value for key, value in description.items() if key != "kind"}
+        for name in kinds[kind].layer_arguments:
+            if _describes_layers(arguments.get(name)):
+                arguments[name] = _layers_from(arguments[name], kinds, f"{place}.", depth + 1)
+        layers.append(_make_layer(kinds[kind], arguments, place, description))
     return layers
+
+
+def _describes_layers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(each, Mapping) for each in value)
+
+
+def _make_layer(kind: type[Layer], arguments: dict[str, Any], place: str, description: Mapping[str, Any]) -> Layer:
+    try:
+        # Classes from outside need not know the argument `trainable`.
+        known = "trainable" not in arguments or "trainable" in inspect.signature(kind).parameters
+        frozen = {} if known else {"trainable": arguments.pop("trainable")}
+        layer = kind(**arguments)
+        if frozen:
+            layer.trainable = frozen["trainable"]
+    except Exception as error:
+        # An argument that is missing or unknown, or whatever a layer from outside raises.
+        raise InvalidInputError(f"{place} cannot be made from {shown(dict(description))}: {error}") from error
+    return layer
 
 
 def _kinds(custom_layers: Sequence[type[Layer]]) -> dict[str, type[Layer]]:

@@ -1,4 +1,4 @@
-"""A network without its weights, as plain JSON: the one form that `Network.config`, model files and copies share."""
+"""A network without its weights, as plain JSON: the form shared by `Network.config`, model files and copies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnbackend.support.checks import count, number, real_dtype, sample_shape, se
 
 __all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
 
-#: What a configuration may leave out. The values are those of a new, untrained network.
+#: Optional keys of a configuration, with the values of a new, untrained network.
 _DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "dtype": "float32",
@@ -29,7 +29,7 @@ _REQUIRED = ("layers", "input_shape")
 
 @dataclass(eq=False, repr=False)
 class Description:
-    """What a configuration says, checked: each value is one that `Network` takes."""
+    """A checked configuration: `Network` accepts each of its values."""
 
     layers: list[Layer]
     input_shape: tuple[int, ...]
@@ -42,14 +42,14 @@ class Description:
 
 
 def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]] = ()) -> Description:
-    """Read a configuration, of which not a word is trusted: it may come from a file that a stranger wrote.
+    """Read a configuration. None of it is trusted: it may come from a stranger's file.
 
     Parameters
     ----------
     config : dict
         ``"layers"`` and ``"input_shape"`` are required.
     custom_layers : sequence of Layer subclasses
-        Layers from outside that it names.
+        Classes of your own that it names.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         raise InvalidInputError(f"a network's configuration must have {' and '.join(map(repr, missing))}")
     values = {**_DEFAULTS, **config}
     scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
-    if not isinstance(dtype, str):  # NumPy makes a dtype of nearly anything.
+    if not isinstance(dtype, str):  # NumPy accepts almost anything as a dtype.
         raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
     return Description(
         layers_from_config(values["layers"], custom_layers),
@@ -83,7 +83,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
 
 
 def steps_count(value: Any) -> int:
-    """Steps of training, with room for more: they are numbered in 64 bits of a random key."""
+    """Steps of training: far below 2**64, since the number of every later step is part of a random key."""
     return _counted("steps_trained", value, 2**48)
 
 

@@ -1,7 +1,7 @@
-"""One flat buffer for all parameters, and the named views into it.
+"""One flat buffer for all parameters and state, and the named views into it.
 
-Gradients and optimiser slots lie in flat buffers of the same layout, so that an update is one operation and a
-checkpoint a list of names.
+Gradients and optimiser slots are flat buffers with the layout of the part that is trained, so an update is one
+operation and a checkpoint is a list of names.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ import numpy.typing as npt
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.layers.base import Layer, Parameter
+from nnbackend.layers import Layer, Parameter, layer_nodes
 
-__all__ = ["Entry", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
+__all__ = ["Entry", "Layout", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
 
 #: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
 _ALIGNMENT = 16
@@ -35,103 +36,61 @@ _WEIGHTS_STREAM = 0
 
 @dataclass(eq=False, repr=False)
 class Entry:
-    """Where one parameter lies: `offset` and `row_stride` in elements."""
+    """Where one array of the network lies in a flat buffer.
+
+    Attributes
+    ----------
+    name : str
+        ``"layers.0.weight"``.
+    layer : int
+        Place in the network's list of the layer that has it, or of the one that contains that layer.
+    parameter : Parameter
+    trainable : bool
+        Whether the optimiser updates it: a parameter of a layer that is not frozen.
+    row_stride : int
+        Elements from one row to the next, a row being the last axis.
+    offset : int
+        Its first element.
+    """
 
     name: str
     layer: int
     parameter: Parameter
-    offset: int
+    trainable: bool
     row_stride: int
+    offset: int = 0
 
     @property
     def size(self) -> int:
-        """Elements it takes up, padding included."""
-        shape = self.parameter.shape
-        return shape[0] * self.row_stride if len(shape) == 2 else self.row_stride
+        """Elements that it takes, padding included."""
+        return math.prod(self.parameter.shape[:-1]) * self.row_stride
 
     def view(self, buffer: HostArray) -> HostArray:
         """Its window of a flat host buffer."""
+        *leading, columns = self.parameter.shape
         window = buffer[self.offset : self.offset + self.size]
-        shape = self.parameter.shape
-        if len(shape) == 2:
-            return window.reshape(shape[0], self.row_stride)[:, : shape[1]]
-        return window[: shape[0]]
+        return window.reshape(*leading, self.row_stride)[..., :columns]
 
 
-class ParameterLayout:
-    """The places of all parameters in a flat buffer.
-
-    Parameters
-    ----------
-    layers : sequence of Layer
-    input_shapes : sequence of tuple
-        The shape of a sample before each layer.
-    row_multiple : int
-        Rows are padded to a multiple of this, as the backend asks.
-
-    Raises
-    ------
-    InvalidInputError
-        There are more than a machine could address.
+class Layout:
+    """Arrays by name in a flat buffer.
 
     Attributes
     ----------
     entries : tuple of Entry
+        In the order of the layers.
     size : int
-        Elements of the flat buffer.
+        Elements of the buffer.
     """
 
-    def __init__(self, layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]], row_multiple: int) -> None:
-        entries: list[Entry] = []
-        offset = 0
-        for index, (layer, shape) in enumerate(zip(layers, input_shapes, strict=True)):
-            for parameter in layer.parameters(shape):
-                stride = _round_up(parameter.shape[-1], row_multiple)
-                entry = Entry(f"layers.{index}.{parameter.name}", index, parameter, offset, stride)
-                entries.append(entry)
-                offset = _round_up(offset + entry.size, _ALIGNMENT)
-                if offset > _MOST:
-                    raise InvalidInputError(
-                        f"{entry.name} of shape {parameter.shape} is larger than any memory; give fewer units"
-                    )
+    def __init__(self, entries: Sequence[Entry], size: int) -> None:
         self.entries = tuple(entries)
-        self.size = max(offset, 1)
+        self.size = size
 
     @property
     def count(self) -> int:
-        """Number of parameters, padding not counted."""
+        """Number of elements, padding not counted."""
         return sum(math.prod(entry.parameter.shape) for entry in self.entries)
-
-    def check_fits(self, dtype: np.dtype[Any]) -> None:
-        """Refuse more than this machine could hold: a system that promises more would kill the process halfway.
-
-        Raises
-        ------
-        InvalidInputError
-            The parameters cannot fit into this machine's memory.
-        """
-        size = self.size * dtype.itemsize
-        if size <= machine_memory():
-            return
-        largest = max(self.entries, key=lambda entry: entry.size)
-        raise InvalidInputError(
-            f"the network's {self.count:,} parameters take {size / 2**30:,.1f} GiB of memory, more than there is; the "
-            f"largest is {largest.name} of shape {largest.parameter.shape}: give fewer units"
-        )
-
-    @property
-    def regularised(self) -> tuple[Entry, ...]:
-        """The parameters with an L1 or L2 penalty."""
-        return tuple(entry for entry in self.entries if entry.parameter.l1 or entry.parameter.l2)
-
-    def penalty(self, values: Mapping[str, HostArray]) -> float:
-        """The value of all penalties for these weights, in float64."""
-        total = 0.0
-        for entry in self.regularised:
-            weight = values[entry.name].astype(np.float64)
-            total += entry.parameter.l1 * float(np.abs(weight).sum())
-            total += entry.parameter.l2 / 2 * float(np.square(weight).sum())
-        return total
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes, in order."""
@@ -156,7 +115,7 @@ class ParameterLayout:
         return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
 
     def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
-        """Weights from a caller, in the network's dtype: all there, none unknown, right shapes, finite.
+        """Arrays from a caller, in the network's dtype: all there, none unknown, right shapes, finite.
 
         Raises
         ------
@@ -181,8 +140,120 @@ class ParameterLayout:
         return checked
 
 
+class ParameterLayout(Layout):
+    """The places of all parameters and state of a network in one flat buffer.
+
+    Entries that are trained come first, in the order of the layers; state and the parameters of frozen layers follow
+    in the same order. Optimisers, penalties and sums over ranks work on the first part alone.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shapes : sequence of tuple
+        The shape of a sample before each layer.
+    row_multiple : int
+        Rows are padded to a multiple of this, as the backend asks.
+
+    Raises
+    ------
+    InvalidInputError
+        There are more elements than a machine could address, or nested layers do not fit each other.
+
+    Attributes
+    ----------
+    nodes : tuple of LayerNode
+        The layers as they were: what was frozen, and the shape of a sample before and after each.
+    trainable : Layout
+        The entries that are trained. Gradients and the slots of optimisers are buffers of this layout.
+    """
+
+    def __init__(self, layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]], row_multiple: int) -> None:
+        self.nodes = layer_nodes(layers, input_shapes)
+        entries = [
+            Entry(
+                f"{node.name}.{parameter.name}",
+                node.index,
+                parameter,
+                node.trainable and parameter.trainable,
+                _round_up(parameter.shape[-1], row_multiple),
+            )
+            for top in self.nodes
+            for node in top.walk()
+            for parameter in node.parameters
+        ]
+        trained = [entry for entry in entries if entry.trainable]
+        others = [entry for entry in entries if not entry.trainable]
+        # No buffer is empty: networks without parameters are recorded like all others.
+        trainable_size = max(_place(trained, 0), 1)
+        size = _place(others, _round_up(trainable_size, _ALIGNMENT)) if others else trainable_size
+        super().__init__(entries, size)
+        self.trainable = Layout(trained, trainable_size)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample before the first layer."""
+        return self.nodes[0].input_shape
+
+    @property
+    def trainable_size(self) -> int:
+        """Elements of the part that is trained, padding included."""
+        return self.trainable.size
+
+    @property
+    def outdated(self) -> bool:
+        """Whether layers were frozen or unfrozen since."""
+        return any(node.outdated() for node in self.nodes)
+
+    def check_fits(self, dtype: np.dtype[Any]) -> None:
+        """Refuse more than this machine could hold: a system that promises more would kill the process halfway.
+
+        Raises
+        ------
+        InvalidInputError
+            The parameters cannot fit into this machine's memory.
+        """
+        size = self.size * dtype.itemsize
+        if size <= machine_memory():
+            return
+        largest = max(self.entries, key=lambda entry: entry.size)
+        raise InvalidInputError(
+            f"the network's {self.count:,} parameters take {size / 2**30:,.1f} GiB of memory, more than there is; the "
+            f"largest is {largest.name} of shape {largest.parameter.shape}: give fewer units"
+        )
+
+    @cached_property
+    def regularised(self) -> tuple[Entry, ...]:
+        """The trained parameters with an L1 or L2 penalty."""
+        return tuple(entry for entry in self.trainable.entries if entry.parameter.l1 or entry.parameter.l2)
+
+    def penalty(self, values: Mapping[str, HostArray]) -> float:
+        """The value of all penalties for these weights, in float64."""
+        total = 0.0
+        for entry in self.regularised:
+            weight = values[entry.name].astype(np.float64)
+            total += entry.parameter.l1 * float(np.abs(weight).sum())
+            total += entry.parameter.l2 / 2 * float(np.square(weight).sum())
+        return total
+
+
+def _place(entries: Sequence[Entry], offset: int) -> int:
+    """Give the entries their places from `offset` on; returns where the next one could begin."""
+    for entry in entries:
+        entry.offset = offset
+        offset = _round_up(offset + entry.size, _ALIGNMENT)
+        if offset > _MOST:
+            raise InvalidInputError(
+                f"{entry.name} of shape {entry.parameter.shape} is larger than any memory; give fewer units"
+            )
+    return offset
+
+
 def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> dict[str, HostArray]:
-    """The first weights: each parameter draws from a stream of its own, so a layer more at the end changes no other."""
+    """The first values of parameters and state.
+
+    Each draws from a stream of its own, numbered in the order of the layers. A layer added at the end, or a frozen one,
+    changes no other layer's values.
+    """
     values: dict[str, HostArray] = {}
     for place, entry in enumerate(layout.entries):
         generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
@@ -192,7 +263,7 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this machine has; more than can be asked for where it does not say."""
+    """Bytes of memory that this machine has; a number larger than any request if the system does not say."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

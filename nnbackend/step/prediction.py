@@ -38,19 +38,19 @@ class Predictor:
             if len(rows) not in self._recorded:
                 if len(self._recorded) == _KEPT:
                     del self._recorded[next(iter(self._recorded))]
-                self._recorded[len(rows)] = self._record(*rows.shape)
+                self._recorded[len(rows)] = self._record(len(rows))
             executor, x, outputs = self._recorded[len(rows)]
             backend.write(rows, x)
             executor.run(1)
             return backend.to_host(outputs)
 
-    def _record(self, rows: int, features: int) -> tuple[Executor, Array, Array]:
+    def _record(self, rows: int) -> tuple[Executor, Array, Array]:
         model, backend = self._model, self._model.backend
         counter = backend.empty((3,), np.int64)
         recorder = Recorder(model, Workspace(backend, rows), rows, counter, training=False)
-        x = recorder.buffer(features)
-        outputs, _ = record_forward(recorder, model.layout.device_views(backend, model.parameters), x)
+        x = recorder.input()
+        outputs, _ = record_forward(recorder, model.views, x)
         if self._activation != "identity":
-            logits, outputs = outputs, recorder.buffer(outputs.shape[1])
+            logits, outputs = outputs, recorder.like(outputs)
             recorder.record("activation_forward", logits, self._activation, 0.0, outputs)
-        return backend.executor(recorder.calls), x, outputs
+        return backend.executor(recorder.calls), recorder.matrix(x), outputs

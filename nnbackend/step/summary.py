@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnbackend.backends.contract import Executor
+from nnbackend.layers import LayerNode
 from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
 from nnbackend.support.html import table
 
@@ -19,18 +21,24 @@ __all__ = ["Description", "describe", "summary", "summary_html"]
 
 _HEADINGS = ("layer", "output", "parameters")
 
+#: Before the name of a layer, for each layer that contains it.
+_INDENT = "  "
+
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to say about a network, in the words of both forms.
+    """The facts about a network, in the words of both forms.
 
     Attributes
     ----------
     heading : str
         The input, the dtype and the seed.
     layers : list of (layer, shape of its output, number of its parameters)
-    parameters, size : str
-        Of all layers: how many there are, and the memory they take.
+        State is counted with the parameters.
+    parameters : str
+        How many are trained and, if there are others, how many are not.
+    size : str
+        The memory that all of them take.
     place : str
         Where the network is, what runs its steps there, and why.
     """
@@ -44,23 +52,27 @@ class Description:
 
 def describe(network: Network) -> Description:
     """The facts about a network as it is now."""
-    from nnbackend.layers import follow_shapes
-
     model = network.model
-    shapes, last = follow_shapes(network.layers, network.input_shape)
-    layers = []
-    for index, (layer, shape) in enumerate(zip(network.layers, [*shapes[1:], last], strict=True)):
-        entries = [entry for entry in model.layout.entries if entry.layer == index]
-        count = sum(math.prod(entry.parameter.shape) for entry in entries)
-        layers.append((f"{index}: {layer!r}", _text(shape), f"{count:,}"))
-    executor = _executor(model, math.prod(network.input_shape))
+    layers = [row for node in model.layout.nodes for row in _rows(node, 0)]
+    executor = _executor(model)
+    trained, fixed = network.parameter_count, network.state_count
     return Description(
         f"input {_text(network.input_shape)}, {network.dtype.name}, seed {network.seed}",
         layers,
-        f"{network.parameter_count:,}",
-        f"{network.parameter_count * network.dtype.itemsize / 1e6:.2f} MB",
+        f"{trained:,} trained, {fixed:,} not" if fixed else f"{trained:,}",
+        f"{(trained + fixed) * network.dtype.itemsize / 1e6:.2f} MB",
         f"backend {model.backend.name} on {model.backend.device}; executor {executor.name}: {executor.reason}",
     )
+
+
+def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
+    """The line of a layer, and those of the layers within it."""
+    count = sum(math.prod(parameter.shape) for parameter in node.parameters)
+    # The layers within have lines of their own.
+    name = type(node.layer).__name__ if node.nodes else repr(node.layer)
+    yield f"{_INDENT * depth}{node.name.rpartition('.')[2]}: {name}", _text(node.output_shape), f"{count:,}"
+    for inner in node.nodes:
+        yield from _rows(inner, depth + 1)
 
 
 def summary(network: Network) -> str:
@@ -80,11 +92,11 @@ def summary_html(network: Network) -> str:
     return table(facts.heading, _HEADINGS, facts.layers, "llr", total=total, note=facts.place)
 
 
-def _executor(model: Model, features: int) -> Executor:
+def _executor(model: Model) -> Executor:
     """What runs the network's layers."""
     backend = model.backend
     recorder = Recorder(model, Workspace(backend, 1), 1, backend.empty((3,), np.int64), training=True)
-    record_forward(recorder, model.layout.device_views(backend, model.parameters), recorder.buffer(features))
+    record_forward(recorder, model.views, recorder.input())
     return backend.executor(recorder.calls)
 
 

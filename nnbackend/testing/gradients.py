@@ -16,12 +16,13 @@ __all__ = ["LossAndGradients", "check_gradients"]
 
 
 class LossAndGradients:
-    """One training step over a whole data set, recorded with a learning rate of zero: it only looks.
+    """One training step over a whole data set, recorded with a learning rate of zero, so that it changes no weight.
 
-    The gradients are read from the optimiser's memory: in its first step the velocity of momentum is the gradient.
-    Executors may do without the buffer of gradients.
+    The gradients are read from the optimiser's slots: in its first step the velocity of momentum is the gradient.
+    Executors need not fill the buffer of gradients.
 
-    Dropout draws the mask of the network's first step every time, so that the loss is a function of the weights.
+    Dropout draws the mask of the network's first step every time, so that the loss is a function of the weights. State
+    is updated as in training.
 
     Parameters
     ----------
@@ -40,9 +41,9 @@ class LossAndGradients:
         self._count = examples.count
         self._counter = backend.empty((3,), np.int64)
         self._trace = backend.empty((1, 3), np.float64)
-        memory = OptimizerState.fresh(SGD(0.0, momentum=0.5), model)
-        self._gradients = memory.slots["velocity"]
-        self._nothing = np.zeros(model.layout.size, model.dtype)
+        state = OptimizerState.fresh(SGD(0.0, momentum=0.5), model)
+        self._gradients = state.slots["velocity"]
+        self._zeros = np.zeros(model.layout.trainable_size, model.dtype)
         recorder = Recorder(model, Workspace(backend, examples.count), examples.count, self._counter, training=True)
         record_training(
             recorder,
@@ -50,21 +51,21 @@ class LossAndGradients:
             backend.from_host(np.arange(examples.count, dtype=np.int64)),
             examples.count,
             chosen,
-            memory,
-            backend.empty((model.layout.size,), model.dtype),
+            state,
+            backend.empty((model.layout.trainable_size,), model.dtype),
             backend.empty((1,), np.float64),
             self._trace,
         )
         self._executor = backend.executor(recorder.calls)
 
     def __call__(self) -> tuple[float, dict[str, HostArray]]:
-        """The mean loss, penalties included, and its gradients by parameter name, at the current weights."""
+        """The mean loss, penalties included, and its gradients by name of trained parameter, at the current weights."""
         backend = self._network.backend
         backend.write(np.zeros(3, np.int64), self._counter)
-        backend.write(self._nothing, self._gradients)
+        backend.write(self._zeros, self._gradients)
         self._executor.run(1)
         trace = backend.to_host(self._trace)[0]
-        gradients = self._network.model.layout.unpack(backend.to_host(self._gradients))
+        gradients = self._network.model.layout.trainable.unpack(backend.to_host(self._gradients))
         return float(trace[0] + trace[2]) / self._count, gradients
 
 
@@ -83,15 +84,15 @@ def check_gradients(
     Parameters
     ----------
     network : Network
-        In float64: finite differences mean nothing in float32. Its weights are as before afterwards.
+        In float64: finite differences are too inaccurate in float32. Its weights and state are restored at the end.
     x, y, loss, sample_weight
         As for `fit`.
     step : float
         Half the distance of the two points of a difference.
     tolerance : float
-        Largest difference allowed, as a share of the largest gradient of the parameter or of 1.
+        Largest difference allowed, as a share of the parameter's largest gradient, or of 1 if that is larger.
     samples : int
-        Elements tried of each parameter, picked at random.
+        Elements of each parameter to try, picked at random.
 
     Raises
     ------

@@ -137,7 +137,7 @@ class BatchStep:
         else:
             self._before, self._earlier = previous._before, previous._earlier
         order = backend.from_host(np.arange(count, dtype=np.int64))
-        gradients = backend.empty((model.layout.size,), model.dtype)
+        gradients = backend.empty((model.layout.trainable_size,), model.dtype)
         recorder = Recorder(model, Workspace(backend, count), count, self._counter, training=True)
         record_training(recorder, self._examples, order, count, loss, memory, gradients, self._rates, self._trace)
         self._executor = backend.executor(recorder.calls)

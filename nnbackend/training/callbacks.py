@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
+from nnbackend.step.model import Snapshot
 from nnbackend.support.checks import number, positive_integer
 from nnbackend.support.files import write_csv
 
@@ -138,7 +138,7 @@ class KeepBest(Callback):
 
     def __init__(self, monitor: str = "val_loss") -> None:
         self._best = _Best(monitor, equals=True)
-        self._weights: Array = None
+        self._weights: Snapshot | None = None
 
     @property
     def best_epoch(self) -> int:
@@ -171,8 +171,7 @@ class KeepBest(Callback):
     def state(self, network: Network) -> dict[str, Any]:
         state = self._best.state()
         if self._weights is not None:
-            values = network.model.layout.unpack(network.backend.to_host(self._weights))
-            state |= {f"{_WEIGHTS}{name}": array for name, array in values.items()}
+            state |= {f"{_WEIGHTS}{name}": array for name, array in self._weights.values().items()}
         return state
 
     def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
@@ -180,7 +179,7 @@ class KeepBest(Callback):
         values = {name[prefix:]: value for name, value in state.items() if name.startswith(_WEIGHTS)}
         if values:
             packed = layout.pack(layout.check(values, network.dtype), network.dtype)
-            self._weights = network.backend.from_host(packed)
+            self._weights = Snapshot.of_values(network.model, packed)
         self._best.set_state(state)
 
 

@@ -130,7 +130,7 @@ class TrainingRun:
         self._skipping: Skipping | None = None
         if skip_broken:
             self._skipping = Skipping(network, memory, self._counter, self._trace, self._communicator)
-        self._gradients = backend.empty((model.layout.size,), model.dtype)
+        self._gradients = backend.empty((model.layout.trainable_size,), model.dtype)
         # What was done of an epoch before the run was resumed within it, and in how many seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0

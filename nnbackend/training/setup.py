@@ -24,7 +24,7 @@ def required_loss(network: Network, loss: str | Loss | None) -> Loss:
 
 
 def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerState:
-    """Give the network its loss and optimiser; the same optimiser as before goes on where it was."""
+    """Give the network its loss and optimiser; the same optimiser as before continues from its state."""
     network.set_loss(loss)
     memory = network.optimizer_state
     if memory is None or memory.optimizer is not optimizer:

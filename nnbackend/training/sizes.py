@@ -30,12 +30,13 @@ def training_memory(
 
 
 def _sizes(network: Network, x: Any, batch_size: int | None, optimizer: Optimizer | str) -> dict[str, int]:
-    weights = network.model.layout.size * network.dtype.itemsize
+    layout, itemsize = network.model.layout, network.dtype.itemsize
+    weights, trained = layout.size * itemsize, layout.trainable_size * itemsize
     made: Any = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
     sizes = {
         "weights": weights,
-        "their gradients and two copies to go back to": 3 * weights,
-        "the optimizer's slots": len(getattr(made, "slots", ())) * weights,
+        "their gradients and two copies to go back to": trained + 2 * weights,
+        "the optimizer's slots": len(getattr(made, "slots", ())) * trained,
     }
     if not isinstance(x, BatchStream):
         bytes_each = 1 if getattr(x, "dtype", None) == np.uint8 else network.dtype.itemsize

@@ -80,6 +80,10 @@ def _plain_update(calls: Sequence[Call]) -> Call | None:
     if len(updates) != 1 or len(losses) != 1 or any(_stands_against(call) for call in others):
         return None
     (update,) = updates
+    # A layer may write the gradient of something that is not trained to memory of its own.
+    sums = [call.out for call in calls if call.operation in ("dense_weight_gradient", "bias_gradient")]
+    if not all(0 <= _offset(each, update.gradients) < update.gradients.size for each in sums):
+        return None
     return update if update.velocity is None and not update.momentum and not update.weight_decay else None
 
 

@@ -94,7 +94,7 @@ class Engine:
         model, optimizer = network.model, self.solver.optimizer
         memory = network.optimizer_state = OptimizerState.fresh(optimizer, model)
         for name, values in (self._slots or {}).items():
-            backend.write(model.layout.pack(values, model.dtype), memory.slots[name])
+            backend.write(model.layout.trainable.pack(values, model.dtype), memory.slots[name])
         self._slots = None
         return network
 
@@ -126,7 +126,7 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         slots, network = self._slots, self._network
         if network is not None and network.optimizer_state is not None:
-            unpack, read = network.model.layout.unpack, network.backend.to_host
+            unpack, read = network.model.layout.trainable.unpack, network.backend.to_host
             slots = {name: unpack(read(buffer)) for name, buffer in network.optimizer_state.slots.items()}
         left_out = {"_network": None, "_asked": None, "_there": (), "_run": None, "_lock": None}
         return {**vars(self), **left_out, "_slots": slots, "_steps": self.steps}

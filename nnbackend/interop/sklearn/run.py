@@ -101,7 +101,7 @@ class EpochRun:
 
     def _record(self, architecture: Architecture, batch_size: int) -> list[tuple[Executor, int]]:
         network, backend = self._network, self._network.backend
-        gradients = backend.empty((network.model.layout.size,), network.dtype)
+        gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
         workspace = Workspace(backend, batch_size)
         executors = []
         for rows, repeats in self._batches.kinds:

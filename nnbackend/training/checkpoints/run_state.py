@@ -87,7 +87,7 @@ class RunState:
             "step_losses": np.concatenate([np.empty(0), *history.step_losses]),
         }
         for slot, buffer in memory.slots.items():
-            values = network.model.layout.unpack(network.backend.to_host(buffer))
+            values = network.model.layout.trainable.unpack(network.backend.to_host(buffer))
             arrays |= {f"slots.{slot}.{name}": array for name, array in values.items()}
         states: dict[str, Any] = {}
         for name, callback in named(self._callbacks):
@@ -124,8 +124,9 @@ class RunState:
         try:
             layout, training = model.layout, saved.training
             weights = layout.pack(layout.check(saved.weights, network.dtype), network.dtype)
+            trained, dtype = layout.trainable, network.dtype
             slots = {
-                slot: layout.pack(layout.check(_arrays_of(f"slots.{slot}", saved.arrays), network.dtype), network.dtype)
+                slot: trained.pack(trained.check(_arrays_of(f"slots.{slot}", saved.arrays), dtype), dtype)
                 for slot in memory.slots
             }
             trace, seconds = saved.arrays["trace"].astype(np.float64), float(training["seconds"])

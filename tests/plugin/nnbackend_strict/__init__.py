@@ -6,6 +6,8 @@ NumPy and shares no code with the NumPy backend.
 
 from __future__ import annotations
 
+import math
+
 import array_api_strict as xp
 import numpy as np
 
@@ -102,11 +104,10 @@ class StrictBackend(Backend):
         pass
 
     def view(self, buffer, offset, shape, row_stride=None):
-        stride = row_stride or shape[-1]
-        window = buffer[offset : offset + (shape[0] * stride if len(shape) == 2 else stride)]
-        if len(shape) == 1:
-            return window[: shape[0]]
-        return xp.reshape(window, (shape[0], stride), copy=False)[:, : shape[1]]
+        *leading, columns = shape
+        stride = row_stride or columns
+        window = buffer[offset : offset + math.prod(leading) * stride]
+        return xp.reshape(window, (*leading, stride), copy=False)[..., :columns]
 
     def gather(self, source, order, counter, batch_size, scale, out):
         start = int(counter[0]) * batch_size

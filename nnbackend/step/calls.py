@@ -1,0 +1,231 @@
+"""The calls of one step, and the buffers that they work on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call
+from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.step.model import Model
+
+__all__ = ["Recorder", "Workspace"]
+
+
+class Workspace:
+    """Buffers of a step, handed out in order and again from the start for the next recording.
+
+    The step for a shorter last batch asks for the same buffers in the same order as the full one, and gets their
+    first rows.
+
+    Parameters
+    ----------
+    backend : Backend
+    capacity : int
+        Rows of a full batch.
+    """
+
+    def __init__(self, backend: Backend, capacity: int) -> None:
+        self.backend = backend
+        self._capacity = capacity
+        self._buffers: list[Array] = []
+        self._next = 0
+        #: Flat buffers with their dtypes; the first `_scratch_used` belong to the next call.
+        self._scratch: list[tuple[np.dtype[Any], int, Array]] = []
+        self._scratch_used = 0
+
+    def rewind(self) -> None:
+        """The next recording begins."""
+        self._next = self._scratch_used = 0
+
+    def buffer(self, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike, packed: bool = False) -> Array:
+        """A (rows, *shape) buffer. With one axis, rows are padded as the backend asks unless it is to be packed."""
+        if len(shape) == 1 and not packed:
+            multiple, columns = self.backend.row_multiple, shape[0]
+            return self._take((self._capacity, -(-columns // multiple) * multiple), dtype)[:rows, :columns]
+        return self._take((self._capacity, *shape), dtype)[:rows, ...]
+
+    def _take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        if self._next == len(self._buffers):
+            self._buffers.append(self.backend.empty(shape, dtype))
+        buffer = self._buffers[self._next]
+        self._next += 1
+        return buffer
+
+    def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """Contiguous memory that is not in use until `release_scratch`."""
+        wanted, size = np.dtype(dtype), max(math.prod(shape), 1)
+        for place in range(self._scratch_used, len(self._scratch)):
+            kind, length, _ = self._scratch[place]
+            if kind == wanted and length >= size:
+                break
+        else:
+            place = len(self._scratch)
+            self._scratch.append((wanted, size, self.backend.empty((size,), wanted)))
+        used = self._scratch_used
+        self._scratch[used], self._scratch[place] = self._scratch[place], self._scratch[used]
+        self._scratch_used += 1
+        return self.backend.view(self._scratch[used][2], 0, shape)
+
+    def release_scratch(self) -> None:
+        """The call that the scratch memory was for is recorded."""
+        self._scratch_used = 0
+
+
+class Recorder:
+    """Writes down the calls of one step.
+
+    Parameters
+    ----------
+    model : Model
+    workspace : Workspace
+        Rewound by this.
+    rows : int
+        Rows of the batch.
+    counter : (3,) int64 array
+        Step in the epoch, steps of the network, steps of the optimiser.
+    training : bool
+    first_row, batch_rows : int
+        If others have the batch's other rows: how many come before these, and how many there are in all. The
+        gradients and losses are then this step's part of the whole batch's.
+
+    Attributes
+    ----------
+    calls : list of Call
+    share : float
+        Of the batch's rows.
+    gradients : dict of arrays
+        Where the gradients of trained parameters go, by name.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        workspace: Workspace,
+        rows: int,
+        counter: Array,
+        training: bool,
+        first_row: int = 0,
+        batch_rows: int | None = None,
+    ) -> None:
+        workspace.rewind()
+        self.first_row = first_row
+        self.share = 1.0 if batch_rows is None else rows / batch_rows
+        self.model = model
+        self.rows = rows
+        self.counter = counter
+        self.training = training
+        self.calls: list[Call] = []
+        self.gradients: Mapping[str, Array] = {}
+        self._workspace = workspace
+        self._unread: dict[str, Array] = {}
+        # By the id of an array and the new shape. The array itself is kept, so that no other one gets its id.
+        self._reshaped: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}
+        self._scratch: dict[int, Array] = {}
+        self._expired: dict[int, Array] = {}
+
+    # ---- memory --------------------------------------------------------------------------------------------
+
+    def buffer(self, *shape: int, dtype: npt.DTypeLike | None = None) -> Array:
+        """A ``(rows, *shape)`` buffer; see :meth:`LayerStep.buffer`."""
+        return self._workspace.buffer(self.rows, shape, self.model.dtype if dtype is None else dtype)
+
+    def like(self, x: Array) -> Array:
+        """A buffer with the shape of `x`, padded exactly if `x` is."""
+        return self._workspace.buffer(self.rows, tuple(x.shape[1:]), self.model.dtype, self._is_packed(x))
+
+    def input(self) -> Array:
+        """The buffer for the samples of the batch."""
+        return self.buffer(*self.model.layout.input_shape)
+
+    def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        """Memory for the next call only; see :meth:`LayerStep.scratch`."""
+        array = self._workspace.scratch(tuple(shape), self.model.dtype if dtype is None else dtype)
+        self._scratch[id(array)] = array
+        return array
+
+    def gradient(self, name: str) -> Array:
+        """Where to write the gradient of the parameter of this full name; memory that nobody reads if it is fixed."""
+        if name in self.gradients:
+            return self.gradients[name]
+        if name not in self._unread:
+            self._unread[name] = self.model.backend.empty(tuple(self.model.views[name].shape), self.model.dtype)
+        return self._unread[name]
+
+    # ---- one memory, several shapes ------------------------------------------------------------------------
+
+    def matrix(self, x: Array) -> Array:
+        """`x` as (rows, features); see :meth:`LayerStep.matrix`."""
+        rows, *shape = x.shape
+        return x if len(shape) == 1 else self._view(x, (rows, math.prod(shape)))
+
+    def channels(self, x: Array) -> Array:
+        """`x` as (everything before the last axis, last axis); see :meth:`LayerStep.channels`."""
+        *leading, last = x.shape
+        return x if len(leading) == 1 else self._view(x, (math.prod(leading), last))
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        """`x` as ``(rows, *shape)``; see :meth:`LayerStep.reshape`."""
+        wanted = (int(x.shape[0]), *shape)
+        if tuple(x.shape) == wanted:
+            return x
+        if not self._is_packed(x):
+            # The identity copies: padded rows cannot be cut into axes.
+            padded, x = x, self._workspace.buffer(self.rows, tuple(shape), self.model.dtype, packed=True)
+            self.record("activation_forward", padded, "identity", 0.0, self.matrix(x))
+            return x
+        return self._view(x, wanted)
+
+    def _view(self, x: Array, shape: tuple[int, ...]) -> Array:
+        known = self._reshaped.get((id(x), shape))
+        if known is None:
+            known = self._reshaped[id(x), shape] = x, self.model.backend.reshape(x, shape)
+        return known[1]
+
+    def _is_packed(self, x: Array) -> bool:
+        """Whether no row of `x` is padded. Only buffers of flat samples are."""
+        multiple = self.model.backend.row_multiple
+        if len(x.shape) != 2 or x.shape[1] % multiple == 0:
+            return True
+        strides, itemsize = getattr(x, "strides", None), self.model.dtype.itemsize
+        return strides is not None and strides[0] == x.shape[1] * itemsize
+
+    # ---- calls ---------------------------------------------------------------------------------------------
+
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
+        """Record an operation of the contract; see :meth:`LayerStep.record`."""
+        declared = OPERATIONS.get(operation)
+        if declared is None:
+            raise UnknownNameError("operation (record a function of your own with call())", operation, OPERATIONS)
+        bound = declared.bind(arguments, named)
+        declared.check(bound)
+        self._append(Call(operation, bound))
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Record a function from outside; see :meth:`LayerStep.call`."""
+        self._append(Call.custom(function, *arguments))
+
+    def _append(self, call: Call) -> None:
+        if self._expired and any(id(value) in self._expired for value in call.arguments.values()):
+            raise InvalidInputError(
+                f"{call!r} uses a scratch buffer of an earlier call; scratch() is memory for the next call only, "
+                "buffer() is kept for the whole step"
+            )
+        self.calls.append(call)
+        if self._scratch:
+            self._expired |= self._scratch
+            self._scratch = {}
+            self._workspace.release_scratch()
+
+    def gather(
+        self, source: Array, order: Array, batch_size: int, scale: float = 1.0, dtype: npt.DTypeLike | None = None
+    ) -> Array:
+        """Record the gather of one minibatch of `source`; returns the buffer it goes to, of the network's dtype
+        unless another is given."""
+        out = self.buffer(*source.shape[1:], dtype=dtype)
+        self.record("gather", source, order, self.counter, batch_size, scale, out)
+        return out

@@ -1,0 +1,163 @@
+"""The recorder as a layer sees it, and the passes through several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from nnbackend.backends.contract import Array
+from nnbackend.errors import InvalidInputError
+from nnbackend.layers import Layer, LayerNode
+from nnbackend.step.calls import Recorder
+
+__all__ = ["backward_through", "forward_through"]
+
+
+def forward_through(
+    recorder: Recorder, nodes: Sequence[LayerNode], parameters: Mapping[str, Array], x: Array
+) -> tuple[Array, list[Any]]:
+    """Record the forward passes of layers in order: the output of the last, and what each layer saved."""
+    saved: list[Any] = []
+    for node in nodes:
+        x, kept = _forward(recorder, node, parameters, x)
+        saved.append(kept)
+    return x, saved
+
+
+def backward_through(
+    recorder: Recorder,
+    nodes: Sequence[LayerNode],
+    parameters: Mapping[str, Array],
+    saved: Sequence[Any],
+    upstream: Array,
+    need_input_gradient: bool = False,
+) -> Array:
+    """Record the backward passes of layers from the last to the first; returns the gradient of the first one's input.
+
+    Without `need_input_gradient`, it ends at the first layer that learns: nothing below needs a gradient.
+    """
+    first = 0
+    if not need_input_gradient:
+        first = next((place for place, node in enumerate(nodes) if node.learns), len(nodes))
+    for place in range(len(nodes) - 1, first - 1, -1):
+        needed = need_input_gradient or place > first
+        upstream = _backward(recorder, nodes[place], parameters, saved[place], upstream, needed)
+    return upstream
+
+
+def _forward(recorder: Recorder, node: LayerNode, parameters: Mapping[str, Array], x: Array) -> tuple[Array, Any]:
+    out, saved = node.layer.forward(_LayerStep(recorder, node, parameters), x)
+    _check_shape(recorder, node, "forward", out, node.output_shape)
+    return out, saved
+
+
+def _backward(
+    recorder: Recorder,
+    node: LayerNode,
+    parameters: Mapping[str, Array],
+    saved: Any,
+    upstream: Array,
+    need_input_gradient: bool,
+) -> Array:
+    downstream = node.layer.backward(_LayerStep(recorder, node, parameters), saved, upstream, need_input_gradient)
+    if need_input_gradient:
+        _check_shape(recorder, node, "backward", downstream, node.input_shape)
+    return downstream
+
+
+def _check_shape(recorder: Recorder, node: LayerNode, method: str, array: Array, shape: tuple[int, ...]) -> None:
+    found, wanted = tuple(getattr(array, "shape", ())), (recorder.rows, *shape)
+    if found != wanted:
+        raise InvalidInputError(
+            f"{node.name}, {node.layer!r}: {method} must return an array of shape {wanted} (rows, then one sample), "
+            f"received {found}"
+        )
+
+
+@dataclass(eq=False, repr=False)
+class _LayerStep:
+    """A recorder seen through one layer's names; see :class:`nnbackend.layers.base.LayerStep`."""
+
+    recorder: Recorder
+    node: LayerNode
+    parameters: Mapping[str, Array]
+
+    @property
+    def training(self) -> bool:
+        return self.recorder.training
+
+    @property
+    def trainable(self) -> bool:
+        return self.node.trainable
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.node.input_shape
+
+    @property
+    def seed(self) -> int:
+        return self.recorder.model.seed
+
+    @property
+    def stream(self) -> int:
+        return self.node.stream
+
+    @property
+    def counter(self) -> Array:
+        return self.recorder.counter
+
+    @property
+    def first_row(self) -> int:
+        return self.recorder.first_row
+
+    def parameter(self, name: str) -> Array:
+        return self.parameters[f"{self.node.name}.{name}"]
+
+    def gradient(self, name: str) -> Array:
+        return self.recorder.gradient(f"{self.node.name}.{name}")
+
+    def buffer(self, *shape: int, dtype: npt.DTypeLike | None = None) -> Array:
+        return self.recorder.buffer(*shape, dtype=dtype)
+
+    def like(self, x: Array) -> Array:
+        return self.recorder.like(x)
+
+    def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
+        return self.recorder.scratch(shape, dtype)
+
+    def matrix(self, x: Array) -> Array:
+        return self.recorder.matrix(x)
+
+    def channels(self, x: Array) -> Array:
+        return self.recorder.channels(x)
+
+    def reshape(self, x: Array, shape: Sequence[int]) -> Array:
+        return self.recorder.reshape(x, shape)
+
+    def record(self, operation: str, *arguments: Any, **named: Any) -> None:
+        self.recorder.record(operation, *arguments, **named)
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        self.recorder.call(function, *arguments)
+
+    def forward(self, layers: Layer | Sequence[Layer], x: Array) -> tuple[Array, Any]:
+        if isinstance(layers, Layer):
+            return _forward(self.recorder, self._inner(layers), self.parameters, x)
+        return forward_through(self.recorder, [self._inner(layer) for layer in layers], self.parameters, x)
+
+    def backward(
+        self, layers: Layer | Sequence[Layer], saved: Any, upstream: Array, need_input_gradient: bool = True
+    ) -> Array:
+        if isinstance(layers, Layer):
+            layers, saved = (layers,), (saved,)
+        nodes = [self._inner(layer) for layer in layers]
+        return backward_through(self.recorder, nodes, self.parameters, saved, upstream, need_input_gradient)
+
+    def _inner(self, layer: Layer) -> LayerNode:
+        for node in self.node.nodes:
+            if node.layer is layer:
+                return node
+        raise InvalidInputError(f"{layer!r} is not among the sublayers of {self.node.name}")

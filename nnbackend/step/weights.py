@@ -1,0 +1,202 @@
+"""The weights of a network: where they lie, reading and writing them, copies of them, and what of them is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+
+from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.backends.registry import get_backend
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.layers import Layer, all_layers, check_layers, follow_shapes
+from nnbackend.layers.base import fixed_trainable
+from nnbackend.step.model import Model, OptimizerState, Snapshot
+from nnbackend.step.parameters import ParameterLayout, initial_values
+from nnbackend.support.checks import real_dtype, sample_shape, seed_number
+from nnbackend.support.memory import memory_explained
+
+__all__ = ["NetworkWeights"]
+
+
+class NetworkWeights:
+    """Layers in order, and their parameters and state in one flat buffer on one backend.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shape : int or tuple of int
+        Shape of one sample.
+    backend : str or Backend
+    seed : int
+        Of initial weights, 0 <= seed < 2**63.
+    dtype : "float32" or "float64"
+    """
+
+    def __init__(
+        self, layers: Sequence[Layer], input_shape: int | Sequence[int], backend: str | Backend, seed: int, dtype: Any
+    ) -> None:
+        self.layers = check_layers(layers)
+        self.input_shape = sample_shape(input_shape)
+        self.dtype: np.dtype[Any] = real_dtype(dtype)
+        self.seed = seed_number(seed)
+        self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
+        #: Slots of the optimiser it was last trained with, so that training can continue with the same one.
+        self.optimizer_state: OptimizerState | None = None
+        self._training = False
+        self._place(get_backend(backend), None)
+
+    def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
+        """Lay the parameters out on a backend: these, or fresh ones."""
+        layout = self._layout_on(backend)
+        layout.check_fits(self.dtype)
+        sizes = {"weights": layout.size * self.dtype.itemsize}
+        with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
+            values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
+            buffer = backend.from_host(layout.pack(values, self.dtype))
+        self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
+
+    def _layout_on(self, backend: Backend) -> ParameterLayout:
+        return ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
+
+    def _current_layout(self) -> ParameterLayout:
+        """The layout that training would use: as the layers' `trainable` is now."""
+        layout = self._model.layout
+        return self._layout_on(self.backend) if layout.outdated else layout
+
+    @property
+    def backend(self) -> Backend:
+        """Where the parameters live."""
+        return self._model.backend
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers training changes: the parameters of all layers that are not frozen."""
+        return self._current_layout().trainable.count
+
+    @property
+    def state_count(self) -> int:
+        """How many numbers are saved but not trained: state, and the parameters of frozen layers."""
+        layout = self._current_layout()
+        return layout.count - layout.trainable.count
+
+    @property
+    def model(self) -> Model:
+        """The network as a step sees it."""
+        return self._model
+
+    # ---- values --------------------------------------------------------------------------------------------
+
+    def get_weights(self) -> dict[str, HostArray]:
+        """Copies of all parameters and state on the host.
+
+        Returns
+        -------
+        dict
+            ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), the number
+            being the layer's place in the list given to `Network`; ``"layers.3.layers.0.weight"`` for a layer within
+            another one.
+        """
+        return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Replace all parameters and state, given as `get_weights` returns them.
+
+        Raises
+        ------
+        InvalidInputError
+            An array is missing, unknown, of the wrong shape or not finite; nothing was changed.
+        """
+        layout = self._model.layout
+        self.backend.write(layout.pack(layout.check(weights, self.dtype), self.dtype), self._model.parameters)
+
+    def to(self, backend: str | Backend) -> Self:
+        """Move the network to another backend, in place; weights are carried over exactly. Returns itself.
+
+        Raises
+        ------
+        BackendUnavailableError
+            It cannot run here; the network has not changed.
+        InvalidInputError
+            The network is being trained.
+        """
+        target = get_backend(backend)
+        if self._training:
+            raise InvalidInputError("the network is being trained; move it to another backend before or after fit")
+        if target is not self.backend:
+            self._lay_out_again(target)
+        return self
+
+    def _lay_out_again(self, backend: Backend) -> None:
+        """Move to another backend, or to a layout with other layers frozen; drop what was recorded for the old one."""
+        source = self._model
+        self._place(backend, self.get_weights())
+        if self.optimizer_state is not None:
+            self.optimizer_state.move(source, self._model)
+
+    def penalty(self) -> float:
+        """The L1 and L2 penalties of the current weights."""
+        layout = self._model.layout
+        return layout.penalty(self.get_weights()) if layout.regularised else 0.0
+
+    # ---- during training -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Held by `fit`: rejects operations that would invalidate the buffers of the recorded step.
+
+        Raises
+        ------
+        InvalidInputError
+            The network is being trained already, or all of its layers are frozen.
+        """
+        if self._training:
+            raise InvalidInputError("the network is being trained already; wait until that fit has ended")
+        self._follow_trainable()
+        self._training = True
+        try:
+            with fixed_trainable(all_layers(self.layers)):
+                yield
+        finally:
+            self._training = False
+
+    def _follow_trainable(self) -> None:
+        """Lay out the parameters again if layers were frozen or unfrozen since they were laid out."""
+        layout = self._current_layout()
+        if not layout.trainable.entries and any(entry.parameter.trainable for entry in layout.entries):
+            raise InvalidInputError(
+                "all layers with parameters are frozen, so there is nothing to train; "
+                "set trainable = True on one of them"
+            )
+        if layout is not self._model.layout:
+            self._lay_out_again(self.backend)
+
+    def snapshot(self, into: Snapshot | None = None) -> Snapshot:
+        """A copy of the parameters and state that stays on the device.
+
+        Parameters
+        ----------
+        into : Snapshot, optional
+            An earlier one whose memory may be overwritten.
+        """
+        if into is not None and into.overwrite(self._model):
+            return into
+        return Snapshot(self._model)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Give the parameters and state the values of a snapshot; the optimiser's slots stay as they are.
+
+        A snapshot from before layers were frozen or unfrozen, or from another backend, is restored by name.
+
+        Raises
+        ------
+        InvalidInputError
+            It is no snapshot of a network with these layers and this dtype; nothing was changed.
+        """
+        if not isinstance(snapshot, Snapshot) or not snapshot.restore(self._model):
+            raise InvalidInputError(
+                "restore takes what snapshot() of this network returned, or one with the same parameters in "
+                f"{self.dtype.name}; received {shown(snapshot)}"
+            )
