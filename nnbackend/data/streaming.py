@@ -12,10 +12,10 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
-from nnbackend.data.feeds import Feed, Order
+from nnbackend.data.feed import Examples, Feed
+from nnbackend.data.order import Order
 from nnbackend.data.rows import Rows
 from nnbackend.errors import InvalidInputError
-from nnbackend.step.recorder import Examples
 
 __all__ = ["Kind", "Piece", "Pieced", "PortionFeed", "Streamed"]
 

@@ -6,10 +6,10 @@ rank, or without `mpiexec`, it trains as ever; docs/scale-out.md has the rest.
 
 from __future__ import annotations
 
+from nnbackend.data.batches import Slice, batch_slices, rows_of, shard_slices
 from nnbackend.distributed.communicator import Alone, Checks, Communicator
 from nnbackend.distributed.launch import launched_ranks, world
 from nnbackend.distributed.placement import local_backend
-from nnbackend.distributed.slices import Slice, batch_slices, rows_of, shard_slices
 
 __all__ = [
     "Alone",

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call, HostArray
+from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call
+from nnbackend.data.feed import Examples
 from nnbackend.errors import UnknownNameError
 from nnbackend.layers.base import Layer
 from nnbackend.losses import Loss
@@ -21,7 +22,6 @@ from nnbackend.optimizers import Optimizer
 from nnbackend.step.parameters import ParameterLayout
 
 __all__ = [
-    "Examples",
     "Model",
     "OptimizerState",
     "Recorder",
@@ -55,45 +55,6 @@ class Model:
     parameters: Array
     dtype: np.dtype[Any]
     seed: int
-
-
-@dataclass(eq=False, repr=False)
-class Examples:
-    """Data on the device.
-
-    Attributes
-    ----------
-    x : (n, features) uint8 or real
-    targets : (n,) int32 or (n, outputs) real
-    target_dtype : numpy dtype
-        That of `targets`, as the host knows it.
-    weights : (n,) real or None
-    count : int
-        n.
-    scale : float
-        Factor the gather applies to `x`.
-    """
-
-    x: Array
-    targets: Array
-    target_dtype: np.dtype[Any]
-    weights: Array | None
-    count: int
-    scale: float
-
-    @classmethod
-    def on_device(
-        cls, backend: Backend, x: HostArray, targets: HostArray, weights: HostArray | None, scale: float
-    ) -> Examples:
-        """Copy checked host arrays to the device."""
-        return cls(
-            x=backend.from_host(x),
-            targets=backend.from_host(targets),
-            target_dtype=targets.dtype,
-            weights=None if weights is None else backend.from_host(weights),
-            count=len(x),
-            scale=scale,
-        )
 
 
 @dataclass(eq=False, repr=False)

@@ -85,7 +85,7 @@ def train(
         for _ in range(1 if once else settings.max_iter):
             if settings.shuffle:
                 order = _shuffled(order, generator)
-            loss = run.epoch(order, lambda: interrupt.requested)
+            loss = run.epoch(order, interrupt)
             if loss is None:
                 break
             progress.add(loss, len(rows))
