@@ -7,9 +7,10 @@ all operations, the check of every recorded call, the documentation of arguments
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
@@ -114,6 +115,10 @@ def constant(about: str) -> Argument:
     return Argument("constant", about=about)
 
 
+#: Combinations of shapes and dtypes that an operation remembers as right.
+_MOST_ACCEPTED = 1000
+
+
 @dataclass(frozen=True)
 class Operation:
     """The declaration of one operation.
@@ -179,6 +184,21 @@ class Operation:
         InvalidInputError
             A shape or dtype is none of those declared, or arrays share memory that may not.
         """
+        arrays = [arguments.get(name) for name in self.arrays]
+        kinds = tuple([None if array is None else (tuple(array.shape), array.dtype) for array in arrays])
+        if kinds not in self._accepted:
+            self._check_kinds(arguments)
+            if len(self._accepted) == _MOST_ACCEPTED:
+                self._accepted.clear()
+            self._accepted.add(kinds)
+        self._check_memory(arguments)
+
+    @cached_property
+    def _accepted(self) -> set[tuple[Any, ...]]:
+        """Shapes and dtypes that were found right before, so that recording the same step again is fast."""
+        return set()
+
+    def _check_kinds(self, arguments: Mapping[str, Any]) -> None:
         extents: dict[str, Any] = {}
         for name in self.arrays:
             array = arguments.get(name)
@@ -187,7 +207,6 @@ class Operation:
                     raise InvalidInputError(f"{self.name}: {name} must be an array, received None")
             elif not self._fits(self.arguments[name], array, extents):
                 raise InvalidInputError(self._misfit(name, array, extents))
-        self._check_memory(arguments)
 
     def _fits(self, argument: Argument, array: Any, extents: dict[str, Any]) -> bool:
         shape, dtype = tuple(array.shape), dtype_name(array)
@@ -206,19 +225,18 @@ class Operation:
         )
 
     def _check_memory(self, arguments: Mapping[str, Any]) -> None:
+        written = self.written
         given = [(name, arguments[name]) for name in self.arrays if arguments.get(name) is not None]
-        spans: dict[str, tuple[int, int] | None] = {}
-        for name in self.written:
-            out = arguments.get(name)
-            if out is None:
+        spans = [span_of(array) for _, array in given]
+        for (name, out), span in zip(given, spans, strict=True):
+            if name not in written:
                 continue
-            for other, array in given:
-                if other == name or (other in self.written and self.written.index(other) < self.written.index(name)):
+            for (other, array), other_span in zip(given, spans, strict=True):
+                if other == name or not _overlap(span, other_span):
                     continue
-                for each, value in ((name, out), (other, array)):
-                    if each not in spans:
-                        spans[each] = span_of(value)
-                if _overlap(spans[name], spans[other]) and not self._may_alias(name, out, other, array):
+                # A pair of written arrays is looked at once.
+                seen = other in written and written.index(other) < written.index(name)
+                if not seen and not self._may_alias(name, out, other, array):
                     raise InvalidInputError(
                         f"{self.name}: {name} shares memory with {other}, which it writes to while it reads that; "
                         "give it a buffer of its own"
@@ -329,7 +347,13 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
 
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    return str(array.dtype).rpartition(".")[2]
+    return _name_of(array.dtype)
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call.
+    return str(dtype).rpartition(".")[2]
 
 
 def span_of(array: Any) -> tuple[int, int] | None:
@@ -339,13 +363,13 @@ def span_of(array: Any) -> tuple[int, int] | None:
         return None
     begin, itemsize, strides = int(interface["data"][0]), int(array.dtype.itemsize), interface.get("strides")
     if strides is None:
-        count = 1
-        for extent in array.shape:
-            count *= extent
-        return begin, begin + count * itemsize
-    if 0 in array.shape:
-        return begin, begin
-    return begin, begin + itemsize + sum((extent - 1) * step for extent, step in zip(array.shape, strides, strict=True))
+        return begin, begin + math.prod(array.shape) * itemsize
+    end = begin + itemsize
+    for extent, step in zip(array.shape, strides, strict=True):
+        if extent == 0:
+            return begin, begin
+        end += (extent - 1) * step
+    return begin, end
 
 
 def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
@@ -361,13 +385,15 @@ def _matches(wanted: tuple[str | int, ...], shape: tuple[int, ...], extents: dic
         wanted, shape = wanted[:-1], shape[:fixed]
     if len(wanted) != len(shape):
         return False
-    return all(
-        extent == name if isinstance(name, int) else extents.setdefault(name, extent) == extent
-        for name, extent in zip(wanted, shape, strict=True)
-    )
+    for name, extent in zip(wanted, shape, strict=True):
+        if extent != (name if isinstance(name, int) else extents.setdefault(name, extent)):
+            return False
+    return True
 
 
 def _is_kind(kind: str, dtype: str, extents: dict[str, Any]) -> bool:
+    if kind == dtype:
+        return True
     for each in kind.split("|"):
         if each == dtype or (each == "real" and dtype in _REAL and extents.setdefault("real", dtype) == dtype):
             return True
