@@ -1,11 +1,11 @@
 """Epochs over rows that lie on the device, with scikit-learn's arithmetic.
 
 scikit-learn's gradient of a minibatch with weights w_i is ``(sum_i w_i delta_i x_i^T + alpha W) / sum_i w_i``, delta
-being the prediction less the target whatever the loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``, with
-n rows and a factor f of the loss. So the weights ``v_i = w_i n / (f sum w)`` are those on the device, reckoned anew for
-every epoch's batches, and ``l2 = alpha / n``, which makes layers of their own for a shorter last batch. Where rows have
-weights, what the penalty's gradient lacks, ``(alpha / sum w - alpha / n) W``, is added by an operation that takes a
-factor for every step from the device: a step of plain SGD, with the gradient for parameters and a negative rate.
+being the prediction minus the target, whatever the loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``,
+with n rows and a factor f of the loss. So the weights on the device are ``v_i = w_i n / (f sum w)``, computed for the
+batches of every epoch, and ``l2 = alpha / n``, so that a shorter last batch needs layers of its own. If rows have
+weights, the penalty's gradient lacks ``(alpha / sum w - alpha / n) W``. An operation that takes a factor for every step
+from the device adds it: a step of plain SGD, with the gradient as parameters and a negative rate.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["EpochRun", "Rows"]
 
 @dataclasses.dataclass(eq=False)
 class Rows:
-    """What to train on, on the host.
+    """Rows to train on, on the host.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Rows:
         return len(self.x)
 
     def kind(self) -> tuple[Any, ...]:
-        """Rows of the same kind fit into the same buffers."""
+        """Identifies rows that fit into the same buffers."""
         return self.x.shape, self.targets.shape, self.weights is None
 
 
@@ -129,14 +129,14 @@ class EpochRun:
         return self._replay.executors[0][0]
 
     def fits(self, network: Network, architecture: Architecture, alpha: float, rows: Rows, batch_size: int) -> bool:
-        """Whether this recording is also that of other rows of the same network."""
+        """Whether this recording can be used for other rows of the same network."""
         here = network is self._network and network.optimizer_state is self._memory
         # A network that was moved has other buffers.
         there = network.model.parameters is self._parameters
         return here and there and self._kind == (architecture, alpha, batch_size, rows.kind())
 
     def load(self, rows: Rows) -> None:
-        """Put other rows of the same kind into the place of those that are there."""
+        """Replace the rows by others of the same kind."""
         backend, examples = self._network.backend, self._examples
         backend.write(rows.x, examples.x)
         backend.write(rows.targets, examples.targets)
@@ -199,10 +199,10 @@ def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
 
 
 def _factors(architecture: Architecture) -> tuple[float, float]:
-    """1 / f, and what makes scikit-learn's loss of this package's after the rows were weighted with that.
+    """1 / f, and the factor from this package's loss of rows weighted with that to scikit-learn's loss.
 
-    Cross-entropy is summed over several outputs there and averaged here. Of squared errors, scikit-learn takes the
-    gradient of half their sum over the outputs, and shows half their mean.
+    scikit-learn sums cross-entropy over several outputs, this package averages it. For squared errors, scikit-learn
+    takes the gradient of half their sum over the outputs, and reports half their mean.
     """
     if architecture.loss == "mean_squared_error":
         return architecture.outputs / 2, 1 / architecture.outputs
