@@ -37,7 +37,7 @@ class Intake:
         Of a sample.
     dtype : numpy dtype
     input_scale : float or None
-        Factor on the inputs; None for 1/255 on bytes and 1 on all else.
+        Factor on the inputs; None for 1/255 on bytes and 1 otherwise.
     """
 
     backend: Backend
@@ -83,7 +83,7 @@ class Intake:
         return feed
 
     def batch(self, x: Any, y: Any, loss: Loss, sample_weight: Any) -> tuple[HostArray, Targets, HostArray | None]:
-        """Rows, targets and weights as the device takes them, still on the host; raises as `feed` does."""
+        """Checked rows, targets and weights for the device, on the host; raises as `feed` does."""
         rows = check_features(x, self.input_shape, self.dtype)
         targets = self._targets(y, len(rows), loss)
         return rows, targets, combine_weights(targets, sample_weight, None, self._outputs, self.dtype)

@@ -1,7 +1,7 @@
-"""Training shared out over processes and machines: every rank takes its slice of each batch, gradients are summed.
+"""Training on several processes and machines: every rank takes its slice of each batch, and gradients are summed.
 
 ``net.fit(..., communicator=nn.distributed.world())`` in a program started by ``mpiexec -n 4 python program.py``. On one
-rank, or without `mpiexec`, it trains as ever; docs/scale-out.md has the rest.
+rank, or without `mpiexec`, it trains as usual; see docs/scale-out.md.
 """
 
 from __future__ import annotations
