@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,12 @@ from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.checks import number, positive_integer
 
 if TYPE_CHECKING:
+    from nnbackend.data.batch_stream import BatchStream
+    from nnbackend.distributed.communicator import Communicator
+    from nnbackend.optimizers import Optimizer
     from nnbackend.training.batch import BatchStep
+    from nnbackend.training.callbacks import Callback
+    from nnbackend.training.checkpoints.resuming import Resume
     from nnbackend.training.history import History
 
 __all__ = ["Network"]
@@ -139,7 +144,7 @@ class Network(NetworkWeights):
         x: Any,
         y: Any = None,
         *,
-        loss: str | None = None,
+        loss: str | Loss | None = None,
         sample_weight: Any = None,
         batch_size: int | None = None,
     ) -> dict[str, float]:
@@ -151,7 +156,7 @@ class Network(NetworkWeights):
         y : (n,) labels or (n, outputs) values
             Not with a stream, which brings them.
         loss : str, optional
-            The one it was trained with if not given.
+            If not given, the one it was trained with.
         sample_weight : (n,) array_like, optional
         batch_size : int, optional
             Rows at a time.
@@ -159,8 +164,8 @@ class Network(NetworkWeights):
         Returns
         -------
         dict
-            "loss" (the penalties of L1 and L2 included) and, where the targets are classes, "accuracy", or
-            "binary_accuracy" where several outputs of sigmoid cross-entropy are right or wrong one by one.
+            "loss" (L1 and L2 penalties included) and, where the targets are classes, "accuracy". With sigmoid
+            cross-entropy on several outputs, each of which is right or wrong, it is "binary_accuracy" instead.
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -172,63 +177,175 @@ class Network(NetworkWeights):
             metrics[feed.accuracy_name] = correct
         return metrics
 
-    def fit(self, x: Any, y: Any = None, **options: Any) -> History:
-        """Train on some data; the options are those of :func:`nnbackend.training.fit`.
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        epochs: int = 10,
+        batch_size: int | None = None,
+        loss: str | Loss | None = None,
+        optimizer: Optimizer | str = "adam",
+        validation_data: tuple[Any, Any] | BatchStream | None = None,
+        callbacks: Iterable[Callback] = (),
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        shuffle: bool = True,
+        steps_per_epoch: int | None = None,
+        stream: bool | None = None,
+        resume: Resume = False,
+        on_nan: str = "stop",
+        verbose: bool | None = None,
+        communicator: Communicator | None = None,
+        shard: bool = False,
+    ) -> History:
+        """Train the network.
 
         Parameters
         ----------
         x : (n, *input_shape) array_like, or BatchStream
+            In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and
+            is then scaled by 1/255.
         y : (n,) labels or (n, outputs) values
             Not with a stream, which brings them.
         epochs : int
-        batch_size : int
-        loss : str
-            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error".
+            How often all rows are seen, unless `steps_per_epoch` is given.
+        batch_size : int, optional
+            Rows of a step. If not given 32, or all rows if there are fewer. The last, shorter batch of an epoch is
+            trained on as well.
+        loss : str, optional
+            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; not needed the second time.
         optimizer : Optimizer or str
-        validation_data : (x, y), optional
+            The same object as before continues with its state; a name starts a new optimiser.
+        validation_data : (x, y) or BatchStream, optional
+            Evaluated after every epoch.
         callbacks : sequence of Callback
         sample_weight : (n,) array_like, optional
+            Weights of the rows; only their ratios matter.
         class_weight : dict or (classes,) array_like, optional
+            Weights of the classes, multiplied with those of the rows.
         shuffle : bool
+            Whether every epoch has an order of its own, drawn from the network's seed.
         steps_per_epoch : int, optional
+            Makes an epoch this many full batches, whatever the number of rows: passes over the rows follow each
+            other, and every epoch continues where the last one ended. Useful for few rows, where one pass is too
+            short to look at the metrics after it, and for very many. If not given, an epoch sees every row once.
         stream : bool, optional
+            True leaves `x` where it is and brings its rows to the device in portions, while the device trains on the
+            portion before. False brings all rows before training begins. If not given, data that do not fit into the
+            device's memory are streamed, and files of more than a gigabyte. Results are the same, bit for bit.
         resume : bool or path-like
+            True continues from the newest checkpoint in the folder of the callback :class:`nnbackend.Checkpoint`, or
+            begins if there is none yet, so that one program starts a run and restarts it. A folder continues from the
+            newest checkpoint there. With the same arguments, the run then ends with the same bits as if it had never
+            been interrupted. `epochs` may be larger. The number of ranks may differ: then results agree to rounding.
         on_nan : "stop" or "skip"
+            What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
+            optimiser's slots so: end the run with an error, or skip the step. With "skip", the metrics of every epoch
+            include "skipped", the number of skipped steps, whose step losses are NaN. Skipping checks the weights
+            about ten times a second and keeps a copy of weights and slots. An epoch whose steps were all skipped ends
+            the run.
         verbose : bool, optional
+            True prints a line for each epoch, False nothing; if not given, lines are printed on a terminal.
         communicator : Communicator, optional
-            To train on several ranks; see :mod:`nnbackend.distributed`.
+            ``nnbackend.distributed.world()`` shares each batch among the ranks that `mpiexec` started. All of them
+            call `fit` with the same arguments, and get the network and the history that one rank would have got, to
+            rounding. Only the first prints, and calls callbacks that write.
         shard : bool
+            Whether `x`, `y` and `validation_data` are this rank's own rows, instead of the same rows on all ranks.
 
         Returns
         -------
         History
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError
+            Before anything is changed.
+        ModelFileError, FolderInUseError
+            All checkpoints are damaged, or another run is writing them; before anything is changed.
+        OutOfMemoryError
+            The host's memory or the device's is too small; the message says what needed it, and what to lower.
+        TrainingDivergedError
+            The loss became NaN or infinite. The network has the weights with which that epoch began.
+        DistributedError
+            Another rank cannot train; the message has its reason.
+
+        Notes
+        -----
+        Ctrl-C ends the run after the current step: the history says so, and the network keeps what it has learned.
+        With a `Checkpoint`, SIGTERM ends the program after the current step and a last checkpoint, with the exit code
+        143 (SystemExit).
         """
-        # The imports that go up: training stands a room above, and a network offers it as methods.
+        # Training lies above networks; a network offers it as a method.
         from nnbackend.training.fit import fit
 
-        return fit(self, x, y, **options)
+        return fit(
+            self,
+            x,
+            y,
+            epochs=epochs,
+            batch_size=batch_size,
+            loss=loss,
+            optimizer=optimizer,
+            validation_data=validation_data,
+            callbacks=callbacks,
+            sample_weight=sample_weight,
+            class_weight=class_weight,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+            stream=stream,
+            resume=resume,
+            on_nan=on_nan,
+            verbose=verbose,
+            communicator=communicator,
+            shard=shard,
+        )
 
-    def train_on_batch(self, x: Any, y: Any, **options: Any) -> dict[str, float]:
-        """Take one step on rows that the caller brings; see :func:`nnbackend.training.train_on_batch`.
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        loss: str | Loss | None = None,
+        optimizer: Optimizer | None = None,
+        sample_weight: Any = None,
+    ) -> dict[str, float]:
+        """Take one step on some rows.
 
         Parameters
         ----------
         x : (n, *input_shape) array_like
         y : (n,) labels or (n, outputs) values
-        loss : str
+        loss : str, optional
             As for `fit`; not needed the second time.
-        optimizer : Optimizer
-            The one it was last trained with if not given, or Adam.
+        optimizer : Optimizer, optional
+            If not given, the one the network was last trained with, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
+            Weights of the rows; only their ratios matter.
 
         Returns
         -------
         dict
-            "loss", and "accuracy" where targets are classes, of these rows before the step.
+            "loss" (penalties included) and, where targets are classes, "accuracy" or "binary_accuracy": of these
+            rows, before the step.
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError
+            Before anything is changed.
+        TrainingDivergedError
+            The loss is NaN or infinite. The network has the weights from before this step, or from before the last
+            one if that broke them; the optimiser starts over.
+
+        Notes
+        -----
+        The step is recorded once and replayed while batches have the same number of rows, the same types and the same
+        loss and optimiser. A learning-rate schedule counts epochs, and batches make none: the rate stays the same.
         """
         from nnbackend.training.batch import train_on_batch
 
-        return train_on_batch(self, x, y, **options)
+        return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight)
 
     @property
     def intake(self) -> Intake:

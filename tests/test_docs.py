@@ -15,7 +15,7 @@ import nnbackend as nn
 DOCS = Path(__file__).parents[1] / "docs"
 
 #: Modules whose public names the API pages list one by one.
-MODULES = ("datasets", "interop.keras", "interop.onnx", "interop.pandas", "interop.torch", "metrics", "plotting")
+MODULES = ("datasets", "interop.keras", "interop.onnx", "interop.torch", "metrics", "plotting")
 
 #: Constants, which are told where they are used.
 CONSTANTS = {"INPUT_DTYPES", "OPSET", "CASES"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import inspect
 import pickle
 import re
 import threading
@@ -16,6 +18,7 @@ from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.initializers import fans
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.step.parameters import ParameterLayout
+from nnbackend.training import fit, train_on_batch
 from tests.conftest import PaddedNumpyBackend
 from tests.helpers import classifier, images, same_weights
 
@@ -347,3 +350,32 @@ def test_layout_takes_any_number_of_axes():
         np.testing.assert_array_equal(views[entry.name], values[entry.name])
         assert np.shares_memory(views[entry.name], packed)
     assert np.count_nonzero(packed) == layout.count == 5 * (1 + 3 + 6 + 12)
+
+
+@pytest.mark.parametrize(("method", "function"), [("fit", fit), ("train_on_batch", train_on_batch)])
+def test_methods_have_the_signatures_of_the_functions_that_they_call(method, function):
+    """So that an editor completes them; and every argument arrives."""
+    ours = inspect.signature(getattr(nn.Network, method))
+    theirs = inspect.signature(function)
+    assert list(ours.parameters.values())[1:] == list(theirs.parameters.values())[1:]
+    assert ours.return_annotation == theirs.return_annotation
+    documented = getattr(nn.Network, method).__doc__
+    missing = [name for name in list(ours.parameters)[1:] if f"\n        {name} : " not in documented]
+    assert not missing
+
+
+@pytest.mark.parametrize("method", ["fit", "train_on_batch"])
+def test_methods_hand_every_argument_on(monkeypatch, method):
+    module = importlib.import_module({"fit": "nnbackend.training.fit"}.get(method, "nnbackend.training.batch"))
+    received = {}
+    monkeypatch.setattr(module, method, lambda network, x, y, **options: received.update(options, x=x, y=y))
+    names = [name for name in inspect.signature(getattr(nn.Network, method)).parameters if name != "self"]
+    given = {name: object() for name in names}
+    getattr(classifier(), method)(**given)
+    assert received == given
+
+
+def test_the_method_evaluate_names_its_arguments():
+    parameters = inspect.signature(nn.Network.evaluate).parameters
+    assert list(parameters) == ["self", "x", "y", "loss", "sample_weight", "batch_size"]
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())

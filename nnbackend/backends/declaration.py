@@ -7,9 +7,10 @@ all operations, the check of every recorded call, the documentation of arguments
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import permutations
 from typing import Any, Literal, TypeVar
 
@@ -115,6 +116,10 @@ def constant(about: str) -> Argument:
     return Argument("constant", about=about)
 
 
+#: Combinations of shapes and dtypes that an operation remembers as right.
+_MOST_ACCEPTED = 1000
+
+
 @dataclass(frozen=True)
 class Operation:
     """The declaration of one operation.
@@ -180,6 +185,21 @@ class Operation:
         InvalidInputError
             A shape or dtype is none of those declared, or arrays share memory that may not.
         """
+        arrays = [arguments.get(name) for name in self.arrays]
+        kinds = tuple([None if array is None else (tuple(array.shape), array.dtype) for array in arrays])
+        if kinds not in self._accepted:
+            self._check_kinds(arguments)
+            if len(self._accepted) == _MOST_ACCEPTED:
+                self._accepted.clear()
+            self._accepted.add(kinds)
+        self._check_memory(arguments)
+
+    @cached_property
+    def _accepted(self) -> set[tuple[Any, ...]]:
+        """Shapes and dtypes that were found right before, so that recording the same step again is fast."""
+        return set()
+
+    def _check_kinds(self, arguments: Mapping[str, Any]) -> None:
         extents: dict[str, Any] = {}
         for name in self.arrays:
             array = arguments.get(name)
@@ -343,10 +363,13 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
 
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    dtype = array.dtype
-    if dtype not in _DTYPE_NAMES:
-        _DTYPE_NAMES[dtype] = str(dtype).rpartition(".")[2]
-    return _DTYPE_NAMES[dtype]
+    return _name_of(array.dtype)
+
+
+@cache
+def _name_of(dtype: Any) -> str:
+    # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call.
+    return str(dtype).rpartition(".")[2]
 
 
 def span_of(array: Any) -> tuple[int, int] | None:
@@ -356,10 +379,7 @@ def span_of(array: Any) -> tuple[int, int] | None:
         return None
     begin, itemsize, strides = int(interface["data"][0]), int(array.dtype.itemsize), interface.get("strides")
     if strides is None:
-        count = 1
-        for extent in array.shape:
-            count *= extent
-        return begin, begin + count * itemsize
+        return begin, begin + math.prod(array.shape) * itemsize
     if 0 in array.shape:
         return begin, begin
     steps = [(extent - 1) * step for extent, step in zip(array.shape, strides, strict=True)]
@@ -385,10 +405,10 @@ def _matches(wanted: tuple[str | int, ...], shape: tuple[int, ...], extents: dic
         wanted, shape = wanted[:-1], shape[:fixed]
     if len(wanted) != len(shape):
         return False
-    return all(
-        extent == name if isinstance(name, int) else extents.setdefault(name, extent) == extent
-        for name, extent in zip(wanted, shape, strict=True)
-    )
+    for name, extent in zip(wanted, shape, strict=True):
+        if extent != (name if isinstance(name, int) else extents.setdefault(name, extent)):
+            return False
+    return True
 
 
 def _is_kind(kind: str, dtype: str, extents: dict[str, Any]) -> bool:

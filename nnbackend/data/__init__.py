@@ -1,1 +1,1 @@
-"""From whatever a user has to rows on a device: arrays, streams, targets, weights, and the order of the rows."""
+"""From a user's data to rows on a device: arrays, files and streams, batches, and the order of the rows."""

@@ -1,4 +1,4 @@
-"""Data that come piece by piece: made while training goes on, or read from what no memory holds."""
+"""Data that come piece by piece: generated during training, or too large for memory."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ __all__ = ["BatchStream"]
 
 
 class BatchStream:
-    """Rows to train on that come piece by piece, from the start in every epoch.
+    """Rows that come piece by piece, from the first one in every epoch.
 
-    `Network.fit` takes one in place of `x` and `y`, `Network.evaluate` and ``validation_data`` do too. While the device
-    trains, the next rows are fetched on a thread of their own; only some tens of megabytes are held at a time. Batches
-    are cut anew, so pieces may be of any size; with ``shuffle=True`` the rows that are held together are mixed.
+    `Network.fit`, `Network.evaluate` and ``validation_data`` take one instead of `x` and `y`. While the device trains,
+    another thread fetches the next rows; only some tens of megabytes are held at a time. Pieces may have any size,
+    independent of the batches. With ``shuffle=True`` the rows that are held at the same time are mixed.
 
     Parameters
     ----------
     pieces : callable
-        Called as ``pieces(epoch)``, with the number of epochs the network has been trained for, when an epoch begins;
-        and with 0 once before, for its first piece alone. Returns an iterable of (x, y) or (x, y, sample_weight), all
-        of them alike, in shapes and types that `fit` takes. The same number should give the same rows, so that a run
-        can be repeated.
+        Called as ``pieces(epoch)`` when an epoch begins, with the number of epochs the network has been trained for;
+        and once before, with 0, for its first piece alone. Returns an iterable of (x, y) or (x, y, sample_weight), all
+        of the same kind, in shapes and types that `fit` takes. The same number should give the same rows, so that runs
+        are repeatable.
     rows : int
-        How many rows an epoch has; more are not asked for.
+        Rows of an epoch; further rows are not read.
 
     Raises
     ------
     InvalidInputError
-        `pieces` is no function, `rows` no whole number above 0. While training: a piece is not what `fit` takes, or
-        unlike the first, or they end too early; the network then has the weights with which that epoch began.
+        `pieces` is not a function, or `rows` not an integer above 0. During training: a piece is not what `fit` takes
+        or differs in kind from the first, or the pieces end too early; the network then has the weights with which
+        that epoch began.
 
     Notes
     -----
-    Weights of rows are taken as they are; `fit` scales those of arrays to a mean of 1.
+    Weights of rows are used unchanged; `fit` scales those of arrays to a mean of 1.
     """
 
     def __init__(self, pieces: Callable[[int], Iterable[tuple[Any, ...]]], rows: int) -> None:

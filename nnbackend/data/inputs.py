@@ -1,4 +1,4 @@
-"""From whatever the caller has to a checked host array: once, at the boundary, so that no step checks anything."""
+"""From a caller's data to checked host arrays: once, at the boundary, so that no step checks anything."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _DLPACK_CPU = 1
 
 
 def as_host_array(what: str, value: Any) -> HostArray:
-    """`value` as a NumPy array in host memory, without a copy where none is needed.
+    """`value` as a NumPy array in host memory, without a copy if possible.
 
     Parameters
     ----------
     what : str
-        What to call it in an error: "x".
+        Its name in error messages: "x".
     value : NumPy array, array of another library, DataFrame, nested lists of numbers
 
     Raises
     ------
     InvalidInputError
-        It holds strings or objects, is ragged, or lives on another library's device; the message says how to
-        bring it over.
+        It holds strings or objects, is ragged, or is on another library's device; the message says how to convert
+        it.
     """
     if not isinstance(value, np.ndarray):
         value = _from_another_library(what, value)
@@ -52,11 +52,11 @@ def _from_another_library(what: str, value: Any) -> Any:
         try:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError):
-            pass  # Such as a dtype DLPack cannot carry, or a tensor that tracks gradients: numpy.asarray says which.
+            pass  # Such as a dtype unknown to DLPack, or a tensor that tracks gradients: numpy.asarray says which.
     try:
         return np.asarray(value)
     except Exception as error:
-        # Each library raises what it likes here; the caller needs one error that says what to do.
+        # Libraries raise different errors here; the caller needs one error that says what to do.
         raise InvalidInputError(
             f"{what} is a {kind} that NumPy cannot read ({error}); give an array of numbers"
         ) from error
@@ -87,7 +87,7 @@ def _check_numbers(what: str, dtype: np.dtype[Any]) -> None:
 
 
 def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> None:
-    """Refuse an `x` of no rows, of other features than the network's, or of no numbers."""
+    """Refuse an `x` without rows, with another number of features than the network's, or without numbers."""
     _check_numbers("x", dtype)
     features = math.prod(input_shape)
     if not shape or shape[0] == 0:
@@ -101,14 +101,14 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple
 
 
 def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0) -> None:
-    """Refuse values that are not finite, or will not be in the network's dtype.
+    """Refuse values that are not finite, or not in the network's dtype.
 
     Parameters
     ----------
     rows : (n, features) array
     dtype : the network's
     first_row : int
-        The number of the first of them, for the message.
+        The number of the first row, for the message.
     """
     if rows.dtype.kind != "f":
         return
@@ -125,14 +125,14 @@ def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0) -> N
 
 
 def input_scale_of(dtype: np.dtype[Any], input_scale: float | None) -> float:
-    """The factor the gather applies: the network's own, or 1/255 for bytes (images) and 1 for all else."""
+    """The factor the gather applies: the network's own, or 1/255 for bytes (images) and 1 otherwise."""
     if input_scale is not None:
         return input_scale
     return 1 / 255 if dtype == np.uint8 else 1.0
 
 
 def scaled_rows(rows: HostArray, input_scale: float | None, dtype: npt.DTypeLike) -> HostArray:
-    """What the gather would give for these rows, on the host: scaled, in the network's dtype."""
+    """The rows as the gather would give them, on the host: scaled, in the network's dtype."""
     scale = input_scale_of(rows.dtype, input_scale)
     if scale == 1:
         return rows.astype(dtype, copy=False)

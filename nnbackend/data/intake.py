@@ -1,4 +1,4 @@
-"""What comes from the caller to be trained on: checked, and on its way to the device."""
+"""From a caller's data to a feed: checked, and on the device or on the way there."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
-from nnbackend.data.feeds import Feed, make_feed
+from nnbackend.data.feed import Examples, Feed, Resident
 from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
-from nnbackend.data.rows import as_rows
+from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.targets import Targets, combine_weights, row_weights
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 
-__all__ = ["Intake"]
+__all__ = ["Intake", "make_feed"]
+
+#: Files up to this size are read into the memory of the device if they fit there.
+_RESIDENT_BYTES = 1 << 30
+
+#: Share of a device's free memory that the rows may take; a network and its buffers need some, too.
+_RESIDENT_SHARE = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Intake:
-    """What data have to be for one network.
+    """Checks data for one network and makes feeds of them.
 
     Attributes
     ----------
@@ -32,7 +38,7 @@ class Intake:
         Of a sample.
     dtype : numpy dtype
     input_scale : float or None
-        Factor on the inputs; None for 1/255 on bytes and 1 on all else.
+        Factor on the inputs; None for 1/255 on bytes and 1 otherwise.
     """
 
     backend: Backend
@@ -53,8 +59,8 @@ class Intake:
         stream: bool | None = None,
         mean_weight: Callable[[HostArray], float] = np.mean,
     ) -> Feed:
-        """Check data and bring them to the device, or on their way; see :func:`nnbackend.data.feeds.make_feed` and, for
-        `mean_weight`, :func:`nnbackend.data.targets.combine_weights`.
+        """Check data and make a feed of them; see :func:`make_feed` for `stream` and
+        :func:`nnbackend.data.targets.combine_weights` for `mean_weight`.
 
         Raises
         ------
@@ -65,7 +71,7 @@ class Intake:
             others = (("y", y), ("sample_weight", sample_weight), ("class_weight", class_weight))
             for name, value in others:
                 if value is not None:
-                    raise InvalidInputError(f"a BatchStream brings all there is to a row; leave {name} out")
+                    raise InvalidInputError(f"a BatchStream brings all that belongs to a row; leave {name} out")
             return self._pieces(x, loss, batch_size)
         if y is None:
             raise InvalidInputError("y is missing: give one target for each row of x, or both in a BatchStream")
@@ -78,13 +84,13 @@ class Intake:
         return feed
 
     def batch(self, x: Any, y: Any, loss: Loss, sample_weight: Any) -> tuple[HostArray, Targets, HostArray | None]:
-        """Rows, targets and weights as the device takes them, still on the host; raises as `feed` does."""
+        """Checked rows, targets and weights for the device, on the host; raises as `feed` does."""
         rows = check_features(x, self.input_shape, self.dtype)
         targets = self._targets(y, len(rows), loss)
         return rows, targets, combine_weights(targets, sample_weight, None, self._outputs, self.dtype)
 
     def _pieces(self, stream: BatchStream, loss: Loss, batch_size: int) -> Feed:
-        # Threads are for those who stream.
+        # Imported here because it needs threads, which a run without streaming does not.
         from nnbackend.data.streaming import Pieced
 
         names: list[str | None] = []
@@ -110,3 +116,36 @@ class Intake:
     @property
     def _outputs(self) -> int:
         return math.prod(self.output_shape)
+
+
+def make_feed(
+    backend: Backend,
+    rows: Rows,
+    targets: HostArray,
+    weights: HostArray | None,
+    scale: float,
+    batch_size: int,
+    stream: bool | None = None,
+) -> Feed:
+    """A feed of checked rows: all of them on the device, or brought portion by portion.
+
+    Parameters
+    ----------
+    stream : bool, optional
+        Whether to bring them portion by portion. If not given: only if they do not fit into the device's memory, or
+        lie in a file of more than a gigabyte.
+    """
+    if stream is None:
+        stream = _too_large(backend, rows, targets)
+    if stream:
+        from nnbackend.data.streaming import Streamed
+
+        return Streamed(backend, rows, targets, weights, scale, min(batch_size, rows.count))
+    return Resident(Examples.on_device(backend, rows.array(), targets, weights, scale))
+
+
+def _too_large(backend: Backend, rows: Rows, targets: HostArray) -> bool:
+    if rows.stored and rows.nbytes > _RESIDENT_BYTES:
+        return True
+    free = backend.free_bytes()
+    return free is not None and rows.nbytes + targets.nbytes > _RESIDENT_SHARE * free

@@ -1,13 +1,16 @@
-"""In which order an epoch takes the rows, and that order's way to the device."""
+"""The order in which an epoch takes the rows, and how it reaches the device."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Backend
-from nnbackend.data.feeds import Order
 
-__all__ = ["OrderPrefetch", "epoch_order"]
+__all__ = ["Order", "OrderPrefetch", "epoch_order"]
+
+#: Order of the rows in an epoch, or part of it.
+Order = npt.NDArray[np.int64]
 
 #: Separates the stream of batch orders from the other uses of a network's seed.
 _ORDER_STREAM = 1
@@ -16,8 +19,8 @@ _ORDER_STREAM = 1
 def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True) -> Order:
     """The order of the rows in an epoch: a function of its arguments alone, so resuming needs no generator state.
 
-    Passes over all rows follow each other without end, each shuffled anew, and an epoch is the next `length` rows of
-    them.
+    Passes over all rows follow each other without end, each with a permutation of its own. An epoch is the next
+    `length` rows of them.
 
     Parameters
     ----------
@@ -26,9 +29,9 @@ def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, sh
     epoch : int
         From 0.
     count : int
-        How many rows there are.
+        Number of rows.
     length : int, optional
-        How many rows an epoch sees; all of them once if not given.
+        Rows of an epoch; `count` if not given.
     shuffle : bool
         False for the rows as they come.
     """
@@ -47,20 +50,20 @@ def _permutation(seed: int, number: int, count: int) -> Order:
 
 
 class OrderPrefetch:
-    """Brings the coming epoch's order to the device while it is at work on this one's.
+    """Brings the next epoch's order to the device while the device works on this epoch.
 
-    Drawing the order of many rows and copying it takes as long as a GPU takes for a good part of an epoch.
+    For many rows, drawing and copying the order takes as long as a good part of an epoch on a GPU.
 
     Parameters
     ----------
     backend : Backend
     rows : int
-        That an epoch sees.
+        Of an epoch.
 
     Attributes
     ----------
     epoch : int
-        The one whose order is there; -1 if none is.
+        The epoch whose order was sent; -1 if there is none.
     """
 
     def __init__(self, backend: Backend, rows: int) -> None:
@@ -72,14 +75,14 @@ class OrderPrefetch:
         self._order: Order = np.empty(0, np.int64)
 
     def send(self, epoch: int, order: Order, places: Order) -> None:
-        """Bring an epoch's order, and where its rows will be."""
+        """Send an epoch's order, and the places of its rows on the device."""
         self.epoch, self._order = epoch, order
         self._half = 1 - self._half
         self._staging.memory(self._half)[...] = places
         self._staging.send(self._half)
 
     def take(self, out: Array) -> Order:
-        """The epoch's order; where its rows are goes to `out`, on the device."""
+        """The epoch's order; the places of its rows are copied to `out`, on the device."""
         self.epoch = -1
         self._backend.copy(self._halves[self._half], out)
         return self._order

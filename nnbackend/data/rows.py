@@ -1,4 +1,4 @@
-"""The rows a network is trained on, checked, wherever they lie: in memory, or in a file that is larger than it."""
+"""Checked rows to train on, in memory or in a file that may be larger than memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ __all__ = ["MemoryRows", "Rows", "StoredRows", "as_rows"]
 #: Libraries whose arrays lie in files and are read by slicing them.
 _STORES = ("h5py", "zarr")
 
-#: Elements that are read from a file at a time where all of it is read.
+#: Elements per read when a whole file is read.
 _LOOK = 1 << 22
 
-
-#: Bytes that an array in a file may be said to have, whatever the file holds of them; beyond, at most so many times
-#: what it holds. Deflate, the best packer that HDF5 always has, spends a byte on 1032.
+#: Claimed sizes up to this many bytes are believed. Larger ones may be at most `_MOST_RATIO` times the stored bytes:
+#: Deflate, the best compression that HDF5 always has, needs a byte for 1032.
 _BELIEVED = 1 << 30
 _MOST_RATIO = 1032
 
@@ -37,7 +36,7 @@ class Rows(ABC):
     ----------
     count, features : int
     dtype : numpy dtype
-        As the device is to hold them.
+        Of the rows on the device.
     """
 
     count: int
@@ -49,29 +48,29 @@ class Rows(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes they take on a device."""
+        """Bytes of the rows on a device."""
         return self.count * self.features * self.dtype.itemsize
 
     @property
     @abstractmethod
     def stored(self) -> bool:
-        """Whether they lie in a file, and not in memory."""
+        """Whether the rows are in a file, not in memory."""
 
     @abstractmethod
     def array(self) -> HostArray:
-        """All of them, (count, features), contiguous."""
+        """All rows, (count, features), contiguous."""
 
     @abstractmethod
     def part(self, start: int, stop: int) -> HostArray:
-        """Those from `start` to before `stop`, or the last."""
+        """The rows from `start` to before `stop`, or to the last."""
 
     @abstractmethod
     def read(self, order: npt.NDArray[np.int64], out: HostArray) -> None:
-        """Bring the rows with these numbers to `out`, of shape (len(order), features)."""
+        """Copy the rows with these numbers to `out`, of shape (len(order), features)."""
 
 
 class MemoryRows(Rows):
-    """Rows of a contiguous array that was checked."""
+    """Rows of a checked, contiguous array."""
 
     stored = False
 
@@ -87,20 +86,20 @@ class MemoryRows(Rows):
         return self._array[start:stop]
 
     def read(self, order: npt.NDArray[np.int64], out: HostArray) -> None:
-        # "clip" because the numbers are known to be right, and NumPy then writes straight to `out`.
+        # With "clip" NumPy writes directly to `out`; the numbers are known to be in range.
         np.take(self._array, order, axis=0, out=out, mode="clip")
 
 
 class StoredRows(Rows):
-    """Rows of an array in a file, read where and when they are needed.
+    """Rows of an array in a file, read when they are needed.
 
     Parameters
     ----------
     source : array_like
-        Has a shape and a dtype, and gives rows when sliced, or asked for rising row numbers.
+        Has a shape and a dtype, and returns rows for slices and for increasing row numbers.
     features : int
     dtype : numpy dtype
-        uint8, or what other numbers are converted to.
+        uint8, or the dtype to convert to.
     """
 
     stored = True
@@ -125,12 +124,12 @@ class StoredRows(Rows):
         elif isinstance(self._source, np.ndarray):
             out[...] = self._read(order)
         else:
-            # HDF5 asks for rising numbers without repetition.
+            # HDF5 requires increasing numbers without repetition.
             numbers, places = np.unique(order, return_inverse=True)
             out[...] = self._read(numbers)[places]
 
     def check(self) -> None:
-        """Look at every value, a piece at a time.
+        """Check every value, reading piece by piece.
 
         Raises
         ------
@@ -155,7 +154,7 @@ class StoredRows(Rows):
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """HDF5 finds damage where it comes to it, and h5py says so in a RuntimeError more often than in an OSError."""
+    """Turn errors of damaged files into DataError; h5py raises RuntimeError more often than OSError."""
     try:
         yield
     except (RuntimeError, KeyError) as error:
@@ -163,15 +162,15 @@ def _reading() -> Iterator[None]:
 
 
 def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
-    """What the caller gave as `x`, checked; a file is read once for that, and stays where it is.
+    """The caller's `x`, checked. A file is read once for the check, and not loaded.
 
     Raises
     ------
     InvalidInputError
-        No rows, another number of features than the network's, NaN or infinity; or an array in a file that is said to
-        be large and holds next to nothing.
+        No rows, another number of features than the network's, NaN or infinity; or a large array in a file that holds
+        almost nothing of it.
     DataError
-        Its file cannot be read.
+        The file cannot be read.
     """
     if isinstance(x, Rows):
         return x
@@ -187,10 +186,10 @@ def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
 
 
 def _check_claim(x: Any) -> None:
-    """Refuse an array of a file that says that it is large and holds next to nothing: it would be read for ages.
+    """Refuse a large array in a file that holds almost nothing of it: reading it would take very long.
 
-    HDF5 makes up what is not there. Where it does not say how much is, as for arrays made of those in other files, it
-    is believed.
+    HDF5 fills in missing values. If it does not know the stored size, as for arrays that refer to other files, the
+    claim is believed.
     """
     claimed = math.prod(x.shape) * x.dtype.itemsize
     if claimed <= _BELIEVED or getattr(x, "is_virtual", True) or x.external:
@@ -205,7 +204,7 @@ def _check_claim(x: Any) -> None:
 
 def _is_stored(x: Any) -> bool:
     if isinstance(x, np.ndarray):
-        # What a slice of a memory-mapped array is a view of.
+        # A slice of a memory-mapped array is a view of it.
         base: Any = x
         while isinstance(base, np.ndarray):
             if isinstance(base, np.memmap):

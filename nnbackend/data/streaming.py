@@ -1,4 +1,4 @@
-"""Rows that are brought to the device portion by portion, while it works on the portion before."""
+"""Feeds that bring rows to the device portion by portion, while it works on the portion before."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
-from nnbackend.data.feeds import Feed, Order
+from nnbackend.data.feed import Examples, Feed
+from nnbackend.data.order import Order
 from nnbackend.data.rows import Rows
 from nnbackend.errors import InvalidInputError
-from nnbackend.step.recorder import Examples
 
 __all__ = ["Kind", "Piece", "Pieced", "PortionFeed", "Streamed"]
 
-#: Shape and dtype of what is brought for every row.
+#: Shape and dtype of one array's entry for a row.
 Kind = tuple[tuple[int, ...], np.dtype[Any]]
-#: Rows, targets and, if rows have them, weights; a piece of an epoch.
+#: Rows, targets and, if given, weights: a piece of an epoch.
 Piece = list[HostArray]
 
-#: About how much is brought at a time: enough that a copy runs at full speed, little enough to be nowhere in the way.
+#: Approximate size of a portion: large enough for copies at full speed, small compared with any memory.
 _PORTION_BYTES = 32 << 20
 
 
 class PortionFeed(Feed):
-    """Rows that take turns in a device buffer of two portions.
+    """A feed whose rows take turns in a device buffer of two portions.
 
     Parameters
     ----------
     backend : Backend
     count : int
-        Rows of an epoch, where it sees all of them once.
+        Rows of an epoch that sees all rows once.
     batch_size : int
     scale : float
         Factor the gather applies to the rows.
     kinds : sequence of (shape, dtype)
-        Of a row, a target and, if rows have them, a weight; the shape of a number is ().
+        Of a row, a target and, if given, a weight; the shape of a number is ().
     """
 
     def __init__(self, backend: Backend, count: int, batch_size: int, scale: float, kinds: Sequence[Kind]) -> None:
@@ -48,7 +48,7 @@ class PortionFeed(Feed):
         row_shape, row_dtype = kinds[0]
         steps = -(-count // batch_size)
         wanted = _PORTION_BYTES // (batch_size * math.prod(row_shape) * row_dtype.itemsize)
-        #: Steps a portion; two portions take no more than all rows would.
+        #: Steps of a portion. Two portions take no more memory than all rows.
         self._steps = max(1, min(wanted, -(-steps // 2)))
         self._portion = self._steps * batch_size
         self._lanes = [_Lane(backend, (self._portion, *shape), dtype) for shape, dtype in kinds]
@@ -93,7 +93,7 @@ class PortionFeed(Feed):
         self._worker.shutdown()
 
     def _halt(self) -> None:
-        """Wait for what is on its way in an epoch that was cut short; it is of no use, nor is what went wrong."""
+        """Wait for a portion that an epoch which was cut short still brings; ignore its rows and its errors."""
         if self._filling is not None:
             wait([self._filling])
 
@@ -107,11 +107,11 @@ class PortionFeed(Feed):
 
     @abstractmethod
     def _read(self, order: Order, out: Sequence[HostArray]) -> None:
-        """Bring a portion's rows, targets and weights, in this order, to these arrays. Runs on a thread of its own."""
+        """Copy a portion's rows, targets and weights, in this order, to these arrays. Runs on a thread of its own."""
 
 
 class Streamed(PortionFeed):
-    """Rows that stay on the host, or in their file.
+    """Rows that stay in host memory or in their file.
 
     Parameters
     ----------
@@ -144,23 +144,23 @@ class Streamed(PortionFeed):
 
 
 class Pieced(PortionFeed):
-    """Rows that come piece by piece.
+    """Rows of a BatchStream.
 
     Parameters
     ----------
     backend : Backend
     stream : BatchStream
     check : callable
-        Called with what a piece holds: its rows, targets and weights (or None) as the device takes them. Raises
+        Called with the contents of a piece; returns rows, targets and weights (if given) for the device. Raises
         InvalidInputError.
     scale : callable
-        Called with the dtype of the rows: the factor the gather applies.
+        Called with the dtype of the rows; returns the factor the gather applies.
     batch_size : int
 
     Attributes
     ----------
     first : tuple
-        What `check` returned of the first piece.
+        What `check` returned for the first piece.
 
     Raises
     ------
@@ -188,7 +188,7 @@ class Pieced(PortionFeed):
         super().__init__(backend, stream.rows, batch_size, scale(first[0].dtype), self._kinds)
 
     def places(self, order: Order) -> Order:
-        """Mixed within each portion as the order mixes all rows."""
+        """Rows are mixed within each portion, in the way the order mixes all rows."""
         found = super().places(order)
         for start in range(0, len(order), self._portion):
             part = slice(start, start + self._portion)
@@ -214,7 +214,7 @@ class Pieced(PortionFeed):
             done += now
 
     def _take(self, most: int) -> Piece:
-        """The next rows, this many or fewer."""
+        """The next rows, at most `most`."""
         if not self._rest or not len(self._rest[0]):
             piece = next(self._pieces, None)
             if piece is None:
@@ -254,7 +254,7 @@ def _words(kinds: Sequence[Kind]) -> str:
 
 
 class _Lane:
-    """One array's way to the device.
+    """Brings one array's portions to the device.
 
     Parameters
     ----------
@@ -266,9 +266,9 @@ class _Lane:
     Attributes
     ----------
     buffer : device array
-        Of two portions, one after the other.
+        Two portions, one after the other.
     staging : Staging
-        The way into them.
+        Fills them.
     """
 
     def __init__(self, backend: Backend, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

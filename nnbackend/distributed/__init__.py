@@ -1,15 +1,15 @@
-"""Training shared out over processes and machines: every rank takes its slice of each batch, gradients are summed.
+"""Training on several processes and machines: every rank takes its slice of each batch, and gradients are summed.
 
 ``net.fit(..., communicator=nn.distributed.world())`` in a program started by ``mpiexec -n 4 python program.py``. On one
-rank, or without `mpiexec`, it trains as ever; docs/scale-out.md has the rest.
+rank, or without `mpiexec`, it trains as usual; see docs/scale-out.md.
 """
 
 from __future__ import annotations
 
+from nnbackend.data.batches import Slice, batch_slices, rows_of, shard_slices
 from nnbackend.distributed.communicator import Alone, Checks, Communicator
 from nnbackend.distributed.launch import launched_ranks, world
 from nnbackend.distributed.placement import local_backend
-from nnbackend.distributed.slices import Slice, batch_slices, rows_of, shard_slices
 
 __all__ = [
     "Alone",

@@ -1,22 +1,14 @@
-"""Histories as tables of pandas."""
+"""The former home of :meth:`nnbackend.History.to_pandas`; kept for one release."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from nnbackend.training.history import History
+import warnings
+from typing import Any
 
 __all__ = ["history_frame"]
 
 
-def history_frame(history: History) -> DataFrame:
-    """A row an epoch, a column for each metric; see :meth:`nnbackend.History.to_pandas`."""
-    try:
-        from pandas import DataFrame
-    except ImportError as error:
-        raise ImportError('to_pandas needs the package pandas: pip install "nnbackend[pandas]"') from error
-    names = history.names() or ["epoch"]
-    return DataFrame(history.epochs, columns=names).set_index("epoch")
+def history_frame(history: Any) -> Any:
+    """Deprecated: use :meth:`nnbackend.History.to_pandas`."""
+    warnings.warn("history_frame(history) is now history.to_pandas()", DeprecationWarning, stacklevel=2)
+    return history.to_pandas()

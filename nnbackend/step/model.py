@@ -14,7 +14,7 @@ from nnbackend.layers import Layer
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.parameters import Layout, ParameterLayout
 
-__all__ = ["Examples", "Model", "OptimizerState", "Snapshot"]
+__all__ = ["Model", "OptimizerState", "Snapshot"]
 
 
 @dataclass(eq=False, repr=False)
@@ -49,45 +49,6 @@ class Model:
     def views(self) -> dict[str, Array]:
         """The windows of `parameters` by name."""
         return self.layout.device_views(self.backend, self.parameters)
-
-
-@dataclass(eq=False, repr=False)
-class Examples:
-    """Data on the device.
-
-    Attributes
-    ----------
-    x : (n, features) uint8 or real
-    targets : (n,) int32 or (n, outputs) real
-    target_dtype : numpy dtype
-        That of `targets`, as the host knows it.
-    weights : (n,) real or None
-    count : int
-        n.
-    scale : float
-        Factor the gather applies to `x`.
-    """
-
-    x: Array
-    targets: Array
-    target_dtype: np.dtype[Any]
-    weights: Array | None
-    count: int
-    scale: float
-
-    @classmethod
-    def on_device(
-        cls, backend: Backend, x: HostArray, targets: HostArray, weights: HostArray | None, scale: float
-    ) -> Examples:
-        """Copy checked host arrays to the device."""
-        return cls(
-            x=backend.from_host(x),
-            targets=backend.from_host(targets),
-            target_dtype=targets.dtype,
-            weights=None if weights is None else backend.from_host(weights),
-            count=len(x),
-            scale=scale,
-        )
 
 
 @dataclass(eq=False, repr=False)

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnbackend.backends.contract import Array, Executor, HostArray
+from nnbackend.data.batches import Batches, Slice
 from nnbackend.losses import Loss
-from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
+from nnbackend.step.recorder import Model, record_forward
+from nnbackend.step.replay import Replay
 from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["Predictor"]
 
-#: Batch sizes whose recordings are kept, so that a program asking for many sizes keeps few buffers.
+#: Number of batch sizes whose recordings are kept; a program that uses many sizes then keeps few buffers.
 _KEPT = 4
 
 
 class Predictor:
-    """Records the forward pass once a batch size and replays it; callers in several threads wait for each other.
+    """Records the forward pass once for each batch size and replays it; threads take turns.
 
     Parameters
     ----------
     model : Model
     loss : Loss or None
-        Its output activation, softmax say, is applied last.
+        Its output activation, such as softmax, is applied last.
     """
 
     def __init__(self, model: Model, loss: Loss | None) -> None:
         self._model = model
         self._activation = "identity" if loss is None else loss.output_activation
-        self._recorded: dict[int, tuple[Executor, Array, Array]] = {}
+        self._recorded: dict[int, tuple[Replay, Array, Array]] = {}
         self._lock = ForkLock()
 
     def __call__(self, rows: HostArray) -> HostArray:
@@ -39,18 +39,27 @@ class Predictor:
                 if len(self._recorded) == _KEPT:
                     del self._recorded[next(iter(self._recorded))]
                 self._recorded[len(rows)] = self._record(len(rows))
-            executor, x, outputs = self._recorded[len(rows)]
+            replay, x, outputs = self._recorded[len(rows)]
             backend.write(rows, x)
-            executor.run(1)
+            replay.run()
             return backend.to_host(outputs)
 
-    def _record(self, rows: int) -> tuple[Executor, Array, Array]:
+    def _record(self, rows: int) -> tuple[Replay, Array, Array]:
+        """The recorded pass, and the buffers that it reads and writes."""
         model, backend = self._model, self._model.backend
-        counter = backend.empty((3,), np.int64)
-        recorder = Recorder(model, Workspace(backend, rows), rows, counter, training=False)
-        x = recorder.input()
-        outputs, _ = record_forward(recorder, model.views, x)
-        if self._activation != "identity":
-            logits, outputs = outputs, recorder.like(outputs)
-            recorder.record("activation_forward", logits, self._activation, 0.0, outputs)
-        return backend.executor(recorder.calls), recorder.matrix(x), outputs
+        replay = Replay(model, Batches(rows, rows), training=False)
+        buffers: list[Array] = []
+
+        def make_executor(piece: Slice) -> Executor:
+            recorder = replay.recorder(piece)
+            x = recorder.input()
+            outputs, _ = record_forward(recorder, model.views, x)
+            if self._activation != "identity":
+                logits, outputs = outputs, recorder.like(outputs)
+                recorder.record("activation_forward", logits, self._activation, 0.0, outputs)
+            buffers.extend((recorder.matrix(x), outputs))
+            return backend.executor(recorder.calls)
+
+        replay.record(make_executor)
+        x, outputs = buffers
+        return replay, x, outputs

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.contract import Array
+from nnbackend.data.feed import Examples
 from nnbackend.losses import Loss
 from nnbackend.step.calls import Recorder, Workspace
 from nnbackend.step.layer_step import backward_through, forward_through
-from nnbackend.step.model import Examples, Model, OptimizerState, Snapshot
+from nnbackend.step.model import Model, OptimizerState, Snapshot
 
 __all__ = [
-    "Examples",
     "Model",
     "OptimizerState",
     "Recorder",

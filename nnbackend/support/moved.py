@@ -22,7 +22,7 @@ MOVED = {
     "nnbackend.checks": "nnbackend.support.checks",
     "nnbackend.config": "nnbackend.saving.config",
     "nnbackend.evaluation": "nnbackend.step.evaluation",
-    "nnbackend.feeds": "nnbackend.data.feeds",
+    "nnbackend.feeds": "nnbackend.data.feed",
     "nnbackend.files": "nnbackend.support.files",
     "nnbackend.inputs": "nnbackend.data.inputs",
     "nnbackend.intake": "nnbackend.data.intake",

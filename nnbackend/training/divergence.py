@@ -1,65 +1,199 @@
-"""Runs that have diverged end, with the last good weights in place."""
+"""Steps that would break the network: end the run with the last good weights, or skip them and continue.
+
+A step breaks the network if its loss, its gradients or the weights it leaves are NaN or infinite.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from nnbackend.errors import TrainingDivergedError
+from nnbackend.backends.contract import Array, Executor, HostArray
+from nnbackend.distributed.communicator import Communicator
+from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.network import Network
-from nnbackend.training.run import EpochResult
-from nnbackend.training.setup import weights_are_finite
+from nnbackend.step.recorder import OptimizerState
+from nnbackend.step.replay import Replay
 
-__all__ = ["check_finite", "check_validation"]
+__all__ = ["LastGoodWeights", "Skipping", "check_weights", "weights_are_finite"]
 
 
-def check_finite(network: Network, snapshots: tuple[Any, Any], epoch: int, result: EpochResult, look: bool) -> None:
-    """Stop a run that has diverged, with the last good weights in place.
+def weights_are_finite(network: Network) -> bool:
+    """Whether no weight is NaN or infinite."""
+    model = network.model
+    if np.isfinite(model.backend.to_host(model.parameters)).all():
+        return True
+    # The padding between parameters means nothing.
+    return all(np.isfinite(array).all() for array in network.get_weights().values())
+
+
+def check_weights(network: Network) -> None:
+    """Refuse to train weights that are broken already: there would be nothing to return to.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if not weights_are_finite(network):
+        raise InvalidInputError(
+            "the network has weights that are NaN or infinite; give it others with set_weights or restore"
+        )
+
+
+class LastGoodWeights:
+    """The weights with which this epoch and the one before it began, to return to if the run diverges.
 
     Parameters
     ----------
-    snapshots : the parameters at the beginning of this epoch, and of the one before
-    look : bool
-        Whether to read the weights, if all losses are finite.
+    network : Network
     """
-    before, earlier = snapshots
-    bad = ~np.isfinite(result.losses)
-    steps = len(bad)
-    if result.skipped < steps:
-        # What was left out broke nothing; the rest is sound, as somebody has looked already.
-        bad &= result.skipped == 0
-    if not bad.any() and (not look or weights_are_finite(network)):
-        return
-    network.restore(before)
-    network.optimizer_state = None
-    if bad.any() and weights_are_finite(network):
-        step = int(np.argmax(bad)) + 1
-        what = f"the loss became {result.losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
-    else:
-        if bad.any():
-            network.restore(earlier)
-            epoch -= 1
-        step = steps
-        what = f"weights became NaN or infinite in the last step of epoch {epoch}"
-    raise TrainingDivergedError(
-        f"{what}; the network has the weights with which that epoch began. "
-        "Lower the learning rate, or scale the inputs.",
-        epoch,
-        step,
-    )
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._before, self._earlier = network.snapshot(), network.snapshot()
+
+    def begin_epoch(self) -> None:
+        """Copy the weights at the beginning of an epoch."""
+        self._before, self._earlier = self._network.snapshot(into=self._earlier), self._before
+
+    def update(self) -> None:
+        """Replace the newest copy by the current weights."""
+        self._network.snapshot(into=self._before)
+
+    def restore(self) -> None:
+        """Give the network the weights of the beginning of this epoch; the optimiser starts over."""
+        self._network.restore(self._before)
+        self._network.optimizer_state = None
+
+    def check_steps(self, epoch: int, losses: HostArray, skipped: int, look: bool) -> None:
+        """Stop a run that has diverged in the steps of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+        losses : (steps,) float64
+        skipped : int
+            How many of the steps were skipped.
+        look : bool
+            Whether to read the weights if all losses are finite. Weights that broke in the last step show in the
+            first loss of the next epoch, so this is needed only where somebody uses the network before that.
+
+        Raises
+        ------
+        TrainingDivergedError
+            The network has the last good weights.
+        """
+        network, bad = self._network, ~np.isfinite(losses)
+        steps = len(bad)
+        if skipped < steps:
+            # Skipped steps broke nothing, and the others were checked when they ran.
+            bad &= skipped == 0
+        if not bad.any() and (not look or weights_are_finite(network)):
+            return
+        self.restore()
+        if bad.any() and weights_are_finite(network):
+            step = int(np.argmax(bad)) + 1
+            what = f"the loss became {losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
+        else:
+            if bad.any():
+                network.restore(self._earlier)
+                epoch -= 1
+            step = steps
+            what = f"weights became NaN or infinite in the last step of epoch {epoch}"
+        raise TrainingDivergedError(
+            f"{what}; the network has the weights with which that epoch began. "
+            "Lower the learning rate, or scale the inputs.",
+            epoch,
+            step,
+        )
+
+    def check_validation(self, epoch: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Stop a run whose validation loss is not finite: huge weights may be finite and give such a loss.
+
+        Raises
+        ------
+        TrainingDivergedError
+        """
+        if np.isfinite(metrics.get("val_loss", 0.0)):
+            return
+        self.restore()
+        raise TrainingDivergedError(
+            f"the validation loss became {metrics['val_loss']} after epoch {epoch}; the network has the weights with "
+            "which that epoch began. Lower the learning rate, or scale the inputs.",
+            epoch,
+            steps,
+        )
 
 
-def check_validation(network: Network, before: Any, epoch: int, steps: int, metrics: Mapping[str, float]) -> None:
-    """Huge weights may be finite and give no finite loss all the same."""
-    if np.isfinite(metrics.get("val_loss", 0.0)):
-        return
-    network.restore(before)
-    network.optimizer_state = None
-    raise TrainingDivergedError(
-        f"the validation loss became {metrics['val_loss']} after epoch {epoch}; the network has the weights with which "
-        "that epoch began. Lower the learning rate, or scale the inputs.",
-        epoch,
-        steps,
-    )
+class Skipping:
+    """Runs portions of steps without those that would break the network.
+
+    Steps run without the host, so their results are checked portion by portion. A portion with a broken step is
+    undone, run again up to that step, and continued after it. Several ranks do so together.
+
+    Parameters
+    ----------
+    network : Network
+    memory : OptimizerState
+    replay : Replay
+        The steps. In its trace, entries of skipped steps are meaningless.
+    communicator : Communicator
+        Its ranks run the same portions.
+
+    Attributes
+    ----------
+    skipped : list of int
+        Steps of the current epoch that were skipped, from 0; the optimiser does not count them.
+    """
+
+    def __init__(self, network: Network, memory: OptimizerState, replay: Replay, communicator: Communicator) -> None:
+        self._network, self._memory, self._replay = network, memory, replay
+        self._communicator = communicator
+        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values()]
+        self._kept = [network.backend.from_host(network.backend.to_host(buffer)) for buffer in self._buffers]
+        self.skipped: list[int] = []
+
+    def run(self, executor: Executor, first: int, steps: int) -> None:
+        """Run `steps` steps of the epoch from `first` on."""
+        end = first + steps
+        while first < end:
+            for buffer, kept in zip(self._buffers, self._kept, strict=True):
+                self._network.backend.copy(buffer, kept)
+            executor.run(end - first)
+            broken = self._broken(first, end)
+            if broken is None:
+                return
+            # A loss shows the weights of the step before, and not every broken weight shows in a loss.
+            while self._again(executor, first, broken) and broken > first:
+                broken -= 1
+            self.skipped.append(broken)
+            first = broken + 1
+            self._count_from(first)
+
+    def _broken(self, first: int, end: int) -> int | None:
+        """The first step whose loss is not finite; the last one if the weights it left are not; None otherwise."""
+        losses = self._replay.read_trace()[first:end]
+        # A rank knows the losses of its own rows only.
+        wrong: HostArray = np.asarray(~np.isfinite(losses).all(axis=1), np.int64)
+        self._communicator.allreduce(wrong)
+        if wrong.any():
+            return first + int(np.argmax(wrong > 0))
+        return end - 1 if self._state_is_broken() else None
+
+    def _again(self, executor: Executor, first: int, end: int) -> bool:
+        """Undo the portion and run it up to the step `end`; returns whether that leaves a broken state."""
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            self._network.backend.copy(kept, buffer)
+        self._count_from(first)
+        if end > first:
+            executor.run(end - first)
+        return self._state_is_broken()
+
+    def _state_is_broken(self) -> bool:
+        sound = all(np.isfinite(self._network.backend.to_host(buffer)).all() for buffer in self._buffers)
+        return self._communicator.any(not sound)
+
+    def _count_from(self, step: int) -> None:
+        steps = self._memory.steps - len(self.skipped)
+        self._replay.count_from(step, self._network.steps_trained, steps)

@@ -1,4 +1,4 @@
-"""What a training run showed, epoch by epoch."""
+"""The metrics of a training run, epoch by epoch, and the tables made of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,30 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.support.files import atomic_write, write_csv
+from nnbackend.support.html import table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["History"]
+__all__ = ["COLUMNS", "History", "cells"]
+
+#: Heading, width and format of each metric in a printed table; all of them fit into 80 columns.
+COLUMNS = {
+    "epoch": ("epoch", 5, "{:.0f}"),
+    "loss": ("loss", 7, "{:.4f}"),
+    "accuracy": ("accuracy", 8, "{:.4f}"),
+    "binary_accuracy": ("binary_acc", 10, "{:.4f}"),
+    "val_loss": ("val_loss", 8, "{:.4f}"),
+    "val_accuracy": ("val_accuracy", 12, "{:.4f}"),
+    "val_binary_accuracy": ("val_binary", 10, "{:.4f}"),
+    "skipped": ("skipped", 7, "{:.0f}"),
+    "learning_rate": ("rate", 8, "{:.3g}"),
+    "seconds": ("seconds", 7, "{:.2f}"),
+    "samples_per_second": ("samples/s", 9, "{:,.0f}"),
+}
+
+#: Number of first and last epochs that a notebook shows of a longer history.
+_ENDS = 8
 
 
 class History:
@@ -26,11 +45,11 @@ class History:
     epochs : list of dict
         One entry an epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
         "val_accuracy" (where validation data were given), "learning_rate" (of the epoch's first step), "seconds" (of
-        training), "samples_per_second", and "skipped" (steps that were left out, with ``on_nan="skip"``).
+        training), "samples_per_second", and "skipped" (the number of skipped steps, with ``on_nan="skip"``).
     step_losses : list of (steps,) float64 arrays
         The mean loss over each minibatch, before its update; one array an epoch.
     interrupted : bool
-        Whether Ctrl-C ended the run; the last entry then covers a part of its epoch.
+        Whether Ctrl-C ended the run; the last entry then covers part of its epoch.
     stopped_by : str
         The callback that ended the run early; empty if none did.
     """
@@ -50,13 +69,13 @@ class History:
         return len(self.epochs)
 
     def __getitem__(self, name: str) -> list[float]:
-        """one metric over the epochs: ``history["val_loss"]``."""
+        """One metric over the epochs: ``history["val_loss"]``."""
         if not any(name in metrics for metrics in self.epochs):
             raise KeyError(f"no {name!r} in this history; there are {', '.join(self.names())}")
         return [metrics[name] for metrics in self.epochs if name in metrics]
 
     def names(self) -> list[str]:
-        """The metrics there are, in the order they came."""
+        """The names of all metrics, in the order in which they first appeared."""
         return list(dict.fromkeys(name for metrics in self.epochs for name in metrics))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -64,7 +83,7 @@ class History:
         write_csv(path, self.epochs)
 
     def to_pandas(self) -> DataFrame:
-        """The metrics as a table of pandas (extra ``pandas``): a row for each epoch, a column for each metric.
+        """The metrics as a pandas table (extra ``pandas``): a row for each epoch, a column for each metric.
 
         Returns
         -------
@@ -76,13 +95,15 @@ class History:
         ImportError
             Pandas is not installed.
         """
-        # The import that goes up: the edges to other libraries stand a room above.
-        from nnbackend.interop.pandas import history_frame
-
-        return history_frame(self)
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError('to_pandas needs the package pandas: pip install "nnbackend[pandas]"') from error
+        names = self.names() or ["epoch"]
+        return DataFrame(self.epochs, columns=names).set_index("epoch")
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the epochs, how the run ended, and nothing else."""
+        """Write the metrics of the epochs, and how the run ended."""
         import json
 
         with atomic_write(path) as stream:
@@ -98,13 +119,33 @@ class History:
         return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
 
     def _repr_html_(self) -> str:
-        """The table that training prints, for a notebook."""
-        from nnbackend.training.history_table import history_html
+        """The table that training prints, without its middle if it is long, and how the run ended."""
+        count = len(self)
+        names = [name for name in COLUMNS if name in self.names()]
+        texts = [cells(metrics) for metrics in self.epochs]
+        rows = [[text.get(name, "") for name in names] for text in texts]
+        if count > 2 * _ENDS + 1:
+            rows[_ENDS:-_ENDS] = [["..."] + [""] * (len(names) - 1)]
+        return table(
+            f"{count:,} epoch{'' if count == 1 else 's'}",
+            [COLUMNS[name][0] for name in names],
+            rows,
+            "r" * len(names),
+            note=self._ending(),
+        )
 
-        return history_html(self)
+    def _ending(self) -> str:
+        if self.interrupted:
+            return "ended by Ctrl-C"
+        return f"ended by {self.stopped_by}" if self.stopped_by else ""
 
     def __repr__(self) -> str:
         if not self.epochs:
             return "<History of 0 epochs>"
         last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].items() if name != "epoch")
         return f"<History of {len(self)} epochs, the last: {last}>"
+
+
+def cells(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The metrics of an epoch as texts, in the order of the columns."""
+    return {name: COLUMNS[name][2].format(metrics[name]) for name in COLUMNS if name in metrics}

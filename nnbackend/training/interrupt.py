@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the step at hand is finished, the network stays usable. And SIGTERM, if asked for."""
+"""Ctrl-C while training: the current step is finished and the network stays usable. Also SIGTERM, if asked for."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from nnbackend.distributed.communicator import Alone, Communicator
+from nnbackend.step.replay import Watch
 
 __all__ = ["TERMINATED", "Interrupt"]
 
-#: What shells report for a program that SIGTERM ended: 128 + 15.
+#: The exit code of a program that SIGTERM ended, as shells report it: 128 + 15.
 TERMINATED = 143
 
 
-class Interrupt:
-    """Within this context the first Ctrl-C only sets a flag; a second one raises KeyboardInterrupt as usual.
+class Interrupt(Watch):
+    """A context in which the first Ctrl-C only sets a flag; a second one raises KeyboardInterrupt as usual.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    A replay that it watches ends when the flag is set. Outside the main thread, where Python delivers no signals, it
+    does nothing.
 
     Parameters
     ----------
     terminate : bool
-        Whether SIGTERM is to be waited for in the same way, and then ends the program with the code `TERMINATED`, at
-        once if it comes twice. A program that has a handler of its own keeps it.
+        Whether to handle SIGTERM in the same way. It then ends the program with the code `TERMINATED`, at once if it
+        comes twice. A program that has a handler of its own keeps it.
     communicator : Communicator, optional
-        If other ranks are to end as well.
+        The ranks that end together.
 
     Attributes
     ----------
@@ -43,7 +45,7 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is not threading.main_thread():
             return self
-        # A background job of a shell ignores Ctrl-C, which is meant for the one in the foreground.
+        # A background job of a shell ignores Ctrl-C, which is meant for the job in the foreground.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._handle)
         if self._terminate and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -65,6 +67,9 @@ class Interrupt:
         if self.terminated:
             raise SystemExit(TERMINATED)
         self.requested = self.terminated = True
+
+    def allow(self, done: int, steps: int) -> int:
+        return 0 if self.requested else steps
 
     def exit_if_terminated(self) -> None:
         """Raise SystemExit on all ranks if SIGTERM has come to one of them."""

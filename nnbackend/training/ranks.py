@@ -1,4 +1,4 @@
-"""What ranks that train together make sure of: the same settings, the same weights, before and after every epoch."""
+"""Checks between ranks that train together: the same settings before, the same weights after every epoch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import DistributedError, InvalidInputError
 from nnbackend.network import Network
 from nnbackend.training.checkpoints.fingerprint import as_text, data_checksum
+from nnbackend.training.listeners import Listener
+from nnbackend.training.run import EpochResult
 
-__all__ = ["check_alike", "check_ranks", "check_replicas", "check_settings", "mean_over"]
+__all__ = ["ReplicaListener", "check_alike", "check_ranks", "check_settings", "mean_over"]
 
 
 def check_ranks(communicator: Any) -> Checks:
@@ -34,7 +36,7 @@ def check_ranks(communicator: Any) -> Checks:
 
 
 def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weighted: bool, stream: bool) -> None:
-    """Refuse ranks that do not have the same network, or not the same rows where they should.
+    """Refuse ranks whose networks differ, or whose rows differ where they must be the same.
 
     Raises
     ------
@@ -44,7 +46,7 @@ def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weight
         return
     if stream and not shard:
         raise InvalidInputError(
-            "a BatchStream is gone through by one rank alone: give each rank a stream of its own rows, and shard=True"
+            "a BatchStream is read by one rank alone: give each rank a stream of its own rows, and shard=True"
         )
     settings = {
         "shard": shard,
@@ -59,7 +61,7 @@ def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weight
 
 
 def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: Any, shard: bool) -> None:
-    """Refuse ranks that were given different settings, or different rows where they should be the same.
+    """Refuse ranks whose settings differ, or whose rows differ where they must be the same.
 
     Raises
     ------
@@ -72,28 +74,34 @@ def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: An
         checks.alike({"x and y (a checksum of some rows)": data_checksum(data, y)})
 
 
-def check_replicas(network: Network, communicator: Communicator) -> None:
-    """Make sure that all ranks have come to the same weights: then none has silently gone its own way.
+class ReplicaListener(Listener):
+    """Checks after every epoch that all ranks have the same weights, so that none diverges unnoticed.
 
-    Raises
-    ------
-    DistributedError
-        On all ranks.
+    Parameters
+    ----------
+    network : Network
+    communicator : Communicator
     """
-    if communicator.size == 1:
-        return
-    checksums = communicator.gather(_checksum(network))
-    for rank, checksum in enumerate(checksums):
-        if checksum != checksums[0]:
-            raise DistributedError(
-                f"rank {rank} has other weights than rank 0 after the same steps: their processors or libraries round "
-                "differently. Train on machines of one kind, with the same versions of everything",
-                rank,
-            )
+
+    def __init__(self, network: Network, communicator: Communicator) -> None:
+        self._network, self._communicator = network, communicator
+
+    def steps_end(self, epoch: int, result: EpochResult) -> None:
+        """Compare checksums of the weights; raises DistributedError on all ranks if one has other weights."""
+        if self._communicator.size == 1:
+            return
+        checksums = self._communicator.gather(_checksum(self._network))
+        for rank, checksum in enumerate(checksums):
+            if checksum != checksums[0]:
+                raise DistributedError(
+                    f"rank {rank} has other weights than rank 0 after the same steps: their processors or libraries "
+                    "round differently. Train on machines of one kind, with the same versions of everything",
+                    rank,
+                )
 
 
 def mean_over(checks: Checks) -> Callable[[HostArray], float]:
-    """A function for the mean of numbers of which each rank has some."""
+    """A function for the mean of values that are spread over the ranks."""
 
     def mean(values: HostArray) -> float:
         totals = np.sum(checks.exchange((float(values.sum()), len(values))), axis=0)

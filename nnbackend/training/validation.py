@@ -1,4 +1,4 @@
-"""Loss and metrics of the validation data, after every epoch: a part on each rank."""
+"""Evaluates the validation data after every epoch, a part on each rank."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from nnbackend.data.batch_stream import BatchStream
-from nnbackend.data.feeds import Feed
+from nnbackend.data.batches import part_of
+from nnbackend.data.feed import Feed
 from nnbackend.distributed.communicator import Communicator
-from nnbackend.distributed.slices import part_of
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -32,15 +32,14 @@ class Validator:
         Brings the rows.
     communicator : Communicator
     split : bool
-        Whether all ranks have the same rows, of which each takes its part; otherwise all of its rows are this rank's
-        part.
+        Whether all ranks have the same rows and each takes a part of them; otherwise this rank takes all of its rows.
     alike : bool
-        Whether all ranks evaluate all rows, which come piece by piece and cannot be split.
+        Whether all ranks evaluate all rows, because a stream cannot be split.
 
     Attributes
     ----------
     accuracy_name : str or None
-        What the share of correct predictions is called.
+        Name of the share of correct predictions.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class Validator:
         communicator: Communicator,
         shard: bool,
     ) -> Validator | None:
-        """For what the caller gave as `validation_data`; `feeds` closes what is open.
+        """A validator for what the caller gave as `validation_data`; `feeds` closes its feed.
 
         Raises
         ------

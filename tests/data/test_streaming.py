@@ -9,7 +9,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.numpy import NumpyBackend
-from nnbackend.data.feeds import Resident
+from nnbackend.data.feed import Resident
 from nnbackend.data.rows import StoredRows, as_rows
 from nnbackend.data.streaming import Streamed
 from nnbackend.losses import get_loss
@@ -67,7 +67,7 @@ def test_evaluating_and_predicting_from_a_file(backend, mapped, monkeypatch):
     x, y = images(rows=75)
     network = classifier(backend)
     network.fit(x, y, **OPTIONS)
-    monkeypatch.setattr("nnbackend.data.feeds._RESIDENT_BYTES", 10)
+    monkeypatch.setattr("nnbackend.data.intake._RESIDENT_BYTES", 10)
     for rows in (x, x / 255.0):
         assert network.evaluate(mapped(rows), y, batch_size=8) == network.evaluate(rows, y, batch_size=8)
         np.testing.assert_array_equal(network.predict(mapped(rows), 16), network.predict(rows, 16))
@@ -160,7 +160,7 @@ def test_only_large_files_are_streamed(mapped, monkeypatch):
     x, y = images(rows=75)
     loss = get_loss(LOSS)
     assert isinstance(classifier().intake.feed(mapped(x), y, loss, 8), Resident)
-    monkeypatch.setattr("nnbackend.data.feeds._RESIDENT_BYTES", 899)
+    monkeypatch.setattr("nnbackend.data.intake._RESIDENT_BYTES", 899)
     feed = classifier().intake.feed(mapped(x), y, loss, 8)
     assert isinstance(feed, Streamed)
     assert isinstance(classifier().intake.feed(x, y, loss, 8), Resident)

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from nnbackend.interop.pandas import history_frame
 from nnbackend.training import History
 from tests.helpers import classifier, images
 
@@ -43,3 +44,11 @@ def test_without_pandas_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r'pip install "nnbackend\[pandas\]"'):
         History().to_pandas()
+
+
+def test_the_former_function_names_the_method():
+    history = History()
+    history.append({"epoch": 1, "loss": 0.5}, np.zeros(1))
+    with pytest.warns(DeprecationWarning, match="history.to_pandas()"):
+        frame = history_frame(history)
+    assert frame.equals(history.to_pandas())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -303,3 +304,11 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 'need scikit-learn 1.6 or newer: pip install "nnbackend[sklearn]"' in done.stdout
+
+
+def test_the_estimators_have_the_same_parameters_but_for_their_own():
+    classifier = inspect.signature(nn.MLPClassifier.__init__).parameters
+    regressor = inspect.signature(nn.MLPRegressor.__init__).parameters
+    common = [name for name in classifier if name != "class_weight"]
+    assert common == [name for name in regressor if name != "loss"]
+    assert [classifier[name] for name in common] == [regressor[name] for name in common]

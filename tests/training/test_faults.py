@@ -254,7 +254,7 @@ def test_sigterm_saves_and_exits_with_its_code(tmp_path):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_sigterm_at_the_last_moment_of_an_epoch_loses_nothing(tmp_path, monkeypatch, epochs):
     """After the run was asked whether it is to end, and before it is looked at again."""
-    ended = Keeper.epoch_ended
+    ended = Keeper.save_point
 
     def end(self, last):
         ended(self, last)
@@ -262,7 +262,7 @@ def test_sigterm_at_the_last_moment_of_an_epoch_loses_nothing(tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Keeper, "epoch_ended", end)
+        patch.setattr(Keeper, "save_point", end)
         with pytest.raises(SystemExit) as error:
             run_to_the_end(tmp_path, every_minutes=60)
     assert error.value.code == 143

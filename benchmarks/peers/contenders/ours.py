@@ -11,7 +11,7 @@ from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import CLASSES, PIXELS, Work
 from nnbackend.backends.numpy import NumpyBackend
-from nnbackend.data.feeds import Feed
+from nnbackend.data.feed import Feed
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS
 from nnbackend.step.recorder import OptimizerState

@@ -2,7 +2,7 @@
 
 They take scikit-learn's constructor arguments with scikit-learn's meaning. In float64 and without dropout, the same
 `random_state` gives the same initial weights, the same batches and, but for rounding, the same fitted weights as
-scikit-learn's own estimators; `run.py` and `solver.py` say how their arithmetic is had from this package's operations.
+scikit-learn's own estimators; `run.py` and `solver.py` explain how this package's operations give their arithmetic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a fitted network is made of, apart from its weights."""
+"""The architecture of a fitted network: everything except its weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Architecture:
         return [*layers, Dense(last, weight_initializer="zeros", l2=l2)]
 
     def initial_weights(self, generator: np.random.RandomState) -> Weights:
-        """Glorot and Bengio's (2010) uniform weights, biases too, drawn in the order in which scikit-learn draws."""
+        """Uniform weights and biases after Glorot and Bengio (2010), drawn in the same order as in scikit-learn."""
         factor = 2 if self.activation == "sigmoid" else 6
         coefs, intercepts = [], []
         for inputs, outputs in pairwise(self.units):
@@ -68,13 +68,13 @@ class Architecture:
         return coefs, intercepts
 
     def network(self, backend: str | Backend, seed: int) -> Network:
-        """A network whose weights are all zero; the seed is that of the dropout masks."""
+        """A network with weights of zero; `seed` is the seed of the dropout masks."""
         network = Network(self.layers(), self.units[0], backend, seed, self.dtype)
         network.set_loss(self.loss)
         return network
 
     def named(self, weights: Weights) -> dict[str, Any]:
-        """Weights by the names that a network has for them."""
+        """Weights by their names in the network."""
         coefs, intercepts = weights
         named = {}
         for place, coef, intercept in zip(self._places(), coefs, intercepts, strict=True):
@@ -82,10 +82,10 @@ class Architecture:
         return named
 
     def unnamed(self, named: dict[str, HostArray]) -> Weights:
-        """What `named` was made of."""
+        """The inverse of `named`."""
         prefixes = [f"layers.{place}" for place in self._places()]
         return [named[f"{prefix}.weight"] for prefix in prefixes], [named[f"{prefix}.bias"] for prefix in prefixes]
 
     def _places(self) -> Sequence[int]:
-        """Where the dense layers are in the list of layers."""
+        """The positions of the dense layers in the list of layers."""
         return [place for place, layer in enumerate(self.layers()) if isinstance(layer, Dense)]

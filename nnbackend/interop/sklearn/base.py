@@ -1,9 +1,9 @@
-"""What the classifier and the regressor have in common."""
+"""The common part of the classifier and the regressor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -26,32 +26,61 @@ __all__ = ["BaseMLP"]
 
 
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
-    """A multi-layer perceptron; a subclass says what its targets are and how predictions are scored."""
+    """A multi-layer perceptron. A subclass defines its targets and how predictions are scored."""
 
-    #: What `validate_data` is to check of targets.
+    #: Options of `validate_data` for the targets.
     _target_checks: ClassVar[Mapping[str, Any]] = {}
 
     _engine: Engine
     _progress: Progress
 
     def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Keep the constructor's arguments as they are: scikit-learn wants them checked no sooner than in `fit`."""
+        """Keep the constructor's arguments unchanged; scikit-learn wants them checked in `fit`, not before."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
-        """What a call of `fit` or `partial_fit` is to learn; InvalidInputError if that is not what it goes on with."""
+        """The problem that `fit` or `partial_fit` solves; InvalidInputError if training cannot continue with it."""
         raise NotImplementedError
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
-        """How good the network's outputs for validation data are; more is better."""
+        """The score of the network's outputs for validation data; higher is better."""
         raise NotImplementedError
 
     def _learned(self, problem: Problem) -> None:
-        """Set the attributes that are a subclass's own."""
+        """Set the attributes that only the subclass has."""
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> Any:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train until the loss or, with early stopping, the validation score no longer improves.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : array_like
+            For a classifier (n,) classes of any kind, or (n, k) of 0 and 1 where a row may belong to several classes.
+            For a regressor (n,) or (n, outputs) numbers.
+        sample_weight : (n,) array_like, optional
+
+        Raises
+        ------
+        InvalidInputError, UnknownNameError
+            Before anything is changed.
+        DivergedFitError
+            The loss or a weight became NaN or infinite.
+        BackendUnavailableError
+            The backend cannot run here.
+        """
+        self._train(X, y, sample_weight, incremental=False)
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch on these rows, continuing from the last call; otherwise as `fit`."""
+        self._train(X, y, sample_weight, incremental=True)
+        return self
+
+    def _train(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> None:
+        """What `fit` and `partial_fit` do; `classes` are those announced to a classifier."""
         settings = Settings.of(self)
         if incremental and settings.early_stopping:
             raise InvalidInputError(
@@ -83,7 +112,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._engine, self._progress = engine, progress
         progress.publish(self)
         self._learned(problem)
-        return self
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
@@ -108,7 +136,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         goes_on: bool,
         incremental: bool,
     ) -> tuple[Engine, Weights]:
-        """What to train with, and the weights to begin with."""
+        """The engine to train with, and the weights to begin with."""
         units = (X.shape[1], *settings.hidden_layer_sizes, problem.outputs)
         dtype = self._engine.architecture.dtype if goes_on else X.dtype.name
         architecture = Architecture(units, settings.activation, settings.dropout, problem.loss, dtype)
@@ -129,7 +157,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return Engine(architecture, Solver(settings), seed, old.steps), weights
 
     def _outputs(self, X: Any) -> HostArray:
-        """What the fitted network makes of some rows, (n, outputs)."""
+        """The fitted network's outputs for some rows, (n, outputs)."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
         network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
@@ -147,5 +175,5 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
 
 def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:
-    """A seed for dropout masks, if there are any: scikit-learn draws none, and its stream must go on as there."""
+    """A seed for dropout masks. Without dropout nothing is drawn, so that the stream stays that of scikit-learn."""
     return int(generator.randint(1, np.iinfo(np.int32).max)) if settings.dropout else 0

@@ -1,8 +1,8 @@
-"""The classifier."""
+"""The classifier: a network that predicts classes."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -53,27 +53,28 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         0 <= momentum < 1.
     nesterovs_momentum : bool
     early_stopping : bool
-        Whether to score `validation_fraction` of the rows after every epoch, end when that score gets no better by
-        `tol`, and keep the weights with the best. Without, the loss in training decides, and the last weights are kept.
+        Whether to score `validation_fraction` of the rows after every epoch, end when the score no longer improves by
+        `tol`, and keep the weights with the best score. Otherwise the training loss decides, and the last weights are
+        kept.
     validation_fraction, beta_1, beta_2, epsilon : float
     n_iter_no_change : int or inf
-        Training ends when more epochs than this in a row were no better.
+        Training ends after more than this many epochs in a row without improvement.
     max_fun : int
-        Not used: of "lbfgs" only.
+        Not used; it belongs to "lbfgs".
     backend : str or Backend
-        "numpy", "numba", "cupy", a plug-in's name, or "auto". Setting another one moves a fitted estimator at its
-        next call.
+        "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
+        with its next call.
     dropout : float
         Share of every hidden layer's outputs that is dropped in training.
     dtype : {"auto", "float32", "float64"}
-        "auto" is that of the data in the first call of `fit`: float32 if they are, else float64.
+        "auto" is that of the data in the first call of `fit`: float32 for float32 data, otherwise float64.
     class_weight : dict, "balanced" or None
-        Weights of the classes, times those of the rows; "balanced" makes all classes weigh the same.
+        Weights of the classes, multiplied with those of the rows; "balanced" gives all classes the same total weight.
 
     Attributes
     ----------
     coefs_, intercepts_ : lists of (inputs, outputs) and (outputs,) arrays
-        The weights. They cannot be written to; to change one, put another array into its place.
+        The weights. The arrays are read-only; to change weights, assign other arrays.
     classes_ : (k,) array
     loss_, loss_curve_ : float, and a list of one for every epoch
     best_loss_ : float, or None with early stopping
@@ -87,12 +88,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Notes
     -----
-    A sparse X is made dense for training, all of it at once, and for predicting 1024 rows at a time. Weights of rows
-    may not be negative. `partial_fit` after a pickle goes on where it was. As in scikit-learn, a `random_state` that
-    is a number gives every call of `partial_fit` the same order.
+    For training, a sparse X is made dense as a whole; for prediction, 1024 rows at a time. Weights of rows must not be
+    negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a `random_state` that
+    is a number gives every call of `partial_fit` the same order of rows.
 
-    A loss that becomes NaN or infinite ends in one error (a ValueError), or with early stopping in a warning and the
-    weights of the best epoch.
+    If the loss becomes NaN or infinite, `fit` raises an error (a ValueError); with early stopping it warns, and keeps
+    the weights of the best epoch.
     """
 
     def __init__(
@@ -128,44 +129,23 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ) -> None:
         self._keep(locals())
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPClassifier:
-        """Train until the loss, or with early stopping the validation score, gets no better.
-
-        Parameters
-        ----------
-        X : (n, features) array_like or sparse matrix
-        y : (n,) classes of any kind, or (n, k) of 0 and 1 where a row may belong to several
-        sample_weight : (n,) array_like, optional
-
-        Raises
-        ------
-        InvalidInputError, UnknownNameError
-            Before anything is changed.
-        DivergedFitError
-            The loss or a weight became NaN or infinite.
-        BackendUnavailableError
-            The backend cannot run here.
-        """
-        fitted: MLPClassifier = self._fit(X, y, sample_weight, incremental=False)
-        return fitted
-
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
-        """Train for one epoch on these rows, going on where the last call ended.
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
+        """Train for one epoch on these rows, continuing from the last call.
 
         Parameters
         ----------
         X, y, sample_weight
             As for `fit`.
         classes : (k,) array_like
-            All classes there will ever be; needed in the first call, unless rows may belong to several.
+            All classes that will ever occur; needed in the first call, unless rows may belong to several classes.
 
         Raises
         ------
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        fitted: MLPClassifier = self._fit(X, y, sample_weight, incremental=True, classes=classes)
-        return fitted
+        self._train(X, y, sample_weight, incremental=True, classes=classes)
+        return self
 
     def predict(self, X: Any) -> HostArray:
         """The most likely classes.
@@ -182,8 +162,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return self._labels.decode(outputs)
 
     def predict_proba(self, X: Any) -> HostArray:
-        """The probability of every class, (n, k), in the order of `classes_`; each on its own if a row may belong to
-        several."""
+        """The probability of every class, (n, k), in the order of `classes_`. They are independent of each other if a
+        row may belong to several classes."""
         outputs = self._outputs(X)
         return self._labels.probabilities(outputs)
 
@@ -200,7 +180,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
-        """The classes to learn: those of before, those announced, or those of the targets."""
+        """The classes to learn: those learned before, those announced, or those of the targets."""
         announced = None if classes is None else unique_labels(classes)
         if goes_on:
             before: Labels = self._labels

@@ -1,4 +1,4 @@
-"""What an estimator is given, on its way to the network."""
+"""From the arguments of an estimator to rows that a network trains on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Problem", "row_weights", "split"]
 
 @dataclass
 class Problem:
-    """What is to be learned.
+    """What an estimator learns.
 
     Attributes
     ----------
@@ -29,11 +29,11 @@ class Problem:
     outputs : int
     loss : str
     out_activation : str
-        scikit-learn's name of what makes predictions of the outputs.
+        scikit-learn's name of the activation that turns outputs into predictions.
     class_weights : (n,) float64 or None
-        Those of the rows' classes, which count in training and not in validation.
+        The weights of the rows' classes; used in training, not in validation.
     labels : Labels or None
-        The classes, where the targets are some.
+        The classes, if the targets are classes.
     """
 
     targets: HostArray
@@ -45,7 +45,7 @@ class Problem:
 
     @property
     def stratified(self) -> bool:
-        """Whether validation data are to hold the same share of each class; scikit-learn has it so for two classes."""
+        """Whether validation data hold the same share of each class; scikit-learn does so for two classes."""
         return self.loss == "sigmoid_cross_entropy" and self.outputs == 1
 
 
@@ -72,12 +72,12 @@ def row_weights(sample_weight: Any, rows: int) -> HostArray | None:
 def split(
     x: Any, problem: Problem, weights: HostArray | None, settings: Settings, generator: np.random.RandomState
 ) -> tuple[Rows, Rows | None]:
-    """The rows to train on, dense, and if training is to stop early those for validation, as they come.
+    """The rows to train on, dense, and with early stopping those for validation, unchanged.
 
     Raises
     ------
     InvalidInputError
-        There are too few of them.
+        There are too few rows for validation.
     """
     trained, held = _product(weights, problem.class_weights), None
     targets = problem.targets

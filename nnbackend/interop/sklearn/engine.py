@@ -23,11 +23,11 @@ _SLICE = 1024
 
 
 class Engine:
-    """A network on its backend, and what its solver remembers.
+    """A network on its backend, and the state of its solver.
 
-    What the weights are is for the estimator's `coefs_` and `intercepts_` to say: `place` brings them to the device
-    when they are not those that came from there. A pickle or a copy holds no network, so it can be read where there is
-    no such backend; the next `place` makes one.
+    The estimator's `coefs_` and `intercepts_` define the weights: `place` brings them to the device unless they are the
+    arrays that came from there. A pickle or a copy holds no network, so that it can be read on machines without its
+    backend; the next `place` makes one.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Engine:
     seed : int
         Of the dropout masks.
     steps : int
-        How many were taken before, which numbers the masks.
+        Number of steps taken before; it numbers the masks.
     """
 
     def __init__(self, architecture: Architecture, solver: Solver, seed: int, steps: int = 0) -> None:
@@ -44,12 +44,12 @@ class Engine:
         self.solver = solver
         self.seed = seed
         self._steps = steps
-        #: What the solver's optimiser remembers, on the host: for each slot the arrays of all parameters.
+        #: The state of the solver's optimiser, on the host: for each slot the arrays of all parameters.
         self._slots: dict[str, dict[str, HostArray]] | None = None
         self._network: Network | None = None
-        #: The backend that was last asked for.
+        #: The argument `backend` of the last call of `place`.
         self._asked: str | Backend | None = None
-        #: The arrays whose values are those of the network.
+        #: The arrays whose values the network has.
         self._there: tuple[HostArray, ...] = ()
         self._run: EpochRun | None = None
         # Several threads may predict with one estimator.
@@ -57,7 +57,7 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """How many training steps were taken so far."""
+        """Number of training steps taken so far."""
         return self._steps if self._network is None else self._network.steps_trained
 
     def place(self, backend: str | Backend, weights: Weights) -> Network:
@@ -78,7 +78,7 @@ class Engine:
             self._asked = backend
             arrays = (*weights[0], *weights[1])
             same = len(arrays) == len(self._there) and all(a is b for a, b in zip(arrays, self._there, strict=True))
-            # What can be written to may have been.
+            # Writeable arrays may have been changed.
             if not same or any(array.flags.writeable for array in arrays):
                 self._there = ()
                 try:
@@ -99,15 +99,15 @@ class Engine:
         return network
 
     def weights(self) -> Weights:
-        """What the network has learned; the arrays cannot be written to, so that none changes behind its back."""
+        """The weights of the network, as read-only arrays, so that none changes unnoticed."""
         assert self._network is not None
         coefs, intercepts = freeze(self.architecture.unnamed(self._network.get_weights()))
         self._there = (*coefs, *intercepts)
         return coefs, intercepts
 
     def run_on(self, network: Network, rows: Rows, alpha: float, batch_size: int, keep: bool) -> EpochRun:
-        """A recorded step on these rows: that of the last ones if they are of the same kind and it was kept."""
-        # From here on the network goes its own way.
+        """A recorded step on these rows; the last one, if it was kept and the rows are of the same kind."""
+        # From here on the weights of the network change.
         self._there = ()
         run = self._run
         if run is not None and run.fits(network, self.architecture, alpha, rows, batch_size):
@@ -118,7 +118,7 @@ class Engine:
         return run
 
     def forget(self) -> None:
-        """Start anew with the weights that will be placed next: what the network and the solver know may be broken."""
+        """Discard the state of the network and the solver, which may be broken; the next `place` brings weights."""
         self._there, self._run, self.solver.steps = (), None, 0
         if self._network is not None:
             self._network.optimizer_state = OptimizerState.fresh(self.solver.optimizer, self._network.model)
@@ -136,7 +136,7 @@ class Engine:
 
 
 def freeze(weights: Weights) -> Weights:
-    """The same arrays, which cannot be written to any more."""
+    """The same arrays, made read-only."""
     for array in (*weights[0], *weights[1]):
         array.setflags(write=False)
     return weights

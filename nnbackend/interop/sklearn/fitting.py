@@ -1,4 +1,4 @@
-"""Epoch after epoch, until training gets on no more."""
+"""The training loop of the estimators: epoch after epoch, until there is no more improvement."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _log = logging.getLogger("nnbackend")
 
 Order = npt.NDArray[np.int64]
 
-#: Rows a step, if nothing is said.
+#: Default number of rows of a step.
 _BATCH = 200
 
 
 class DivergedFitError(TrainingDivergedError, ValueError):
-    """The loss or a weight became NaN or infinite; the estimator is as it was before.
+    """The loss or a weight became NaN or infinite; the estimator is unchanged.
 
-    A ValueError too, which is what scikit-learn's estimators raise.
+    Also a ValueError, which scikit-learn's estimators raise.
     """
 
 
@@ -56,14 +56,14 @@ def train(
         The engine's.
     settings : Settings
     progress : Progress
-        Of the epochs before; those to come are added.
+        Of earlier epochs; the new ones are added.
     rows : Rows
     generator : RandomState
         Shuffles the rows.
     validate : callable or None
-        Scores the network as it is, for early stopping.
+        Scores the current network, for early stopping.
     once : bool
-        Whether a single epoch is asked for.
+        Whether to train for a single epoch.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def train(
         for _ in range(1 if once else settings.max_iter):
             if settings.shuffle:
                 order = _shuffled(order, generator)
-            loss = run.epoch(order, lambda: interrupt.requested)
+            loss = run.epoch(order, interrupt)
             if loss is None:
                 break
             progress.add(loss, len(rows))
@@ -123,7 +123,7 @@ def train(
 
 
 def _shuffled(order: Order, generator: np.random.RandomState) -> Order:
-    """What `sklearn.utils.shuffle` would make of it, which takes longer to check its arguments than a small epoch."""
+    """As `sklearn.utils.shuffle` does, whose checks of its arguments take longer than a small epoch."""
     places = np.arange(len(order))
     generator.shuffle(places)
     return order[places]
@@ -141,7 +141,7 @@ def _batch_size(settings: Settings, rows: int) -> int:
 
 
 def _stops(engine: Engine, network: Network, settings: Settings, progress: Progress) -> bool:
-    """Training has got on no more for some time: end it, or go on at a lower rate."""
+    """Whether training ends because it has not improved; if the rate is adaptive, lower it and continue instead."""
     solver = engine.solver
     what = "Validation score" if settings.early_stopping else "Training loss"
     said = f"{what} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} consecutive epochs."
@@ -154,7 +154,7 @@ def _stops(engine: Engine, network: Network, settings: Settings, progress: Progr
 
 
 def _diverged(engine: Engine, progress: Progress, network: Network, best: object) -> None:
-    """The loss or a weight is no number any more, and would never be one again."""
+    """Handle a loss or a weight that is NaN or infinite, and would stay so."""
     engine.forget()
     if best is not None and progress.best_validation_score not in (None, -math.inf):
         assert progress.validation_scores is not None

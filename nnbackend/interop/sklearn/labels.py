@@ -1,4 +1,4 @@
-"""Classes of any kind as the numbers that a network learns, and back."""
+"""Converts classes of any kind to the numbers that a network learns, and back."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Labels:
     Attributes
     ----------
     outputs : int
-        Of the network: one for two classes, else one for each.
+        Of the network: one for two classes, otherwise one for each class.
     loss : str
     activation : str
-        What scikit-learn calls that of the outputs.
+        scikit-learn's name of the activation of the outputs.
     """
 
     def __init__(self, classes: HostArray, multilabel: bool) -> None:
@@ -46,7 +46,7 @@ class Labels:
         Raises
         ------
         InvalidInputError
-            They are numbers of another kind, or several classes a row.
+            The targets are not classes, or there are several classes in a row.
         """
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
@@ -65,7 +65,7 @@ class Labels:
         Raises
         ------
         InvalidInputError
-            There is a class among them that was not there before, or another number of columns.
+            A class is unknown, or the number of columns is another.
         """
         if self.multilabel:
             dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
@@ -89,17 +89,17 @@ class Labels:
         return chosen
 
     def probabilities(self, outputs: HostArray) -> HostArray:
-        """Those of every class, (n, k), from the network's predictions."""
+        """The probability of every class, (n, k), from the network's predictions."""
         if self.outputs > 1 or self.multilabel:
             return outputs
         return np.hstack([1 - outputs, outputs]) if len(self.classes) > 1 else np.ones_like(outputs)
 
     def codes(self, probabilities: HostArray) -> HostArray:
-        """The same as numbers from 0, or as 0 and 1 for every class."""
+        """The predicted classes as numbers from 0, or as 0 and 1 for every class."""
         if self.multilabel:
             return (probabilities > 0.5).astype(np.int64)
         if self.outputs > 1:
             most: HostArray = probabilities.argmax(axis=1)
             return most
-        # A single class, which a network cannot but learn, is always said to be it.
+        # If there is a single class, it is always predicted.
         return ((probabilities[:, 0] > 0.5) & (len(self.classes) > 1)).astype(np.int64)

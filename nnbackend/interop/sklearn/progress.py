@@ -1,4 +1,4 @@
-"""When training gets on no more, and what it was like so far."""
+"""The progress of a fit: losses and scores so far, and how long there has been no improvement."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 
 @dataclass
 class Progress:
-    """The metrics of all epochs since an estimator was fitted anew; the names are those of its attributes.
+    """The metrics of all epochs since an estimator began to train; the names are those of its attributes.
 
     Attributes
     ----------
@@ -20,9 +20,9 @@ class Progress:
     validation_scores : list of float or None
         A score for every epoch, if any was trained with early stopping.
     best_loss, best_validation_score : float or None
-        Of the figure that decides.
+        Of the metric that decides.
     failures : int
-        How many epochs in a row were not better than the best before them by `tol`.
+        Number of epochs in a row that did not improve on the best before them by `tol`.
     n_iter : int
         Epochs of this call of `fit`.
     t : int
@@ -38,12 +38,12 @@ class Progress:
     t: int = 0
 
     def continued(self) -> Progress:
-        """A copy to go on with in another call of `fit`."""
+        """A copy for another call of `fit` that continues the training."""
         scores = None if self.validation_scores is None else list(self.validation_scores)
         return replace(self, loss_curve=list(self.loss_curve), validation_scores=scores, n_iter=0)
 
     def add(self, loss: float, rows: int) -> None:
-        """An epoch over so many rows has ended."""
+        """Add an epoch over `rows` rows."""
         self.n_iter += 1
         self.t += rows
         self.loss_curve.append(loss)
@@ -55,7 +55,7 @@ class Progress:
         self.best_loss = min(loss, best)
 
     def judge_score(self, score: float, tol: float) -> bool:
-        """Compare a validation score with the best; whether there was none better."""
+        """Compare a validation score with the best; returns whether it is better."""
         best = -math.inf if self.best_validation_score is None else self.best_validation_score
         if self.validation_scores is None:
             self.validation_scores = []

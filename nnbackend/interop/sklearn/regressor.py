@@ -1,4 +1,4 @@
-"""The regressor."""
+"""The regressor: a network that predicts numbers."""
 
 from __future__ import annotations
 
@@ -80,32 +80,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         dtype: str = "auto",
     ) -> None:
         self._keep(locals())
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
-        """Train until the loss, or with early stopping the validation score, gets no better.
-
-        Parameters
-        ----------
-        X : (n, features) array_like or sparse matrix
-        y : (n,) or (n, outputs) numbers
-        sample_weight : (n,) array_like, optional
-
-        Raises
-        ------
-        InvalidInputError, UnknownNameError
-            Before anything is changed.
-        DivergedFitError
-            The loss or a weight became NaN or infinite.
-        BackendUnavailableError
-            The backend cannot run here.
-        """
-        fitted: MLPRegressor = self._fit(X, y, sample_weight, incremental=False)
-        return fitted
-
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
-        """Train for one epoch on these rows, going on where the last call ended; otherwise as `fit`."""
-        fitted: MLPRegressor = self._fit(X, y, sample_weight, incremental=True)
-        return fitted
 
     def predict(self, X: Any) -> HostArray:
         """The predicted numbers.

@@ -1,18 +1,16 @@
 """Epochs over rows that lie on the device, with scikit-learn's arithmetic.
 
 scikit-learn's gradient of a minibatch with weights w_i is ``(sum_i w_i delta_i x_i^T + alpha W) / sum_i w_i``, delta
-being the prediction less the target whatever the loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``, with
-n rows and a factor f of the loss. So the weights ``v_i = w_i n / (f sum w)`` are those on the device, reckoned anew for
-every epoch's batches, and ``l2 = alpha / n``, which makes layers of their own for a shorter last batch. Where rows have
-weights, what the penalty's gradient lacks, ``(alpha / sum w - alpha / n) W``, is added by an operation that takes a
-factor for every step from the device: a step of plain SGD, with the gradient for parameters and a negative rate.
+being the prediction minus the target, whatever the loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``,
+with n rows and a factor f of the loss. So the weights on the device are ``v_i = w_i n / (f sum w)``, computed for the
+batches of every epoch, and ``l2 = alpha / n``, so that a shorter last batch needs layers of its own. If rows have
+weights, the penalty's gradient lacks ``(alpha / sum w - alpha / n) W``. An operation that takes a factor for every step
+from the device adds it: a step of plain SGD, with the gradient as parameters and a negative rate.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,24 +18,23 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Executor, HostArray
+from nnbackend.data.batches import Batches, Slice
+from nnbackend.data.feed import Examples
 from nnbackend.interop.sklearn.architecture import Architecture
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import get_loss
 from nnbackend.network import Network
-from nnbackend.step.evaluation import Batches
 from nnbackend.step.parameters import ParameterLayout
-from nnbackend.step.recorder import Examples, Model, Recorder, Workspace, record_training
+from nnbackend.step.recorder import Model, Recorder, record_training
+from nnbackend.step.replay import Replay, Watch
 
 __all__ = ["EpochRun", "Rows"]
-
-#: Steps are handed to the executor in portions of about this many seconds, so that Ctrl-C is heard.
-_PORTION = 0.1
 
 
 @dataclasses.dataclass(eq=False)
 class Rows:
-    """What to train on, on the host.
+    """Rows to train on, on the host.
 
     Attributes
     ----------
@@ -54,7 +51,7 @@ class Rows:
         return len(self.x)
 
     def kind(self) -> tuple[Any, ...]:
-        """Rows of the same kind fit into the same buffers."""
+        """Identifies rows that fit into the same buffers."""
         return self.x.shape, self.targets.shape, self.weights is None
 
 
@@ -89,35 +86,26 @@ class EpochRun:
         weighted = rows.weights is not None or self._gradient_factor != 1
         constant = np.full(len(rows), self._gradient_factor, network.dtype) if weighted else None
         self._examples = Examples.on_device(backend, rows.x, rows.targets, constant, 1.0)
-        self._counter = backend.empty((3,), np.int64)
-        self._order = backend.empty((len(rows),), np.int64)
-        self._rates = backend.empty((self._batches.steps,), np.float64)
         self._corrections = backend.empty((self._batches.steps,), np.float64)
-        self._trace = backend.empty((self._batches.steps, 3), np.float64)
+        self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
         #: The order that lies on the device.
         self._order_there: HostArray | None = None
-        self._portion = 1
-        self._executors = self._record(architecture, batch_size)
+        self._replay = Replay(network.model, self._batches, training=True)
+        self._replay.record(partial(self._make_executor, architecture))
 
-    def _record(self, architecture: Architecture, batch_size: int) -> list[tuple[Executor, int]]:
-        network, backend = self._network, self._network.backend
-        gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
-        workspace = Workspace(backend, batch_size)
-        executors = []
-        for rows, repeats in self._batches.kinds:
-            model = _with_penalty(network.model, architecture, self._alpha / rows)
-            pairs = []
-            if self._row_weights is not None:
-                places = [(entry.offset, (entry.size,)) for entry in model.layout.regularised]
-                pairs = [(backend.view(gradients, *at), backend.view(model.parameters, *at)) for at in places]
-            recorder = Recorder(model, workspace, rows, self._counter, training=True)
-            loss = get_loss(architecture.loss)
-            record_training(
-                recorder, self._examples, self._order, batch_size, loss, self._memory, gradients, self._rates,
-                self._trace, partial(self._record_corrections, pairs),
-            )  # fmt: skip
-            executors.append((backend.executor(recorder.calls), repeats))
-        return executors
+    def _make_executor(self, architecture: Architecture, piece: Slice) -> Executor:
+        backend, replay, gradients = self._network.backend, self._replay, self._gradients
+        model = _with_penalty(self._network.model, architecture, self._alpha / piece.rows)
+        pairs = []
+        if self._row_weights is not None:
+            places = [(entry.offset, (entry.size,)) for entry in model.layout.regularised]
+            pairs = [(backend.view(gradients, *at), backend.view(model.parameters, *at)) for at in places]
+        recorder = replay.recorder(piece, model)
+        record_training(
+            recorder, self._examples, replay.order, self._batches.size, get_loss(architecture.loss), self._memory,
+            gradients, replay.rates, replay.trace, partial(self._record_corrections, pairs),
+        )  # fmt: skip
+        return backend.executor(recorder.calls)
 
     def _record_corrections(self, pairs: list[tuple[Array, Array]], recorder: Recorder) -> None:
         """Record ``gradient += correction[step] * weight`` for pairs of flat buffers.
@@ -137,52 +125,52 @@ class EpochRun:
 
     @property
     def executor(self) -> Executor:
-        """What replays the full batches."""
-        return self._executors[0][0]
+        """Runs the full batches."""
+        return self._replay.executors[0][0]
 
     def fits(self, network: Network, architecture: Architecture, alpha: float, rows: Rows, batch_size: int) -> bool:
-        """Whether this recording is also that of other rows of the same network."""
+        """Whether this recording can be used for other rows of the same network."""
         here = network is self._network and network.optimizer_state is self._memory
         # A network that was moved has other buffers.
         there = network.model.parameters is self._parameters
         return here and there and self._kind == (architecture, alpha, batch_size, rows.kind())
 
     def load(self, rows: Rows) -> None:
-        """Put other rows of the same kind into the place of those that are there."""
+        """Replace the rows by others of the same kind."""
         backend, examples = self._network.backend, self._examples
         backend.write(rows.x, examples.x)
         backend.write(rows.targets, examples.targets)
         self._row_weights = rows.weights
 
-    def epoch(self, order: npt.NDArray[np.int64], stop: Callable[[], bool]) -> float | None:
+    def epoch(self, order: npt.NDArray[np.int64], watch: Watch) -> float | None:
         """See every row once.
 
         Parameters
         ----------
         order : (n,) int64
             The rows' order; the same array again stands for the same order.
-        stop : callable
-            Asked every tenth of a second or so whether to end the epoch after the step at hand.
+        watch : Watch
+            May end the epoch early.
 
         Returns
         -------
         float or None
             scikit-learn's `loss_`, penalties included; None if the epoch was ended early.
         """
-        network, backend = self._network, self._network.backend
+        network, replay = self._network, self._replay
         if order is not self._order_there:
-            backend.write(order, self._order)
+            replay.write_order(order)
             self._order_there = order
         shares = self._write_weights(order)
-        backend.write(self._solver.rates(self._batches.steps), self._rates)
-        backend.write(np.array([0, network.steps_trained, self._solver.step_counter], np.int64), self._counter)
-        steps = self._replay(stop)
+        replay.write_rates(self._solver.rates(self._batches.steps))
+        replay.count_from(0, network.steps_trained, self._solver.step_counter)
+        steps = replay.run(watch=watch)
         network.steps_trained += steps
         self._solver.steps += steps
         if steps < self._batches.steps:
             return None
         network.epochs_trained += 1
-        trace = backend.to_host(self._trace)
+        trace = replay.read_trace()
         return float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) / self._examples.count
 
     def _write_weights(self, order: npt.NDArray[np.int64]) -> float | HostArray:
@@ -201,20 +189,6 @@ class EpochRun:
         backend.write(self._alpha / counts * (1 - shares), self._corrections)
         return shares
 
-    def _replay(self, stop: Callable[[], bool]) -> int:
-        done = 0
-        for executor, repeats in self._executors:
-            left = repeats
-            while left and not stop():
-                begin = time.perf_counter()
-                steps = min(self._portion, left)
-                executor.run(steps)
-                left -= steps
-                done += steps
-                if steps == self._portion and time.perf_counter() - begin < _PORTION / 2:
-                    self._portion *= 2
-        return done
-
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
     """The same parameters under layers with this penalty."""
@@ -225,10 +199,10 @@ def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
 
 
 def _factors(architecture: Architecture) -> tuple[float, float]:
-    """1 / f, and what makes scikit-learn's loss of this package's after the rows were weighted with that.
+    """1 / f, and the factor from this package's loss of rows weighted with that to scikit-learn's loss.
 
-    Cross-entropy is summed over several outputs there and averaged here. Of squared errors, scikit-learn takes the
-    gradient of half their sum over the outputs, and shows half their mean.
+    scikit-learn sums cross-entropy over several outputs, this package averages it. For squared errors, scikit-learn
+    takes the gradient of half their sum over the outputs, and reports half their mean.
     """
     if architecture.loss == "mean_squared_error":
         return architecture.outputs / 2, 1 / architecture.outputs

@@ -16,7 +16,7 @@ from nnbackend.support.checks import above_zero, count, number, positive_integer
 
 __all__ = ["Settings"]
 
-#: scikit-learn's names, and those of this package that make a hidden layer.
+#: Activations of hidden layers: scikit-learn's names, and this package's.
 _HIDDEN = {"logistic": "sigmoid", **{name: name for name in ACTIVATIONS if name != "softmax"}}
 
 _SOLVERS = ("sgd", "adam")
@@ -25,7 +25,7 @@ _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
 @dataclass(frozen=True)
 class Settings:
-    """What an estimator was told, as the training needs it; the names are the constructor's.
+    """The constructor's arguments in the form that training needs, under their own names.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class Settings:
         Raises
         ------
         InvalidInputError, UnknownNameError
-            A value is out of range, or no such name; nothing was changed.
+            A value is out of range, or a name is unknown; nothing was changed.
         """
         _flag("warm_start", estimator.warm_start)
         _loss(getattr(estimator, "loss", "squared_error"))

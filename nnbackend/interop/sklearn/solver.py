@@ -1,13 +1,13 @@
-"""scikit-learn's SGD and Adam, by this package's operations.
+"""scikit-learn's SGD and Adam, computed with this package's operations.
 
-Both have the same formulae as here but for two places, and the learning rates make up for these, which the host writes
-anew for every epoch:
+Their formulae differ from this package's in two places. The learning rates, which the host writes for every epoch, make
+up for both:
 
 * scikit-learn's Adam adds epsilon to the root of the second moment as it is ("epsilon hat", the end of section 2 of
   Kingma and Ba 2015), not to the corrected one, and puts both corrections into the rate. So does `rates`, and the
-  operation is told that so many steps were taken that its own corrections are 1.
-* scikit-learn's velocity has the learning rates in it, and here the velocity is of gradients. Where the rate changes,
-  which it does between epochs only, the velocity is scaled by the old rate over the new one.
+  operation receives such a high step number that its own corrections are 1.
+* scikit-learn's velocity includes the learning rates; this package's is a sum of gradients. When the rate changes,
+  which happens between epochs only, the velocity is scaled by the old rate over the new one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from nnbackend.optimizers import SGD, Adam, Optimizer
 
 __all__ = ["Solver"]
 
-#: So many steps that beta ** steps is 0 for every beta that is not 1 but for rounding.
+#: A step number at which beta ** steps is 0 for every beta below 1.
 _LONG_AGO = 1 << 52
 
-#: An adaptive rate is divided by this, and training ends when it is at most so small.
+#: An adaptive rate is divided by the first number; training ends when it is at most the second.
 _DIVISOR, _SMALLEST = 5.0, 1e-6
 
 
@@ -38,11 +38,11 @@ class Solver:
     Attributes
     ----------
     optimizer : Optimizer
-        What records the update; its own learning rate is not used.
+        Records the update; its own learning rate is not used.
     learning_rate : float
         The current one; of Adam without its corrections.
     steps : int
-        How many were taken.
+        Number of steps taken.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,7 +60,7 @@ class Solver:
 
     @property
     def step_counter(self) -> int:
-        """What the operation is told of the steps before."""
+        """The step number that the operation receives."""
         return _LONG_AGO
 
     def rates(self, steps: int) -> npt.NDArray[np.float64]:
@@ -73,12 +73,12 @@ class Solver:
         return corrected
 
     def end_epoch(self, network: Network, rows_seen: int) -> None:
-        """An epoch has ended, and so many rows were seen since training began."""
+        """An epoch has ended; `rows_seen` counts rows since training began."""
         if self._kind == "invscaling":
             self._change_rate(network, self._initial / (rows_seen + 1) ** self._power)
 
     def slow_down(self, network: Network) -> bool:
-        """Training does not get on any more: lower the rate if it is adaptive, and say whether that was done."""
+        """Training no longer improves: lower the rate if it is adaptive; returns whether that was done."""
         if self._kind != "adaptive" or self.learning_rate <= _SMALLEST:
             return False
         self._change_rate(network, self.learning_rate / _DIVISOR)

@@ -1,4 +1,4 @@
-"""Checkpoints: all of a run in one file, often enough that whatever happens to it costs little."""
+"""Checkpoints: files that hold the whole state of a run, written often enough that a crash costs little."""
 
 from __future__ import annotations
 
@@ -6,23 +6,19 @@ import errno
 import logging
 import os
 import re
-import sys
 import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
 from nnbackend.support.checks import above_zero, positive_integer
-from nnbackend.training.callbacks import Callback
+from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.folder_lock import FolderLock
-from nnbackend.training.run import Watch
-
-if TYPE_CHECKING:
-    from nnbackend.training.checkpoints.run_state import RunState
+from nnbackend.training.checkpoints.run_state import RunState
+from nnbackend.training.listeners import Listener
 
 __all__ = [
     "Checkpoint",
@@ -41,25 +37,25 @@ _PATTERN = re.compile(r"checkpoint-\d{12,}\.safetensors")
 
 
 class Checkpoint(Callback):
-    """Keep all of a run in files, from which `fit` with ``resume=True`` goes on, with the same bits as if nothing had
-    happened.
+    """Write the state of a run to files, from which `fit` with ``resume=True`` continues, with the same bits as if
+    nothing had happened.
 
-    A file holds weights, optimiser, schedule, history, the place within the epoch and what callbacks remember, with a
-    checksum; it is a model file too, which `Network.load` reads. With neither number given, one is written after every
-    epoch; and in any case when training ends, and when Ctrl-C or SIGTERM ends it, which with this callback does so
-    after the step at hand, with the exit code 143. Where several ranks train together the first one writes, of all, and
-    only it needs the folder.
+    A file holds weights, optimiser, schedule, history, the position within the epoch and the state of callbacks, with a
+    checksum; it is also a model file, which `Network.load` reads. If neither number is given, one is written after
+    every epoch. One is always written when training ends, and when Ctrl-C or SIGTERM ends it; with this callback,
+    SIGTERM ends the program after the current step, with the exit code 143. Of several ranks the first writes for all,
+    and only it needs the folder.
 
     Parameters
     ----------
     folder : str or path-like
-        Of one run alone.
+        For one run alone.
     every_steps : int, optional
-        Write after every so many steps, counted from the network's first.
+        Write whenever the number of steps that the network has taken is a multiple of this.
     every_minutes : float, optional
-        Write when so much time has gone by since the last.
+        Write when this much time has passed since the last one.
     keep : int
-        How many of the newest stay.
+        Number of newest files that are kept.
 
     Raises
     ------
@@ -68,8 +64,8 @@ class Checkpoint(Callback):
     FolderInUseError
         When training begins: another run keeps its checkpoints there.
     OSError
-        When training begins: the folder cannot be made or written to. Later, a checkpoint that cannot be written is
-        told in a RuntimeWarning, and training goes on.
+        When training begins: the folder cannot be made or written to. Later, a checkpoint that cannot be written
+        causes a RuntimeWarning, and training continues.
     """
 
     first_rank_only = True
@@ -87,14 +83,14 @@ class Checkpoint(Callback):
         self.keep = positive_integer("keep", keep)
 
     def lock(self) -> FolderLock:
-        """What a run holds while it keeps its checkpoints here."""
+        """The lock that a run holds while it writes checkpoints here."""
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
             raise InvalidInputError(f"Checkpoint writes to a folder, received {self.folder!r}, a file; name another")
         return FolderLock(self.folder)
 
 
-class Keeper(Watch):
-    """Writes the checkpoints of one run; the first rank's word counts for all.
+class Keeper(Listener):
+    """Writes the checkpoints of a run, on the first rank, which decides when.
 
     Parameters
     ----------
@@ -113,12 +109,12 @@ class Keeper(Watch):
         self._communicator = communicator
         self._last = time.monotonic()
 
-    def steps(self, done: int) -> int:
+    def allow(self, done: int, steps: int) -> int:
         every = self._checkpoint.every_steps
-        return sys.maxsize if every is None else every - self._state.steps(done) % every
+        return steps if every is None else min(steps, every - self._state.steps(done) % every)
 
     def reached(self, done: int) -> None:
-        # At the end of an epoch there is still something to do, after which less is lost.
+        # At the end of an epoch it is better to wait for `save_point`, after the evaluation.
         if done < self._state.epoch_steps and self._communicator.broadcast(self._due(done)):
             self.write(done)
 
@@ -126,7 +122,7 @@ class Keeper(Watch):
         if done or self._state.begun:
             self.write(done)
 
-    def epoch_ended(self, last: bool) -> None:
+    def save_point(self, last: bool) -> None:
         given = self._checkpoint.every_steps, self._checkpoint.every_minutes
         if last or given == (None, None) or self._due(0):
             self.write(0)
@@ -138,7 +134,7 @@ class Keeper(Watch):
         return minutes is not None and time.monotonic() - self._last >= 60 * minutes
 
     def write(self, done: int) -> None:
-        """Write a checkpoint, `done` steps of the epoch at hand being done; tell, and go on, where that fails."""
+        """Write a checkpoint after `done` steps of the current epoch; if that fails, warn and continue."""
         contents = self._state.contents(done)
         self._last = time.monotonic()
         if contents is None:
@@ -161,7 +157,7 @@ class Keeper(Watch):
         try:
             write_checkpoint(path, contents)
         except OSError as error:
-            # The newest is as good as all of them: the room that the others take may be enough for this one.
+            # The newest one suffices to resume from; removing the others may free enough space.
             older = checkpoint_files(path.parent)[1:]
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not older:
                 raise
@@ -171,12 +167,12 @@ class Keeper(Watch):
     def _thin_out(self, newest: Path) -> None:
         files = checkpoint_files(newest.parent)
         place = files.index(newest) if newest in files else 0
-        # What has a higher number was damaged, or it would have been gone on from.
+        # Files with higher numbers are damaged; otherwise the run would have resumed from them.
         _remove([*files[:place], *files[place + self._checkpoint.keep :]])
 
 
-class Contributor(Watch):
-    """Gives another rank's part of the checkpoints that the first one's `Keeper` writes.
+class Contributor(Listener):
+    """Sends another rank's part of each checkpoint to the `Keeper` on the first rank.
 
     Parameters
     ----------
@@ -206,7 +202,7 @@ def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def checkpoint_steps(path: Path) -> int:
-    """How many steps the network had taken, by a checkpoint's name."""
+    """The number of steps the network had taken, from a checkpoint's name."""
     return int(path.stem.rpartition("-")[2])
 
 
@@ -216,7 +212,7 @@ def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
     Raises
     ------
     FolderInUseError
-        The run is still going on.
+        The run has not ended.
     """
     if not os.path.isdir(folder):
         return
@@ -227,7 +223,7 @@ def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
 
 
 def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointContents] | None:
-    """The newest checkpoint that is whole; None if there is none at all. Damaged ones are told in a RuntimeWarning.
+    """The newest undamaged checkpoint; None if there are no checkpoints. Damaged ones cause a RuntimeWarning.
 
     Raises
     ------
@@ -247,6 +243,6 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointC
 
 def _remove(paths: list[Path]) -> None:
     for path in paths:
-        # Somebody else's clearing up, or a folder that has become read-only, is nothing to stop for.
+        # Training does not stop because somebody else removed the file, or the folder has become read-only.
         with suppress(OSError):
             path.unlink()

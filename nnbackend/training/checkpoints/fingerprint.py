@@ -1,24 +1,31 @@
-"""What stands for settings and data where they are compared: those of a run with its checkpoint's, those of ranks."""
+"""Fingerprints for comparing settings and data: of a run with its checkpoint's, and of several ranks."""
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows
+from nnbackend.errors import InvalidInputError, ModelFileError
+from nnbackend.network import Network
+from nnbackend.optimizers import Optimizer
+from nnbackend.saving.model_file import CheckpointContents
 
-__all__ = ["as_text", "data_checksum"]
+__all__ = ["as_text", "check_same_run", "data_checksum", "run_settings"]
 
-#: Rows that stand for all of them.
+#: Rows that represent all of them.
 _SAMPLE = 64
 
 
 def as_text(setting: Any) -> str:
-    """Its `repr`, without where in memory a user's own function lies: that is elsewhere in every process."""
+    """Its `repr` with memory addresses removed, because they differ between processes."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(setting))
 
 
@@ -39,3 +46,67 @@ def data_checksum(data: Any, y: Any) -> int | None:
         found = zlib.crc32(np.ascontiguousarray(data.part(int(place), int(place) + 1)).data, found)
         found = zlib.crc32(np.ascontiguousarray(targets[place : place + 1]).data, found)
     return found
+
+
+def run_settings(
+    network: Network, data: Any, y: Any, optimizer: Optimizer, loss: str, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All settings that decide how a run proceeds, as plain JSON.
+
+    Parameters
+    ----------
+    data : Rows, or BatchStream
+        A sample of the values represents all of them; those of a stream are not looked at.
+    y : (n,) labels or (n, outputs) values
+    others : dict
+        Other settings, by the names of `fit`'s parameters.
+    """
+    config = network.config()
+    for count in ("steps_trained", "epochs_trained"):
+        del config[count]
+    settings = {
+        **config,
+        "loss": loss,
+        "optimizer": as_text(optimizer),
+        "rows": len(data),
+        "data": data_checksum(data, y),
+        **others,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str, Any], callbacks: set[str]) -> None:
+    """Refuse a checkpoint of a run with other settings, or with callbacks that this one lacks.
+
+    Parameters
+    ----------
+    path : Path
+    saved : CheckpointContents
+    settings : dict
+        `run_settings` of this run.
+    callbacks : set of str
+        The names of this run's callbacks.
+
+    Raises
+    ------
+    InvalidInputError
+    ModelFileError
+        The checkpoint does not hold settings.
+    """
+    was, states = saved.training.get("settings"), saved.training.get("callbacks")
+    if not isinstance(was, dict) or not isinstance(states, dict):
+        raise ModelFileError(f"{path}: its description of the training is damaged")
+    missing = states.keys() - callbacks
+    if missing:
+        kinds = ", ".join(sorted(name.partition(".")[0] for name in missing))
+        raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
+    for name, value in settings.items():
+        if was.get(name) != value:
+            what = f"{name} was {was.get(name)!r} there and is {value!r} here"
+            if name == "data":
+                what = "its data had other values"
+            raise InvalidInputError(
+                f"{path} is of another run: {what}. Give what it had; to train on in another way, start from its "
+                "weights: Network.load"
+            )

@@ -1,4 +1,4 @@
-"""One run to a folder: a lock that the operating system gives back when its process ends, however that happens."""
+"""One run per folder: a lock that the operating system releases when its process ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NAME = "lock"
 
 
 class FolderLock:
-    """Held while a run keeps its checkpoints in a folder.
+    """Held while a run writes checkpoints to a folder.
 
-    A file with the number of the process, locked with ``flock``: what is left of a process that was killed holds
-    nothing. Where there is no ``flock``, as on Windows, nothing is held.
+    It is a file with the number of the process, locked with ``flock``: a file left by a killed process locks nothing.
+    Without ``flock``, as on Windows, nothing is locked.
 
     Parameters
     ----------
     folder : str
-        Made if it is missing.
+        Created if it is missing.
     """
 
     def __init__(self, folder: str) -> None:
@@ -33,7 +33,7 @@ class FolderLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> FolderLock:
-        """Take it.
+        """Take the lock.
 
         Raises
         ------
@@ -50,16 +50,16 @@ class FolderLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._descriptor is not None:
-            # While it is held, so that nobody's lock but this one is removed.
+            # Removed while it is held, so that no other lock is removed.
             if self._is_there(self._descriptor):
-                # A folder that has become read-only must not end a run that went well.
+                # A folder that has become read-only must not end a successful run with an error.
                 with suppress(OSError):
                     os.unlink(self._path)
             os.close(self._descriptor)
             self._descriptor = None
 
     def keep(self) -> None:
-        """Take it again if somebody removed the folder or the file; raises as entering does."""
+        """Take the lock again if the folder or the file was removed; raises as entering does."""
         if self._descriptor is not None and not self._is_there(self._descriptor):
             os.close(self._descriptor)
             self._descriptor = None
@@ -71,7 +71,7 @@ class FolderLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._lock(descriptor)
-                # Its holder may have removed it while this waited: then it is no file that others would see.
+                # The holder before may have removed the file in the meantime; then others would not see this one.
                 if self._is_there(descriptor):
                     os.ftruncate(descriptor, 0)
                     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())

@@ -1,8 +1,7 @@
-"""Where a run begins: at its first step, or where a checkpoint of it left off."""
+"""Where a run begins: at its first step, or at a checkpoint."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +12,8 @@ from typing import Any
 
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError
-from nnbackend.network import Network
-from nnbackend.optimizers import Optimizer
 from nnbackend.saving.model_file import CheckpointContents
-from nnbackend.training.callbacks import Callback
+from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.checkpoint import (
     Checkpoint,
     Contributor,
@@ -24,33 +21,33 @@ from nnbackend.training.checkpoints.checkpoint import (
     checkpoint_files,
     newest_checkpoint,
 )
-from nnbackend.training.checkpoints.fingerprint import as_text, data_checksum
+from nnbackend.training.checkpoints.fingerprint import check_same_run
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 from nnbackend.training.checkpoints.run_state import RunState, named
-from nnbackend.training.run import Watch
+from nnbackend.training.listeners import Listener
 
-__all__ = ["Resume", "Start", "find_start", "run_settings"]
+__all__ = ["Resume", "Start", "find_start"]
 
 _log = logging.getLogger("nnbackend")
 
-#: Whether to go on from the folder of the callback `Checkpoint`, or which folder to go on from.
+#: Whether to resume from the folder of the callback `Checkpoint`, or which folder to resume from.
 Resume = bool | str | os.PathLike[str]
 
 
 @dataclass(eq=False, repr=False)
 class Start:
-    """How a run begins, and who watches its steps.
+    """Where a run begins, and how it keeps checkpoints.
 
     Attributes
     ----------
     keeps : bool
         Whether the run keeps checkpoints.
     path : Path or None
-        The checkpoint that the run goes on from.
+        The checkpoint to resume from.
     saved : CheckpointContents or None
-        What it holds.
+        Its contents.
     settings : dict
-        What `run_settings` says of the run, if it keeps checkpoints.
+        `run_settings` of the run, if it keeps checkpoints.
     checkpoint : Checkpoint or None
         The callback among the run's, on the rank that writes.
     lock : FolderLock or None
@@ -65,7 +62,7 @@ class Start:
     lock: FolderLock | None = None
 
     def restore(self, state: RunState, communicator: Communicator) -> None:
-        """Take the run up where the checkpoint has it; raises as `RunState.restore`."""
+        """Put the run into the state of the checkpoint, if there is one; raises as `RunState.restore`."""
         if self.saved is None:
             return
         try:
@@ -77,15 +74,15 @@ class Start:
         _log.info("training goes on from %s", self.path)
 
     def restore_callbacks(self, state: RunState) -> None:
-        """Give the callbacks what they remembered."""
+        """Restore the state of the callbacks, if there is a checkpoint."""
         if self.saved is not None:
             state.restore_callbacks(self.saved)
 
-    def watch(self, state: RunState, communicator: Communicator) -> Watch:
-        """Who is to look on while the run's steps run."""
+    def listener(self, state: RunState, communicator: Communicator) -> Listener:
+        """What writes the run's checkpoints, or this rank's part of them."""
         if self.checkpoint is not None and self.lock is not None:
             return Keeper(self.checkpoint, state, self.lock, communicator)
-        return Contributor(state, communicator) if self.keeps else Watch()
+        return Contributor(state, communicator) if self.keeps else Listener()
 
 
 def find_start(
@@ -96,17 +93,17 @@ def find_start(
     checks: Checks,
     shard: bool = False,
 ) -> Start:
-    """Lock the folder that checkpoints go to, and read the one to go on from: the first rank does, and tells all.
+    """Lock the folder for checkpoints and read the one to resume from, on the first rank, which tells the others.
 
     Parameters
     ----------
     resume : bool or path-like
     callbacks : sequence of Callback
-        The first rank's decide whether there are checkpoints.
+        Those of the first rank decide whether there are checkpoints.
     held : ExitStack
         Given the lock.
     settings_of : callable
-        `run_settings` of the run; only called where there are checkpoints to keep or to read.
+        Returns `run_settings` of the run; called only if there are checkpoints to write or to read.
     checks : Checks
     shard : bool
         Whether each rank has rows of its own.
@@ -114,7 +111,7 @@ def find_start(
     Raises
     ------
     InvalidInputError
-        There is nothing to go on from, or something that this run would mix with, or it was another run.
+        There is no checkpoint to resume from, or it is of another run, or the folder holds another run's.
     FolderInUseError, ModelFileError, OSError
         As :class:`Checkpoint` and `newest_checkpoint` say.
     """
@@ -123,7 +120,7 @@ def find_start(
         return Start()
     settings = settings_of()
     if shard:
-        # Whose rows they are decides how the run goes.
+        # The run depends on which rank has which rows.
         own = checks.exchange({name: settings[name] for name in ("rows", "data")})
         settings |= {name: [rank[name] for rank in own] for name in ("rows", "data")}
     start = _find(resume, callbacks, found, held, settings) if checks.rank == 0 else None
@@ -138,7 +135,7 @@ def _find(
     held: ExitStack,
     settings: Mapping[str, Any],
 ) -> Start:
-    """What `find_start` does on the first rank; `found` are the callbacks that are a Checkpoint."""
+    """`find_start` on the first rank; `found` are the callbacks that are a Checkpoint."""
     if len(found) > 1:
         raise InvalidInputError(f"a run has one Checkpoint, received {len(found)}; give one folder")
     checkpoint = found[0] if found else None
@@ -167,56 +164,6 @@ def _find(
                 "another folder"
             )
     if newest is not None:
-        _check_same(*newest, settings, callbacks)
+        check_same_run(*newest, settings, {name for name, _ in named(callbacks)})
     path, saved = newest or (None, None)
     return Start(checkpoint is not None, path, saved, settings, checkpoint, lock)
-
-
-def run_settings(
-    network: Network, data: Any, y: Any, optimizer: Optimizer, loss: str, others: Mapping[str, Any]
-) -> dict[str, Any]:
-    """All that decides how a run goes, as plain JSON.
-
-    Parameters
-    ----------
-    data : Rows, or BatchStream
-        A sample of their values stands for all of them; a stream's are not looked at.
-    y : (n,) labels or (n, outputs) values
-    others : dict
-        What else was chosen, by the names of `fit`'s parameters.
-    """
-    config = network.config()
-    for count in ("steps_trained", "epochs_trained"):
-        del config[count]
-    settings = {
-        **config,
-        "loss": loss,
-        "optimizer": as_text(optimizer),
-        "rows": len(data),
-        "data": data_checksum(data, y),
-        **others,
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
-    return plain
-
-
-def _check_same(
-    path: Path, saved: CheckpointContents, settings: Mapping[str, Any], callbacks: Sequence[Callback]
-) -> None:
-    """Refuse a checkpoint of another run than this one."""
-    was, states = saved.training.get("settings"), saved.training.get("callbacks")
-    if not isinstance(was, dict) or not isinstance(states, dict):
-        raise ModelFileError(f"{path}: its description of the training is damaged")
-    missing = states.keys() - {name for name, _ in named(callbacks)}
-    if missing:
-        kinds = ", ".join(sorted(name.partition(".")[0] for name in missing))
-        raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
-    for name, value in settings.items():
-        if was.get(name) != value:
-            what = f"{name} was {was.get(name)!r} there and is {value!r} here"
-            if name == "data":
-                what = "its data had other values"
-            raise InvalidInputError(
-                f"{path} is of another run: {what}. Give what it had; to train on in another way, start from its "
-                "weights: Network.load"
-            )

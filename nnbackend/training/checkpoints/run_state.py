@@ -1,4 +1,4 @@
-"""All that a run is at one of its steps, as the contents of a checkpoint, and back."""
+"""Converts a run to and from the contents of a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from nnbackend.network import Network
 from nnbackend.saving.config import epochs_count, steps_count
 from nnbackend.saving.model_file import CheckpointContents
 from nnbackend.step.recorder import OptimizerState
-from nnbackend.training.callbacks import Callback
+from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.history import History
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["RunState", "named"]
 
 
-#: What comes of a checkpoint that is whole, but that `RunState` has not written.
+#: Errors from reading an undamaged file that `RunState` has not written.
 _NOT_WHAT_WAS_WRITTEN = (NNBackendError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 class RunState:
-    """A run, seen as what a checkpoint keeps of it.
+    """The state of a run, as a checkpoint keeps it.
 
     Parameters
     ----------
     network, memory, run, history : Network, OptimizerState, TrainingRun, History
-        Those of the run.
+        Of the run.
     callbacks : sequence of Callback
-        Whose state belongs to it.
+        Their state belongs to the run's.
     settings : dict
-        Plain JSON: what must be the same in a run that goes on from here.
+        Plain JSON: settings that must be the same in a run that resumes.
     """
 
     def __init__(
@@ -53,32 +53,32 @@ class RunState:
 
     @property
     def epoch_steps(self) -> int:
-        """How many steps an epoch has."""
+        """Number of steps of an epoch."""
         return self._run.batches.steps
 
     @property
     def begun(self) -> bool:
-        """Whether an epoch is behind it, and there is something to lose."""
+        """Whether at least one epoch has ended."""
         return bool(len(self._history))
 
     def steps(self, done: int) -> int:
-        """How many steps the network has taken, `done` of the epoch at hand being done."""
+        """Number of steps the network has taken, with `done` steps of the current epoch."""
         return self._network.steps_trained + done
 
     # ---- to a checkpoint ---------------------------------------------------------------------------------------
 
     def contribute(self, done: int) -> None:
-        """Give the part of a rank that writes no checkpoint to `contents`, which the one that does calls meanwhile."""
+        """On ranks that don't write: send this rank's part to the writer, which calls `contents` at the same time."""
         if done:
             self._run.so_far(done)
 
     def contents(self, done: int) -> CheckpointContents | None:
-        """What a checkpoint holds after `done` steps of the epoch at hand; None if the run has diverged."""
+        """The contents of a checkpoint after `done` steps of the current epoch; None if the run has diverged."""
         network, memory, history = self._network, self._memory, self._history
         skipped = self._run.skipped if done else 0
         trace, seconds = self._run.so_far(done) if done else (np.empty((0, 3)), 0.0)
         weights = network.get_weights()
-        # The lines of steps that were left out are NaN.
+        # Entries of skipped steps are NaN.
         sound = trace[~np.isnan(trace).all(axis=1)] if skipped else trace
         if not np.isfinite(sound).all() or not all(np.isfinite(array).all() for array in weights.values()):
             return None
@@ -113,12 +113,12 @@ class RunState:
     # ---- from a checkpoint -------------------------------------------------------------------------------------
 
     def restore(self, saved: CheckpointContents) -> None:
-        """Take up a run where a checkpoint has it, but for the callbacks.
+        """Put the run into the state of a checkpoint, except for the callbacks.
 
         Raises
         ------
         ModelFileError
-            The checkpoint does not say all that it should; the network is as it was.
+            The checkpoint is incomplete; the network is unchanged.
         """
         network, memory, model = self._network, self._memory, self._network.model
         try:
@@ -159,12 +159,12 @@ class RunState:
         self._run.resume(trace, seconds)
 
     def restore_callbacks(self, saved: CheckpointContents) -> None:
-        """Give the callbacks what they remembered, after they were told that training begins.
+        """Restore the state of the callbacks, after `on_train_begin`.
 
         Raises
         ------
         ModelFileError
-            The checkpoint does not say all that it should.
+            The checkpoint is incomplete.
         """
         for name, callback in named(self._callbacks):
             try:
@@ -178,7 +178,7 @@ class RunState:
 
 
 def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
-    """The callbacks by their class and, among several of one, their turn: the names that checkpoints have for them."""
+    """The callbacks with their names in checkpoints: the class, and a number that counts callbacks of that class."""
     seen: Counter[str] = Counter()
     for callback in callbacks:
         kind = type(callback).__name__

@@ -7,35 +7,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnbackend.distributed import Alone, Slice, batch_slices, rows_of, shard_slices
-from nnbackend.training.division import Division
-
-
-class Rank(Alone):
-    def __init__(self, rank, size):
-        self.rank, self.size = rank, size
+from nnbackend.data.batches import Batches
+from nnbackend.distributed import Slice, batch_slices, rows_of, shard_slices
 
 
 @given(rows=st.integers(1, 60), batch_size=st.integers(1, 60), size=st.integers(1, 7))
 def test_the_ranks_parts_are_the_batches(rows, batch_size, size):
     batch_size = min(batch_size, rows)
     order = np.random.default_rng(rows).permutation(rows)
-    divisions = [Division(Rank(rank, size), rows, batch_size) for rank in range(size)]
-    parts = [division.part(order) for division in divisions]
+    plans = [Batches(rows, batch_size, rank=rank, ranks=size) for rank in range(size)]
+    parts = [plan.part(order) for plan in plans]
     sizes = [batch_size] * (rows // batch_size) + [rows % batch_size] * (rows % batch_size > 0)
-    for division, part in zip(divisions, parts, strict=True):
-        assert division.sizes.tolist() == sizes
-        assert len(part) == division.own_rows
-        assert division.batch_size == max([piece.rows for piece in division.slices])
+    for plan, part in zip(plans, parts, strict=True):
+        assert plan.sizes.tolist() == sizes
+        assert len(part) == plan.own_rows
+        assert plan.size == max([piece.rows for piece in plan.slices])
     begin = 0
     for step, batch in enumerate(sizes):
         # What the gather of each rank takes: its own order, from step times its own batch size on.
         taken = []
-        for division, part in zip(divisions, parts, strict=True):
-            own = [piece.rows for piece in division.slices for _ in range(piece.repeats)][step]
-            firsts = [piece.first for piece in division.slices for _ in range(piece.repeats)][step]
+        for plan, part in zip(plans, parts, strict=True):
+            own = [piece.rows for piece in plan.slices for _ in range(piece.repeats)][step]
+            firsts = [piece.first for piece in plan.slices for _ in range(piece.repeats)][step]
             assert firsts == len(taken)
-            taken += part[step * division.batch_size :][:own].tolist()
+            taken += part[step * plan.size :][:own].tolist()
         assert taken == order[begin : begin + batch].tolist()
         begin += batch
 
@@ -67,5 +62,5 @@ def test_every_row_of_every_shard_is_taken_once(counts, more):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_epochs_of_a_number_of_steps(rank):
-    division = Division(Rank(rank, 2), 100, 7, steps_per_epoch=3)
-    assert (division.rows, division.steps, division.own_rows) == (21, 3, (12, 9)[rank])
+    plan = Batches(100, 7, steps=3, rank=rank, ranks=2)
+    assert (plan.rows, plan.steps, plan.own_rows) == (21, 3, (12, 9)[rank])

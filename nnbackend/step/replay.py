@@ -1,0 +1,197 @@
+"""Runs recorded steps batch by batch: for training, evaluation, prediction and single batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.contract import Array, Executor
+from nnbackend.data.batches import Batches, Slice
+from nnbackend.data.feed import Feed
+from nnbackend.data.order import Order
+from nnbackend.step.recorder import Model, Recorder, Workspace
+
+__all__ = ["Replay", "Watch"]
+
+#: Watched steps are handed to the executor in portions of about this many seconds, so that Ctrl-C is heard.
+_PORTION = 0.1
+
+
+class Watch:
+    """Follows a replay and decides how far it may go. This one never stops it."""
+
+    def allow(self, done: int, steps: int) -> int:
+        """How many of the next `steps` steps may run before `reached` is called; 0 ends the replay.
+
+        Parameters
+        ----------
+        done : int
+            Steps of the epoch that have run.
+        steps : int
+            Steps that would run now; at least 1.
+        """
+        return steps
+
+    def run(self, executor: Executor, done: int, steps: int) -> int:
+        """Run up to `steps` steps, whose rows are ready; returns how many were run."""
+        executor.run(steps)
+        return steps
+
+    def advanced(self, done: int) -> None:
+        """`done` steps of the epoch were handed to the device."""
+
+    def reached(self, done: int) -> None:
+        """The steps that `allow` granted were handed to the device, `done` in all."""
+
+    def cut(self, done: int) -> None:
+        """The replay ends after `done` steps because `allow` returned 0."""
+
+
+class Replay:
+    """A step, recorded once for each kind of batch of an epoch and run for batch after batch.
+
+    It owns what every recorded step reads and writes besides the network: the counter, the order of the rows, the
+    learning rates and the trace of losses. A buffer exists once it is asked for.
+
+    Parameters
+    ----------
+    model : Model
+    batches : Batches
+        Of an epoch.
+    training : bool
+        Whether layers such as dropout are to act as in training.
+    feed : Feed, optional
+        Brings the rows. If not given, they are on the device.
+
+    Attributes
+    ----------
+    executors : list of (Executor, int)
+        For each slice of the batches: what runs its steps, and how many there are. Empty before `record`.
+    portion : int
+        Steps to run before the watch is asked again; doubled until a portion takes long enough.
+    """
+
+    def __init__(self, model: Model, batches: Batches, training: bool, feed: Feed | None = None) -> None:
+        self.batches = batches
+        self.executors: list[tuple[Executor, int]] = []
+        self._model, self._backend = model, model.backend
+        self._training, self._feed = training, feed
+        self._workspace = Workspace(self._backend, batches.size)
+        self.portion = 1
+
+    # ---- buffers ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def counter(self) -> Array:
+        """(3,) int64: step of the epoch, steps of the network, steps of the optimiser."""
+        return self._backend.empty((3,), np.int64)
+
+    @cached_property
+    def order(self) -> Array:
+        """(own rows of an epoch,) int64: the place of each row in the feed's examples."""
+        return self._backend.empty((self.batches.own_rows,), np.int64)
+
+    @cached_property
+    def rates(self) -> Array:
+        """(steps,) float64 learning rates."""
+        return self._backend.empty((self.batches.steps,), np.float64)
+
+    @cached_property
+    def trace(self) -> Array:
+        """(steps, 3) float64 sums over each batch; see :meth:`nnbackend.Backend.record_loss`."""
+        return self._backend.empty((self.batches.steps, 3), np.float64)
+
+    # ---- recording -------------------------------------------------------------------------------------------
+
+    def record(self, make_executor: Callable[[Slice], Executor]) -> None:
+        """Record the step for each kind of batch.
+
+        Parameters
+        ----------
+        make_executor : callable
+            Called with each slice of the batches; records the step on `recorder(slice)`.
+        """
+        self.executors = [(make_executor(piece), piece.repeats) for piece in self.batches.slices]
+
+    def recorder(self, piece: Slice, model: Model | None = None) -> Recorder:
+        """A recorder for the batches of a slice.
+
+        Parameters
+        ----------
+        piece : Slice
+        model : Model, optional
+            The replay's with other penalties, say.
+        """
+        chosen = self._model if model is None else model
+        return Recorder(chosen, self._workspace, piece.rows, self.counter, self._training, piece.first, piece.batch)
+
+    # ---- running ---------------------------------------------------------------------------------------------
+
+    def count_from(self, step: int, network_steps: int = 0, optimizer_steps: int = 0) -> None:
+        """Set the counter to a step of the epoch, with the steps taken before the epoch."""
+        self._backend.write(np.array([0, network_steps, optimizer_steps], np.int64) + step, self.counter)
+
+    def write_order(self, order: Order) -> None:
+        """Bring the places of an epoch's rows to the device."""
+        self._backend.write(order, self.order)
+
+    def write_rates(self, rates: npt.NDArray[np.float64]) -> None:
+        """Bring an epoch's learning rates to the device."""
+        self._backend.write(rates, self.rates)
+
+    def run(self, first: int = 0, watch: Watch | None = None) -> int:
+        """Run the epoch's steps from `first` on; may return before the device has finished.
+
+        Parameters
+        ----------
+        first : int
+            The counter must be at this step, and the feed must have begun with it.
+        watch : Watch, optional
+            Asked about ten times a second whether to go on.
+
+        Returns
+        -------
+        int
+            The number of steps done, those before `first` included.
+        """
+        done, end = first, 0
+        for (executor, repeats), piece in zip(self.executors, self.batches.slices, strict=True):
+            end += repeats
+            while done < end:
+                if watch is None:
+                    done = self._run(executor, piece, done, end - done, _UNWATCHED)
+                    continue
+                steps = watch.allow(done, min(self.portion, end - done))
+                if not steps:
+                    watch.cut(done)
+                    return done
+                begin = time.perf_counter()
+                done = self._run(executor, piece, done, steps, watch)
+                if steps == self.portion and time.perf_counter() - begin < _PORTION / 2:
+                    self.portion *= 2
+                watch.reached(done)
+        return done
+
+    def _run(self, executor: Executor, piece: Slice, done: int, steps: int, watch: Watch) -> int:
+        """Run steps as their rows arrive."""
+        end = done + steps
+        while done < end:
+            now = end - done
+            # A rank that has no rows left asks for none.
+            if self._feed is not None and piece.rows:
+                now = min(now, self._feed.ready(done))
+            done += watch.run(executor, done, now)
+            watch.advanced(done)
+        return done
+
+    def read_trace(self) -> npt.NDArray[np.float64]:
+        """The trace on the host; waits for the device."""
+        trace: npt.NDArray[np.float64] = self._backend.to_host(self.trace)
+        return trace
+
+
+_UNWATCHED = Watch()

@@ -1,0 +1,63 @@
+"""The base class of callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.network import Network
+from nnbackend.training.history import History
+
+__all__ = ["Callback", "Metrics"]
+
+Metrics = Mapping[str, float]
+
+
+class Callback:
+    """Base class of code that runs while a network trains: derive from it and override what you need.
+
+    All methods are called on the host, between epochs; nothing is called between steps, because steps run without the
+    host. The methods of this class do nothing.
+
+    Attributes
+    ----------
+    first_rank_only : bool
+        Whether only the first of several ranks calls it, because it writes or shows something. Other callbacks are
+        called on every rank, with the same metrics.
+    """
+
+    first_rank_only: ClassVar[bool] = False
+
+    def check(self, metrics: Sequence[str]) -> None:
+        """Raise InvalidInputError if a metric that is needed is missing; called before anything is changed."""
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        """Training begins, for `epochs` epochs at most."""
+
+    def on_epoch_begin(self, network: Network, epoch: int) -> None:
+        """Epoch `epoch` (from 1) begins."""
+
+    def on_steps_end(self, network: Network, epoch: int, losses: npt.NDArray[np.float64]) -> None:
+        """The steps of epoch `epoch` have ended; `losses`, (steps,), are the means over each minibatch before its
+        update. Called before `on_epoch_end`, or before `on_epoch_cut`."""
+
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
+        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to go on."""
+        return None
+
+    def on_epoch_cut(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
+        """Ctrl-C has ended epoch `epoch` early: its training metrics cover some of the rows only."""
+        return self.on_epoch_end(network, epoch, metrics)
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        """Training has ended without an error."""
+
+    def state(self, network: Network) -> dict[str, Any]:
+        """Its state for a checkpoint: JSON values and NumPy arrays by name."""
+        return {}
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        """Continue from what `state` returned; called after `on_train_begin` in a run that is resumed."""

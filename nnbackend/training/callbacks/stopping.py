@@ -1,0 +1,167 @@
+"""Callbacks that follow one metric: keep the best weights, stop when there is no more improvement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnbackend.errors import InvalidInputError
+from nnbackend.network import Network
+from nnbackend.step.model import Snapshot
+from nnbackend.support.checks import number, positive_integer
+from nnbackend.training.callbacks.base import Callback, Metrics
+from nnbackend.training.history import History
+
+__all__ = ["Best", "EarlyStopping", "KeepBest"]
+
+#: Prefix of the names of the best weights in a checkpoint.
+_WEIGHTS = "weights."
+
+
+class Best:
+    """Follows one metric and tells when it is better than before, or as good if `equals` is true."""
+
+    def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False) -> None:
+        self.monitor = monitor
+        self.minimum_change = number("minimum_change", minimum_change, low=0)
+        self.equals = equals
+        self.epoch = 0
+        self.value = math.nan
+
+    def reset(self) -> None:
+        self.epoch, self.value = 0, math.nan
+
+    def state(self) -> dict[str, Any]:
+        return {"best_epoch": self.epoch, "best_value": self.value if self.epoch else None}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        value = state["best_value"]
+        self.epoch, self.value = int(state["best_epoch"]), math.nan if value is None else float(value)
+
+    def check(self, metrics: Sequence[str]) -> None:
+        if self.monitor not in metrics:
+            hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
+            raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(metrics)}{hint}")
+
+    @property
+    def in_training(self) -> bool:
+        """Whether it is a metric of the training rows: useless after an epoch that saw only some of them."""
+        return not self.monitor.startswith("val_")
+
+    def improved(self, epoch: int, metrics: Metrics) -> bool:
+        value = metrics[self.monitor]
+        rises = self.monitor.endswith("accuracy")
+        change = value - self.value if rises else self.value - value
+        # Any first value is better than none, but NaN never is.
+        better = change > self.minimum_change or (self.equals and change == 0)
+        if math.isnan(value) or (self.epoch and not better):
+            return False
+        self.epoch, self.value = epoch, value
+        return True
+
+
+class KeepBest(Callback):
+    """Give the network the weights of its best epoch when training ends.
+
+    Parameters
+    ----------
+    monitor : str
+        "loss" or "accuracy" for the best on the training data (means over the epoch, while the network changes), or
+        "val_loss" or "val_accuracy". Of equal epochs the last is the best.
+
+    Attributes
+    ----------
+    best_epoch : int
+        From 1.
+    best_value : float
+    """
+
+    def __init__(self, monitor: str = "val_loss") -> None:
+        self._best = Best(monitor, equals=True)
+        self._weights: Snapshot | None = None
+
+    @property
+    def best_epoch(self) -> int:
+        return self._best.epoch
+
+    @property
+    def best_value(self) -> float:
+        return self._best.value
+
+    def check(self, metrics: Sequence[str]) -> None:
+        self._best.check(metrics)
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._best.reset()
+        self._weights = None
+
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
+        if self._best.improved(epoch, metrics):
+            self._weights = network.snapshot(into=self._weights)
+        return None
+
+    def on_epoch_cut(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
+        return None if self._best.in_training else self.on_epoch_end(network, epoch, metrics)
+
+    def on_train_end(self, network: Network, history: History) -> None:
+        if self._weights is not None:
+            network.restore(self._weights)
+            self._weights = None
+
+    def state(self, network: Network) -> dict[str, Any]:
+        state = self._best.state()
+        if self._weights is not None:
+            state |= {f"{_WEIGHTS}{name}": array for name, array in self._weights.values().items()}
+        return state
+
+    def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
+        layout, prefix = network.model.layout, len(_WEIGHTS)
+        values = {name[prefix:]: value for name, value in state.items() if name.startswith(_WEIGHTS)}
+        if values:
+            packed = layout.pack(layout.check(values, network.dtype), network.dtype)
+            self._weights = Snapshot.of_values(network.model, packed)
+        self._best.set_state(state)
+
+
+class EarlyStopping(KeepBest):
+    """End the training when a metric has stopped improving.
+
+    Parameters
+    ----------
+    monitor : str
+        "val_loss", "val_accuracy", "loss" or "accuracy".
+    patience : int
+        Training ends after this many epochs without improvement.
+    restore_best : bool
+        Whether to give the network the weights of its best epoch when training ends, even after all epochs.
+    minimum_change : float
+        A smaller change does not count as improvement.
+
+    Attributes
+    ----------
+    best_epoch : int
+        From 1; the first of equals.
+    best_value : float
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 3,
+        restore_best: bool = True,
+        minimum_change: float = 0.0,
+    ) -> None:
+        super().__init__(monitor)
+        self.patience = positive_integer("patience", patience)
+        self.restore_best = restore_best
+        self._best = Best(monitor, minimum_change)
+
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
+        if self._best.improved(epoch, metrics):
+            if self.restore_best:
+                self._weights = network.snapshot(into=self._weights)
+            return None
+        if epoch - self._best.epoch < self.patience:
+            return None
+        return f"{self._best.monitor} has not improved since epoch {self._best.epoch}"

@@ -1,0 +1,210 @@
+"""Listeners of a training run: the loop tells them what happens, and they act on it.
+
+User callbacks, signals, progress, checks between ranks and checkpoints are listeners, so that the loop in
+:mod:`nnbackend.training.fit` is only about training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+from nnbackend.distributed.communicator import Communicator
+from nnbackend.network import Network
+from nnbackend.step.replay import Watch
+from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.history import History
+from nnbackend.training.interrupt import Interrupt
+from nnbackend.training.run import EpochResult
+
+__all__ = ["CallbackListener", "Listener", "Listeners", "SignalListener"]
+
+
+class Listener(Watch):
+    """Listens to a training run, and watches its steps. This one does nothing.
+
+    It is entered before the first epoch and left after the last one, however the run ends.
+    """
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Epoch `epoch` (from 1) begins."""
+
+    def steps_end(self, epoch: int, result: EpochResult) -> None:
+        """The steps of the epoch have run, and the weights are finite."""
+
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+        """The epoch was evaluated and is in the history."""
+
+    def save_point(self, last: bool) -> None:
+        """All listeners have heard of the end of a complete epoch. `last` tells whether the run ends here."""
+
+    def epochs_end(self, epoch: int) -> None:
+        """There are no more epochs; `epoch` was the last one to begin."""
+
+
+class Listeners(Listener):
+    """Several listeners, told in order.
+
+    Parameters
+    ----------
+    listeners : sequence of Listener
+    """
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+        self._entered = ExitStack()
+
+    def __enter__(self) -> Listeners:
+        with ExitStack() as entered:
+            for listener in self._listeners:
+                entered.enter_context(listener)
+            self._entered = entered.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered.__exit__(kind, error, trace)
+
+    def allow(self, done: int, steps: int) -> int:
+        for listener in self._listeners:
+            steps = min(steps, listener.allow(done, steps)) if steps else 0
+        return steps
+
+    def advanced(self, done: int) -> None:
+        for listener in self._listeners:
+            listener.advanced(done)
+
+    def reached(self, done: int) -> None:
+        for listener in self._listeners:
+            listener.reached(done)
+
+    def epoch_begin(self, epoch: int) -> None:
+        for listener in self._listeners:
+            listener.epoch_begin(epoch)
+
+    def cut(self, done: int) -> None:
+        for listener in self._listeners:
+            listener.cut(done)
+
+    def steps_end(self, epoch: int, result: EpochResult) -> None:
+        for listener in self._listeners:
+            listener.steps_end(epoch, result)
+
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+        for listener in self._listeners:
+            listener.epoch_end(epoch, result, metrics)
+
+    def save_point(self, last: bool) -> None:
+        for listener in self._listeners:
+            listener.save_point(last)
+
+    def epochs_end(self, epoch: int) -> None:
+        for listener in self._listeners:
+            listener.epochs_end(epoch)
+
+
+class CallbackListener(Listener):
+    """Calls the user's callbacks, and notes in the history which one asked to stop.
+
+    Parameters
+    ----------
+    network : Network
+    callbacks : sequence of Callback
+        Those that this rank calls.
+    history : History
+    communicator : Communicator
+        If a callback on one rank asks to stop, all ranks stop.
+    note : callable
+        Prints a line.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        callbacks: Sequence[Callback],
+        history: History,
+        communicator: Communicator,
+        note: Callable[[str], None],
+    ) -> None:
+        self._network, self._callbacks, self._history = network, callbacks, history
+        self._communicator, self._note = communicator, note
+
+    def epoch_begin(self, epoch: int) -> None:
+        for callback in self._callbacks:
+            callback.on_epoch_begin(self._network, epoch)
+
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+        for callback in self._callbacks:
+            callback.on_steps_end(self._network, epoch, result.losses)
+        reasons = []
+        for callback in self._callbacks:
+            told = callback.on_epoch_cut if result.cut else callback.on_epoch_end
+            if reason := told(self._network, epoch, metrics):
+                reasons.append((type(callback).__name__, reason))
+        stops = [stop for given in self._communicator.gather(reasons) for stop in given]
+        if stops:
+            self._history.stopped_by, reason = stops[0]
+            self._note(f"stopped after epoch {epoch}: {reason}")
+
+
+class SignalListener(Listener):
+    """Ends the run after the current step when Ctrl-C or, if asked for, SIGTERM comes.
+
+    Parameters
+    ----------
+    interrupt : Interrupt
+    history : History
+        Told that the run was interrupted.
+    communicator : Communicator
+        All ranks stop together.
+    note : callable
+        Prints a line.
+    """
+
+    def __init__(
+        self, interrupt: Interrupt, history: History, communicator: Communicator, note: Callable[[str], None]
+    ) -> None:
+        self._interrupt, self._history = interrupt, history
+        self._communicator, self._note = communicator, note
+
+    def __enter__(self) -> SignalListener:
+        self._interrupt.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._interrupt.__exit__(kind, error, trace)
+
+    def allow(self, done: int, steps: int) -> int:
+        return self._interrupt.allow(done, steps)
+
+    def steps_end(self, epoch: int, result: EpochResult) -> None:
+        if result.cut:
+            # The checkpoint for this was written when the epoch was cut.
+            self._interrupt.exit_if_terminated()
+        self._ask()
+
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+        # Ctrl-C may have come during validation or in a callback. A signal after this cuts the next epoch at its first
+        # step.
+        self._ask()
+
+    def epochs_end(self, epoch: int) -> None:
+        # Not sooner, because the last checkpoint is written first.
+        self._interrupt.exit_if_terminated()
+        if self._history.interrupted:
+            self._note(f"interrupted in epoch {epoch}; the network keeps what it has learned")
+
+    def _ask(self) -> None:
+        self._history.interrupted = self._communicator.any(self._interrupt.requested)

@@ -1,0 +1,274 @@
+"""The plan of a training run: every check of the arguments, before anything is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.batches import rows_of
+from nnbackend.data.feed import Feed
+from nnbackend.data.rows import as_rows
+from nnbackend.distributed.communicator import Checks, Communicator
+from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.layers import follow_shapes
+from nnbackend.losses import Loss
+from nnbackend.network import Network
+from nnbackend.optimizers import OPTIMIZERS, Optimizer
+from nnbackend.support.checks import positive_integer
+from nnbackend.support.memory import memory_explained
+from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.checkpoints.fingerprint import run_settings
+from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
+from nnbackend.training.divergence import check_weights
+from nnbackend.training.ranks import check_alike, check_settings, mean_over
+from nnbackend.training.validation import Validator
+
+__all__ = ["Arguments", "Plan", "make_plan", "required_loss", "training_memory"]
+
+_DEFAULT_BATCH = 32
+_ON_NAN = ("stop", "skip")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Arguments:
+    """The arguments of `Network.fit` as the caller gave them; see there."""
+
+    x: Any
+    y: Any
+    epochs: int
+    batch_size: int | None
+    loss: str | Loss | None
+    optimizer: Optimizer | str
+    validation_data: tuple[Any, Any] | BatchStream | None
+    callbacks: Iterable[Callback]
+    sample_weight: Any
+    class_weight: Any
+    shuffle: bool
+    steps_per_epoch: int | None
+    stream: bool | None
+    resume: Resume
+    on_nan: str
+    verbose: bool | None
+    shard: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan:
+    """A training run whose arguments were checked.
+
+    Attributes
+    ----------
+    network : Network
+    loss : Loss
+    optimizer : Optimizer
+    feed : Feed
+        Brings the rows to train on.
+    validator : Validator or None
+        Evaluates the validation data.
+    callbacks : tuple of Callback
+    epochs, batch_size : int
+    steps_per_epoch : int or None
+    shuffle : bool
+    skip_broken : bool
+        Whether to skip steps that would break the network.
+    verbose : bool or None
+    start : Start
+        Where the run begins.
+    communicator : Communicator
+    shards : list of int or None
+        Rows of each rank, if each rank has its own.
+    """
+
+    network: Network
+    loss: Loss
+    optimizer: Optimizer
+    feed: Feed
+    validator: Validator | None
+    callbacks: tuple[Callback, ...]
+    epochs: int
+    batch_size: int
+    steps_per_epoch: int | None
+    shuffle: bool
+    skip_broken: bool
+    verbose: bool | None
+    start: Start
+    communicator: Communicator
+    shards: list[int] | None
+
+
+def make_plan(network: Network, given: Arguments, communicator: Communicator, checks: Checks, held: ExitStack) -> Plan:
+    """Check all arguments.
+
+    Parameters
+    ----------
+    network : Network
+    given : Arguments
+    communicator : Communicator
+    checks : Checks
+        Of the ranks: all of them pass, or all fail.
+    held : ExitStack
+        Given what must be closed when the run ends: feeds, and the lock of a folder.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError, ModelFileError, FolderInUseError
+        As `Network.fit` says; nothing was changed.
+    """
+    epochs = positive_integer("epochs", given.epochs)
+    loss = required_loss(network, given.loss)
+    optimizer = _get_optimizer(given.optimizer)
+    callbacks = _check_callbacks(given.callbacks)
+    if given.on_nan not in _ON_NAN:
+        raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
+    streams, shard = isinstance(given.x, BatchStream), given.shard
+    data = given.x if streams else as_rows(given.x, network.input_shape, network.dtype)
+    counts = checks.exchange(len(data))
+    batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
+    steps_per_epoch = _check_steps_per_epoch(given.steps_per_epoch, streams)
+    weighted = given.sample_weight is not None or given.class_weight is not None
+    check_alike(checks, network, len(data), shard, weighted, streams)
+    own_batch = rows_of(batch_size, communicator.rank, communicator.size)
+    feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
+    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard)
+    names = _metric_names(feed, validator)
+    optimizer.schedule.check(names)
+    for callback in callbacks:
+        callback.check(names)
+    if network.batch_step is not None:
+        # The weights that the last batch left were not checked yet.
+        check_weights(network)
+    chosen = {
+        "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
+        "on_nan": given.on_nan,
+    }  # fmt: skip
+    others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
+    check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)
+    settings = partial(run_settings, network, data, given.y, optimizer, loss.name, chosen)
+    return Plan(
+        network=network,
+        loss=loss,
+        optimizer=optimizer,
+        feed=feed,
+        validator=validator,
+        callbacks=callbacks,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps_per_epoch=steps_per_epoch,
+        shuffle=given.shuffle,
+        skip_broken=given.on_nan == "skip",
+        verbose=given.verbose,
+        start=find_start(given.resume, callbacks, held, settings, checks, shard),
+        communicator=communicator,
+        shards=counts if shard else None,
+    )
+
+
+def required_loss(network: Network, loss: str | Loss | None) -> Loss:
+    """The given loss, or the one the network was trained with."""
+    if loss is None and network.loss is None:
+        raise InvalidInputError(
+            "training needs a loss the first time: loss='softmax_cross_entropy' for classes, "
+            "'sigmoid_cross_entropy' for yes-or-no outputs, 'mean_squared_error' for numbers"
+        )
+    return network.resolve_loss(loss)
+
+
+def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
+        raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
+    made: Optimizer = OPTIMIZERS[optimizer]()
+    return made
+
+
+def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, Iterable):
+        raise InvalidInputError(f"callbacks must be a list of nnbackend Callback objects, received {callbacks!r}")
+    listed = tuple(callbacks)
+    for callback in listed:
+        if not isinstance(callback, Callback):
+            raise InvalidInputError(f"callbacks must be nnbackend Callback objects, received {callback!r}")
+    return listed
+
+
+def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
+    size = min(max(_DEFAULT_BATCH, ranks), rows) if batch_size is None else positive_integer("batch_size", batch_size)
+    if size < ranks:
+        raise InvalidInputError(f"batch_size must be at least the {ranks} ranks that share a batch, received {size}")
+    if size > rows:
+        raise InvalidInputError(f"batch_size must be at most the {rows} rows there are, received {batch_size}")
+    return size
+
+
+def _check_steps_per_epoch(steps: int | None, streams: bool) -> int | None:
+    if steps is None:
+        return None
+    checked = positive_integer("steps_per_epoch", steps)
+    if streams:
+        raise InvalidInputError("steps_per_epoch is for arrays; a BatchStream says itself how many rows an epoch has")
+    return checked
+
+
+def _make_feed(
+    network: Network, data: Any, given: Arguments, loss: Loss, batch_size: int, mean_weight: Any, held: ExitStack
+) -> Feed:
+    feed = network.intake.feed(
+        data,
+        given.y,
+        loss,
+        batch_size,
+        sample_weight=given.sample_weight,
+        class_weight=given.class_weight,
+        stream=given.stream,
+        mean_weight=mean_weight,
+    )
+    held.enter_context(closing(feed))
+    return feed
+
+
+def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
+    """The metrics of every epoch that can be monitored."""
+    names = ["loss", feed.accuracy_name]
+    if validator is not None:
+        names += ["val_loss", validator.accuracy_name]
+    return [name for name in names if name is not None]
+
+
+_ADVICE = (
+    "Give a smaller batch_size, bring the rows portion by portion with stream=True, choose an optimizer with fewer "
+    "slots (SGD without momentum has none), dtype='float32', or fewer units."
+)
+
+
+def training_memory(network: Network, given: Arguments) -> AbstractContextManager[None]:
+    """A context in which out-of-memory errors say what needed the memory."""
+    return memory_explained(network.backend, "training", lambda: _sizes(network, given), _ADVICE)
+
+
+def _sizes(network: Network, given: Arguments) -> dict[str, int]:
+    layout, itemsize = network.model.layout, network.dtype.itemsize
+    weights, trained = layout.size * itemsize, layout.trainable_size * itemsize
+    optimizer = given.optimizer
+    made: Any = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
+    sizes = {
+        "weights": weights,
+        "their gradients and two copies to go back to": trained + 2 * weights,
+        "the optimizer's slots": len(getattr(made, "slots", ())) * trained,
+    }
+    if not isinstance(given.x, BatchStream):
+        bytes_each = 1 if getattr(given.x, "dtype", None) == np.uint8 else network.dtype.itemsize
+        sizes["all rows"] = math.prod(np.shape(given.x)) * bytes_each
+    shapes, last = follow_shapes(network.layers, network.input_shape)
+    # The output of every layer, and the gradient that comes back.
+    widths = 2 * sum(math.prod(shape) for shape in (*shapes, last))
+    rows = _DEFAULT_BATCH if given.batch_size is None else given.batch_size
+    sizes["about, for a batch"] = rows * widths * network.dtype.itemsize
+    return sizes
