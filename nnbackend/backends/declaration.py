@@ -186,7 +186,7 @@ class Operation:
             A shape or dtype is none of those declared, or arrays share memory that may not.
         """
         arrays = [arguments.get(name) for name in self.arrays]
-        kinds = tuple([None if array is None else (tuple(array.shape), array.dtype) for array in arrays])
+        kinds = tuple([None if array is None else _kind_of(array) for array in arrays])
         if kinds not in self._accepted:
             self._check_kinds(arguments)
             if len(self._accepted) == _MOST_ACCEPTED:
@@ -196,7 +196,7 @@ class Operation:
 
     @cached_property
     def _accepted(self) -> set[tuple[Any, ...]]:
-        """Shapes and dtypes that were found right before, so that recording the same step again is fast."""
+        """Shapes, dtypes and strides that were accepted before, so that recording the same step again is fast."""
         return set()
 
     def _check_kinds(self, arguments: Mapping[str, Any]) -> None:
@@ -213,7 +213,6 @@ class Operation:
                     f"{self.name}: the elements of a row of {name} must be neighbours in memory, received strides of "
                     f"{array.strides} bytes; copy it to a buffer"
                 )
-        self._check_memory(arguments)
 
     def _fits(self, argument: Argument, array: Any, extents: dict[str, Any]) -> bool:
         shape, dtype = tuple(array.shape), dtype_name(array)
@@ -313,9 +312,6 @@ class Call:
         return f"<Call {self.operation}({', '.join(self.arguments)})>"
 
 
-#: Names of the dtypes that were asked for: NumPy takes a microsecond to spell one.
-_DTYPE_NAMES: dict[Any, str] = {}
-
 #: Every declared operation, by name, in the order of their declarations.
 OPERATIONS: dict[str, Operation] = {}
 
@@ -361,14 +357,21 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
     return "\n".join(lines)
 
 
+def _kind_of(array: Any) -> tuple[Any, ...]:
+    """All that the check of a single array looks at."""
+    return tuple(array.shape), dtype_name(array), getattr(array, "strides", None)
+
+
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    return _name_of(array.dtype)
+    dtype = array.dtype
+    name: str = _name_of(type(dtype), dtype)
+    return name
 
 
 @cache
-def _name_of(dtype: Any) -> str:
-    # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call.
+def _name_of(kind: Any, dtype: Any) -> str:
+    # Cached because NumPy takes microseconds to spell a dtype. Dtypes of two libraries are never compared.
     return str(dtype).rpartition(".")[2]
 
 
