@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
-from nnbackend.data.inputs import scaled_rows
-from nnbackend.data.intake import Intake
-from nnbackend.data.rows import as_rows
-from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
-from nnbackend.layers import Layer, all_layers, final_activation, follow_shapes, layers_config
-from nnbackend.losses import Loss, get_loss
+from nnbackend.errors import ModelFileError, NNBackendError
+from nnbackend.layers import Layer, all_layers, follow_shapes, layers_config
+from nnbackend.losses import Loss
 from nnbackend.saving.config import parse_config
 from nnbackend.saving.model_file import check_dtypes, read_model, write_model
-from nnbackend.step.evaluation import Evaluator
+from nnbackend.step.inference import NetworkInference
 from nnbackend.step.parameters import ParameterLayout
-from nnbackend.step.prediction import Predictor
-from nnbackend.step.weights import NetworkWeights
-from nnbackend.support.checks import number, positive_integer
 
 if TYPE_CHECKING:
     from nnbackend.data.batch_stream import BatchStream
@@ -37,11 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-#: Rows at a time when predicting and evaluating, unless the caller says otherwise.
-_INFERENCE_BATCH = 1024
 
-
-class Network(NetworkWeights):
+class Network(NetworkInference):
     """Layers in order on one backend.
 
     Parameters
@@ -82,100 +69,19 @@ class Network(NetworkWeights):
         dtype: Any = "float32",
         input_scale: float | None = None,
     ) -> None:
-        self.input_scale = None if input_scale is None else number("input_scale", input_scale)
-        #: The loss it was last trained with; predictions are made its way.
-        self.loss: Loss | None = None
         #: Steps and epochs of training so far; they number dropout masks and batch orders.
         self.steps_trained = 0
         self.epochs_trained = 0
         #: The recorded step of `train_on_batch`, kept for the next batch of its kind.
         self.batch_step: BatchStep | None = None
-        super().__init__(layers, input_shape, backend, seed, dtype)
+        super().__init__(layers, input_shape, backend, seed, dtype, input_scale)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
-        # What was recorded works on other buffers.
-        self._predictor, self.batch_step = Predictor(self._model, self.loss), None
+        # It was recorded on other buffers.
+        self.batch_step = None
 
-    # ---- using it ------------------------------------------------------------------------------------------
-
-    def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
-        """Predictions for every row.
-
-        Parameters
-        ----------
-        x : (n, *input_shape) array_like
-            uint8, or numbers in the scale used for training. Memory-mapped files and HDF5 are read batch by batch.
-        batch_size : int, optional
-            Rows at a time.
-
-        Returns
-        -------
-        (n, outputs) array of the network's dtype, on the host
-            Probabilities for a network trained with softmax or sigmoid cross-entropy; the outputs otherwise.
-        """
-        rows = as_rows(x, self.input_shape, self.dtype)
-        size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
-        outputs = self._room_for_outputs(rows.count)
-        for start in range(0, rows.count, size):
-            part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
-            outputs[start : start + size] = self._predictor(part)
-        return outputs.reshape(rows.count, *self.output_shape)
-
-    def _room_for_outputs(self, rows: int) -> HostArray:
-        shape = (rows, math.prod(self.output_shape))
-        try:
-            return np.empty(shape, self.dtype)
-        except (MemoryError, ValueError) as error:
-            raise InvalidInputError(
-                f"there is no memory for the predictions of {rows:,} rows, {shape} {self.dtype}; give fewer at a time"
-            ) from error
-
-    def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
-        """The most likely class of every row, (n,) int64; with one output, whether it says yes."""
-        scores = self.predict(x, batch_size).reshape(len(x), -1)
-        if scores.shape[1] == 1:
-            return (scores[:, 0] > 0.5).astype(np.int64)
-        classes: HostArray = scores.argmax(axis=1)
-        return classes
-
-    def evaluate(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        loss: str | Loss | None = None,
-        sample_weight: Any = None,
-        batch_size: int | None = None,
-    ) -> dict[str, float]:
-        """Loss and metrics over some data.
-
-        Parameters
-        ----------
-        x : (n, *input_shape) array_like, or BatchStream
-        y : (n,) labels or (n, outputs) values
-            Not with a stream, which brings them.
-        loss : str, optional
-            If not given, the one it was trained with.
-        sample_weight : (n,) array_like, optional
-        batch_size : int, optional
-            Rows at a time.
-
-        Returns
-        -------
-        dict
-            "loss" (L1 and L2 penalties included) and, where the targets are classes, "accuracy". With sigmoid
-            cross-entropy on several outputs, each of which is right or wrong, it is "binary_accuracy" instead.
-        """
-        chosen = self.resolve_loss(loss)
-        size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
-        feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
-        with closing(feed):
-            value, correct = Evaluator(self._model, chosen, feed, size).run()
-        metrics = {"loss": value + self.penalty()}
-        if feed.accuracy_name is not None:
-            metrics[feed.accuracy_name] = correct
-        return metrics
+    # ---- training -----------------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -346,43 +252,6 @@ class Network(NetworkWeights):
         from nnbackend.training.batch import train_on_batch
 
         return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight)
-
-    @property
-    def intake(self) -> Intake:
-        """What data have to be for this network, and their way to its device."""
-        return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale)
-
-    def set_loss(self, loss: str | Loss) -> Loss:
-        """Choose the loss; predictions are made its way from now on.
-
-        Raises
-        ------
-        UnknownNameError
-            There is no such loss.
-        InvalidInputError
-            The last layer applies the activation that the loss applies itself.
-        """
-        chosen = self.resolve_loss(loss)
-        if chosen != self.loss:
-            self.loss = chosen
-            self._predictor = Predictor(self._model, chosen)
-        return chosen
-
-    def resolve_loss(self, loss: str | Loss | None) -> Loss:
-        """The loss of that name, or the one it was trained with, if it fits the last layer; see `set_loss`."""
-        if loss is None:
-            if self.loss is None:
-                raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")
-            return self.loss
-        chosen = get_loss(loss)
-        chosen.check_outputs(math.prod(self.output_shape))
-        applied = chosen.output_activation
-        if applied != "identity" and final_activation(self.layers) == applied:
-            raise InvalidInputError(
-                f"{chosen.name} applies {applied} itself (which is stable for large outputs), but the last layer "
-                "does too; leave its activation out"
-            )
-        return chosen
 
     # ---- describing and keeping it ---------------------------------------------------------------------------
 

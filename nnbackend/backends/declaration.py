@@ -365,12 +365,13 @@ def _kind_of(array: Any) -> tuple[Any, ...]:
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
     dtype = array.dtype
-    name: str = _name_of(type(dtype), dtype)
+    library: Any = type(dtype)
+    name: str = _name_of(library, dtype)
     return name
 
 
 @cache
-def _name_of(kind: Any, dtype: Any) -> str:
+def _name_of(library: Any, dtype: Any) -> str:
     # Cached because NumPy takes microseconds to spell a dtype. Dtypes of two libraries are never compared.
     return str(dtype).rpartition(".")[2]
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnbackend.backends.contract import Executor
 from nnbackend.layers import LayerNode
 from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
+from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.html import table
-
-if TYPE_CHECKING:
-    from nnbackend.network import Network
 
 __all__ = ["Description", "describe", "summary", "summary_html"]
 
@@ -50,7 +47,7 @@ class Description:
     place: str
 
 
-def describe(network: Network) -> Description:
+def describe(network: NetworkWeights) -> Description:
     """The facts about a network as it is now."""
     model = network.model
     layers = [row for node in model.layout.nodes for row in _rows(node, 0)]
@@ -75,7 +72,7 @@ def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
         yield from _rows(inner, depth + 1)
 
 
-def summary(network: Network) -> str:
+def summary(network: NetworkWeights) -> str:
     """A table of the layers with shapes and numbers of parameters, and where and how the network runs."""
     facts = describe(network)
     rows = [_HEADINGS, *facts.layers, ("total", "", facts.parameters)]
@@ -85,7 +82,7 @@ def summary(network: Network) -> str:
     return "\n".join([facts.heading, lines[0], rule, *lines[1:-1], rule, f"{lines[-1]} ({facts.size})", facts.place])
 
 
-def summary_html(network: Network) -> str:
+def summary_html(network: NetworkWeights) -> str:
     """What `summary` tells, as an HTML table."""
     facts = describe(network)
     total = (f"total ({facts.size})", "", facts.parameters)
