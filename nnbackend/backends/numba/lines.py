@@ -18,12 +18,15 @@ from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
 from nnbackend.backends.philox import keep_threshold
 
-__all__ = ["ONE", "PARTS", "ROWS", "Array", "Line", "UnsupportedStepError", "Update", "lines_of", "touch"]
+__all__ = ["GRADIENTS", "ONE", "PARTS", "ROWS", "Array", "Line", "UnsupportedStepError", "Update", "lines_of"]
 
 Array = npt.NDArray[Any]
 
 #: How a line's work is shared: by rows of the batch, by parts of its result, or not at all; or by "columns of 300".
 ROWS, PARTS, ONE = "rows", "parts", "one"
+
+#: Lines that can end with an update.
+GRADIENTS = ("weight_gradient", "bias_gradient")
 
 
 class UnsupportedStepError(Exception):
@@ -81,20 +84,17 @@ class Line:
         """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
         return [array for array in (*self.reads, *self.writes, *self.rows, *self.whole) if array is not None]
 
-    def depends_on(self, other: Line) -> bool:
-        """Whether one of the two writes what the other touches."""
-        return touch(self.writes, other.arrays()) or touch(self.arrays(), other.writes)
-
-    def waits_for(self, other: Line) -> bool:
-        """Whether a thread must not begin this before all have finished the other."""
-        if self.share != other.share or self.share == PARTS:
-            return self.depends_on(other)
-        # Each thread goes on with what it has done itself.
-        return touch(self.elsewhere(), other.writes) or touch(self.writes, other.elsewhere())
-
     def elsewhere(self) -> Sequence[Array | None]:
         """What it reads beyond its share."""
         return self.whole if self.share == ROWS else (*self.rows, *self.whole)
+
+    def add_update(self, update: Update) -> None:
+        """Apply the gradient that it computes to the parameters."""
+        (out,) = self.writes
+        assert out is not None
+        self.integers = (*self.integers, *update.numbers(out))
+        self.settings, self.rule = update.settings, update.rule
+        self.writes = (out, *update.parts(out))
 
 
 #: Parameters begin at multiples of this many elements at least, so less is never a parameter.
@@ -123,6 +123,14 @@ class Update:
     gradients: Array
     slots: Sequence[Array]
     rates: Array
+
+    def parts_of(self, out: Array | None) -> list[Array]:
+        """The same, or nothing if the array is no part of the gradients."""
+        if out is None:
+            return []
+        begin = address(out) - address(self.gradients)
+        inside = 0 <= begin and begin + out.nbytes <= self.gradients.nbytes
+        return self.parts(out) if inside else []
 
     def parts(self, gradient: Array) -> list[Array]:
         """Of the parameters and the slots what belongs to a part of the gradients."""
@@ -177,21 +185,6 @@ def lines_of(call: Call, counters: list[Array]) -> list[Line]:
         what = "a function from outside" if call.function is not None else call.operation
         raise UnsupportedStepError(f"the step holds {what}")
     return _WRITERS[call.operation](counters, *call.arguments.values())
-
-
-def touch(some: Sequence[Array | None], others: Sequence[Array | None]) -> bool:
-    spans = [_span(array) for array in others if array is not None]
-    return any(
-        begin < other_end and other_begin < end
-        for array in some
-        if array is not None
-        for begin, end in (_span(array),)
-        for other_begin, other_end in spans
-    )
-
-
-def _span(array: Array) -> tuple[int, int]:
-    return array.ctypes.data, array.ctypes.data + array.nbytes
 
 
 def address(array: Array | None) -> int:

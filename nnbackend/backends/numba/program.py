@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.declaration import Call
-from nnbackend.backends.numba.lines import Array, Line, UnsupportedStepError, address, lines_of, touch
+from nnbackend.backends.numba.lines import Array, Line, UnsupportedStepError, address, lines_of
 from nnbackend.backends.numba.operations import BY_COLUMNS, INTEGERS, SETTINGS, address_of
+from nnbackend.backends.numba.schedule import deltas_first, fuse_updates, place_waits
 
 __all__ = ["Program", "UnsupportedStepError", "compile_step"]
 
@@ -31,9 +32,6 @@ FUNCTION, WAIT, FIRST = 0, 1, 2
 #: that two more meetings do not matter, and enough columns for each. Found by trying both on two cores.
 _WORTH_COLUMNS = [(64, 4_000_000), (96, 30_000_000)]
 _MANY_COLUMNS = 48
-
-#: Lines that compute no activations or gradients of activations: they can wait.
-_LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
 
 
 @dataclass(eq=False)
@@ -90,8 +88,8 @@ def compile_step(calls: Sequence[Call], threads: int) -> Program:
     counter = counters[0] if counters else np.zeros(3, np.int64)
     dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
 
-    lines = _deltas_first(_fuse_updates(lines))
-    _place_waits(lines)
+    lines = deltas_first(fuse_updates(lines))
+    place_waits(lines)
     integers = np.zeros((len(lines), FIRST + INTEGERS), np.int64)
     settings = np.zeros((len(lines), SETTINGS))
     for place, line in enumerate(lines):
@@ -123,60 +121,3 @@ def _share_columns(lines: Sequence[Line], threads: int) -> None:
         if share.startswith("columns"):
             line.share = share
         shares.update((address(array), line.share) for array in line.writes)
-
-
-def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
-    """Let each gradient be taken to its parameters by the line that computes it, if nothing else looks at it.
-
-    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own.
-    """
-    updates = [line for line in lines if line.update is not None]
-    if len(updates) != 1:
-        return list(lines)
-    (last,) = updates
-    update = last.update
-    assert update is not None
-    writers = [place for place, line in enumerate(lines) if touch(line.writes[:1], [update.gradients])]
-    gradients = [place for place in writers if lines[place].operation in ("weight_gradient", "bias_gradient")]
-    done = []
-    for place in gradients:
-        line, (out,) = lines[place], lines[place].writes
-        assert out is not None
-        others = [other for other in lines if other is not line and other is not last]
-        later = [other for other in lines[place + 1 :] if other is not last]
-        # Nobody else may need the gradient, nor the parameters as they were.
-        if any(touch([out], other.arrays()) for other in others):
-            continue
-        if any(touch(update.parts(out), other.arrays()) for other in later):
-            continue
-        line.integers = (*line.integers, *update.numbers(out))
-        line.settings, line.rule = update.settings, update.rule
-        line.writes = (out, *update.parts(out))
-        done.append(out)
-    rest = [update.line(part) for part in update.without(done)]
-    return [*(line for line in lines if line is not last), *rest]
-
-
-def _deltas_first(lines: Sequence[Line]) -> list[Line]:
-    """Move the lines that others wait for up past those that can wait."""
-    ordered: list[Line] = []
-    for line in lines:
-        place = len(ordered)
-        if line.operation not in _LATE:
-            while place and ordered[place - 1].operation in _LATE and not line.depends_on(ordered[place - 1]):
-                place -= 1
-        ordered.insert(place, line)
-    return ordered
-
-
-def _place_waits(lines: Sequence[Line]) -> None:
-    """A line waits if what it touches may still be at work in another thread."""
-    since: list[Line] = []
-    if lines:
-        # For the last line of the step before.
-        lines[0].wait = True
-    for line in lines:
-        line.wait |= any(line.waits_for(other) for other in since)
-        if line.wait:
-            since = []
-        since.append(line)
