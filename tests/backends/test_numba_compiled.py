@@ -18,7 +18,7 @@ from numba import njit
 import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.executor import PlainExecutor
-from nnbackend.backends.numba import NumbaBackend, executor, operations, program
+from nnbackend.backends.numba import NumbaBackend, compiled, executor, program
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.tiling import VectorUnit
 from nnbackend.backends.numpy import NumpyBackend
@@ -143,7 +143,7 @@ def test_threads_wait_for_each_other_twice_a_step():
     """Rows, then gradients with their updates: more waits would be slower, fewer wrong."""
     layers = [nn.Dense(9, activation="relu"), nn.Dense(7, activation="tanh"), nn.Dense(4)]
     table = recorded(layers, nn.Adam())
-    waits = list(np.flatnonzero(table.integers[:, program.WAIT]))
+    waits = list(np.flatnonzero(table.table[:, program.WAIT]))
     first_gradient = table.operations.index("weight_gradient")
     assert set(table.operations[first_gradient:]) == {"weight_gradient", "bias_gradient", "record_loss"}
     assert waits == [0, first_gradient]
@@ -153,7 +153,7 @@ def test_a_penalty_keeps_its_weights_update_apart():
     """The others go on without."""
     table = recorded([nn.Dense(9, activation="relu", l2=0.1), nn.Dense(4)], nn.SGD(0.1))
     assert table.operations.count("update_parameters") == 1
-    waits = [table.operations[line] for line in np.flatnonzero(table.integers[:, program.WAIT])]
+    waits = [table.operations[line] for line in np.flatnonzero(table.table[:, program.WAIT])]
     assert waits == ["gather_bytes", "weight_gradient", "weight_penalty", "update_parameters"]
 
 
@@ -321,13 +321,13 @@ def test_lesser_processors_do_what_the_contract_says(cpu, features, unit, dtype,
 
 HITS = """
 import numpy as np
-from nnbackend.backends.numba import operations
+from nnbackend.backends.numba import compiled
 from nnbackend.backends.numba.updates import MOMENTUM, SGD
 
-kept, compile_callback = [], operations.compile_callback
-operations.compile_callback = lambda *arguments: kept.append(compile_callback(*arguments)) or kept[-1]
+kept, compile_callback = [], compiled.compile_callback
+compiled.compile_callback = lambda *arguments: kept.append(compile_callback(*arguments)) or kept[-1]
 for rule in (SGD, MOMENTUM):
-    operations.address_of("bias_gradient", np.dtype("float32"), rule)
+    compiled.address_of("bias_gradient", np.dtype("float32"), rule)
     print(kept[-1].cache_hits)
 """
 
@@ -449,7 +449,7 @@ def test_steps_of_nothing_do_nothing():
     executor.Team(1).run(empty, 2)
     np.testing.assert_array_equal(counter, [5, 6, 7])
     state = np.array([0, 0, 0, 1, 3])
-    assert operations.share(10, state.ctypes.data) == (3, 6)
+    assert compiled.share(10, state.ctypes.data) == (3, 6)
 
 
 def recorded_calls(monkeypatch, optimizer):

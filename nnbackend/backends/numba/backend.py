@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.program import UnsupportedStepError, compile_step
-from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD
+from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
 
@@ -148,7 +148,8 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
     ) -> None:
         rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
-        _update(rule, (weight_decay, momentum), counter, learning_rates, parameters, gradients, velocity)
+        settings = {"weight_decay": weight_decay, "momentum": momentum}
+        _update(rule, settings, counter, learning_rates, parameters, gradients, velocity)
 
     def adam_update(
         self,
@@ -164,7 +165,9 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
         decoupled: bool,
     ) -> None:
-        settings = (weight_decay, beta1, beta2, epsilon, decoupled)
+        settings = {
+            "weight_decay": weight_decay, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "decoupled": decoupled,
+        }  # fmt: skip
         _update(ADAM, settings, counter, learning_rates, parameters, gradients, first, second)
 
     def rmsprop_update(
@@ -178,13 +181,13 @@ class NumbaBackend(NumpyBackend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        settings = (weight_decay, decay, epsilon)
+        settings = {"weight_decay": weight_decay, "decay": decay, "epsilon": epsilon}
         _update(RMSPROP, settings, counter, learning_rates, parameters, gradients, square)
 
 
 def _update(
     rule: int,
-    settings: Sequence[float],
+    settings: Mapping[str, float],
     counter: Int,
     learning_rates: Real,
     parameters: Real,
@@ -192,9 +195,10 @@ def _update(
     first: Real | None = None,
     second: Real | None = None,
 ) -> None:
-    constants = np.empty(CONSTANTS)
+    record, constants = np.zeros(UPDATE.size, np.uint8), np.empty(CONSTANTS)
+    UPDATE.pack(record, 0, settings)
     rate, t = float(learning_rates[counter[0]]), int(counter[2]) + 1
-    kernels.prepare_update(rule, np.array(settings, np.float64), rate, t, constants)
+    kernels.prepare_update(rule, record.ctypes.data, rate, t, constants)
     nothing = parameters[:0]
     first, second = nothing if first is None else first, nothing if second is None else second
     kernels.update_all(rule, constants, parameters, gradients, first, second)

@@ -24,7 +24,9 @@ from nnbackend.backends.numba.simd import Simd, Value, calling
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
-__all__ = ["activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update"]
+__all__ = [
+    "activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update", "update_vectors",
+]  # fmt: skip
 
 
 def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
@@ -157,6 +159,13 @@ def update(context, tiling, rule, record, gradients, count):
         return [simd.function(shape.function_name("update", rule.name), 3, partial(_update, rule)) for rule in RULES]
 
     return _written(4, write_all)(tiling)
+
+
+@intrinsic
+def update_vectors(context, tiling, record, gradients, count):
+    """The same, by the rule that the tiling's epilogue names."""
+    (rule,) = (rule for rule in RULES if rule.name == tiling.tiling.epilogue)
+    return calling(tiling, "update", 3, partial(_update, rule))
 
 
 def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:

@@ -9,103 +9,111 @@ used it. The time grows with the number of lines.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from nnbackend.backends.numba.lines import GRADIENTS, PARTS, Array, Line
+from nnbackend.backends.numba.lines import Line, Span, UpdateLine
 
-__all__ = ["Pieces", "deltas_first", "fuse_updates", "place_waits"]
-
-#: Lines that compute no activations or gradients of activations: they can wait.
-_LATE = (*GRADIENTS, "weight_penalty", "update_parameters", "record_loss")
+__all__ = ["schedule"]
 
 
-class Pieces:
-    """Memory, cut wherever one of these arrays begins or ends.
+def schedule(lines: Sequence[Line], needed: Sequence[Span] = ()) -> list[Line]:
+    """The lines in the order in which they are to run, with their updates and waits.
 
     Parameters
     ----------
-    arrays : iterable of contiguous arrays, or None
+    lines : sequence of Line
+        As recorded.
+    needed : sequence of Span
+        What other parts of the step use: gradients in it are stored, whoever else applies them.
     """
+    fused = _fuse_updates(lines, needed)
+    pieces = _Pieces(span for line in fused for span in line.touched())
+    ordered = _late_lines_later([_Use(line, pieces) for line in fused])
+    _place_waits(ordered)
+    return [use.line for use in ordered]
 
-    def __init__(self, arrays: Iterable[Array | None]) -> None:
-        self._spans: dict[int, tuple[int, int]] = {}
-        #: An array's id stays its own only while the array lives.
-        self._arrays = [array for array in arrays if array is not None]
-        for array in self._arrays:
-            if id(array) not in self._spans:
-                begin = array.__array_interface__["data"][0]
-                self._spans[id(array)] = begin, begin + array.nbytes
-        edges = sorted({edge for span in self._spans.values() for edge in span})
+
+class _Pieces:
+    """Memory, cut wherever one of these spans begins or ends."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        edges = sorted({edge for span in spans for edge in span})
         self._number = {edge: number for number, edge in enumerate(edges)}
 
-    def of(self, arrays: Iterable[Array | None]) -> list[int]:
-        """The pieces that some of the arrays consist of."""
-        found: list[int] = []
-        for array in arrays:
-            if array is not None:
-                begin, end = self._spans[id(array)]
-                found.extend(range(self._number[begin], self._number[end]))
-        return found
+    def of(self, spans: Iterable[Span]) -> list[int]:
+        """The pieces that these spans consist of."""
+        number = self._number
+        return [piece for begin, end in spans for piece in range(number[begin], number[end])]
 
 
-def fuse_updates(lines: Sequence[Line]) -> list[Line]:
+class _Use:
+    """The pieces that a line uses."""
+
+    def __init__(self, line: Line, pieces: _Pieces) -> None:
+        self.line = line
+        self.split = (line.split.unit, line.split.count)
+        self.touched = pieces.of(line.touched())
+        self.written = pieces.of(line.written())
+        self.elsewhere = pieces.of(line.elsewhere())
+
+
+def _fuse_updates(lines: Sequence[Line], needed: Sequence[Span]) -> list[Line]:
     """Let the lines that compute gradients apply them to the parameters, where nothing else uses the gradient.
 
     Whatever remains of the flat buffers, such as a weight with a penalty, is updated by lines of its own.
     """
-    updates = [line for line in lines if line.update is not None]
+    updates = [line for line in lines if isinstance(line, UpdateLine)]
     if len(updates) != 1:
         return list(lines)
     (last,) = updates
     update = last.update
     assert update is not None
-    candidates = [place for place, line in enumerate(lines) if line.operation in GRADIENTS]
-    parts = {place: update.parts_of(lines[place].writes[0]) for place in candidates}
+    gradients = {
+        place: (gradient, update.parts(gradient))
+        for place, line in enumerate(lines)
+        if line.kind.updates and line is not last and update.covers(gradient := line.result)
+    }
     others = [line for line in lines if line is not last]
-    pieces = Pieces(
-        [*(array for line in others for array in line.arrays()), *(part for some in parts.values() for part in some)]
-    )
-    first_use: dict[int, int] = {}
-    last_use: dict[int, int] = {}
+    touched = [line.touched() for line in lines]
+    own = [part for gradient, parts in gradients.values() for part in (gradient, *parts)]
+    pieces = _Pieces([*(span for spans in touched for span in spans), *own, *needed])
+    #: The first and the last line that use a piece.
+    first: dict[int, int] = {}
+    final: dict[int, int] = {}
     for place, line in enumerate(lines):
         if line is not last:
-            for piece in pieces.of(line.arrays()):
-                first_use.setdefault(piece, place)
-                last_use[piece] = place
+            for piece in pieces.of(touched[place]):
+                first.setdefault(piece, place)
+                final[piece] = place
+    for piece in pieces.of(needed):
+        first[piece], final[piece] = -1, len(lines)
     done = []
-    for place in candidates:
-        out = lines[place].writes[0]
+    for place, (gradient, parts) in gradients.items():
         # Nothing else may need the gradient, and nothing later the parameters as they were.
-        if not parts[place] or any(first_use[piece] != place or last_use[piece] != place for piece in pieces.of([out])):
-            continue
-        if any(last_use.get(piece, place) > place for piece in pieces.of(parts[place])):
-            continue
-        lines[place].add_update(update)
-        done.append(out)
-    rest = [update.line(part) for part in update.without(done)]
-    return [*others, *rest]
+        alone = all(first[piece] == final[piece] == place for piece in pieces.of([gradient]))
+        if alone and all(final.get(piece, place) <= place for piece in pieces.of(parts)):
+            lines[place].update = update
+            done.append(gradient)
+    return [*others, *(replace(last, gradients=part) for part in update.without(done))]
 
 
-def deltas_first(lines: Sequence[Line]) -> list[Line]:
+def _late_lines_later(lines: Sequence[_Use]) -> list[_Use]:
     """Move the lines that others wait for in front of those that can wait, as far as dependencies allow."""
-    pieces = Pieces(array for line in lines for array in line.arrays())
-    ordered: list[Line] = []
+    ordered: list[_Use] = []
     #: Lines that can wait: all so far, and how many of them are in `ordered`.
-    late: list[Line] = []
+    late: list[_Use] = []
     placed = 0
     #: The last line that can wait which uses a piece, and which writes to it.
-    used: dict[int, int] = {}
+    touched: dict[int, int] = {}
     written: dict[int, int] = {}
     for line in lines:
-        writes, everything = pieces.of(line.writes), pieces.of(line.arrays())
-        if line.operation in _LATE:
-            used.update(dict.fromkeys(everything, len(late)))
-            written.update(dict.fromkeys(writes, len(late)))
+        if line.line.late:
+            touched.update(dict.fromkeys(line.touched, len(late)))
+            written.update(dict.fromkeys(line.written, len(late)))
             late.append(line)
             continue
-        needed = max(
-            max((used.get(piece, -1) for piece in writes), default=-1),
-            max((written.get(piece, -1) for piece in everything), default=-1),
-        )
+        needed = max([-1, *(touched.get(piece, -1) for piece in line.written)])
+        needed = max([needed, *(written.get(piece, -1) for piece in line.touched)])
         if needed >= placed:
             ordered += late[placed : needed + 1]
             placed = needed + 1
@@ -113,53 +121,42 @@ def deltas_first(lines: Sequence[Line]) -> list[Line]:
     return [*ordered, *late[placed:]]
 
 
-def place_waits(lines: Sequence[Line]) -> None:
+def _place_waits(lines: Sequence[_Use]) -> None:
     """Let a line wait if another thread may still be working on what it touches."""
-    pieces = Pieces(array for line in lines for array in line.arrays())
-    if lines:
-        # For the last line of the step before.
-        lines[0].wait = True
     since = _Since()
-    for line in lines:
-        used = _Use(line, pieces)
-        line.wait = line.wait or since.conflicts(used)
-        if line.wait:
+    for number, line in enumerate(lines):
+        # The first one waits for the last line of the step before.
+        line.line.wait = number == 0 or since.conflicts(line)
+        if line.line.wait:
             since = _Since()
-        since.add(used)
-
-
-class _Use:
-    """The pieces that a line uses."""
-
-    def __init__(self, line: Line, pieces: Pieces) -> None:
-        self.share = line.share
-        self.everything = pieces.of(line.arrays())
-        self.writes = pieces.of(line.writes)
-        self.elsewhere = pieces.of(line.elsewhere())
+        since.add(line)
 
 
 class _Since:
-    """What the lines since the last wait have done, by piece: the ways in which those that did it were shared."""
+    """How the lines since the last wait have used each piece: the splits of those that did so."""
 
     def __init__(self) -> None:
-        self._used: dict[int, set[str]] = {}
-        self._written: dict[int, set[str]] = {}
-        self._elsewhere: dict[int, set[str]] = {}
+        self._touched: dict[int, set[tuple[str, int]]] = {}
+        self._written: dict[int, set[tuple[str, int]]] = {}
+        self._elsewhere: dict[int, set[tuple[str, int]]] = {}
 
     def add(self, line: _Use) -> None:
-        for where, pieces in (
-            (self._used, line.everything), (self._written, line.writes), (self._elsewhere, line.elsewhere)
-        ):  # fmt: skip
-            for piece in pieces:
-                where.setdefault(piece, set()).add(line.share)
+        split = line.split
+        for piece in line.touched:
+            self._touched.setdefault(piece, set()).add(split)
+        for piece in line.written:
+            self._written.setdefault(piece, set()).add(split)
+        for piece in line.elsewhere:
+            self._elsewhere.setdefault(piece, set()).add(split)
 
     def conflicts(self, line: _Use) -> bool:
         """Whether a thread must not begin the line before all threads have finished those."""
-        alike = set() if line.share == PARTS else {line.share}
-        # Of a line that is shared in the same way each thread has done the part that it continues with.
+        touched, written, elsewhere = self._touched, self._written, self._elsewhere
+        alike = {line.split} if line.line.split.in_turn else set()
+        # Of a line that is split in the same way, each thread has done the part that it continues with.
         return (
-            any(self._written.get(piece, alike) - alike for piece in line.everything)
-            or any(self._used.get(piece, alike) - alike for piece in line.writes)
-            or any(self._written.get(piece, set()) & alike for piece in line.elsewhere)
-            or any(self._elsewhere.get(piece, set()) & alike for piece in line.writes)
+            any(written[piece] - alike for piece in line.touched if piece in written)
+            or any(touched[piece] - alike for piece in line.written if piece in touched)
+            or any(alike & written[piece] for piece in line.elsewhere if piece in written)
+            or any(alike & elsewhere[piece] for piece in line.written if piece in elsewhere)
         )
