@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnbackend.backends.contract import Executor
-from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
+from nnbackend.layers import follow_shapes
+from nnbackend.losses import LOSSES
+from nnbackend.optimizers import SGD
+from nnbackend.step.recorder import Examples, OptimizerState, Recorder, Workspace, record_training
 from nnbackend.support.html import table
 
 if TYPE_CHECKING:
@@ -44,8 +46,6 @@ class Description:
 
 def describe(network: Network) -> Description:
     """The facts about a network as it is now."""
-    from nnbackend.layers import follow_shapes
-
     model = network.model
     shapes, last = follow_shapes(network.layers, network.input_shape)
     layers = []
@@ -53,13 +53,13 @@ def describe(network: Network) -> Description:
         entries = [entry for entry in model.layout.entries if entry.layer == index]
         count = sum(math.prod(entry.parameter.shape) for entry in entries)
         layers.append((f"{index}: {layer!r}", _text(shape), f"{count:,}"))
-    executor = _executor(model, math.prod(network.input_shape))
+    name, reason = _executor(network)
     return Description(
         f"input {_text(network.input_shape)}, {network.dtype.name}, seed {network.seed}",
         layers,
         f"{network.parameter_count:,}",
         f"{network.parameter_count * network.dtype.itemsize / 1e6:.2f} MB",
-        f"backend {model.backend.name} on {model.backend.device}; executor {executor.name}: {executor.reason}",
+        f"backend {model.backend.name} on {model.backend.device}; executor {name}: {reason}",
     )
 
 
@@ -80,12 +80,22 @@ def summary_html(network: Network) -> str:
     return table(facts.heading, _HEADINGS, facts.layers, "llr", total=total, note=facts.place)
 
 
-def _executor(model: Model, features: int) -> Executor:
-    """What runs the network's layers."""
-    backend = model.backend
-    recorder = Recorder(model, Workspace(backend, 1), 1, backend.empty((3,), np.int64), training=True)
-    record_forward(recorder, model.layout.device_views(backend, model.parameters), recorder.buffer(features))
-    return backend.executor(recorder.calls)
+def _executor(network: Network) -> tuple[str, str]:
+    """Name and reason of the executor that trains the network: asked about a training step of one row."""
+    model, backend = network.model, network.model.backend
+    features, size = math.prod(network.input_shape), (model.layout.size,)
+    _, last = follow_shapes(network.layers, network.input_shape)
+    loss = LOSSES["mean_squared_error"] if network.loss is None else network.loss
+    labels = loss.name == "softmax_cross_entropy"
+    targets = backend.empty((1,), np.int32) if labels else backend.empty((1, math.prod(last)), model.dtype)
+    target_dtype = np.dtype(np.int32) if labels else model.dtype
+    examples = Examples(backend.empty((1, features), model.dtype), targets, target_dtype, None, 1, 1.0)
+    state = network.optimizer_state or OptimizerState.fresh(SGD(), model)
+    order, counter = backend.empty((1,), np.int64), backend.empty((3,), np.int64)
+    rates, trace = backend.empty((1,), np.float64), backend.empty((1, 3), np.float64)
+    recorder = Recorder(model, Workspace(backend, 1), 1, counter, training=True)
+    record_training(recorder, examples, order, 1, loss, state, backend.empty(size, model.dtype), rates, trace)
+    return backend.explain_executor(recorder.calls)
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.declaration import OPERATIONS, Call
+from nnbackend.backends.declaration import OPERATIONS, Call, span_of
 from nnbackend.backends.numba.compiled import address_of, kind_of
 from nnbackend.backends.numba.lines import (
     Addresses,
@@ -77,12 +77,12 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
     calls : sequence of Call
     threads : int
     needed : sequence of arrays
-        Used by other parts of the step: gradients among them are stored.
+        Used by other segments of the step: gradients in them are stored.
 
     Raises
     ------
     UnsupportedStepError
-        A call has no compiled function.
+        A call has no compiled function, or the calls have several counters.
     """
     advances = bool(calls) and calls[-1].operation == "advance"
     addresses = Addresses()
@@ -91,7 +91,7 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
     if len(counters) > 1:
         raise UnsupportedStepError("the step has several counters")
     _split_columns(lines, threads)
-    lines = schedule(lines, [addresses.span(array) for array in needed])
+    lines = schedule(lines, [span for array in needed if (span := span_of(array)) is not None])
     table, records = _written(lines)
     return Program(
         table,
@@ -105,8 +105,10 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
 
 def refusal(call: Call) -> str | None:
     """Why a call cannot be a line; None if it can."""
+    if call.operation == "advance":
+        return None
     if call.function is not None:
-        return f"{getattr(call.function, '__name__', repr(call.function))} is a function from outside"
+        return call.outside
     if any(kind_of(each) is None for each in _simple(call)):
         return f"{call.operation} has no compiled function for these arrays"
     if not all(array.flags.c_contiguous for array in _arrays(call)):
@@ -126,7 +128,8 @@ def lines_of(call: Call, addresses: Addresses) -> Iterator[Line]:
         raise UnsupportedStepError(reason)
     for each in _simple(call):
         kind = kind_of(each)
-        assert kind is not None
+        if kind is None:
+            raise UnsupportedStepError(f"{each.operation} is not the last call of the step")
         spans = addresses.of(each)
         if OPERATIONS[each.operation].role == "update":
             update = Update.of(each, spans)
