@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.numba import NumbaBackend, compiled, program
 from nnbackend.backends.numba import schedule as scheduling
+from nnbackend.backends.numba.activations import ACTIVATION_CODES, ELEMENTWISE
 from nnbackend.backends.numba.lines import Addresses, Split, UpdateLine, is_cut, uses_of
 from nnbackend.backends.numba.records import INTEGER, REAL, Record, at
 from nnbackend.testing import check_backend
@@ -24,6 +26,11 @@ def test_every_operation_has_a_compiled_function():
     """The epoch function itself adds to the counter."""
     missing = set(OPERATIONS) - {"advance"} - {name for kind in compiled.KINDS.values() for name in kind.operations}
     assert not missing, f"write functions for these in compiled.py: {missing}"
+
+
+def test_every_activation_has_its_formulas():
+    assert set(ACTIVATION_CODES) == set(ACTIVATIONS), "declare the missing ones in activations.py"
+    assert set(ACTIVATIONS) - set(ELEMENTWISE) == {"softmax"}
 
 
 @pytest.mark.parametrize("kind", compiled.KINDS.values(), ids=compiled.KINDS)
