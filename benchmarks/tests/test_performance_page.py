@@ -214,7 +214,7 @@ def test_meetings_are_as_many_as_the_page_says():
         x, y = np.zeros((work.batch_size, 784), np.uint8), np.zeros(work.batch_size, np.int64)
         optimizer = OPTIMIZERS[work.optimizer](work.learning_rate)
         net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
-        found[work.name] = int(net.batch_step._executor._program.integers[:, program.WAIT].sum())
+        found[work.name] = int(net.batch_step._executor._program.table[:, program.WAIT].sum())
     small, middle, large = found
     assert (found[small], found[middle]) == (2, 2)
     assert shown(f"A step of the nets {small} and {middle} needs two meetings")

@@ -122,7 +122,16 @@ class Backend(Operations):
 
     def executor(self, calls: Sequence[Call]) -> Executor:
         """The fastest executor this backend has for a recorded step."""
+        return self.plain_executor(calls)
+
+    def plain_executor(self, calls: Sequence[Call]) -> Executor:
+        """The executor that runs any step, call by call."""
         return PlainExecutor(self, calls)
+
+    def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
+        """Name and reason of the executor for a recorded step, without compiling anything where that takes long."""
+        executor = self.executor(calls)
+        return executor.name, executor.reason
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
         """A copy of what stands on a backend stands on the same one; `sklearn.base.clone` copies all parameters."""

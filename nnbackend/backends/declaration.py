@@ -303,6 +303,13 @@ class Call:
         """What the contract says of the operation; None for a function from outside."""
         return OPERATIONS.get(self.operation)
 
+    @property
+    def outside(self) -> str | None:
+        """That it is a function from outside, in words; None for an operation of the contract."""
+        if self.function is None:
+            return None
+        return f"{getattr(self.function, '__name__', type(self.function).__name__)} is a function from outside"
+
     def written(self) -> Iterator[Array]:
         """The arrays that the call writes."""
         declared = OPERATIONS[self.operation]

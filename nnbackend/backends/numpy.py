@@ -291,7 +291,7 @@ class NumpyBackend(Backend):
 
     # ---- running a recorded step ---------------------------------------------------------------------------
 
-    def executor(self, calls: Sequence[Call]) -> Executor:
+    def plain_executor(self, calls: Sequence[Call]) -> Executor:
         return _HostExecutor(self, calls)
 
 

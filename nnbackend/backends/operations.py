@@ -264,7 +264,7 @@ class Operations(ABC):
     @abstractmethod
     @operation(
         "backward",
-        splits=("parts",),
+        splits=("parts", "columns"),
         x=reads("rows", "inputs"),
         delta=reads("rows", "outputs"),
         out=writes("inputs", "outputs"),
@@ -275,7 +275,7 @@ class Operations(ABC):
     @abstractmethod
     @operation(
         "backward",
-        splits=("parts",),
+        splits=("parts", "columns"),
         delta=reads("rows", "outputs"),
         out=writes("outputs"),
     )

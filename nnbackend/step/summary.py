@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnbackend.backends.contract import Executor
+from nnbackend.data.feed import Examples
 from nnbackend.layers import LayerNode
-from nnbackend.step.recorder import Model, Recorder, Workspace, record_forward
-from nnbackend.step.weights import NetworkWeights
+from nnbackend.losses import LOSSES
+from nnbackend.optimizers import SGD
+from nnbackend.step.inference import NetworkInference
+from nnbackend.step.recorder import OptimizerState, Recorder, Workspace, record_training
 from nnbackend.support.html import table
 
 __all__ = ["Description", "describe", "summary", "summary_html"]
@@ -47,18 +49,18 @@ class Description:
     place: str
 
 
-def describe(network: NetworkWeights) -> Description:
+def describe(network: NetworkInference) -> Description:
     """The facts about a network as it is now."""
     model = network.model
     layers = [row for node in model.layout.nodes for row in _rows(node, 0)]
-    executor = _executor(model)
+    name, reason = _executor(network)
     trained, fixed = network.parameter_count, network.state_count
     return Description(
         f"input {_text(network.input_shape)}, {network.dtype.name}, seed {network.seed}",
         layers,
         f"{trained:,} trained, {fixed:,} not" if fixed else f"{trained:,}",
         f"{(trained + fixed) * network.dtype.itemsize / 1e6:.2f} MB",
-        f"backend {model.backend.name} on {model.backend.device}; executor {executor.name}: {executor.reason}",
+        f"backend {model.backend.name} on {model.backend.device}; executor {name}: {reason}",
     )
 
 
@@ -72,7 +74,7 @@ def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
         yield from _rows(inner, depth + 1)
 
 
-def summary(network: NetworkWeights) -> str:
+def summary(network: NetworkInference) -> str:
     """A table of the layers with shapes and numbers of parameters, and where and how the network runs."""
     facts = describe(network)
     rows = [_HEADINGS, *facts.layers, ("total", "", facts.parameters)]
@@ -82,19 +84,36 @@ def summary(network: NetworkWeights) -> str:
     return "\n".join([facts.heading, lines[0], rule, *lines[1:-1], rule, f"{lines[-1]} ({facts.size})", facts.place])
 
 
-def summary_html(network: NetworkWeights) -> str:
+def summary_html(network: NetworkInference) -> str:
     """What `summary` tells, as an HTML table."""
     facts = describe(network)
     total = (f"total ({facts.size})", "", facts.parameters)
     return table(facts.heading, _HEADINGS, facts.layers, "llr", total=total, note=facts.place)
 
 
-def _executor(model: Model) -> Executor:
-    """What runs the network's layers."""
-    backend = model.backend
+def _executor(network: NetworkInference) -> tuple[str, str]:
+    """Name and reason of the executor that trains the network, for a training step of one row."""
+    model, backend = network.model, network.model.backend
+    loss = LOSSES["mean_squared_error"] if network.loss is None else network.loss
+    shape, dtype = (
+        ((1,), np.dtype(np.int32)) if loss.takes_labels else ((1, math.prod(network.output_shape)), model.dtype)
+    )
+    x = backend.empty((1, math.prod(network.input_shape)), model.dtype)
+    examples = Examples(x, backend.empty(shape, dtype), dtype, None, 1, 1.0)
+    state = network.optimizer_state or OptimizerState.fresh(SGD(), model)
     recorder = Recorder(model, Workspace(backend, 1), 1, backend.empty((3,), np.int64), training=True)
-    record_forward(recorder, model.views, recorder.input())
-    return backend.executor(recorder.calls)
+    record_training(
+        recorder,
+        examples,
+        backend.empty((1,), np.int64),
+        1,
+        loss,
+        state,
+        backend.empty((model.layout.trainable_size,), model.dtype),
+        backend.empty((1,), np.float64),
+        backend.empty((1, 3), np.float64),
+    )
+    return backend.explain_executor(recorder.calls)
 
 
 def _text(shape: tuple[int, ...]) -> str:

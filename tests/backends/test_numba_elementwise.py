@@ -10,10 +10,10 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
-from nnbackend.backends.numba import elementwise, epoch, kernels, normalization, operations, tiled, tiles, updates
+from nnbackend.backends.numba import compiled, elementwise, epoch, kernels, normalization, tiled, tiles, updates
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.elementwise import activate, differentiate, scale_bytes, sigmoid_cross_entropy_row, update
-from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES
+from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
 from tests.backends.vectors import Guarded, bits, each_tiling
 
 ALPHA = 0.3
@@ -242,7 +242,14 @@ def test_a_loss_that_is_not_a_number_shows(tile):
 # ---- updates -------------------------------------------------------------------------------------------------------
 
 RATE, STEP = 0.03, 4
-#: By rule: the settings that `kernels.prepare_update` takes.
+#: By rule: the names of its settings in the record `UPDATE`, and some values.
+SETTING_NAMES = {
+    "sgd": ("weight_decay", "momentum"),
+    "momentum": ("weight_decay", "momentum"),
+    "nesterov": ("weight_decay", "momentum"),
+    "adam": ("weight_decay", "beta1", "beta2", "epsilon", "decoupled"),
+    "rmsprop": ("weight_decay", "decay", "epsilon"),
+}
 SETTINGS = {
     "sgd": [(0.0, 0.0), (0.02, 0.0)],
     "momentum": [(0.02, 0.9)],
@@ -275,7 +282,9 @@ def updated(rule, settings, p, g, slots):
 def prepared(rule, settings):
     constants = np.full(CONSTANTS, np.nan)
     code = [other.name for other in RULES].index(rule)
-    kernels.prepare_update(code, np.array(settings), RATE, STEP, constants)
+    record = np.zeros(UPDATE.size, np.uint8)
+    UPDATE.pack(record, 0, dict(zip(SETTING_NAMES[rule], settings, strict=True)))
+    kernels.prepare_update(code, record.ctypes.data, RATE, STEP, constants)
     return constants
 
 
@@ -336,7 +345,7 @@ def test_nothing_with_fast_math_flags_calls_vector_code():
     }
     assert {"activate", "differentiate", "exponentials", "update", "product_tile"} <= written
     callers = 0
-    for module in (epoch, kernels, normalization, operations, tiled):
+    for module in (epoch, kernels, normalization, compiled, tiled):
         for name, function in vars(module).items():
             if isinstance(function, Dispatcher) and written & names_in(function.py_func.__code__):
                 callers += 1

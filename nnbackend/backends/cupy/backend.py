@@ -20,6 +20,7 @@ from nnbackend.backends.cupy.layout import extents, operands, stride
 from nnbackend.backends.cupy.plain_sgd import with_plain_sgd
 from nnbackend.backends.cupy.probe import probe
 from nnbackend.backends.cupy.staging import PinnedStaging
+from nnbackend.backends.executor import Division
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.errors import BackendUnavailableError, UnknownNameError
 
@@ -494,12 +495,23 @@ class CupyBackend(Backend):
         ours = fuse(ours)
         if self._epilogues:
             ours = with_sums(ours, self._product_with)
-        plain = _DeviceExecutor(self, ours)
-        if any(call.function is not None for call in calls):
-            # It may do what cannot be captured, and some of that goes wrong without a word.
-            plain.reason = "the step holds a function from outside"
-            return plain
-        return GraphExecutor(self.runtime, plain)
+
+        def captured(segment: Sequence[Call]) -> Executor:
+            return GraphExecutor(self.runtime, self.plain_executor(segment))
+
+        return _divide(ours, len(calls)).executor(captured, self.plain_executor)
+
+    def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
+        division = _divide(calls, len(calls))
+        return division.name, division.reason
+
+    def plain_executor(self, calls: Sequence[Call]) -> Executor:
+        return _DeviceExecutor(self, calls)
+
+
+def _divide(calls: Sequence[Call], recorded: int) -> Division:
+    """Functions from outside are not captured: they may do what a graph cannot hold, and not all of that raises."""
+    return Division(calls, lambda call: call.outside, GraphExecutor.name, GraphExecutor.reason, recorded)
 
 
 class _DeviceExecutor(PlainExecutor):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Call, Executor, HostArray
+from nnbackend.backends.executor import Division
 from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
-from nnbackend.backends.numba.program import UnsupportedStepError, compile_step
-from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD
+from nnbackend.backends.numba.program import UnsupportedStepError, compile_step, refusal
+from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
+from nnbackend.backends.products import ALONE
 
 __all__ = ["NumbaBackend"]
 
@@ -36,13 +38,26 @@ class NumbaBackend(NumpyBackend):
         self._team = Team(self.products.threads)
 
     def executor(self, calls: Sequence[Call]) -> Executor:
+        division = self._divide(calls)
+        # Gradients that other segments use must be stored.
+        needed = [array for segment in division.segments if not segment.known for array in _arrays(segment.calls)]
+
+        def fast(segment: Sequence[Call]) -> Executor:
+            return CompiledExecutor(compile_step(segment, self._team.threads, needed), self._team)
+
         try:
-            program = compile_step(calls, self._team.threads)
-        except UnsupportedStepError as refusal:
-            plain = super().executor(calls)
-            plain.reason = str(refusal)
+            return division.executor(fast, self.plain_executor, within=ALONE)
+        except UnsupportedStepError as refused:
+            plain = self.plain_executor(calls)
+            plain.reason = str(refused)
             return plain
-        return CompiledExecutor(program, self._team)
+
+    def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
+        division = self._divide(calls)
+        return division.name, division.reason
+
+    def _divide(self, calls: Sequence[Call]) -> Division:
+        return Division(calls, refusal, CompiledExecutor.name, CompiledExecutor.reason)
 
     def gather(
         self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
@@ -148,7 +163,8 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
     ) -> None:
         rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
-        _update(rule, (weight_decay, momentum), counter, learning_rates, parameters, gradients, velocity)
+        settings = {"weight_decay": weight_decay, "momentum": momentum}
+        _update(rule, settings, counter, learning_rates, parameters, gradients, velocity)
 
     def adam_update(
         self,
@@ -164,7 +180,9 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
         decoupled: bool,
     ) -> None:
-        settings = (weight_decay, beta1, beta2, epsilon, decoupled)
+        settings = {
+            "weight_decay": weight_decay, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "decoupled": decoupled,
+        }  # fmt: skip
         _update(ADAM, settings, counter, learning_rates, parameters, gradients, first, second)
 
     def rmsprop_update(
@@ -178,13 +196,13 @@ class NumbaBackend(NumpyBackend):
         epsilon: float,
         weight_decay: float,
     ) -> None:
-        settings = (weight_decay, decay, epsilon)
+        settings = {"weight_decay": weight_decay, "decay": decay, "epsilon": epsilon}
         _update(RMSPROP, settings, counter, learning_rates, parameters, gradients, square)
 
 
 def _update(
     rule: int,
-    settings: Sequence[float],
+    settings: Mapping[str, float],
     counter: Int,
     learning_rates: Real,
     parameters: Real,
@@ -192,12 +210,17 @@ def _update(
     first: Real | None = None,
     second: Real | None = None,
 ) -> None:
-    constants = np.empty(CONSTANTS)
+    record, constants = np.zeros(UPDATE.size, np.uint8), np.empty(CONSTANTS)
+    UPDATE.pack(record, 0, settings)
     rate, t = float(learning_rates[counter[0]]), int(counter[2]) + 1
-    kernels.prepare_update(rule, np.array(settings, np.float64), rate, t, constants)
+    kernels.prepare_update(rule, record.ctypes.data, rate, t, constants)
     nothing = parameters[:0]
     first, second = nothing if first is None else first, nothing if second is None else second
     kernels.update_all(rule, constants, parameters, gradients, first, second)
+
+
+def _arrays(calls: Sequence[Call]) -> Iterator[HostArray]:
+    return (value for call in calls for value in call.arguments.values() if isinstance(value, np.ndarray))
 
 
 def _bits(array: Real) -> tuple[Int, int]:

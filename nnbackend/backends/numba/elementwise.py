@@ -19,12 +19,14 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba import functions
-from nnbackend.backends.numba.activations import FORWARD, GRADIENT, softplus
+from nnbackend.backends.numba.activations import ELEMENTWISE, softplus
 from nnbackend.backends.numba.simd import Simd, Value, calling
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
-__all__ = ["activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update"]
+__all__ = [
+    "activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update", "update_vectors",
+]  # fmt: skip
 
 
 def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
@@ -59,8 +61,8 @@ def activate(context, tiling, code, constants, z, out, count):
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [
-            simd.function(shape.function_name("activate", code), 4, partial(_activation, forward))
-            for code, forward in enumerate(FORWARD)
+            simd.function(shape.function_name("activate", name), 4, partial(_activation, formulas.forward))
+            for name, formulas in ELEMENTWISE.items()
         ]
 
     return _written(5, write_all)(tiling)
@@ -86,8 +88,8 @@ def differentiate(context, tiling, code, constants, saved, upstream, out, count)
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [
-            simd.function(shape.function_name("differentiate", code), 5, partial(_gradient, gradient))
-            for code, gradient in enumerate(GRADIENT)
+            simd.function(shape.function_name("differentiate", name), 5, partial(_gradient, formulas.gradient))
+            for name, formulas in ELEMENTWISE.items()
         ]
 
     return _written(6, write_all)(tiling)
@@ -157,6 +159,13 @@ def update(context, tiling, rule, record, gradients, count):
         return [simd.function(shape.function_name("update", rule.name), 3, partial(_update, rule)) for rule in RULES]
 
     return _written(4, write_all)(tiling)
+
+
+@intrinsic
+def update_vectors(context, tiling, record, gradients, count):
+    """The same, by the rule that the tiling's epilogue names."""
+    (rule,) = (rule for rule in RULES if rule.name == tiling.tiling.epilogue)
+    return calling(tiling, "update", 3, partial(_update, rule))
 
 
 def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:

@@ -1,21 +1,22 @@
 """The compiled epoch function: goes through a program's table line by line, step after step, without Python.
 
 Several threads run it side by side, each on its own share of every line, and meet where a line has to wait. It knows no
-operation: a line holds the address of the function to call, see `operations.py`. So it is compiled once for all.
+operation: a line holds the address of the function to call, see `compiled.py`. So it is compiled once for all.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.numba import operations, program
+from nnbackend.backends.numba import program
+from nnbackend.backends.numba.compiled import SCRATCH, STATE
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
 from nnbackend.backends.numba.jit import as_written
-from nnbackend.backends.numba.operations import SCRATCH, STATE
 
 # Numba takes globals of this module for constants.
-FUNCTION, WAIT, FIRST = program.FUNCTION, program.WAIT, program.FIRST
-THREAD, THREADS = operations.THREAD, operations.THREADS
+FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
+STATE_SIZE = len(STATE.fields)
+THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
 
 #: How often a thread looks before it lets others run on its core.
 PATIENCE = 4_000
@@ -40,12 +41,12 @@ def meet(meeting, goal):
 
 
 @as_written
-def run(integers, settings, advances, counter, steps, thread, threads, meeting):
+def run(table, advances, counter, steps, thread, threads, meeting):
     """Run the table `steps` times.
 
     Parameters
     ----------
-    integers, settings, advances, counter : of a Program
+    table, advances, counter : of a Program
     thread, threads : int
         Which of the threads this is, and how many there are.
     meeting : int
@@ -53,7 +54,7 @@ def run(integers, settings, advances, counter, steps, thread, threads, meeting):
     """
     before = flush_subnormals(True)
     # Step of the epoch, of the network and of the optimiser, as in the counter.
-    state = np.empty(STATE, np.int64)
+    state = np.empty(STATE_SIZE, np.int64)
     # One by one: with an assignment to a slice, Numba compiles seconds of text handling for an error's message.
     for place in range(3):
         state[place] = counter[place]
@@ -62,19 +63,13 @@ def run(integers, settings, advances, counter, steps, thread, threads, meeting):
     goal = 0
     for _ in range(steps):
         # The first line waits for the last of the step before.
-        for line in range(len(integers)):
-            if integers[line, WAIT] and threads > 1:
+        for line in range(len(table)):
+            if table[line, WAIT] and threads > 1:
                 goal += threads
                 if not meet(meeting, goal):
                     flush_subnormals(before)
                     return
-            call(
-                integers[line, FUNCTION],
-                integers[line, FIRST:].ctypes.data,
-                settings[line].ctypes.data,
-                state.ctypes.data,
-                scratch.ctypes.data,
-            )
+            call(table[line, FUNCTION], table[line, RECORD], state.ctypes.data, scratch.ctypes.data)
         if advances:
             for place in range(3):
                 state[place] += 1

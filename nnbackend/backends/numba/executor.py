@@ -94,7 +94,4 @@ class CompiledExecutor(Executor):
 
 
 def _run(program: Program, steps: int, thread: int, threads: int, meeting: np.ndarray) -> None:
-    epoch.run(
-        program.integers, program.settings, program.advances, program.counter, steps, thread, threads,
-        meeting.ctypes.data,
-    )  # fmt: skip
+    epoch.run(program.table, program.advances, program.counter, steps, thread, threads, meeting.ctypes.data)

@@ -80,13 +80,13 @@ def flush_subnormals(context, flag):
 
 
 @intrinsic
-def call(context, address, numbers, settings, state, scratch):
-    """Call a compiled operation, see `operations.py`."""
+def call(context, address, record, state, scratch):
+    """Call a compiled function, see `compiled.py`."""
 
     def generate(target, builder, signature, arguments):
         integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 4)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 3)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return target.get_dummy_value()
 
-    return types.void(*[types.int64] * 5), generate
+    return types.void(*[types.int64] * 4), generate

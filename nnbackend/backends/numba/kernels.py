@@ -20,8 +20,9 @@ from nnbackend.backends.numba.elementwise import (
 )
 from nnbackend.backends.numba.jit import as_written, jit
 from nnbackend.backends.numba.memory import row_at
+from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tiling import tiling_of
-from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD
+from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
 
 
 @jit
@@ -67,7 +68,13 @@ def activation_forward(z, code, constants, out, begin, end, left, right):
     """`constants` holds alpha. Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax(z, out, begin, end)
-        return
+    else:
+        activate_block(z, code, constants, out, begin, end, left, right)
+
+
+@as_written
+def activate_block(z, code, constants, out, begin, end, left, right):
+    """The same for every activation but softmax."""
     rows, size = end - begin, right - left
     if size == z.shape[1] and in_one_piece(z) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
@@ -135,10 +142,16 @@ def bias_activation(z, bias, code, constants, out, begin, end):
 
 @as_written
 def activation_gradient(saved, code, constants, upstream, out, begin, end, left, right):
-    """Columns from `left` to `right`; softmax takes all."""
+    """`constants` holds alpha. Columns from `left` to `right`; softmax takes all."""
     if code == SOFTMAX:
         softmax_gradient(saved, upstream, out, begin, end)
-        return
+    else:
+        differentiate_block(saved, code, constants, upstream, out, begin, end, left, right)
+
+
+@as_written
+def differentiate_block(saved, code, constants, upstream, out, begin, end, left, right):
+    """The same for every activation but softmax."""
     rows, size = end - begin, right - left
     if size == saved.shape[1] and in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
@@ -325,27 +338,24 @@ def weight_penalty(weight, l1, l2, gradient):
 
 
 @jit
-def prepare_update(rule, settings, rate, t, constants):
-    """Write what a rule of `updates.py` reads at step t, counted from 1.
-
-    `settings` holds the optimiser's own numbers: (weight decay, momentum) for SGD in its three forms,
-    (weight decay, beta1, beta2, epsilon, 1 if decoupled else 0) for Adam, (weight decay, decay, epsilon) for RMSprop.
-    """
+def prepare_update(rule, address, rate, t, constants):
+    """Write what a rule of `updates.py` reads at step t, counted from 1. At the address is a record `UPDATE`."""
+    u = at(UPDATE, address)
     constants[0] = -rate
-    constants[1] = settings[0]
+    constants[1] = u.weight_decay
     if rule == ADAM:
-        weight_decay, beta1, beta2, epsilon, decoupled = settings[0], settings[1], settings[2], settings[3], settings[4]
+        beta1, beta2 = u.beta1, u.beta2
         constants[0] = -rate / (1 - beta1**t)
         constants[1] = (1 - beta2**t) ** -0.5
         constants[2], constants[3] = beta1, 1 - beta1
         constants[4], constants[5] = beta2, 1 - beta2
-        constants[6] = epsilon
-        constants[7] = (1 - decoupled) * weight_decay
-        constants[8] = 1 - decoupled * rate * weight_decay
+        constants[6] = u.epsilon
+        constants[7] = (1 - u.decoupled) * u.weight_decay
+        constants[8] = 1 - u.decoupled * rate * u.weight_decay
     elif rule == RMSPROP:
-        constants[2], constants[3], constants[4] = settings[1], 1 - settings[1], settings[2]
+        constants[2], constants[3], constants[4] = u.decay, 1 - u.decay, u.epsilon
     elif rule != SGD:
-        constants[2] = settings[1]
+        constants[2] = u.momentum
 
 
 @as_written

@@ -1,440 +1,396 @@
-"""The lines of the table: what one call of a recorded step becomes.
+"""The lines of a program: each is one call of an operation, with the record that its compiled function reads.
 
-One function for each operation, with the arguments of :mod:`nnbackend.backends.operations`, writes the numbers that
-the function of the same name in `operations.py` reads.
+What a line reads, what it writes and what a thread may do on its own follow from the declaration of the operation in
+:mod:`nnbackend.backends.operations`. So does its record: an array's address, the extents of its shape and each constant
+have the names of the declaration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.declaration import Call
+from nnbackend.backends.declaration import OPERATIONS, Argument, Call
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
-from nnbackend.backends.numba.updates import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD
-from nnbackend.backends.philox import keep_threshold
+from nnbackend.backends.numba.records import INTEGER, REAL, Record
+from nnbackend.backends.numba.updates import rule_of
+from nnbackend.backends.operations import Operations
 
-__all__ = ["ONE", "PARTS", "ROWS", "Array", "Line", "UnsupportedStepError", "Update", "lines_of", "touch"]
+__all__ = [
+    "Addresses", "Array", "Line", "LineKind", "Span", "Split", "UnsupportedStepError", "Update", "UpdateLine",
+    "declared_record", "is_cut",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
-
-#: How a line's work is shared: by rows of the batch, by parts of its result, or not at all; or by "columns of 300".
-ROWS, PARTS, ONE = "rows", "parts", "one"
+#: Addresses of the first byte and behind the last.
+Span = tuple[int, int]
 
 
 class UnsupportedStepError(Exception):
-    """A step that the table cannot hold; says why."""
+    """A step that a program cannot hold; says why."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the threads share a line's work.
+
+    Two lines are cut in the same places only if both the unit and the count are the same.
+
+    Attributes
+    ----------
+    unit : {"rows", "positions", "columns", "parts", "none"}
+        Rows of the batch, positions of its images, columns of the result, or parts of a result that is no longer the
+        batch's. With "none" the first thread does all of it.
+    count : int
+        How many of these units there are.
+    """
+
+    unit: str
+    count: int = 1
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a thread that has finished its share of one such line may begin its share of the next."""
+        return self.unit != "parts"
+
+
+class Addresses:
+    """Addresses of arrays, each asked for once: NumPy takes long to tell one, and many lines use the same array.
+
+    The arrays must live as long as this.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, Span] = {}
+
+    def span(self, array: Array) -> Span:
+        """The addresses of its first byte and behind its last."""
+        known = self._known.get(id(array))
+        if known is None:
+            begin: int = array.__array_interface__["data"][0]
+            known = self._known[id(array)] = begin, begin + array.nbytes
+        return known
+
+    def of(self, call: Call) -> dict[str, Span]:
+        """The spans of a call's arrays by name, except for the counter."""
+        arguments = call.arguments
+        return {
+            name: self.span(array)
+            for name in uses_of(call.operation).arrays
+            if (array := arguments.get(name)) is not None
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class LineKind:
+    """A compiled function, and the calls that it is for.
+
+    Attributes
+    ----------
+    name : str
+        Of the function in `compiled.py`.
+    operations : tuple of str
+        The operations of the contract that it computes.
+    record : Record
+        What it reads.
+    make : callable
+        Makes the function that Numba compiles.
+    accepts : callable
+        Whether it can compute a call of its operation.
+    values : dict of callable
+        Fields of the record that are not in the declaration, from the call.
+    work : callable
+        From the call: multiply-adds, or what takes as long.
+    follows : str
+        If the array of this name was written by columns, this line is split by columns as well.
+    is_product : bool
+        Whether it is a matrix product, which may be split by columns where that is faster.
+    """
+
+    name: str
+    operations: tuple[str, ...]
+    record: Record
+    make: Callable[..., Any]
+    accepts: Callable[[Call], bool]
+    values: Mapping[str, Callable[[Call], Any]]
+    work: Callable[[Call], int]
+    follows: str = ""
+    is_product: bool = False
+
+    @property
+    def updates(self) -> bool:
+        """Whether the line may end with an update."""
+        return "update" in dict(self.record.fields)
 
 
 @dataclass(eq=False)
 class Line:
-    """One call, with what it reads and writes.
+    """One line of a program.
 
     Attributes
     ----------
-    operation : str
-        A function of `operations.py`, which says what the numbers are for.
-    share : str
-        How the threads share it.
-    integers, settings : sequences
-        Its numbers.
-    reads, writes : sequences of arrays
-        Each thread those parts that belong to its share.
-    rows : sequence of arrays
-        Of these it reads rows: those of its share, if that is of rows, else all.
-    whole : sequence of arrays
-        Of these it may read anything.
-    work : int
-        Multiply-adds, or what takes about as long.
-    wait : bool
-        Whether the threads meet first.
+    kind : LineKind
+    call : Call
+    split : Split
+    spans : dict of Span
+        Its arrays by name, except for the counter: the epoch function alone reads and writes that.
     update : Update, optional
-        If it is one.
-    rule : int, optional
-        That of the update it ends with.
-    product : (rows, columns) array, optional
-        Its result, if it is a product that can be shared by rows or by columns.
-    follows : bool
-        Whether it is shared by columns if the first array that it reads was written so.
+        That of the parameters whose gradient it has.
+    wait : bool
+        Whether the threads meet before it.
     """
 
-    operation: str
-    share: str
-    integers: Sequence[int]
-    settings: Sequence[float] = ()
-    reads: Sequence[Array | None] = ()
-    writes: Sequence[Array | None] = ()
-    rows: Sequence[Array | None] = ()
-    whole: Sequence[Array | None] = ()
-    work: int = 0
-    wait: bool = False
+    kind: LineKind
+    call: Call
+    split: Split
+    spans: Mapping[str, Span]
     update: Update | None = None
-    rule: int | None = None
-    product: Array | None = None
-    follows: bool = False
+    wait: bool = False
 
-    def arrays(self) -> list[Array]:
-        """What it reads and writes, but for learning rates and the trace of losses, which are float64 everywhere."""
-        return [array for array in (*self.reads, *self.writes, *self.rows, *self.whole) if array is not None]
+    @property
+    def late(self) -> bool:
+        """Whether no activation or gradient of an activation depends on it, so that it can wait."""
+        return not uses_of(self.call.operation).of_batch
 
-    def depends_on(self, other: Line) -> bool:
-        """Whether one of the two writes what the other touches."""
-        return touch(self.writes, other.arrays()) or touch(self.arrays(), other.writes)
+    @property
+    def result(self) -> Span:
+        """The first array that it writes."""
+        return next(self.spans[name] for name in uses_of(self.call.operation).written if name in self.spans)
 
-    def waits_for(self, other: Line) -> bool:
-        """Whether a thread must not begin this before all have finished the other."""
-        if self.share != other.share or self.share == PARTS:
-            return self.depends_on(other)
-        # Each thread goes on with what it has done itself.
-        return touch(self.elsewhere(), other.writes) or touch(self.writes, other.elsewhere())
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its real arrays; float32 if it has none."""
+        for name in uses_of(self.call.operation).real:
+            array = self.call.arguments.get(name)
+            if array is not None and array.dtype.kind == "f":
+                dtype: np.dtype[Any] = array.dtype
+                return dtype
+        return np.dtype(np.float32)
 
-    def elsewhere(self) -> Sequence[Array | None]:
-        """What it reads beyond its share."""
-        return self.whole if self.share == ROWS else (*self.rows, *self.whole)
+    def touched(self) -> list[Span]:
+        """All that it reads or writes."""
+        return [*self.spans.values(), *self._updated()]
+
+    def written(self) -> list[Span]:
+        """All that it writes, its result first."""
+        spans = self.spans
+        return [*(spans[name] for name in uses_of(self.call.operation).written if name in spans), *self._updated()]
+
+    def elsewhere(self) -> list[Span]:
+        """What a thread reads beyond its own share."""
+        names = uses_of(self.call.operation).elsewhere.get(self.split.unit, ())
+        return [self.spans[name] for name in names if name in self.spans]
+
+    def fields(self) -> dict[str, Any]:
+        """The values of its record, but for the update's."""
+        call, spans = self.call, self.spans
+        shapes = uses_of(call.operation).shapes
+        values: dict[str, Any] = {"by_columns": self.split.unit == "columns"}
+        for name, value in call.arguments.items():
+            if name in spans:
+                values[name] = spans[name][0]
+                values.update(zip(shapes[name].get(value.ndim, ()), value.shape, strict=False))
+            elif name not in shapes:
+                values[name] = ACTIVATION_CODES[value] if isinstance(value, str) else value
+        for name, make in self.kind.values.items():
+            values[name] = make(call)
+        return values
+
+    def _updated(self) -> list[Span]:
+        return [] if self.update is None else self.update.parts(self.result)
 
 
-#: Parameters begin at multiples of this many elements at least, so less is never a parameter.
+@dataclass(frozen=True)
+class Uses:
+    """What the declaration of an operation says about its arguments.
+
+    Attributes
+    ----------
+    arrays, written, real : tuple of str
+        Its arrays, those that it writes, and those of type "real"; the counter is not one of them.
+    shapes : dict
+        By array and number of axes: the names of the extents.
+    elsewhere : dict
+        By the unit of a split: arrays of which a thread reads more than its own share.
+    of_batch : bool
+        Whether its result belongs to rows of the batch.
+    """
+
+    arrays: tuple[str, ...]
+    written: tuple[str, ...]
+    real: tuple[str, ...]
+    shapes: Mapping[str, Mapping[int, tuple[str, ...]]]
+    elsewhere: Mapping[str, tuple[str, ...]]
+    of_batch: bool
+
+
+@functools.cache
+def uses_of(operation: str) -> Uses:
+    declared = OPERATIONS[operation]
+    arrays = {name: declared.arguments[name] for name in declared.arrays}
+    arrays.pop("counter", None)
+    return Uses(
+        arrays=tuple(arrays),
+        written=tuple(name for name, argument in arrays.items() if argument.written),
+        real=tuple(name for name, argument in arrays.items() if any("real" in dtype for dtype in argument.dtypes)),
+        shapes={name: _extents(operation, declared.arguments[name]) for name in declared.arrays},
+        elsewhere={
+            unit: tuple(name for name, argument in arrays.items() if not is_cut(operation, argument, unit))
+            for unit in ("rows", "positions", "columns")
+        },
+        of_batch=bool({"rows", "positions"} & set(declared.splits)),
+    )
+
+
+def _extents(operation: str, argument: Argument) -> dict[int, tuple[str, ...]]:
+    """By number of axes: the fields for an array's extents. A shape of any number of axes has none."""
+    return {
+        len(shape): tuple(_field(operation, extent) for extent in shape)
+        for shape in argument.shapes
+        if not any(_is_open(extent) for extent in shape)
+    }
+
+
+def _is_open(extent: str | int) -> bool:
+    """Whether it stands for any number of extents."""
+    return isinstance(extent, str) and extent.startswith("*")
+
+
+def _field(operation: str, extent: str | int) -> str:
+    """The field for an extent: its name, unless that is an argument's."""
+    return f"{extent}_count" if extent in OPERATIONS[operation].arguments else str(extent)
+
+
+def is_cut(operation: str, argument: Argument, unit: str) -> bool:
+    """Whether a thread that has a share of the rows or columns uses only the same share of an argument.
+
+    Rows are the first extent of the first array that the operation writes, and columns its last. The columns of
+    another array are cut in the same places only if they, too, are its last extent.
+    """
+    declared = OPERATIONS[operation]
+    result = declared.arguments[declared.written[0]].shapes[0]
+    if unit == "columns":
+        return all(shape[-1] == result[-1] for shape in argument.shapes)
+    return all(result[0] in shape for shape in argument.shapes)
+
+
+def declared_record(operation: str, *more: tuple[str, str]) -> Record:
+    """The record of an operation, from its declaration: addresses, extents and constants by name.
+
+    Parameters
+    ----------
+    operation : str
+    *more : (name, kind)
+        Further fields.
+    """
+    declared = OPERATIONS[operation]
+    annotations = inspect.get_annotations(getattr(Operations, operation))
+    fields: dict[str, str] = {}
+    for name, argument in declared.arguments.items():
+        if argument.access == "constant":
+            fields[name] = REAL if annotations[name] == "float" else INTEGER
+        elif name != "counter":
+            fields[name] = INTEGER
+            for shape in argument.shapes:
+                named = [extent for extent in shape if isinstance(extent, str) and not _is_open(extent)]
+                fields.update((_field(operation, extent), INTEGER) for extent in named)
+    if "columns" in declared.splits:
+        fields["by_columns"] = INTEGER
+    return Record(operation, (*fields.items(), *more))
+
+
+#: Parameters begin at multiples of at least this many elements, so a shorter gap is never a parameter.
 _PADDING = 16
 
 
 @dataclass(eq=False)
 class Update:
-    """An optimiser's step.
+    """An optimiser's step for the flat buffers, which may be taken apart.
 
     Attributes
     ----------
+    call : Call
     rule : int
         Of `updates.py`.
-    settings : sequence of float
-        As :func:`nnbackend.backends.numba.kernels.prepare_update` reads them.
-    parameters, gradients : (size,) array
-        The flat buffers.
-    slots : list of (size,) arrays
-    rates : (steps,) float64 array
+    gradients : Span
+    buffers : list of Span
+        The parameters and the slots.
+    rates : Span
+    itemsize : int
+        Bytes of an element.
     """
 
+    call: Call
     rule: int
-    settings: Sequence[float]
-    parameters: Array
-    gradients: Array
-    slots: Sequence[Array]
-    rates: Array
+    gradients: Span
+    buffers: list[Span]
+    rates: Span
+    itemsize: int
 
-    def parts(self, gradient: Array) -> list[Array]:
-        """Of the parameters and the slots what belongs to a part of the gradients."""
-        begin = (address(gradient) - address(self.gradients)) // gradient.itemsize
-        return [buffer[begin : begin + gradient.size] for buffer in (self.parameters, *self.slots)]
+    @classmethod
+    def of(cls, call: Call, spans: Mapping[str, Span]) -> Update:
+        """The update that a call of an optimiser's operation asks for."""
+        buffers = [spans[name] for name in uses_of(call.operation).written if name in spans]
+        return cls(call, rule_of(call), spans["gradients"], buffers, spans["learning_rates"], call.gradients.itemsize)
 
-    def without(self, done: Sequence[Array]) -> list[Array]:
-        """What is left of the gradients, but for the padding between parameters, where all is 0."""
-        base, size = address(self.gradients), self.gradients.itemsize
-        spans = sorted(((address(part) - base) // size, part.size) for part in done)
-        begin, left = 0, []
-        for end, length in [*spans, (self.gradients.size, 0)]:
-            if end - begin >= _PADDING or not done:
-                left.append(self.gradients[begin:end])
-            begin = end + length
+    def covers(self, gradient: Span) -> bool:
+        """Whether a span is part of the gradients."""
+        return self.gradients[0] <= gradient[0] and gradient[1] <= self.gradients[1]
+
+    def parts(self, gradient: Span) -> list[Span]:
+        """The parts of the parameters and of the slots that belong to a part of the gradients."""
+        begin, end = (edge - self.gradients[0] for edge in gradient)
+        return [(buffer + begin, buffer + end) for buffer, _ in self.buffers]
+
+    def without(self, done: Iterable[Span]) -> list[Span]:
+        """The gradients that are left, except for the padding between parameters, where everything is 0."""
+        done = sorted(done)
+        begin, left = self.gradients[0], []
+        for span in [*done, (self.gradients[1], self.gradients[1])]:
+            if span[0] - begin >= _PADDING * self.itemsize or not done:
+                left.append((begin, span[0]))
+            begin = span[1]
         return left
 
-    def numbers(self, gradient: Array) -> Sequence[int]:
-        """The end of a line that updates a part: rule, rates, and how many elements the parameters and the slots lie
-        after the gradient."""
-        distances = [(address(part) - address(gradient)) // gradient.itemsize for part in self.parts(gradient)]
-        return (self.rule, address(self.rates), len(self.rates), *distances)
-
-    def lines(self) -> list[Line]:
-        return [self.line(self.gradients)]
-
-    def line(self, gradient: Array) -> Line:
-        """A line that does nothing else."""
-        integers = (address(gradient), gradient.size, 0, 0, 0, 0, *self.numbers(gradient))
-        writes, work = self.parts(gradient), 8 * gradient.size
-        return Line(
-            "update_parameters",
-            PARTS,
-            integers,
-            self.settings,
-            reads=(gradient,),
-            writes=writes,
-            work=work,
-            update=self,
-            rule=self.rule,
-        )
+    def fields(self) -> dict[str, Any]:
+        """The values of its record."""
+        distances = [(begin - self.gradients[0]) // self.itemsize for begin, _ in self.buffers]
+        return {
+            **self.call.arguments,
+            "learning_rates": self.rates[0],
+            "steps": (self.rates[1] - self.rates[0]) // 8,
+            **dict(zip(("to_parameters", "to_first", "to_second"), distances, strict=False)),
+        }
 
 
-def lines_of(call: Call, counters: list[Array]) -> list[Line]:
-    """What a call becomes; the counter that it looks at is added to the list.
+@dataclass(eq=False)
+class UpdateLine(Line):
+    """A line that only updates: the whole flat buffers, or the parts that belong to some of the gradients.
 
-    Raises
-    ------
-    UnsupportedStepError
+    Attributes
+    ----------
+    gradients : Span
     """
-    if call.operation not in _WRITERS:
-        what = "a function from outside" if call.function is not None else call.operation
-        raise UnsupportedStepError(f"the step holds {what}")
-    return _WRITERS[call.operation](counters, *call.arguments.values())
 
+    gradients: Span = (0, 0)
 
-def touch(some: Sequence[Array | None], others: Sequence[Array | None]) -> bool:
-    spans = [_span(array) for array in others if array is not None]
-    return any(
-        begin < other_end and other_begin < end
-        for array in some
-        if array is not None
-        for begin, end in (_span(array),)
-        for other_begin, other_end in spans
-    )
+    def touched(self) -> list[Span]:
+        return [self.gradients, *self.written()]
 
+    def written(self) -> list[Span]:
+        assert self.update is not None
+        return self.update.parts(self.gradients)
 
-def _span(array: Array) -> tuple[int, int]:
-    return array.ctypes.data, array.ctypes.data + array.nbytes
+    def elsewhere(self) -> list[Span]:
+        return []
 
-
-def address(array: Array | None) -> int:
-    """The address, or 0 for an array that there is not."""
-    return 0 if array is None else array.ctypes.data
-
-
-# ---- one function an operation: its arguments as in nnbackend.backends.contract ------------------------------------
-
-
-def _gather(
-    counters: list[Array], source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
-) -> list[Line]:
-    counters.append(counter)
-    if source.ndim == 2:
-        operation = "gather_bytes" if source.dtype == np.uint8 else "gather_rows"
-        if source.dtype != np.uint8 and source.dtype != out.dtype:
-            raise UnsupportedStepError(f"the data are {source.dtype}")
-        columns = source.shape[1]
-    else:
-        operation = "gather_labels" if out.dtype == np.int32 else "gather_values"
-        if source.dtype != out.dtype:
-            raise UnsupportedStepError(f"the targets are {source.dtype}")
-        columns = 1
-    integers = (address(source), len(source), columns, address(order), len(order), batch_size, address(out), len(out))
-    work = len(out) * columns
-    return [Line(operation, ROWS, integers, (scale,), whole=(source, order), writes=(out,), work=work)]
-
-
-def _dense(
-    counters: list[Array],
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    activation: str,
-    alpha: float,
-    preactivation: Array | None,
-    out: Array,
-) -> list[Line]:
-    rows, inner = x.shape
-    columns = weight.shape[1]
-    z = out if preactivation is None else preactivation
-    integers = (address(x), address(weight), address(bias), address(z), rows, inner, columns)
-    work = rows * inner * columns
-    product = Line("dense", ROWS, integers, rows=(x,), whole=(weight, bias), writes=(z,), work=work, product=out)
-    if activation == "identity" and z is out:
-        return [product]
-    return [product, *_activation(counters, z, activation, alpha, out)]
-
-
-def _activation(counters: list[Array], z: Array, activation: str, alpha: float, out: Array) -> list[Line]:
-    integers = (address(z), address(out), *z.shape, ACTIVATION_CODES[activation])
-    return [
-        Line(
-            "activation",
-            ROWS,
-            integers,
-            (alpha,),
-            reads=(z,),
-            writes=(out,),
-            work=8 * z.size,
-            follows=activation != "softmax",
-        )
-    ]
-
-
-def _dropout(
-    counters: list[Array],
-    x: Array,
-    rate: float,
-    seed: int,
-    stream: int,
-    counter: Array,
-    out: Array,
-    first_row: int = 0,
-) -> list[Line]:
-    counters.append(counter)
-    keys = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    integers = (address(x), address(out), *x.shape, keep_threshold(rate), *keys, stream, first_row)
-    return [Line("dropout", ROWS, integers, (1 / (1 - rate),), reads=(x,), writes=(out,), work=16 * x.size)]
-
-
-def _max_abs_norm(counters: list[Array], x: Array, out: Array) -> list[Line]:
-    integers = (address(x), address(out), *x.shape)
-    return [Line("max_abs_norm", ROWS, integers, reads=(x,), writes=(out,), work=4 * x.size)]
-
-
-def _loss(operation: str) -> Callable[..., list[Line]]:
-    def lines(
-        counters: list[Array], outputs: Array, targets: Array, weights: Array | None, gradient: Array, rows: Array
-    ) -> list[Line]:
-        integers = (
-            address(outputs),
-            address(targets),
-            address(weights),
-            address(gradient),
-            address(rows),
-            *outputs.shape,
-        )
-        reads = (outputs, targets, weights)
-        return [Line(operation, ROWS, integers, reads=reads, writes=(gradient, rows), work=16 * outputs.size)]
-
-    return lines
-
-
-def _cross_entropy(counters: list[Array], outputs: Array, targets: Array, *rest: Any) -> list[Line]:
-    kind = "labels" if targets.ndim == 1 else "probabilities"
-    return _loss(f"softmax_cross_entropy_{kind}")(counters, outputs, targets, *rest)
-
-
-def _activation_gradient(
-    counters: list[Array], saved: Array, activation: str, alpha: float, upstream: Array, out: Array
-) -> list[Line]:
-    integers = (address(saved), address(upstream), address(out), *saved.shape, ACTIVATION_CODES[activation])
-    reads, work = (upstream, saved), 4 * saved.size
-    return [
-        Line(
-            "activation_gradient",
-            ROWS,
-            integers,
-            (alpha,),
-            reads=reads,
-            writes=(out,),
-            work=work,
-            follows=activation != "softmax",
-        )
-    ]
-
-
-def _max_abs_norm_gradient(counters: list[Array], x: Array, upstream: Array, out: Array) -> list[Line]:
-    integers = (address(x), address(upstream), address(out), *x.shape)
-    return [Line("max_abs_norm_gradient", ROWS, integers, reads=(x, upstream), writes=(out,), work=8 * x.size)]
-
-
-def _input_gradient(counters: list[Array], delta: Array, weight: Array, out: Array) -> list[Line]:
-    integers = (address(delta), address(weight), address(out), *out.shape, delta.shape[1])
-    work = delta.size * out.shape[1]
-    return [
-        Line("input_gradient", ROWS, integers, rows=(delta,), whole=(weight,), writes=(out,), work=work, product=out)
-    ]
-
-
-def _weight_gradient(counters: list[Array], x: Array, delta: Array, out: Array) -> list[Line]:
-    integers = (address(x), address(delta), address(out), *out.shape, len(x))
-    work = x.size * out.shape[1]
-    return [
-        Line("weight_gradient", PARTS, integers, reads=(delta,), whole=(x,), writes=(out,), work=work, follows=True)
-    ]
-
-
-def _bias_gradient(counters: list[Array], delta: Array, out: Array) -> list[Line]:
-    integers = (address(delta), address(out), *delta.shape, 0, 0)
-    return [Line("bias_gradient", PARTS, integers, reads=(delta,), writes=(out,), work=delta.size, follows=True)]
-
-
-def _weight_penalty(
-    counters: list[Array], weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int
-) -> list[Line]:
-    # A vector counts as one row.
-    rows, columns = np.atleast_2d(weight).shape
-    integers = (address(weight), address(gradient), rows, columns, address(penalties), len(penalties), slot)
-    here = penalties[slot : slot + 1]
-    writes, work = (gradient, here), 4 * weight.size
-    return [Line("weight_penalty", ONE, integers, (l1, l2), reads=(weight,), writes=writes, work=work)]
-
-
-def _record_loss(
-    counters: list[Array], rows: Array, penalties: Array | None, counter: Array, trace: Array
-) -> list[Line]:
-    counters.append(counter)
-    count = 0 if penalties is None else len(penalties)
-    integers = (address(rows), rows.shape[1], address(penalties), count, address(trace), len(trace))
-    return [Line("record_loss", ONE, integers, reads=(rows, penalties), work=2 * rows.size)]
-
-
-def _sgd(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    velocity: Array | None,
-    counter: Array,
-    rates: Array,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> list[Line]:
-    rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
-    counters.append(counter)
-    slots = [] if velocity is None else [velocity]
-    return Update(rule, (weight_decay, momentum), parameters, gradients, slots, rates).lines()
-
-
-def _adam(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    first: Array,
-    second: Array,
-    counter: Array,
-    rates: Array,
-    beta1: float,
-    beta2: float,
-    epsilon: float,
-    weight_decay: float,
-    decoupled: bool,
-) -> list[Line]:
-    settings = (weight_decay, beta1, beta2, epsilon, decoupled)
-    counters.append(counter)
-    return Update(ADAM, settings, parameters, gradients, [first, second], rates).lines()
-
-
-def _rmsprop(
-    counters: list[Array],
-    parameters: Array,
-    gradients: Array,
-    square: Array,
-    counter: Array,
-    rates: Array,
-    decay: float,
-    epsilon: float,
-    weight_decay: float,
-) -> list[Line]:
-    counters.append(counter)
-    return Update(RMSPROP, (weight_decay, decay, epsilon), parameters, gradients, [square], rates).lines()
-
-
-_WRITERS: dict[str, Callable[..., list[Line]]] = {
-    "gather": _gather,
-    "dense_forward": _dense,
-    "activation_forward": _activation,
-    "dropout": _dropout,
-    "max_abs_norm": _max_abs_norm,
-    "softmax_cross_entropy": _cross_entropy,
-    "sigmoid_cross_entropy": _loss("sigmoid_cross_entropy"),
-    "mean_squared_error": _loss("mean_squared_error"),
-    "activation_gradient": _activation_gradient,
-    "max_abs_norm_gradient": _max_abs_norm_gradient,
-    "dense_input_gradient": _input_gradient,
-    "dense_weight_gradient": _weight_gradient,
-    "bias_gradient": _bias_gradient,
-    "weight_penalty": _weight_penalty,
-    "record_loss": _record_loss,
-    "sgd_update": _sgd,
-    "adam_update": _adam,
-    "rmsprop_update": _rmsprop,
-}
+    def fields(self) -> dict[str, Any]:
+        assert self.update is not None
+        begin, end = self.gradients
+        return {"gradients": begin, "size": (end - begin) // self.update.itemsize}

@@ -1,39 +1,46 @@
-"""A recorded step as a table of numbers, for the compiled epoch function to read.
+"""A recorded step as a table that the compiled epoch function reads.
 
-Every call becomes one line: what to do, where its arrays lie in memory, their sizes, and its constants. So the epoch
-function is compiled once for all networks: another network is another table.
+Each call becomes one line: the address of a compiled function, and a record of where its arrays lie, their shapes and
+its constants. The epoch function is therefore compiled once for all networks: another network is another table.
 
-Threads share the work of a line among themselves: by the rows of the batch, which do not depend on each other, by the
-columns of a large layer, or by parts of a gradient. The lines are put into an order in which the threads must meet as
-seldom as possible: what others wait for moves up past what can wait, and then whatever stands between two meetings
-depends on nothing that another thread does meanwhile. A gradient goes to its parameters where it is computed.
+Threads share the work of a line: by rows of the batch, which do not depend on each other, by columns of a large layer,
+or by parts of a gradient. The lines are put in an order in which threads rarely wait for each other: lines that others
+depend on are moved earlier, and the lines between two waits depend on nothing that another thread computes there.
+Gradients are applied to the parameters where they are computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.declaration import Call
-from nnbackend.backends.numba.lines import Array, Line, UnsupportedStepError, address, lines_of, touch
-from nnbackend.backends.numba.operations import BY_COLUMNS, INTEGERS, SETTINGS, address_of
+from nnbackend.backends.declaration import OPERATIONS, Call, span_of
+from nnbackend.backends.numba.compiled import address_of, kind_of
+from nnbackend.backends.numba.lines import (
+    Addresses,
+    Array,
+    Line,
+    Split,
+    UnsupportedStepError,
+    Update,
+    UpdateLine,
+)
+from nnbackend.backends.numba.schedule import schedule
+from nnbackend.backends.numba.updates import UPDATE
 
-__all__ = ["Program", "UnsupportedStepError", "compile_step"]
+__all__ = ["Program", "UnsupportedStepError", "compile_step", "refusal"]
 
-#: The columns of a line: the address of its function, whether it waits, and from the third on its own numbers.
-FUNCTION, WAIT, FIRST = 0, 1, 2
+#: The columns of the table: the address of a line's function, whether the threads meet first, and its record's address.
+FUNCTION, WAIT, RECORD = 0, 1, 2
 
-#: A layer is shared out by columns if there are fewer rows than this for each thread and so much to do (multiply-adds)
-#: that two more meetings do not matter, and enough columns for each. Found by trying both on two cores.
+#: A layer is split by columns if there are fewer rows than this for each thread and enough work (multiply-adds) that
+#: two more waits do not matter, and enough columns for each. Both were measured on two cores.
 _WORTH_COLUMNS = [(64, 4_000_000), (96, 30_000_000)]
 _MANY_COLUMNS = 48
-
-#: Lines that compute no activations or gradients of activations: they can wait.
-_LATE = ("weight_gradient", "bias_gradient", "weight_penalty", "update_parameters", "record_loss")
 
 
 @dataclass(eq=False)
@@ -42,141 +49,161 @@ class Program:
 
     Attributes
     ----------
-    integers : (lines, FIRST + INTEGERS) int64
-    settings : (lines, SETTINGS) float64
+    table : (lines, 3) int64
     operations : list of str
         Names of the lines' functions.
     counter : (3,) int64
     advances : bool
         Whether the step ends by adding 1 to the counter.
-    dtype : numpy dtype
     work : int
-        Multiply-adds of a step, about.
+        Multiply-adds of a step, approximately.
     arrays : list
-        Everything the addresses point to, kept alive.
+        Everything that the addresses point to, kept alive.
     """
 
-    integers: npt.NDArray[np.int64]
-    settings: npt.NDArray[np.float64]
+    table: npt.NDArray[np.int64]
     operations: list[str]
     counter: npt.NDArray[np.int64]
     advances: bool
-    dtype: np.dtype[Any]
     work: int
     arrays: list[Any]
 
 
-def compile_step(calls: Sequence[Call], threads: int) -> Program:
-    """The table of a recorded step, for a number of threads; it runs on any.
+def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = ()) -> Program:
+    """The table of a recorded step, made for a number of threads; it runs on any.
+
+    Parameters
+    ----------
+    calls : sequence of Call
+    threads : int
+    needed : sequence of arrays
+        Used by other segments of the step: gradients in them are stored.
 
     Raises
     ------
     UnsupportedStepError
-        It holds a function from outside, or arrays that are not laid out without gaps.
+        A call has no compiled function, or the calls have several counters.
     """
     advances = bool(calls) and calls[-1].operation == "advance"
-    counters: list[Array] = [calls[-1].counter] if advances else []
-    lines: list[Line] = []
-    for call in calls[:-1] if advances else calls:
-        lines += lines_of(call, counters)
-    _share_columns(lines, threads)
-    if not all(array.flags.c_contiguous for line in lines for array in line.arrays()):
-        raise UnsupportedStepError("rows of arrays are padded")
-    dtypes = {array.dtype for line in lines for array in line.arrays() if array.dtype.kind == "f"}
-    if len(dtypes) > 1:
-        raise UnsupportedStepError(f"the step mixes {' and '.join(sorted(map(str, dtypes)))}")
-    if any(counter is not counters[0] for counter in counters):
+    addresses = Addresses()
+    lines = [line for call in (calls[:-1] if advances else calls) for line in lines_of(call, addresses)]
+    counters = {id(call.counter): call.counter for call in calls if "counter" in call.arguments}
+    if len(counters) > 1:
         raise UnsupportedStepError("the step has several counters")
-    counter = counters[0] if counters else np.zeros(3, np.int64)
-    dtype = dtypes.pop() if dtypes else np.dtype(np.float64)
-
-    lines = _deltas_first(_fuse_updates(lines))
-    _place_waits(lines)
-    integers = np.zeros((len(lines), FIRST + INTEGERS), np.int64)
-    settings = np.zeros((len(lines), SETTINGS))
-    for place, line in enumerate(lines):
-        integers[place, FUNCTION] = address_of(line.operation, dtype, line.rule)
-        integers[place, WAIT] = line.wait
-        integers[place, FIRST : FIRST + len(line.integers)] = line.integers
-        integers[place, FIRST + BY_COLUMNS] = line.share.startswith("columns")
-        settings[place, : len(line.settings)] = line.settings
-    work = sum(line.work for line in lines)
-    arrays = [call.arguments for call in calls]
-    return Program(integers, settings, [line.operation for line in lines], counter, advances, dtype, work, arrays)
+    _split_columns(lines, threads)
+    lines = schedule(lines, [span for array in needed if (span := span_of(array)) is not None])
+    table, records = _written(lines)
+    return Program(
+        table,
+        [line.kind.name for line in lines],
+        next(iter(counters.values())) if counters else np.zeros(3, np.int64),
+        advances,
+        sum(line.kind.work(line.call) for line in lines),
+        [records, [call.arguments for call in calls]],
+    )
 
 
-def _share_columns(lines: Sequence[Line], threads: int) -> None:
-    """Share products by columns where that is better, and what goes on with their results in the same way.
+def refusal(call: Call) -> str | None:
+    """Why a call cannot be a line; None if it can."""
+    if call.operation == "advance":
+        return None
+    if call.function is not None:
+        return call.outside
+    if any(kind_of(each) is None for each in _simple(call)):
+        return f"{call.operation} has no compiled function for these arrays"
+    if not all(array.flags.c_contiguous for array in _arrays(call)):
+        return "rows of arrays are padded"
+    return None
 
-    By rows, a thread goes through all layers without meeting the others. By columns, it copies only its part of the
-    weights to panels, computes in whole tiles however few rows there are, and finds the weights where it left them.
+
+def lines_of(call: Call, addresses: Addresses) -> Iterator[Line]:
+    """The lines that a call becomes.
+
+    Raises
+    ------
+    UnsupportedStepError
     """
-    shares: dict[int, str] = {}
-    for line in lines:
-        share = shares.get(address(line.reads[0]), "") if line.follows else ""
-        if line.product is not None and threads > 1:
-            rows, columns = line.product.shape
-            worth = any(rows < few * threads and line.work >= much for few, much in _WORTH_COLUMNS)
-            if worth and columns >= _MANY_COLUMNS * threads:
-                # Those of as many columns are cut in the same places.
-                share = f"columns of {columns}"
-        if share.startswith("columns"):
-            line.share = share
-        shares.update((address(array), line.share) for array in line.writes)
+    reason = refusal(call)
+    if reason is not None:
+        raise UnsupportedStepError(reason)
+    for each in _simple(call):
+        kind = kind_of(each)
+        if kind is None:
+            raise UnsupportedStepError(f"{each.operation} is not the last call of the step")
+        spans = addresses.of(each)
+        if OPERATIONS[each.operation].role == "update":
+            update = Update.of(each, spans)
+            yield UpdateLine(kind, each, _split(each), spans, update, gradients=update.gradients)
+        else:
+            yield Line(kind, each, _split(each), spans)
 
 
-def _fuse_updates(lines: Sequence[Line]) -> list[Line]:
-    """Let each gradient be taken to its parameters by the line that computes it, if nothing else looks at it.
+def _simple(call: Call) -> list[Call]:
+    """The call as those that have compiled functions: an activation after a product is one of its own."""
+    if call.operation != "dense_forward":
+        return [call]
+    z = call.out if call.preactivation is None else call.preactivation
+    if call.activation == "identity" and z is call.out:
+        return [call]
+    product = {**call.arguments, "activation": "identity", "preactivation": None, "out": z}
+    activation = {"z": z, "activation": call.activation, "alpha": call.alpha, "out": call.out}
+    return [Call("dense_forward", product), Call("activation_forward", activation)]
 
-    What is left of the flat buffers, a weight with a penalty say, is updated in lines of its own.
+
+def _arrays(call: Call) -> Iterator[Array]:
+    names = OPERATIONS[call.operation].arrays
+    return (call.arguments[name] for name in names if call.arguments.get(name) is not None)
+
+
+def _split(call: Call) -> Split:
+    """By rows where the declaration allows it, otherwise by parts of the result, otherwise not at all."""
+    result = next(call.written())
+    units = OPERATIONS[call.operation].splits
+    if "rows" in units:
+        return Split("rows", result.shape[0])
+    return Split("parts", result.size) if "parts" in units else Split("none")
+
+
+def _split_columns(lines: Sequence[Line], threads: int) -> None:
+    """Split products by columns where that is faster, and then the lines that continue with their results.
+
+    By rows, a thread goes through all layers without waiting for others. By columns, it copies only its part of the
+    weights to panels, computes whole tiles even if there are few rows, and finds the weights in its own cache.
     """
-    updates = [line for line in lines if line.update is not None]
-    if len(updates) != 1:
-        return list(lines)
-    (last,) = updates
-    update = last.update
-    assert update is not None
-    writers = [place for place, line in enumerate(lines) if touch(line.writes[:1], [update.gradients])]
-    gradients = [place for place in writers if lines[place].operation in ("weight_gradient", "bias_gradient")]
-    done = []
-    for place in gradients:
-        line, (out,) = lines[place], lines[place].writes
-        assert out is not None
-        others = [other for other in lines if other is not line and other is not last]
-        later = [other for other in lines[place + 1 :] if other is not last]
-        # Nobody else may need the gradient, nor the parameters as they were.
-        if any(touch([out], other.arrays()) for other in others):
-            continue
-        if any(touch(update.parts(out), other.arrays()) for other in later):
-            continue
-        line.integers = (*line.integers, *update.numbers(out))
-        line.settings, line.rule = update.settings, update.rule
-        line.writes = (out, *update.parts(out))
-        done.append(out)
-    rest = [update.line(part) for part in update.without(done)]
-    return [*(line for line in lines if line is not last), *rest]
-
-
-def _deltas_first(lines: Sequence[Line]) -> list[Line]:
-    """Move the lines that others wait for up past those that can wait."""
-    ordered: list[Line] = []
+    if threads == 1:
+        return
+    #: Where arrays begin that were written by columns.
+    by_columns: set[int] = set()
     for line in lines:
-        place = len(ordered)
-        if line.operation not in _LATE:
-            while place and ordered[place - 1].operation in _LATE and not line.depends_on(ordered[place - 1]):
-                place -= 1
-        ordered.insert(place, line)
-    return ordered
+        kind, result = line.kind, next(line.call.written())
+        follows = bool(kind.follows) and line.spans[kind.follows][0] in by_columns
+        if kind.is_product:
+            rows, columns = result.shape
+            work = kind.work(line.call)
+            worth = any(rows < few * threads and work >= much for few, much in _WORTH_COLUMNS)
+            follows = worth and columns >= _MANY_COLUMNS * threads
+        begins = {begin for begin, _ in line.written()}
+        if follows:
+            line.split = Split("columns", result.shape[-1])
+            by_columns |= begins
+        else:
+            by_columns -= begins
 
 
-def _place_waits(lines: Sequence[Line]) -> None:
-    """A line waits if what it touches may still be at work in another thread."""
-    since: list[Line] = []
-    if lines:
-        # For the last line of the step before.
-        lines[0].wait = True
-    for line in lines:
-        line.wait |= any(line.waits_for(other) for other in since)
-        if line.wait:
-            since = []
-        since.append(line)
+def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """The table, and the memory of the records that it has the addresses of."""
+    sizes = [line.kind.record.size + (UPDATE.size if line.update is not None else 0) for line in lines]
+    records = np.zeros(sum(sizes), np.uint8)
+    begin, place = records.ctypes.data, 0
+    table = np.zeros((len(lines), 3), np.int64)
+    for number, (line, size) in enumerate(zip(lines, sizes, strict=True)):
+        values, rule = line.fields(), None
+        if line.update is not None:
+            rule = line.update.rule
+            after = place + line.kind.record.size
+            values["update"] = begin + after
+            UPDATE.pack(records, after, line.update.fields())
+        line.kind.record.pack(records, place, values)
+        table[number] = address_of(line.kind.name, line.dtype, rule), line.wait, begin + place
+        place += size
+    return table, records

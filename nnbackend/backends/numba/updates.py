@@ -9,12 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.declaration import Call
+from nnbackend.backends.numba import simd as words
+from nnbackend.backends.numba.records import INTEGER, REAL, Record
+from nnbackend.backends.numba.simd import Simd, Value
 from nnbackend.backends.numba.vectors import Vector, load_constants, multiply_add
 
-__all__ = ["ADAM", "CONSTANTS", "MOMENTUM", "NESTEROV", "RECORD", "RMSPROP", "RULES", "SGD", "Rule", "Updating"]
+__all__ = [
+    "ADAM", "CONSTANTS", "MOMENTUM", "NESTEROV", "RECORD", "RMSPROP", "RULES", "SGD", "UPDATE", "Rule", "Updating",
+    "rule_of",
+]  # fmt: skip
 
 SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP = range(5)
+
+#: What an optimiser's step needs: where the learning rates lie and how many there are, how many elements the parameters
+#: and the slots lie after the gradients, and the constants of all optimisers by the names of the contract.
+UPDATE = Record.of(
+    "update", learning_rates=INTEGER, steps=INTEGER, to_parameters=INTEGER, to_first=INTEGER, to_second=INTEGER,
+    weight_decay=REAL, momentum=REAL, beta1=REAL, beta2=REAL, epsilon=REAL, decoupled=REAL, decay=REAL,
+)  # fmt: skip
 
 #: At most so many constants a rule has, and so many integers a record.
 CONSTANTS, RECORD = 9, 4
@@ -94,6 +107,13 @@ RULES = [
 ]
 
 
+def rule_of(call: Call) -> int:
+    """The rule of a recorded update."""
+    if call.operation == "sgd_update":
+        return SGD if call.velocity is None else NESTEROV if call.nesterov else MOMENTUM
+    return {"adam_update": ADAM, "rmsprop_update": RMSPROP}[call.operation]
+
+
 class Updating:
     """Takes vectors of gradients to their parameters.
 
@@ -107,7 +127,7 @@ class Updating:
 
     def __init__(self, simd: Simd, record: Value, rule: Rule) -> None:
         builder = simd.builder
-        pointer = builder.inttoptr(record, INTEGER.as_pointer())
+        pointer = builder.inttoptr(record, words.INTEGER.as_pointer())
         constants, *distances = (builder.load(builder.gep(pointer, [simd.integer(n)])) for n in range(RECORD))
         self._simd, self._rule = simd, rule
         self._distances = distances[: 1 + rule.slots]

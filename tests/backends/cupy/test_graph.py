@@ -242,6 +242,53 @@ def test_a_function_from_outside_is_not_captured():
     backend = CupyBackend(EmulatedRuntime())
     called = []
     executor = backend.executor([Call.custom(lambda backend, value: called.append(value), 7)])
-    assert (executor.name, executor.reason) == ("plain", "the step holds a function from outside")
+    assert (executor.name, executor.reason) == ("plain", "<lambda> is a function from outside")
     executor.run(UNROLLED)
     assert called == [7] * UNROLLED
+
+
+def with_function(backend, places):
+    """A step with a function in its middle, and what it writes."""
+    x, middle, out, counter = (backend.from_host(array) for array in (
+        np.ones((4, 3), np.float32), np.zeros((4, 3), np.float32), np.zeros((4, 3), np.float32), np.zeros(3, np.int64)
+    ))  # fmt: skip
+    return out, [
+        Call.of("dropout", x, 0.5, 1, 0, counter, middle),
+        Call.custom(lambda backend, counter: places.append(backend.to_host(counter)[0]), counter),
+        Call.of("dropout", middle, 0.5, 1, 1, counter, out),
+        Call.of("advance", counter),
+    ]
+
+
+def test_neighbours_of_a_function_from_outside_are_captured():
+    """Each segment is a graph; the function runs between them, on the same stream."""
+    runtime = EmulatedRuntime()
+    backend, places, expected_places = CupyBackend(runtime), [], []
+    out, calls = with_function(backend, places)
+    executor = backend.executor(calls)
+    assert (executor.name, executor.reason) == (
+        "graph, 1 of 4 calls from Python", "<lambda> is a function from outside",
+    )  # fmt: skip
+    assert backend.explain_executor(calls) == (executor.name, executor.reason)
+    expected, plain_calls = with_function(backend, expected_places)
+    plain = backend.plain_executor(plain_calls)
+    for repeats in (1, 1, UNROLLED):
+        executor.run(repeats)
+        plain.run(repeats)
+        np.testing.assert_array_equal(backend.to_host(out), backend.to_host(expected))
+    assert places == expected_places == list(range(UNROLLED + 2))
+    graphs = [part._graphs for part in executor._parts if isinstance(part, GraphExecutor)]
+    assert [sorted(each) for each in graphs] == [[1], [1]]
+
+
+def test_a_device_without_graphs_runs_the_segments_plainly():
+    class WithoutGraphs(EmulatedRuntime):
+        def capture(self, work):
+            raise CaptureError("hipErrorNotSupported")
+
+    backend, places = CupyBackend(WithoutGraphs()), []
+    _, calls = with_function(backend, places)
+    executor = backend.executor(calls)
+    executor.run(3)
+    assert executor.name == "plain"
+    assert places == [0, 1, 2]
