@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.conftest import _workers_compile_once, mnist
+from tests.conftest import lock_folder, mnist
 
-__all__ = ["_workers_compile_once", "mnist"]
+__all__ = ["lock_folder", "mnist"]
