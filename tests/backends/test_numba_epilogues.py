@@ -28,6 +28,8 @@ CASES = [
 each_case = pytest.mark.parametrize(
     ("code", "tile"), CASES, ids=lambda part: RULES[part].name if isinstance(part, int) else name_of(part)
 )
+# Every case compiles a product of its own.
+pytestmark = pytest.mark.slow
 
 #: Numbers that any rule may have for its constants.
 CONSTANTS_OF_ALL = np.array([-0.03, 0.9, 0.8, 0.2, 0.7, 0.3, 0.01, 0.05, 0.99])

@@ -257,6 +257,7 @@ class TestCopies:
 
 
 class TestTools:
+    @pytest.mark.slow
     def test_a_search_in_two_processes_shares_out_the_cores(self):
         def threads_in_use(model, x, y):
             """The threads that this process's backend and its BLAS would work on."""
