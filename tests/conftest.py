@@ -10,7 +10,9 @@ import functools
 import gc
 import os
 import signal
+import sys
 
+import platformdirs
 import pytest
 
 from nnbackend.backends.contract import Backend
@@ -34,6 +36,17 @@ def pytest_configure() -> None:
     in background processes, and the package respects that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _share_bytecode()
+
+
+def _share_bytecode() -> None:
+    """Where Python is told to write no bytecode, write it outside the source tree. The tests start hundreds of
+    programs, and each would compile the package again."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        folder = str(platformdirs.user_cache_path("nnbackend-tests") / "bytecode")
+        # For the workers and all other processes, and for this one.
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", folder)
+        sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 
 @pytest.hookimpl(optionalhook=True)
