@@ -35,6 +35,11 @@ pytestmark = pytest.mark.slow
 CONSTANTS_OF_ALL = np.array([-0.03, 0.9, 0.8, 0.2, 0.7, 0.3, 0.01, 0.05, 0.99])
 
 
+def multiply(tile, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
+    """What `tiled.weight_gradient` does. That would be compiled for every tile; the product is, and is kept on disk."""
+    tiled.product(tile, record, x, 1, x_row, delta, delta_row, False, 0, out, out_row, rows, columns, inner)
+
+
 @njit(error_model="numpy")
 def call_update(tile, code, record, gradients, count):
     update(tile, code, record, gradients, count)
@@ -64,7 +69,7 @@ class Weights:
         out = self.gradient.address + tile.size * (begin_row * columns + begin_column)
         x_at = x.ctypes.data + tile.size * begin_row
         delta_at = delta.ctypes.data + tile.size * begin_column
-        tiled.weight_gradient(
+        multiply(
             tile, self.record.ctypes.data, x_at, rows, delta_at, columns, out, columns,
             rows_here, columns_here, len(x),
         )  # fmt: skip
@@ -72,9 +77,7 @@ class Weights:
     def learn_in_two_steps(self, x, delta):
         """Store the product, then update."""
         (rows, columns), out = self.shape, self.gradient.address
-        tiled.weight_gradient(
-            self.tile, 0, x.ctypes.data, rows, delta.ctypes.data, columns, out, columns, rows, columns, len(x)
-        )
+        multiply(self.tile, 0, x.ctypes.data, rows, delta.ctypes.data, columns, out, columns, rows, columns, len(x))
         call_update(self.tile, self.code, self.record.ctypes.data, out, rows * columns)
 
     def results(self):
