@@ -1,15 +1,18 @@
-"""The backends that the parametrised tests run on: one list, every test on all of them.
+"""The backends that parametrised tests run on, and how the tests are shared among pytest's workers.
 
-Beside the real ones stand two that make hidden promises visible: ``*-padded`` asks for rows padded to 16 elements,
-and ``cupy-emulated`` is the CuPy backend with its CUDA kernels built for the CPU.
+Two kinds of backends exist only here, to test promises that the real ones cannot break: ``*-padded`` asks for rows
+padded to 16 elements, and ``cupy-emulated`` is the CuPy backend with its CUDA kernels built for the CPU.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
+import sys
 
+import platformdirs
 import pytest
 
 from nnbackend.backends.contract import Backend
@@ -29,15 +32,26 @@ BACKENDS = [
 
 
 def pytest_configure() -> None:
-    """A shell starts what it runs in the background with Ctrl-C ignored, which the package respects. The tests of
-    Ctrl-C, and the programs that they start, are to have it as a terminal gives it."""
+    """Restore the default handler of Ctrl-C, for these tests and the programs that they start: a shell ignores Ctrl-C
+    in background processes, and the package respects that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _share_bytecode()
+
+
+def _share_bytecode() -> None:
+    """Where Python is told to write no bytecode, write it outside the source tree. The tests start hundreds of
+    programs, and each would compile the package again."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        folder = str(platformdirs.user_cache_path("nnbackend-tests") / "bytecode")
+        # For the workers and all other processes, and for this one.
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", folder)
+        sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """Workers begin at far ends of the suite: one compiles for Numba while the other has tests without."""
+    """A worker that has finished its half of the suite takes over tests from the other worker."""
     if config.getoption("dist") != "load":
         return None
     from xdist.scheduler import WorkStealingScheduling
@@ -45,18 +59,35 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return WorkStealingScheduling(config, log)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests run first, so that no worker ends the run with one of them while the others are idle. The
+    first of all compiles kernels which most of the others load."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.endswith(_COMPILES_FIRST)))
+
+
+_COMPILES_FIRST = "test_warmup.py::test_after_a_warm_up_nothing_is_compiled_again"
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests need not be looked through by every garbage collection from here on."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _workers_compile_once(tmp_path_factory: pytest.TempPathFactory):
-    """What a worker has compiled, the others load."""
+def lock_folder(tmp_path_factory: pytest.TempPathFactory):
+    """The folder of the locks that let only one worker compile a kernel, which the others then load; None if there are
+    no workers."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        yield
+        yield None
         return
-    # The folder of all workers.
+    # The parent of the workers' own folders.
     folder = tmp_path_factory.getbasetemp().parent / "compiling"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         locks.compile_once(patch, folder)
-        yield
+        yield folder
 
 
 class PaddedNumpyBackend(NumpyBackend):

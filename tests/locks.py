@@ -1,12 +1,13 @@
-"""What one test process builds, the others use: pytest's workers all begin with the same empty caches.
+"""Lets test processes share what one of them has built: pytest's workers all start with the same empty caches.
 
-Without this, two workers that need a kernel at the same moment both compile it, minutes of work in all.
+Otherwise two workers that need a kernel at the same time both compile it, which adds up to minutes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,15 @@ try:
 except ImportError:  # on Windows each worker builds for itself
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["compile_once", "locked"]
+__all__ = ["adopt_kernels", "compile_once", "locked"]
 
-#: Seconds after which nobody waits any longer for another process, but does the work too.
+#: A process that has waited this many seconds for another one does the work itself.
 PATIENCE = 60.0
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Alone among the processes that name this file, which may be new. The lock ends with its process."""
+    """Hold a lock that all processes share that name this file. It need not exist; the lock ends with its process."""
     with path.open("w") as file:
         end = time.monotonic() + PATIENCE
         while fcntl is not None and time.monotonic() < end:
@@ -41,8 +42,9 @@ def locked(path: Path) -> Iterator[None]:
 def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let only one of the processes that name this folder compile a function that Numba keeps on disk.
 
-    What is not kept yet is looked for once more under a lock, which is held until it is kept. There is one lock for
-    all signatures of a function: Numba's list of them loses entries when two processes write it at once.
+    If the compiled function is missing, the process takes a lock, looks again, compiles, saves and releases the lock.
+    There is one lock for all signatures of a function: Numba's list of them loses entries when two processes write it
+    at once.
     """
     from numba.core.caching import Cache
 
@@ -68,6 +70,46 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(Cache, "save_overload", save_overload)
 
 
+def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
+    """Add compiled kernels of this package from another folder to those that this process loads.
+
+    Kernels that are there already stay; all others are copied.
+
+    Parameters
+    ----------
+    cache : Path
+        The folder that ``NUMBA_CACHE_DIR`` named for a process that ran this very source code.
+    lock_folder : Path, optional
+        The folder that was passed to `compile_once`; None if no other process runs.
+    """
+    from nnbackend.backends.numba.disk_cache import KernelFiles
+    from nnbackend.backends.numba.jit import STAMP
+
+    target = _kernel_folder()
+    if target is None:  # no folder can be written
+        return
+    for index in sorted(cache.rglob("*.nbi")):
+        source, ours = (KernelFiles(str(folder), index.stem, STAMP) for folder in (index.parent, target))
+        with locked(lock_folder / _lock_name(ours)) if lock_folder else contextlib.nullcontext():
+            found = ours._load_index()
+            for key, name in source._load_index().items():
+                if key not in found:
+                    shutil.copyfile(source._data_path(name), ours._data_path(name))
+                    found[key] = name
+            ours._save_index(found)
+
+
+def _kernel_folder() -> str | None:
+    """Where this process keeps the kernels of this package."""
+    from nnbackend.backends.numba import tiled
+
+    return tiled.product.stats.cache_path
+
+
 def _name(cache: Any) -> str:
-    """Of the file that locks a function."""
-    return hashlib.sha256(cache._cache_file._index_path.encode()).hexdigest()[:32]
+    return _lock_name(cache._cache_file)
+
+
+def _lock_name(files: Any) -> str:
+    """The name of the file that locks a function."""
+    return hashlib.sha256(files._index_path.encode()).hexdigest()[:32]

@@ -54,6 +54,7 @@ def test_the_edges_import_their_libraries_only_when_used():
     assert not modules & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_estimators_import_scikit_learn_and_no_backend():
     modules = imported_after("import nnbackend as nn; nn.MLPClassifier")
     assert "sklearn" in modules

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.kills import Findings, kill_and_resume, report
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits():
     findings = kill_and_resume("numpy", kills=3, seed=0, rows=1000, epochs=25)

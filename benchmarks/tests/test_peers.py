@@ -242,6 +242,7 @@ def test_the_other_epsilon_is_another_reference():
     assert rounds.disagreement(losses[UncorrectedReference], losses[Reference]) < 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["numba", "torch", "jax", "sklearn", "thinc", "keras"])
 @pytest.mark.parametrize("net", [0, 2], ids=["sgd", "adam"])
 def test_contenders_train_as_our_reference_does(name, net):
@@ -409,6 +410,7 @@ def test_results_are_read_back_in_a_sensible_order(tmp_path):
     assert found == [("nets", 2), ("nets", 1), ("sweep", 1)]
 
 
+@pytest.mark.slow
 def test_nets_run_are_kept_and_are_printed_again(tmp_path, capsys):
     arguments = ["--quick", "--threads", "1", "--contenders", "numpy", "numba", "--out", str(tmp_path)]
     assert command.main(["nets", *arguments]) == 0
@@ -427,6 +429,7 @@ def test_nets_run_are_kept_and_are_printed_again(tmp_path, capsys):
     assert capsys.readouterr().out.strip() in printed
 
 
+@pytest.mark.slow
 def test_products_are_those_of_a_step_and_are_measured(tmp_path, capsys):
     assert command.main(["products", "--quick", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
@@ -453,6 +456,7 @@ def test_products_table_compares_medians():
     assert "openblas 1, Haswell" in text
 
 
+@pytest.mark.slow
 def test_sweep_and_startup_run(tmp_path, capsys):
     arguments = ["--quick", "--threads", "1", "--contenders", "numpy", "--out", str(tmp_path)]
     assert command.main(["sweep", *arguments]) == 0

@@ -78,6 +78,7 @@ def stored(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_shows_tables_as_they_are_printed(copy, stored, capsys):
     pytest.importorskip("matplotlib")
     for each in (result(), result("sweep"), result(threads=1)):
@@ -164,6 +165,7 @@ def test_the_mark_changes_with_what_is_shown():
     assert len({drawn, *(roofline.fingerprint(roofline.panels([other])) for other in others)}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"bandwidth": None}, {"peak": None}, {"peak": None, "bandwidth": None}, {"speeds": ()}]
 )

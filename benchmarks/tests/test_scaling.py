@@ -98,12 +98,14 @@ def test_the_page_takes_the_figures(tmp_path, monkeypatch, capsys):
     assert page.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_picture(tmp_path):
     (made,) = report.draw(result(), tmp_path, {"mine": NETWORK})
     assert made.name == "scaling-mine.png"
     assert made.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_study_is_of_real_ranks(monkeypatch):
     pytest.importorskip("mpi4py")
     both = [measure.Plan("strong", "784-40-10", 2, 100), measure.Plan("weak", "784-40-10", 2, 100)]

@@ -165,6 +165,7 @@ def test_biases_above_the_first_layer_only_fade(net, fading, learning):
     assert np.allclose(getattr(net, learning), before[learning] - 0.1 * before[f"d{learning}"])
 
 
+@pytest.mark.slow
 def test_three_net_on_iris():
     figures = three_net.train(0).figures
     assert 0.96 < figures["train_accuracy"] <= 1  # the tutorial, with its own split: 98.33 %, and 100 % of 30
@@ -172,6 +173,7 @@ def test_three_net_on_iris():
     assert figures["loss"] < 0.1
 
 
+@pytest.mark.slow
 def test_three_net_on_digits(digits):
     first, tenth = (three_net.train_mnist(0, epochs=epochs, data=digits).figures for epochs in (1, 10))
     assert tenth["accuracy"] > 0.7 > first["accuracy"]
@@ -243,6 +245,7 @@ def test_numpy_layers_get_ten_of_ten_and_not_xor():
 # ---- S8, S9, S10: digits -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_neural_net_on_digits(digits):
     assert neural_net.train(0, epochs=2, batch_size=10, data=digits).figures["accuracy"] > 0.5
 
@@ -261,6 +264,7 @@ def test_neural_net_gradients_are_those_of_half_the_squared_error():
         assert gradient[1, 2] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_deep_net_on_digits(digits):
     first, second = (deep_net.train(0, epochs=epochs, held_out=0, data=digits).figures for epochs in (1, 2))
     assert second["accuracy"] > 0.65
@@ -289,6 +293,7 @@ def test_svm_regression_is_better_than_chance_and_bad(digits):
 # ---- S1: its rules -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_circle_ends_near_ninety_percent():
     table = nn.datasets.load("circle")
     figures = [circle.train(seed, data=table).figures for seed in range(6)]

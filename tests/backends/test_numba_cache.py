@@ -108,6 +108,7 @@ def run(folder: Path, cache: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_processes_that_start_with_an_empty_folder_share_it(tmp_path: Path):
     cache = tmp_path / "cache"
     (tmp_path / "functions.py").write_text(FUNCTIONS)

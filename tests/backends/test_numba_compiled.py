@@ -62,6 +62,7 @@ def always_shared(request, monkeypatch):
     monkeypatch.setattr(executor, "_SHARED_RUN", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_operation_does_what_the_contract_says(threads, always_shared):
     ThroughTheTable.refused = 0
@@ -94,6 +95,7 @@ def trained(backend, optimizer="adam", dtype="float32", loss="softmax_cross_entr
     return net, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bits_do_not_depend_on_the_number_of_threads(optimizer, dtype, always_shared):
@@ -331,6 +333,7 @@ for rule in (SGD, MOMENTUM):
 """
 
 
+@pytest.mark.slow
 def test_operations_are_compiled_once_for_all_processes(tmp_path):
     """Each update has a file of its own."""
     first, second = (in_a_process_of_its_own(HITS, cache=tmp_path) for _ in range(2))

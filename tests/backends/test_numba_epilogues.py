@@ -28,14 +28,16 @@ CASES = [
 each_case = pytest.mark.parametrize(
     ("code", "tile"), CASES, ids=lambda part: RULES[part].name if isinstance(part, int) else name_of(part)
 )
+# Every case compiles a product of its own.
+pytestmark = pytest.mark.slow
 
 #: Numbers that any rule may have for its constants.
 CONSTANTS_OF_ALL = np.array([-0.03, 0.9, 0.8, 0.2, 0.7, 0.3, 0.01, 0.05, 0.99])
 
 
-@njit(error_model="numpy")
 def multiply(tile, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
-    tiled.weight_gradient(tile, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner)
+    """What `tiled.weight_gradient` does. That would be compiled for every tile; the product is, and is kept on disk."""
+    tiled.product(tile, record, x, 1, x_row, delta, delta_row, False, 0, out, out_row, rows, columns, inner)
 
 
 @njit(error_model="numpy")

@@ -32,8 +32,10 @@ def name_of(tile):
     return f"{tile.real}x{tile.lanes}{'' if tile in SMALL else '-as-used'}"
 
 
-each_small_tiling = pytest.mark.parametrize("tile", SMALL, ids=name_of)
-each_tiling = pytest.mark.parametrize("tile", [*SMALL, FLOAT32, FLOAT64], ids=name_of)
+#: Nothing else needs what is compiled for the small ones.
+SLOW = [pytest.param(tile, marks=pytest.mark.slow) for tile in SMALL]
+each_small_tiling = pytest.mark.parametrize("tile", SLOW, ids=name_of)
+each_tiling = pytest.mark.parametrize("tile", [*SLOW, FLOAT32, FLOAT64], ids=name_of)
 each_form = pytest.mark.parametrize("form", range(3), ids=FORMS)
 
 
@@ -268,6 +270,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="forbids reading pages with mprotect(), which Windows lacks")
 def test_not_a_byte_outside_the_matrices_is_read():
     done = subprocess.run([sys.executable, "-c", FENCED], capture_output=True, text=True, check=False)
@@ -299,6 +302,7 @@ def test_a_panel_holds_whole_vectors(tile):
     assert tile.columns * tile.depth * tile.size <= 24 * 1024
 
 
+@pytest.mark.slow
 def test_a_second_process_does_not_compile(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     script = """

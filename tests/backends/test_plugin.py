@@ -31,6 +31,7 @@ def run(script: str, environment) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_found_by_its_name(installed):
     out = run("import nnbackend as nn; print(*nn.available_backends(), sep='\\n')", installed)
     assert "strict: usable on array-api-strict" in out

@@ -126,6 +126,7 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     registry._probe.cache_clear()
 
 
+@pytest.mark.slow
 def test_numba_works_where_its_cache_cannot_be_written():
     script = """
 from numba.core import caching

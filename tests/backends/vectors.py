@@ -17,7 +17,12 @@ def name_of(tile: Tiling) -> str:
     return f"{tile.real}x{tile.lanes}{'-fused' if tile.fused else ''}"
 
 
-each_tiling = pytest.mark.parametrize("tile", TILINGS, ids=name_of)
+#: Nothing else needs what is compiled for the forced ones.
+each_tiling = pytest.mark.parametrize(
+    "tile",
+    [*(pytest.param(tile, marks=pytest.mark.slow) for tile in FORCED), FLOAT32, FLOAT64],
+    ids=name_of,
+)
 
 
 class Guarded:

@@ -69,6 +69,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 # ---- train ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_prints_what_runs_a_row_an_epoch_and_the_accuracy(trained: tuple[Path, str]) -> None:
     folder, output = trained
     lines = output.splitlines()
@@ -126,6 +127,7 @@ def test_quiet_prints_the_accuracy_alone(tmp_path: Path) -> None:
     assert {file.name for file in run.iterdir()} == RUN_FILES
 
 
+@pytest.mark.slow
 def test_a_second_run_needs_another_folder_or_force(tmp_path: Path) -> None:
     train = ("train", *POINTS, "--epochs", "1", "--no-plots", "--out", tmp_path / "run")
     assert _nnbackend(*train).returncode == 0
@@ -184,6 +186,7 @@ def test_what_was_learned_survives(tmp_path: Path, stop: signal.Signals, code: i
         assert json.loads((tmp_path / "run" / "history.json").read_text())["interrupted"] is True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 def test_a_terminated_run_is_resumed_to_the_same_model(tmp_path: Path) -> None:
     options = ("train", *POINTS, "--epochs", "30", "--patience", "20", "--hidden", "30", "--no-plots")
@@ -248,6 +251,7 @@ def test_early_stopping_validates_on_rows_held_out_of_the_training_set(tmp_path:
     assert len(history["epochs"]) < 200
 
 
+@pytest.mark.slow
 def test_auto_takes_mnist_5k_with_a_visible_notice(tmp_path: Path) -> None:
     options = ("train", "--backend", "numpy", "--epochs", "2", "--no-plots", "--no-download")
     result = _nnbackend(*options, folder=tmp_path, XDG_CACHE_HOME=str(tmp_path))
@@ -339,6 +343,7 @@ def test_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
 # ---- evaluate and predict ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_accuracy_of_the_run(trained: tuple[Path, str]) -> None:
     folder, output = trained
     result = _nnbackend("evaluate", folder, "--backend", "numpy")
@@ -405,6 +410,7 @@ def test_predict_reads_idx_and_prints_json(
     np.testing.assert_allclose([entry["outputs"] for entry in entries], scores, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_predict_sees_one_digit_in_every_kind_of_picture(
     trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]
 ) -> None:
@@ -482,6 +488,7 @@ def test_info_advises_where_openblas_runs_too_small_kernels() -> None:
     assert ("ADVICE" in result.stdout) is (cpu_features() >= AVX512)
 
 
+@pytest.mark.slow
 def test_bench_measures_the_three_nets_and_says_why_not() -> None:
     result = _nnbackend("bench", "--seconds", "0.05", "--backend", "numpy")
     assert result.returncode == 0, result.stderr

@@ -15,6 +15,7 @@ from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli.warmup_networks import rehearsals
+from tests.locks import adopt_kernels
 
 #: What is done before a step is recorded and after it has run.
 OUTSIDE_OF_STEPS = {"empty", "from_host", "write", "to_host", "copy", "synchronize"}
@@ -86,7 +87,7 @@ def compiled(line: str) -> int:
 
 
 @pytest.mark.slow
-def test_after_a_warm_up_nothing_is_compiled_again(tmp_path):
+def test_after_a_warm_up_nothing_is_compiled_again(tmp_path, lock_folder):
     command = ("-m", "nnbackend", "warmup", "--dtype", "float32")
     first = python(*command, cache=tmp_path)
     assert first.returncode == 0, first.stderr
@@ -109,6 +110,8 @@ def test_after_a_warm_up_nothing_is_compiled_again(tmp_path):
 
     training = python("-c", TRAIN_AND_COUNT, cache=tmp_path)
     assert training.stdout.split() == ["0", "True", "True"], training.stdout + training.stderr
+    # The other tests need these kernels, too.
+    adopt_kernels(tmp_path, lock_folder)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):

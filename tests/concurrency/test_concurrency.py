@@ -61,6 +61,7 @@ def test_children_forked_from_a_process_that_trains_train_too(name: str):
     assert forked(name, arguments, SECONDS) == alone
 
 
+@pytest.mark.slow
 def test_spawned_processes_come_to_the_same():
     assert in_processes("spawn", "numba", [(0,), (1,)], SECONDS) == [job("numba", seed) for seed in range(2)]
 

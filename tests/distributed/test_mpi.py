@@ -37,6 +37,7 @@ def trouble(kind):
     return re.findall("nnbackend: error: (.*)", done.stderr), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_messages_and_training():
     done = mpiexec(3, "-m", "tests.distributed.program", "work")
     assert done.returncode == 0, done.stderr
@@ -83,6 +84,7 @@ def test_a_killed_rank_is_named_by_the_others(tmp_path):
     assert f"nnbackend: error: rank 1 of 2, {killed}, has died; all ranks end\n" in said
 
 
+@pytest.mark.slow
 def test_killed_ranks_and_ended_ones_go_on_with_another_number(tmp_path):
     """SIGKILL in the second epoch, SIGTERM to one of three ranks at the step where they take it up, and one goes on."""
     killed = mpiexec(2, "-m", "tests.distributed.program", "keep", str(tmp_path))
@@ -95,6 +97,7 @@ def test_killed_ranks_and_ended_ones_go_on_with_another_number(tmp_path):
     assert_close_end(train(None, resume=tmp_path), train(None), 1e-12)
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path):
     command = ("-m", "nnbackend", "train", "--dataset", "mnist-5k", "--backend", "numpy", "--hidden", "8")
     command += ("--epochs", "1", "--no-plots", "--out", str(tmp_path / "run"))

@@ -56,6 +56,7 @@ def test_one_runs_by_name_or_number(name, tmp_path, in_this_process):
     assert (tmp_path / "pictures" / "sigmoid.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_pictures_go_to_a_folder_of_its_name(tmp_path):
     done = nnbackend("run", "first_neuron", "--backend", "numpy", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -80,6 +81,7 @@ def test_help_is_the_examples_own(tmp_path):
     assert "--interactive" not in nnbackend("run", "xor", "--help", folder=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_the_circle_asks_and_takes_piped_answers(tmp_path):
     done = nnbackend(
         "run", "circle", "--interactive", "--backend", "numpy", "--out", "c", folder=tmp_path, answers="n\ny\n300\nn\n"
@@ -147,6 +149,7 @@ def test_without_matplotlib_it_says_what_to_install_before_it_trains(tmp_path):
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_a_wheel_brings_them_along(tmp_path):
     """Installed without the checkout, the command finds them within the package."""
     import zipfile

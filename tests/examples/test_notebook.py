@@ -43,6 +43,7 @@ def percent(text: str) -> float:
     return float(re.search(r"([\d.]+) %", text)[1])
 
 
+@pytest.mark.slow
 def test_it_runs_and_what_it_says_is_so(tmp_path, monkeypatch):
     notebook = notebooks.run(stored(), tmp_path, monkeypatch)
     assert shown(notebook) == shown(stored())

@@ -50,6 +50,7 @@ def pictures(path):
     return found
 
 
+@pytest.mark.slow
 def test_circle(run):
     figures, printed = run("circle", {"0-truth", "1-before", "2-round-1", "3-round-2", "4-round-3", "5-after"})
     assert figures["accuracy"] > 0.93
@@ -57,6 +58,7 @@ def test_circle(run):
     assert f"fresh points right: {100 * figures['accuracy']:.2f} % of 10,000" in printed
 
 
+@pytest.mark.slow
 def test_logic_gates(run):
     figures, printed = run("logic_gates", {"loss"})
     assert figures["right"] == figures["rows"] == 10
@@ -79,6 +81,7 @@ def test_xor(run):
     assert "labels:  [0 1 1 0]\npredict: [0 1 1 0]\ntraining accuracy: 100.00 %" in printed
 
 
+@pytest.mark.slow
 def test_iris(run):
     figures, printed = run("iris", {"iris"})
     assert figures["network train"] >= 0.97
@@ -87,6 +90,7 @@ def test_iris(run):
     assert re.search(r"network: +best train accuracy +9[789]\.\d\d %, test accuracy", printed)
 
 
+@pytest.mark.slow
 def test_mnist_relu(run):
     figures, printed = run("mnist_relu", {"curves", "misclassified", "weights"})
     assert figures["network test"] >= 0.92
@@ -94,6 +98,7 @@ def test_mnist_relu(run):
     assert "best train accuracy" in printed
 
 
+@pytest.mark.slow
 def test_the_tutorials_own_recipe_takes_raw_pixels(run, example):
     seen = []
     original = nn.Network.__init__
@@ -109,6 +114,7 @@ def test_the_tutorials_own_recipe_takes_raw_pixels(run, example):
     assert figures["network test"] > 0.6
 
 
+@pytest.mark.slow
 def test_neurons(run):
     figures, printed = run("neurons", {"ten-points"})
     assert figures["right"] == 10
@@ -116,6 +122,7 @@ def test_neurons(run):
     assert "hidden layer, neuron 1: weights " in printed
 
 
+@pytest.mark.slow
 def test_matrices(run):
     figures, printed = run("matrices", {"matrices"})
     assert figures["points right"] == 10
@@ -124,6 +131,7 @@ def test_matrices(run):
     assert "Input: [0, 1], Expected: 1, Predicted: 1" in printed
 
 
+@pytest.mark.slow
 def test_mnist_sigmoid(run):
     figures, printed = run("mnist_sigmoid", {"confusion", "accuracy", "weights"}, keeps=True)
     assert figures["batch 100"] > 0.3
@@ -132,6 +140,7 @@ def test_mnist_sigmoid(run):
     assert "loaded, and it predicts the same" in printed
 
 
+@pytest.mark.slow
 def test_mnist_adam(run):
     figures, printed = run("mnist_adam", {"curves", "misclassified"})
     assert figures["N(0, 1)"] > 0.65
@@ -140,6 +149,7 @@ def test_mnist_adam(run):
     assert first > 3 * second > 1e4
 
 
+@pytest.mark.slow
 def test_mnist_classical(run, example, monkeypatch):
     if run.backend != "numpy":
         # scikit-learn's do not change with the backend, and train for long.
@@ -162,6 +172,7 @@ def test_first_neuron(run):
     assert "0.72163256095184" in printed
 
 
+@pytest.mark.slow
 def test_people(run):
     figures, printed = run("people", {"people"})
     assert figures["right"] == 4

@@ -75,6 +75,7 @@ finally:
 FIGURE = "nn.plotting.plot_loss(history).figure"
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_curves_that_grow_and_figures_that_end_a_cell(tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
     sources = [SETUP, UPDATES, AFTER_UPDATES, SELDOM, AFTER_SELDOM, TERMINAL, FIGURE]

@@ -19,7 +19,7 @@ import threadpoolctl
 from joblib.externals.loky import get_reusable_executor
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_iris, make_multilabel_classification
+from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
@@ -27,23 +27,9 @@ from sklearn.preprocessing import StandardScaler, scale
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
 from tests.conftest import make_backend
-
-X, Y = load_iris(return_X_y=True)
-X = scale(X)
-LENGTHS = X[:, 0] * X[:, 1]
+from tests.interop.estimators import LENGTHS, X, Y, both, make, same_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-both = pytest.mark.parametrize("estimator", [nn.MLPClassifier, nn.MLPRegressor])
-
-
-def make(estimator=nn.MLPClassifier, **parameters):
-    small = {"hidden_layer_sizes": 6, "learning_rate_init": 0.02, "max_iter": 8, "random_state": 0, "backend": "numpy"}
-    return estimator(**{**small, **parameters})
-
-
-def same_weights(one, other) -> bool:
-    pairs = zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 class TestData:
@@ -258,6 +244,7 @@ class TestCopies:
 
 
 class TestTools:
+    @pytest.mark.slow
     def test_a_search_in_two_processes_shares_out_the_cores(self):
         def threads_in_use(model, x, y):
             """The threads that this process's backend and its BLAS would work on."""

@@ -7,30 +7,16 @@ import signal
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_iris, make_classification, make_regression
+from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
-from sklearn.preprocessing import scale
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, UnknownNameError
+from tests.interop.estimators import LENGTHS, X, Y, both, make, same_weights
 
-X, Y = load_iris(return_X_y=True)
-X = scale(X)
 BINARY = (Y == 1).astype(int)
-LENGTHS = X[:, 0] * X[:, 1]
 
 quiet = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-both = pytest.mark.parametrize("estimator", [nn.MLPClassifier, nn.MLPRegressor])
-
-
-def make(estimator=nn.MLPClassifier, **parameters):
-    small = {"hidden_layer_sizes": 6, "learning_rate_init": 0.02, "max_iter": 8, "random_state": 0, "backend": "numpy"}
-    return estimator(**{**small, **parameters})
-
-
-def same_weights(one, other) -> bool:
-    pairs = zip(one.coefs_ + one.intercepts_, other.coefs_ + other.intercepts_, strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 class TestRefusals:

@@ -157,6 +157,7 @@ def test_no_two_texts_overlap(names: list[str]) -> None:
     assert_no_overlap(ax.figure, texts)
 
 
+@pytest.mark.slow
 def test_long_counts_stay_in_their_cells() -> None:
     from matplotlib.figure import Figure
 
@@ -195,6 +196,7 @@ def test_a_wrong_matrix_is_refused(matrix: Any, classes: Any, message: str) -> N
         plot_confusion(matrix, classes)
 
 
+@pytest.mark.slow
 def test_a_picture_is_a_whole_png_file(tmp_path: Path) -> None:
     from matplotlib.image import imread
 

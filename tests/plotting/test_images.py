@@ -118,6 +118,7 @@ def test_none_wrong_is_said_in_words() -> None:
     assert_readable(ax)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [None, LONG_NAMES, ["Supercalifragilisticexpialidocious"] * 10])
 @pytest.mark.parametrize("size", [None, (6.4, 4.8), (3, 6)])
 @pytest.mark.parametrize("count", [1, 24])
@@ -163,6 +164,7 @@ def test_single_large_weights_do_not_make_the_others_pale() -> None:
     assert plot_weights(np.zeros((4, 2))).images[0].get_clim() == (-1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-5, 0.05, 1.0, 1e4])
 @pytest.mark.parametrize("units", [1, 40])
 def test_the_colour_bar_is_inside_the_picture(units: int, scale: float) -> None:

@@ -42,6 +42,7 @@ FOUND = Path(__file__).parents[1] / "fuzz" / "found"
 FEW = {"run-folder": 5, "rows": 60, "mnist": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TARGETS))
 def test_a_few_broken_inputs_of_every_kind(name: str, tmp_path: Path):
     with closing(TARGETS[name](tmp_path)) as target:

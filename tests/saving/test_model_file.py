@@ -210,6 +210,7 @@ def test_a_disk_that_is_really_full_is_reported(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.slow
 def test_a_process_killed_while_saving_leaves_a_whole_file(tmp_path):
     path = tmp_path / "model.safetensors"
     script = f"""

@@ -49,6 +49,7 @@ def step_losses(net: str, backend: str, dtype: str) -> np.ndarray:
     return history.step_losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
 @pytest.mark.parametrize("net", NETS)
@@ -60,6 +61,7 @@ def test_the_first_fifty_steps_agree(net, dtype, tolerance, other):
     np.testing.assert_allclose(losses, reference, rtol=0, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("net", NETS)
 def test_runs_of_full_size_are_bit_identical(net, other):

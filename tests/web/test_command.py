@@ -29,6 +29,7 @@ def ask(url: str, body: dict | None = None, **headers: str) -> dict:
         return json.load(response)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for other processes")
 def test_it_serves_a_model_until_ctrl_c_and_ends_quietly(model):
     import signal

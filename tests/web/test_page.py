@@ -19,6 +19,8 @@ pytest.importorskip("playwright", reason="needs the package playwright")
 if CHROMIUM is None:
     pytest.skip("needs an installed Chromium", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 

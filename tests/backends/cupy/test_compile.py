@@ -23,6 +23,7 @@ def _needs_nvrtc():
         pytest.skip(reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", ["float32", "float64"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", KERNEL_FILES)

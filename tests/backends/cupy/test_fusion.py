@@ -185,6 +185,7 @@ def test_launches_without_products_that_do_more():
     assert len(launches_of([500, 1000, 300], "relu", nn.Adam(), epilogues=False)) == 23
 
 
+@pytest.mark.slow
 def test_the_page_about_steps_shows_what_the_command_prints(capsys):
     launches_command.main()
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The tests' own locks: one worker builds what all need, and the others wait for it."""
+"""The tests' own locks: one worker builds what all workers need, and the others wait for it and load it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 from numba.core.caching import Cache
 
+from nnbackend.backends.numba.disk_cache import KernelFiles
+from nnbackend.backends.numba.jit import STAMP
 from tests import locks
 
 pytestmark = pytest.mark.skipif(locks.fcntl is None, reason="this system has no flock()")
@@ -68,3 +70,19 @@ def test_a_compilation_that_failed_does_not_stop_the_others(worker, monkeypatch)
     (load, _), (other_load, _) = worker(), worker()
     assert load(cache(), "float32", None) is None
     assert other_load(cache(), "float32", None) is None
+
+
+def test_kernels_of_another_folder_are_added(monkeypatch, tmp_path):
+    ours, other = tmp_path / "ours", tmp_path / "NUMBA_CACHE_DIR" / "numba_1234"
+    folders = [KernelFiles(str(folder), "product-9.py311", STAMP) for folder in (ours, other)]
+    for folder in (ours, other):
+        folder.mkdir(parents=True)
+    folders[0].save("float64", "code")
+    for key in ("float32", "float64"):
+        folders[1].save(key, f"other code for {key}")
+    KernelFiles(str(other), "forward-5.py311", STAMP).save("float32", "forward")
+    monkeypatch.setattr(locks, "_kernel_folder", lambda: str(ours))
+    locks.adopt_kernels(other.parent, tmp_path)
+    assert folders[0].load("float64") == "code"
+    assert folders[0].load("float32") == "other code for float32"
+    assert KernelFiles(str(ours), "forward-5.py311", STAMP).load("float32") == "forward"
