@@ -89,7 +89,7 @@ def main(
     options = Options(**vars(parser.parse_args(arguments)))
     try:
         if find_spec("matplotlib") is None:
-            raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"')
+            raise ImportError('pictures need the package matplotlib: pip install -e ".[plot]"')
         # Told now, and not when the training is over.
         check_folder(options.folder)
         run(options)

@@ -1,4 +1,4 @@
-"""Tiny networks which, trained one after the other, reach every operation of a backend."""
+"""Tiny networks for ``nnbackend warmup``: training all of them uses every operation of a backend."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from nnbackend.layers.base import LayerStep
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, Optimizer, RMSprop
 
-__all__ = ["Rehearsal", "rehearsals"]
+__all__ = ["WarmupNetwork", "warmup_networks"]
 
 _ROWS, _FEATURES, _OUTPUTS = 10, 6, 3
-#: Leaves a shorter batch over, which is a step of its own.
+#: Does not divide the rows, so that the shorter last batch is compiled, too.
 _BATCH_SIZE = 4
-#: Small: nothing is to be learned, and nothing may diverge.
+#: Small, so that nothing diverges.
 _RATE = 1e-6
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """One network to be trained.
+class WarmupNetwork:
+    """A network to train.
 
     Attributes
     ----------
     executor : {"compiled", "plain"}
-        What runs its steps, on a backend that has both.
+        The executor of its steps, on a backend that has both.
     loss, data, optimizer : str
-        What is special about it.
+        What distinguishes it from the others.
     run : callable
         Trains, evaluates and predicts.
     """
@@ -46,16 +46,17 @@ class Rehearsal:
     run: Callable[[], None]
 
 
-def rehearsals(backend: Backend, dtype: str) -> Iterator[Rehearsal]:
-    """All of them, on one backend and in one data type."""
+def warmup_networks(backend: Backend, dtype: str) -> Iterator[WarmupNetwork]:
+    """All warm-up networks on one backend and in one data type."""
     for executor in ("compiled", "plain"):
-        for loss, data, optimizer in _COURSES:
-            run = partial(_rehearse, backend, dtype, executor, loss, data, optimizer)
-            yield Rehearsal(executor, loss, data, type(optimizer).__name__, run)
+        for loss, data, optimizer in _VARIANTS:
+            run = partial(_train, backend, dtype, executor, loss, data, optimizer)
+            yield WarmupNetwork(executor, loss, data, type(optimizer).__name__, run)
 
 
-#: Labels and images of bytes once, and numbers for both otherwise. To a backend AdamW is Adam.
-_COURSES: tuple[tuple[str, str, Optimizer], ...] = (
+#: Loss, data and optimizer. "bytes" are uint8 images with integer labels; "numbers" are floats for both. AdamW uses the
+#: kernels of Adam.
+_VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
     ("softmax_cross_entropy", "bytes", SGD(_RATE, weight_decay=1e-3)),
     ("softmax_cross_entropy", "numbers", SGD(_RATE, momentum=0.9, nesterov=True)),
     ("sigmoid_cross_entropy", "numbers", Adam(_RATE)),
@@ -63,7 +64,7 @@ _COURSES: tuple[tuple[str, str, Optimizer], ...] = (
 )
 
 
-def _rehearse(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
+def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
     network = Network(_layers(executor), _FEATURES, backend, dtype=dtype, seed=0)
     generator = np.random.default_rng(0)
     x: Any = generator.random((_ROWS, _FEATURES))
@@ -85,15 +86,15 @@ def _rehearse(backend: Backend, dtype: str, executor: str, loss: str, data: str,
 
 
 def _layers(executor: str) -> list[Layer]:
-    """Every layer and activation there is: within dense layers, and by themselves."""
+    """All layers and activations; the activations both inside dense layers and on their own."""
     dense = [Dense(_FEATURES, name, l1=1e-3, l2=1e-3) for name in ACTIVATIONS]
     activations = [Activation(name) for name in ACTIVATIONS]
-    own = [_Own()] if executor == "plain" else []
-    return [*dense, *activations, Dropout(0.1), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False), *own]
+    custom = [_CustomCall()] if executor == "plain" else []
+    return [*dense, *activations, Dropout(0.1), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False), *custom]
 
 
-class _Own(Layer):
-    """Does nothing, but in a function of its own: steps that hold one have the plain executor."""
+class _CustomCall(Layer):
+    """An identity layer that records a custom function, which forces the plain executor."""
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         step.call(_nothing)
@@ -104,4 +105,4 @@ class _Own(Layer):
 
 
 def _nothing(backend: Backend) -> None:
-    """The function."""
+    """The custom function."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.datasets.idx import decompressed
 from nnbackend.errors import DataError
+from nnbackend.support.extras import demo_package_missing
 from nnbackend.support.files import atomic_write
 
 __all__ = ["PATIENCE", "RemoteFile", "contents_match", "fetch"]

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.datasets.dataset import Dataset
-from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.datasets.split import stratified_split
+from nnbackend.support.extras import demo_package_missing
 
 __all__ = ["digits", "iris", "mnist_5k"]
 

@@ -11,6 +11,7 @@ import numpy as np
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.errors import DataError, UnknownNameError
+from nnbackend.support.extras import install_command
 
 if TYPE_CHECKING:
     import h5py
@@ -124,7 +125,7 @@ def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('HDF5 files need the package h5py: pip install "nnbackend[tables]"') from error
+        raise ImportError(f"HDF5 files need the package h5py: {install_command('tables')}") from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -143,7 +144,7 @@ def _open_parquet(path: str | os.PathLike[str]) -> ParquetFile:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ImportError('Parquet files need the package pyarrow: pip install "nnbackend[tables]"') from error
+        raise ImportError(f"Parquet files need the package pyarrow: {install_command('tables')}") from error
     try:
         return ParquetFile(path)
     except (OSError, ArrowInvalid) as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.errors import DistributedError
 from nnbackend.support.checks import above_zero
+from nnbackend.support.extras import install_command
 
 __all__ = ["launched_ranks", "world"]
 
@@ -17,7 +18,7 @@ _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 #: `srun --mpi=pmix` and others say which rank it is, and SLURM how many there are.
 _PMIX = ("PMIX_RANK", "SLURM_STEP_NUM_TASKS")
 
-_EXTRA = 'pip install "nnbackend[mpi]"'
+_EXTRA = install_command("mpi")
 
 _world: Communicator | None = None
 

@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting import plot_curves
 from nnbackend.support.checks import positive_integer
+from nnbackend.support.extras import install_command
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 
@@ -47,7 +48,7 @@ class LiveCurves(Callback):
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                'LiveCurves needs the packages IPython and matplotlib: pip install "nnbackend[notebook]"'
+                f"LiveCurves needs the packages IPython and matplotlib: {install_command('notebook')}"
             ) from error
         self._handle: Any = None
         self._history = History()

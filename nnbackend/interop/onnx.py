@@ -13,6 +13,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import LAYERS
 from nnbackend.network import Network
 from nnbackend.saving.model_file import check_finite
+from nnbackend.support.extras import install_command
 from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype
     try:
         from onnx import checker, helper
     except ImportError as error:
-        raise ImportError('ONNX files need the package onnx: pip install "nnbackend[onnx]"') from error
+        raise ImportError(f"ONNX files need the package onnx: {install_command('onnx')}") from error
     from nnbackend import __version__
     from nnbackend.interop.onnx_graph import Graph, add_activation, add_layer
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnbackend.support.extras import install_command
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -17,6 +19,6 @@ def history_frame(history: History) -> DataFrame:
     try:
         from pandas import DataFrame
     except ImportError as error:
-        raise ImportError('to_pandas needs the package pandas: pip install "nnbackend[pandas]"') from error
+        raise ImportError(f"to_pandas needs the package pandas: {install_command('pandas')}") from error
     names = history.names() or ["epoch"]
     return DataFrame(history.epochs, columns=names).set_index("epoch")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import positive_integer
+from nnbackend.support.extras import install_command
 from nnbackend.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -146,5 +147,5 @@ def _library() -> tuple[Any, Any]:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
-        raise ImportError('TensorBoard needs the package tensorboard: pip install "nnbackend[tensorboard]"') from error
+        raise ImportError(f"TensorBoard needs the package tensorboard: {install_command('tensorboard')}") from error
     return Event, RecordWriter

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.extras import install_command
 from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -113,4 +114,4 @@ def _matplotlib_needed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"') from error
+        raise ImportError(f"pictures need the package matplotlib: {install_command('plot')}") from error

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Installed along with this Python, as the extra does it: another one may be of another MPI than mpi4py's.
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 if importlib.util.find_spec("mpi4py") is None or not MPIEXEC.exists():
-    pytest.skip('needs mpi4py and its mpiexec: pip install "nnbackend[mpi]"', allow_module_level=True)
+    pytest.skip('needs mpi4py and its mpiexec: pip install -e ".[mpi]"', allow_module_level=True)
 
 
 def mpiexec(ranks, *program):

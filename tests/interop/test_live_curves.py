@@ -13,7 +13,7 @@ from nnbackend.errors import InvalidInputError
 from tests import notebooks
 from tests.helpers import classifier, images, same_weights
 
-pytest.importorskip("IPython", reason='needs IPython: pip install "nnbackend[notebook]"')
+pytest.importorskip("IPython", reason='needs IPython: pip install -e ".[notebook]"')
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
 SETUP = """
@@ -113,4 +113,4 @@ def test_without_a_package_the_error_says_what_to_install(missing):
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "nnbackend[notebook]"' in done.stdout
+    assert 'pip install -e ".[notebook]"' in done.stdout

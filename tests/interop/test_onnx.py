@@ -17,8 +17,8 @@ from nnbackend.losses import LOSSES
 from nnbackend.support import files
 from tests.helpers import Shift, classifier, images, rich_network
 
-onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install "nnbackend[test]"')
-runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install "nnbackend[test]"')
+onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install -e ".[test]"')
+runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install -e ".[test]"')
 
 #: Far from zero on both sides, where exponentials would overflow, a row of zeros, and all between.
 ROWS = np.random.default_rng(0).normal(0, 3, (9, 6))

@@ -10,7 +10,7 @@ import pytest
 from nnbackend.training import History
 from tests.helpers import classifier, images
 
-pandas = pytest.importorskip("pandas", reason='needs pandas: pip install "nnbackend[pandas]"')
+pandas = pytest.importorskip("pandas", reason='needs pandas: pip install -e ".[pandas]"')
 
 
 def test_a_row_an_epoch_and_a_column_a_figure():

@@ -302,4 +302,4 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert 'need scikit-learn 1.6 or newer: pip install "nnbackend[sklearn]"' in done.stdout
+    assert 'need scikit-learn 1.6 or newer: pip install -e ".[sklearn]"' in done.stdout

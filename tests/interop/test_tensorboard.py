@@ -15,7 +15,7 @@ import nnbackend as nn
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from tests.helpers import classifier, images, same_weights
 
-pytest.importorskip("tensorboard", reason='needs TensorBoard: pip install "nnbackend[tensorboard]"')
+pytest.importorskip("tensorboard", reason='needs TensorBoard: pip install -e ".[tensorboard]"')
 
 X, Y = images(rows=70)
 OPTIONS = {"batch_size": 16, "loss": "softmax_cross_entropy"}
@@ -150,4 +150,4 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path):
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == 'TensorBoard needs the package tensorboard: pip install "nnbackend[tensorboard]"\n'
+    assert done.stdout == 'TensorBoard needs the package tensorboard: pip install -e ".[tensorboard]"\n'
