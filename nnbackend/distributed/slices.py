@@ -1,4 +1,4 @@
-"""Who takes which rows of a batch."""
+"""Divide the rows of a batch among the ranks."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["Slice", "batch_slices", "part_of", "rows_of", "shard_slices"]
 
 @dataclass(frozen=True)
 class Slice:
-    """One rank's rows of a batch, and of the batches after it that are cut alike.
+    """One rank's rows of a batch, and of the following batches that are divided in the same way.
 
     Attributes
     ----------
     rows : int
-        How many; a short batch may leave a rank none.
+        Number of the rank's rows; 0 is possible in a short batch.
     first : int
-        How many of the batch's rows belong to the ranks before.
+        Number of the batch's rows on lower ranks.
     batch : int
-        Rows of the batch, on all ranks.
+        Rows of the batch on all ranks.
     repeats : int
-        How many batches.
+        Number of batches.
     """
 
     rows: int
@@ -34,25 +34,25 @@ class Slice:
 
 
 def part_of(rows: int, rank: int, size: int) -> tuple[int, int]:
-    """First and last + 1 of the rows that are a rank's: as many as the others', or one more on the first ranks."""
+    """Begin and end of a rank's rows; the first ranks have one row more if the rows cannot be divided evenly."""
     each, more = divmod(rows, size)
     begin = rank * each + min(rank, more)
     return begin, begin + each + (rank < more)
 
 
 def rows_of(rows: int, rank: int, size: int) -> int:
-    """How many rows are a rank's."""
+    """The number of a rank's rows."""
     begin, end = part_of(rows, rank, size)
     return end - begin
 
 
 def batch_slices(rows: int, batch_size: int, rank: int, size: int) -> list[Slice]:
-    """A rank's slices of an epoch's batches, where every rank could have every row.
+    """A rank's slices of an epoch's batches if all ranks have the same rows.
 
     Parameters
     ----------
     rows : int
-        Of the epoch.
+        Rows of the epoch.
     batch_size : int
     rank, size : int
     """
@@ -66,20 +66,20 @@ def batch_slices(rows: int, batch_size: int, rank: int, size: int) -> list[Slice
 
 
 def shard_slices(counts: Sequence[int], batch_size: int, rank: int) -> list[Slice]:
-    """A rank's slices, where each has rows of its own: its part of `batch_size`, for as long as its rows last.
+    """A rank's slices if each rank has its own rows: its part of `batch_size`, while its rows last.
 
     Parameters
     ----------
     counts : sequence of int
         Rows of each rank.
     batch_size : int
-        Of the whole batch; with fewer rows on some ranks than on others the last batches are smaller.
+        Size of the whole batch; if some ranks have fewer rows than others, the last batches are smaller.
     rank : int
     """
     have = np.array(counts)
     each = np.array([rows_of(batch_size, other, len(have)) for other in range(len(have))])
     steps = int((-(-have // each)).max())
-    # Between these steps nothing changes for any rank.
+    # Between these steps, the division is the same for all ranks.
     changes = sorted({0, steps, *(have // each), *(-(-have // each))})
     slices = []
     for step, following in pairwise(changes):

@@ -1,4 +1,4 @@
-"""Histories as tables of pandas."""
+"""Convert histories to pandas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["history_frame"]
 
 
 def history_frame(history: History) -> DataFrame:
-    """A row an epoch, a column for each metric; see :meth:`nnbackend.History.to_pandas`."""
+    """A DataFrame with a row per epoch and a column per metric; see :meth:`nnbackend.History.to_pandas`."""
     try:
         from pandas import DataFrame
     except ImportError as error:

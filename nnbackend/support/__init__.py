@@ -1,1 +1,1 @@
-"""Checks, files, HTML, memory and locks: what any part of the package may use."""
+"""Utilities for the whole package: checks, files, HTML, memory, locks and install hints."""

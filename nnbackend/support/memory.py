@@ -1,4 +1,4 @@
-"""What takes the memory, told when there is not enough of it."""
+"""Out-of-memory errors that say what needed the memory."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["memory_explained", "size_text"]
 def memory_explained(
     backend: Backend, what: str, sizes: Callable[[], Mapping[str, int]], advice: str
 ) -> Iterator[None]:
-    """Say of a MemoryError, the host's or the device's, what it was for and what to lower.
+    """Context that turns a MemoryError of host or device into an error that says what needed the memory.
 
     Parameters
     ----------
     backend : Backend
-        Where the arrays are.
+        The backend of the arrays.
     what : str
-        What needs the memory: "training".
+        What needs the memory, such as "training".
     sizes : callable
-        Asked for what it takes, in bytes by name, in that case alone.
+        Returns the required bytes by name; called only after a MemoryError.
     advice : str
-        What to do.
+        What the user can do.
 
     Raises
     ------
@@ -39,15 +39,15 @@ def memory_explained(
     except MemoryError as error:
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in sizes().items())
         free = backend.free_bytes()
-        left = "" if free is None else f", {size_text(free)} are free there"
-        said = str(error).strip() or "no more was to be had"
+        left = "" if free is None else f", of which {size_text(free)} are free"
+        reason = str(error).strip() or "allocation failed"
         raise OutOfMemoryError(
-            f"{what} on {backend.device} does not fit into memory{left} ({said}); it takes {parts}. {advice}"
+            f"{what} on {backend.device} does not fit into memory{left} ({reason}); it needs {parts}. {advice}"
         ) from error
 
 
 def size_text(size: int) -> str:
-    """A number of bytes, to read."""
+    """A number of bytes as text with a unit."""
     number, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if number < 1000:

@@ -50,7 +50,7 @@ def test_a_rank_that_sleeps_is_named():
     errors, _ = trouble("sleep")
     assert len(errors) == 1
     assert re.fullmatch(
-        r"no word from rank 1 \(process \d+ on .*\), while rank 0 waits for a survey since \d\.\d s; all ranks end",
+        r"no response from rank 1 \(process \d+ on .*\), while rank 0 has waited \d\.\d s for a gather; all ranks end",
         errors[0],
     )
 

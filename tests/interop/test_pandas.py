@@ -41,5 +41,5 @@ def test_no_epochs_are_no_rows():
 
 def test_without_pandas_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r'pip install "nnbackend\[pandas\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[pandas\]"'):
         History().to_pandas()
