@@ -192,6 +192,6 @@ def test_the_command_writes_the_file_and_says_what_it_takes(tmp_path, capsys):
     assert "output     float32 (batch, 4), probabilities\n" in output
     np.testing.assert_allclose(run(tmp_path / "out.onnx", x), net.predict(x), rtol=1e-5, atol=1e-6)
     assert main(["export", str(tmp_path), str(tmp_path / "out.onnx")]) == 0
-    assert "input      float32 (batch, 12), in the scale of the training\n" in capsys.readouterr().out
+    assert "input      float32 (batch, 12), scaled as in training\n" in capsys.readouterr().out
     assert main(["export", str(tmp_path), str(tmp_path / "out.pt")]) == 2
     assert "names that end in .onnx" in capsys.readouterr().err

@@ -150,4 +150,5 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path):
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == 'TensorBoard needs the package tensorboard: pip install -e ".[tensorboard]" in your checkout of nnbackend\n'
+    command = 'pip install -e ".[tensorboard]" in your checkout of nnbackend'
+    assert done.stdout == f"TensorBoard needs the package tensorboard: {command}\n"
