@@ -96,9 +96,9 @@ def plot_misclassified(
         return ax
     shown = wrong[:most]
     pairs = [(names[labels[index]], names[guesses[index]]) for index in shown]
-    longest = max(len(f"{label}, predicted {guess}") for label, guess in pairs)
+    longest = max(len(f"{label}, taken for {guess}") for label, guess in pairs)
     between = " " if longest <= CAPTION_CHARACTERS else "\n"
-    captions = [f"{label},{between}predicted {guess}" for label, guess in pairs]
+    captions = [f"{label},{between}taken for {guess}" for label, guess in pairs]
     title = score if len(shown) == len(wrong) else f"{score}\nthe first {len(shown)}"
     return _draw_grey(ax, pictures[shown], captions, None, title)
 

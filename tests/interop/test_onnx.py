@@ -194,4 +194,4 @@ def test_the_command_writes_the_file_and_says_what_it_takes(tmp_path, capsys):
     assert main(["export", str(tmp_path), str(tmp_path / "out.onnx")]) == 0
     assert "input      float32 (batch, 12), scaled as in training\n" in capsys.readouterr().out
     assert main(["export", str(tmp_path), str(tmp_path / "out.pt")]) == 2
-    assert "names that end in .onnx" in capsys.readouterr().err
+    assert "must end in .onnx" in capsys.readouterr().err

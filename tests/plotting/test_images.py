@@ -97,14 +97,14 @@ def test_the_wrong_ones_are_shown_with_both_classes() -> None:
     predicted[[3, 8, 20]] = [5, 1, 9]
     ax = plot_misclassified(IMAGES, true, predicted)
     np.testing.assert_array_equal(_tiles(ax), IMAGES[[3, 8, 20]].reshape(3, 8, 8))
-    assert _captions(ax) == ["3, predicted 5", "8, predicted 1", "0, predicted 9"]
+    assert _captions(ax) == ["3, taken for 5", "8, taken for 1", "0, taken for 9"]
     assert ax.get_title() == "3 of 30 wrong (10.00 %)"
     assert_readable(ax)
 
 
 def test_only_so_many_are_shown_and_the_title_says_so() -> None:
     ax = plot_misclassified(IMAGES, np.zeros(30), np.ones(30), ["cat", "dog"], most=4)
-    assert _captions(ax) == ["cat,\npredicted dog"] * 4
+    assert _captions(ax) == ["cat,\ntaken for dog"] * 4
     np.testing.assert_array_equal(_tiles(ax), IMAGES[:4].reshape(4, 8, 8))
     assert ax.get_title() == "30 of 30 wrong (100.00 %)\nthe first 4"
     assert len(plot_misclassified(IMAGES, np.zeros(30), np.ones(30)).images) == 24
