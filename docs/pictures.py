@@ -1,12 +1,12 @@
-"""Make the README's pictures, as the commands print and draw them, in docs/images/.
+"""Make the README's pictures in docs/images/ from the commands that print or draw them.
 
     python docs/pictures.py [nnbackend train options]      train.svg, curves.png and confusion.png
-    python docs/pictures.py --examples                     those of the examples; takes a few minutes
-    python docs/pictures.py --notebook                     run examples/ten_minutes.ipynb, and keep what its cells show
+    python docs/pictures.py --examples                     pictures of the examples; takes a few minutes
+    python docs/pictures.py --notebook                     run examples/ten_minutes.ipynb and save its outputs
     python docs/pictures.py --demo                         demo.png, the page of nnbackend demo
 
-Needs the extra `demo`; the notebook also `notebook` and nbclient; the page also `web`, an installed Chromium, and the
-package playwright.
+Needs the extra `demo`; the notebook also needs `notebook` and nbclient; the page also needs `web`, an installed
+Chromium and the package playwright.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nnbackend import plotting
 IMAGES = Path(__file__).parent / "images"
 
 
-#: Which of an example's pictures is shown.
+#: The pictures of each example that are shown.
 EXAMPLES = {
     "circle": ("0-truth", "1-before", "3-round-2", "9-after"),
     "iris": ("iris",),
@@ -46,13 +46,13 @@ def examples() -> None:
 
 
 def comparison() -> None:
-    """Of the figures that `python -m benchmarks.tutorials.table` has kept: to measure them again takes long."""
+    """Plot the stored results of `python -m benchmarks.tutorials.table`, because measuring takes long."""
     root = Path(__file__).parents[1]
-    kept = json.loads((root / "benchmarks" / "results" / "tutorials" / "numba.json").read_text())
+    stored = json.loads((root / "benchmarks" / "results" / "tutorials" / "numba.json").read_text())
     sys.path.insert(0, str(root / "examples"))
     import mnist_classical
 
-    axes = mnist_classical.comparison(kept["S10"]["0"], 10_000)
+    axes = mnist_classical.comparison(stored["S10"]["0"], 10_000)
     plotting.save_figure(axes, IMAGES / "mnist_classical-comparison.png")
 
 
@@ -63,14 +63,14 @@ def notebook() -> None:
     path = Path(__file__).parents[1] / "examples" / "ten_minutes.ipynb"
     book = nbformat.read(path, as_version=4)
     metadata = book.metadata.copy()
-    # Neither when each cell ran nor the version of this Python is kept: a new run is to change what it shows alone.
+    # Do not store times or the Python version, so that a new run changes only the outputs.
     NotebookClient(book, kernel_name="python3", record_timing=False).execute()
     book.metadata = metadata
     nbformat.write(book, path)
 
 
 def demo() -> None:
-    """The page with a digit drawn on it, in a browser without a window."""
+    """Draw a digit on the page in a headless browser, and take a screenshot."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.web.browser import browsing, draw_digit, find_chromium, serving
 
@@ -81,7 +81,7 @@ def demo() -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         page.goto(address)
         draw_digit(page, "3")
-        # The drawing's answer, and the bars at rest.
+        # Wait for the answer and the end of the bars' animation.
         page.locator("#answer", has_text="3").wait_for()
         page.wait_for_timeout(500)
         page.screenshot(path=str(IMAGES / "demo.png"))
@@ -90,7 +90,7 @@ def demo() -> None:
 def main(options: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "digits"
-        # Run from there, so that the printed folders are short names and not this machine's paths.
+        # Run in the folder, so that the output has short names instead of this machine's paths.
         environment = dict(os.environ)
         if "NNBACKEND_DATA_DIR" in environment:
             (Path(folder) / "mnist").symlink_to(Path(environment["NNBACKEND_DATA_DIR"]).resolve())

@@ -1,22 +1,22 @@
-"""S1: a circle in the plane, learned from fresh points, keeping only steps that help.
+"""S1: a circle in the plane, learned from new points, keeping only steps that help.
 
-Points are drawn from the square [-2, 2]^2; is each outside the unit circle? A 2-100-200-100-2 network of ReLU layers
-learns it from batches of 30 points that it never sees again. After every hidden layer each row is divided by its
-largest magnitude, y = x / max|x|, so no layer can blow up what the next one gets. A step is taken back if both the
-loss and the number of errors on its own batch got worse; if hardly any step helped in a whole round, the next round
-keeps them all.
+Points are drawn from the square [-2, 2]^2 and classified as inside or outside the unit circle. A 2-100-200-100-2
+network of ReLU layers learns this from batches of 30 points that it never sees again. After every hidden layer, each
+row is divided by its largest magnitude, y = x / max|x|, so that activations cannot grow from layer to layer. A step is
+undone if both the loss and the number of errors on its own batch increased. If hardly any step of a round helped, the
+next round keeps all steps.
 
     loss      L = -mean log p(true class),  p = softmax(z)
     step      W <- W - rate * Adam's mean of dL/dW / root of its mean square
     rule      keep if L(new) <= L(old) or accuracy(new) >= accuracy(old)
 
-Where the tutorial errs: it follows no gradient but "demands" (signs, passed back through the weights and divided by
-their largest magnitude), divides the weights themselves by row, trains every batch twice, ends a round at the first
-batch with at most 3 of 30 wrong, and reads a global batch size. It ends near 90 %, where 80 % is what "always
-outside" gets. Here the loss has a gradient, and the rate falls from round to round.
+Errors in the tutorial: it does not follow a gradient but "demands" (signs, passed back through the weights and divided
+by their largest magnitude), divides the weights themselves by row, trains on every batch twice, ends a round at the
+first batch with at most 3 of 30 wrong, and reads a global batch size. It ends near 90 %, while "always outside" would
+reach 80 %. Here the network follows the gradient of the loss, and the learning rate falls from round to round.
 
-With --interactive you pick the starting network from pictures and say how many points to train on, as in the
-tutorial; answers may also be piped in.
+With --interactive, you choose the initial network from pictures and enter the number of points to train on, as in the
+tutorial; the answers may also be piped in.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from nnbackend import plotting
 BATCH = 30
 #: Points of each round; the first four are those of the tutorial's session.
 ROUNDS = (2_500, 3_000, 3_000, 1_000, 30_000, 30_000, 30_000)
-#: If fewer of a round's steps helped, the next round keeps all.
+#: If a smaller share of a round's steps helped, the next round keeps all steps.
 FORCE_BELOW = 0.05
 
 
 class Session:
-    """A network, the points it draws, and what a person sees of it."""
+    """A network, its training points, and what is shown of it."""
 
     def __init__(self, options: tools.Options) -> None:
         self.options = options
@@ -61,7 +61,7 @@ class Session:
         return points, (np.square(points).sum(axis=1) > 1).astype(int)
 
     def train(self, points: int) -> float:
-        """One round on that many fresh points: the share of steps that helped."""
+        """Train for one round on `points` new points, and return the share of steps that helped."""
         network = self.network
         optimizer = nn.Adam(3e-3 / (1 + self.points_seen / 5_000))
         helped = steps = 0
@@ -80,11 +80,11 @@ class Session:
         return helped / steps
 
     def accuracy(self) -> float:
-        """Share of 10,000 points that no training has seen."""
+        """Accuracy on 10,000 points that are not used in training."""
         return self.network.evaluate(self.data.x_test, self.data.y_test, loss="softmax_cross_entropy")["accuracy"]
 
     def picture(self, title: str, name: str) -> None:
-        """What the network says of the plane, with a thousand points and what they really are."""
+        """Plot the network's decision regions with a thousand points in the colours of their true classes."""
         if self.options.out is not None:
             axes = plotting.plot_decision_regions(
                 self.network, self.data.x_train, self.data.y_train, classes=self.data.classes
@@ -94,7 +94,7 @@ class Session:
             self.pictures += 1
 
     def sketch(self) -> str:
-        """The plane in characters, for a terminal: # is outside, . is inside."""
+        """The decision regions as text for a terminal: # is outside, . is inside."""
         across, down = np.linspace(-2, 2, 48), np.linspace(2, -2, 24)
         grid = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
         marks = np.where(self.network.predict_classes(grid) == 1, "#", ".").reshape(24, 48)
@@ -102,7 +102,7 @@ class Session:
 
 
 def run(options: tools.Options) -> dict[str, float]:
-    """Train, and return the accuracy on 10,000 fresh points."""
+    """Train, and return the accuracy on 10,000 new points."""
     session = Session(options)
     print(tools.described(session.network))
     if options.out is not None:
@@ -124,17 +124,17 @@ def run(options: tools.Options) -> dict[str, float]:
         seconds += time.perf_counter() - begin
         print(
             f"round {number}: {points:,} points, {100 * helped:.1f} % of the steps helped; "
-            f"{100 * session.accuracy():.2f} % of 10,000 fresh points right" + (", keep all next" * session.keep_all)
+            f"{100 * session.accuracy():.2f} % of 10,000 new points correct" + (", keep all next" * session.keep_all)
         )
         session.picture(f"After {session.points_seen:,} points", f"round-{number}")
     accuracy = session.accuracy()
-    print(f"fresh points right: {100 * accuracy:.2f} % of 10,000, after {session.points_seen:,} points")
-    session.picture(f"After training: {100 * accuracy:.2f} % right", "after")
+    print(f"new points correct: {100 * accuracy:.2f} % of 10,000, after {session.points_seen:,} points")
+    session.picture(f"After training: {100 * accuracy:.2f} % correct", "after")
     return {"accuracy": accuracy, "points": session.points_seen, "seconds": seconds}
 
 
 def choose(session: Session) -> None:
-    """Show starting networks until the person takes one."""
+    """Show initial networks until the user accepts one."""
     candidate = 1
     while True:
         print(f"\nstarting network {candidate}  (# outside, . inside the circle)\n{session.sketch()}")
@@ -146,7 +146,7 @@ def choose(session: Session) -> None:
 
 
 def asked_rounds() -> Iterator[int]:
-    """How many points the person wants to train on next, until they have had enough."""
+    """Yield the number of points of each round that the user wants, until the user stops."""
     while True:
         reply = ask("Train? [a number of points, or n to stop] ", ("n",), at_end="n", numbers=True)
         if reply == "n":
@@ -155,7 +155,7 @@ def asked_rounds() -> Iterator[int]:
 
 
 def ask(question: str, words: tuple[str, ...], at_end: str, numbers: bool = False) -> str:
-    """One of the words, or a number if `numbers` will do; `at_end` if nobody answers any more."""
+    """Ask until the answer is one of the words or, if `numbers`, a number; return `at_end` at the end of the input."""
     while True:
         try:
             reply = input(question).strip().lower()
@@ -163,7 +163,7 @@ def ask(question: str, words: tuple[str, ...], at_end: str, numbers: bool = Fals
             print()
             return at_end
         if not sys.stdin.isatty():
-            print(reply)  # Piped answers do not show by themselves.
+            print(reply)  # The terminal does not show piped answers.
         if reply in words or (numbers and reply.isdecimal() and int(reply) > 0):
             return reply
         print(f"  please answer {' or '.join(words)}" + (", or a number such as 3000" if numbers else ""))

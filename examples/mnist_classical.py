@@ -1,16 +1,16 @@
-"""S10: how do classical models do on MNIST, and how long do they take?
+"""S10: how good are classical models on MNIST, and how long do they take?
 
-Softmax regression, a linear SVM, an SVM with the kernel exp(-gamma |x - y|^2), and the nearest neighbours, all from
-scikit-learn, beside three of our networks: the same training and test images, pixels scaled to 0..1.
+Softmax regression, a linear SVM, an SVM with the kernel exp(-gamma |x - y|^2), and nearest neighbours, all from
+scikit-learn, compared with three networks on the same training and test images, with pixels scaled to 0..1.
 
     softmax regression    p = softmax(x W + b), cross-entropy
     linear SVM            squared hinge loss max(0, 1 - t z)^2, one class against the rest
     RBF SVM               the same margin in the kernel's space, one class against another
-    nearest neighbours    the class of most of the 3 nearest images
+    nearest neighbours    the majority class of the 3 nearest images
 
-Where the tutorial errs: it fits a regression to the digits as numbers and rounds what comes out, as if a 4 were
-nearer to a 5 than to a 9: 40.23 %. A classifier is what it wanted. The same regression is in the table, on as many
-images as its time allows, and with the kernel's width that was the default then, gamma = 1 / features.
+Errors in the tutorial: it fits a regression to the digits as numbers and rounds the result, as if a 4 were nearer to a
+5 than to a 9, and reaches 40.23 %; it should use a classifier. The table includes the same regression, on as many
+images as its time allows, with the kernel width that was the default at that time, gamma = 1 / features.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import tools
 import nnbackend as nn
 from nnbackend import plotting
 
-#: Images for the regression, whose time grows with their square.
+#: Images for the regression, whose time grows quadratically.
 REGRESSION_IMAGES = 5_000
-#: Of the first column.
+#: Width of the first column.
 WIDTH = 39
 
 
 def classical(seed: int) -> dict[str, Any]:
-    """scikit-learn's models, with settings known to be good on MNIST."""
+    """scikit-learn's models, with settings that work well on MNIST."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC, LinearSVC
@@ -47,7 +47,7 @@ def classical(seed: int) -> dict[str, Any]:
 
 
 def networks(data: nn.datasets.Dataset, options: tools.Options) -> dict[str, Callable[[], nn.Network]]:
-    """Our networks, ready to be trained."""
+    """Functions that train our networks."""
 
     def trained(units: tuple[int, ...], epochs: int) -> nn.Network:
         epochs = min(epochs, 8) if options.quick else epochs
@@ -71,9 +71,9 @@ def networks(data: nn.datasets.Dataset, options: tools.Options) -> dict[str, Cal
 
 
 def run(options: tools.Options) -> dict[str, dict[str, float]]:
-    """Train and judge all of them: accuracy, seconds to train, seconds to predict the test set."""
+    """Train and evaluate all models: accuracy, seconds to train, seconds to predict the test set."""
     if find_spec("sklearn") is None:
-        raise ImportError('the classical models need scikit-learn: pip install "nnbackend[demo]"')
+        raise ImportError('the classical models need scikit-learn: pip install -e ".[demo]"')
     data = nn.datasets.load("mnist-5k" if options.quick else "auto")
     print(data.notice or data)
     x_train, x_test = (images.astype(np.float32) / 255 for images in (data.x_train, data.x_test))
@@ -102,7 +102,7 @@ def run(options: tools.Options) -> dict[str, dict[str, float]]:
 
 
 def comparison(table: dict[str, dict[str, float]], images: int) -> Any:
-    """Accuracy, time to train and time to predict as bars."""
+    """Plot accuracy, training time and prediction time as bars."""
     panels = tools.axes(3, width=5.2)
     for axes, key, label, factor in (
         (panels[0], "accuracy", "test accuracy (%)", 100),
@@ -115,7 +115,7 @@ def comparison(table: dict[str, dict[str, float]], images: int) -> Any:
 
 
 def regression(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, options: tools.Options) -> tuple[Any, ...]:
-    """The tutorial's model: the digit as a number, rounded (and brought into 0..9)."""
+    """The tutorial's model: a regression of the digit as a number, rounded and clipped to 0..9."""
     from sklearn.svm import SVR
 
     count = 1_000 if options.quick else REGRESSION_IMAGES
@@ -123,7 +123,7 @@ def regression(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, opt
     def predict(model: SVR) -> np.ndarray:
         return np.clip(np.rint(model.predict(x_test)), 0, 9).astype(int)
 
-    # gamma="auto" is 1 / features, what scikit-learn had as its default when the tutorial was written.
+    # gamma="auto" is 1 / features, scikit-learn's default when the tutorial was written.
     model = SVR(gamma="auto")
     return f"SVM regression, rounded ({count:,} images)", lambda: model.fit(x_train[:count], y_train[:count]), predict
 

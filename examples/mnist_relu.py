@@ -1,4 +1,4 @@
-"""S5: handwritten digits by a 784-200-80-10 network, beside softmax regression.
+"""S5: handwritten digits with a 784-200-80-10 network and with softmax regression.
 
 Two ReLU layers and softmax, batches of 256, plain gradient descent with an L2 penalty of 0.001; the epoch with the
 best training accuracy is kept.
@@ -6,14 +6,14 @@ best training accuracy is kept.
     loss      L = -mean log p(true class) + (l2 / 2) sum W^2,  p = softmax(z)
     step      W <- W - rate dL/dW
 
-Softmax regression, the same without hidden layers, is trained beside it.
+Softmax regression, the same without hidden layers, is trained for comparison.
 
-Where the tutorial errs: it takes the pixels as they are, 0 to 255, for which only a rate as small as 0.001 will do, and
-keeps to it for 200 epochs. As in S3, the biases of the upper two layers never see their gradient. The images keep one
-order in all epochs, the last, shorter batch is left out, and "best" is judged by the accuracy on the last batch of an
-epoch, which is soon 100 % by chance. Here pixels are scaled to 0..1, so that a rate of 0.5 will do; it falls along a
-cosine, and 30 epochs are enough. With --tutorial it is done with the tutorial's pixels, start, rate and epochs, and the
-other mistakes mended.
+Errors in the tutorial: it uses pixels of 0 to 255, which require a learning rate as small as 0.001, and trains with it
+for 200 epochs. As in S3, the biases of the last two layers are not updated with their gradient. The images have the
+same order in all epochs, the shorter last batch is skipped, and the best epoch is chosen by the accuracy on its last
+batch, which soon is 100 % by chance. Here pixels are scaled to 0..1, so that a rate of 0.5 works; it decays along a
+cosine, and 30 epochs are enough. With --tutorial, the tutorial's pixels, initialisation, rate and epochs are used, and
+the other errors are corrected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import tools
 import nnbackend as nn
 from nnbackend import plotting
 
-#: Penalties of the network and of softmax regression, which has less to restrain.
+#: L2 penalties of the network and of softmax regression, which needs less regularisation.
 L2, REGRESSION_L2 = 1e-3, 1e-4
 EPOCHS, TUTORIAL_EPOCHS, QUICK_EPOCHS = 30, 200, 12
 
@@ -34,14 +34,14 @@ EPOCHS, TUTORIAL_EPOCHS, QUICK_EPOCHS = 30, 200, 12
 def train(
     hidden: tuple[int, ...], l2: float, data: nn.datasets.Dataset, options: tools.Options, epochs: int
 ) -> tuple[nn.Network, nn.History]:
-    """Plain gradient descent; the network of the epoch with the best training accuracy."""
+    """Train with plain gradient descent, and keep the epoch with the best training accuracy."""
     every = max(epochs // 10, 1)
     start = nn.Normal(0.0, 0.01) if options.tutorial else None
     layers = [nn.Dense(units, activation="relu", l2=l2, weight_initializer=start) for units in hidden]
     network = nn.Network(
         [*layers, nn.Dense(len(data.classes), l2=l2, weight_initializer=start)],
         data.input_shape, backend=options.backend, seed=options.seed,
-        # uint8 images are scaled to 0..1 unless told otherwise.
+        # By default, uint8 images are scaled to 0..1.
         input_scale=1.0 if options.tutorial else None,
     )  # fmt: skip
     print(tools.described(network))
@@ -53,14 +53,14 @@ def train(
     return network, history
 
 
-def line(figures: Mapping[str, float]) -> str:
-    """What is printed of an epoch."""
-    accuracy = 100 * figures["accuracy"]
-    return f"epoch {figures['epoch']:3.0f}: loss {figures['loss']:.4f}, training accuracy {accuracy:.2f} %"
+def line(metrics: Mapping[str, float]) -> str:
+    """The line to print for an epoch."""
+    accuracy = 100 * metrics["accuracy"]
+    return f"epoch {metrics['epoch']:3.0f}: loss {metrics['loss']:.4f}, training accuracy {accuracy:.2f} %"
 
 
 def run(options: tools.Options) -> dict[str, float]:
-    """Train both, and return their accuracies."""
+    """Train both models, and return their accuracies."""
     data = nn.datasets.load("mnist-5k" if options.quick else "auto")
     print(data.notice or data)
     epochs = QUICK_EPOCHS if options.quick else TUTORIAL_EPOCHS if options.tutorial else EPOCHS

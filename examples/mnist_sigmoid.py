@@ -1,19 +1,20 @@
-"""S8: handwritten digits by 784-40-10 sigmoids and the squared error.
+"""S8: handwritten digits with 784-40-10 sigmoids and the squared error.
 
     forward    a = sigmoid(x W + b), twice; pixels scaled to 0..1
     error      E = 1/2 sum (a - t)^2, the mean over a batch; t is 1 for the digit and 0 for the nine others
-    backward   delta = (a - t) a (1 - a), and so on downwards
-    step       W <- W - rate dE/dW, at a rate of 3.0
+    backward   delta = (a - t) a (1 - a), and so on backwards
+    step       W <- W - rate dE/dW, with a rate of 3.0
 
-Weights and biases start from N(0, 1). Our mean squared error is the mean over the ten outputs, that is E / 5, so the
-same step takes five times the rate: 15.
+Weights and biases start from N(0, 1). Our mean squared error is the mean over the ten outputs, which is E / 5, so the
+same step needs five times the rate: 15.
 
-With this start whole digits may be lost, their output saturated at 0, and how many depends on the seed, and even on the
-last bits of float32: one seed may end apart on two backends. Batches of 10 take ten times the steps of batches of 100
-and lose fewer. Both are run. The trained network is saved, loaded, and asked again.
+With this initialisation, some digits may never be learned, because their output saturates at 0. How many depends on the
+seed and even on the last bits of float32, so the same seed may give different results on two backends. Batches of 10
+take ten times as many steps as batches of 100 and fail on fewer digits; both are trained. The trained network is saved,
+loaded and evaluated again.
 
-Where the tutorial errs: it loops over the images one by one in Python, where a batch is one product; its text has lost
-lines, and saving and loading were left to the reader.
+Errors in the tutorial: it loops over the images in Python, although a batch is one matrix product. Lines are missing
+from its text, and saving and loading are left to the reader.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ EPOCHS = 13
 
 
 def train(batch_size: int, data: nn.datasets.Dataset, options: tools.Options, epochs: int):
-    """Plain gradient descent on the squared error."""
+    """Train with plain gradient descent on the squared error."""
 
-    def line(figures: Mapping[str, float]) -> str:
-        right = round(figures["val_accuracy"] * len(data.y_test))
-        return f"Epoch {figures['epoch'] - 1:.0f}: {right} / {len(data.y_test)}"
+    def line(metrics: Mapping[str, float]) -> str:
+        right = round(metrics["val_accuracy"] * len(data.y_test))
+        return f"Epoch {metrics['epoch'] - 1:.0f}: {right} / {len(data.y_test)}"
 
     wide = nn.Normal(0.0, 1.0)
     starts = {"weight_initializer": wide, "bias_initializer": wide}
@@ -55,17 +56,17 @@ def run(options: tools.Options) -> dict[str, float]:
     """Train with batches of 100 and of 10, and return both test accuracies."""
     data = nn.datasets.load("mnist-5k" if options.quick else "auto")
     print(data.notice or data)
-    figures: dict[str, float] = {}
+    results: dict[str, float] = {}
     for batch_size in (100, 10):
         print(f"\nbatches of {batch_size}")
         begin = time.perf_counter()
         network, history = train(batch_size, data, options, 5 if options.quick else EPOCHS)
         seconds = time.perf_counter() - begin
-        figures[f"batch {batch_size}"] = history["val_accuracy"][-1]
-        figures[f"seconds, batch {batch_size}"] = seconds
+        results[f"batch {batch_size}"] = history["val_accuracy"][-1]
+        results[f"seconds, batch {batch_size}"] = seconds
 
     predicted = network.predict_classes(data.x_test)
-    print(f"\naccuracy: {100 * figures['batch 10']:.2f} %; the first ten digits: {predicted[:10]}")
+    print(f"\naccuracy: {100 * results['batch 10']:.2f} %; the first ten digits: {predicted[:10]}")
     if options.out is not None:
         path = options.folder / "digits.safetensors"
         network.save(path)
@@ -78,7 +79,7 @@ def run(options: tools.Options) -> dict[str, float]:
         axes = plotting.plot_weights(network)
         axes.set_title("The 40 hidden units: N(0, 1), and what was learned")
         options.save(axes, "weights")
-    return figures
+    return results
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""S6: neurons, layers and networks: ten points in two classes, by a 2-2-2 network.
+"""S6: neurons, layers and networks: ten points in two classes, with a 2-2-2 network.
 
-A neuron weighs its inputs, adds a bias and squashes the sum: a = sigmoid(w . x + b). A layer is neurons that see the
-same inputs; a network is layers one after the other. The tutorial writes them as three classes of plain Python and
-loops. A layer's weights side by side are a matrix, and all its neurons at once are a product, which is what
-`nn.Dense(2, activation="sigmoid")` is; one column of its weight is one neuron.
+A neuron multiplies its inputs by weights, adds a bias and applies the sigmoid: a = sigmoid(w . x + b). A layer consists
+of neurons with the same inputs, and a network of layers in sequence. The tutorial implements them as three classes with
+loops in plain Python. The weights of a layer's neurons form a matrix, so that all neurons are computed by one matrix
+product; this is `nn.Dense(2, activation="sigmoid")`, in whose weight each column is a neuron.
 
     error      E = 1/2 sum (a - t)^2                       (our mean over two outputs is the same)
     output     delta = (a - t) a (1 - a)
     hidden     delta = a (1 - a) sum over the next layer's neurons of (weight * their delta)
     step       w <- w - rate delta x,  b <- b - rate delta
 
-Forty passes over the ten points, one point a step, at a rate of 0.5.
+Forty passes over the ten points, one point per step, with a rate of 0.5.
 
-Where the tutorial errs: the error it prints compares the outputs with the list of all labels and so rises while the
-network learns; and weights and biases drawn from 0..1 are all positive, from where 40 passes are too few for some
-seeds (its algorithm gets all ten points right from 257 of 300). Here weights come from Glorot's interval about zero.
+Errors in the tutorial: the error that it prints compares the outputs with the list of all labels and therefore rises
+while the network learns. Its weights and biases, drawn from 0..1, are all positive, for which 40 passes are too few
+with some seeds (its algorithm classifies all ten points correctly with 257 of 300 seeds). Here weights are drawn from
+Glorot's interval around zero.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ EPOCHS = 40
 
 
 def run(options: tools.Options) -> dict[str, float]:
-    """Train point by point, and return how many of the ten are right."""
+    """Train point by point, and return the number of correct points."""
     data = nn.datasets.load("ten-points")
     network = nn.Network(
         [nn.Dense(2, activation="sigmoid"), nn.Dense(2, activation="sigmoid")],

@@ -1,15 +1,15 @@
 """S12: male or female, from weight and height: a 2-2-1 network and four people.
 
-Two hidden neurons, one output; 1 means female. Weights (pounds) and heights (inches) are shifted by about their mean.
-A thousand passes over Alice, Bob, Charlie and Diana, one person a step, at a rate of 0.1:
+Two hidden neurons and one output; 1 means female. Weights (pounds) and heights (inches) are shifted by about their
+mean. A thousand passes over Alice, Bob, Charlie and Diana, one person per step, with a rate of 0.1:
 
     error     L = (t - a)^2
     output    dL/da = -2 (t - a),  delta = dL/da * a (1 - a)
     hidden    delta = w * delta(output) * h (1 - h)
     step      w <- w - rate * delta * input,  b <- b - rate * delta
 
-The tutorial writes the nine derivatives out one by one and says itself that no real code looks like that; the formulae
-are right. All weights and biases start from N(0, 1).
+The tutorial writes out the nine derivatives one by one and says itself that real code does not look like this; the
+formulae are correct. All weights and biases start from N(0, 1).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = ("Alice", "Bob", "Charlie", "Diana")
 
 
 def run(options: tools.Options) -> dict[str, float]:
-    """Train, and return the last error and how many of the four are right."""
+    """Train, and return the last error and the number of correct people."""
     data = nn.datasets.load("people")
     wide = nn.Normal(0.0, 1.0)
     network = nn.Network(

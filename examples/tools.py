@@ -1,4 +1,4 @@
-"""What all examples share: their options, where their pictures go, and how a mistake is told."""
+"""Options, pictures and error messages of all examples."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class Options:
-    """How an example is run.
+    """Options of an example.
 
     Attributes
     ----------
     backend : str
     seed : int
     quick : bool
-        Less data or fewer epochs: seconds, for a first look and for the tests.
+        Use less data or fewer epochs, so that it takes seconds.
     out : Path or None
         Folder for the pictures; None draws none.
     interactive : bool
-        Ask the person at the terminal (S1 only).
+        Ask the user in the terminal (S1 only).
     tutorial : bool
-        Follow the tutorial's own recipe where ours is another (S5 only).
+        Use the tutorial's own recipe (S5 only).
     """
 
     backend: str = "auto"
@@ -47,12 +47,12 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """Where what the example leaves goes."""
+        """The folder for the example's files."""
         assert self.out is not None
         return self.out
 
     def save(self, axes: Axes, name: str) -> None:
-        """Write the figure that holds these axes into the folder, and say so."""
+        """Save the figure of these axes in the folder, and print its path."""
         path = self.folder / f"{name}.png"
         plotting.save_figure(axes, path)
         print(f"picture: {path}")
@@ -64,7 +64,7 @@ def main(
     arguments: Sequence[str] | None = None,
     flags: Mapping[str, str] | None = None,
 ) -> None:
-    """Run an example from the command line; a mistake is one line and exit code 2.
+    """Run an example from the command line; an error prints one line and gives exit code 2.
 
     Parameters
     ----------
@@ -72,25 +72,25 @@ def main(
     doc : str
         The example's docstring, for --help.
     arguments : sequence of str, optional
-        Those of the process if not given.
+        Default: the arguments of the process.
     flags : dict from name to help, optional
-        Flags of `Options` that this example knows beyond the common ones.
+        Additional flags of `Options` that this example supports.
     """
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(
         prog=f"{name}.py", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--backend", default="auto", help="numpy, numba, cupy, or auto, the fastest that can run here")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and points (default: 0)")
-    parser.add_argument("--quick", action="store_true", help="less data or fewer epochs: seconds, but worse figures")
+    parser.add_argument("--backend", default="auto", help="numpy, numba, cupy, or auto for the fastest that can run")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and points (default: 0)")
+    parser.add_argument("--quick", action="store_true", help="less data or fewer epochs: faster, but worse results")
     parser.add_argument("--out", type=Path, default=Path("runs") / name, help="folder for pictures (runs/NAME)")
     for flag, meaning in (flags or {}).items():
         parser.add_argument(f"--{flag}", action="store_true", help=meaning)
     options = Options(**vars(parser.parse_args(arguments)))
     try:
         if find_spec("matplotlib") is None:
-            raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"')
-        # Told now, and not when the training is over.
+            raise ImportError('pictures need the package matplotlib: pip install -e ".[plot]"')
+        # Check before training.
         check_folder(options.folder)
         run(options)
     except KeyboardInterrupt:
@@ -102,16 +102,16 @@ def main(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to, without making it yet."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"--out {folder}: {there} is a file; name a folder")
-    if not os.access(there, os.W_OK):
-        raise PermissionError(f"--out {folder}: {there} cannot be written to; name another folder")
+    """Check that a folder can be created or written to, without creating it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"--out {folder}: {existing} is a file; choose a folder")
+    if not os.access(existing, os.W_OK):
+        raise PermissionError(f"--out {folder}: {existing} is not writable; choose another folder")
 
 
 def fit(network: Network, x: Any, y: Any, **options: Any) -> History:
-    """`Network.fit`; Ctrl-C, which only ends a fit early, ends the whole example."""
+    """Call `Network.fit`, and end the example on Ctrl-C, which would only end the training early."""
     history = network.fit(x, y, verbose=False, **options)
     if history.interrupted:
         raise KeyboardInterrupt
@@ -119,12 +119,12 @@ def fit(network: Network, x: Any, y: Any, **options: Any) -> History:
 
 
 class EachEpoch(Callback):
-    """Prints a line after every epoch, or after every so many.
+    """Print a line after every `every` epochs.
 
     Parameters
     ----------
     line : callable
-        From the epoch's figures to the text.
+        Returns the line for the metrics of an epoch.
     every : int
     """
 
@@ -132,14 +132,14 @@ class EachEpoch(Callback):
         self.line = line
         self.every = every
 
-    def on_epoch_end(self, network: Network, epoch: int, figures: Mapping[str, float]) -> str | None:
+    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
         if epoch % self.every == 0:
-            print(self.line(figures), flush=True)
+            print(self.line(metrics), flush=True)
         return None
 
 
 def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:
-    """Some axes side by side in a figure of their own."""
+    """`count` axes side by side in a new figure."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * count, height), layout="constrained")
@@ -147,14 +147,14 @@ def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:
 
 
 def described(network: Network) -> str:
-    """One line: what runs where."""
+    """One line with the network's sizes and its backend."""
     units = [layer.units for layer in network.layers if isinstance(layer, Dense)]
     sizes = "-".join(str(size) for size in [*network.input_shape, *units])
     return f"{sizes} network, {network.parameter_count:,} parameters, backend {network.backend.name}"
 
 
 def judged(data: nn.datasets.Dataset, models: Mapping[str, Network]) -> dict[str, float]:
-    """Print and return the accuracy of each model on the training and the test set: "NAME train" and "NAME test"."""
+    """Print and return each model's accuracy on the training and the test set, as "NAME train" and "NAME test"."""
     results = {}
     for name, model in models.items():
         train = results[f"{name} train"] = model.evaluate(data.x_train, data.y_train)["accuracy"]

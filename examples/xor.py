@@ -1,17 +1,17 @@
-"""S3: XOR, which no single layer can learn, by a 2-6-2 network.
+"""S3: XOR, which no single layer can learn, with a 2-6-2 network.
 
     hidden    h = relu(x W1 + b1)
     output    p = softmax(h W2 + b2)
     loss      L = -mean log p(true class) + (l2 / 2) (sum W1^2 + sum W2^2)
     step      W <- W - rate dL/dW, over the whole truth table
 
-Ten thousand steps at a rate of 0.1, with l2 = 0.001. The picture shows what the hidden layer is for: six half-planes
-are folded together until the diagonal corners fall on one side.
+Ten thousand steps with a rate of 0.1 and l2 = 0.001. The picture shows the purpose of the hidden layer: its six
+half-planes combine to regions that separate the diagonal corners from the others.
 
-Where the tutorial errs: it updates the output's bias with the bias itself in place of its gradient, so that bias only
-shrinks to zero; it starts so close to zero, at 0.01 N(0, 1), that some seeds hardly leave it; together that keeps 9 of
-30 seeds from learning XOR (ours, from He's start, learns it from all of the first 30). Its softmax overflows for large
-outputs, and it asks the network for parameters by a method that it does not have.
+Errors in the tutorial: it updates the output's bias with the bias itself instead of its gradient, so that the bias only
+shrinks to zero. Its initialisation, 0.01 N(0, 1), is so close to zero that some seeds hardly move away from it. Due to
+both, 9 of 30 seeds do not learn XOR (ours, with He's initialisation, learns it with all of the first 30 seeds). Its
+softmax overflows for large outputs, and it calls a method that the network does not have.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dense neural networks, written once and trained on NumPy, Numba or a CUDA GPU.
 
 The backend is a flag: ``Network(layers, input_shape, backend="numpy" | "numba" | "cupy" | "auto")``. Importing this
-package imports NumPy and nothing heavier; a backend's library is imported when the backend is asked for.
+package imports NumPy and nothing heavier; a backend's library is imported when the backend is requested.
 """
 
 from __future__ import annotations
@@ -128,11 +128,11 @@ __all__ = [
 ]
 
 
-#: Modules that are imported only when somebody asks for them.
+#: Modules that are imported on first access.
 _MODULES = ("datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
 
-#: Names that are imported only when somebody asks for them: backends import their libraries, and training and reading
-#: files need standard modules that a network which only predicts does not.
+#: Names that are imported on first access: backends import their libraries, and training and reading files import
+#: standard modules that prediction does not need.
 _LAZY = {
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",

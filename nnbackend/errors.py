@@ -1,8 +1,7 @@
-"""Every error the package raises on purpose.
+"""The exception classes of the package.
 
-Each class also derives from the built-in exception a caller would expect, so ``except ValueError``
-keeps working for people who have never heard of this module. A message says what was wrong, what was
-received and what to do about it, in that order.
+Each class also derives from the built-in exception that a caller would expect, so ``except ValueError`` works without
+this module. A message says what is wrong, what was received and what to do, in that order.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ __all__ = [
     "UnknownNameError",
 ]
 
-#: A message repeats no more letters than these of what was received.
+#: Most characters of a received value that a message repeats.
 _SHOWN = 200
 
 
 def shown(value: object) -> str:
-    """`value` as a message shows it: cut where it is long, and in words where Python cannot write it."""
+    """`value` as text for a message: truncated if it is long, and only its type if its repr fails."""
     try:
         text = repr(value)
     except Exception:
-        # Nested too deeply, an integer of thousands of digits, or a class from outside.
+        # Nested too deeply, an integer of thousands of digits, or a class with a broken repr.
         return f"a value of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} letters)"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
 class NNBackendError(Exception):
@@ -45,20 +44,20 @@ class InvalidInputError(NNBackendError, ValueError):
 
 
 class UnknownNameError(InvalidInputError):
-    """A name (backend, layer, loss, activation, data set, ...) is not known.
+    """A name (of a backend, layer, loss, activation, data set, ...) is unknown.
 
     Parameters
     ----------
     kind : str
-        What the name should have been, in words: ``"activation"``.
+        What the name should denote, such as ``"activation"``.
     received : object
-        What was given instead.
+        The value that was given.
     valid : iterable of str
-        All names that would have been accepted.
+        All valid names.
     """
 
     def __init__(self, kind: str, received: object, valid: Iterable[str]) -> None:
-        # Imported here: only a person's typing error needs it.
+        # Imported here because only this error needs it.
         import difflib
 
         names = sorted(valid)
@@ -72,16 +71,16 @@ class UnknownNameError(InvalidInputError):
 
 
 class BackendUnavailableError(NNBackendError, RuntimeError):
-    """A backend was asked for by name and cannot run on this machine.
+    """A backend that was requested by name cannot run on this machine.
 
     Parameters
     ----------
     name : str
         The backend.
     reason : str
-        Why it cannot run here.
+        Why it cannot run.
     remedy : str
-        What to install or change, usually one command.
+        What to install or change, usually a command.
     """
 
     def __init__(self, name: str, reason: str, remedy: str) -> None:
@@ -95,11 +94,11 @@ class BackendUnavailableError(NNBackendError, RuntimeError):
 
 
 class DataError(NNBackendError, ValueError):
-    """A data file is missing, truncated, corrupt or of another kind than expected."""
+    """A data file is missing, truncated, corrupt or of an unexpected kind."""
 
 
 class ModelFileError(NNBackendError, ValueError):
-    """A model file cannot be read as one; nothing was loaded."""
+    """A model file cannot be read; nothing was loaded."""
 
 
 class DistributedError(NNBackendError, RuntimeError):
@@ -108,7 +107,7 @@ class DistributedError(NNBackendError, RuntimeError):
     Attributes
     ----------
     rank : int or None
-        The one that cannot, if it is one.
+        The rank that failed, if it is a single one.
     """
 
     def __init__(self, message: str, rank: int | None = None) -> None:
@@ -120,11 +119,11 @@ class DistributedError(NNBackendError, RuntimeError):
 
 
 class FolderInUseError(NNBackendError, RuntimeError):
-    """Another run keeps its checkpoints in this folder, and is still going on."""
+    """Another run that is still active uses this folder for its checkpoints."""
 
 
 class OutOfMemoryError(NNBackendError, MemoryError):
-    """The host or the device has too little memory for what was asked; the message has the sizes."""
+    """The host or the device does not have enough memory; the message lists the required sizes."""
 
 
 class TrainingDivergedError(NNBackendError, FloatingPointError):
@@ -133,7 +132,7 @@ class TrainingDivergedError(NNBackendError, FloatingPointError):
     Attributes
     ----------
     epoch, step : int
-        Where it happened first, both counted from 1; the step is counted within its epoch.
+        Where it happened first, both counted from 1; steps are counted within the epoch.
     """
 
     def __init__(self, message: str, epoch: int, step: int) -> None:

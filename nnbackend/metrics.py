@@ -1,4 +1,4 @@
-"""Figures about predictions, on the host."""
+"""Metrics of predictions, computed on the host."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def accuracy(labels: Any, predicted: Any) -> float:
-    """The share of rows whose predicted class is the true one.
+    """The fraction of rows whose predicted class is the true class.
 
     Parameters
     ----------
@@ -26,18 +26,18 @@ def accuracy(labels: Any, predicted: Any) -> float:
 
 
 def confusion_matrix(labels: Any, predicted: Any, classes: int) -> Labels:
-    """How often each class was taken for each.
+    """Count the rows for each pair of true and predicted class.
 
     Parameters
     ----------
     labels, predicted : (n,) array_like of int
-        In [0, classes).
+        Class indices in [0, classes).
     classes : int
 
     Returns
     -------
     (classes, classes) int64
-        ``[i, j]`` counts the rows of class i that were predicted as class j.
+        Element ``[i, j]`` counts the rows of class i that were predicted as class j.
     """
     true, guess = _pair(labels, predicted)
     if min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= classes:
@@ -49,6 +49,6 @@ def _pair(labels: Any, predicted: Any) -> tuple[Labels, Labels]:
     true, guess = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
     if true.shape != guess.shape or true.ndim != 1 or true.size == 0:
         raise InvalidInputError(
-            f"labels and predictions must be two lists of one length, received {true.shape} and {guess.shape}"
+            f"labels and predictions must be (n,) arrays of the same length, received {true.shape} and {guess.shape}"
         )
     return true, guess

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: the rate as a function of the time since training began, in epochs.
+"""Learning-rate schedules: the learning rate as a function of the time since the start of training, in epochs.
 
-Time runs continuously: step s of n in epoch e (both from 0) is at ``e + s / n``. The rates of an epoch are
-computed ahead and copied to the device once.
+Time is continuous: step s of n in epoch e (both from 0) is at time ``e + s / n``. The rates of an epoch are computed in
+advance and copied to the device once.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ class Schedule(ABC, Plain):
 
     @abstractmethod
     def rate(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs after the start."""
+        """The learning rate at time `epoch`, in epochs since the start."""
 
     def start(self) -> None:
-        """A training run begins; forget what an earlier one showed."""
+        """Reset the state at the start of a training run."""
 
     def check(self, metrics: Sequence[str]) -> None:
-        """Before anything is changed: raise InvalidInputError if these metrics are not what is needed."""
+        """Raise InvalidInputError if the schedule needs a metric that is not among these; called before training."""
 
     def observe(self, logs: Mapping[str, float]) -> None:
-        """An epoch has ended with these metrics. Most schedules do not look."""
+        """Observe the metrics of a finished epoch. Most schedules ignore them."""
 
     def state(self) -> dict[str, Any]:
-        """What it has learned from the metrics, as plain JSON, for a checkpoint. Most schedules learn nothing."""
+        """The state that depends on the metrics, as plain JSON, for a checkpoint. Most schedules have none."""
         return {}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Restore the state that `state` returned."""
 
     def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
         """The rates of all steps of an epoch, shape (steps,)."""
@@ -58,7 +58,7 @@ class Schedule(ABC, Plain):
 
 
 class Constant(Schedule):
-    """Always the same rate; what a plain number means."""
+    """A constant rate, the meaning of a plain number."""
 
     def __init__(self, value: float) -> None:
         self.value = number("learning rate", value, low=0)
@@ -104,15 +104,16 @@ class CosineDecay(Schedule):
 
 
 class Warmup(Schedule):
-    """A straight line up to another schedule's first rate, then that schedule, its time starting then.
+    """Linear warm-up to the first rate of another schedule, followed by that schedule.
 
     Parameters
     ----------
     epochs : float
-        Length of the rise.
+        Length of the warm-up.
     then : float or Schedule
+        The schedule after the warm-up; its time starts at the end of the warm-up.
     start : float
-        Where the line begins, as a share of the rate it leads to; above 0, so that no step is wasted.
+        First rate, as a share of the rate after the warm-up; above 0, so that no step is wasted.
     """
 
     def __init__(self, epochs: float, then: float | Schedule, start: float = 0.01) -> None:
@@ -144,7 +145,7 @@ class Warmup(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Multiply the rate by `factor` whenever the monitored figure has not improved for `patience` epochs.
+    """Multiply the rate by `factor` whenever the monitored metric has not improved for `patience` epochs.
 
     Parameters
     ----------
@@ -152,11 +153,11 @@ class ReduceOnPlateau(Schedule):
     factor : float
         Above 0 and below 1.
     patience : int
-        The rate falls after this many epochs without improvement.
+        Number of epochs without improvement before the rate is reduced.
     monitor : str
-        "val_loss", "val_accuracy", "loss" or "accuracy"; without validation data "val_loss" means "loss".
+        "val_loss", "val_accuracy", "loss" or "accuracy". Without validation data, "val_loss" means "loss".
     minimum : float
-        The rate is never lowered beyond this.
+        Lower limit of the rate.
     """
 
     def __init__(
@@ -177,11 +178,13 @@ class ReduceOnPlateau(Schedule):
         self.start()
 
     def _monitored(self, metrics: Iterable[str]) -> str:
-        there = list(metrics)
+        available = list(metrics)
         for name in (self.monitor, self.monitor.removeprefix("val_")):
-            if name in there:
+            if name in available:
                 return name
-        raise InvalidInputError(f"ReduceOnPlateau cannot monitor {self.monitor!r}: there are {', '.join(there)}")
+        raise InvalidInputError(
+            f"ReduceOnPlateau cannot monitor {self.monitor!r}: the metrics are {', '.join(available)}"
+        )
 
     def check(self, metrics: Sequence[str]) -> None:
         self._monitored(metrics)
@@ -190,7 +193,7 @@ class ReduceOnPlateau(Schedule):
         self._scale, self._best, self._waited = 1.0, math.inf, 0
 
     def state(self) -> dict[str, Any]:
-        # JSON has no infinity, which the best figure is before there is one.
+        # The best metric is infinite before the first epoch, and JSON has no infinity.
         best = self._best if math.isfinite(self._best) else None
         return {"scale": self._scale, "best": best, "waited": self._waited}
 
@@ -215,5 +218,5 @@ class ReduceOnPlateau(Schedule):
 
 
 def as_schedule(rate: float | Schedule) -> Schedule:
-    """A number as a constant schedule."""
+    """Convert a number to a constant schedule; a schedule is returned unchanged."""
     return rate if isinstance(rate, Schedule) else Constant(rate)

@@ -13,7 +13,7 @@ def run(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     Returns the notebook with what its cells show.
     """
-    pytest.importorskip("ipykernel", reason='needs a kernel: pip install "nnbackend[notebook]"')
+    pytest.importorskip("ipykernel", reason='needs a kernel: pip install -e ".[notebook]"')
     client = pytest.importorskip("nbclient", reason="needs nbclient").NotebookClient
     # Whatever the user of this machine has set up or kept stays out, and as it is.
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):

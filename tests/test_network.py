@@ -254,7 +254,7 @@ def test_metrics():
     np.testing.assert_array_equal(confusion_matrix([0, 1, 1], [0, 0, 1], 2), [[1, 0], [1, 1]])
     with pytest.raises(ValueError, match=r"must be in \[0, 2\)"):
         confusion_matrix([0, 2], [0, 0], 2)
-    with pytest.raises(ValueError, match="two lists of one length"):
+    with pytest.raises(ValueError, match="arrays of the same length"):
         accuracy([0, 1], [0])
 
 

@@ -131,7 +131,7 @@ def test_optimizer_options_arrive() -> None:
         ({"batch_size": 0}, "batch size must be"),
         ({"patience": 0}, "patience must be"),
         ({"decay": 0.5}, "'constant' has no decay"),
-        ({"schedule": "exponential", "decay_every": 2}, "give decay alone"),
+        ({"schedule": "exponential", "decay_every": 2}, "give only decay"),
         ({"schedule": "step", "decay_every": 0}, "decay every must be"),
     ],
 )

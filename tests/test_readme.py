@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands there, and its files are in the repository."""
+"""The README's example runs, what it states is true, and its files are in the repository."""
 
 from __future__ import annotations
 
@@ -34,7 +34,33 @@ def test_the_example_runs(tmp_path):
     assert (tmp_path / "digits.safetensors").exists()
 
 
-def test_links_and_pictures_are_there():
+def test_the_core_has_as_many_lines_as_stated():
+    paragraph = next(part for part in TEXT.split("\n\n") if part.startswith("The core is short enough to read"))
+    stated = int(re.search(r"about ([\d,]+) lines", paragraph)[1].replace(",", ""))
+    named = [ROOT / name for name in re.findall(r"`(nnbackend/[\w/.]+)`", paragraph)]
+    files = [file for path in named for file in (sorted(path.rglob("*.py")) if path.is_dir() else [path])]
+    assert len(named) == 5
+    lines = sum(len(file.read_text().splitlines()) for file in files)
+    assert abs(lines - stated) <= 0.2 * stated, f"{lines:,} lines, the README states about {stated:,}"
+
+
+def test_it_states_the_python_that_is_needed():
+    minimum = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+    assert f"Python {minimum} or newer" in TEXT
+
+
+def test_no_document_installs_from_an_index():
+    """There is no package on an index: commands have to work in a checkout."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.*")]
+    sources = [*(ROOT / "nnbackend").rglob("*.py"), *pages, ROOT / "pyproject.toml", ROOT / "asv.conf.json"]
+    assert len(sources) > 100
+    for path in sources:
+        text = path.read_text()
+        assert not re.search(r"pip install [^\n]*nnbackend(\[|$)", text, re.MULTILINE), path
+        assert "github.com/nnbackend" not in text, path
+
+
+def test_links_and_pictures_exist():
     count = 0
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):

@@ -141,7 +141,7 @@ def _figure(drawn: Sequence[Panel]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('the picture needs the package matplotlib: pip install "nnbackend[plot]"') from error
+        raise ImportError('the picture needs the package matplotlib: pip install -e ".[plot]"') from error
     # The legend takes a cell of its own, the second.
     cells = [drawn[0], None, *drawn[1:]]
     rows = (len(cells) + 1) // 2

@@ -69,7 +69,7 @@ def measure(plan: Plan, seconds: float, backend: str) -> dict[str, Any]:
     beside = Path(sys.executable).parent / "mpiexec"
     launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
     if launcher is None:
-        raise RuntimeError('there is no mpiexec: pip install "nnbackend[mpi]"')
+        raise RuntimeError('there is no mpiexec: pip install -e ".[mpi]"')
     program = ["-m", "benchmarks.scaling.worker", plan.net, str(plan.batch), str(seconds), backend]
     # Bound, one rank alone has no more cores than each of several.
     command = [launcher, "-bind-to", "core", "-n", str(plan.ranks), sys.executable, *program]

@@ -93,7 +93,7 @@ def test_the_page_takes_the_figures(tmp_path, monkeypatch, capsys):
     text = page.read_text()
     assert "Measured on 2026-01-01" in text
     assert text.startswith("# Scaling")
-    assert text.rstrip().endswith("left out.")
+    assert text.rstrip().endswith("are not included.")
     assert command.main(["page", "--out", str(stored)]) == 0
     assert page.read_text() == text
 

@@ -1,6 +1,6 @@
-"""asv's dashboard inside the site, under ``asv/``, where ``asv publish`` has made one.
+"""Include asv's dashboard in the site, under ``asv/``, if ``asv publish`` has made one.
 
-Pages tell the two cases apart with ``only``: the tag `asv` stands for a dashboard that is there.
+Pages distinguish the two cases with ``only``: the tag `asv` is set if there is a dashboard.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def published(app: Sphinx) -> Path | None:
-    """The folder that `asv publish` writes, if it has."""
+    """The folder that `asv publish` writes, or None if it does not exist."""
     folder = Path(app.srcdir).parent / ".asv" / "html"
     return folder if (folder / "index.html").exists() else None
 
 
 def copy(app: Sphinx, error: Exception | None) -> None:
-    """Put the dashboard into a site that was built."""
+    """Copy the dashboard into a successfully built site."""
     folder = published(app)
     if error is None and app.builder.format == "html" and folder is not None:
         shutil.copytree(folder, Path(app.outdir) / "asv", dirs_exist_ok=True)

@@ -1,7 +1,7 @@
-"""Pages of the site that stand elsewhere in the repository: one text, read in both places.
+"""Pages of the site whose files are elsewhere in the repository, so that there is only one copy of each text.
 
-Before the build they are copied to where their page is to be. Links in them lead from there to the page that shows the
-same file, or to the file in the repository on the web where no page does.
+Before the build, the files are copied to the pages' places. Links in them are changed to lead to the page of the linked
+file or, if it has no page, to the file in the checkout, which the site offers as a download.
 """
 
 from __future__ import annotations
@@ -15,49 +15,47 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-#: ``](target)`` or ``](target#place)``, without those that lead to the web or stay on the page.
+#: ``](target)`` or ``](target#place)``, except links to the web or within the page.
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 
-#: Endings of what stands in the documentation's folder itself.
-_OURS = (".md", ".png", ".svg")
+#: Suffixes of pages and pictures in the documentation's folder.
+_IN_DOCS = (".md", ".png", ".svg")
 
 
-def relinked(text: str, source: str, pages: dict[str, str], repository: Path, url: str) -> str:
-    """The text with links that are right in the folder of the documentation.
+def relinked(text: str, source: str, pages: dict[str, str], repository: Path) -> str:
+    """The text with links that are correct in the documentation's folder.
 
     Parameters
     ----------
     text : str
         Markdown.
     source : str
-        Where it stands in the repository.
+        Path of the text in the repository.
     pages : dict of str
-        The pages that show a file, by the file's place in the repository: ``{"CHANGELOG.md": "changes.md"}``.
+        The page of each file that has one, by the file's path in the repository: ``{"CHANGELOG.md": "changes.md"}``.
     repository : Path
-    url : str
-        Of the repository on the web.
 
     Raises
     ------
     FileNotFoundError
-        A link leads to a file that is not there.
+        A link leads to a file that does not exist.
     """
 
     def link(match: re.Match[str]) -> str:
         target = os.path.normpath(PurePosixPath(source).parent / match[1]).replace(os.sep, "/")
         if not (repository / target).exists():
-            raise FileNotFoundError(f"{source} links to {match[1]}, which is not there")
+            raise FileNotFoundError(f"{source} links to {match[1]}, which does not exist")
         if target in pages:
             return f"]({pages[target]}{match[2] or ''})"
-        if target.startswith("docs/") and target.endswith(_OURS):
+        if target.startswith("docs/") and target.endswith(_IN_DOCS):
             return f"]({target.removeprefix('docs/')})"
-        return f"]({url}/blob/main/{target}{match[2] or ''})"
+        return f"](../{target})"
 
     return _LINK.sub(link, text)
 
 
 def mirror(app: Sphinx) -> None:
-    """Write all pages that stand elsewhere; one that is as it was is left alone, so that it is not read again."""
+    """Write all mirrored pages; an unchanged page is not written, so that Sphinx does not read it again."""
     folder = Path(app.srcdir)
     mirrored: dict[str, str] = app.config.mirrored_pages
     pages = {source: page for page, source in mirrored.items()} | app.config.mirrored_targets
@@ -67,11 +65,11 @@ def mirror(app: Sphinx) -> None:
             notebook = json.loads(text)
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
-                    lines = relinked("".join(cell["source"]), source, pages, folder.parent, app.config.repository_url)
+                    lines = relinked("".join(cell["source"]), source, pages, folder.parent)
                     cell["source"] = lines.splitlines(keepends=True)
             text = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
         else:
-            text = relinked(text, source, pages, folder.parent, app.config.repository_url)
+            text = relinked(text, source, pages, folder.parent)
         path = folder / page
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -80,7 +78,6 @@ def mirror(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("mirrored_pages", {}, "env")
     app.add_config_value("mirrored_targets", {}, "env")
-    app.add_config_value("repository_url", "", "env")
-    # Before the files of the folder are listed.
+    # Before Sphinx lists the files of the folder.
     app.connect("builder-inited", mirror, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

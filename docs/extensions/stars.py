@@ -1,4 +1,4 @@
-"""Shapes in docstrings, ``x : (n, *input_shape) array_like``, whose star is Python's and begins no emphasis."""
+"""Escape stars in shapes such as ``x : (n, *input_shape) array_like``, which would start emphasis in docstrings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STAR = re.compile(r"(?<=, )\*(?=\w)")
 
 
 def escape(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Escape them, but where a line has code: there a star is one anyway."""
+    """Escape stars, except in lines with code, where they have no special meaning."""
     lines[:] = [line if "`" in line else _STAR.sub(r"\\*", line) for line in lines]
 
 

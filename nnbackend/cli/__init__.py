@@ -12,7 +12,7 @@ from nnbackend.errors import NNBackendError
 
 __all__ = ["main"]
 
-#: What shells report for a program that Ctrl-C ended, and for one whose reader went away.
+#: The exit codes that shells report after Ctrl-C (SIGINT) and after a closed pipe (SIGPIPE).
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Those of the process if not given.
+        Default: the arguments of the process.
 
     Returns
     -------
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nnnbackend: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return _INTERRUPTED
     except BrokenPipeError:
-        # `nnbackend predict ... | head`: nobody reads on, which is no error of ours. Python would complain again when
-        # it flushes at exit, so the rest goes nowhere.
+        # `nnbackend predict ... | head` closes the pipe early, which is not an error. Python would complain when it
+        # flushes stdout at exit, so redirect the rest to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
     except (NNBackendError, OSError, ImportError) as error:

@@ -21,21 +21,21 @@ from nnbackend.support.checks import number
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-Training speed of every backend that can run here, on three nets and made-up
-images of MNIST's size.
+Measure the training speed of every backend that can run here, on three nets
+and synthetic images of MNIST's size.
 
-Backends take turns, and the median of their rounds counts: a machine that is
-busy for a moment disturbs all alike."""
+The backends take turns and the median of their rounds is reported, so a brief
+disturbance affects all of them alike."""
 
 _PIXELS = 784
 _CLASSES = 10
 _ROWS = 60_000
-#: Of MNIST's pixels so many are not black.
+#: Share of MNIST's pixels that are not black.
 _INK = 0.19
 _ROUNDS = 5
-#: Steps of the warm-up, in which kernels are compiled and memory is touched; as many again give a first estimate.
+#: Warm-up steps, which compile the kernels and touch the memory; as many timed steps follow, for a first estimate.
 _WARM_UP = 10
-#: Steps of a round at least.
+#: Fewest steps in a round.
 _FEWEST = 3
 
 
@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--backend",
         action="append",
         metavar="NAME",
-        help="only this one; may be given more than once (default: all that can run here)",
+        help="measure only this backend; repeat for several (default: all that can run here)",
     )
     parser.add_argument(
         "--seconds",
@@ -57,11 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure as the options say; the exit code."""
+    """Measure the backends and return the exit code."""
     seconds = number("seconds", options.seconds, low=0.01, high=3600)
     infos = _chosen(options.backend)
     x, y = _images()
-    print(f"training on made-up images of {_PIXELS} pixels; medians of {_ROUNDS} rounds", flush=True)
+    print(f"training on synthetic images of {_PIXELS} pixels; medians of {_ROUNDS} rounds", flush=True)
     table = [("network", "optimizer", "batch", "backend", "samples/s", "us/step")]
     for name, recipe in PRESETS.items():
         print(f"  {name} ...", file=sys.stderr, flush=True)
@@ -70,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
             for cell in cells.values():
                 cell.measure(seconds / _ROUNDS)
         for info in infos:
-            known = (name, recipe.optimizer, str(recipe.batch_size)) if info is infos[0] else ("", "", "")
-            table.append((*known, info.name, *_metrics(cells.get(info.name))))
+            net = (name, recipe.optimizer, str(recipe.batch_size)) if info is infos[0] else ("", "", "")
+            table.append((*net, info.name, *_speed(cells.get(info.name))))
     print(aligned(table, right=[2, 4, 5]))
     for info in infos:
         if not info.usable:
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Cell:
-    """One net on one backend: warmed up when made, measured again and again."""
+    """One net on one backend: warmed up when created, then measured once per round."""
 
     def __init__(self, recipe: Recipe, backend: str, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         self.batch_size = recipe.batch_size
@@ -88,20 +88,20 @@ class _Cell:
         self._data = x, y
         self._loss = recipe.loss
         self._network = Network(recipe.layers(_CLASSES), _PIXELS, backend)
-        # Labels are noise here, and a rate that suits real ones can diverge on them; speed does not depend on it.
+        # The labels are noise, on which the preset's learning rate may diverge. Speed does not depend on the rate.
         self._optimizer = recipe.changed(learning_rate=1e-4, schedule="constant").make_optimizer()
         self._estimate = self._train(_WARM_UP)
 
     def measure(self, seconds: float) -> None:
-        """Train for about so long and note the time of a step."""
+        """Train for about `seconds` and record the mean time of a step."""
         self._estimate = self._train(max(round(seconds / self._estimate), _FEWEST))
         self.step_seconds.append(self._estimate)
 
     def _train(self, steps: int) -> float:
-        """Seconds a step, in `steps` steps after an epoch that is not counted (buffers and recordings are new)."""
+        """Seconds per step over `steps` steps; the first epoch, which allocates buffers and records, is not counted."""
         x, y = self._data
         epoch = min(steps, len(x) // self.batch_size)
-        rows = epoch * self.batch_size  # whole batches only: a shorter one would blur what a step is
+        rows = epoch * self.batch_size  # full batches only: a shorter one would distort the time of a step
         epochs = 1 + max(1, round(steps / epoch))
         history = self._network.fit(
             x[:rows],
@@ -117,7 +117,8 @@ class _Cell:
         return sum(history["seconds"][1:]) / (epoch * (epochs - 1))
 
 
-def _metrics(cell: _Cell | None) -> tuple[str, str]:
+def _speed(cell: _Cell | None) -> tuple[str, str]:
+    """Samples per second and microseconds per step, as text."""
     if cell is None:
         return "n/a", "n/a"
     step = statistics.median(cell.step_seconds)
@@ -125,7 +126,7 @@ def _metrics(cell: _Cell | None) -> tuple[str, str]:
 
 
 def _chosen(names: Sequence[str] | None) -> list[BackendInfo]:
-    """The backends to measure. One that was asked for by name and cannot run is an error."""
+    """The backends to measure; a backend requested by name that cannot run raises an error."""
     if not names:
         return available_backends()
     chosen = [get_backend(name).name for name in dict.fromkeys(names)]
@@ -133,7 +134,7 @@ def _chosen(names: Sequence[str] | None) -> list[BackendInfo]:
 
 
 def _images() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Bytes that are black where MNIST's mostly are, and labels that mean nothing."""
+    """Images with MNIST's share of black pixels, and random labels."""
     generator = np.random.default_rng(0)
     x = generator.integers(1, 256, (_ROWS, _PIXELS), dtype=np.uint8)
     x *= generator.integers(0, 256, (_ROWS, _PIXELS), dtype=np.uint8) < round(256 * _INK)

@@ -16,21 +16,21 @@ from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
-DESCRIPTION = "Loss and accuracy of a trained model on the test rows of a data set."
+DESCRIPTION = "Print the loss and accuracy of a trained model on the test rows of a data set."
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the folder of a run")
-    add_data(parser, None, "default: the one it was trained on, as its folder says, else auto")
-    parser.add_argument("--loss", metavar="NAME", help="default: the one it was trained with")
+    parser.add_argument("model", metavar="MODEL", help="a model file or the folder of a run")
+    add_data(parser, None, "default: the data set in the model's run folder, otherwise auto")
+    parser.add_argument("--loss", metavar="NAME", help="default: the loss the model was trained with")
     add_backend(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Evaluate as the options say; the exit code."""
+    """Evaluate the model and return the exit code."""
     path = find_model(options.model)
-    # Not "auto" where we know better: a model trained on MNIST has seen test rows of the smaller set.
+    # Prefer the run's own data set to "auto": a model trained on MNIST may have seen test rows of mnist-5k.
     name = options.dataset or dataset_name(path)
     check_data(name, options.data_dir)
     if options.loss is not None:
@@ -38,13 +38,13 @@ def run(options: argparse.Namespace) -> int:
     backend = get_backend(options.backend)
     network = Network.load(path, backend)
     if options.loss is None and network.loss is None:
-        raise InvalidInputError(f"{path} was saved before it was trained, so it has no loss: say which with --loss")
+        raise InvalidInputError(f"{path} was saved untrained and has no loss; choose one with --loss")
     data = load_data(name, options)
     inputs = math.prod(network.input_shape)
     if data.input_shape != inputs:
         raise InvalidInputError(
-            f"{path} takes {inputs} numbers a row, but the data set {data.name!r} has {data.input_shape}; "
-            "choose the --dataset it was made for"
+            f"{path} takes {inputs} numbers per row, but the data set {data.name!r} has {data.input_shape}; "
+            "choose the --dataset it was trained on"
         )
     metrics = network.evaluate(data.x_test, data.y_test, loss=options.loss)
 
@@ -55,6 +55,6 @@ def run(options: argparse.Namespace) -> int:
         print(field("NOTE", data.notice))
     print(field("backend", backend_line(options.backend, backend)))
     print(f"\ntest loss {metrics['loss']:.4f}")
-    right = accuracy(data.y_test, network.predict_classes(data.x_test))
-    print(f"test accuracy {percent(right)} ({rows})")
+    correct = accuracy(data.y_test, network.predict_classes(data.x_test))
+    print(f"test accuracy {percent(correct)} ({rows})")
     return 0

@@ -1,4 +1,4 @@
-"""``nnbackend examples``: programs that show how a neuron becomes a fast trained network."""
+"""``nnbackend examples``: small programs, from a single neuron to MNIST."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 
 __all__ = ["DESCRIPTION", "add_options", "folder", "run", "summaries"]
 
-DESCRIPTION = """List the examples, or run one: the systems of five tutorials that build networks from scratch.
+DESCRIPTION = """List the examples or run one. They rebuild the networks of five tutorials.
 
-  nnbackend examples                                    what there is
-  nnbackend examples run circle                         by name or number (S1)
+  nnbackend examples                                    list all examples
+  nnbackend examples run circle                         run by name or number (S1)
   nnbackend examples run circle --backend numpy --quick
-  nnbackend examples run circle --help                  the idea, the formulae, and where its tutorial errs
+  nnbackend examples run circle --help                  idea, formulae and the tutorial's errors
 """
 
-#: What the examples share, and is none itself.
+#: The module that the examples share; not an example itself.
 _SHARED = "tools"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Two commands of its own: nothing lists, `run` runs."""
+    """Declare the subcommand ``run``; without it, the examples are listed."""
     commands = parser.add_subparsers(metavar="run NAME")
-    command = commands.add_parser("run", help="run one", allow_abbrev=False)
-    command.add_argument("name", help="of the example, or its number")
-    # What follows the name is the example's own, --help too.
-    command.add_argument("options", nargs=argparse.REMAINDER, help="its options; --help shows them")
+    command = commands.add_parser("run", help="run an example", allow_abbrev=False)
+    command.add_argument("name", help="name or number of the example")
+    # Everything after the name, including --help, is passed to the example.
+    command.add_argument("options", nargs=argparse.REMAINDER, help="options of the example; --help lists them")
 
 
 def run(options: argparse.Namespace) -> int:
-    """List them, or run one."""
+    """List the examples or run one, and return the exit code."""
     if hasattr(options, "name"):
         return _run(options.name, options.options)
     print("nnbackend examples run NAME [--backend NAME] [--seed N] [--quick] [--out FOLDER]\n")
@@ -45,22 +45,22 @@ def run(options: argparse.Namespace) -> int:
 
 
 def folder() -> Path:
-    """Where the examples lie: within an installed package, or beside it in a checkout."""
+    """The folder of the examples: inside an installed package, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for place in (package / "examples", package.parent / "examples"):
         if (place / f"{_SHARED}.py").is_file():
             return place
     raise InvalidInputError(
-        f"there are no examples beside {package}; install the package again, or clone its repository"
+        f"there are no examples beside {package}; install the package again from a complete checkout"
     )
 
 
 def summaries() -> dict[str, str]:
-    """The first line of every example by its name, in the order of their numbers."""
+    """Map the name of each example to the first line of its docstring, ordered by number."""
     found = {}
     for path in folder().glob("*.py"):
         if path.stem != _SHARED:
-            # Read and not imported: listing runs nothing.
+            # Parse instead of importing, so that listing runs no example.
             doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             found[path.stem] = doc.partition("\n")[0]
     return dict(sorted(found.items(), key=lambda item: int(item[1].partition(":")[0].removeprefix("S"))))

@@ -1,4 +1,4 @@
-"""Images for ``nnbackend predict``: from files to rows of pixels."""
+"""Read the image files of ``nnbackend predict`` as rows of pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.datasets import read_idx
-from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.errors import DataError, InvalidInputError
+from nnbackend.support.extras import demo_package_missing
 
 __all__ = ["read_images"]
 
-#: What pictures may be. Pillow reads many more formats, some of them by starting other programs (EPS), and each is
-#: another reader that a stranger's file reaches.
+#: Accepted picture formats. Pillow reads many more, some of them by starting other programs (EPS), and each further
+#: decoder is one more that an untrusted file could attack.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 
 _GZIP = b"\x1f\x8b"
@@ -27,26 +27,26 @@ _WHITE = 255
 
 
 def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[Any]:
-    """The images in a file.
+    """Read the images in a file.
 
     Parameters
     ----------
     path : str
-        A picture (PNG, JPEG, BMP, GIF, TIFF, WebP or PPM), or an IDX file of any number of images, gzipped or not.
+        A picture (PNG, JPEG, BMP, GIF, TIFF, WebP or PPM) or an IDX file, gzipped or not, with any number of images.
     shape : tuple of int
-        Of the network's input.
+        Shape of the network's input.
     invert : bool
         Swap black and white.
 
     Returns
     -------
     (images, pixels) ndarray
-        uint8, or what an IDX file holds.
+        uint8, or the dtype of the IDX file.
 
     Raises
     ------
     DataError
-        The file is missing, or not an image.
+        The file is missing or not an image.
     InvalidInputError
         The images do not have as many pixels as the network has inputs, or cannot be inverted.
     """
@@ -66,20 +66,20 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
         images = _read_picture(path, shape)[None]
     if invert:
         if images.dtype != np.uint8:
-            raise InvalidInputError(f"{path}: --invert is for pixels from 0 to 255, received {images.dtype} numbers")
+            raise InvalidInputError(f"{path}: --invert needs uint8 pixels (0 to 255), received {images.dtype}")
         images = _WHITE - images
     return images.reshape(len(images), pixels)
 
 
 def _read_picture(path: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """A picture as grey values, what is transparent as white; it is unpacked only if it has the right size."""
+    """Read a picture as grey values, on a white background; decode it only if it has the right size."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise demo_package_missing(f"reading {path}", "pillow") from error
     try:
-        # Pillow only warns of pictures that are somewhat too large, and refuses those that are much so; ours have as
-        # many pixels as the network has inputs.
+        # Pillow warns about large pictures and refuses very large ones. The warning is not needed: the size is
+        # checked against the network's input before decoding.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=_FORMATS)
@@ -90,11 +90,11 @@ def _read_picture(path: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     except InvalidInputError:
         raise
     except MemoryError as error:
-        raise DataError(f"{path}: there is no memory to unpack it") from error
+        raise DataError(f"{path}: not enough memory to decode it") from error
     except Exception as error:
-        # Pillow reports damage as a dozen kinds of them, which differ from format to format.
-        known = f"it is no picture of a kind that is read: {', '.join(_FORMATS)}"
-        reason = known if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        # Pillow raises a dozen kinds of exception for damaged files, depending on the format.
+        unknown = f"it is not in a supported format: {', '.join(_FORMATS)}"
+        reason = unknown if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a picture: {reason}") from error
 
 
@@ -102,7 +102,7 @@ def _grey(picture: Any) -> npt.NDArray[np.uint8]:
     from PIL import Image
 
     if picture.mode.startswith("I"):
-        # 16 bits of grey, which pillow would cut off at 255 and not scale.
+        # 16-bit grey: Pillow would clip at 255 instead of scaling.
         return (np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
@@ -116,7 +116,7 @@ def _wrong_size(path: str, shape: tuple[int, ...], received: tuple[int, ...]) ->
 
 
 def _wanted(shape: tuple[int, ...]) -> str:
-    """The network's input in words, as a square where it may be one."""
+    """The expected size in words; for a flat input also as a square, if the number of pixels is one."""
     pixels = math.prod(shape)
     side = math.isqrt(pixels)
     if len(shape) > 1:

@@ -19,8 +19,8 @@ from nnbackend.support.cores import usable_cores
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-What can run on this machine, and what to install for the rest; versions,
-BLAS, threads and caches."""
+Show which backends can run on this machine and what to install for the
+others, with versions, BLAS, threads and caches."""
 
 _PACKAGES = (
     "numpy",
@@ -37,23 +37,23 @@ _PACKAGES = (
     "requests",
 )
 
-#: Environment variables that decide how many threads there are and which kernels run.
+#: Environment variables that set the number of threads or choose the kernels.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """There are none."""
+    """Declare the options: there are none."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what is known of this machine; always 0."""
+    """Describe this machine and return 0."""
     print(f"nnbackend {nnbackend.__version__} on Python {platform.python_version()}, {platform.platform()}")
-    # Backends first: asking them loads the libraries that the other sections look at.
+    # Backends first: probing them loads the libraries that the other sections describe.
     for title, text in (
         ("backends", _backends()),
         ("packages", _packages()),
         ("processor and threads", _processor()),
-        ("BLAS, which does the matrix products of NumPy", _blas()),
+        ("BLAS, NumPy's library for matrix products", _blas()),
         ("data and caches", _caches()),
     ):
         print(f"\n{title}")
@@ -108,7 +108,7 @@ _WIDEST = (
 def _blas() -> str:
     libraries = blas_libraries()
     if not libraries:
-        return "not known (threadpoolctl recognises none)"
+        return "unknown (threadpoolctl recognises none)"
     texts = []
     features = cpu_features()
     for entry in libraries:
@@ -139,7 +139,7 @@ def _caches() -> str:
 
 
 def _state(folder: Path) -> str:
-    """What to say of a folder behind its name."""
+    """The size of a folder, or a note that it does not exist, in parentheses."""
     if not folder.is_dir():
         return " (there is no such folder)"
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""What can be found out about this machine. Every answer is best effort: where something is missing it says less."""
+"""Describe the CPU and its libraries, as far as the system reveals them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 __all__ = ["blas_libraries", "cpu_features", "cpu_name", "kernel_advice"]
 
-#: What OpenBLAS's kernels for AVX-512 use, in /proc/cpuinfo's spelling.
+#: CPU features that OpenBLAS's AVX-512 kernels use, as /proc/cpuinfo spells them.
 _AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 
-#: OpenBLAS's kernel families for x86 that use AVX-512; all others use at most AVX2.
+#: OpenBLAS's kernel families for x86 that use AVX-512; all others stop at AVX2.
 _AVX512_FAMILIES = {"skylakex", "cooperlake", "sapphirerapids", "zen4", "zen5"}
 
 
 def cpu_name() -> str:
-    """The processor, as the system calls it."""
+    """The name of the processor."""
     for line in _cpuinfo():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -27,47 +27,47 @@ def cpu_name() -> str:
 
 
 def cpu_features() -> set[str]:
-    """Instruction sets of the processor, in the spelling of Linux's /proc/cpuinfo."""
+    """The processor's instruction sets, as Linux's /proc/cpuinfo spells them."""
     for line in _cpuinfo():
         if line.startswith("flags"):
             return set(line.partition(":")[2].split())
     try:
-        # NumPy knows on every system, but offers it in no public place.
-        known = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
+        # NumPy detects them on every system, but has no public API for them.
+        detected = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     except (ImportError, AttributeError):
         return set()
-    found = {str(name).lower() for name, present in known.items() if present}
-    # NumPy's names for the whole group of AVX-512 that came with Skylake-X.
+    found = {str(name).lower() for name, present in detected.items() if present}
+    # NumPy has one name for the group of AVX-512 instruction sets that Skylake-X introduced.
     return found | _AVX512 if found & {"avx512_skx", "x86_v4"} else found
 
 
 def blas_libraries() -> list[dict[str, Any]]:
-    """The BLAS libraries that are loaded, as threadpoolctl describes them; empty where it cannot be asked."""
+    """The loaded BLAS libraries, as threadpoolctl describes them; empty if it is missing or fails."""
     try:
         import threadpoolctl
 
         return [entry for entry in threadpoolctl.threadpool_info() if entry.get("user_api") == "blas"]
-    except Exception:  # It looks into foreign libraries; whatever goes wrong there must not stop `info`.
+    except Exception:  # It inspects foreign libraries; a failure there must not stop `info`.
         return []
 
 
 def kernel_advice(library: str, architecture: str, features: Iterable[str]) -> str:
-    """What to change if OpenBLAS does not use what the processor can do; empty if nothing.
+    """How to make OpenBLAS use AVX-512 if the processor has it; empty if there is nothing to change.
 
     Parameters
     ----------
     library : str
-        threadpoolctl's ``internal_api``.
+        The ``internal_api`` that threadpoolctl reports.
     architecture : str
-        The family of kernels the library chose when it was loaded.
+        The family of kernels that the library chose when it was loaded.
     features : iterable of str
-        Those of `cpu_features`.
+        The result of `cpu_features`.
     """
     if library != "openblas" or architecture.lower() in _AVX512_FAMILIES or not set(features) >= _AVX512:
         return ""
     return (
-        f"OpenBLAS runs its {architecture} kernels, but this CPU has AVX-512, with which matrix products are\n"
-        "up to twice as fast. It takes effect only if set before Python starts:\n"
+        f"OpenBLAS runs its {architecture} kernels, but this CPU has AVX-512, which makes matrix products up to\n"
+        "twice as fast. To use it, set this before Python starts:\n"
         f"    {_setting('OPENBLAS_CORETYPE', 'SKYLAKEX')}"
     )
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how values are read."""
+"""Options that several commands share, and parsers for option values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 
 __all__ = ["add_backend", "add_data", "check_data", "decimal", "load_data", "sizes", "whole"]
 
-#: Data sets that are files in a folder; all others come inside packages or are made.
+#: Data sets read from files in a folder; the others come with packages or are generated.
 _IN_FOLDERS = ("auto", "mnist", "fashion-mnist")
 
 
 def whole(text: str) -> int:
-    """A whole number."""
+    """Parse an integer."""
     try:
         return int(text)
     except ValueError:
@@ -22,7 +22,7 @@ def whole(text: str) -> int:
 
 
 def decimal(text: str) -> float:
-    """A number."""
+    """Parse a number."""
     try:
         return float(text)
     except ValueError:
@@ -30,40 +30,48 @@ def decimal(text: str) -> float:
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """Layer sizes: ``"200,80"``, or ``"none"``."""
+    """Parse layer sizes: ``"200,80"`` or ``"none"``."""
     if text == "none":
         return ()
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        message = f"must be sizes with commas between them, such as 200,80, or none, received {text!r}"
+        message = f"must be sizes separated by commas, such as 200,80, or 'none', received {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
 
 def add_backend(parser: argparse._ActionsContainer) -> None:
-    """--backend"""
+    """Declare ``--backend``."""
     parser.add_argument(
         "--backend",
         default="auto",
         metavar="NAME",
-        help="numpy, numba, cupy, or auto: the fastest that can run here (default: auto)",
+        help="numpy, numba, cupy, or auto for the fastest that can run here (default: auto)",
     )
 
 
 def add_data(parser: argparse._ActionsContainer, default: str | None, meaning: str) -> None:
-    """--dataset, --data-dir and --no-download"""
+    """Declare ``--dataset``, ``--data-dir`` and ``--no-download``."""
     parser.add_argument("--dataset", default=default, metavar="NAME", help=f"{', '.join(names())} ({meaning})")
     parser.add_argument(
         "--data-dir",
         metavar="FOLDER",
-        help="where to look first for the files of mnist and fashion-mnist; "
-        "then in the folder that NNBACKEND_DATA_DIR names, then in the cache",
+        help="folder with the files of mnist or fashion-mnist, searched before "
+        "the folder that NNBACKEND_DATA_DIR names and the cache",
     )
-    parser.add_argument("--no-download", action="store_true", help="never use the network")
+    parser.add_argument("--no-download", action="store_true", help="do not download data sets")
 
 
 def check_data(name: str, folder: str | None) -> None:
-    """What can be said of the choice of data before anything is loaded."""
+    """Check the choice of data set before anything is loaded.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such data set.
+    InvalidInputError
+        A folder was given for a data set that is not read from one.
+    """
     if name not in names():
         raise UnknownNameError("data set", name, names())
     if folder is not None and name not in _IN_FOLDERS:
@@ -73,5 +81,5 @@ def check_data(name: str, folder: str | None) -> None:
 
 
 def load_data(name: str, options: argparse.Namespace) -> Dataset:
-    """The data set as the options say."""
+    """Load the data set that the options name."""
     return load(name, folder=options.data_dir, download=not options.no_download)

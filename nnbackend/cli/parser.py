@@ -1,4 +1,4 @@
-"""The options of all commands. Reading them imports nothing heavy, so that --help and mistakes answer at once."""
+"""The argument parser of all commands. It imports nothing heavy, so --help and usage errors appear at once."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from nnbackend.cli import bench, demo, evaluate, examples, export, info, predict
 __all__ = ["make_parser"]
 
 _EXAMPLES = """examples:
-  nnbackend train                       MNIST, or 5,000 of its digits
+  nnbackend train                       train on MNIST or 5,000 of its digits
   nnbackend train --backend numpy --epochs 3 --out runs/first
   nnbackend train --preset 784-40-10 --dataset fashion-mnist
   nnbackend evaluate runs/first
   nnbackend predict runs/first seven.png
   nnbackend demo                        draw digits in the browser
-  nnbackend examples                    tutorials to run and read
-  nnbackend info                        what can run here, and how fast it could
+  nnbackend examples                    list programs to read and run
+  nnbackend info                        show what can run on this machine
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Its errors look like all others: one line, exit code 2."""
+    """An ArgumentParser that reports errors like the rest of the program: one line, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"nnbackend: error: {message} (see '{self.prog} --help')\n")
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
-    """What a command line without a command gets."""
+    """Print the help and return 2, because no command was given."""
     parser.print_help()
     return 2
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; what it returns has a function ``run(options) -> exit code``."""
+    """Make the parser of the whole command line; parsed options have a function ``run(options) -> exit code``."""
     parser = _Parser(
         prog="nnbackend",
-        # A shortened option would turn into another one as soon as an option is added.
+        # An abbreviated option could change its meaning when another option is added.
         allow_abbrev=False,
-        description="Train dense neural networks on NumPy, Numba or a CUDA GPU, and use them.",
+        description="Train and use dense neural networks on NumPy, Numba or a CUDA GPU.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,15 +50,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=lambda options: _help(parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     modules: dict[str, tuple[Any, str]] = {
-        "train": (train, "train a network and keep model, history and pictures in a folder"),
-        "evaluate": (evaluate, "loss and accuracy of a model on a data set's test rows"),
-        "predict": (predict, "classes of images in PNG or IDX files"),
-        "demo": (demo, "a page to draw digits on, and to watch a network learn"),
-        "export": (export, "write a model as an ONNX file, for other runtimes"),
-        "examples": (examples, "programs that show how a neuron becomes a fast trained network"),
-        "info": (info, "what can run on this machine, versions, BLAS, threads, caches"),
-        "bench": (bench, "training speed of every backend that can run here"),
-        "warmup": (warmup, "compile the Numba backend's kernels now, and keep them for later"),
+        "train": (train, "train a network; save model, history and pictures"),
+        "evaluate": (evaluate, "print loss and accuracy on a data set's test rows"),
+        "predict": (predict, "classify images from picture or IDX files"),
+        "demo": (demo, "open a page to draw digits and watch a network learn"),
+        "export": (export, "write a model as an ONNX file"),
+        "examples": (examples, "list or run small programs, from one neuron to MNIST"),
+        "info": (info, "show usable backends, versions, BLAS, threads, caches"),
+        "bench": (bench, "measure the training speed of every usable backend"),
+        "warmup": (warmup, "compile the Numba backend's kernels ahead of time"),
     }
     for name, (module, summary) in modules.items():
         command = commands.add_parser(

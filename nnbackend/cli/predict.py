@@ -19,27 +19,27 @@ from nnbackend.network import Network
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-Classes of images, one line each.
+Print the predicted class of each image.
 
-PNG files must have exactly the model's number of pixels; colours become grey.
-Models trained on MNIST expect white digits on black: for dark digits on white
-paper add --invert. IDX files may hold any number of images."""
+Pictures must have exactly as many pixels as the model has inputs; colours are
+converted to grey. Models trained on MNIST expect white digits on black: for
+dark digits on white, add --invert. IDX files may hold any number of images."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="a model file, or the folder of a run")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or IDX file")
+    parser.add_argument("model", metavar="MODEL", help="a model file or the folder of a run")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a picture (PNG, JPEG, ...) or an IDX file")
     parser.add_argument("--invert", action="store_true", help="swap black and white first")
     parser.add_argument("--json", action="store_true", help="print JSON with the outputs for all classes")
     add_backend(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict as the options say; the exit code."""
+    """Predict the classes and return the exit code."""
     path = find_model(options.model)
     network = Network.load(path, options.backend)
-    # All files before the first prediction: a list with a mistake in it gives one error and no half table.
+    # Read all files before the first prediction, so that a bad one gives one error and no partial table.
     files = [(name, read_images(name, network.input_shape, options.invert)) for name in options.images]
     entries = [entry for name, rows in files for entry in _entries(network, name, rows, class_names(path, network))]
     if options.json:

@@ -1,4 +1,4 @@
-"""``nnbackend train --resume``: a run's folder says what it was."""
+"""``nnbackend train --resume``: restore the options of a run from its folder."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from nnbackend.presets import Recipe
 
 __all__ = ["finished", "recipe_of", "resumed"]
 
-#: What may be said anew: it changes nothing in the training.
-_FREE = ("resume", "data_dir", "no_download", "no_plots", "quiet", "checkpoint_minutes", "timeout", "run")
+#: Options that may be given again, because they do not affect the training.
+_ALLOWED = ("resume", "data_dir", "no_download", "no_plots", "quiet", "checkpoint_minutes", "timeout", "run")
 
 
 def resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, Any]]:
-    """The options of the run that ``--resume`` names, and its configuration.
+    """The options and the configuration of the run that ``--resume`` names.
 
     Raises
     ------
     InvalidInputError
-        There is no such run, or other options were given, which the run has already.
+        There is no such run, or options were given that the run defines.
     """
     parser = argparse.ArgumentParser(add_help=False)
     add_options(parser)
     for name, value in vars(parser.parse_args([])).items():
-        if name not in _FREE and getattr(options, name) != value:
+        if name not in _ALLOWED and getattr(options, name) != value:
             raise InvalidInputError(
-                f"--{name.replace('_', '-')} does not go with --resume, which takes everything from the run; leave it "
-                "out, or begin another run"
+                f"--{name.replace('_', '-')} cannot be combined with --resume, which restores all options of the run; "
+                "leave it out, or start another run"
             )
     path = Path(options.resume).expanduser()
     configuration = read_configuration(path / MODEL)
     if not configuration:
-        raise InvalidInputError(f"--resume: {options.resume} holds no run that nnbackend train began")
+        raise InvalidInputError(f"--resume: {options.resume} holds no run of nnbackend train")
     try:
-        taken = {
+        restored = {
             "dataset": str(configuration["dataset"]),
             "data_dir": options.data_dir or configuration.get("data_dir"),
             "validation": float(configuration["validation"]),
@@ -53,23 +53,24 @@ def resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, 
         recipe_of(configuration)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(
-            f"--resume: the config.json in {options.resume} is none of nnbackend train, or an older one's ({error!r})"
+            f"--resume: the config.json in {options.resume} was not written by this version of nnbackend train "
+            f"({error!r})"
         ) from None
-    return argparse.Namespace(**{**vars(options), **taken}), configuration
+    return argparse.Namespace(**{**vars(options), **restored}), configuration
 
 
 def recipe_of(configuration: dict[str, Any]) -> Recipe:
-    """The recipe that a run's configuration has."""
+    """The recipe in a run's configuration."""
     recipe = configuration["recipe"]
     return Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
 
 
 def finished(folder: RunFolder) -> str:
-    """How a run ended that was trained to its end; empty for one that was not."""
+    """A message with the results of a finished run; empty if the run is not finished."""
     try:
         history = json.loads((folder.path / "history.json").read_text())
         ended = not history["interrupted"]
         metrics = f"{len(history['epochs'])} epochs, test accuracy {percent(history['test']['accuracy'])}"
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return f"{folder.path} is finished: {metrics}; there is nothing to go on with" if ended else ""
+    return f"{folder.path} is finished: {metrics}; there is nothing to resume" if ended else ""

@@ -1,4 +1,4 @@
-"""The folder of one training run: model, history, configuration, pictures. Every file is whole or not there."""
+"""The folder of a training run: model, history, configuration, pictures. Files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["MODEL", "RunFolder", "class_names", "dataset_name", "find_model", "r
 MODEL = "model.safetensors"
 _CONFIGURATION = "config.json"
 _CHECKPOINTS = "checkpoints"
-#: Bytes of a configuration that are read; one has a few hundred.
+#: Largest configuration that is read, in bytes; usually it has a few hundred.
 _MOST_CONFIGURATION = 1 << 20
-#: Outputs that are given names.
+#: Most outputs that can be classes.
 _MOST_CLASSES = 1 << 20
 _FILES = (MODEL, "history.csv", "history.json", _CONFIGURATION, "curves.png", "confusion.png")
 
 
 class RunFolder:
-    """Make one with `at` or `fresh`; nothing is written before `begin`.
+    """The folder of a training run. Create one with `at` or `fresh`; nothing is written before `begin`.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class RunFolder:
         Raises
         ------
         InvalidInputError
-            It holds a run already and is not to be replaced, or is no folder.
+            It is not a folder, or it holds a run and `replace` is false.
         """
         folder = cls(Path(path).expanduser())
         if folder.path.exists() and not folder.path.is_dir():
@@ -57,7 +57,7 @@ class RunFolder:
 
     @classmethod
     def fresh(cls, dataset: str) -> RunFolder:
-        """A folder of its own below ``runs``, by data set and time."""
+        """A new folder in ``runs``, named after the data set and the time."""
         name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
         path, attempt = Path("runs", name), 1
         while path.exists():
@@ -67,22 +67,22 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run keeps its checkpoints until it is finished."""
+        """Where the run keeps its checkpoints until it finishes."""
         return self.path / _CHECKPOINTS
 
     def begin(self, configuration: dict[str, Any]) -> None:
-        """Make the folder and note what the run is: a folder that cannot be written fails now and not after hours."""
+        """Create the folder and write the configuration, so that a read-only folder fails now and not after hours."""
         self.path.mkdir(parents=True, exist_ok=True)
-        # First: it is refused while the run that is to be replaced still goes on.
+        # First, because it raises if the run to be replaced is still training.
         clear_checkpoints(self.checkpoints)
         _write_json(self.path / _CONFIGURATION, configuration)
         for name in self.files():
-            # Of the run that is replaced: its files must not pass for those of this one.
+            # Remove the files of the replaced run, so that they are not mistaken for this run's.
             if name != _CONFIGURATION:
                 (self.path / name).unlink()
 
     def discard_if_empty(self) -> None:
-        """Take back what `begin` did if nothing was kept: what is left would stand in the next run's way."""
+        """Undo `begin` if nothing was saved; otherwise the leftovers would block the next run."""
         if (self.path / MODEL).exists() or checkpoint_files(self.checkpoints):
             return
         clear_checkpoints(self.checkpoints)
@@ -92,21 +92,21 @@ class RunFolder:
             self.path.rmdir()
 
     def callbacks(self, minutes: float) -> list[Callback]:
-        """Keep model and table after every epoch, and all of the run after so many minutes."""
+        """Callbacks that save the model and history after every epoch, and a checkpoint every `minutes` minutes."""
         return [
             ModelCheckpoint(self.path / MODEL, best_only=False),
             CSVLogger(self.path / "history.csv"),
             Checkpoint(self.checkpoints, every_minutes=minutes, keep=2),
         ]
 
-    def go_on(self) -> int:
-        """The run is resumed: how many steps its newest checkpoint has done, 0 if there is none."""
+    def resume(self) -> int:
+        """Clean up after the interrupted run and return the steps in its newest checkpoint, 0 if there is none."""
         remove_leftovers(self.path)
         files = checkpoint_files(self.checkpoints)
         return checkpoint_steps(files[0]) if files else 0
 
     def end(self) -> None:
-        """The run is finished; its checkpoints are of no more use."""
+        """Remove the checkpoints of the finished run."""
         clear_checkpoints(self.checkpoints)
 
     def save_model(self, network: Network) -> None:
@@ -119,7 +119,7 @@ class RunFolder:
         _write_json(self.path / "history.json", {**history.to_dict(), "test": test})
 
     def save_pictures(self, history: History, matrix: Any, classes: Sequence[str]) -> str:
-        """Draw curves and confusion matrix; why not, if that is not possible."""
+        """Draw curves and confusion matrix. Return an empty string, or the reason if matplotlib is missing."""
         from nnbackend.plotting import plot_confusion, plot_curves, save_figure
 
         try:
@@ -131,18 +131,18 @@ class RunFolder:
         return ""
 
     def files(self) -> list[str]:
-        """The files of a run that are there."""
+        """The files of a run that exist in the folder."""
         return [name for name in _FILES if (self.path / name).exists()]
 
 
 def find_model(path: str) -> Path:
-    """The model file that a user means, who may also name its run's folder."""
+    """The model file at `path`, which may also be the folder of its run."""
     named = Path(path).expanduser()
     return named / MODEL if named.is_dir() else named
 
 
 def read_configuration(model: Path) -> dict[str, Any]:
-    """What the run's folder says of a model; nothing for a model without one."""
+    """The configuration in the model's run folder; empty if there is none."""
     try:
         configuration = json.loads(read_small(model.parent / _CONFIGURATION, _MOST_CONFIGURATION))
     except (OSError, ValueError, RecursionError):
@@ -151,12 +151,12 @@ def read_configuration(model: Path) -> dict[str, Any]:
 
 
 def dataset_name(model: Path) -> str:
-    """The data set that a model was trained on, as its run's folder says; "auto" where it says nothing.
+    """The data set that a model was trained on, according to its run folder; "auto" if that does not say.
 
     Raises
     ------
     InvalidInputError
-        What it says is no name.
+        The configuration's data set is not a string.
     """
     name = read_configuration(model).get("dataset", "auto")
     if not isinstance(name, str):
@@ -165,17 +165,17 @@ def dataset_name(model: Path) -> str:
 
 
 def class_names(model: Path, network: Network) -> list[str]:
-    """A model's classes as its run's folder lists them, or numbers.
+    """The names of a model's classes from its run folder, or numbers.
 
     Raises
     ------
     InvalidInputError
-        The model has more outputs than anything has classes: a small file may describe as many as it likes.
+        The model has too many outputs to be classes; a small malicious file can declare any number.
     """
     outputs = math.prod(network.output_shape)
     if outputs > _MOST_CLASSES:
         raise InvalidInputError(f"{model} has {outputs:,} outputs, and at most {_MOST_CLASSES:,} can be classes")
-    count = max(outputs, 2)  # one output says yes or no
+    count = max(outputs, 2)  # a single output distinguishes two classes
     given = read_configuration(model).get("classes")
     if isinstance(given, list) and len(given) == count and all(isinstance(name, str) for name in given):
         return [printable(name) for name in given]

@@ -1,4 +1,4 @@
-"""What the commands print is put together here: plain text that also reads well in a file."""
+"""Format what the commands print, as plain text that also reads well in a file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _SHOWN_RANKS = 16
 
 
 def field(label: str, value: str) -> str:
-    """A line of a description; further lines of `value` are put below its first."""
+    """A line of a description; further lines of `value` are indented below the first."""
     indent = " " * (_LABEL_WIDTH + 2)
     return f"{label:<{_LABEL_WIDTH}}  " + value.replace("\n", f"\n{indent}")
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A table with columns as wide as their contents; those named in `right` end together instead of beginning so."""
+    """A table with columns as wide as their contents; columns with an index in `right` are right-aligned."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -48,23 +48,23 @@ def aligned(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` without what a terminal takes for a command or for the end of a line: it may be from a stranger's file."""
+    """`text` with control characters replaced, because it may come from an untrusted file."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def percent(share: float) -> str:
-    """A share as percentage with two decimals."""
+    """A fraction as a percentage with two decimals."""
     return f"{100 * share:.2f} %"
 
 
 def count_rows(data: Dataset, count: int) -> str:
-    """A number of rows, called images where they are."""
+    """A number of rows in words; rows of bytes are called images."""
     what = "image" if data.x_train.dtype == np.uint8 else "row"
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def ranks_text(ranks: Communicator) -> str:
-    """Which process is which rank: what ends a process may know its number alone."""
+    """List the process of each rank, for tools that end processes by number."""
     lines = [f"{rank}: {place}" for rank, place in enumerate(ranks.places)]
     shown = (
         lines
@@ -75,7 +75,7 @@ def ranks_text(ranks: Communicator) -> str:
 
 
 def network_line(network: Network) -> str:
-    """Sizes, activations and number of parameters of a network."""
+    """Layer sizes, activations and number of parameters of a network."""
     sizes = [str(math.prod(network.input_shape))]
     activations: list[str] = []
     for layer in network.layers:
@@ -89,7 +89,7 @@ def network_line(network: Network) -> str:
 
 
 def backend_line(requested: str, backend: Backend) -> str:
-    """Where it runs, and why there."""
+    """The backend and its device and, for "auto", why the faster ones were passed over."""
     from nnbackend.backends.registry import AUTO_ORDER, available_backends
 
     line = f"{backend.name} on {backend.device}"
@@ -102,7 +102,7 @@ def backend_line(requested: str, backend: Backend) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """An error in words; those of the operating system without their number."""
+    """The message of an error; errors of the operating system appear without their number."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:

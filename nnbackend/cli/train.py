@@ -30,25 +30,28 @@ from nnbackend.training import EarlyStopping, History
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-Train a network and keep it, its history, its configuration and two pictures
-in a folder.
+Train a network and save it in a folder, with its history, its configuration
+and two pictures.
 
-Without options: MNIST (or 5,000 of its digits, if MNIST is neither here nor
-to be had), hidden layers of 200 and 80 ReLU units, Adam. Each option changes
-one thing about that, or about the preset if one is named. Ctrl-C ends the
-training early and keeps what was learned. A run that was interrupted, killed
-or cut off goes on where it was with --resume, and ends as if nothing had
-happened. Started by mpiexec, several processes share each batch, with the
-same result; a run may go on with more of them, or fewer. Exit codes: 130
-after Ctrl-C, 143 after SIGTERM."""
+Without options, the default recipe trains on MNIST (or on 5,000 of its digits
+if MNIST is not available): hidden layers of 200 and 80 ReLU units, Adam,
+batches of 128, 10 epochs. --preset chooses another recipe; the preset
+784-200-80-10 has the same layers but trains with SGD, in batches of 256, for
+15 epochs. Each other option changes one thing in the recipe.
+
+Ctrl-C ends the training early and saves the model. --resume continues a run
+that was interrupted or killed, with the same result as if it had not stopped.
+Under mpiexec, several processes share each batch, with the same result; a run
+may be resumed with more or fewer processes. Exit codes: 130 after Ctrl-C, 143
+after SIGTERM."""
 
 _INTERRUPTED = 130
-#: Several ranks have the same error; one of them says so, and the exit codes are the same.
-_TOLD_ELSEWHERE = 2
+#: Exit code of the ranks that leave it to another rank to report the error that all of them have.
+_REPORTED_ELSEWHERE = 2
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train as the options say; the exit code."""
+    """Train a network and return the exit code."""
     ranks = world(options.timeout)
     try:
         with ranks.checks() as checks:
@@ -61,20 +64,20 @@ def run(options: argparse.Namespace) -> int:
     except (NNBackendError, OSError, ImportError) as error:
         if ranks.tells(error):
             raise
-        return _TOLD_ELSEWHERE
+        return _REPORTED_ELSEWHERE
 
 
 def _resume(options: argparse.Namespace, ranks: Communicator, checks: Checks) -> int:
-    """Go on with a run, unless it is finished. Only the first rank looks into its folder."""
-    folder, told = None, None
+    """Resume a run unless it is finished. Only rank 0 reads its folder."""
+    folder, message = None, None
     if ranks.rank == 0:
-        taken, configuration = resumed(options)
-        folder = RunFolder.at(taken.out, replace=True)
-        told = taken, configuration, finished(folder)
-    options, configuration, ended = checks.exchange(told)[0]
-    if ended:
+        restored, configuration = resumed(options)
+        folder = RunFolder.at(restored.out, replace=True)
+        message = restored, configuration, finished(folder)
+    options, configuration, result = checks.exchange(message)[0]
+    if result:
         if ranks.rank == 0:
-            print(ended)
+            print(result)
         return 0
     recipe = recipe_of(configuration)
     _check(options, recipe)
@@ -88,7 +91,7 @@ def _train(
     backend = local_backend(options.backend, ranks)
 
     if ranks.rank:
-        # The first may have to download them.
+        # Wait for rank 0, which may have to download the data.
         checks.exchange(None)
     data = load_data(options.dataset, options)
     if ranks.rank == 0:
@@ -97,6 +100,7 @@ def _train(
         print(f"nnbackend: note: {data.notice}", file=sys.stderr)
     held_out = _held_out(options, recipe)
     split = _split(data, held_out, options.seed)
+    named_recipe = _recipe_name(options, recipe)
     recipe = _fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
     network = Network(
         recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
@@ -106,9 +110,10 @@ def _train(
         history = _fit(network, split, recipe, None, options, ranks)
         return _INTERRUPTED if history.interrupted else 0
     folder = folder or RunFolder.fresh(data.name)
-    steps = folder.go_on() if options.resume is not None else None
+    steps = folder.resume() if options.resume is not None else None
     if not options.quiet:
-        _describe(data, split, recipe, network, backend_line(options.backend, backend), folder, steps)
+        named = named_recipe, recipe
+        _describe(data, split, named, network, backend_line(options.backend, backend), folder, steps)
         if ranks.size > 1:
             print(f"{ranks_text(ranks)}\n", flush=True)
     if steps is None:
@@ -119,14 +124,14 @@ def _train(
         if not history.epochs:
             raise ranks.alike(KeyboardInterrupt("before the first step was done"))
     except SystemExit:
-        print(f"nnbackend: terminated; {_goes_on(folder)}", file=sys.stderr)
+        print(f"nnbackend: terminated; {_resume_hint(folder)}", file=sys.stderr)
         raise
     finally:
         folder.discard_if_empty()
     _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
     if history.interrupted:
         print(
-            f"nnbackend: interrupted; {folder.path} holds what was learned until then; {_goes_on(folder)}",
+            f"nnbackend: interrupted; the model so far is in {folder.path}; {_resume_hint(folder)}",
             file=sys.stderr,
         )
         return _INTERRUPTED
@@ -134,13 +139,13 @@ def _train(
     return 0
 
 
-def _goes_on(folder: RunFolder) -> str:
-    return f"nnbackend train --resume {folder.path} goes on"
+def _resume_hint(folder: RunFolder) -> str:
+    return f"to continue: nnbackend train --resume {folder.path}"
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Rows to train on, rows to validate on, and whether those were held out or are the test rows."""
+    """Training rows, validation rows, and whether the latter were held out of the training set or are the test rows."""
 
     x: Any
     y: Any
@@ -149,14 +154,24 @@ class _Split:
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
-    """The preset, or the default recipe, with what was asked for explicitly."""
-    base = DEFAULT if options.preset is None else get_preset(options.preset)
+    """The preset or the default recipe, changed by the options that were given."""
+    base = _base_recipe(options)
     given = {attribute.name: getattr(options, attribute.name) for attribute in fields(Recipe)}
     return base.changed(**{name: value for name, value in given.items() if value is not None})
 
 
+def _base_recipe(options: argparse.Namespace) -> Recipe:
+    return DEFAULT if options.preset is None else get_preset(options.preset)
+
+
+def _recipe_name(options: argparse.Namespace, recipe: Recipe) -> str:
+    """The name of the recipe, and whether options changed it."""
+    name = "default" if options.preset is None else f"preset {options.preset}"
+    return name if recipe == _base_recipe(options) else f"{name}, changed by options"
+
+
 def _check(options: argparse.Namespace, recipe: Recipe) -> None:
-    """Everything that can be wrong before data are loaded."""
+    """Check everything that can be checked before data are loaded."""
     recipe.check()
     seed_number(options.seed)
     real_dtype(options.dtype)
@@ -165,11 +180,11 @@ def _check(options: argparse.Namespace, recipe: Recipe) -> None:
         number("validation", options.validation, low=0, high=1, below=True)
     above_zero("checkpoint minutes", options.checkpoint_minutes)
     if options.force and not options.out:
-        raise InvalidInputError("--force needs --out: without it every run has a new folder")
+        raise InvalidInputError("--force needs --out: without --out every run gets a new folder")
 
 
 def _held_out(options: argparse.Namespace, recipe: Recipe) -> float:
-    """The share to validate on. What decides anything must not be the test rows, or they test nothing any more."""
+    """The share of rows to validate on. Rows that influence the training must not be the test rows."""
     if options.validation is not None:
         share: float = options.validation
         return share
@@ -182,15 +197,15 @@ def _split(data: Dataset, share: float, seed: int) -> _Split:
     train, held_out = stratified_split(data.y_train, share, seed % 2**32)
     if len(train) == 0 or len(held_out) == 0:
         raise InvalidInputError(
-            f"holding out {share:g} of the {len(data.x_train)} rows of {data.name!r} leaves {len(train)} to train on "
-            f"and {len(held_out)} to validate on; choose another --validation (0 validates on the test rows)"
+            f"holding out {share:g} of the {len(data.x_train)} rows of {data.name!r} leaves {len(train)} rows to train "
+            f"on and {len(held_out)} to validate on; choose another --validation (0 validates on the test rows)"
         )
     validation = (data.x_train[held_out], data.y_train[held_out])
     return _Split(data.x_train[train], data.y_train[train], validation, held_out=True)
 
 
 def _fitted(recipe: Recipe, rows: int, asked_for: bool) -> Recipe:
-    """The recipe for so many rows; a batch size that nobody asked for must not stop a small data set."""
+    """The recipe with its batch size limited to the number of rows; a batch size given explicitly raises instead."""
     if recipe.batch_size <= rows:
         return recipe
     if asked_for:
@@ -203,13 +218,14 @@ def _fitted(recipe: Recipe, rows: int, asked_for: bool) -> Recipe:
 def _describe(
     data: Dataset,
     split: _Split,
-    recipe: Recipe,
+    recipe: tuple[str, Recipe],
     network: Network,
     backend: str,
     folder: RunFolder,
     steps: int | None,
 ) -> None:
-    """What this run is, before it begins, or goes on after so many steps."""
+    """Describe the run before it starts, or before it resumes after `steps` steps."""
+    recipe_name, settings = recipe
     test = count_rows(data, len(data.y_test))
     lines = [
         field("data", f"{data.name}: {count_rows(data, len(split.y))} to train on, {test} to test on\n{data.source}")
@@ -218,22 +234,23 @@ def _describe(
         lines.append(field("NOTE", data.notice))
     validation = f"{count_rows(data, len(split.validation[1]))} held out of the training set"
     lines += [
-        field("validate", f"on {validation if split.held_out else 'the test set, which decides nothing here'}"),
+        field("validate", f"on {validation if split.held_out else 'the test set, which does not influence training'}"),
+        field("recipe", recipe_name),
         field("network", f"{network_line(network)}, seed {network.seed}"),
-        field("training", f"{recipe.loss}, {recipe.epochs} x all rows in batches of {recipe.batch_size}"),
-        field("", f"{recipe.optimizer}, learning rate {recipe.first_rate:g}, {recipe.schedule}"),
+        field("training", f"{settings.loss}, {settings.epochs} epochs in batches of {settings.batch_size}"),
+        field("", f"{settings.optimizer}, learning rate {settings.first_rate:g}, {settings.schedule}"),
         field("backend", backend),
         field("folder", f"{folder.path}"),
     ]
     if steps is not None:
-        lines.append(field("resume", f"after {steps:,} steps" if steps else "no checkpoint yet: from the beginning"))
+        lines.append(field("resume", f"after {steps:,} steps" if steps else "no checkpoint yet: starting over"))
     print("\n".join(lines) + "\n", flush=True)
 
 
 def _configuration(
     data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace, ranks: int
 ) -> dict[str, Any]:
-    """Everything it takes to do this run again."""
+    """Everything needed to repeat this run, as JSON."""
     return {
         "nnbackend": nnbackend.__version__,
         "python": platform.python_version(),
@@ -282,19 +299,19 @@ def _fit(
             communicator=ranks,
         )
     except TrainingDivergedError as error:
-        kept = f"; {folder.path} holds the epoch before" if folder and MODEL in folder.files() else ""
+        saved = f"; {folder.path} holds the model of the epoch before" if folder and MODEL in folder.files() else ""
         raise TrainingDivergedError(
-            f"the loss became NaN or infinite in epoch {error.epoch}, step {error.step}: lower --learning-rate{kept}",
+            f"the loss became NaN or infinite in epoch {error.epoch}, step {error.step}: lower --learning-rate{saved}",
             error.epoch,
             error.step,
         ) from error
 
 
 def _finish(network: Network, data: Dataset, history: History, folder: RunFolder, pictures: bool, quiet: bool) -> None:
-    """Test, keep everything, and say so; the model first, because it is what took the time."""
+    """Evaluate on the test rows and save everything, the model first, because it took the longest to make."""
     folder.save_model(network)
     predicted = network.predict_classes(data.x_test)
-    # Of the classes it would name, whatever the loss counts while training.
+    # Report the accuracy of the predicted classes, even if the loss measures accuracy in another way.
     metrics = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
     folder.save_history(history, metrics)
     notes = []
@@ -303,7 +320,7 @@ def _finish(network: Network, data: Dataset, history: History, folder: RunFolder
             history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
         )
         notes += [f"no pictures: {missing}"] if missing else []
-    notes.append(f"kept in {folder.path}: {', '.join(folder.files())}")
+    notes.append(f"saved in {folder.path}: {', '.join(folder.files())}")
     if not quiet:
         print("\n" + "\n".join(notes))
     print(f"test accuracy {percent(metrics['accuracy'])} ({count_rows(data, len(data.y_test))})", flush=True)

@@ -9,31 +9,38 @@ from nnbackend.presets import DEFAULT, PRESETS
 
 __all__ = ["HELD_OUT", "add_options"]
 
-#: Share of the training rows that is held out where something is decided by validation.
+#: Share of the training rows that is held out if validation influences the training.
 HELD_OUT = 0.1
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Declare the options. Those of the recipe have no defaults here: what is not given comes from the preset."""
+    """Declare the options. Options of the recipe have no default here: their defaults come from the preset."""
     what = parser.add_argument_group("what to train on")
-    add_data(what, "auto", "default: auto, which is mnist if it can be had, else mnist-5k")
+    add_data(what, "auto", "default: auto, which is mnist if it is available, else mnist-5k")
     what.add_argument(
         "--validation",
         type=decimal,
         metavar="SHARE",
-        help=f"share of the training rows that is held out to validate on (default: {HELD_OUT:g} with --patience or "
-        "--schedule plateau, which decide by it; otherwise 0: the test rows are shown after every epoch, but decide "
-        "nothing)",
+        help=f"share of the training rows held out for validation (default: {HELD_OUT:g} with --patience or "
+        "--schedule plateau, which depend on the validation loss; otherwise 0: the metrics of the test rows are shown "
+        "after every epoch, but do not influence training)",
     )
 
     network = parser.add_argument_group("network")
-    network.add_argument("--preset", metavar="NAME", help=f"start from a known net: {', '.join(PRESETS)}")
     network.add_argument(
-        "--hidden", type=sizes, metavar="SIZES", help="sizes of the hidden layers: 200,80 (default), or none"
+        "--preset",
+        metavar="NAME",
+        help=f"start from this recipe instead of the default one: {', '.join(PRESETS)}. The defaults given below are "
+        "those of the default recipe",
     )
-    network.add_argument("--activation", metavar="NAME", help="of the hidden layers: relu (default), sigmoid, gelu ...")
     network.add_argument(
-        "--dropout", type=decimal, metavar="SHARE", help="dropped after every hidden layer (default: 0)"
+        "--hidden", type=sizes, metavar="SIZES", help="sizes of the hidden layers, such as 200,80 (default), or none"
+    )
+    network.add_argument(
+        "--activation", metavar="NAME", help="activation of the hidden layers: relu (default), sigmoid, gelu ..."
+    )
+    network.add_argument(
+        "--dropout", type=decimal, metavar="SHARE", help="dropout rate after every hidden layer (default: 0)"
     )
     network.add_argument("--l1", type=decimal, metavar="FACTOR", help="penalty on absolute weights (default: 0)")
     network.add_argument("--l2", type=decimal, metavar="FACTOR", help="penalty on squared weights (default: 0)")
@@ -61,21 +68,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--decay",
         type=decimal,
         metavar="FACTOR",
-        help="what step (default: 0.3), exponential (0.8, every epoch) and plateau (0.5) multiply the rate by",
+        help="factor by which a schedule multiplies the rate: step (default: 0.3), exponential (0.8 per epoch) or "
+        "plateau (0.5)",
     )
     training.add_argument(
         "--decay-every",
         type=whole,
         metavar="EPOCHS",
-        help="epochs between the steps of step (default: a third of all), "
-        "or without improvement before plateau acts (2)",
+        help="for step, epochs between two decays (default: a third of all epochs); "
+        "for plateau, epochs without improvement before a decay (2)",
     )
     training.add_argument(
-        "--warmup", type=decimal, metavar="EPOCHS", help="epochs in which the rate rises (default: 0)"
+        "--warmup", type=decimal, metavar="EPOCHS", help="epochs over which the rate rises at first (default: 0)"
     )
-    training.add_argument("--momentum", type=decimal, metavar="SHARE", help="of sgd (default: 0)")
+    training.add_argument("--momentum", type=decimal, metavar="SHARE", help="momentum of sgd (default: 0)")
     training.add_argument(
-        "--nesterov", action=argparse.BooleanOptionalAction, help="look ahead along the momentum of sgd"
+        "--nesterov", action=argparse.BooleanOptionalAction, help="use Nesterov momentum, with sgd (default: no)"
     )
     training.add_argument("--weight-decay", type=decimal, metavar="FACTOR", help="default: 0; with adamw, 0.01")
     training.add_argument("--batch-size", type=whole, metavar="ROWS", help=f"default: {DEFAULT.batch_size}")
@@ -84,34 +92,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=whole,
         metavar="EPOCHS",
-        help="end when the validation loss has not improved for so long, and keep the best epoch (default: never)",
+        help="stop after this many epochs without a lower validation loss, and keep the best epoch (default: never)",
     )
     training.add_argument(
-        "--seed", type=whole, default=0, metavar="N", help="of weights, batches and dropout (default: 0)"
+        "--seed", type=whole, default=0, metavar="N", help="seed of weights, batch order and dropout (default: 0)"
     )
 
-    where = parser.add_argument_group("where to run, what to keep")
+    where = parser.add_argument_group("where to run, what to save")
     add_backend(where)
     where.add_argument(
         "--timeout",
         type=decimal,
         default=300.0,
         metavar="SECONDS",
-        help="with several ranks, started by mpiexec: end all if one is not heard of for so long (default: 300)",
+        help="under mpiexec, end all ranks if one does not respond for this long (default: 300)",
     )
     where.add_argument("--out", metavar="FOLDER", help="the run's folder (default: runs/<data set>-<time>)")
-    where.add_argument("--force", action="store_true", help="replace the run that --out holds")
+    where.add_argument("--force", action="store_true", help="replace the run in the folder --out")
     where.add_argument(
         "--resume",
         metavar="FOLDER",
-        help="go on with the run in this folder, which was killed or interrupted; all else is taken from there",
+        help="resume the interrupted or killed run in this folder; all options of the run are restored from there",
     )
     where.add_argument(
         "--checkpoint-minutes",
         type=decimal,
         default=1.0,
         metavar="MINUTES",
-        help="how often all of the run is kept, for --resume (default: 1)",
+        help="minutes between checkpoints, for --resume (default: 1)",
     )
-    where.add_argument("--no-plots", action="store_true", help="make no pictures")
-    where.add_argument("--quiet", action="store_true", help="print the test accuracy and nothing else")
+    where.add_argument("--no-plots", action="store_true", help="draw no pictures")
+    where.add_argument("--quiet", action="store_true", help="print only the test accuracy")

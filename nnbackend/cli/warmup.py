@@ -10,17 +10,17 @@ from pathlib import Path
 
 from nnbackend.backends.numba.cache import CacheState, cache_state
 from nnbackend.backends.registry import get_backend
-from nnbackend.cli.warmup_networks import rehearsals
+from nnbackend.cli.warmup_networks import warmup_networks
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-Compile everything that the Numba backend may need, and keep it on disk, so
-that programs start training at once.
+Compile all kernels of the Numba backend and cache them on disk, so that
+programs start training at once.
 
-Tiny networks are trained that together reach every operation. What was kept
-before is not compiled again; another processor, and another version of Numba
-or of nnbackend, needs kernels of its own."""
+This trains tiny networks that together use every operation. Cached kernels
+are not compiled again; another processor, or another version of Numba or
+nnbackend, needs its own."""
 
 _DTYPES = ("float32", "float64")
 _LINE = "  {:8} {:9} {:22} {:8} {:9}"
@@ -38,29 +38,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile what is missing; 0, or an error if it cannot be kept."""
+    """Compile what is missing and return 0; raise an error if the cache cannot be written."""
     backend = get_backend("numba")
-    print(f"kernels are kept in {_folder()}")
+    print(f"kernels are cached in {_folder()}")
     print(_LINE.format("dtype", "executor", "loss", "data", "optimizer") + " seconds  compiled")
 
     def everything() -> None:
         for dtype in _DTYPES if options.dtype == "both" else (options.dtype,):
-            for one in rehearsals(backend, dtype):
-                # Before it begins, for it may take a minute.
-                print(_LINE.format(dtype, one.executor, one.loss, one.data, one.optimizer), end="", flush=True)
-                work, seconds = _measured(one.run)
+            for network in warmup_networks(backend, dtype):
+                # Print first: the training may take a minute.
+                line = _LINE.format(dtype, network.executor, network.loss, network.data, network.optimizer)
+                print(line, end="", flush=True)
+                work, seconds = _measured(network.run)
                 print(f"{seconds:8.2f}  {work.compiled:8}", flush=True)
 
     work, seconds = _measured(everything)
     if work.compiled:
-        print(f"{work.compiled} kernels compiled in {seconds:.1f} s; from now on they are loaded")
+        print(f"{work.compiled} kernels compiled in {seconds:.1f} s; from now on they are loaded from the cache")
     else:
-        print(f"nothing to compile: every kernel was there, and all were loaded in {seconds:.1f} s")
+        print(f"nothing to compile: all kernels were loaded from the cache in {seconds:.1f} s")
     return 0
 
 
 def _measured(function: Callable[[], None]) -> tuple[CacheState, float]:
-    """What a function had compiled and loaded, and the seconds it took."""
+    """How many kernels a function compiled and loaded, and the seconds it took."""
     before, begin = cache_state(), time.perf_counter()
     function()
     after, seconds = cache_state(), time.perf_counter() - begin
@@ -68,18 +69,18 @@ def _measured(function: Callable[[], None]) -> tuple[CacheState, float]:
 
 
 def _folder() -> Path:
-    """Where Numba keeps what it compiles.
+    """Numba's cache folder.
 
     Raises
     ------
     OSError
-        Nowhere, or not where it was told to. Numba itself says nothing of that.
+        No folder, or not the requested one, can be written. Numba itself does not report this.
     """
     folder, wanted = cache_state().folder, os.environ.get(_CACHE_VARIABLE)
     if wanted and (folder is None or not folder.resolve().is_relative_to(Path(wanted).resolve())):
-        reason = f"the folder that {_CACHE_VARIABLE} names, {wanted}, cannot be written. Name another"
+        reason = f"the folder {wanted} in {_CACHE_VARIABLE} is not writable. Choose another"
     elif folder is None:
-        reason = f"no folder for them can be written. Set {_CACHE_VARIABLE} to one that can"
+        reason = f"no cache folder is writable. Set {_CACHE_VARIABLE} to a writable folder"
     else:
         return folder
-    raise OSError(f"compiled kernels cannot be kept: {reason}")
+    raise OSError(f"compiled kernels cannot be cached: {reason}")

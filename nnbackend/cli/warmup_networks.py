@@ -1,4 +1,4 @@
-"""Tiny networks which, trained one after the other, reach every operation of a backend."""
+"""Tiny networks for ``nnbackend warmup``: training all of them uses every operation of a backend."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from nnbackend.layers import Activation, Dense, Dropout, Layer, MaxAbsNorm
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, Optimizer, RMSprop
 
-__all__ = ["Rehearsal", "rehearsals"]
+__all__ = ["WarmupNetwork", "warmup_networks"]
 
 _ROWS, _FEATURES, _OUTPUTS = 10, 6, 3
-#: Leaves a shorter batch over, which is a step of its own.
+#: Does not divide the rows, so that the shorter last batch is compiled, too.
 _BATCH_SIZE = 4
-#: Small: nothing is to be learned, and nothing may diverge.
+#: Small, so that nothing diverges.
 _RATE = 1e-6
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """One network to be trained.
+class WarmupNetwork:
+    """A network to train.
 
     Attributes
     ----------
     executor : {"compiled", "plain"}
-        What runs its steps, on a backend that has both.
+        The executor of its steps, on a backend that has both.
     loss, data, optimizer : str
-        What is special about it.
+        What distinguishes it from the others.
     run : callable
         Trains, evaluates and predicts.
     """
@@ -46,16 +46,17 @@ class Rehearsal:
     run: Callable[[], None]
 
 
-def rehearsals(backend: Backend, dtype: str) -> Iterator[Rehearsal]:
-    """All of them, on one backend and in one data type."""
+def warmup_networks(backend: Backend, dtype: str) -> Iterator[WarmupNetwork]:
+    """All warm-up networks on one backend and in one data type."""
     for executor in ("compiled", "plain"):
-        for loss, data, optimizer in _COURSES:
-            run = partial(_rehearse, backend, dtype, executor, loss, data, optimizer)
-            yield Rehearsal(executor, loss, data, type(optimizer).__name__, run)
+        for loss, data, optimizer in _VARIANTS:
+            run = partial(_train, backend, dtype, executor, loss, data, optimizer)
+            yield WarmupNetwork(executor, loss, data, type(optimizer).__name__, run)
 
 
-#: Labels and images of bytes once, and numbers for both otherwise. To a backend AdamW is Adam.
-_COURSES: tuple[tuple[str, str, Optimizer], ...] = (
+#: Loss, data and optimizer. "bytes" are uint8 images with integer labels; "numbers" are floats for both. AdamW uses the
+#: kernels of Adam.
+_VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
     ("softmax_cross_entropy", "bytes", SGD(_RATE, weight_decay=1e-3)),
     ("softmax_cross_entropy", "numbers", SGD(_RATE, momentum=0.9, nesterov=True)),
     ("sigmoid_cross_entropy", "numbers", Adam(_RATE)),
@@ -63,7 +64,7 @@ _COURSES: tuple[tuple[str, str, Optimizer], ...] = (
 )
 
 
-def _rehearse(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
+def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
     chosen = _without_fast_executors(backend) if executor == "plain" else backend
     network = Network(_layers(), _FEATURES, chosen, dtype=dtype, seed=0)
     generator = np.random.default_rng(0)
@@ -86,14 +87,14 @@ def _rehearse(backend: Backend, dtype: str, executor: str, loss: str, data: str,
 
 
 def _layers() -> list[Layer]:
-    """Every layer and activation there is: within dense layers, and by themselves."""
+    """All layers and activations; the activations both inside dense layers and on their own."""
     dense = [Dense(_FEATURES, name, l1=1e-3, l2=1e-3) for name in ACTIVATIONS]
     activations = [Activation(name) for name in ACTIVATIONS]
     return [*dense, *activations, Dropout(0.1), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False)]
 
 
 def _without_fast_executors(backend: Backend) -> Backend:
-    """The same backend, running every step call by call: its plain kernels serve steps with padded rows."""
+    """A copy of the backend that runs every step call by call: its plain kernels serve steps with padded rows."""
     plain = copy.copy(backend)
     vars(plain)["executor"] = plain.plain_executor
     return plain

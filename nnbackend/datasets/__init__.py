@@ -1,7 +1,7 @@
-"""Data sets by name, and the IDX files that MNIST and its kin come in.
+"""Data sets by name, and readers for IDX, Parquet and HDF5 files.
 
-Importing this package imports NumPy and little of the standard library; what a data set needs beyond that is
-imported when the set is loaded.
+Importing this package imports only NumPy and little of the standard library. Other packages that a data set needs are
+imported when it is loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 
 __all__ = ["Dataset", "load", "names", "open_hdf5", "read_idx", "read_parquet", "stream_parquet", "write_idx"]
 
-# Module of this package and function in it that load the set.
+# The module in this package and the function in it that load each data set.
 _LOADERS = {
     "auto": ("auto", "auto"),
     "mnist": ("mnist", "mnist"),
@@ -41,9 +41,9 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
     """Load a data set by name.
 
     - ``"mnist"``, ``"fashion-mnist"``: 60,000 + 10,000 images of 28 x 28 pixels; found on this machine or downloaded.
-    - ``"mnist-5k"``: 4,000 + 1,000 of MNIST's digits; ``"digits"``: 1,797 digits of 8 x 8; ``"iris"``: 150 flowers.
-      They come inside packages of the extra ``demo``; a fifth is for testing.
-    - ``"auto"``: ``"mnist"`` if it is or can be had, else ``"mnist-5k"`` with a notice.
+    - ``"mnist-5k"``: 4,000 + 1,000 of MNIST's digits; ``"digits"``: 1,797 digits of 8 x 8 pixels; ``"iris"``: 150
+      flowers. They are part of packages in the extra ``demo``; a fifth of the rows is the test set.
+    - ``"auto"``: ``"mnist"`` if it is available, else ``"mnist-5k"`` with a notice.
     - ``"circle"``: points inside and outside the unit circle; options ``n``, ``seed``.
     - ``"and"``, ``"or"``, ``"not"``, ``"xor"``, ``"ten-points"``, ``"people"``: tables of a few rows; the test set is
       the training set.
@@ -53,12 +53,12 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
     name : str
         One of `names`.
     folder : str or path-like, optional
-        Where to look first for ``"auto"``, ``"mnist"`` and ``"fashion-mnist"``: a folder that holds the files, or
-        that has a subfolder of the set's name which does.
+        For ``"auto"``, ``"mnist"`` and ``"fashion-mnist"``: the folder to search first. It contains the files, or a
+        subfolder with the name of the data set and the files.
     download : bool
-        False: never touch the network. Nothing to sets that need no download.
+        False forbids downloads. Has no effect on data sets that need no download.
     **options
-        What the set has beyond that.
+        Further options of the data set.
 
     Returns
     -------
@@ -67,11 +67,11 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
     Raises
     ------
     UnknownNameError
-        No set has that name.
+        There is no data set of that name.
     InvalidInputError
-        The set has no such option, or the option has no such value.
+        The data set has no such option, or its value is invalid.
     DataError
-        The files are nowhere to be had, or damaged, or a package is missing; the message says what to do.
+        The files cannot be found or are damaged, or a package is missing; the message says what to do.
     """
     if str(name) not in _LOADERS:
         raise UnknownNameError("data set", name, _LOADERS)
@@ -92,5 +92,5 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
 
 
 def names() -> tuple[str, ...]:
-    """All names that `load` takes."""
+    """All names that `load` accepts."""
     return tuple(_LOADERS)

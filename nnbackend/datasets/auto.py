@@ -1,4 +1,4 @@
-"""The set to take when the user named none."""
+"""The default data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["auto"]
 
 
 def auto(folder: str | os.PathLike[str] | None = None, download: bool = True) -> Dataset:
-    """MNIST if it is or can be had, else the 5,000 of its digits that need no download.
+    """MNIST if it is available, otherwise 5,000 of its digits that need no download.
 
     Parameters
     ----------
@@ -24,12 +24,12 @@ def auto(folder: str | os.PathLike[str] | None = None, download: bool = True) ->
     Returns
     -------
     Dataset
-        Its `name` says which it is; for the smaller one, `notice` says why, and how to get the whole.
+        Its `name` says which data set it is. For the smaller one, `notice` says why, and how to get all of MNIST.
 
     Raises
     ------
     DataError
-        Neither can be had; or MNIST is there and damaged, which is no reason to go on with another set.
+        Neither is available, or the files of MNIST are damaged; damaged files are not replaced by the smaller set.
     """
     try:
         return mnist(folder=folder, download=download)
@@ -38,12 +38,12 @@ def auto(folder: str | os.PathLike[str] | None = None, download: bool = True) ->
     try:
         smaller = mnist_5k()
     except DataError as error:
-        raise DataError(f"{not_found}\nHere that set cannot be loaded either: {error}") from error
+        raise DataError(f"{not_found}\nThat data set cannot be loaded either: {error}") from error
     reasons = "".join(f"\n  - {place}" for place in not_found.looked)
     return replace(
         smaller,
         notice=(
-            f"Training on 5,000 digits, not on the 70,000 of MNIST, which were not found:{reasons}\n"
-            f"For all of them set {DATA_DIR_VARIABLE} to the folder with MNIST's four files, or go online."
+            f"Training on 5,000 digits, because the 70,000 of MNIST were not found:{reasons}\n"
+            f"To use all of MNIST, set {DATA_DIR_VARIABLE} to the folder with its four files, or go online."
         ),
     )

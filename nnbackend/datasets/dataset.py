@@ -1,4 +1,4 @@
-"""What `load` returns."""
+"""The class of data sets."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ __all__ = ["Dataset"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """Rows to train on and rows to test on.
+    """Training and test rows.
 
     Attributes
     ----------
     name : str
-        The set that was loaded; for ``load("auto")`` the one that was chosen.
+        The data set that was loaded; for ``load("auto")``, the one that was chosen.
     x_train, x_test : ndarray, shape (rows, input_shape)
-        One row a sample, C order. Images are uint8, 0 to 255, and stay so: the network scales them to 0..1
-        as it fetches a batch. Other sets are floating point, in their own units.
+        One sample per row, in C order. Images are uint8, 0 to 255; the network scales them to 0..1 when it gathers a
+        batch. Other data sets are floating point, in their own units.
     y_train, y_test : ndarray of int32, shape (rows,)
         Index of each row's class in `classes`.
     classes : tuple of str
         Names of the classes.
     input_shape : int
-        Features a row: what `Network` takes under the same name.
+        Number of features, the argument `input_shape` of `Network`.
     source : str
         Where the rows came from, for people to read.
     notice : str
-        What the user should be told, such as why a smaller set was taken; mostly empty.
+        A message for the user, such as why a smaller data set was chosen; usually empty.
     """
 
     name: str

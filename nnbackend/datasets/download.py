@@ -1,8 +1,8 @@
-"""Fetching a published file from whichever of its mirrors answers first.
+"""Download a published file from the first of its mirrors that responds.
 
-The mirrors race: all are asked at once, each by a thread of its own, and the first to deliver transfers while
-the others wait their turn in case it fails. The caller waits only as long as bytes keep coming, so it is never
-at the mercy of a lookup or a connection that hangs: the time-outs of HTTP libraries do not cover DNS.
+All mirrors are requested at once, each in its own thread. The first to respond transfers the file; the others wait in
+case it fails. The caller waits only while bytes keep arriving, so a DNS lookup or a connection that hangs cannot block
+it; the timeouts of HTTP libraries do not cover DNS.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.datasets.idx import decompressed
 from nnbackend.errors import DataError
+from nnbackend.support.extras import demo_package_missing
 from nnbackend.support.files import atomic_write
 
 __all__ = ["PATIENCE", "RemoteFile", "contents_match", "fetch"]
 
 PATIENCE = 8.0
-"""Seconds without a byte after which a download is given up: under 10, with room for loading the libraries."""
+"""Seconds without a byte after which a download is abandoned: below 10, including the time to import libraries."""
 
 _CHUNK = 2**16
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One published file.
+    """A published file.
 
     Attributes
     ----------
     name : str
         Name without ``.gz``.
     size : int
-        Bytes, uncompressed.
+        Uncompressed size in bytes.
     sha256 : str
-        SHA-256 in hexadecimal of the uncompressed contents: mirrors may compress as they like.
+        SHA-256 of the uncompressed contents in hexadecimal; mirrors may compress differently.
     """
 
     name: str
@@ -50,20 +50,20 @@ class RemoteFile:
 
 
 def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: float = PATIENCE) -> Path:
-    """Download one gzipped file, check it, and store it uncompressed.
+    """Download a gzipped file, check it, and store it uncompressed.
 
-    Proxies are taken from the environment, as the library requests does.
+    The library requests takes proxies from the environment.
 
     Parameters
     ----------
     file : RemoteFile
-        What to fetch. Nothing with another SHA-256 is ever stored.
+        The file to download. Contents with another SHA-256 are never stored.
     mirrors : sequence of str
-        Addresses of folders, ending in ``/``, that hold ``<file.name>.gz``.
+        URLs of folders, ending in ``/``, that contain ``<file.name>.gz``.
     folder : Path
-        Where to put the file; made if it is missing.
+        Folder for the file; created if it is missing.
     patience : float
-        Seconds to wait, in all, while no byte arrives from any mirror.
+        Longest time in seconds without a byte from any mirror.
 
     Returns
     -------
@@ -74,10 +74,10 @@ def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: floa
     ------
     DataError
         No mirror delivered the right file, requests is not installed, or the folder cannot be written. The message
-        has a reason for each mirror; the folder is as it was.
+        has a reason for each mirror; the folder is unchanged.
     """
     try:
-        import requests  # noqa: F401  (used in the threads, where its absence would be told once a mirror)
+        import requests  # noqa: F401  (used in the threads, where its absence would be reported once per mirror)
     except ImportError as error:
         raise demo_package_missing("downloading a data set", "requests") from error
     contents = _Race(file, [f"{mirror}{file.name}.gz" for mirror in mirrors], patience).run()
@@ -91,7 +91,7 @@ def fetch(file: RemoteFile, mirrors: Sequence[str], folder: Path, patience: floa
 
 
 def contents_match(path: Path, file: RemoteFile) -> bool:
-    """Whether the file at `path`, plain or gzipped, is `file`; a missing or damaged one is not."""
+    """Whether the file at `path`, plain or gzipped, has the contents of `file`; false if missing or damaged."""
     try:
         with open(path, "rb") as raw:
             _verified_contents(raw, file)
@@ -101,7 +101,7 @@ def contents_match(path: Path, file: RemoteFile) -> bool:
 
 
 class _Race:
-    """All mirrors of one file. One transfers at a time; the first right file ends the race."""
+    """A download from several mirrors. One transfers at a time; the first correct file ends the race."""
 
     def __init__(self, file: RemoteFile, urls: Sequence[str], patience: float) -> None:
         self._file = file
@@ -114,7 +114,7 @@ class _Race:
 
     def run(self) -> bytes:
         for url in self._urls:
-            # Daemons: one that hangs in a DNS lookup cannot be stopped, and must not keep the process alive.
+            # Daemon threads: one that hangs in a DNS lookup cannot be stopped, but must not keep the process alive.
             threading.Thread(target=self._enter, args=(url,), daemon=True).start()
         failures: dict[str, str] = {}
         try:
@@ -138,24 +138,24 @@ class _Race:
     def _enter(self, url: str) -> None:
         try:
             self._outcomes.put((url, self._transfer(url)))
-        except Exception as error:  # a thread has nobody else to tell
+        except Exception as error:  # reported to the main thread
             self._outcomes.put((url, error))
 
     def _transfer(self, url: str) -> bytes:
-        """Into memory, because then there is no temporary file to leave behind."""
+        """Download into memory, so that no temporary file can be left behind."""
         import requests
 
         data = bytearray()
-        # Half the patience: a mirror that falls silent must leave the others time to step in.
+        # Half the patience, so that another mirror can take over if this one stops responding.
         with requests.get(url, stream=True, timeout=self._patience / 2) as response:
             response.raise_for_status()
             with self._turn:
                 for chunk in response.iter_content(_CHUNK):
                     if self._over:
-                        raise DataError("not needed any more")
+                        raise DataError("no longer needed")
                     self._last_arrival = time.monotonic()
                     data += chunk
-                    # gzip adds less than this even to data that it cannot compress.
+                    # gzip adds less than this even to incompressible data.
                     if len(data) > self._file.size * 1.01 + 1024:
                         raise DataError(f"sends more than the {self._file.size} bytes of {self._file.name}")
                 contents = _verified_contents(io.BytesIO(data), self._file)
@@ -165,7 +165,7 @@ class _Race:
 
 def _verified_contents(raw: io.BufferedIOBase, file: RemoteFile) -> bytes:
     with decompressed(raw, file.name) as stream:
-        # One byte more than there should be, and never the whole of a decompression bomb.
+        # Read at most one byte more than expected, as protection against decompression bombs.
         contents = stream.read(file.size + 1)
     digest = hashlib.sha256(contents).hexdigest()
     if digest != file.sha256:
@@ -174,7 +174,7 @@ def _verified_contents(raw: io.BufferedIOBase, file: RemoteFile) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """A few words for the exceptions of requests, whose own texts are half a page."""
+    """A short message for an exception of requests, whose own messages are very long."""
     import requests
 
     if isinstance(error, DataError):
@@ -191,7 +191,7 @@ def _reason(error: Exception) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """The text of the exception that `error` was first raised for."""
+    """The message of the exception that originally caused `error`."""
     while error.__context__ is not None:
         error = error.__context__
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

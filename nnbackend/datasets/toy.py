@@ -1,4 +1,4 @@
-"""Small sets for teaching: made here, nothing to fetch. Inputs are float64, so the figures are exact."""
+"""Small data sets for teaching, generated here. Inputs are float64, so the numbers are exact."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _TRUTH = ("false", "true")
 
 
 def circle(n: int = 1_000, seed: int = 0) -> Dataset:
-    """Points drawn uniformly from the square [-2, 2]^2: is each outside the unit circle?
+    """Points drawn uniformly from the square [-2, 2]^2, classified as inside or outside the unit circle.
 
-    About 80 % are (1 - pi / 16), so a network has learned nothing before it beats that.
+    About 80 % are outside (1 - pi / 16), so an accuracy up to that means that a network has learned nothing.
 
     Parameters
     ----------
     n : int
-        Points to train on, at least 1. The test set is always 10,000 others.
+        Number of training points, at least 1. The test set always has 10,000 other points.
     seed : int
-        Not negative. Same seed, same points.
+        Not negative. The same seed gives the same points.
 
     Returns
     -------
@@ -38,12 +38,12 @@ def circle(n: int = 1_000, seed: int = 0) -> Dataset:
     Raises
     ------
     InvalidInputError
-        `n` or `seed` is no integer or too small.
+        `n` or `seed` is not an integer or too small.
     """
     for option, value, least in (("n", n, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InvalidInputError(f"data set 'circle': {option} must be an integer >= {least}, got {value!r}")
-    # Streams of their own, so that the test points do not depend on n and are never among the others.
+    # Separate random streams, so that the test points do not depend on n and differ from the training points.
     x_train = np.random.default_rng([seed, 0]).uniform(-2, 2, size=(n, 2))
     x_test = np.random.default_rng([seed, 1]).uniform(-2, 2, size=(_CIRCLE_TEST_POINTS, 2))
     return Dataset(

@@ -1,7 +1,7 @@
-"""Training on several processes and machines: every rank takes its slice of each batch, and gradients are summed.
+"""Data-parallel training on several processes and machines: each rank takes a slice of every batch.
 
-``net.fit(..., communicator=nn.distributed.world())`` in a program started by ``mpiexec -n 4 python program.py``. On one
-rank, or without `mpiexec`, it trains as usual; see docs/scale-out.md.
+The gradients are summed over all ranks. Call ``net.fit(..., communicator=nn.distributed.world())`` in a program started
+by ``mpiexec -n 4 python program.py``. On one rank, or without ``mpiexec``, it trains as usual. See docs/scale-out.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ranks say to each other while they train together; and the communicator of a process that is alone."""
+"""Communication between ranks that train together, and the communicator of a single process."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Alone", "Checks", "Communicator"]
 
 
 class Communicator(ABC):
-    """A group of processes, each of which has a number.
+    """A group of processes, numbered by rank.
 
-    All of the methods but `abort` are to be called by all ranks, in the same order.
+    All ranks must call all methods except `abort` in the same order.
 
     Attributes
     ----------
     rank, size : int
-        Of this process, from 0; and how many there are.
+        The number of this process, from 0, and the number of processes.
     local_rank, local_size : int
         The same among the processes of this machine.
     places : list of Place
-        The host and the process number of each.
+        The host and the process number of each rank.
     known : exception or None
-        The last one that all ranks have heard of, on the rank that it came to first or on the others.
+        The last error that all ranks know of.
     """
 
     rank: int = 0
@@ -44,39 +44,39 @@ class Communicator(ABC):
 
     @abstractmethod
     def allreduce(self, buffer: HostArray) -> None:
-        """Replace a contiguous array by its sum over all ranks: the same bits on all, every time."""
+        """Replace a contiguous array by its sum over all ranks; the result is bit-identical on all ranks."""
 
     @abstractmethod
     def broadcast(self, value: Any) -> Any:
-        """What rank 0 gave, a small object that can be pickled."""
+        """The value of rank 0, a small object that can be pickled."""
 
     @abstractmethod
     def gather(self, value: Any) -> list[Any]:
-        """What all ranks gave, small objects that can be pickled, in the order of the ranks; on every rank."""
+        """The values of all ranks, small objects that can be pickled, in the order of the ranks; on every rank."""
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
 
     @abstractmethod
     def abort(self, reason: str, error: BaseException | None = None) -> None:
-        """End all ranks: this one cannot go on, because of this error maybe, and the others would wait for ever."""
+        """End all ranks, because this one has failed and the others would wait for it forever."""
 
     @property
     def cores(self) -> int:
-        """How many cores this rank may use without taking one of another's."""
+        """The number of cores that this rank may use without taking cores of other ranks."""
         return usable_cores()
 
     def tells(self, error: BaseException) -> bool:
-        """Whether it is this rank that should tell people of an error, and not another that has it too."""
+        """Whether this rank, and not another with the same error, should report the error to the user."""
         if self.size > 1 and isinstance(error, TrainingDivergedError):
             return self.rank == 0
         return error is not self.known or self.rank == self._told_by
 
     def reducer(self, backend: Backend, buffer: Array) -> Callable[[], None]:
-        """A function that replaces a device buffer by its sum over all ranks, again and again.
+        """Return a function that replaces a device buffer by its sum over all ranks.
 
-        Arrays of a device that is not known here go through the host.
+        By default, device arrays are copied through the host.
         """
         if isinstance(buffer, np.ndarray):
             return lambda: self.allreduce(buffer)
@@ -89,17 +89,19 @@ class Communicator(ABC):
         return through_host
 
     def any(self, flag: bool) -> bool:
-        """Whether one rank at least says so."""
+        """Whether `flag` is true on at least one rank."""
         return any(self.gather(bool(flag)))
 
     def alike(self, error: BaseException, told_by: int = 0) -> BaseException:
-        """Note that all ranks raise an error together, or one that stands for it, and which one tells people of it: it
-        then ends no rank from outside."""
+        """Record that all ranks raise this error or an equivalent one, and which rank reports it to the user.
+
+        Such an error does not abort the other ranks.
+        """
         self.known, self._told_by = error, told_by
         return error
 
     def checks(self) -> Checks:
-        """A context in which all ranks pass, or all fail; see :class:`Checks`."""
+        """A context in which either all ranks pass or all fail; see :class:`Checks`."""
         return Checks(self)
 
     def __repr__(self) -> str:
@@ -107,7 +109,7 @@ class Communicator(ABC):
 
 
 class Alone(Communicator):
-    """One rank: nobody to talk to."""
+    """The communicator of a single rank."""
 
     def allreduce(self, buffer: HostArray) -> None:
         pass
@@ -126,10 +128,10 @@ class Alone(Communicator):
 
 
 class Checks:
-    """A context that begins with checks which one rank may fail while the others pass, and goes on with work.
+    """A context for checks that may fail on some ranks only, followed by work.
 
-    An error before `passed` is an error on every rank: each raises its own, the others one that names the rank. After
-    it, an error that all ranks cannot have met alike ends the whole run.
+    An error before `passed` is an error on every rank: the ranks that fail raise their own error, the others an error
+    that names a failed rank. After `passed`, an error that is not common to all ranks aborts the whole run.
     """
 
     def __init__(self, communicator: Communicator) -> None:
@@ -138,19 +140,19 @@ class Checks:
 
     @property
     def rank(self) -> int:
-        """The number of this one."""
+        """The number of this rank."""
         return self._communicator.rank
 
     @property
     def size(self) -> int:
-        """How many ranks there are."""
+        """The number of ranks."""
         return self._communicator.size
 
     def __enter__(self) -> Checks:
         return self
 
     def exchange(self, value: Any) -> list[Any]:
-        """What all ranks gave, in their order.
+        """The values of all ranks, in their order.
 
         Raises
         ------
@@ -160,27 +162,27 @@ class Checks:
         answers = self._communicator.gather((None, value))
         for rank, (error, _) in enumerate(answers):
             if error is not None:
-                said = f"rank {rank} of {len(answers)} cannot train: {error}"
-                raise self._communicator.alike(DistributedError(said, rank), rank)
-        return [given for _, given in answers]
+                message = f"rank {rank} of {len(answers)} cannot train: {error}"
+                raise self._communicator.alike(DistributedError(message, rank), rank)
+        return [value for _, value in answers]
 
     def alike(self, settings: Mapping[str, Any]) -> None:
-        """Refuse settings that ranks do not have in common.
+        """Check that all ranks have the same settings.
 
         Raises
         ------
         InvalidInputError
-            On all ranks; says which setting, and two ranks that differ in it.
+            On all ranks; names the setting and two ranks that differ.
         """
         answers = self.exchange(dict(settings))
         for name, first in answers[0].items():
             for rank, others in enumerate(answers):
                 if others[name] != first:
-                    said = f"the same {name}: rank 0 has {first!r}, rank {rank} {others[name]!r}"
-                    raise self._communicator.alike(InvalidInputError(f"all ranks must be given {said}"))
+                    message = f"all ranks must have the same {name}: rank 0 has {first!r}, rank {rank} {others[name]!r}"
+                    raise self._communicator.alike(InvalidInputError(message))
 
     def passed(self) -> None:
-        """This rank has checked everything; returns when all have."""
+        """Declare that all checks have passed on this rank; returns when they have passed on all ranks."""
         self.exchange(None)
         self._checking = False
 
@@ -189,14 +191,14 @@ class Checks:
     ) -> None:
         if error is None or self._communicator.size == 1 or error is self._communicator.known:
             return
-        said = f"{type(error).__name__}: {error}"
+        message = f"{type(error).__name__}: {error}"
         if self._checking:
-            answers = self._communicator.gather((said, None))
+            answers = self._communicator.gather((message, None))
             told_by = next(rank for rank, (failed, _) in enumerate(answers) if failed is not None)
             self._communicator.alike(error, told_by)
-        elif not isinstance(error, _ALIKE):
-            self._communicator.abort(said, error)
+        elif not isinstance(error, _COMMON):
+            self._communicator.abort(message, error)
 
 
-#: What all ranks raise together once they train.
-_ALIKE = (DistributedError, TrainingDivergedError)
+#: Errors that all ranks raise together during training.
+_COMMON = (DistributedError, TrainingDivergedError)

@@ -1,4 +1,4 @@
-"""Which ranks there are: what the program was started with."""
+"""Detect whether an MPI launcher started the program, and with how many ranks."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Mapping
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.errors import DistributedError
 from nnbackend.support.checks import above_zero
+from nnbackend.support.extras import install_command
 
 __all__ = ["launched_ranks", "world"]
 
-#: What the launchers of MPI tell a process: MPICH, Intel MPI, Cray MPI and `srun --mpi=pmi2`; Open MPI; MVAPICH. Those
-#: of SLURM alone say nothing: it sets them for programs that are no MPI programs, too.
+#: The number of ranks in the environment variables of MPI launchers: MPICH, Intel MPI, Cray MPI and `srun --mpi=pmi2`;
+#: Open MPI; MVAPICH. SLURM's own variables are not sufficient: it sets them for programs without MPI, too.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-#: `srun --mpi=pmix` and others say which rank it is, and SLURM how many there are.
+#: `srun --mpi=pmix` and others set the rank, and SLURM the number of ranks.
 _PMIX = ("PMIX_RANK", "SLURM_STEP_NUM_TASKS")
 
-_EXTRA = 'pip install "nnbackend[mpi]"'
+_EXTRA = install_command("mpi")
 
 _world: Communicator | None = None
 
 
 def launched_ranks(environment: Mapping[str, str] = os.environ) -> int:
-    """How many ranks the launcher says that it started; 1 without one."""
+    """The number of ranks that the launcher started; 1 without a launcher."""
     for name in _SIZES:
         if environment.get(name, "").isdecimal():
             return max(1, int(environment[name]))
@@ -33,30 +34,31 @@ def launched_ranks(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def world(timeout: float = 300.0) -> Communicator:
-    """The communicator of all processes that were started together; the same one every time.
+    """The communicator of all processes that were started together; every call returns the same object.
 
     Parameters
     ----------
     timeout : float
-        Seconds that a rank waits for another. Whoever does not come within that time, and some seconds, has hung, and
-        all ranks end with an error that names it; a rank that has died is missed at once by those of its machine. It
-        must be longer than anything one rank does alone: compiling, writing files. Only the first call's counts.
+        Seconds that a rank waits for another. If a rank does not respond within this time and a few more seconds, it
+        is considered hung, and all ranks end with an error that names it. Ranks on the same machine detect a rank that
+        has died at once. The timeout must be longer than anything that one rank does alone, such as compiling or
+        writing files. Only the first call's value is used.
 
     Returns
     -------
     Communicator
-        Of one rank, without any library, in a program that no launcher of MPI has started.
+        In a program that no MPI launcher has started, a communicator of one rank that needs no library.
 
     Raises
     ------
     ImportError
         There are several ranks, but mpi4py is not installed.
     DistributedError
-        The launcher is of another MPI than the one mpi4py has: every process would believe itself alone.
+        The launcher belongs to another MPI than mpi4py, so every process would be a single rank.
 
     Notes
     -----
-    An exception that nobody catches ends all ranks, not only its own.
+    An uncaught exception ends all ranks, not only its own.
     """
     global _world
     if _world is None:
@@ -73,7 +75,7 @@ def _mpi(ranks: int, timeout: float) -> Communicator:
         communicator = MpiCommunicator(timeout)
     except ImportError as error:
         raise ImportError(
-            f"{ranks} ranks were started together, and they need the package mpi4py to talk: {_EXTRA}"
+            f"{ranks} ranks were started together, and they need the package mpi4py to communicate: {_EXTRA}"
         ) from error
     if communicator.size != ranks:
         raise DistributedError(

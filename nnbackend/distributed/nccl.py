@@ -1,4 +1,4 @@
-"""GPUs that talk through NCCL, with MPI to bring them together."""
+"""Sums over GPUs through NCCL, which MPI initialises."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["DeviceGroup"]
 
 
 class DeviceGroup:
-    """The GPUs of all ranks, one for each.
+    """The GPUs of all ranks, one per rank.
 
     Parameters
     ----------
     backend : CupyBackend
-        Whose device is this rank's.
+        The backend with this rank's device.
     rank, size : int
 
     Raises
     ------
     BackendUnavailableError
-        NCCL is not installed, or finds no way between the GPUs.
+        NCCL is not installed, or cannot connect the GPUs.
 
     Notes
     -----
-    NCCL adds in an order that depends on the machines and the number of elements, not on time.
+    The order in which NCCL adds depends on the machines and the number of elements, not on timing.
     """
 
     def __init__(self, backend: Backend, rank: int, size: int) -> None:
@@ -36,17 +36,17 @@ class DeviceGroup:
             try:
                 from cupyx.distributed import init_process_group
 
-                # NCCL needs a number that all ranks know; MPI carries it to them.
+                # MPI distributes the identifier that NCCL needs on all ranks.
                 self._group: Any = init_process_group(size, rank, use_mpi=True)
             except (ImportError, RuntimeError) as error:
                 raise BackendUnavailableError(
                     "cupy",
-                    f"GPUs of several ranks talk through NCCL, which does not start: {error}",
-                    "pip install nvidia-nccl-cu13 (or -cu12), and give every rank a GPU of its own",
+                    f"the GPUs of several ranks communicate through NCCL, which does not start: {error}",
+                    "pip install nvidia-nccl-cu13 (or -cu12), and give each rank its own GPU",
                 ) from error
 
     def reducer(self, backend: Backend, buffer: Array) -> Callable[[], None]:
-        """A function that replaces a buffer by its sum over all ranks, in turn with what its stream does."""
+        """Return a function that replaces a buffer by its sum over all ranks, in the order of its stream."""
 
         def reduce() -> None:
             with _active(backend):
@@ -56,6 +56,6 @@ class DeviceGroup:
 
 
 def _active(backend: Backend) -> AbstractContextManager[Any]:
-    """The backend's own device and stream, which CuPy then takes for the current ones."""
+    """A context that makes the backend's device and stream CuPy's current ones."""
     active: AbstractContextManager[Any] = backend.runtime.active()  # type: ignore[attr-defined]
     return active

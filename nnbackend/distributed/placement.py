@@ -1,4 +1,4 @@
-"""Each rank's share of the machine it is on."""
+"""Assign cores or a GPU to each rank of a machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["local_backend"]
 
 
 def local_backend(backend: str | Backend, communicator: Communicator) -> Backend:
-    """The backend of that name with the cores, or the GPU, that are this rank's among those of its machine.
+    """The backend of that name, limited to this rank's share of the cores, or to its GPU.
 
-    Without it every rank takes all cores, and all take the same GPU.
+    Without this, every rank would use all cores, and all ranks the same GPU.
 
     Parameters
     ----------
     backend : str or Backend
-        A `Backend` is passed through.
+        A `Backend` is returned unchanged.
     communicator : Communicator
 
     Raises
@@ -40,6 +40,6 @@ def local_backend(backend: str | Backend, communicator: Communicator) -> Backend
         from nnbackend.backends.cupy import CupyBackend
         from nnbackend.backends.cupy.runtime import CudaRuntime, device_count
 
-        # A launcher may have left each rank a single one to see, which is then number 0.
+        # A launcher may make only one GPU visible to each rank, which then has number 0.
         return CupyBackend(CudaRuntime(communicator.local_rank % device_count()))
     return chosen

@@ -1,7 +1,7 @@
-"""Who is missing when ranks wait.
+"""Find out which rank is missing when ranks wait.
 
-A rank that waits for longer than usual tells two others so; when time is up, these two know who has not said so. It is
-the ranks that are missed, not a machine: a rank may be dead, or asleep, or somewhere else in the program.
+A rank that waits unusually long reports this to two ranks. After the timeout, these two know which ranks have not
+reported: such a rank may be dead, suspended, or elsewhere in the program.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 
 __all__ = ["Place", "Watch", "is_alive"]
 
-#: Seconds of waiting after which a rank says so, and looks whether the others of its machine are alive; less where the
-#: time to wait is short.
+#: Seconds of waiting after which a rank reports it and checks whether the other ranks of its machine are alive; less if
+#: the timeout is short.
 _UNUSUAL = 1.0
 _TAG = 1
-#: Who gathers what the waiting say: the second if the first is missing.
+#: Number of ranks that collect the reports: ranks 0 and 1, in case rank 0 is missing.
 _GATHERERS = 2
 _LETTERS = 48
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a rank runs."""
+    """The host, process and cores of a rank."""
 
     host: str
     process: int
@@ -38,7 +38,7 @@ class Place:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this machine runs, or sleeps; not one that is dead and whose parent has not noticed."""
+    """Whether a process of this machine is alive; a zombie is not."""
     status = Path(f"/proc/{process}/stat")
     if Path("/proc/self/stat").exists():
         try:
@@ -55,29 +55,29 @@ def is_alive(process: int) -> bool:
 
 
 class Watch:
-    """Looks round while its rank waits.
+    """Checks on the other ranks while its rank waits.
 
     Parameters
     ----------
     mpi : module
         mpi4py.MPI.
     group : communicator of mpi4py
-        For the messages of the waiting alone.
+        Used only for the reports of waiting ranks.
     places : list of Place
-        Of all ranks.
+        The places of all ranks.
     timeout : float
-        Seconds to wait before somebody is missed.
+        Seconds after which a rank that does not respond is missing.
     """
 
     def __init__(self, mpi: Any, group: Any, places: list[Place], timeout: float) -> None:
         self._mpi, self._group, self._places = mpi, group, places
         self._rank, self._timeout = group.Get_rank(), timeout
         self._interval = min(_UNUSUAL, timeout / 4)
-        self._told = (0, 0.0)
+        self._reported = (0, 0.0)
         self._sent: list[Any] = []
-        #: When each of the others was heard last, the number of its wait, and for what it waits.
-        self._heard: dict[int, tuple[float, int, str]] = {}
-        # Process numbers mean nothing to those who live in another container.
+        #: For each other rank: the time of its last report, the number of its wait, and what it waits for.
+        self._reports: dict[int, tuple[float, int, str]] = {}
+        # A rank in another container has the same host but other process numbers; it does not seem alive here.
         self._near = [
             rank
             for rank, place in enumerate(places)
@@ -85,56 +85,56 @@ class Watch:
         ]
 
     def look(self, what: str, number: int, waited: float) -> str:
-        """What is wrong, if anything is.
+        """Describe a failure of another rank; empty if none was found.
 
         Parameters
         ----------
         what : str
             What this rank waits for.
         number : int
-            How often it has waited for anything.
+            The number of this wait.
         waited : float
-            For how many seconds it has waited now.
+            Seconds that it has waited so far.
         """
-        last = self._told[1] if self._told[0] == number else 0.0
+        last = self._reported[1] if self._reported[0] == number else 0.0
         if waited - last < self._interval:
             return ""
-        self._told = (number, waited)
+        self._reported = (number, waited)
         for rank in self._near:
             if not is_alive(self._places[rank].process):
                 return f"rank {rank} of {len(self._places)}, {self._places[rank]}, has died"
-        self._tell(what, number)
-        self._listen()
-        # The second to gather, and then all others, give those before them the time to speak.
+        self._send_report(what, number)
+        self._receive_reports()
+        # Rank 1, and after it all others, leave the lower ranks time to name the missing rank.
         turn = min(self._rank, _GATHERERS)
         if waited < self._timeout + (1 + turn) * 2 * self._interval:
             return ""
         return self._missing(what, number, waited)
 
-    def _tell(self, what: str, number: int) -> None:
+    def _send_report(self, what: str, number: int) -> None:
         message = np.zeros(2 + _LETTERS, np.int64)
         message[0], message[1] = number, len(what)
         message[2 : 2 + len(what)] = list(what.encode())
-        self._sent = [(request, kept) for request, kept in self._sent if not request.Test()]
+        self._sent = [(request, buffer) for request, buffer in self._sent if not request.Test()]
         for gatherer in range(min(_GATHERERS, len(self._places))):
             if gatherer != self._rank:
                 self._sent.append((self._group.Isend(message, gatherer, _TAG), message))
 
-    def _listen(self) -> None:
+    def _receive_reports(self) -> None:
         status = self._mpi.Status()
         while self._group.Iprobe(self._mpi.ANY_SOURCE, _TAG, status):
             message = np.zeros(2 + _LETTERS, np.int64)
             self._group.Recv(message, status.Get_source(), _TAG)
             what = bytes(message[2 : 2 + message[1]].tolist()).decode()
-            self._heard[status.Get_source()] = (time.monotonic(), int(message[0]), what)
+            self._reports[status.Get_source()] = (time.monotonic(), int(message[0]), what)
 
     def _missing(self, what: str, number: int, waited: float) -> str:
-        since = f"waits for {what} since {waited:.1f} s"
+        since = f"has waited {waited:.1f} s for {what}"
         if self._rank >= _GATHERERS:
-            return f"rank {self._rank} {since}, and ranks 0 and 1 do not say for whom"
+            return f"rank {self._rank} {since}, and ranks 0 and 1 do not report which rank is missing"
         silent, elsewhere = [], []
         for rank, place in enumerate(self._places):
-            when, its_number, its_what = self._heard.get(rank, (0.0, 0, ""))
+            when, its_number, its_what = self._reports.get(rank, (0.0, 0, ""))
             if rank == self._rank:
                 continue
             if time.monotonic() - when > 3 * self._interval:
@@ -142,6 +142,6 @@ class Watch:
             elif (its_number, its_what) != (number, what):
                 elsewhere.append(f"rank {rank} ({place}) waits for {its_what} elsewhere in the program")
         if not silent and not elsewhere:
-            return f"every rank {since}: the network between them does not answer"
-        who = [f"no word from {', '.join(silent)}"] * bool(silent) + elsewhere
-        return f"{', '.join(who)}, while rank {self._rank} {since}"
+            return f"every rank {since}: the network between them does not respond"
+        missing = [f"no response from {', '.join(silent)}"] * bool(silent) + elsewhere
+        return f"{', '.join(missing)}, while rank {self._rank} {since}"

@@ -1,7 +1,7 @@
-"""Weights to and from Keras: the lists that ``model.get_weights()`` returns and ``model.set_weights()`` takes.
+"""Exchange weights with Keras, as the lists that ``model.get_weights()`` returns and ``model.set_weights()`` accepts.
 
-The lists hold NumPy arrays, kernel and bias of each layer in turn; both libraries keep a kernel as (inputs, outputs).
-Keras itself is not needed.
+The lists contain NumPy arrays: kernel and bias of each layer in turn. Both libraries store a kernel as (inputs,
+outputs). Keras itself is not needed.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ __all__ = ["get_weights", "set_weights"]
 
 
 def get_weights(network: Network) -> list[HostArray]:
-    """Copies of a network's weights as ``model.set_weights()`` of a Keras model with the same layers takes them.
+    """Copy a network's weights for ``model.set_weights()`` of a Keras model with the same layers.
 
     Returns
     -------
     list
-        Kernel (inputs, outputs) and, where it has one, bias (outputs,) of each layer, in the network's dtype.
+        Kernel (inputs, outputs) and, if it has one, bias (outputs,) of each layer, in the network's dtype.
     """
     return list(network.get_weights().values())
 
 
 def set_weights(network: Network, weights: Sequence[Any]) -> None:
-    """Give a network the weights of a Keras model.
+    """Set a network's weights to those of a Keras model.
 
     Parameters
     ----------
     network : Network
     weights : list of array_like
-        What ``model.get_weights()`` returned: ``[kernel, bias, kernel, bias, ...]``.
+        The result of ``model.get_weights()``: ``[kernel, bias, kernel, bias, ...]``.
 
     Raises
     ------
     InvalidInputError
-        There are more or fewer, or one is of the wrong shape or not finite; nothing was changed.
+        The number of arrays differs, or an array has the wrong shape or is not finite; nothing was changed.
     """
     if not isinstance(weights, list | tuple):
         raise InvalidInputError(

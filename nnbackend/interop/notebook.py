@@ -1,4 +1,4 @@
-"""What is to be seen in a notebook while a network trains."""
+"""Plot learning curves in a notebook during training."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting import plot_curves
 from nnbackend.support.checks import positive_integer
+from nnbackend.support.extras import install_command
 from nnbackend.training.callbacks import Callback
 from nnbackend.training.history import History
 
@@ -20,22 +21,22 @@ __all__ = ["LiveCurves"]
 
 
 class LiveCurves(Callback):
-    """Draw the curves of loss and accuracy below a notebook's cell, and draw them anew as training goes on.
+    """Plot loss and accuracy below a notebook cell, and update the plot during training.
 
-    Needs IPython and matplotlib (extra ``notebook``). The picture is that of :func:`nnbackend.plotting.plot_curves`.
+    Needs IPython and matplotlib (extra ``notebook``). The plot is that of :func:`nnbackend.plotting.plot_curves`.
 
     Parameters
     ----------
     every : int
-        Draw after every so many epochs, and when training ends. Drawing takes some tenths of a second: choose more
-        where epochs are as short.
+        Number of epochs between two updates; the last update is at the end of training. An update takes some tenths of
+        a second, so choose a larger number for short epochs.
 
     Raises
     ------
     ImportError
         IPython or matplotlib is not installed.
     InvalidInputError
-        `every` is no whole number above 0; when training begins: this is no notebook.
+        `every` is not an integer above 0; at the start of training: the program does not run in a notebook.
     """
 
     first_rank_only = True
@@ -47,7 +48,7 @@ class LiveCurves(Callback):
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                'LiveCurves needs the packages IPython and matplotlib: pip install "nnbackend[notebook]"'
+                f"LiveCurves needs the packages IPython and matplotlib: {install_command('notebook')}"
             ) from error
         self._handle: Any = None
         self._history = History()
@@ -56,8 +57,8 @@ class LiveCurves(Callback):
     def check(self, metrics: Sequence[str]) -> None:
         if not _shows_pictures():
             raise InvalidInputError(
-                "LiveCurves draws below a notebook's cell, and this is no notebook: leave it out, and draw "
-                "plotting.plot_curves(history) when training has ended, or print the metrics with verbose=True"
+                "LiveCurves needs a notebook; elsewhere, call plotting.plot_curves(history) after training, or print "
+                "the metrics with verbose=True"
             )
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
@@ -83,7 +84,7 @@ class LiveCurves(Callback):
     def _draw(self) -> None:
         import IPython.display
 
-        # Without types.
+        # IPython has no type annotations.
         display: Any = IPython.display.display
         figure = plot_curves(self._history)[0].figure
         if self._handle is None:
@@ -94,10 +95,10 @@ class LiveCurves(Callback):
 
 
 def _shows_pictures() -> bool:
-    """Whether this runs below IPython, and in something that shows more than text."""
+    """Whether this runs in IPython with a front end that displays pictures."""
     from IPython import get_ipython
     from IPython.core.displaypub import DisplayPublisher
 
     shell = get_ipython()
-    # A terminal has the plain publisher, which prints texts and drops the rest; whoever shows more brings its own.
+    # A terminal uses the base class, which prints only text; front ends that show more have their own publisher.
     return shell is not None and type(shell.display_pub) is not DisplayPublisher

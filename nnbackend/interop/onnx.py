@@ -1,4 +1,4 @@
-"""Networks as ONNX files, for runtimes that know nothing of nnbackend (extra ``onnx``)."""
+"""Export networks as ONNX files, which run without nnbackend (extra ``onnx``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import LAYERS
 from nnbackend.network import Network
 from nnbackend.saving.model_file import check_finite
+from nnbackend.support.extras import install_command
 from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -20,80 +21,82 @@ if TYPE_CHECKING:
 
 __all__ = ["INPUT_DTYPES", "OPSET", "export"]
 
-#: Of December 2020 (ONNX 1.8): runtimes of many years read it. The first in which Softmax is taken over one axis.
+#: From December 2020 (ONNX 1.8), so that old runtimes can read it; the first opset whose Softmax is over one axis.
 OPSET = 13
 _IR_VERSION = 7
 
-#: What the rows of an exported model may be given in.
+#: Possible dtypes of the input of an exported model.
 INPUT_DTYPES = ("uint8", "float32", "float64")
 
-#: Protocol buffers end at 2 GiB; the rest is for the description of nodes and names.
+#: Most bytes of weights: protocol buffers are limited to 2 GiB, including nodes and names.
 _LARGEST = 2**31 - 2**20
 
 
 def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
-    """Write a network as an ONNX file, which gives what `network.predict` gives; a crash never leaves half of one.
+    """Write a network as an ONNX file that computes the results of `network.predict`.
 
     The model has one input, "input" of shape ``(batch, *input_shape)``, and one output, "output" of shape
-    ``(batch, *output_shape)`` in the network's dtype, with any number of rows. The output is probabilities if the
-    network was trained with softmax or sigmoid cross-entropy.
+    ``(batch, *output_shape)`` in the network's dtype, for any number of rows. The output contains probabilities if the
+    network was trained with softmax or sigmoid cross-entropy. The file is written completely or not at all.
 
     Parameters
     ----------
     network : Network
     path : str or path-like
-        Ends in ".onnx". The folder is made if it is missing.
+        Ends in ".onnx". The folder is created if it is missing.
     input_dtype : str or dtype, optional
-        What the input is given in: "uint8", "float32" or "float64"; the network's dtype if not given. As with `predict`
-        it decides about the scale: bytes (images) are divided by 255, other numbers are taken as they are, and a
-        network with an `input_scale` uses that for both.
+        The dtype of the input: "uint8", "float32" or "float64". Default: the network's dtype. As in `predict`, it
+        determines the scale: uint8 (images) is divided by 255, floating point is not scaled, and a network with an
+        `input_scale` uses that for both.
 
     Raises
     ------
     InvalidInputError
-        A layer is from outside nnbackend, or the network is too large for an ONNX file.
+        A layer is user-defined, or the network is too large for an ONNX file.
     ModelFileError
         A weight is NaN or infinite; nothing was written.
     ImportError
-        The package onnx is missing.
+        The package onnx is not installed.
     OSError
-        As the operating system gave it; an existing file is as it was.
+        The file cannot be written; an existing file is unchanged.
     """
     if not os.fspath(path).lower().endswith(".onnx"):
-        raise InvalidInputError(f"ONNX files are given names that end in .onnx, received {os.fspath(path)!r}")
-    given = network.dtype if input_dtype is None else _input_dtype(input_dtype)
+        raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {os.fspath(path)!r}")
+    dtype = network.dtype if input_dtype is None else _input_dtype(input_dtype)
     for index, layer in enumerate(network.layers):
         if type(layer) not in LAYERS.values():
             known = ", ".join(kind.__name__ for kind in LAYERS.values())
             raise InvalidInputError(
-                f"layers[{index}] is {layer!r}, a layer from outside nnbackend, of which ONNX knows nothing; "
+                f"layers[{index}] is {layer!r}, a user-defined layer, which has no ONNX operators; "
                 f"only {known} can be exported"
             )
     count = network.model.layout.count
     if count * network.dtype.itemsize > _LARGEST:
-        raise InvalidInputError(f"an ONNX file holds 2 GiB at most, and {count:,} numbers of {network.dtype} are more")
+        raise InvalidInputError(
+            f"an ONNX file may have at most 2 GiB, and {count:,} {network.dtype} parameters are more"
+        )
     weights = network.get_weights()
     check_finite(path, weights)
-    model = _make_model(network, weights, given)
+    model = _make_model(network, weights, dtype)
     with atomic_write(path) as stream:
         stream.write(model.SerializeToString())
 
 
 def _input_dtype(name: Any) -> np.dtype[Any]:
     try:
-        given: np.dtype[Any] = np.dtype(np.dtype(name).name)  # By name: ONNX knows nothing of byte orders.
+        dtype: np.dtype[Any] = np.dtype(np.dtype(name).name)  # By name, because ONNX has no byte orders.
     except TypeError:
         raise UnknownNameError("input_dtype", name, INPUT_DTYPES) from None
-    if given.name not in INPUT_DTYPES:
-        raise UnknownNameError("input_dtype", given.name, INPUT_DTYPES)
-    return given
+    if dtype.name not in INPUT_DTYPES:
+        raise UnknownNameError("input_dtype", dtype.name, INPUT_DTYPES)
+    return dtype
 
 
-def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype[Any]) -> ModelProto:
+def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np.dtype[Any]) -> ModelProto:
     try:
         from onnx import checker, helper
     except ImportError as error:
-        raise ImportError('ONNX files need the package onnx: pip install "nnbackend[onnx]"') from error
+        raise ImportError(f"ONNX files need the package onnx: {install_command('onnx')}") from error
     from nnbackend.interop.onnx_graph import Graph, add_activation, add_layer
     from nnbackend.support import VERSION
 
@@ -101,11 +104,11 @@ def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype
     computed = helper.np_dtype_to_tensor_dtype(network.dtype)
     graph.scope = "input"
     x = "input"
-    if given != network.dtype:
+    if input_dtype != network.dtype:
         x = graph.add("Cast", x, to=computed)
     if len(network.input_shape) > 1:
         x = graph.add("Flatten", x, axis=1)
-    scale = input_scale_of(given, network.input_scale)
+    scale = input_scale_of(input_dtype, network.input_scale)
     if scale != 1:
         x = graph.add("Mul", x, graph.number(scale))
     for index, layer in enumerate(network.layers):
@@ -116,11 +119,11 @@ def _make_model(network: Network, weights: dict[str, HostArray], given: np.dtype
     if network.loss is not None:
         x = add_activation(graph, network.loss.output_activation, 0.0, x)
     if len(network.output_shape) > 1:
-        shape = graph.array("output.shape", np.array([0, *network.output_shape], np.int64))  # 0: as many rows as came
+        shape = graph.array("output.shape", np.array([0, *network.output_shape], np.int64))  # 0: the number of rows
         x = graph.add("Reshape", x, shape)
     graph.finish(x, "output")
 
-    received = helper.np_dtype_to_tensor_dtype(given)
+    received = helper.np_dtype_to_tensor_dtype(input_dtype)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

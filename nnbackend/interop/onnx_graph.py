@@ -1,6 +1,6 @@
-"""Layers and activations as nodes of an ONNX graph. Imported only when a model is exported: it needs the package onnx.
+"""Layers and activations as nodes of an ONNX graph. Imported only for exports, because it needs the package onnx.
 
-Where ONNX Runtime has no kernel in float64 for an operator, the same function is made of operators for which it has.
+If ONNX Runtime has no float64 kernel for an operator, the function is composed of operators that have one.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ __all__ = ["Graph", "add_activation", "add_layer"]
 
 
 class Graph:
-    """Nodes in the order in which they are added, and the constants they read.
+    """The nodes of a graph, in the order in which they were added, and their constants.
 
-    Values have names, as ONNX wants it; what adds to a graph takes and returns names.
+    ONNX identifies values by name, so the functions that add nodes take and return names.
 
     Parameters
     ----------
     dtype : numpy.dtype
-        What it computes in.
+        The dtype of the computation.
     """
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype = dtype
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
-        #: What the names of nodes begin with: the layer they belong to.
+        #: Prefix of the names of nodes: the layer they belong to.
         self.scope = ""
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node; the name of its output."""
+        """Add a node and return the name of its output."""
         name = f"{self.scope}.{operator.lower()}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
         return name
@@ -48,31 +48,31 @@ class Graph:
         return name
 
     def number(self, value: float) -> str:
-        """A constant number of the graph's dtype; one of a value is enough."""
+        """Add a constant of the graph's dtype; equal constants are shared."""
         return self.array(f"constant.{value!r}", np.array(value, self.dtype))
 
     def finish(self, value: str, output: str) -> None:
-        """Let `value` be the graph's output, under that name."""
+        """Make `value` the graph's output, with the name `output`."""
         if not self.nodes or self.nodes[-1].output[0] != value:
             self.add("Identity", value)
         self.nodes[-1].output[0] = output
 
 
 def add_layer(graph: Graph, layer: Layer, parameters: dict[str, HostArray], x: str) -> str:
-    """Add a built-in layer, as it predicts.
+    """Add a built-in layer in inference mode.
 
     Parameters
     ----------
     graph : Graph
     layer : Layer
     parameters : dict of arrays
-        By name: "layers.0.weight".
+        The layer's parameters by name, such as "layers.0.weight".
     x : str
-        Its input, (rows, features).
+        The layer's input, (rows, features).
 
     Returns
     -------
-    str : its output, (rows, features)
+    str : the layer's output, (rows, features)
     """
     match layer:
         case Dense():
@@ -82,11 +82,11 @@ def add_layer(graph: Graph, layer: Layer, parameters: dict[str, HostArray], x: s
             return add_activation(graph, layer.activation, layer.alpha, x)
         case MaxAbsNorm():
             largest = graph.add("ReduceMax", graph.add("Abs", x), axes=[1], keepdims=1)
-            # A row of zeros is divided by 1.
+            # Divide a row of zeros by 1.
             is_zero = graph.add("Equal", largest, graph.number(0.0))
             as_number = graph.add("Cast", is_zero, to=helper.np_dtype_to_tensor_dtype(graph.dtype))
             return graph.add("Div", x, graph.add("Add", largest, as_number))
-        case _:  # Flatten, for rows are flat already, and Dropout.
+        case _:  # Flatten, because rows are already flat, and Dropout.
             return x
 
 
@@ -111,7 +111,7 @@ def _elu(graph: Graph, z: str, alpha: float) -> str:
 
 
 def _gelu(graph: Graph, z: str, alpha: float) -> str:
-    # The operator Gelu is of opset 20, which older runtimes do not know.
+    # The operator Gelu needs opset 20, which older runtimes do not support.
     square = graph.add("Mul", graph.add("Mul", z, z), graph.number(0.044715))
     inner = graph.add("Mul", z, graph.add("Add", square, graph.number(1.0)))
     tanh = graph.add("Tanh", graph.add("Mul", inner, graph.number(math.sqrt(2 / math.pi))))
@@ -121,7 +121,7 @@ def _gelu(graph: Graph, z: str, alpha: float) -> str:
 def _silu(graph: Graph, z: str, alpha: float) -> str:
     if graph.dtype == np.float32:
         return graph.add("Mul", z, graph.add("Sigmoid", z))
-    # ONNX Runtime 1.19 fuses the product above to an operator of its own, which it has in float32 alone.
+    # ONNX Runtime 1.19 would fuse the product above into its own operator, which supports only float32.
     exponential = graph.add("Exp", graph.add("Neg", z))
     return graph.add("Div", z, graph.add("Add", exponential, graph.number(1.0)))
 
@@ -129,7 +129,7 @@ def _silu(graph: Graph, z: str, alpha: float) -> str:
 def _softplus(graph: Graph, z: str, alpha: float) -> str:
     if graph.dtype == np.float32:
         return graph.add("Softplus", z)
-    # As max(z, 0) + log(1 + exp(-|z|)), which cannot overflow.
+    # max(z, 0) + log(1 + exp(-|z|)), which cannot overflow.
     exponential = graph.add("Exp", graph.add("Neg", graph.add("Abs", z)))
     logarithm = graph.add("Log", graph.add("Add", exponential, graph.number(1.0)))
     return graph.add("Add", graph.add("Relu", z), logarithm)

@@ -1,4 +1,4 @@
-"""Training runs as TensorBoard shows them."""
+"""Write training runs for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import positive_integer
+from nnbackend.support.extras import install_command
 from nnbackend.training.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -19,34 +20,34 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorBoard"]
 
-#: As many as TensorBoard's own histograms have.
+#: The number of buckets in TensorBoard's own histograms.
 _BUCKETS = 30
 
 
 class TensorBoard(Callback):
-    """Write what training shows to a folder that TensorBoard reads (extra ``tensorboard``), after every epoch.
+    """Write metrics after every epoch to a folder that TensorBoard reads (extra ``tensorboard``).
 
-    ``tensorboard --logdir runs`` then shows all runs below that folder side by side, also while they train. Every run
-    has two curves a figure: "train", and "validation" where there are validation data. Under ``epoch`` are the metrics
-    of :class:`~nnbackend.History` by the number of epochs the network has been trained for, under ``step`` the
-    loss of every minibatch by its number of steps, and under ``weights`` the histograms of the parameters. Both numbers
-    go on where a network is trained further, so that its curves do too.
+    ``tensorboard --logdir runs`` shows all runs in the folder ``runs`` side by side, also during training. Each metric
+    has the curve "train" and, with validation data, "validation". The tags ``epoch/...`` are the metrics of
+    :class:`~nnbackend.History` over the epochs of the network, ``step/loss`` is the loss of every minibatch over its
+    steps, and ``weights/...`` are histograms of the parameters. Epochs and steps count on if a network is trained
+    further, so its curves continue.
 
     Parameters
     ----------
     folder : str or path-like
-        Of this run: one for each is usual, ``runs/first``. A fit adds files of its own to what is there.
+        The folder of this run, such as ``runs/first``. Each fit adds new files to it.
     weights_every : int, optional
-        Write histograms of all parameters after every so many epochs; none if not given.
+        Number of epochs between two histograms of the parameters. Default: no histograms.
 
     Raises
     ------
     ImportError
         TensorBoard is not installed.
     InvalidInputError
-        `weights_every` is no whole number above 0; when training begins: the folder is a file.
+        `weights_every` is not an integer above 0; at the start of training: the folder is a file.
     OSError
-        While training, as the operating system gave it: the disk is full, the folder is read-only and the like.
+        During training: the files cannot be written (disk full, folder read-only).
     """
 
     first_rank_only = True
@@ -54,13 +55,13 @@ class TensorBoard(Callback):
     def __init__(self, folder: str | os.PathLike[str], weights_every: int | None = None) -> None:
         self.folder = os.fspath(folder)
         self.weights_every = None if weights_every is None else positive_integer("weights_every", weights_every)
-        # Told now, and not when the data have been loaded.
+        # Raise ImportError now, not after the data have been loaded.
         _library()
         self._files: dict[str, _EventFile] = {}
 
     def check(self, metrics: Sequence[str]) -> None:
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
-            raise InvalidInputError(f"TensorBoard writes to a folder, received {self.folder!r}, a file; name another")
+            raise InvalidInputError(f"TensorBoard needs a folder, but {self.folder!r} is a file; choose another name")
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._files = {"train": _EventFile(os.path.join(self.folder, "train"))}
@@ -86,25 +87,25 @@ class TensorBoard(Callback):
 
 
 class _EventFile:
-    """A new file of TensorBoard's events.
+    """A new TensorBoard event file.
 
-    It is open only while something is added: what a run has written is on disk after every epoch, and nothing stays
-    behind where an error ends the run.
+    It is open only while values are added, so that everything is on disk after every epoch, and no open file remains if
+    an error ends the run.
 
     Parameters
     ----------
     folder : str
-        Made if it is missing.
+        Created if it is missing.
     """
 
     def __init__(self, folder: str) -> None:
         os.makedirs(folder, exist_ok=True)
-        # TensorBoard knows its files by the middle of the name, and reads those of a folder in alphabetical order.
+        # TensorBoard recognises its files by "tfevents" in the name, and reads the files of a folder alphabetically.
         self._path = os.path.join(folder, f"events.out.tfevents.{time.time_ns()}.{os.getpid()}.nnbackend")
         self._write([{"file_version": "brain.Event:2"}])
 
     def append(self, entries: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-        """Add values by their tags, each with its step: numbers, and arrays as histograms."""
+        """Add values by tag, each with its step: numbers as scalars and arrays as histograms."""
         self._write({"step": step, "summary": {"value": _values(found)}} for step, found in entries)
 
     def _write(self, events: Iterable[Mapping[str, Any]]) -> None:
@@ -125,11 +126,11 @@ def _value(value: Any) -> dict[str, Any]:
 
 
 def _histogram(array: npt.NDArray[Any]) -> dict[str, Any]:
-    """The fields of TensorBoard's HistogramProto; its buckets are told by their upper limits."""
+    """The fields of TensorBoard's HistogramProto, which stores the upper limits of its buckets."""
     values = array.ravel().astype(np.float64)
     counts, edges = np.histogram(values, _BUCKETS)
     return {
-        # Not of the values: equal ones have buckets around them.
+        # The limits of the buckets, not of the values: equal values have buckets around them.
         "min": edges[0],
         "max": edges[-1],
         "num": values.size,
@@ -141,10 +142,10 @@ def _histogram(array: npt.NDArray[Any]) -> dict[str, Any]:
 
 
 def _library() -> tuple[Any, Any]:
-    """TensorBoard's event, and what writes the records of its files: those that PyTorch's writer uses too."""
+    """TensorBoard's classes for events and for writing records, which PyTorch's writer uses, too."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.summary.writer.record_writer import RecordWriter
     except ImportError as error:
-        raise ImportError('TensorBoard needs the package tensorboard: pip install "nnbackend[tensorboard]"') from error
+        raise ImportError(f"TensorBoard needs the package tensorboard: {install_command('tensorboard')}") from error
     return Event, RecordWriter

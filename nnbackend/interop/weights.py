@@ -1,4 +1,4 @@
-"""Weights that another library kept, under its names and in its orientation."""
+"""Set a network's weights from another library, with its names and its orientation."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["replace_weights"]
 def replace_weights(
     network: Network, names: Mapping[str, str], values: Mapping[str, Any], transposed: bool = False
 ) -> None:
-    """Give a network the weights of another library; all of them, or an error and none.
+    """Set all of a network's weights to those of another library, or none if there is an error.
 
     Parameters
     ----------
     network : Network
     names : dict from str to str
-        For each parameter of the network, ``"layers.0.weight"``, what errors call it: the other library's name.
+        The other library's name for each parameter of the network, such as ``"layers.0.weight"``.
     values : dict from str to array_like
-        By the other library's names.
+        The arrays by the other library's names.
     transposed : bool
-        Whether that library keeps a weight as (outputs, inputs).
+        Whether that library stores a weight as (outputs, inputs).
 
     Raises
     ------
     InvalidInputError
-        An array is of the wrong shape, holds no numbers or such as are not finite; nothing was changed.
+        An array has the wrong shape, is not numeric or not finite; nothing was changed.
     """
     weights: dict[str, HostArray] = {}
     for parameter, shape in network.model.layout.shapes().items():

@@ -1,10 +1,10 @@
 """Pictures of data, networks and training runs, with matplotlib (extra ``plot``).
 
-Every function draws on the Axes it is given, or on those of a new figure, and returns them. Figures are made as
-objects and not through pyplot: no display is needed, no window opens and the caller's backend stays as it is. A
-notebook shows one that ends a cell, ``plot_loss(history).figure``; a script writes it with `save_figure`.
+Every function draws on the given Axes, or on those of a new figure, and returns them. Figures are created without
+pyplot, so they need no display, open no window and leave matplotlib's backend unchanged. A notebook shows a figure that
+ends a cell, ``plot_loss(history).figure``; a script saves it with `save_figure`.
 
-Importing this package does not import matplotlib; the first picture does.
+Importing this package does not import matplotlib; the first plot does.
 """
 
 from nnbackend.plotting.bars import plot_bars

@@ -1,4 +1,4 @@
-"""Numbers to compare, as bars."""
+"""Bar charts for comparing numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_bars"]
 
 _NAME_CHARACTERS = 32
-#: Light enough for a whisker on it.
+#: Light enough for an error bar to be visible on it.
 _COLOR = COLORS[5]
 
 
@@ -28,19 +28,19 @@ def plot_bars(
     errors: Mapping[str, tuple[float, float]] | None = None,
     log: bool = False,
 ) -> Axes:
-    """A bar for each number, the first on top, with the number at its end.
+    """Plot a horizontal bar for each number, the first on top, labelled with its value.
 
     Parameters
     ----------
     values : mapping of name to number
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
     label : str
-        What the numbers are, and their unit: ``"training speed (samples/s)"``.
+        Label of the axis, with the unit: ``"training speed (samples/s)"``.
     errors : mapping of name to (low, high), optional
-        Ends of a whisker through the number, such as the slowest and the fastest round. Not every bar needs one.
+        Ends of the error bars, such as the slowest and the fastest round. Bars without an entry have none.
     log : bool
-        Draw a logarithmic axis.
+        Use a logarithmic axis.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def plot_bars(
     Raises
     ------
     InvalidInputError
-        There are no values, one is not finite (or not above zero on a logarithmic axis), a whisker belongs to no bar
-        or does not go around its number.
+        There are no values, a value is not finite (or not above zero on a logarithmic axis), or an error bar has no
+        value or does not include it.
     """
     bars = _check_values(values, log)
     whiskers = _check_whiskers(errors or {}, bars, log)
@@ -68,7 +68,7 @@ def plot_bars(
             ax.errorbar(value, place, xerr=[[value - low], [high - value]], color="black", capsize=3, linewidth=1)
         end, side = (low, -1) if value < 0 else (high, 1)
         ax.annotate(
-            _written(value),
+            _format(value),
             (end, place),
             xytext=(5 * side, 0),
             textcoords="offset points",
@@ -82,7 +82,7 @@ def plot_bars(
     ax.tick_params(axis="y", length=0)
     ax.spines[["top", "right"]].set_visible(False)
     if log:
-        # A bar has no natural beginning here; this one leaves the shortest a fair part of the picture.
+        # A logarithmic axis has no zero; start it so that the shortest bar remains visible.
         ends = [*bars.values(), *(end for whisker in whiskers.values() for end in whisker)]
         room = max(2.0, (max(ends) / min(ends)) ** 0.15)
         ax.set_xlim(min(ends) / room, max(ends) * room)
@@ -90,7 +90,7 @@ def plot_bars(
     else:
         ax.margins(x=0.15)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _shortened(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _abbreviate(value)))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(label)
     return ax
@@ -104,7 +104,7 @@ def _check_values(values: Any, log: bool) -> dict[str, float]:
         raise InvalidInputError(f"two bars have the same name: received {', '.join(map(repr, values))}")
     if log and min(bars.values()) <= 0:
         name = min(bars, key=bars.__getitem__)
-        raise InvalidInputError(f"a logarithmic axis has no {bars[name]:g} ({name!r}); draw with log=False")
+        raise InvalidInputError(f"a logarithmic axis cannot show {bars[name]:g} ({name!r}); use log=False")
     return bars
 
 
@@ -114,29 +114,29 @@ def _check_whiskers(errors: Any, bars: Mapping[str, float], log: bool) -> dict[s
     whiskers = {}
     for name, ends in errors.items():
         if str(name) not in bars:
-            raise InvalidInputError(f"errors has a whisker for {name!r}, which has no bar; there are {', '.join(bars)}")
+            raise InvalidInputError(f"errors has an entry for {name!r}, but the bars are {', '.join(bars)}")
         try:
-            low, high = (number(f"the whisker of {name!r}", end) for end in ends)
+            low, high = (number(f"the error bar of {name!r}", end) for end in ends)
         except (TypeError, ValueError):
-            raise InvalidInputError(f"the whisker of {name!r} must be (low, high), received {ends!r}") from None
+            raise InvalidInputError(f"the error bar of {name!r} must be (low, high), received {ends!r}") from None
         if not low <= bars[str(name)] <= high or (log and low <= 0):
             raise InvalidInputError(
-                f"the whisker of {name!r} must go around its value {bars[str(name)]:g}"
-                f"{' and stay above 0 on a logarithmic axis' if log else ''}, received {ends!r}"
+                f"the error bar of {name!r} must include its value {bars[str(name)]:g}"
+                f"{' and be above 0 on a logarithmic axis' if log else ''}, received {ends!r}"
             )
         whiskers[str(name)] = low, high
     return whiskers
 
 
-def _written(value: float) -> str:
-    """A number as people write it: 205,173 and not 2.052e+05; with a minus sign and not a hyphen."""
+def _format(value: float) -> str:
+    """A number with thousands separators instead of an exponent, and a minus sign instead of a hyphen."""
     text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _shortened(value: float) -> str:
-    """Short enough for ticks that stand close: 200k, 1.5M."""
+def _abbreviate(value: float) -> str:
+    """A number abbreviated for tick labels: 200k, 1.5M."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if size <= abs(value) < 1e9:
-            return f"{_written(value / size)}{letter}"
-    return _written(value)
+            return f"{_format(value / size)}{letter}"
+    return _format(value)

@@ -1,4 +1,4 @@
-"""What callers hand over to be drawn, checked before anything is: names, labels, points, images."""
+"""Checks of the arguments of plots: names, labels, points, images."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from nnbackend.errors import InvalidInputError
 
 __all__ = ["as_images", "check_finite", "check_labels", "check_points", "class_names", "plain"]
 
-#: Beyond it, numbers are something else than classes, and names and colours for so many would fill the memory.
+#: Larger labels are unlikely to be classes, and their names and colours would fill the memory.
 _LARGEST_CLASS = 99_999
 
 
 def plain(text: object) -> str:
-    """A text as it is to be read: to matplotlib, what stands between two dollars would be a formula."""
+    """Escape dollar signs, which matplotlib would interpret as the delimiters of a formula."""
     return str(text).replace("$", r"\$")
 
 
 def class_names(classes: Sequence[str] | None, count: int) -> list[str]:
-    """Names of at least `count` classes: the caller's, or 0, 1, 2, ..."""
+    """Names of at least `count` classes: those given, or 0, 1, 2, ..."""
     if classes is None:
         return [str(index) for index in range(count)]
     if isinstance(classes, str) or not hasattr(classes, "__iter__"):
         raise InvalidInputError(f"classes must be a list of names, received {classes!r}")
     names = [plain(name) for name in classes]
     if len(names) < count:
-        raise InvalidInputError(f"there are {count} classes, received {len(names)} names; name every class in classes")
+        raise InvalidInputError(f"there are {count} classes, received {len(names)} names; give a name for every class")
     return names
 
 
 def check_labels(what: str, labels: Any, rows: int) -> npt.NDArray[np.int64]:
-    """Class indices, one a row, as (rows,) int64; a column of them is taken too, as training does."""
+    """Class indices, one per row, as (rows,) int64; a (rows, 1) column is accepted, as in training."""
     array = as_host_array(what, labels)
     if array.shape not in ((rows,), (rows, 1)):
-        hint = f"; of scores take {what}.argmax(axis=1)" if array.ndim == 2 else ""
-        raise InvalidInputError(f"{what} must be {rows} class indices, one a row, received shape {array.shape}{hint}")
+        hint = f"; convert scores with {what}.argmax(axis=1)" if array.ndim == 2 else ""
+        raise InvalidInputError(f"{what} must be {rows} class indices, one per row, received shape {array.shape}{hint}")
     if (array < 0).any() or (array > _LARGEST_CLASS).any() or (array != np.floor(array)).any():
         raise InvalidInputError(
             f"{what} must be class indices 0, 1, 2, ..., received other numbers; number the classes"
@@ -53,14 +53,14 @@ def check_points(x: Any) -> npt.NDArray[Any]:
     points = as_host_array("x", x)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
         raise InvalidInputError(
-            f"x must be points in the plane, (n, 2), received shape {points.shape}; choose two columns: x[:, [0, 1]]"
+            f"x must be points of shape (n, 2), received shape {points.shape}; choose two columns: x[:, [0, 1]]"
         )
     check_finite("the points", points)
     return points
 
 
 def as_images(images: Any) -> npt.NDArray[Any]:
-    """(n, pixels) of square images or (n, height, width), as (n, height, width) without a copy."""
+    """Square images as rows, (n, pixels), or (n, height, width) images, as (n, height, width) without a copy."""
     array = as_host_array("images", images)
     if array.size == 0:
         raise InvalidInputError(f"there are no images to draw: received shape {array.shape}")
@@ -69,14 +69,14 @@ def as_images(images: Any) -> npt.NDArray[Any]:
     side = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
     if array.ndim != 2 or side * side != array.shape[1]:
         raise InvalidInputError(
-            f"images must be grey, (n, height, width), or square ones as rows, received shape {array.shape}; "
+            f"images must be grey, (n, height, width), or rows of square images, received shape {array.shape}; "
             "reshape them to (n, height, width)"
         )
     return array.reshape(len(array), side, side)
 
 
 def check_finite(what: str, array: npt.NDArray[Any]) -> None:
-    """Refuse NaN and infinity, of which no picture can be made."""
+    """Refuse NaN and infinity, which cannot be drawn."""
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
-        raise InvalidInputError(f"{what} hold {bad} NaN or infinite values; remove or replace them")
+        raise InvalidInputError(f"{what} contain {bad} NaN or infinite values; remove or replace them")

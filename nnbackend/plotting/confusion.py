@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_confusion"]
 
-#: From here on the numbers would be too small to read, and only the colours are left.
+#: With more classes, the numbers would be too small to read, and only the colours are drawn.
 _MOST_CLASSES_WITH_NUMBERS = 40
 
 
 def plot_confusion(matrix: npt.ArrayLike, classes: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """How often each class was taken for each, as counts over colours.
+    """Plot a confusion matrix: counts, on cells coloured by the share of the true class.
 
     Parameters
     ----------
     matrix : (classes, classes) array_like of int
-        As :func:`nnbackend.metrics.confusion_matrix` counts it: a row is a true class, a column a predicted one.
+        The result of :func:`nnbackend.metrics.confusion_matrix`: rows are true classes, columns predicted classes.
     classes : sequence of str, optional
-        Names of the classes; 0, 1, 2, ... if not given.
+        Names of the classes. Default: 0, 1, 2, ...
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
 
     Returns
     -------
@@ -41,7 +41,8 @@ def plot_confusion(matrix: npt.ArrayLike, classes: Sequence[str] | None = None, 
     Raises
     ------
     InvalidInputError
-        The matrix is not square, holds anything but counts, counts nothing, or the names do not match it.
+        The matrix is not square, contains other numbers than counts or only zeros, or has another number of classes
+        than names.
     """
     counts = _check_counts(matrix)
     names = class_names(classes, len(counts))
@@ -50,7 +51,7 @@ def plot_confusion(matrix: npt.ArrayLike, classes: Sequence[str] | None = None, 
     side = float(np.clip(2.2 + 0.52 * len(names), 4.5, 20))
     ax = axes_or_new(ax, (side, side))
 
-    # Shares and not counts, so that rare classes show too; its root, so that the few errors of a good network do.
+    # Colour by shares, so that rare classes are visible, and by their square roots, so that rare errors are.
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = ax.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     ticks = range(len(names))
@@ -60,8 +61,8 @@ def plot_confusion(matrix: npt.ArrayLike, classes: Sequence[str] | None = None, 
     ax.set_yticks(ticks, names)
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
-    right, rows = int(np.trace(counts)), int(counts.sum())
-    score = f"{right:,} of {rows:,} right ({100 * right / rows:.2f} %)"
+    correct, rows = int(np.trace(counts)), int(counts.sum())
+    score = f"{correct:,} of {rows:,} correct ({100 * correct / rows:.2f} %)"
     ax.set_title(f"{score}\ncolour: share of the true class", fontsize="medium")
     if len(names) <= _MOST_CLASSES_WITH_NUMBERS:
         _write_counts(ax, counts, np.asarray(image.to_rgba(np.sqrt(shares))))
@@ -71,27 +72,27 @@ def plot_confusion(matrix: npt.ArrayLike, classes: Sequence[str] | None = None, 
 def _check_counts(matrix: Any) -> npt.NDArray[np.int64]:
     values = as_host_array("matrix", matrix)
     if values.ndim != 2 or values.shape[0] != values.shape[1] or values.size == 0:
-        raise InvalidInputError(f"a confusion matrix is square, received shape {values.shape}; rows are true classes")
+        raise InvalidInputError(f"a confusion matrix must be square, received shape {values.shape}")
     if not np.isfinite(values).all() or (values < 0).any() or (values != np.floor(values)).any():
-        raise InvalidInputError("a confusion matrix holds counts, received other numbers; give it before dividing it")
+        raise InvalidInputError("a confusion matrix must contain counts, received other numbers; do not normalise it")
     if not values.any():
-        raise InvalidInputError("a confusion matrix counts something, received zeros only")
+        raise InvalidInputError("a confusion matrix must contain a count above 0, received only zeros")
     return values.astype(np.int64)
 
 
 def _write_counts(ax: Axes, counts: npt.NDArray[np.int64], colors: npt.NDArray[Any]) -> None:
-    # A digit is about 0.64 of the font's size wide, and the longest number should leave some of its cell free.
+    # A digit is about 0.64 font sizes wide; the longest number should not fill its cell.
     cell = 72 * min(inches(ax)) / len(counts)
     fitting = 0.8 * cell / (0.64 * len(str(counts.max())))
     size = float(np.clip(min(90 / len(counts), fitting), 2, 10))
     for (row, column), count in np.ndenumerate(counts):
-        # Zeros stay in the background, or they would drown the errors.
+        # Zeros are grey, so that the errors stand out.
         color = "0.75" if count == 0 else _readable_on(colors[row, column, :3])
         ax.text(column, row, f"{count}", ha="center", va="center", color=color, fontsize=size)
 
 
 def _readable_on(color: npt.NDArray[Any]) -> str:
-    """Black or white, whichever contrasts more with a colour, by its relative luminance (WCAG 2.1)."""
+    """Black or white, whichever has more contrast with a colour, by its relative luminance (WCAG 2.1)."""
     linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"

@@ -20,19 +20,19 @@ __all__ = ["plot_accuracy", "plot_curves", "plot_loss"]
 _SIZE = (4.8, 3.8)
 _TRAINING: dict[str, Any] = {"color": COLORS[0], "marker": "o", "linestyle": "-"}
 _VALIDATION: dict[str, Any] = {"color": COLORS[1], "marker": "s", "linestyle": "--"}
-#: Beyond so many, markers would hide the line.
+#: With more markers, they would hide the line.
 _MOST_MARKERS = 25
 
 
 def plot_loss(history: History, ax: Axes | None = None) -> Axes:
-    """The loss over the epochs, in training and on the validation data.
+    """Plot the training and validation loss over the epochs.
 
     Parameters
     ----------
     history : History
-        What `Network.fit` returned.
+        The result of `Network.fit`.
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
 
     Returns
     -------
@@ -44,18 +44,18 @@ def plot_loss(history: History, ax: Axes | None = None) -> Axes:
         The history has no epochs.
     """
     _check(history)
-    return _plot_figure(axes_or_new(ax, _SIZE), history, "loss", "loss", 1.0)
+    return _plot_metric(axes_or_new(ax, _SIZE), history, "loss", "loss", 1.0)
 
 
 def plot_accuracy(history: History, ax: Axes | None = None) -> Axes:
-    """The accuracy in per cent over the epochs, in training and on the validation data.
+    """Plot the training and validation accuracy, in per cent, over the epochs.
 
     Parameters
     ----------
     history : History
-        What `Network.fit` returned.
+        The result of `Network.fit`.
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
 
     Returns
     -------
@@ -64,32 +64,32 @@ def plot_accuracy(history: History, ax: Axes | None = None) -> Axes:
     Raises
     ------
     InvalidInputError
-        The history has no epochs or no accuracy, which is counted where the targets are classes.
+        The history has no epochs or no accuracy; accuracy is recorded if the targets are classes.
     """
     name = _accuracy_name(history)
     if not name:
         raise InvalidInputError(
-            f"the history has no accuracy, received one of {', '.join(history.names())}; it is counted where the "
-            "targets are classes: draw the loss with plot_loss"
+            f"the history has no accuracy, only {', '.join(history.names())}; accuracy is recorded if the targets are "
+            "classes: plot the loss with plot_loss"
         )
-    return _plot_figure(axes_or_new(ax, _SIZE), history, name, f"{name.replace('_', ' ')} (%)", 100.0)
+    return _plot_metric(axes_or_new(ax, _SIZE), history, name, f"{name.replace('_', ' ')} (%)", 100.0)
 
 
 def plot_curves(history: History, ax: Sequence[Axes] | Axes | None = None) -> tuple[Axes, ...]:
-    """Loss and, if there is one, accuracy side by side; see `plot_loss` and `plot_accuracy`.
+    """Plot the loss and, if the history has one, the accuracy side by side; see `plot_loss` and `plot_accuracy`.
 
     Parameters
     ----------
     history : History
-        What `Network.fit` returned.
+        The result of `Network.fit`.
     ax : Axes or sequence of Axes, optional
-        Where to draw: the loss in the first, the accuracy in the second; one alone gets the loss. A new figure if
-        not given.
+        The Axes to draw on, the first for the loss, the second, if there is one, for the accuracy. Default: a new
+        figure.
 
     Returns
     -------
     tuple of Axes
-        That of the loss, then that of the accuracy if it was drawn.
+        The Axes of the loss and, if it was drawn, of the accuracy.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def plot_curves(history: History, ax: Sequence[Axes] | Axes | None = None) -> tu
 def _check(history: History) -> None:
     if not getattr(history, "epochs", None):
         raise InvalidInputError(
-            f"there is nothing to plot: the history has no epochs, received {history!r}; give what Network.fit returned"
+            f"there is nothing to plot: the history has no epochs, received {history!r}; give the result of Network.fit"
         )
 
 
@@ -119,15 +119,15 @@ def _accuracy_name(history: History) -> str:
     return next((name for name in ("accuracy", "binary_accuracy") if name in history.names()), "")
 
 
-def _plot_figure(ax: Axes, history: History, name: str, label: str, scale: float) -> Axes:
+def _plot_metric(ax: Axes, history: History, name: str, label: str, scale: float) -> Axes:
     from matplotlib.ticker import MaxNLocator
 
-    # In training a figure is the mean over an epoch while the network changes, so it lags behind.
+    # A training metric is the mean over an epoch in which the network changes, so it lags behind.
     for key, legend, style in (
         (name, "training, mean over the epoch", _TRAINING),
         (f"val_{name}", "validation, after the epoch", _VALIDATION),
     ):
-        points = [(figures["epoch"], scale * figures[key]) for figures in history.epochs if key in figures]
+        points = [(metrics["epoch"], scale * metrics[key]) for metrics in history.epochs if key in metrics]
         if points:
             every = -(-len(points) // _MOST_MARKERS)
             ax.plot(*zip(*points, strict=True), label=legend, markersize=4, markevery=every, **style)

@@ -1,4 +1,4 @@
-"""What all pictures share: new figures, the palette, the file."""
+"""Figures, palette and files of all plots."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.extras import install_command
 from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COLORS", "MARKERS", "axes_or_new", "inches", "new_axes", "save_figure", "text_width"]
 
-#: Of Okabe and Ito, which people with any colour blindness can tell apart; the last two are Paul Tol's wine and
-#: indigo, which stay as far from the eight as these are from each other.
+#: The palette of Okabe and Ito, which colour-blind people can distinguish, and Paul Tol's wine and indigo, which differ
+#: from these eight as much as they differ from each other.
 COLORS = (
     "#0072B2",
     "#D55E00",
@@ -33,34 +34,34 @@ COLORS = (
     "#332288",
 )
 
-#: One more than there are colours, so that where both start again they pair up differently.
+#: One more than there are colours, so that colours and markers pair up differently in every cycle.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "*")
 
-#: How much wider a text gets as every letter is put on a whole pixel.
+#: Factor by which text gets wider when every letter starts on a whole pixel.
 _ROUNDING = 1.1
 
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """The caller's Axes, or those of a new figure of `size` inches.
+    """The given Axes, or those of a new figure of `size` inches.
 
     Raises
     ------
     InvalidInputError
-        `ax` is something else.
+        `ax` is neither Axes nor None.
     ImportError
-        Matplotlib is missing.
+        Matplotlib is not installed.
     """
     if ax is None:
         return new_axes(1, size)[0]
     with _matplotlib_needed():
         from matplotlib.axes import Axes
     if not isinstance(ax, Axes):
-        raise InvalidInputError(f"ax must be matplotlib Axes, received {type(ax).__name__}; leave it out for new ones")
+        raise InvalidInputError(f"ax must be matplotlib Axes, received {type(ax).__name__}; omit it for a new figure")
     return ax
 
 
 def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
-    """Axes side by side on a new figure of `size` inches."""
+    """`count` Axes side by side on a new figure of `size` inches."""
     with _matplotlib_needed():
         from nnbackend.plotting.picture import Picture
     figure = Picture(figsize=size, layout="constrained")
@@ -68,14 +69,14 @@ def new_axes(count: int, size: tuple[float, float]) -> list[Axes]:
 
 
 def inches(ax: Axes) -> tuple[float, float]:
-    """Width and height of Axes, before a layout may shrink them a little."""
+    """Width and height of Axes in inches, before the layout may shrink them a little."""
     box = ax.get_window_extent()
     dpi = ax.figure.dpi
     return box.width / dpi, box.height / dpi
 
 
 def text_width(text: str, points: float) -> float:
-    """Inches that the longest line of a text takes at most."""
+    """An upper bound of the width of a text's longest line, in inches."""
     with _matplotlib_needed():
         from matplotlib.textpath import TextPath
     lines = [line for line in text.split("\n") if line.strip()]
@@ -84,23 +85,23 @@ def text_width(text: str, points: float) -> float:
 
 
 def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:
-    """Write the figure that holds these axes as a PNG file; a crash never leaves half of one.
+    """Write the figure of these Axes as a PNG file, completely or not at all.
 
     Parameters
     ----------
     ax : Axes
     path : str or path-like
-        Its folder is made if it is missing.
+        Its folder is created if it is missing.
 
     Raises
     ------
     InvalidInputError
-        The name is not that of a PNG file.
+        The name does not end in ``.png``.
     OSError
-        As the operating system gave it; a file that was there is as it was.
+        The file cannot be written; an existing file is unchanged.
     """
     if not os.fspath(path).lower().endswith(".png"):
-        raise InvalidInputError(f"pictures are PNG files; give a name that ends in .png, received {os.fspath(path)!r}")
+        raise InvalidInputError(f"the name of a picture must end in .png, received {os.fspath(path)!r}")
     figure: Any = ax.figure
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
@@ -113,4 +114,4 @@ def _matplotlib_needed() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError('pictures need the package matplotlib: pip install "nnbackend[plot]"') from error
+        raise ImportError(f"pictures need the package matplotlib: {install_command('plot')}") from error

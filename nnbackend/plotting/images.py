@@ -1,4 +1,4 @@
-"""Galleries of images, and of those that a network took for something else."""
+"""Galleries of images and of misclassified images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ __all__ = ["plot_images", "plot_misclassified"]
 def plot_images(
     images: Any, titles: Sequence[Any] | None = None, ax: Axes | None = None, columns: int | None = None
 ) -> Axes:
-    """Grey images in rows and columns, each with a short text below.
+    """Plot grey images in rows and columns, each with a caption.
 
     Parameters
     ----------
     images : (n, pixels) or (n, height, width) array_like
-        Of any numbers; rows of pixels are square images. The lowest number of all is black, the highest white.
+        Numbers of any range; rows of pixels are square images. The lowest number of all is black, the highest white.
     titles : sequence of n texts or numbers, optional
+        The captions.
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
     columns : int, optional
-        Images side by side; about twice as many as rows if not given.
+        Number of columns. Default: about twice the number of rows.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def plot_images(
     Raises
     ------
     InvalidInputError
-        The images are none, not finite or of another shape, or there is not one title for each.
+        There are no images, they are not finite or have another shape, or the number of titles differs.
     """
     pictures = as_images(images)
     captions = [] if titles is None else [plain(title) for title in titles]
@@ -54,31 +55,31 @@ def plot_images(
 def plot_misclassified(
     images: Any, true: Any, predicted: Any, classes: Sequence[str] | None = None, ax: Axes | None = None, most: int = 24
 ) -> Axes:
-    """The first images whose predicted class is not the true one, each with both.
+    """Plot the first misclassified images with their true and predicted classes.
 
     Parameters
     ----------
     images : (n, pixels) or (n, height, width) array_like
-        Of any numbers; rows of pixels are square images.
+        Numbers of any range; rows of pixels are square images.
     true, predicted : (n,) array_like of int
-        Index of each image's class, and of the class that `Network.predict_classes` gave it.
+        True classes, and the classes from `Network.predict_classes`, as indices.
     classes : sequence of str, optional
-        Names of the classes; 0, 1, 2, ... if not given.
+        Names of the classes. Default: 0, 1, 2, ...
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
     most : int
-        How many to draw at most.
+        Largest number of images to draw.
 
     Returns
     -------
     Axes
-        Its title says how many were wrong. If none was, so do the Axes.
+        The title counts the misclassified images. If there are none, the Axes contain a note instead of images.
 
     Raises
     ------
     InvalidInputError
-        The images are none, not finite or of another shape, the labels are no class indices or not one for each
-        image, or a class has no name.
+        There are no images, they are not finite or have another shape, the labels are not one class index per image,
+        or a class has no name.
     """
     pictures = as_images(images)
     total = len(pictures)
@@ -89,7 +90,7 @@ def plot_misclassified(
     score = f"{len(wrong):,} of {total:,} wrong ({100 * len(wrong) / total:.2f} %)"
     if len(wrong) == 0:
         ax = axes_or_new(ax, (4.8, 1.5))
-        ax.text(0.5, 0.5, f"all {total:,} are right", ha="center", va="center", transform=ax.transAxes)
+        ax.text(0.5, 0.5, f"all {total:,} are correct", ha="center", va="center", transform=ax.transAxes)
         ax.set_axis_off()
         ax.set_title(score, fontsize="medium")
         return ax
@@ -106,6 +107,6 @@ def _draw_grey(
     ax: Axes | None, pictures: npt.NDArray[Any], captions: Sequence[str], columns: int | None, title: str
 ) -> Axes:
     check_finite("images", pictures)
-    # Matplotlib draws neither booleans nor every width of floats.
+    # Matplotlib does not draw booleans or floats of all sizes.
     grey = pictures.astype(np.float64)
     return draw_tiles(ax, grey, captions, columns, title, cmap="gray", vmin=grey.min(), vmax=grey.max())

@@ -1,4 +1,4 @@
-"""The figure that all pictures are drawn on. Importing this imports matplotlib."""
+"""The figure class of all plots. Importing this module imports matplotlib."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 
 __all__ = ["Picture"]
 
-#: Half as many again as a browser has to an inch, so that lines stay sharp on a dense screen.
+#: 1.5 times the resolution of a browser, so that lines are sharp on high-resolution screens.
 _DPI = 144
 _CSS_DPI = 96
 
 
 class Picture(Figure):
-    """A figure that a notebook shows, also where pyplot, which teaches notebooks how to, was never imported."""
+    """A figure that a notebook displays without pyplot."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, Any]]:
-        """The picture as a PNG file, and the size in which to show it."""
+        """The figure as a PNG file, and its display size."""
         stream = io.BytesIO()
         self.savefig(stream, format="png", dpi=_DPI)
         width, height = (round(_CSS_DPI * inches) for inches in self.get_size_inches())

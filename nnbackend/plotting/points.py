@@ -1,4 +1,4 @@
-"""Points in the plane, by class."""
+"""Scatter plots of points by class."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = ["class_color", "draw_points", "limits", "plane_axes", "plot_scatter"]
 
-#: Inches of the longer side of a new picture, without its legend.
+#: Longer side of a new figure without its legend, in inches.
 _SIDE = 4.4
-#: Entries of a legend before it takes another column.
+#: Most entries in a column of the legend.
 _LEGEND_ROWS = 16
 _LEGEND_POINTS = 9
 
 
 def plot_scatter(x: Any, y: Any, classes: Sequence[str] | None = None, ax: Axes | None = None) -> Axes:
-    """Points in the plane by class, told apart by colour and by marker.
+    """Plot points in the plane, with a colour and a marker for each class.
 
     Parameters
     ----------
     x : (n, 2) array_like
     y : (n,) array_like of int
-        Index of each point's class.
+        Class index of each point.
     classes : sequence of str, optional
-        Names of the classes; 0, 1, 2, ... if not given.
+        Names of the classes. Default: 0, 1, 2, ...
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
 
     Returns
     -------
@@ -46,7 +46,7 @@ def plot_scatter(x: Any, y: Any, classes: Sequence[str] | None = None, ax: Axes 
     Raises
     ------
     InvalidInputError
-        The points are not in the plane or not finite, the labels no class indices, or a class has no name.
+        The points are not of shape (n, 2) or not finite, the labels are not class indices, or a class has no name.
     """
     points = check_points(x)
     labels = check_labels("y", y, len(points))
@@ -56,7 +56,7 @@ def plot_scatter(x: Any, y: Any, classes: Sequence[str] | None = None, ax: Axes 
 
 
 def limits(points: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Corners of a picture with some room around the points, which never is a mere strip."""
+    """Lower and upper limits of both axes, with a margin; the shorter side is at least a quarter of the longer."""
     low, high = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
     longest = float((high - low).max()) or 1.0
     half = np.maximum(high - low, longest / 4) / 2 + 0.06 * longest
@@ -65,7 +65,7 @@ def limits(points: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArr
 
 
 def plane_axes(ax: Axes | None, low: Any, high: Any, names: Sequence[str], shown: npt.NDArray[np.int64]) -> Axes:
-    """Axes within these corners, a unit as long upwards as across; new ones leave room for the legend."""
+    """Axes with these limits and equal scales; a new figure leaves room for the legend."""
     if ax is None:
         width, height = _SIDE * (high - low) / (high - low).max()
         entries = [_wrapped(names[index]) for index in shown]
@@ -87,7 +87,7 @@ def draw_points(
     names: Sequence[str],
     shown: npt.NDArray[np.int64],
 ) -> Axes:
-    """Draw points, and the legend of the classes `shown`, whether they have points or not."""
+    """Draw points and a legend of the classes `shown`, which may include classes without points."""
     size = float(np.clip(12000 / len(points), 8, 36))
     drawn = [
         ax.scatter(
@@ -96,7 +96,7 @@ def draw_points(
             s=size,
             color=class_color(index),
             marker=MARKERS[index % len(MARKERS)],
-            # Lets points be told from each other and from a region of their colour.
+            # An edge separates points from each other and from a region of the same colour.
             edgecolors="0.15",
             linewidths=0.4,
         )
@@ -104,7 +104,7 @@ def draw_points(
     ]
     ax.set_xlabel("first feature")
     ax.set_ylabel("second feature")
-    # Beside the points where the figure makes room for it; elsewhere it would be cut off.
+    # Beside the points if the figure's layout makes room for it; otherwise it would be cut off.
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0, "frameon": False}
     ax.legend(
         drawn,
@@ -118,7 +118,7 @@ def draw_points(
 
 
 def class_color(index: int) -> str:
-    """The colour of a class, the same in all pictures."""
+    """The colour of a class, the same in all plots."""
     return COLORS[index % len(COLORS)]
 
 

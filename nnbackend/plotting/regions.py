@@ -1,4 +1,4 @@
-"""How a network divides the plane."""
+"""Decision regions of a network in the plane."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_decision_regions"]
 
-#: How much of a class's colour is left in its region; the rest is white.
+#: Share of a class's colour in its region; the rest is white.
 _TINT = 0.3
 
 
 def plot_decision_regions(
     network: Any, x: Any, y: Any, classes: Sequence[str] | None = None, ax: Axes | None = None, resolution: int = 200
 ) -> Axes:
-    """Where in the plane a network predicts which class, and points on top.
+    """Plot the regions of the plane in which a network predicts each class, and points on top.
 
     Parameters
     ----------
     network : Network
-        With two inputs. Or anything whose ``predict_classes`` takes (n, 2) points and returns (n,) class indices.
+        A network with two inputs, or any object whose ``predict_classes`` takes (n, 2) points and returns (n,) class
+        indices.
     x : (n, 2) array_like
-        The regions are drawn a little beyond these points.
+        The points; the regions extend a little beyond them.
     y : (n,) array_like of int
-        Index of each point's class.
+        Class index of each point.
     classes : sequence of str, optional
-        Names of the classes; 0, 1, 2, ... if not given.
+        Names of the classes. Default: 0, 1, 2, ...
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
     resolution : int
-        Predictions along each side of the picture.
+        Number of predictions along each side of the plot.
 
     Returns
     -------
@@ -51,8 +52,8 @@ def plot_decision_regions(
     Raises
     ------
     InvalidInputError
-        The network has no two inputs or cannot predict classes, the points are not in the plane or not finite, the
-        labels no class indices, or a class has no name.
+        The network does not have two inputs or cannot predict classes, the points are not of shape (n, 2) or not
+        finite, the labels are not class indices, or a class has no name.
     """
     points = check_points(x)
     labels = check_labels("y", y, len(points))
@@ -74,29 +75,29 @@ def plot_decision_regions(
         vmax=len(names) - 0.5,
         extent=extent,
         origin="lower",
-        # Anything smoother would invent classes between two neighbours.
+        # Interpolation would create wrong classes between two cells.
         interpolation="nearest",
     )
     for index in np.unique(regions)[1:]:
-        # Borders hide the steps between cells, and show readers who see no colours where a region ends.
+        # Contours hide the steps between cells and mark the regions for readers who cannot see the colours.
         ax.contour(regions == index, levels=[0.5], colors="white", linewidths=1.5, extent=extent, origin="lower")
     return draw_points(ax, points, labels, names, shown)
 
 
 def _predicted(network: Any, dtype: np.dtype[Any], low: Any, high: Any, resolution: int) -> npt.NDArray[np.int64]:
-    """The classes at the middles of resolution x resolution cells, the first row the lowest."""
+    """Predicted classes at the centres of resolution x resolution cells, from the lowest row up."""
     if not callable(getattr(network, "predict_classes", None)):
         raise InvalidInputError(f"network must have predict_classes, received {type(network).__name__}; give a Network")
     inputs = math.prod(getattr(network, "input_shape", (2,)))
     if inputs != 2:
         raise InvalidInputError(
-            f"regions can be drawn for a network with 2 inputs, received one with {inputs}; train one on two features"
+            f"decision regions need a network with 2 inputs, received one with {inputs}; train one on two features"
         )
     if dtype == np.uint8:
-        # A network scales bytes on its own, and the grid between them is no bytes.
-        raise InvalidInputError("x must be real numbers here, received bytes (uint8); train and draw with x / 255")
-    middles = (np.arange(resolution) + 0.5) / resolution
-    across, up = (low[axis] + middles * (high[axis] - low[axis]) for axis in (0, 1))
+        # A network scales uint8 inputs itself, and the grid between the points is not uint8.
+        raise InvalidInputError("x must be floating point, received uint8; train and plot with x / 255")
+    centres = (np.arange(resolution) + 0.5) / resolution
+    across, up = (low[axis] + centres * (high[axis] - low[axis]) for axis in (0, 1))
     grid = np.stack(np.meshgrid(across, up), axis=-1).reshape(-1, 2)
     predicted = check_labels("predict_classes(x)", network.predict_classes(grid), len(grid))
     return predicted.reshape(resolution, resolution)

@@ -19,13 +19,13 @@ __all__ = ["CAPTION_CHARACTERS", "draw_tiles"]
 
 _GAP = 0.1
 _POINTS = 9
-#: Of a caption's line; beyond, words go to the next.
+#: Most characters in a line of a caption.
 CAPTION_CHARACTERS = 16
 _LINE = 1.25 * _POINTS / 72
 _TITLE_LINE = 0.2
-#: Inches of the longer side of a new figure; beyond, everything shrinks.
+#: Longest side of a new figure, in inches; larger contents are scaled down.
 _LARGEST = 20.0
-#: Inches across that a new figure has at least: a title needs them.
+#: Smallest width of a new figure in inches, which leaves room for a title.
 _NARROWEST = 3.4
 
 
@@ -40,21 +40,21 @@ def draw_tiles(
 ) -> Axes:
     """Draw (n, height, width) images.
 
-    All is laid out in inches of a figure of its own, in which a tile measures one. In the caller's Axes the whole,
-    captions included, shrinks to what there is.
+    The layout is computed in inches of a new figure, in which the longer side of a tile is one inch. In given Axes,
+    everything including the captions is scaled down to the available size.
 
     Parameters
     ----------
     ax : Axes or None
-        None makes a new figure.
+        None creates a new figure.
     tiles : (n, height, width) array
     captions : sequence of str
         One for each tile, or none.
     columns : int, optional
-        About twice as many as rows if not given.
+        Default: about twice the number of rows.
     title : str
     beside : float
-        Inches to leave on the right of a new figure.
+        Free space at the right of a new figure, in inches.
     **colors
         ``cmap``, ``vmin``, ``vmax``: the same for all tiles.
     """
@@ -77,8 +77,8 @@ def draw_tiles(
     new = ax is None
     ax = axes_or_new(ax, (max(scale * total[0] + 0.1, _NARROWEST) + beside, scale * total[1] + room))
     if not new:
-        # The layout may still take a little from the caller's Axes.
-        scale = min(1.0, *(0.9 * there / wanted for there, wanted in zip(inches(ax), total, strict=True)))
+        # The layout may still shrink the given Axes a little.
+        scale = min(1.0, *(0.9 * available / needed for available, needed in zip(inches(ax), total, strict=True)))
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         middle, top = (column + 0.5) * cell, row * (height + band)
@@ -90,7 +90,7 @@ def draw_tiles(
     ax.set_ylim(total[1], 0)
     ax.set_axis_off()
     ax.set_title(title, fontsize="medium")
-    # Where tiles leave some of their room free, a layout that centred them would not see how far the title reaches.
+    # Anchor at the top: if the tiles were centred in their space, the layout would misjudge the extent of the title.
     ax.set_anchor("NE" if beside else "N")
     return ax
 

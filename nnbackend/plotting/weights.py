@@ -1,4 +1,4 @@
-"""What the units of the first layer look for."""
+"""Images of the first layer's weights."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ __all__ = ["plot_weights"]
 
 
 def plot_weights(weights: Any, shape: tuple[int, int] | None = None, ax: Axes | None = None, most: int = 40) -> Axes:
-    """The weights of each unit as an image of its inputs: blue where a bright pixel speaks against it, red where for.
+    """Plot the weights of each unit as an image: positive weights red, negative weights blue.
 
     Parameters
     ----------
     weights : (inputs, units) array_like or Network
-        Of a network, the weights of its first dense layer.
+        For a network, the weights of its first dense layer.
     shape : (height, width), optional
-        Of the images that are the inputs; square if not given.
+        Shape of the input images. Default: square.
     ax : Axes, optional
-        Where to draw; a new figure if not given.
+        The Axes to draw on. Default: a new figure.
     most : int
-        How many units to draw at most.
+        Largest number of units to draw.
 
     Returns
     -------
     Axes
-        With a colour bar, whose middle is zero.
+        With a colour bar centred at zero.
 
     Raises
     ------
     InvalidInputError
-        The weights are no matrix or not finite, the inputs do not fill the shape, or are no square and none is given.
+        The weights are not a matrix or not finite, or the number of inputs does not match the shape or, without one,
+        is not a square number.
     """
     matrix = as_host_array("weights", _first_weight(weights) if isinstance(weights, Network) else weights)
     if matrix.ndim != 2 or matrix.size == 0:
@@ -53,7 +54,7 @@ def plot_weights(weights: Any, shape: tuple[int, int] | None = None, ax: Axes | 
     height, width = _image_shape(shape, matrix.shape[0])
     units = matrix[:, : positive_integer("most", most)].T.astype(np.float64)
     check_finite("weights", units)
-    # A few weights that are much larger than all others would leave these pale.
+    # Limit the scale to a quantile, because a few very large weights would make all others pale.
     largest = float(np.quantile(np.abs(units), 0.995, method="higher")) or float(np.abs(units).max()) or 1.0
     first = "" if len(units) == matrix.shape[1] else f"the first {len(units)} of "
     ax = draw_tiles(
@@ -68,10 +69,10 @@ def plot_weights(weights: Any, shape: tuple[int, int] | None = None, ax: Axes | 
 
     from matplotlib.ticker import MaxNLocator
 
-    # Inside the Axes' own frame it stays as high as the tiles, whatever room the layout has for them.
+    # Inset Axes keep the colour bar as high as the tiles, whatever the layout does.
     bar = ax.inset_axes((1.02, 0, 0.03, 1))
     extend = "both" if np.abs(units).max() > largest else "neither"
-    # A number of ticks that follows the height would change the room they need after the layout has measured it.
+    # Fix the number of ticks: if it depended on the final height, the labels could outgrow the space measured for them.
     ticks = MaxNLocator(int(np.clip(2 * inches(ax)[1], 2, 8)))
     ax.figure.colorbar(ax.images[0], cax=bar, label="weight", extend=extend, ticks=ticks)
     return ax
@@ -81,7 +82,7 @@ def _first_weight(network: Network) -> npt.NDArray[Any]:
     for index, layer in enumerate(network.layers):
         if isinstance(layer, Dense):
             return network.get_weights()[f"layers.{index}.weight"]
-    raise InvalidInputError("the network has no dense layer, whose weights could be drawn; give a matrix of weights")
+    raise InvalidInputError("the network has no dense layer to plot the weights of; give a matrix of weights")
 
 
 def _image_shape(shape: Any, inputs: int) -> tuple[int, int]:
@@ -89,12 +90,12 @@ def _image_shape(shape: Any, inputs: int) -> tuple[int, int]:
         side = math.isqrt(inputs)
         if side * side != inputs:
             raise InvalidInputError(
-                f"units with {inputs} inputs make no square image; give shape=(height, width) with that product"
+                f"{inputs} inputs do not form a square image; give shape=(height, width) with that product"
             )
         return side, side
     sizes = tuple(positive_integer("shape", size) for size in np.ravel(np.asarray(shape, dtype=object)))
     if len(sizes) != 2 or sizes[0] * sizes[1] != inputs:
         raise InvalidInputError(
-            f"shape must be a (height, width) whose product is {inputs}, the inputs of a unit, received {shape!r}"
+            f"shape must be (height, width) with the product {inputs}, the number of inputs, received {shape!r}"
         )
     return sizes[0], sizes[1]

@@ -1,1 +1,1 @@
-"""Networks and training runs as files: descriptions in JSON, arrays in safetensors."""
+"""Save networks and training runs: descriptions in JSON, arrays in safetensors."""

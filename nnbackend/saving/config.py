@@ -1,4 +1,4 @@
-"""A network without its weights, as plain JSON: the form shared by `Network.config`, model files and copies."""
+"""The JSON description of a network without its weights, used by `Network.config`, model files and copies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REQUIRED = ("layers", "input_shape")
 
 @dataclass(eq=False, repr=False)
 class Description:
-    """A checked configuration: `Network` accepts each of its values."""
+    """The checked contents of a configuration, as `Network` accepts them."""
 
     layers: list[Layer]
     input_shape: tuple[int, ...]
@@ -42,14 +42,14 @@ class Description:
 
 
 def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]] = ()) -> Description:
-    """Read a configuration. None of it is trusted: it may come from a stranger's file.
+    """Parse and check a configuration, which may come from an untrusted file.
 
     Parameters
     ----------
     config : dict
         ``"layers"`` and ``"input_shape"`` are required.
     custom_layers : sequence of Layer subclasses
-        Classes of your own that it names.
+        User-defined layers that the configuration may name.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         raise InvalidInputError(f"a network's configuration must have {' and '.join(map(repr, missing))}")
     values = {**_DEFAULTS, **config}
     scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
-    if not isinstance(dtype, str):  # NumPy accepts almost anything as a dtype.
+    if not isinstance(dtype, str):  # NumPy converts nearly anything to a dtype.
         raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
     return Description(
         layers_from_config(values["layers"], custom_layers),
@@ -83,12 +83,12 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
 
 
 def steps_count(value: Any) -> int:
-    """Steps of training: far below 2**64, since the number of every later step is part of a random key."""
+    """Check a number of training steps; the limit leaves room for more in the 64 bits of the random key."""
     return _counted("steps_trained", value, 2**48)
 
 
 def epochs_count(value: Any) -> int:
-    """Epochs of training: they are numbered in 32 bits."""
+    """Check a number of training epochs, which are numbered with 32 bits."""
     return _counted("epochs_trained", value, 2**32)
 
 

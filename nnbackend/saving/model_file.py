@@ -1,7 +1,7 @@
-"""Model files: one safetensors file, the weights by name and the architecture as JSON in its metadata.
+"""Model files: a safetensors file with the weights by name and the architecture as JSON in its metadata.
 
-A checkpoint is a model file that also has the state of a training run, and a checksum of everything. No pickle
-anywhere: reading a file from a stranger runs none of their code.
+A checkpoint is a model file that also contains the state of a training run and a checksum of everything. No pickle is
+involved, so reading an untrusted file runs no code from it.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ __all__ = [
     "write_model",
 ]
 
-#: Raised by one whenever an older reader would misunderstand the file.
+#: Increased whenever an older reader would misinterpret the file.
 FORMAT_VERSION = 1
 
-#: Letters of a description that are read. Those of a network of a thousand layers take a tenth; as Python objects they
-#: take some fifty times their size.
+#: Longest description that is read, in characters. A network of a thousand layers needs a tenth of it. Parsed to Python
+#: objects, it takes about fifty times its size.
 MOST_DESCRIPTION = 4 << 20
 
 _KEY = "nnbackend"
 
-#: What a checkpoint's description has more than a model's.
+#: The key that only the description of a checkpoint has.
 _CHECKSUM = "checksum"
-#: The array with the JSON of what a run knows, which grows with its epochs. The run's other arrays are called so too,
-#: with a dot behind it.
+#: The array with the JSON of a run's state, which grows with its epochs; also the prefix of the run's other arrays,
+#: followed by a dot.
 _TRAINING = "training"
 
 
 @dataclass(eq=False, repr=False)
 class CheckpointContents:
-    """What a checkpoint holds.
+    """The contents of a checkpoint.
 
     Attributes
     ----------
     config : dict
-        Plain JSON that describes the network.
+        Description of the network, as plain JSON.
     weights : dict of arrays
     training : dict
-        Plain JSON: what else the run knows.
+        State of the run, as plain JSON.
     arrays : dict of arrays
-        Its arrays, by names that start with no layer's.
+        Arrays of the run, by names that differ from those of layers.
     """
 
     config: dict[str, Any]
@@ -65,32 +65,32 @@ class CheckpointContents:
     arrays: dict[str, HostArray]
 
 
-_TOO_LONG = f"at most {MOST_DESCRIPTION:,} are read. Make a network of fewer layers"
+_TOO_LONG = f"the limit is {MOST_DESCRIPTION:,}. Use fewer layers"
 
 
 def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: dict[str, HostArray]) -> None:
-    """Write a model file; an existing file is replaced only when all is written.
+    """Write a model file; an existing file is replaced after everything is written.
 
     Parameters
     ----------
     path : str or path-like
     config : dict
-        Plain JSON that describes the network.
+        Description of the network, as plain JSON.
     weights : dict of arrays
 
     Raises
     ------
     ModelFileError
-        A weight is NaN or infinite, or the description is longer than is read again.
+        A weight is NaN or infinite, or the description is too long to be read again.
     OSError
-        As the operating system gave it; an existing file is as it was.
+        The file cannot be written; an existing file is unchanged.
     """
     check_finite(path, weights)
     _write(path, config, weights)
 
 
 def write_checkpoint(path: str | os.PathLike[str], contents: CheckpointContents) -> None:
-    """Write a checkpoint, which is a model file too; raises as `write_model` does."""
+    """Write a checkpoint, which is also a model file; raises the errors of `write_model`."""
     check_finite(path, contents.weights)
     import json
 
@@ -107,42 +107,42 @@ def _write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[st
 
     description = json.dumps({"format": FORMAT_VERSION, **header})
     if len(description) > MOST_DESCRIPTION:
-        raise ModelFileError(f"not saved to {path}: a description of {len(description):,} letters; {_TOO_LONG}")
+        raise ModelFileError(f"not saved to {path}: its description has {len(description):,} characters; {_TOO_LONG}")
     contents = save(arrays, metadata={_KEY: description})
     with atomic_write(path) as stream:
         stream.write(contents)
 
 
 def _checksum(header: dict[str, Any], arrays: dict[str, HostArray]) -> str:
-    """Of all that a checkpoint says: its description, and every array with its name, type and shape."""
+    """Checksum of a checkpoint: its description, and every array with its name, dtype and shape."""
     import hashlib
     import json
 
-    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, array in sorted(arrays.items()):
-        found.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return f"sha256:{found.hexdigest()}"
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def check_finite(path: str | os.PathLike[str], weights: dict[str, HostArray]) -> None:
-    """Refuse to write the weights of a network that has diverged: ModelFileError."""
+    """Raise ModelFileError if weights are not finite, because the network has diverged."""
     broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if broken:
         raise ModelFileError(
-            f"not saved to {path}: {', '.join(broken)} holds NaN or infinity; the network has diverged"
+            f"not saved to {path}: {', '.join(broken)} contains NaN or infinity; the network has diverged"
         )
 
 
 def check_dtypes(weights: dict[str, HostArray], dtype: np.dtype[Any]) -> None:
-    """Refuse arrays that were not saved from a network of this dtype: ModelFileError."""
+    """Raise ModelFileError if arrays do not have the dtype of the network."""
     for name, array in weights.items():
         if array.dtype != dtype:
-            raise ModelFileError(f"{name} holds {array.dtype}, but the network is one of {dtype}")
+            raise ModelFileError(f"{name} has dtype {array.dtype}, but the network has {dtype}")
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray]]:
-    """Read a model file, or the model that a checkpoint holds.
+    """Read a model file, or the model in a checkpoint.
 
     Returns
     -------
@@ -152,8 +152,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     Raises
     ------
     ModelFileError
-        There is no such file, it is no safetensors file, was not written by nnbackend, is of a newer format, or
-        is damaged.
+        There is no such file, it is not a safetensors file, was not written by nnbackend, has a newer format, or is
+        damaged.
     """
     config, arrays, is_checkpoint = _read(path)
     if is_checkpoint:
@@ -162,25 +162,25 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
-    """Read a checkpoint; raises as `read_model` does, and ModelFileError for a model without a run's state."""
+    """Read a checkpoint; raises the errors of `read_model`, and ModelFileError for a model without a run's state."""
     import json
 
     config, arrays, is_checkpoint = _read(path)
     if not is_checkpoint:
-        raise ModelFileError(f"{path}: a model, but no checkpoint: it does not say where its training was")
+        raise ModelFileError(f"{path}: a model, not a checkpoint: it has no state of a training run")
     prefix = f"{_TRAINING}."
     others = {name.removeprefix(prefix): arrays.pop(name) for name in list(arrays) if name.startswith(prefix)}
     try:
         training = json.loads(arrays.pop(_TRAINING).tobytes())
         if not isinstance(training, dict):
-            raise TypeError(f"a {type(training).__name__}, and no dict")
+            raise TypeError(f"a {type(training).__name__}, not a dict")
     except (ValueError, RecursionError, TypeError, KeyError) as error:
-        raise ModelFileError(f"{path}: its description of the training is damaged ({shown(error)})") from error
+        raise ModelFileError(f"{path}: its training state is damaged ({shown(error)})") from error
     return CheckpointContents(config, arrays, training, others)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray], bool]:
-    """Description and arrays of a model file, and whether it is a checkpoint, which is as it was written then."""
+    """Description and arrays of a model file, and whether it is a checkpoint, whose checksum has then been verified."""
     from safetensors import SafetensorError, safe_open
 
     if not os.path.isfile(path):
@@ -191,14 +191,14 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostA
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(
-            f"{path}: not a readable safetensors file ({error}); it may be cut off or damaged"
+            f"{path}: not a readable safetensors file ({error}); it may be truncated or damaged"
         ) from error
     if _KEY not in metadata:
         raise ModelFileError(f"{path}: a safetensors file, but not one written by nnbackend (no {_KEY!r} metadata)")
     config = _parse_config(path, metadata[_KEY])
     is_checkpoint = _CHECKSUM in config
     if is_checkpoint and config.pop(_CHECKSUM) != _checksum(config, arrays):
-        raise ModelFileError(f"{path}: the checkpoint is damaged (its checksum is not that of its contents)")
+        raise ModelFileError(f"{path}: the checkpoint is damaged (its checksum does not match its contents)")
     return config, arrays, is_checkpoint
 
 
@@ -206,7 +206,7 @@ def _parse_config(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
     import json
 
     if len(text) > MOST_DESCRIPTION:
-        raise ModelFileError(f"{path}: its description of the network has {len(text):,} letters; {_TOO_LONG}")
+        raise ModelFileError(f"{path}: its description of the network has {len(text):,} characters; {_TOO_LONG}")
     try:
         config = json.loads(text)
         version = config.pop("format")

@@ -1,4 +1,4 @@
-"""Checks, files, HTML, memory and locks: what any part of the package may use."""
+"""Utilities for the whole package: checks, files, HTML, memory, locks and install hints."""
 
-#: Of the package.
+#: The package's version.
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""Checks of plain values that callers hand over: numbers, shapes, dtypes, seeds."""
+"""Checks of simple arguments: numbers, shapes, dtypes, seeds."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
-#: What a network can compute in.
+#: The dtypes of networks.
 REAL_DTYPES = ("float32", "float64")
 
-#: No count, size or number of a thing is larger: what is counted is kept in 64 bits.
+#: Largest count or size: they are stored in signed 64-bit integers.
 _MOST = 2**63 - 1
 
-#: Dimensions of a sample; NumPy's arrays have 64 at most, and those of rows and of what is made of them have more.
+#: Most dimensions of a sample. NumPy's arrays have at most 64, and arrays of samples need some more than a sample.
 _MOST_DIMENSIONS = 32
 
 __all__ = [
@@ -69,18 +69,18 @@ def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf
 def _finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond every float
+    except OverflowError:  # an integer larger than any float
         return False
 
 
 def sample_shape(input_shape: Any) -> tuple[int, ...]:
-    """A sample's shape from a number of features or a tuple."""
+    """The shape of a sample, given as a number of features or as a tuple."""
     sizes = [input_shape] if isinstance(input_shape, int | np.integer) else input_shape
     try:
         shape = tuple(positive_integer("input_shape", size) for size in sizes)
     except TypeError:
         received = shown(input_shape)
-        raise InvalidInputError(f"input_shape must be a number or a tuple of them, received {received}") from None
+        raise InvalidInputError(f"input_shape must be a number or a tuple of numbers, received {received}") from None
     if not 1 <= len(shape) <= _MOST_DIMENSIONS:
         raise InvalidInputError(f"input_shape must have 1 to {_MOST_DIMENSIONS} dimensions, received {shown(shape)}")
     if math.prod(shape) > _MOST // 8:
@@ -91,10 +91,10 @@ def sample_shape(input_shape: Any) -> tuple[int, ...]:
 def real_dtype(dtype: Any) -> np.dtype[Any]:
     """float32 or float64, by name or type."""
     try:
-        # By name, so that a dtype of another byte order becomes this machine's; np.dtype(None) would be float64.
+        # Convert by name to get the native byte order; np.dtype(None) would be float64.
         checked: np.dtype[Any] = np.dtype(np.dtype("O" if dtype is None else dtype).name)
     except (TypeError, ValueError):
-        # The second is NumPy's word for letters that cannot be encoded.
+        # NumPy raises ValueError for characters that cannot be encoded.
         raise UnknownNameError("dtype", dtype, REAL_DTYPES) from None
     if checked.name not in REAL_DTYPES:
         raise UnknownNameError("dtype", checked.name, REAL_DTYPES)
@@ -102,16 +102,16 @@ def real_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def seed_number(seed: Any) -> int:
-    """A seed that fits Philox's key."""
+    """`seed` as an int that fits the key of the Philox generator."""
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
         raise InvalidInputError(f"seed must be a whole number, 0 <= seed < 2**63, received {shown(seed)}")
     return int(seed)
 
 
 class Plain:
-    """Shown as the call that makes it, and equal to what is shown alike.
+    """Base class with a repr that shows the constructor call; instances are equal if their reprs are.
 
-    What a dataclass would give; making one takes half a millisecond at import, and there are many small classes.
+    It replaces `dataclass`, which would take half a millisecond at import for each of many small classes.
     """
 
     def __eq__(self, other: object) -> bool:

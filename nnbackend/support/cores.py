@@ -1,4 +1,4 @@
-"""How many cores this process may use: its affinity, and on Linux the quota of its control groups."""
+"""The number of cores that this process may use: its affinity and, on Linux, the quota of its control groups."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["usable_cores"]
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which may be fewer than there are; at least 1.
+    """The number of cores that this process may use; at least 1.
 
-    A quota, as ``docker run --cpus`` or Kubernetes sets it, counts as so many cores, rounded up: with more threads all
-    would be stopped together when it is used up.
+    A quota, as set by ``docker run --cpus`` or Kubernetes, counts as that many cores, rounded up. With more threads,
+    all of them would pause whenever the quota is used up.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *(math.ceil(quota) for quota in quotas())]))
 
 
 def quotas(root: Path = Path("/")) -> Iterator[float]:
-    """The quotas of the control groups that this process is in and of those around them, in cores.
+    """The quotas, in cores, of the control groups of this process and of their parent groups.
 
     See "CPU" in https://docs.kernel.org/admin-guide/cgroup-v2.html and, for version 1,
-    https://docs.kernel.org/scheduler/sched-bwc.html. What is not there or cannot be read sets no limit.
+    https://docs.kernel.org/scheduler/sched-bwc.html. Files that are missing or cannot be read set no limit.
     """
     groups = root / "sys/fs/cgroup"
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -39,7 +39,7 @@ def quotas(root: Path = Path("/")) -> Iterator[float]:
 
 
 def _upwards(top: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those above it; in a container, where the path may be of another namespace, the top."""
+    """The folder of a group and its parents up to `top`; only `top` in a container with another namespace."""
     folder = top / path.lstrip("/")
     while folder != top and top in folder.parents:
         yield folder

@@ -1,4 +1,4 @@
-"""Writing files so that a crash, a full disk or a Ctrl-C never leaves half of one."""
+"""Write files so that a crash, a full disk or Ctrl-C never leaves an incomplete one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import IO, Any
 
 __all__ = ["atomic_write", "read_small", "remove_leftovers", "write_csv"]
 
-#: How the names of temporary files begin and end.
+#: Prefix and suffix of the names of temporary files.
 _PREFIX, _SUFFIX = ".nnbackend-", ".tmp"
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside `path`; put it in the place of `path` only when all is written.
+    """Open a temporary file beside `path`, and replace `path` by it after everything is written.
 
-    Readers see the old file or the new one, never a part. The temporary file lies in the same folder,
-    because a rename is atomic only within one file system.
+    Readers see the old file or the new one, never a part. The temporary file is in the same folder because a rename is
+    atomic only within one file system.
 
     Parameters
     ----------
     path : str or path-like
-        The file to write. Its folder is made if it is missing.
+        The file to write. Its folder is created if it is missing.
 
     Yields
     ------
@@ -34,12 +34,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     Raises
     ------
     OSError
-        As the operating system gave it (disk full, no permission); the file at `path` is as it was.
+        The file cannot be written (disk full, no permission); an existing file at `path` is unchanged.
     """
-    # Imported here, as csv below: both bring in many modules that training and predicting do not need.
+    # Imported here, like csv below: both import many modules that training and prediction do not need.
     import tempfile
 
-    # Through a symbolic link to the file it points to, which is what writing to the link means.
+    # Follow a symbolic link, as writing to it does.
     target = os.path.realpath(path)
     if os.path.exists(target) and not os.path.isfile(target):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
@@ -60,15 +60,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def read_small(path: str | os.PathLike[str], most: int) -> bytes:
-    """The contents of a small file that a stranger may have put there.
+    """Read a small file that may come from an untrusted source.
 
     Raises
     ------
     OSError
-        It is missing, no regular file (a pipe would be waited for, and a device has no end), or larger than `most`
-        bytes.
+        The file is missing, not a regular file (reading a pipe may block, and a device may be endless), or larger than
+        `most` bytes.
     """
-    # Without waiting: opening a pipe does, for somebody who writes.
+    # O_NONBLOCK: opening a pipe would block until another process writes to it.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -80,7 +80,7 @@ def read_small(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def _usual_mode(target: str) -> int:
-    """The mode `open` would have given: `mkstemp` makes files that only their owner can read."""
+    """The file mode that `open` would use; `mkstemp` creates files that only their owner can read."""
     if os.path.exists(target):
         return os.stat(target).st_mode & 0o777
     mask = os.umask(0)
@@ -89,7 +89,7 @@ def _usual_mode(target: str) -> int:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove what processes that were killed while they wrote left in a folder, which nobody else may be writing to."""
+    """Remove the temporary files of killed processes; no other process may be writing to the folder."""
     for name in os.listdir(folder):
         if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
             with suppress(FileNotFoundError):
@@ -97,7 +97,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a table with a header line; its columns are the keys of all rows, in the order they came."""
+    """Write a table with a header; its columns are the keys of all rows, in order of first appearance."""
     import csv
     import io
 

@@ -1,6 +1,7 @@
-"""A lock for what threads share, which a forked process finds open.
+"""A lock that is released in a forked child process.
 
-Threads do not survive a fork, but a lock that one of them holds at that moment stays locked in the child for ever.
+Threads do not survive a fork, so an ordinary lock that another thread holds during the fork would stay locked in the
+child process.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["ForkLock"]
 
 
 class ForkLock:
-    """``with lock:`` as for `threading.Lock`."""
+    """A lock to use as ``with lock:``, like `threading.Lock`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,10 +30,10 @@ class ForkLock:
 _LOCKS: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
 
-def _open_all() -> None:
+def _replace_all() -> None:
     for lock in _LOCKS:
         lock._lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open_all)
+    os.register_at_fork(after_in_child=_replace_all)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 __all__ = ["table"]
 
-#: Every style stands at its element: a notebook may drop style sheets, and one would hold for its other tables too.
-#: Text and ground are the notebook's own and lines are a half-transparent grey, which shows on light and on dark.
+#: Styles are inline: a notebook may drop style sheets, and a style sheet would affect its other tables, too. Text and
+#: background colours are the notebook's; lines are a half-transparent grey, visible on light and dark backgrounds.
 _TABLE = "border-collapse:collapse;margin:0 0 8px;table-layout:auto;color:inherit;background:transparent"
 _CAPTION = "caption-side:top;text-align:left;padding:0 0 4px;color:inherit;font-weight:bold;white-space:nowrap"
 _NOTE = "padding:3px 0;text-align:left;opacity:0.75"
@@ -23,28 +23,28 @@ def table(
     total: Sequence[str] = (),
     note: str = "",
 ) -> str:
-    """A table as HTML that can stand anywhere and reads on any ground.
+    """A table as self-contained HTML, readable on light and dark backgrounds.
 
     Parameters
     ----------
     caption : str
-        Above the table.
+        Text above the table.
     headings : sequence of str
     rows : sequence of sequences of str
         A text for each heading.
     align : str
-        "l" or "r" for each heading: where the texts of its column stand.
+        "l" or "r" for each column: left or right alignment.
     total : sequence of str, optional
-        A row set apart at the end.
+        A last row, separated by a line.
     note : str, optional
-        Below the table.
+        Text below the table.
 
     Returns
     -------
     str
-        All texts are escaped.
+        HTML in which all texts are escaped.
     """
-    # Imported here: only who looks at a table needs it.
+    # Imported here because only tables need it.
     from html import escape
 
     def row(kind: str, texts: Sequence[str], extra: str = "") -> str:

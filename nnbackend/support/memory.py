@@ -22,18 +22,18 @@ class Device(Protocol):
 
 @contextmanager
 def memory_explained(backend: Device, what: str, sizes: Callable[[], Mapping[str, int]], advice: str) -> Iterator[None]:
-    """Turn a MemoryError of the host or the device into one that says what needed the memory and what to lower.
+    """Context that turns a MemoryError of host or device into an error that says what needed the memory.
 
     Parameters
     ----------
     backend : Backend
-        Where the arrays are.
+        The backend of the arrays.
     what : str
-        What needs the memory: "training".
+        What needs the memory, such as "training".
     sizes : callable
-        Returns the bytes that are needed, by name; called only if memory runs out.
+        Returns the required bytes by name; called only after a MemoryError.
     advice : str
-        What to do.
+        What the user can do.
 
     Raises
     ------
@@ -46,15 +46,15 @@ def memory_explained(backend: Device, what: str, sizes: Callable[[], Mapping[str
     except MemoryError as error:
         parts = ", ".join(f"{name} {size_text(size)}" for name, size in sizes().items())
         free = backend.free_bytes()
-        left = "" if free is None else f", {size_text(free)} are free there"
-        said = str(error).strip() or "no more was available"
+        left = "" if free is None else f", of which {size_text(free)} are free"
+        reason = str(error).strip() or "allocation failed"
         raise OutOfMemoryError(
-            f"{what} on {backend.device} does not fit into memory{left} ({said}); it takes {parts}. {advice}"
+            f"{what} on {backend.device} does not fit into memory{left} ({reason}); it needs {parts}. {advice}"
         ) from error
 
 
 def size_text(size: int) -> str:
-    """A number of bytes, to read."""
+    """A number of bytes as text with a unit."""
     number, unit = float(size), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if number < 1000:

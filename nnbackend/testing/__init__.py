@@ -1,7 +1,7 @@
-"""Checks for people who write a backend or a layer.
+"""Checks for authors of backends and layers.
 
-``check_backend(backend)`` is the acceptance suite of a backend: every operation against float64 NumPy.
-``check_gradients(network, x, y, loss=...)`` holds a network's gradients against finite differences.
+``check_backend(backend)`` is the acceptance suite of a backend: it compares every operation with float64 NumPy.
+``check_gradients(network, x, y, loss=...)`` compares a network's gradients with finite differences.
 """
 
 from nnbackend.testing.conformance import CASES, Lab, check_backend

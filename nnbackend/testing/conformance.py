@@ -13,7 +13,7 @@ from nnbackend.testing.lab import Lab, Shape
 
 __all__ = ["CASES", "SHAPES", "Lab", "Shape", "check_backend"]
 
-#: One row, one column, odd sizes, sizes beyond a tile, a block and a warp.
+#: One row, one column, odd sizes, and sizes larger than a tile, a block and a warp.
 SHAPES = (Shape(1, 1, 1), Shape(2, 3, 2), Shape(7, 17, 10), Shape(33, 65, 40), Shape(100, 130, 257))
 
 #: Name -> case. A case runs operations in a lab and fails by raising AssertionError.
@@ -25,7 +25,7 @@ def check_backend(
     dtypes: Sequence[str] = ("float32", "float64"),
     shapes: Sequence[Shape] = SHAPES,
 ) -> None:
-    """Hold a backend to the contract.
+    """Check that a backend fulfils the contract.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def check_backend(
     Raises
     ------
     AssertionError
-        Lists every case that failed, with the first value that differs.
+        The message lists every failed case with the first value that differs.
     """
     failures = _signature_failures(backend)
     for dtype in dtypes:
@@ -45,7 +45,7 @@ def check_backend(
                 try:
                     case(Lab(backend, dtype, shape))
                 except Exception as error:
-                    # Whatever a backend under test does wrong belongs in the list.
+                    # Report every kind of failure of the backend under test.
                     failures.append(f"{name} [{dtype}, {shape}]: {type(error).__name__}: {error}")
     if failures:
         raise AssertionError(f"backend {backend.name!r} fails {len(failures)} checks:\n" + "\n".join(failures))
@@ -134,7 +134,7 @@ def gathers(lab: Lab) -> None:
 
 
 @_case
-def counts_on(lab: Lab) -> None:
+def counters_advance(lab: Lab) -> None:
     lab.run("advance", np.array([0, 41, 2**40], np.int64), repeats=3)
 
 
@@ -184,7 +184,7 @@ def activation_gradients(lab: Lab) -> None:
     for name, kind in ACTIVATIONS.items():
         saved = lab.normal(n, q, scale=2)
         if kind.saves == "output":
-            # The gradient is taken from the output, so it has to be one.
+            # The gradient is computed from the output, so `saved` must be an output.
             output = lab.backend.empty((n, q), lab.dtype)
             lab.backend.activation_forward(lab.backend.from_host(saved), name, kind.alpha, output)
             saved = lab.backend.to_host(output)
@@ -201,14 +201,14 @@ def dropout_masks(lab: Lab) -> None:
         counter = np.array([1, step, 2], np.int64)
         lab.run("dropout", x, rate, seed, stream, counter, lab.blank(n, q))
         lab.run("dropout", x, rate, seed, stream, counter, x)
-        # Rows of a batch that others have the first rows of; the words' blocks of four begin elsewhere.
+        # With a row offset, as on a rank that does not have the first rows of the batch.
         lab.run("dropout", x, rate, seed, stream, counter, lab.blank(n, q), 3)
 
 
 @_case
 def max_abs_norms(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
-    # Whole numbers, most of them 0, have many a tie and, in narrow rows, nothing but zeros.
+    # Integers, most of them 0, have many ties and, in narrow rows, only zeros.
     for x in (lab.normal(n, q), np.trunc(lab.normal(n, q))):
         upstream = lab.normal(n, q)
         lab.run("max_abs_norm", x, lab.blank(n, q))
@@ -218,9 +218,9 @@ def max_abs_norms(lab: Lab) -> None:
 
 
 @_case
-def max_abs_norms_worked_out_by_hand(lab: Lab) -> None:
+def max_abs_norms_computed_by_hand(lab: Lab) -> None:
     nan, inf = np.nan, np.inf
-    # x, upstream, output, gradient: what the reference has to compute as well.
+    # x, upstream, output, gradient; the reference has to compute these, too.
     table = [
         [[1, -2, -8], [8, 8, 8], [0.125, -0.25, -1], [1, 1, -0.125]],
         [[0, 0, -0.0], [1, -2, 3], [0, 0, 0], [1, -2, 3]],
@@ -244,11 +244,11 @@ def max_abs_norms_worked_out_by_hand(lab: Lab) -> None:
 def max_abs_norms_of_tiny_and_huge_rows(lab: Lab) -> None:
     limits = np.finfo(lab.dtype)
     tiny, huge = float(limits.smallest_subnormal), float(limits.max) / 2
-    # The reciprocal of the largest is infinite. All products are whole multiples of the smallest number, and so exact.
+    # The reciprocal of the largest is infinite. All products are integer multiples of the smallest number: exact.
     x, upstream = tiny * np.array([[3, -8, 2], [16, 8, 32]], lab.dtype)[:, None]
     output, gradient = _max_abs_norm(lab, x, upstream)
     largest = max(np.abs(output).max(), np.abs(gradient).max())
-    # The contract lets a device see a row of zeros in float32.
+    # The contract allows a device to flush subnormal float32 numbers to zero.
     if lab.dtype == np.float64 or not largest <= limits.smallest_normal:
         lab.compare("max_abs_norm of subnormal numbers", output, np.array([[0.375, -1, 0.25]]))
         lab.compare("its gradient", gradient, np.array([[2, 1.75, 4]]))
@@ -259,7 +259,7 @@ def max_abs_norms_of_tiny_and_huge_rows(lab: Lab) -> None:
 
 
 def _max_abs_norm(lab: Lab, x: HostArray, upstream: HostArray) -> tuple[HostArray, HostArray]:
-    """What the backend alone makes of it: outputs and gradients."""
+    """The backend's outputs and gradients, without the reference."""
     backend, put = lab.backend, lab.device
     output, gradient = put(lab.blank(*x.shape)), put(lab.blank(*x.shape))
     output_in_place, gradient_in_place = put(x), put(upstream)
@@ -341,12 +341,12 @@ def losses_pass_nan_on(lab: Lab) -> None:
         put = lab.backend.from_host
         getattr(lab.backend, name)(put(outputs), put(targets), None, gradient, rows)
         losses = lab.backend.to_host(rows)[0]
-        assert np.isnan(losses[1]), f"{name}: a NaN output does not show in the loss"
-        assert np.isfinite(losses[[0, 2]]).all(), f"{name}: a NaN output spoils other rows"
+        assert np.isnan(losses[1]), f"{name}: a NaN output is lost in the loss"
+        assert np.isfinite(losses[[0, 2]]).all(), f"{name}: a NaN output affects other rows"
 
 
 @_case
-def the_first_of_equals_is_the_prediction(lab: Lab) -> None:
+def the_first_of_equal_outputs_is_the_prediction(lab: Lab) -> None:
     outputs = np.array([[1, 1, 0], [0, 2, 2], [3, 3, 3]], lab.dtype)
     labels = np.array([0, 2, 0], np.int32)
     expected = np.array([1.0, 0.0, 1.0])
@@ -415,7 +415,7 @@ def adam_updates(lab: Lab) -> None:
     for decay, decoupled in ((0.0, False), (0.1, False), (0.1, True)):
         rule = (0.9, 0.999, 1e-8, decay, decoupled)
         lab.run("adam_update", parameters, gradients, first, second, counter, rates, *rule, repeats=2)
-    # The very first step, from zero moments.
+    # The first step, from zero moments.
     zero, start = np.zeros_like(parameters), np.array([0, 0, 0], np.int64)
     lab.run("adam_update", parameters, gradients, zero, zero.copy(), start, rates, 0.9, 0.999, 1e-8, 0.0, False)
 
@@ -428,7 +428,7 @@ def rmsprop_updates(lab: Lab) -> None:
         lab.run("rmsprop_update", parameters, gradients, square, counter, rates, 0.9, 1e-8, decay, repeats=2)
 
 
-# ---- as a whole --------------------------------------------------------------------------------------------
+# ---- determinism -------------------------------------------------------------------------------------------
 
 
 @_case
@@ -439,14 +439,15 @@ def repeats_are_bit_identical(lab: Lab) -> None:
     def once() -> list[bytes]:
         backend = lab.backend
         put = lab.device
-        out, gradient, rows, slope, bias_slope, x_slope = (
+        out, gradient, rows, weight_gradient, bias_gradient, x_gradient = (
             backend.empty(size, lab.dtype) for size in ((n, q), (n, q), (2, n), (p, q), (q,), (n, p))
         )
         backend.dense_forward(put(x), put(weight), put(bias), "sigmoid", 0.0, None, out)
         backend.softmax_cross_entropy(out, put(labels), None, gradient, rows)
-        backend.dense_weight_gradient(put(x), gradient, slope)
-        backend.bias_gradient(gradient, bias_slope)
-        backend.max_abs_norm_gradient(put(x), put(x), x_slope)
-        return [backend.to_host(array).tobytes() for array in (out, gradient, rows, slope, bias_slope, x_slope)]
+        backend.dense_weight_gradient(put(x), gradient, weight_gradient)
+        backend.bias_gradient(gradient, bias_gradient)
+        backend.max_abs_norm_gradient(put(x), put(x), x_gradient)
+        results = (out, gradient, rows, weight_gradient, bias_gradient, x_gradient)
+        return [backend.to_host(array).tobytes() for array in results]
 
-    assert once() == once(), "the same calls on the same numbers gave other bits"
+    assert once() == once(), "repeating the same calls with the same numbers gave different bits"

@@ -1,4 +1,4 @@
-"""Gradients against finite differences."""
+"""Compare gradients with finite differences."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ __all__ = ["LossAndGradients", "check_gradients"]
 
 
 class LossAndGradients:
-    """One training step over a whole data set, recorded with a learning rate of zero, so that it changes no weight.
+    """The loss and gradients of a network over a whole data set.
 
-    The gradients are read from the optimiser's slots: in its first step the velocity of momentum is the gradient.
-    Executors need not fill the buffer of gradients.
-
-    Dropout draws the mask of the network's first step every time, so that the loss is a function of the weights. State
-    is updated as in training.
+    It records one training step with a learning rate of zero, which leaves the parameters unchanged. The gradients are
+    read from the optimizer state, because executors may omit the gradient buffer: in the first step of SGD with
+    momentum, the velocity is the gradient. Dropout always draws the mask of the network's first step, so that the loss
+    is a function of the weights. State is updated as in training.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ class LossAndGradients:
         self._executor = backend.executor(recorder.calls)
 
     def __call__(self) -> tuple[float, dict[str, HostArray]]:
-        """The mean loss, penalties included, and its gradients by name of trained parameter, at the current weights."""
+        """The mean loss at the current weights, including penalties, and its gradients by name of trained parameter."""
         backend = self._network.backend
         backend.write(np.zeros(3, np.int64), self._counter)
         backend.write(self._zeros, self._gradients)
@@ -84,20 +83,21 @@ def check_gradients(
     Parameters
     ----------
     network : Network
-        In float64: finite differences are too inaccurate in float32. Its weights and state are restored at the end.
+        A network in float64; finite differences are too inaccurate in float32. Its weights and state are restored
+        afterwards.
     x, y, loss, sample_weight
         As for `fit`.
     step : float
-        Half the distance of the two points of a difference.
+        Half the distance between the two points of a difference.
     tolerance : float
-        Largest difference allowed, as a share of the parameter's largest gradient, or of 1 if that is larger.
+        Largest error allowed, relative to the largest gradient of the parameter or to 1, whichever is larger.
     samples : int
-        Elements of each parameter to try, picked at random.
+        Number of randomly chosen elements to check in each parameter.
 
     Raises
     ------
     AssertionError
-        A gradient is wrong; the message says which element of which parameter.
+        A gradient is wrong; the message names the element and the parameter.
     """
     if network.dtype != np.float64:
         raise InvalidInputError("check_gradients needs a network with dtype='float64'")

@@ -1,4 +1,4 @@
-"""Runs one operation on a backend and on the reference, and compares every array that took part."""
+"""Run an operation on a backend and on the reference, and compare all arrays."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from nnbackend.backends.numpy import NumpyBackend
 
 __all__ = ["Lab", "Shape"]
 
-#: Largest difference allowed, as a share of the largest value of the array.
+#: Largest difference allowed, relative to the largest value of the array.
 _TOLERANCES = {"float32": 2e-5, "float64": 1e-11}
 
-#: Rounding is relative to what went in, about 1, where values of that size cancelled: such as 1 - tanh(z)^2.
+#: Lower bound of that largest value: where values of about 1 cancel, as in 1 - tanh(z)^2, rounding errors are relative
+#: to the operands.
 _SMALLEST = 1e-2
 
 _REFERENCE = NumpyBackend()
@@ -32,16 +33,16 @@ class Shape:
 
 
 class Lab:
-    """Arrays for one case, and the comparison.
+    """Makes arrays for a case and compares the results.
 
     Parameters
     ----------
     backend : Backend
-        To be examined.
+        The backend under test.
     dtype : "float32" or "float64"
     shape : Shape
     seed : int
-        Of the case's numbers.
+        Seed of the random numbers.
     """
 
     def __init__(self, backend: Backend, dtype: str, shape: Shape, seed: int = 0) -> None:
@@ -54,12 +55,12 @@ class Lab:
     # ---- numbers -------------------------------------------------------------------------------------------
 
     def normal(self, *shape: int, scale: float = 1.0) -> HostArray:
-        """Normal numbers of the dtype under test."""
+        """Normally distributed numbers of the dtype under test."""
         values: HostArray = (self._generator.normal(size=shape) * scale).astype(self.dtype)
         return values
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> HostArray:
-        """Uniform numbers of the dtype under test."""
+        """Uniformly distributed numbers of the dtype under test."""
         values: HostArray = self._generator.uniform(low, high, shape).astype(self.dtype)
         return values
 
@@ -69,21 +70,21 @@ class Lab:
         return values
 
     def order(self, count: int) -> HostArray:
-        """A permutation."""
+        """A random permutation of 0, ..., `count` - 1."""
         return self._generator.permutation(count).astype(np.int64)
 
     def blank(self, *shape: int) -> HostArray:
-        """Where something is to be written: full of a value that nothing computes."""
+        """An output array, filled with a value that no operation computes."""
         return np.full(shape, 1234.5, self.dtype)
 
     # ---- running -------------------------------------------------------------------------------------------
 
     def device(self, array: HostArray) -> Array:
-        """`array` on the device, its rows padded as the backend asks; the padding holds zeros."""
+        """`array` on the device, its rows padded with zeros as the backend requires."""
         return self._place(array)[0]
 
     def _place(self, array: HostArray) -> tuple[Array, Array | None]:
-        """`array` on the device, and the flat buffer it is a window of if its rows are padded."""
+        """`array` on the device and, if its rows are padded, the flat buffer that contains it."""
         multiple = self.backend.row_multiple
         if array.ndim != 2 or multiple == 1:
             return self.backend.from_host(array), None
@@ -95,18 +96,18 @@ class Lab:
         return self.backend.view(buffer, 0, array.shape, stride), buffer
 
     def run(self, operation: str, *arguments: Any, repeats: int = 1) -> list[HostArray]:
-        """Call an operation on the backend and on the reference with the same arguments, and compare.
+        """Call an operation with the same arguments on the backend and on the reference, and compare all arrays.
 
-        The same host array given twice becomes the same device array: that is how aliasing is tried.
+        A host array given twice becomes one device array, to test aliasing.
 
         Returns
         -------
-        list of the arrays as the backend left them, in the order of the arguments
+        list of the backend's arrays after the call, in the order of the arguments
 
         Raises
         ------
         AssertionError
-            An array differs by more than the tolerance, or its padding was written; the message tells which and where.
+            An array differs by more than the tolerance, or its padding was overwritten; the message says where.
         """
         devices: dict[int, Array] = {}
         buffers: dict[int, Array | None] = {}
@@ -133,7 +134,7 @@ class Lab:
         return results
 
     def compare(self, what: str, result: HostArray, expected: HostArray) -> None:
-        """Fail unless two arrays agree within the tolerance of the dtype; NaN agrees with NaN."""
+        """Fail unless two arrays agree within the tolerance of the dtype; NaN equals NaN."""
         assert result.shape == expected.shape, f"{what}: shape {result.shape}, expected {expected.shape}"
         if expected.dtype.kind != "f":
             assert np.array_equal(result, expected), f"{what}: {result!r}, expected {expected!r}"
@@ -144,6 +145,6 @@ class Lab:
         if not close.all():
             where = tuple(int(index) for index in np.argwhere(~close)[0])
             raise AssertionError(
-                f"{what}: {int((~close).sum())} of {close.size} values differ; at {where} it is {result[where]!r}, "
+                f"{what}: {int((~close).sum())} of {close.size} values differ; at {where} received {result[where]!r}, "
                 f"expected {expected[where]!r}"
             )

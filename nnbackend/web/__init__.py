@@ -1,28 +1,30 @@
-"""The demonstration page: draw a digit and see a network think; watch another one learn.
+"""The demonstration page: draw a digit, see how a network reads it, and watch another network learn.
 
-A small server for one person's own browser. It listens on this machine's loopback address alone, and everything it
-serves lies in this package. Needs the extra ``web``.
+A small server for the user's own browser. It listens on the loopback address only and serves only files of this
+package. It needs the extra ``web``.
 """
 
 from __future__ import annotations
 
 import importlib
 
+from nnbackend.support.extras import install_command
+
 __all__ = ["check_installed"]
 
 
 def check_installed() -> None:
-    """See that all packages are there, before anything takes long.
+    """Check that all required packages can be imported, before anything takes long.
 
     Raises
     ------
     ImportError
-        One is missing; the message says what to install.
+        A package is missing; the message says what to install.
     """
     for package, module in (("starlette", "starlette"), ("uvicorn", "uvicorn"), ("pillow", "PIL")):
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise ImportError(
-                f'the demonstration page needs the package {package}: pip install "nnbackend[web]"'
+                f"the demonstration page needs the package {package}: {install_command('web')}"
             ) from error

@@ -1,4 +1,4 @@
-"""The routes of the page's server. Errors are JSON with one message: ``{"error": "..."}``."""
+"""The routes of the page's server. Errors are returned as JSON: ``{"error": "message"}``."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ __all__ = ["make_app", "training_events"]
 
 PAGE = Path(__file__).parent / "page"
 
-#: Seconds between two looks at the training, and after which a silent one is spoken of to see who still listens.
+#: Seconds between two checks for training progress.
 _INTERVAL = 0.1
-_SILENCE = 15.0
+#: Seconds without an event after which a comment is sent, to detect closed connections.
+_KEEP_ALIVE = 15.0
 
-#: The largest number of a test image; the page draws lots.
+#: Test image numbers must be below this; the page chooses them at random.
 _MOST = 2**31
 
 
 def make_app(session: Session, port: int, closing: Callable[[], bool]) -> ASGIApp:
-    """The application.
+    """Make the ASGI application.
 
     Parameters
     ----------
     session : Session
     port : int
-        That it is served on, see `Guard`.
+        The port that it is served on, see `Guard`.
     closing : callable
-        Whether the server is about to end; streams then end first.
+        Returns whether the server is shutting down; event streams then end.
     """
 
     async def describe(request: Request) -> Response:
@@ -83,47 +84,47 @@ def make_app(session: Session, port: int, closing: Callable[[], bool]) -> ASGIAp
         Route("/api/training/events", events),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    handlers: dict[Any, Any] = {NNBackendError: _refused, HTTPException: _no_such, Exception: _failed}
+    handlers: dict[Any, Any] = {NNBackendError: _invalid, HTTPException: _http_error, Exception: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), port)
 
 
 async def training_events(trainer: Trainer, closing: Callable[[], bool]) -> AsyncIterator[str]:
-    """Server-sent events: everything there is, and then whatever is new, until the server ends.
+    """Server-sent events: the training progress so far, then every update, until the server shuts down.
 
     See https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
-    told: tuple[Any, ...] = ()
-    silent = 0.0
+    sent: tuple[Any, ...] = ()
+    idle = 0.0
     run, points = 0, 0
     while not closing():
         report = trainer.report(run, points)
         run, points = report["run"], report["first"] + len(report["points"])
-        news = (run, points, report["state"], report["message"])
-        if news != told:
-            told, silent = news, 0.0
+        current = (run, points, report["state"], report["message"])
+        if current != sent:
+            sent, idle = current, 0.0
             yield f"data: {json.dumps(report, allow_nan=False)}\n\n"
-        elif silent > _SILENCE:
-            silent = 0.0
-            yield ": still here\n\n"
+        elif idle > _KEEP_ALIVE:
+            idle = 0.0
+            yield ": keep-alive\n\n"
         await asyncio.sleep(_INTERVAL)
-        silent += _INTERVAL
+        idle += _INTERVAL
 
 
-async def _refused(request: Request, error: NNBackendError) -> Response:
+async def _invalid(request: Request, error: NNBackendError) -> Response:
     status = 413 if isinstance(error, TooMuchError) else 503 if isinstance(error, DataError) else 400
-    # A message repeats what was received, which may be long.
+    # The message quotes the input, which may be long.
     return _error(status, str(error)[:500])
 
 
-async def _no_such(request: Request, error: HTTPException) -> Response:
+async def _http_error(request: Request, error: HTTPException) -> Response:
     return _error(error.status_code, f"{request.method} {request.url.path[:200]}: {error.detail}", error.headers)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    # The server goes on to print the traceback: this is a fault of ours.
-    return _error(500, f"the server made a mistake ({type(error).__name__}); its terminal says more")
+    # A bug in this package; uvicorn prints the traceback.
+    return _error(500, f"internal server error ({type(error).__name__}); see the traceback in the server's terminal")
 
 
 def _error(status: int, message: str, headers: Any = None) -> Response:
-    # It may repeat letters that cannot be encoded.
+    # The message may contain characters that cannot be encoded, such as lone surrogates.
     return JSONResponse({"error": message.encode(errors="backslashreplace").decode()}, status, headers)

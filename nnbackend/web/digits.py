@@ -1,4 +1,4 @@
-"""From a drawing to an image like those of MNIST.
+"""Convert a drawing to an image like those of MNIST.
 
 "The original black and white (bilevel) images from NIST were size normalized to fit in a 20x20 pixel box while
 preserving their aspect ratio. The resulting images contain grey levels as a result of the anti-aliasing technique used
@@ -21,21 +21,21 @@ from nnbackend.support.checks import number
 
 __all__ = ["MOST_POINTS", "SIDE", "check_strokes", "draw", "normalise"]
 
-#: Pixels of an image's side, and of the box that the digit fits into.
+#: Side length of the image and of the box that holds the digit, in pixels.
 SIDE = 28
 BOX = 20
 
-#: A hand that draws for a minute makes some 4,000.
+#: Most points of a drawing; a minute of drawing produces about 4,000.
 MOST_POINTS = 10_000
 
-#: Thickness of a pen that leaves lines of 2.8 pixels once the drawing fits the box: the median over MNIST's ones. A
-#: share of the longer side of what is drawn, for MNIST's writers wrote small and large with one pen too.
+#: Thickness of the pen, as a share of the longer side of the drawing. It makes lines 2.8 pixels wide when the drawing
+#: fits the box: the median over MNIST's ones.
 _PEN = 2.8 / (BOX - 2.8)
 
-#: Strokes are drawn this many times finer than they will be.
-_FINER = 8
+#: Factor by which strokes are drawn larger than the final image, for antialiasing.
+_SUPERSAMPLING = 8
 
-#: A dot has no size; it is drawn as if it had this share of the pad.
+#: Smallest extent of a drawing, as a share of the pad; a single dot has none.
 _SMALLEST = 0.02
 
 Image8 = npt.NDArray[np.uint8]
@@ -43,12 +43,12 @@ Strokes = Sequence[npt.NDArray[np.float64]]
 
 
 def check_strokes(strokes: Any) -> list[npt.NDArray[np.float64]]:
-    """Strokes as they come out of JSON.
+    """Check strokes parsed from JSON and convert them to arrays.
 
     Parameters
     ----------
     strokes : list of strokes, each a list of points ``[x, y]``
-        As shares of the pad's side, 0 to 1, from its upper left corner.
+        Coordinates as shares of the pad's side, 0 to 1, from its upper left corner.
 
     Returns
     -------
@@ -57,41 +57,41 @@ def check_strokes(strokes: Any) -> list[npt.NDArray[np.float64]]:
     Raises
     ------
     InvalidInputError
-        They are anything else, or too many points.
+        They have another structure, or too many points.
     """
     if not isinstance(strokes, list) or not all(isinstance(stroke, list) and stroke for stroke in strokes):
-        raise InvalidInputError("strokes must be a list of strokes, each a list of one point [x, y] or more")
+        raise InvalidInputError("strokes must be a list of strokes, each a list of one or more points [x, y]")
     count = sum(map(len, strokes))
     if count > MOST_POINTS:
-        raise InvalidInputError(f"a drawing has at most {MOST_POINTS:,} points, received {count:,}")
+        raise InvalidInputError(f"a drawing may have at most {MOST_POINTS:,} points, received {count:,}")
     return [np.array([_point(point) for point in stroke]) for stroke in strokes]
 
 
 def _point(point: Any) -> tuple[float, float]:
     if not isinstance(point, list) or len(point) != 2:
-        raise InvalidInputError(f"a point is a list of two numbers [x, y], received {str(point)[:80]}")
+        raise InvalidInputError(f"a point must be a list of two numbers [x, y], received {str(point)[:80]}")
     return number("x", point[0], low=0, high=1), number("y", point[1], low=0, high=1)
 
 
 def draw(strokes: Strokes) -> Image8:
-    """Strokes as an image of white lines on black, just large enough for them.
+    """Draw strokes as white lines on black, in an image just large enough for them.
 
     Parameters
     ----------
     strokes : sequence of (points, 2) float arrays
-        In one unit, whichever.
+        In any unit, the same for all.
 
     Returns
     -------
     (height, width) uint8
-        0 or 255; of no rows and columns if there are no strokes.
+        0 or 255; an empty (0, 0) image if there are no strokes.
     """
     if not strokes:
         return np.zeros((0, 0), np.uint8)
     points = np.concatenate(strokes)
     corner, size = points.min(axis=0), np.ptp(points, axis=0)
     longer = max(float(size.max()), _SMALLEST)
-    scale = BOX * _FINER / ((1 + _PEN) * longer)
+    scale = BOX * _SUPERSAMPLING / ((1 + _PEN) * longer)
     pen = _PEN * longer * scale
     width, height = np.ceil(size * scale + pen).astype(int) + 1
     image = Image.new("L", (int(width), int(height)))
@@ -100,13 +100,13 @@ def draw(strokes: Strokes) -> Image8:
         line = [(float(x), float(y)) for x, y in (stroke - corner) * scale + pen / 2]
         pencil.line(line, fill=255, width=round(pen))
         for x, y in line:
-            # Round ends and corners.
+            # Round the ends and corners.
             pencil.ellipse((x - pen / 2, y - pen / 2, x + pen / 2, y + pen / 2), fill=255)
     return np.asarray(image)
 
 
 def normalise(image: Image8) -> Image8:
-    """A white digit on black, of whatever size and wherever it is, as MNIST would have it.
+    """Normalise a white digit on black, of any size and position, as MNIST's images were.
 
     Parameters
     ----------
@@ -115,8 +115,9 @@ def normalise(image: Image8) -> Image8:
     Returns
     -------
     (28, 28) uint8
-        Cut out, its longer side made 20 pixels long, antialiased, and moved by whole pixels until the centre of mass
-        is in the middle (in pixel 14 of 0 to 27, as in all images of MNIST). All black if the image is.
+        The digit is cropped, scaled with antialiasing so that its longer side has 20 pixels, and moved by whole pixels
+        so that its centre of mass is in the middle (pixel 14 of 0 to 27, as in all images of MNIST). A black image
+        stays black.
     """
     field = np.zeros((SIDE, SIDE), np.uint8)
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
@@ -134,6 +135,6 @@ def normalise(image: Image8) -> Image8:
 
 
 def _place(masses: npt.NDArray[Any]) -> int:
-    """Where rows (or columns) of such masses begin when their centre of mass is in the middle of the field."""
+    """The first row (or column) that puts the centre of mass in the middle of the field."""
     centre = float(masses @ np.arange(len(masses))) / float(masses.sum())
     return min(max(round(SIDE / 2 - centre), 0), SIDE - len(masses))

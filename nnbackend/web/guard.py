@@ -1,4 +1,4 @@
-"""Who may talk to the page's server, and how much they may say."""
+"""Restrict who may send requests to the page's server, and how large they may be."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nnbackend.errors import InvalidInputError
 
 __all__ = ["MOST_BYTES", "Guard", "TooMuchError", "read_json"]
 
-#: A drawing of as many points as are allowed, with all their decimals, takes less.
+#: Largest request body; a drawing with the most points allowed is smaller.
 MOST_BYTES = 512 * 1024
 
-#: The page loads nothing from elsewhere, shows in nobody's frame, and what it is told is not kept.
+#: The page loads only its own files, may not be framed, and its responses are not cached.
 _HEADERS = [
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -30,31 +30,31 @@ class TooMuchError(InvalidInputError):
 
 
 class Guard:
-    """Lets through what the page itself asks for.
+    """Middleware that accepts only requests from the page itself.
 
-    Listening on the loopback address keeps other machines out, but not other pages in the same browser. A page whose
-    name its owner lets point to 127.0.0.1 ("DNS rebinding") shows in the header Host, and one that sends requests
-    across in the header Origin; both are refused.
+    Listening on the loopback address keeps other machines out, but not other pages in the same browser. The header
+    Host reveals pages whose domain name points to 127.0.0.1 (DNS rebinding), and the header Origin reveals
+    cross-origin requests; both are refused.
 
     Parameters
     ----------
     app : ASGI application
     port : int
-        That the server listens on.
+        The port that the server listens on.
     """
 
     def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app
         hosts = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
         if port == 80:
-            # Browsers leave it out.
+            # Browsers omit the default port.
             hosts += ["127.0.0.1", "localhost"]
         self._hosts = {host.encode() for host in hosts}
         self._origins = {b"http://" + host for host in self._hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            # Without this the application would be asked for websockets, which it has none of.
+            # The application has no websockets.
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
@@ -71,12 +71,12 @@ class Guard:
             await self._app(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope) -> str:
-        """Why not; empty if nothing speaks against it."""
-        given = [value.lower() for name, value in scope["headers"] if name == b"host"]
-        if len(given) != 1 or given[0] not in self._hosts:
-            return "this server answers to the address that it printed, and to no other name"
+        """The reason to refuse a request; empty if it is accepted."""
+        hosts = [value.lower() for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1 or hosts[0] not in self._hosts:
+            return "this server accepts requests only at the address that it printed"
         if any(value.lower() not in self._origins for name, value in scope["headers"] if name == b"origin"):
-            return "this server answers to its own page, and not to those of others"
+            return "this server accepts requests only from its own page"
         return ""
 
 
@@ -86,19 +86,19 @@ async def read_json(request: Request) -> dict[str, object]:
     Raises
     ------
     TooMuchError
-        It is too long; no more of it was read.
+        It is too long; the rest was not read.
     InvalidInputError
-        It is no JSON object, or says that it is something else.
+        It is not a JSON object, or has another content type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        # Besides being true, a form on somebody else's page cannot say so.
-        raise InvalidInputError(f"the body must be application/json, received {kind[:80] or 'no type'}")
+        # A form on another site cannot send this content type.
+        raise InvalidInputError(f"the body must be application/json, received {kind[:80] or 'no content type'}")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MOST_BYTES:
-            raise TooMuchError(f"a request has at most {MOST_BYTES:,} bytes")
+            raise TooMuchError(f"a request may have at most {MOST_BYTES:,} bytes")
     try:
         value = json.loads(bytes(body), parse_constant=_no_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
@@ -114,5 +114,5 @@ def _no_constant(name: str) -> None:
 
 def _integer(text: str) -> int:
     if len(text) > 18:
-        raise ValueError(f"a whole number of {len(text)} digits")
+        raise ValueError(f"an integer of {len(text)} digits")
     return int(text)

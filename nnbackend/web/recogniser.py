@@ -1,4 +1,4 @@
-"""What the page shows of a network that looks at an image."""
+"""Run a network on an image and return what the page shows of it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Recogniser"]
 
 
 class Recogniser:
-    """A network, the names of its classes, and where it came from.
+    """A network with the names of its classes and its origin.
 
     Parameters
     ----------
     network : Network
-        It is not used after this: training it further does not show.
+        It is copied; training it further has no effect here.
     classes : sequence of str
     source : str
-        In words, for people to read.
+        Where the network came from, for people to read.
 
     Raises
     ------
     InvalidInputError
-        The network is not one for images of 28 x 28 pixels and as many classes.
+        The network does not take images of 28 x 28 pixels, or does not have one output per class.
     """
 
     def __init__(self, network: Network, classes: Sequence[str], source: str) -> None:
@@ -43,14 +43,14 @@ class Recogniser:
             )
         if outputs != len(classes) or outputs < 2:
             raise InvalidInputError(
-                f"the network must have one output for each of two classes or more, received {outputs} for "
-                f"{len(classes)} classes"
+                f"the network must have one output per class and at least two classes, received {outputs} outputs "
+                f"and {len(classes)} classes"
             )
         self._shape = network.input_shape
         self._stages = Stages(network)
         probabilities = network.loss is not None and network.loss.output_activation != "identity"
         sizes = [str(inputs), *(name.split()[0] for name in self._stages.names), str(outputs)]
-        #: What the page says of the network.
+        #: The page's description of the network.
         self.description: dict[str, Any] = {
             "network": "-".join(sizes),
             "parameters": network.parameter_count,
@@ -60,11 +60,11 @@ class Recogniser:
             "hidden": self._stages.names,
             "probabilities": probabilities,
         }
-        # The first look compiles what is to be compiled; later ones must not wait for that.
+        # Compile now, so that the first drawing does not have to wait for it.
         self.look(np.zeros((SIDE, SIDE), np.uint8))
 
     def look(self, image: npt.NDArray[np.uint8]) -> dict[str, Any]:
-        """What the network makes of an image, as plain JSON.
+        """Run the network on an image; the result is plain JSON.
 
         Parameters
         ----------
@@ -73,8 +73,8 @@ class Recogniser:
         Returns
         -------
         dict
-            "image": its pixels, row by row; "outputs": one number a class, or None if the image is black, for then
-            there is nothing to recognise; "hidden": a list of activations for every hidden layer.
+            "image": the pixels, row by row; "outputs": one number per class, or None if the image is black; "hidden":
+            a list of activations for each hidden layer.
         """
         pixels = image.reshape(1, *self._shape)
         hidden, outputs = self._stages(pixels)
@@ -86,5 +86,5 @@ class Recogniser:
 
 
 def _plain(values: npt.NDArray[Any]) -> list[float | None]:
-    """Four decimals tell as much as cells and bars can show; JSON has no NaN."""
+    """Values as JSON: four decimals, which suffice for the page, and None for NaN and infinity."""
     return [round(float(value), 4) if math.isfinite(value) else None for value in values.ravel()]

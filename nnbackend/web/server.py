@@ -1,4 +1,4 @@
-"""The page's server: one socket on the loopback address, and the loop that answers there."""
+"""The page's server: a socket on the loopback address and the loop that serves it."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from nnbackend.web.session import Session
 
 __all__ = ["address", "listen", "serve"]
 
-#: The only one: other machines cannot reach it.
+#: The loopback address, which other machines cannot reach.
 HOST = "127.0.0.1"
 
-#: Seconds that an answer may take that is being given when the server is told to end.
+#: Seconds that open requests may take after the server is told to stop.
 _GRACE = 3
 
 
 def listen(port: int = 0) -> socket.socket:
-    """A socket that listens on the loopback address.
+    """Open a socket that listens on the loopback address.
 
     Parameters
     ----------
     port : int
-        0 takes one that is free.
+        0 chooses a free port.
 
     Raises
     ------
     InvalidInputError
-        There is no such port, or it cannot be had.
+        The port number is invalid, or the port is not available.
     """
     if not 0 <= port <= 65535:
-        raise InvalidInputError(f"the port must be 1 to 65535, or 0 for one that is free; received {port}")
+        raise InvalidInputError(f"the port must be 1 to 65535, or 0 for a free one; received {port}")
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         if os.name == "posix":
-            # A port that a server has just left may be taken again; on Windows this would share one that is in use.
+            # Allow a port that was closed a moment ago. On Windows, this option would share a port that is in use.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((HOST, port))
         listening.listen()
     except OSError as error:
         listening.close()
         raise InvalidInputError(
-            f"port {port} of {HOST} cannot be listened on: {error.strerror}; choose another, or 0 for one that is free"
+            f"cannot listen on port {port} of {HOST}: {error.strerror}; choose another, or 0 for a free one"
         ) from error
     return listening
 
 
 def address(listening: socket.socket) -> str:
-    """Where a browser finds it."""
+    """The URL of the page."""
     return f"http://{HOST}:{listening.getsockname()[1]}/"
 
 
 def serve(session: Session, listening: socket.socket, open_browser: bool) -> None:
-    """Answer until Ctrl-C.
+    """Serve the page until Ctrl-C.
 
     Parameters
     ----------
     session : Session
-        Its training is ended too.
+        Its training is stopped at the end.
     listening : socket
     open_browser : bool
-        Show the page in the user's browser.
+        Open the page in the user's browser.
     """
     application = make_app(session, listening.getsockname()[1], closing=lambda: server.should_exit)
     configuration = uvicorn.Config(
@@ -81,10 +81,10 @@ def serve(session: Session, listening: socket.socket, open_browser: bool) -> Non
     )
     server = uvicorn.Server(configuration)
     if open_browser:
-        # In a thread, for some browsers keep the terminal until they end. The socket listens already.
+        # In a thread, because some browsers block until they are closed. The socket is already listening.
         threading.Thread(target=webbrowser.open, args=(address(listening),), daemon=True).start()
     try:
-        # uvicorn passes Ctrl-C on once it has ended; here it is how everybody leaves.
+        # uvicorn raises KeyboardInterrupt after shutting down on Ctrl-C, which is the normal way to end.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
     finally:

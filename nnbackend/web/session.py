@@ -1,4 +1,4 @@
-"""What one running page knows: its data, the network that looks at drawings, and the one that trains."""
+"""The state of a running page: its data, the network that reads drawings, and the network in training."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ __all__ = ["Session", "check_images"]
 
 
 def check_images(data: Dataset) -> Dataset:
-    """The data set, if it is one that the page can show.
+    """Return the data set if the page can show it.
 
     Raises
     ------
     InvalidInputError
-        It is not one of images of 28 x 28 pixels.
+        It does not consist of images of 28 x 28 pixels.
     """
     if data.input_shape != SIDE * SIDE or data.x_test.dtype != np.uint8:
         raise InvalidInputError(
-            f"the page shows images of {SIDE} x {SIDE} pixels, and {data.name!r} has none; choose mnist, "
+            f"the page needs images of {SIDE} x {SIDE} pixels, which {data.name!r} does not have; choose mnist, "
             "fashion-mnist or mnist-5k"
         )
     return data
 
 
 class Session:
-    """Methods for what the page can ask; each may be called from any thread.
+    """Answers the requests of the page. All methods are thread-safe.
 
     Parameters
     ----------
     recogniser : Recogniser
     load : callable
-        Returns the data set; called once, when somebody first needs it.
+        Returns the data set; called once, when the data are first needed.
     """
 
     def __init__(self, recogniser: Recogniser, load: Callable[[], Dataset]) -> None:
@@ -54,12 +54,12 @@ class Session:
         self.trainer = Trainer(self.data)
 
     def data(self) -> Dataset:
-        """The data set; who asks while it is being read waits for it.
+        """The data set; blocks while another thread loads it.
 
         Raises
         ------
         DataError, InvalidInputError
-            It cannot be had, or `check_images` refuses it.
+            It cannot be loaded, or `check_images` refuses it.
         """
         with self._loading:
             if self._data is None:
@@ -67,7 +67,7 @@ class Session:
             return self._data
 
     def describe(self) -> dict[str, Any]:
-        """What the page shows before anything is drawn, and what can be chosen for a training."""
+        """Describe the network and the choices for training."""
         presets = [
             {"name": name, "learning_rate": recipe.first_rate, "epochs": recipe.epochs, "optimizer": recipe.optimizer}
             for name, recipe in PRESETS.items()
@@ -80,23 +80,23 @@ class Session:
         }
 
     def look_at_strokes(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What the network makes of a drawing: ``{"strokes": ...}``, see `check_strokes`."""
+        """Run the network on a drawing: ``{"strokes": ...}``, see `check_strokes`."""
         return self._recogniser.look(normalise(draw(check_strokes(request.get("strokes")))))
 
     def look_at_test_image(self, number: int) -> dict[str, Any]:
-        """What the network makes of a test image, and its true class in "label".
+        """Run the network on a test image; "label" is the true class.
 
         Parameters
         ----------
         number : int
-            Any; the images are counted round and round.
+            Index of the image, modulo the number of test images.
         """
         data = self.data()
-        place = number % len(data.x_test)
-        answer = self._recogniser.look(data.x_test[place].reshape(SIDE, SIDE))
-        return {**answer, "label": data.classes[int(data.y_test[place])]}
+        index = number % len(data.x_test)
+        answer = self._recogniser.look(data.x_test[index].reshape(SIDE, SIDE))
+        return {**answer, "label": data.classes[int(data.y_test[index])]}
 
     def adopt(self) -> dict[str, Any]:
-        """Let the network that was trained last look at drawings from now on; its description."""
+        """Use the network that was trained last for drawings from now on, and return its description."""
         self._recogniser = Recogniser(*self.trainer.trained())
         return self._recogniser.description

@@ -1,4 +1,4 @@
-"""A network in parts, so that one sees what its hidden layers make of an input."""
+"""Split a network into parts to observe the activations of its hidden layers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["Stages"]
 
 
 class Stages:
-    """The network cut before every dense layer but the first: each part is a network, on the same backend.
+    """A network split before each dense layer except the first; each part is a network on the same backend.
 
-    Together the parts do the work of the whole once, and what passes from one to the next are the activations: a
-    layer's outputs behind whatever follows it (an activation, a normalisation) up to the next dense layer.
+    Running all parts in turn does the same work as running the whole network. Their outputs are the activations of
+    the hidden layers, each after everything that precedes the next dense layer (an activation, a normalisation).
 
     Parameters
     ----------
     network : Network
-        Its weights are copied: training it further does not show here.
+        Its weights are copied; training it further has no effect here.
 
     Attributes
     ----------
     names : list of str
-        Of the hidden layers: units and activation.
+        Units and activation of each hidden layer.
     """
 
     def __init__(self, network: Network) -> None:
@@ -38,7 +38,7 @@ class Stages:
         self.names = [_name(part) for part in self._parts[:-1]]
 
     def __call__(self, x: Any) -> tuple[list[HostArray], HostArray]:
-        """What every hidden layer puts out, and the network's predictions.
+        """Compute the activations of all hidden layers and the network's predictions.
 
         Parameters
         ----------
@@ -49,7 +49,7 @@ class Stages:
         -------
         hidden : list of (n, units) arrays
         outputs : (n, outputs) array
-            What `Network.predict` of the whole returns.
+            The result of `Network.predict` of the whole network.
         """
         hidden: list[HostArray] = []
         for part in self._parts[:-1]:
@@ -80,7 +80,7 @@ class Stages:
 
 
 def _name(part: Network) -> str:
-    """Such as "200 units, relu"."""
+    """A name such as "200 units, relu"."""
     units = 1
     for size in part.output_shape:
         units *= size

@@ -1,4 +1,4 @@
-"""A training that runs in the background while somebody watches."""
+"""Train a network in a background thread and report its progress."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ _log = logging.getLogger("nnbackend")
 
 MOST_EPOCHS = 100
 
-#: The states in which a run is going on.
+#: The states of an active run.
 BUSY = ("preparing", "training", "stopping")
 
-#: Steps between two points of the curves, about: a stop waits for no longer than that.
+#: Approximate number of steps between two points of the curves, and the longest wait for a stop.
 _STEPS = 100
 
 
 def own_backend(name: str) -> Backend:
-    """A new backend of that kind: networks on one GPU backend share its stream, and what the page asks of its network
-    while another network's step is captured into a graph would become part of that graph.
+    """A new backend instance of the given name.
+
+    Networks on one GPU backend share its stream. If training shared the page's backend, predictions of the page could
+    be captured into the graph of the training step.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def own_backend(name: str) -> Backend:
 
 @dataclass
 class _Run:
-    """One training: what was asked for, and how far it is."""
+    """A training run: its settings and its progress."""
 
     number: int
     backend: str
@@ -59,14 +61,14 @@ class _Run:
 
 
 class Trainer:
-    """Trains one network at a time, in a thread of its own.
+    """Trains one network at a time in a background thread.
 
     Parameters
     ----------
     load : callable
         Returns the data set; called in that thread.
     make_backend : callable
-        From a name to a backend that nobody else uses.
+        Makes a backend from its name; the backend must not be used elsewhere.
     """
 
     def __init__(self, load: Callable[[], Dataset], make_backend: Callable[[str], Backend] = own_backend) -> None:
@@ -76,40 +78,40 @@ class Trainer:
         self._run: _Run | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self, wish: Mapping[str, Any]) -> None:
-        """Begin a run.
+    def start(self, settings: Mapping[str, Any]) -> None:
+        """Start a run.
 
         Parameters
         ----------
-        wish : mapping
+        settings : mapping
             "backend" and "preset", names; "learning_rate", above 0; "epochs", 1 to `MOST_EPOCHS`.
 
         Raises
         ------
         InvalidInputError, UnknownNameError
-            Something is wrong with these, or a run is going on; nothing was changed.
+            The settings are invalid, or a run is active; nothing was changed.
         BackendUnavailableError
-            It cannot run here.
+            The backend cannot run here.
         """
         names = {"backend", "preset", "learning_rate", "epochs"}
-        if wish.keys() != names:
-            received = ", ".join(sorted(wish)) or "nothing"
-            raise InvalidInputError(f"a training needs {', '.join(sorted(names))}; received {received}"[:300])
-        epochs = positive_integer("epochs", wish["epochs"])
+        if settings.keys() != names:
+            received = ", ".join(sorted(settings)) or "nothing"
+            raise InvalidInputError(f"training needs {', '.join(sorted(names))}; received {received}"[:300])
+        epochs = positive_integer("epochs", settings["epochs"])
         if epochs > MOST_EPOCHS:
             raise InvalidInputError(f"epochs must be at most {MOST_EPOCHS}, received {epochs}")
-        if not isinstance(wish["preset"], str):
-            raise InvalidInputError(f"preset must be a name, received {type(wish['preset']).__name__}")
-        recipe = get_preset(wish["preset"]).changed(
-            learning_rate=above_zero("learning rate", wish["learning_rate"]), epochs=epochs
+        if not isinstance(settings["preset"], str):
+            raise InvalidInputError(f"preset must be a name, received {type(settings['preset']).__name__}")
+        recipe = get_preset(settings["preset"]).changed(
+            learning_rate=above_zero("learning rate", settings["learning_rate"]), epochs=epochs
         )
         recipe.check()
-        backend = self._make_backend(wish["backend"])
+        backend = self._make_backend(settings["backend"])
         with self._lock:
             if self._run is not None and self._run.state in BUSY:
-                raise InvalidInputError("a training is going on already; stop it first")
+                raise InvalidInputError("a network is already being trained; stop it first")
             number = 1 if self._run is None else self._run.number + 1
-            run = _Run(number, backend.name, wish["preset"], recipe.first_rate, epochs)
+            run = _Run(number, backend.name, settings["preset"], recipe.first_rate, epochs)
             self._run = run
             self._thread = threading.Thread(
                 target=self._work, args=(run, recipe, backend), name="nnbackend-training", daemon=True
@@ -117,31 +119,31 @@ class Trainer:
             self._thread.start()
 
     def stop(self) -> None:
-        """End the run after the point of the curves at hand; it keeps what it has learned."""
+        """Stop the run at the next point of its curves; the network keeps what it has learned."""
         with self._lock:
             if self._run is not None and self._run.state in BUSY:
                 self._run.state, self._run.message = "stopping", "stopping"
                 self._run.stop.set()
 
     def close(self, seconds: float = 5.0) -> None:
-        """End the run and wait for its end, but not for ever: a thread that compiles cannot be stopped."""
+        """Stop the run and wait for it, for a limited time, because a thread cannot be stopped while it compiles."""
         self.stop()
         if self._thread is not None:
             self._thread.join(seconds)
 
     def report(self, run: int = 0, since: int = 0) -> dict[str, Any]:
-        """How far it is, as plain JSON.
+        """The progress of the run, as plain JSON.
 
         Parameters
         ----------
         run, since : int
-            The run and the number of its points that the asker knows already.
+            The run and the number of its points that the caller already has.
 
         Returns
         -------
         dict
             "run" (0 before the first), "state" ("idle", "preparing", "training", "stopping", "finished", "stopped",
-            "failed"), "message", and for a run its settings, "first" and "points": the points from number `first` on,
+            "failed"), "message", and for a run its settings, "first" and "points": the points from index "first" on,
             each with "epoch" (passes over the data), "loss", "accuracy", "val_loss", "val_accuracy", "seconds".
         """
         with self._lock:
@@ -162,21 +164,20 @@ class Trainer:
             }
 
     def trained(self) -> tuple[Network, tuple[str, ...], str]:
-        """The network of the last run, its classes, and how it was trained in words.
+        """The network of the last run, its classes, and a description of its training.
 
         Raises
         ------
         InvalidInputError
-            There is none, or it is still being trained.
+            There is no trained network, or it is still being trained.
         """
         with self._lock:
             run = self._run
             if run is None or run.network is None or run.state in BUSY:
-                raise InvalidInputError("no training has ended with a network yet; start one, and wait for its end")
+                raise InvalidInputError("there is no trained network yet; start a training and wait until it ends")
             last = run.points[-1]
             source = (
-                f"trained on this page, {last['epoch']:.3g} epochs: "
-                f"{100 * last['val_accuracy']:.1f} % of the test images right"
+                f"trained on this page for {last['epoch']:.3g} epochs: test accuracy {100 * last['val_accuracy']:.1f} %"
             )
             return run.network, run.classes, source
 
@@ -190,8 +191,8 @@ class Trainer:
         except (NNBackendError, OSError, ImportError) as error:
             message = str(error)
         except Exception as error:
-            # Nobody waits for this thread: what is not told here is never told.
-            _log.exception("the training in the background failed")
+            # No other thread waits for this one, so an error that is not reported here would be lost.
+            _log.exception("training in the background failed")
             message = f"{type(error).__name__}: {error}"
         with self._lock:
             run.state, run.message = state, message
@@ -200,30 +201,29 @@ class Trainer:
         data = self._load()
         if run.stop.is_set():
             return
-        self._say(run, "preparing", f"getting {backend.name} ready")
+        self._update(run, "preparing", f"getting {backend.name} ready")
         rows = len(data.x_train)
         batch = min(recipe.batch_size, rows)
-        looks = max(1, round(rows / batch / _STEPS))
-        # The schedule's epochs are those of `fit`, which are parts of a pass over the data here.
-        parts = replace(recipe, epochs=run.epochs * looks, batch_size=batch)
-        network = Network(parts.layers(len(data.classes)), data.input_shape, backend, seed=0)
-        watcher = _Watcher(run, looks, self._say)
+        points = max(1, round(rows / batch / _STEPS))
+        # Each epoch of `fit` is one point of the curves, a fraction of a pass over the data; the schedule counts these.
+        recipe = replace(recipe, epochs=run.epochs * points, batch_size=batch)
+        network = Network(recipe.layers(len(data.classes)), data.input_shape, backend, seed=0)
         network.fit(
             data.x_train,
             data.y_train,
-            epochs=parts.epochs,
+            epochs=recipe.epochs,
             batch_size=batch,
-            steps_per_epoch=max(1, round(rows / batch / looks)),
-            loss=parts.loss,
-            optimizer=parts.make_optimizer(),
+            steps_per_epoch=max(1, round(rows / batch / points)),
+            loss=recipe.loss,
+            optimizer=recipe.make_optimizer(),
             validation_data=(data.x_test, data.y_test),
-            callbacks=[watcher],
+            callbacks=[_Progress(run, points, self._update)],
             verbose=False,
         )
         with self._lock:
             run.network, run.classes = network, data.classes
 
-    def _say(self, run: _Run, state: str, message: str, point: dict[str, float] | None = None) -> None:
+    def _update(self, run: _Run, state: str, message: str, point: dict[str, float] | None = None) -> None:
         with self._lock:
             if point is not None:
                 run.points.append(point)
@@ -231,20 +231,20 @@ class Trainer:
                 run.state, run.message = state, message
 
 
-class _Watcher(Callback):
-    """Notes a point of the curves, and hears whether to stop."""
+class _Progress(Callback):
+    """Adds a point to the curves after every epoch of `fit`, and stops the training on request."""
 
-    def __init__(self, run: _Run, looks: int, say: Callable[..., None]) -> None:
-        self._run, self._looks, self._say = run, looks, say
+    def __init__(self, run: _Run, points_per_pass: int, update: Callable[..., None]) -> None:
+        self._run, self._points_per_pass, self._update = run, points_per_pass, update
         self._seconds = 0.0
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
         self._seconds += metrics["seconds"]
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         point = {
-            "epoch": epoch / self._looks,
+            "epoch": epoch / self._points_per_pass,
             **{name: metrics[name] for name in names if name in metrics},
             "seconds": self._seconds,
         }
-        self._say(self._run, "training", "", point)
+        self._update(self._run, "training", "", point)
         return "stopped on the page" if self._run.stop.is_set() else None

@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.cli import main
+from nnbackend.cli import main, train
 from nnbackend.cli.machine import cpu_features, kernel_advice
+from nnbackend.cli.parser import make_parser
 from nnbackend.datasets import write_idx
 
-#: Real images, but scikit-learn takes seconds to import; points in a plane where any data do.
+#: Real images, but importing scikit-learn takes seconds; use points in a plane if any data will do.
 DIGITS = ("--dataset", "digits", "--backend", "numpy", "--batch-size", "32")
 POINTS = ("--dataset", "circle", "--backend", "numpy", "--batch-size", "32")
 RUN_FILES = {"model.safetensors", "history.csv", "history.json", "config.json"}
@@ -51,7 +52,7 @@ def _nnbackend(
 
 
 def _error(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that an error prints."""
+    """The single line of an error."""
     assert result.returncode == 2, result.stderr
     assert re.fullmatch(r"nnbackend: error: [^\n]+\n", result.stderr), result.stderr
     return result.stderr
@@ -59,7 +60,7 @@ def _error(result: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder of a run on the small digits, and what it printed."""
+    """The folder of a run on the small digits, and its output."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     result = _nnbackend("train", *DIGITS, "--epochs", "4", "--out", folder)
     assert result.returncode == 0, result.stderr
@@ -70,12 +71,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.mark.slow
-def test_training_prints_what_runs_a_row_an_epoch_and_the_accuracy(trained: tuple[Path, str]) -> None:
+def test_training_prints_the_settings_a_row_per_epoch_and_the_accuracy(trained: tuple[Path, str]) -> None:
     folder, output = trained
     lines = output.splitlines()
     assert lines[0] == "data       digits: 1,438 rows to train on, 359 rows to test on"
     assert "64-200-80-10, relu, 29,890 parameters, float32, seed 0" in output
     assert "adam, learning rate 0.002, cosine" in output
+    # --batch-size is not the default recipe's.
+    assert re.search(r"^recipe +default, changed by options$", output, re.MULTILINE)
     assert re.search(r"^backend +numpy on \S+", output, re.MULTILINE)
     header = next(index for index, line in enumerate(lines) if line.split()[:2] == ["epoch", "loss"])
     assert [line.split()[0] for line in lines[header + 1 : header + 5]] == ["1", "2", "3", "4"]
@@ -84,6 +87,16 @@ def test_training_prints_what_runs_a_row_an_epoch_and_the_accuracy(trained: tupl
     assert accuracy is not None
     assert float(accuracy[1]) > 90
     assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_the_names_of_the_default_recipe_and_of_a_preset_differ() -> None:
+    def name(*options: str) -> str:
+        parsed = make_parser().parse_args(["train", *options])
+        return train._recipe_name(parsed, train._recipe(parsed))
+
+    assert name() == "default"
+    assert name("--preset", "784-200-80-10") == "preset 784-200-80-10"
+    assert name("--preset", "784-200-80-10", "--epochs", "3") == "preset 784-200-80-10, changed by options"
 
 
 def test_the_run_folder_holds_everything(trained: tuple[Path, str]) -> None:
@@ -118,7 +131,7 @@ def test_options_win_over_the_preset(tmp_path: Path) -> None:
     assert kinds == ["dense", "dropout", "dense", "dropout", "dense"]
 
 
-def test_quiet_prints_the_accuracy_alone(tmp_path: Path) -> None:
+def test_quiet_prints_only_the_accuracy(tmp_path: Path) -> None:
     result = _nnbackend("train", *POINTS, "--epochs", "1", "--quiet", "--no-plots", folder=tmp_path)
     assert re.fullmatch(r"test accuracy \d+\.\d\d % \(10,000 rows\)\n", result.stdout)
     assert result.stderr == ""
@@ -143,13 +156,13 @@ def test_a_second_run_needs_another_folder_or_force(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES | {"notes.txt"}
 
 
-def test_without_matplotlib_the_run_is_kept_and_says_what_to_install(tmp_path: Path) -> None:
+def test_without_matplotlib_the_run_is_saved_and_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
     paths = os.pathsep.join(path for path in (str(tmp_path), os.environ.get("PYTHONPATH")) if path)
     result = _nnbackend("train", *POINTS, "--epochs", "1", "--out", tmp_path / "run", PYTHONPATH=paths)
     assert result.returncode == 0
-    assert 'no pictures: pictures need the package matplotlib: pip install "nnbackend[plot]"' in result.stdout
+    assert 'no pictures: pictures need the package matplotlib: pip install -e ".[plot]"' in result.stdout
     assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
 
 
@@ -179,7 +192,7 @@ def test_what_was_learned_survives(tmp_path: Path, stop: signal.Signals, code: i
     assert accuracy > 0.5
     if stop == signal.SIGINT:
         assert re.fullmatch(
-            r"nnbackend: interrupted; \S+ holds what was learned until then; nnbackend train --resume \S+ goes on\n",
+            r"nnbackend: interrupted; the model so far is in \S+; to continue: nnbackend train --resume \S+\n",
             errors,
         )
         assert f"test accuracy {100 * accuracy:.2f} %" in output.splitlines()[-1]
@@ -202,7 +215,7 @@ def test_a_terminated_run_is_resumed_to_the_same_model(tmp_path: Path) -> None:
             process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == (143 if folder == "cut" else 0), errors
-    assert errors == "nnbackend: terminated; nnbackend train --resume cut goes on\n"
+    assert errors == "nnbackend: terminated; to continue: nnbackend train --resume cut\n"
     assert "test accuracy" not in output
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 1
 
@@ -217,23 +230,23 @@ def test_a_terminated_run_is_resumed_to_the_same_model(tmp_path: Path) -> None:
     assert {file.name for file in (tmp_path / "cut").iterdir()} == RUN_FILES
 
 
-def test_resume_takes_all_from_the_run_and_knows_when_it_is_finished(
+def test_resume_restores_the_options_and_reports_a_finished_run(
     tmp_path: Path, trained: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "--resume", str(trained[0])]) == 0
     assert re.fullmatch(
-        r"\S+ is finished: 4 epochs, test accuracy [\d.]+ %; there is nothing to go on with\n", capsys.readouterr().out
+        r"\S+ is finished: 4 epochs, test accuracy [\d.]+ %; there is nothing to resume\n", capsys.readouterr().out
     )
     for wrong, message in (
-        (["--resume", str(trained[0]), "--epochs", "9"], "--epochs does not go with --resume"),
-        (["--resume", str(tmp_path)], "holds no run that nnbackend train began"),
+        (["--resume", str(trained[0]), "--epochs", "9"], "--epochs cannot be combined with --resume"),
+        (["--resume", str(tmp_path)], "holds no run of nnbackend train"),
         (["--checkpoint-minutes", "0"], "checkpoint minutes must be above 0"),
     ):
         assert main(["train", *wrong]) == 2
         assert message in capsys.readouterr().err
 
 
-def test_a_diverged_run_says_where_and_keeps_nothing_broken(tmp_path: Path) -> None:
+def test_a_diverged_run_says_where_and_saves_no_broken_model(tmp_path: Path) -> None:
     options = ("--optimizer", "sgd", "--learning-rate", "1e9", "--out", tmp_path / "run")
     result = _nnbackend("train", *POINTS, *options, "--quiet")
     assert re.search(r"NaN or infinite in epoch 1, step \d+: lower --learning-rate", result.stderr)
@@ -252,7 +265,7 @@ def test_early_stopping_validates_on_rows_held_out_of_the_training_set(tmp_path:
 
 
 @pytest.mark.slow
-def test_auto_takes_mnist_5k_with_a_visible_notice(tmp_path: Path) -> None:
+def test_auto_falls_back_to_mnist_5k_with_a_visible_notice(tmp_path: Path) -> None:
     options = ("train", "--backend", "numpy", "--epochs", "2", "--no-plots", "--no-download")
     result = _nnbackend(*options, folder=tmp_path, XDG_CACHE_HOME=str(tmp_path))
     assert result.returncode == 0, result.stderr
@@ -355,10 +368,10 @@ def test_evaluate_repeats_the_accuracy_of_the_run(trained: tuple[Path, str]) -> 
 
 def test_evaluate_refuses_data_of_another_size(trained: tuple[Path, str]) -> None:
     message = _error(_nnbackend("evaluate", trained[0], "--dataset", "xor", "--backend", "numpy"))
-    assert "takes 64 numbers a row, but the data set 'xor' has 2" in message
+    assert "takes 64 numbers per row, but the data set 'xor' has 2" in message
 
 
-def test_a_model_that_is_none_is_named(tmp_path: Path, trained: tuple[Path, str]) -> None:
+def test_a_missing_or_broken_model_is_named(tmp_path: Path, trained: tuple[Path, str]) -> None:
     assert "there is no such file" in _error(_nnbackend("evaluate", tmp_path / "none", "--backend", "numpy"))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes((trained[0] / "model.safetensors").read_bytes()[:5000])
@@ -367,7 +380,7 @@ def test_a_model_that_is_none_is_named(tmp_path: Path, trained: tuple[Path, str]
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[Any, Any]]:
-    """Five test digits as PNG files (the first also in forms of its own) and as one IDX file."""
+    """Five test digits as PNG files (the first also in other variants) and as one IDX file."""
     picture = pytest.importorskip("PIL.Image", reason="PNG files need pillow")
     folder = tmp_path_factory.mktemp("images")
     pixels = np.round(255 * nn.datasets.load("digits").x_test[:5]).astype(np.uint8).reshape(5, 8, 8)
@@ -383,7 +396,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray[A
     return folder, pixels
 
 
-def test_predict_prints_a_line_an_image(trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]) -> None:
+def test_predict_prints_a_line_per_image(trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]) -> None:
     folder, pixels = images
     files = [folder / f"{index}.png" for index in range(5)]
     result = _nnbackend("predict", trained[0], *files, "--backend", "numpy")
@@ -427,7 +440,7 @@ def test_predict_sees_one_digit_in_every_kind_of_picture(
     np.testing.assert_allclose(outputs("transparent.png", "--invert"), plain, rtol=0.1, atol=0.01)
 
 
-def test_predict_refuses_what_does_not_fit(
+def test_predict_refuses_images_of_another_size_or_format(
     trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
     folder, _ = images
@@ -448,7 +461,7 @@ def test_info_lists_backends_packages_blas_and_caches() -> None:
     assert result.stderr == ""
     output = result.stdout
     for info in nn.available_backends():
-        # Without the number of threads, which the command's process may have been given another of.
+        # Without the number of threads, which may differ in the command's process.
         what = re.escape((info.device or info.reason).partition(", ")[0])
         line = rf"^  {info.name} +{'usable +on' if info.usable else 'not usable'} +{what}"
         assert re.search(line, output, re.MULTILINE)
@@ -481,7 +494,7 @@ def test_blas_advice(library: str, architecture: str, features: set[str], advise
     assert bool(advice) is advised
 
 
-def test_info_advises_where_openblas_runs_too_small_kernels() -> None:
+def test_info_gives_advice_if_openblas_does_not_use_avx512() -> None:
     result = _nnbackend("info", OPENBLAS_CORETYPE="Haswell")
     if not re.search(r"^  kernels  Haswell$", result.stdout, re.MULTILINE):
         pytest.skip("NumPy's BLAS is not an OpenBLAS with Haswell kernels")
@@ -527,9 +540,7 @@ def test_without_a_command_there_is_help() -> None:
     assert all(len(line) <= 80 for line in result.stdout.splitlines())
 
 
-def test_a_reader_that_goes_away_is_no_error(
-    trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]
-) -> None:
+def test_a_closed_pipe_is_not_an_error(trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "nnbackend", "predict", trained[0], images[0] / "five.idx.gz", "--backend", "numpy"],
         env=_environment(),

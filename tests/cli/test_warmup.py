@@ -1,4 +1,4 @@
-"""``nnbackend warmup``: what it compiles, keeps, prints and refuses."""
+"""``nnbackend warmup``: what it compiles, caches, prints and refuses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
-from nnbackend.cli.warmup_networks import rehearsals
+from nnbackend.cli.warmup_networks import warmup_networks
 from tests.locks import adopt_kernels
 
-#: What is done before a step is recorded and after it has run.
+#: Operations that run before a step is recorded or after it has run.
 OUTSIDE_OF_STEPS = {"empty", "from_host", "write", "to_host", "copy", "synchronize"}
 
 
@@ -32,7 +32,7 @@ def python(*arguments: str, cache: Path | str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_rehearsals_reach_every_operation_and_every_activation():
+def test_the_networks_use_every_operation_and_every_activation():
     seen = set()
 
     class Watched(NumpyBackend):
@@ -42,13 +42,13 @@ def test_the_rehearsals_reach_every_operation_and_every_activation():
                 seen.update(argument for argument in call.arguments.values() if isinstance(argument, str))
             return super().executor(calls)
 
-    for rehearsal in rehearsals(Watched(threads=1), "float32"):
-        rehearsal.run()
+    for network in warmup_networks(Watched(threads=1), "float32"):
+        network.run()
     assert set(OPERATIONS) - OUTSIDE_OF_STEPS <= seen
     assert set(ACTIVATIONS) <= seen
 
 
-def test_each_rehearsal_runs_on_the_executor_that_it_names():
+def test_each_network_runs_on_the_executor_that_it_names():
     seen = []
 
     class Watched(NumbaBackend):
@@ -60,10 +60,10 @@ def test_each_rehearsal_runs_on_the_executor_that_it_names():
             seen.append(super().plain_executor(calls).name)
             return NumpyBackend.plain_executor(self, [])
 
-    for rehearsal in rehearsals(Watched(threads=1), "float32"):
+    for network in warmup_networks(Watched(threads=1), "float32"):
         seen.clear()
-        rehearsal.run()
-        assert set(seen) == {rehearsal.executor}
+        network.run()
+        assert set(seen) == {network.executor}
 
 
 TRAIN_AND_COUNT = """
@@ -93,11 +93,11 @@ def test_after_a_warm_up_nothing_is_compiled_again(tmp_path, lock_folder):
     assert first.returncode == 0, first.stderr
     assert first.stderr == ""
     lines = first.stdout.splitlines()
-    assert re.fullmatch(rf"kernels are kept in {re.escape(str(tmp_path.resolve()))}\S+", lines[0])
+    assert re.fullmatch(rf"kernels are cached in {re.escape(str(tmp_path.resolve()))}\S+", lines[0])
     assert len([line for line in lines if line.startswith("  float32  ")]) == 8
     assert lines[1].split() == ["dtype", "executor", "loss", "data", "optimizer", "seconds", "compiled"]
     assert sum(map(compiled, lines)) == int(lines[-1].split()[0]) > 0
-    assert re.fullmatch(r"\d+ kernels compiled in \d+\.\d s; from now on they are loaded", lines[-1])
+    assert re.fullmatch(r"\d+ kernels compiled in \d+\.\d s; from now on they are loaded from the cache", lines[-1])
     assert all(len(line) <= 80 for line in lines[1:])
     assert list(tmp_path.rglob("*.nbc"))
 
@@ -105,7 +105,7 @@ def test_after_a_warm_up_nothing_is_compiled_again(tmp_path, lock_folder):
     assert second.returncode == 0, second.stderr
     assert sum(map(compiled, second.stdout.splitlines())) == 0
     assert re.fullmatch(
-        r"nothing to compile: every kernel was there, and all were loaded in \d+\.\d s", second.stdout.splitlines()[-1]
+        r"nothing to compile: all kernels were loaded from the cache in \d+\.\d s", second.stdout.splitlines()[-1]
     )
 
     training = python("-c", TRAIN_AND_COUNT, cache=tmp_path)
@@ -121,8 +121,8 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        "nnbackend: error: compiled kernels cannot be kept: the folder that NUMBA_CACHE_DIR names, "
-        f"{folder}, cannot be written. Name another\n"
+        f"nnbackend: error: compiled kernels cannot be cached: the folder {folder} in NUMBA_CACHE_DIR is not writable. "
+        "Choose another\n"
     )
 
 

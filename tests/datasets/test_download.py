@@ -257,7 +257,7 @@ def test_a_cache_that_cannot_be_written_is_a_data_error(mirrors: Mirrors, tmp_pa
 
 def test_without_requests_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
-    with pytest.raises(DataError, match=r'needs the package requests.*pip install "nnbackend\[demo\]"'):
+    with pytest.raises(DataError, match=r'needs the package requests.*pip install -e "\.\[demo\]"'):
         fetch(FILE, ["http://a.example/"], tmp_path)
 
 

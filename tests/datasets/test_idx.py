@@ -113,18 +113,18 @@ def test_arrays_that_idx_cannot_hold_are_refused_and_the_old_file_stays(path: Pa
         (b"", "truncated: 0 bytes, too few for an IDX header"),
         (GOOD[:3], "truncated: 3 bytes"),
         (GOOD[:9], r"truncated: the header ends within its 2 dimension\(s\)"),
-        (GOOD[:-1], "truncated: header promises 6 bytes"),
-        (GOOD[:12], "truncated: header promises 6 bytes"),
+        (GOOD[:-1], "truncated: header declares 6 bytes"),
+        (GOOD[:12], "truncated: header declares 6 bytes"),
         (GOOD + b"x", r"trailing data after the 6 bytes \(2, 3\)"),
-        (b"\x89PNG\r\n\x1a\n", "not an IDX file: begins with b'\\\\x89PNG'"),
-        (b"P", "not an IDX file: begins with b'P'"),
+        (b"\x89PNG\r\n\x1a\n", "not an IDX file: starts with b'\\\\x89PNG'"),
+        (b"P", "not an IDX file: starts with b'P'"),
         (header(0x0A, 6) + bytes(6), "unknown IDX element type 0x0A, expected one of 0x08, 0x09"),
-        (header(0x08), "header promises 0 dimensions"),
-        (header(0x08, *[1] * 33) + bytes(1), "header promises 33 dimensions, expected 1 to 32"),
-        (header(0x08, 3, 0), r"header promises an empty array of shape \(3, 0\)"),
+        (header(0x08), "header declares 0 dimensions"),
+        (header(0x08, *[1] * 33) + bytes(1), "header declares 33 dimensions, expected 1 to 32"),
+        (header(0x08, 3, 0), r"header declares an empty array of shape \(3, 0\)"),
         (
             header(0x0E, 2**31, 2**31),
-            rf"header promises {2**65} bytes \(2147483648, 2147483648\), more than the limit of LIMIT",
+            rf"header declares {2**65} bytes \(2147483648, 2147483648\), more than the limit of LIMIT",
         ),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_damaged_file_is_refused_by_name_with_what_is_wrong(
 
 def test_a_truncated_gzipped_array_is_told_with_both_sizes(path: Path) -> None:
     path.write_bytes(gzip.compress(header(0x0C, 5) + bytes(12)))
-    with pytest.raises(DataError, match=r"truncated: header promises 20 bytes of data \(5,\), found 12"):
+    with pytest.raises(DataError, match=r"truncated: header declares 20 bytes of data \(5,\), found 12"):
         read_idx(path)
 
 
@@ -149,8 +149,8 @@ def test_a_truncated_gzipped_array_is_told_with_both_sizes(path: Path) -> None:
     [
         (lambda good: good[:-8] + bytes(4) + good[-4:], "corrupt gzip data: CRC check failed"),
         (lambda good: good[:-4] + bytes(4), "corrupt gzip data: Incorrect length"),
-        (lambda good: good[:-9], "truncated: the gzip stream is cut off"),
-        (lambda good: good[:5], "truncated: the gzip stream is cut off"),
+        (lambda good: good[:-9], "truncated: the gzip stream is incomplete"),
+        (lambda good: good[:5], "truncated: the gzip stream is incomplete"),
         (lambda good: good[:10] + b"\xff" + good[11:], "corrupt gzip data: Error -3"),
         (lambda good: good + b"garbage", "corrupt gzip data: Not a gzipped file"),
         (lambda good: good + good, "trailing data"),
@@ -187,7 +187,7 @@ def test_memory_is_bounded_by_the_header_and_by_the_file(path: Path) -> None:
     boast = gzip.compress(header(0x08, 2**30) + bytes(10))
     tracemalloc.start()
     try:
-        for contents, message in ((bomb, "trailing data"), (boast, "truncated: header promises 1073741824 bytes")):
+        for contents, message in ((bomb, "trailing data"), (boast, "truncated: header declares 1073741824 bytes")):
             path.write_bytes(contents)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]

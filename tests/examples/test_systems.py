@@ -55,7 +55,7 @@ def test_circle(run):
     figures, printed = run("circle", {"0-truth", "1-before", "2-round-1", "3-round-2", "4-round-3", "5-after"})
     assert figures["accuracy"] > 0.93
     assert figures["points"] == 8_520
-    assert f"fresh points right: {100 * figures['accuracy']:.2f} % of 10,000" in printed
+    assert f"new points correct: {100 * figures['accuracy']:.2f} % of 10,000" in printed
 
 
 @pytest.mark.slow
@@ -261,11 +261,11 @@ class TestCircle:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docstring_teaches(name):
-    """A number and a line, the formulae, and where the tutorial errs (S11 and S12 are right as they stand)."""
+    """A number and a summary, the formulae, and the tutorial's errors (S11 and S12 are correct)."""
     doc = ast.get_docstring(ast.parse((folder() / f"{name}.py").read_text()))
     assert re.match(r"S\d+: [^\n]{20,}\.\n\n|S10: [^\n]+\?\n\n", doc)
     assert re.search(r"^    \w[^\n]*  +\S", doc, re.MULTILINE), "no formulae"
-    assert "Where the tutorial errs" in doc or name in ("first_neuron", "people")
+    assert "Errors in the tutorial" in doc or name in ("first_neuron", "people")
 
 
 @pytest.mark.parametrize("name", [*NAMES, "tools"])

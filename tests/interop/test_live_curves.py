@@ -13,7 +13,7 @@ from nnbackend.errors import InvalidInputError
 from tests import notebooks
 from tests.helpers import classifier, images, same_weights
 
-pytest.importorskip("IPython", reason='needs IPython: pip install "nnbackend[notebook]"')
+pytest.importorskip("IPython", reason='needs IPython: pip install -e ".[notebook]"')
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
 
 SETUP = """
@@ -88,13 +88,13 @@ def test_a_notebook_shows_curves_that_grow_and_figures_that_end_a_cell(tmp_path,
     # Of two Axes, and of one, at 96 pixels an inch.
     assert cells[1].outputs[0].metadata["image/png"] == {"width": 922, "height": 365}
     assert cells[6].outputs[0].metadata["image/png"] == {"width": 461, "height": 365}
-    assert "this is no notebook" in cells[5].outputs[0].text
+    assert "needs a notebook" in cells[5].outputs[0].text
 
 
 def test_where_there_is_no_notebook_it_says_so_before_training():
     x, y = images()
     net = classifier()
-    with pytest.raises(InvalidInputError, match=r"this is no notebook: leave it out.*plot_curves\(history\)"):
+    with pytest.raises(InvalidInputError, match=r"LiveCurves needs a notebook.*plot_curves\(history\)"):
         net.fit(x, y, epochs=1, loss="softmax_cross_entropy", callbacks=[nn.LiveCurves()])
     assert net.loss is None
     assert same_weights(net, classifier())
@@ -114,4 +114,4 @@ def test_without_a_package_the_error_says_what_to_install(missing):
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 'pip install "nnbackend[notebook]"' in done.stdout
+    assert 'pip install -e ".[notebook]"' in done.stdout

@@ -17,8 +17,8 @@ from nnbackend.losses import LOSSES
 from nnbackend.support import files
 from tests.helpers import Shift, classifier, images, rich_network
 
-onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install "nnbackend[test]"')
-runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install "nnbackend[test]"')
+onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install -e ".[test]"')
+runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install -e ".[test]"')
 
 #: Far from zero on both sides, where exponentials would overflow, a row of zeros, and all between.
 ROWS = np.random.default_rng(0).normal(0, 3, (9, 6))
@@ -140,25 +140,25 @@ class DenseOfMine(nn.Dense):
 def test_a_layer_from_outside_is_refused(target):
     for layer in (Shift(2), DenseOfMine(6)):
         net = nn.Network([nn.Dense(6), layer], 6, backend="numpy")
-        with pytest.raises(InvalidInputError, match=r"layers\[1\] is .*, a layer from outside .* MaxAbsNorm can be"):
+        with pytest.raises(InvalidInputError, match=r"layers\[1\] is .*, a user-defined layer.* MaxAbsNorm can be"):
             export(net, target)
 
 
 def test_a_network_of_nans_is_refused(target):
     net = classifier()
     net.backend.write(np.full(net.model.layout.size, np.nan, np.float32), net.model.parameters)
-    with pytest.raises(ModelFileError, match=r"not saved to .*layers\.0\.weight.* holds NaN"):
+    with pytest.raises(ModelFileError, match=r"not saved to .*layers\.0\.weight.* contains NaN"):
         export(net, target)
 
 
 def test_what_does_not_fit_into_a_file_is_refused(target, monkeypatch):
     monkeypatch.setattr("nnbackend.interop.onnx._LARGEST", 4 * classifier().parameter_count - 1)
-    with pytest.raises(InvalidInputError, match="2 GiB at most, and 157 numbers of float32 are more"):
+    with pytest.raises(InvalidInputError, match="at most 2 GiB, and 157 float32 parameters are more"):
         export(classifier(), target)
 
 
 def test_another_name_or_input_is_refused(target):
-    with pytest.raises(InvalidInputError, match=r"names that end in \.onnx, received .*model\.safetensors'"):
+    with pytest.raises(InvalidInputError, match=r"must end in \.onnx, received .*model\.safetensors'"):
         export(classifier(), target.with_suffix(".safetensors"))
     with pytest.raises(UnknownNameError, match="unknown input_dtype 'int8': did you mean 'uint8'"):
         export(classifier(), target, "int8")
@@ -177,7 +177,7 @@ def test_a_full_disk_leaves_the_old_file(target, monkeypatch):
 
 def test_without_the_package_it_says_what_to_install(target, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r'need the package onnx: pip install "nnbackend\[onnx\]"'):
+    with pytest.raises(ImportError, match=r'need the package onnx: pip install -e "\.\[onnx\]"'):
         export(classifier(), target)
 
 
@@ -188,10 +188,10 @@ def test_the_command_writes_the_file_and_says_what_it_takes(tmp_path, capsys):
     net.save(tmp_path / "model.safetensors")
     assert main(["export", str(tmp_path), str(tmp_path / "out.onnx"), "--input-dtype", "uint8"]) == 0
     output = capsys.readouterr().out
-    assert "input      uint8 (batch, 12), which it divides by 255\n" in output
+    assert "input      uint8 (batch, 12), divided by 255 in the model\n" in output
     assert "output     float32 (batch, 4), probabilities\n" in output
     np.testing.assert_allclose(run(tmp_path / "out.onnx", x), net.predict(x), rtol=1e-5, atol=1e-6)
     assert main(["export", str(tmp_path), str(tmp_path / "out.onnx")]) == 0
-    assert "input      float32 (batch, 12), in the scale of the training\n" in capsys.readouterr().out
+    assert "input      float32 (batch, 12), scaled as in training\n" in capsys.readouterr().out
     assert main(["export", str(tmp_path), str(tmp_path / "out.pt")]) == 2
-    assert "names that end in .onnx" in capsys.readouterr().err
+    assert "must end in .onnx" in capsys.readouterr().err

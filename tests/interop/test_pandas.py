@@ -11,7 +11,7 @@ from nnbackend.interop.pandas import history_frame
 from nnbackend.training import History
 from tests.helpers import classifier, images
 
-pandas = pytest.importorskip("pandas", reason='needs pandas: pip install "nnbackend[pandas]"')
+pandas = pytest.importorskip("pandas", reason='needs pandas: pip install -e ".[pandas]"')
 
 
 def test_a_row_an_epoch_and_a_column_a_figure():
@@ -42,7 +42,7 @@ def test_no_epochs_are_no_rows():
 
 def test_without_pandas_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match=r'pip install "nnbackend\[pandas\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[pandas\]"'):
         History().to_pandas()
 
 

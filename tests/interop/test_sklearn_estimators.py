@@ -290,7 +290,7 @@ except ImportError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert 'need scikit-learn 1.6 or newer: pip install "nnbackend[sklearn]"' in done.stdout
+    assert 'need scikit-learn 1.6 or newer: pip install -e ".[sklearn]"' in done.stdout
 
 
 def test_the_estimators_have_the_same_parameters_but_for_their_own():

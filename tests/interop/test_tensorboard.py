@@ -15,7 +15,7 @@ import nnbackend as nn
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from tests.helpers import classifier, images, same_weights
 
-pytest.importorskip("tensorboard", reason='needs TensorBoard: pip install "nnbackend[tensorboard]"')
+pytest.importorskip("tensorboard", reason='needs TensorBoard: pip install -e ".[tensorboard]"')
 
 X, Y = images(rows=70)
 OPTIONS = {"batch_size": 16, "loss": "softmax_cross_entropy"}
@@ -131,7 +131,7 @@ def test_a_run_that_diverges_leaves_whole_files_and_nothing_open(tmp_path):
 def test_a_file_in_the_place_of_the_folder_is_refused_before_training(tmp_path):
     (tmp_path / "run").write_text("mine")
     net = classifier()
-    with pytest.raises(InvalidInputError, match=r"writes to a folder, received '.*run', a file"):
+    with pytest.raises(InvalidInputError, match=r"needs a folder, but '.*run' is a file"):
         net.fit(X, Y, epochs=1, callbacks=[nn.TensorBoard(tmp_path / "run")], **OPTIONS)
     assert net.loss is None
     assert (tmp_path / "run").read_text() == "mine"
@@ -150,4 +150,5 @@ def test_without_the_package_the_error_says_what_to_install(tmp_path):
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == 'TensorBoard needs the package tensorboard: pip install "nnbackend[tensorboard]"\n'
+    command = 'pip install -e ".[tensorboard]" in your checkout of nnbackend'
+    assert done.stdout == f"TensorBoard needs the package tensorboard: {command}\n"

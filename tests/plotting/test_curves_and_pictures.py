@@ -108,7 +108,7 @@ def test_a_history_without_epochs_is_refused(plot: Any) -> None:
 
 
 def test_a_history_without_accuracy_has_no_picture_of_it() -> None:
-    with pytest.raises(InvalidInputError, match=r"no accuracy, received one of epoch, loss, val_loss.*plot_loss"):
+    with pytest.raises(InvalidInputError, match=r"no accuracy, only epoch, loss, val_loss.*plot_loss"):
         plot_accuracy(_history(accuracy=False))
 
 
@@ -125,7 +125,7 @@ def test_confusion_writes_every_count_in_its_cell() -> None:
     assert cells == {(column, row): str(matrix[row, column]) for row in range(3) for column in range(3)}
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "c"]
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
-    assert "717 of 723 right (99.17 %)" in ax.get_title()
+    assert "717 of 723 correct (99.17 %)" in ax.get_title()
 
 
 def test_counts_stand_out_from_their_cells() -> None:
@@ -181,10 +181,10 @@ def test_many_classes_are_colours_only() -> None:
     [
         (np.ones((2, 3)), None, "square"),
         (np.ones((0, 0)), None, "square"),
-        (np.zeros((2, 2)), None, "counts something"),
-        ([[0.5, 0.5], [0, 1]], None, "holds counts"),
-        ([[1, -1], [0, 1]], None, "holds counts"),
-        ([[1, np.nan], [0, 1]], None, "holds counts"),
+        (np.zeros((2, 2)), None, "count above 0"),
+        ([[0.5, 0.5], [0, 1]], None, "must contain counts"),
+        ([[1, -1], [0, 1]], None, "must contain counts"),
+        ([[1, np.nan], [0, 1]], None, "must contain counts"),
         ([["a"]], None, "must hold numbers"),
         (np.ones((2, 2)), "ab", "list of names"),
         (np.ones((2, 2)), ["a", "b", "c"], "2 classes, received 3 names"),
@@ -221,5 +221,5 @@ def test_plotting_needs_no_display_and_no_pyplot() -> None:
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "nnbackend.plotting.picture", raising=False)
-    with pytest.raises(ImportError, match=r'pip install "nnbackend\[plot\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[plot\]"'):
         plot_curves(_history())

@@ -112,7 +112,7 @@ def test_only_so_many_are_shown_and_the_title_says_so() -> None:
 
 def test_none_wrong_is_said_in_words() -> None:
     ax = plot_misclassified(IMAGES, np.zeros(30), np.zeros(30))
-    assert _captions(ax) == ["all 30 are right"]
+    assert _captions(ax) == ["all 30 are correct"]
     assert ax.get_title() == "0 of 30 wrong (0.00 %)"
     assert not ax.images
     assert_readable(ax)
@@ -184,12 +184,12 @@ def test_a_network_shows_its_first_dense_layer() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda ax: plot_images(np.ones((3, 10)), ax=ax), r"square ones as rows, received shape \(3, 10\)"),
+        (lambda ax: plot_images(np.ones((3, 10)), ax=ax), r"rows of square images, received shape \(3, 10\)"),
         (lambda ax: plot_images(np.ones((3, 4, 4, 3)), ax=ax), "images must be grey"),
         (lambda ax: plot_images(np.ones(16), ax=ax), "images must be grey"),
         (lambda ax: plot_images(np.ones((0, 16)), ax=ax), "no images"),
         (lambda ax: plot_images([["a"]], ax=ax), "images must hold numbers"),
-        (lambda ax: plot_images(np.full((2, 4), np.nan), ax=ax), "images hold 8 NaN"),
+        (lambda ax: plot_images(np.full((2, 4), np.nan), ax=ax), "images contain 8 NaN"),
         (lambda ax: plot_images(IMAGES, titles=["one"], ax=ax), "30 images, received 1 titles"),
         (lambda ax: plot_images(IMAGES, columns=0, ax=ax), "columns must be"),
         (lambda ax: plot_misclassified(IMAGES[:, :10], np.ones(30), np.ones(30), ax=ax), "images must be grey"),
@@ -198,12 +198,15 @@ def test_a_network_shows_its_first_dense_layer() -> None:
         (lambda ax: plot_misclassified(IMAGES, np.ones(30), np.ones((30, 2)), ax=ax), r"predicted.argmax\(axis=1\)"),
         (lambda ax: plot_misclassified(IMAGES, np.ones(30), np.zeros(30), ["a"], ax=ax), "2 classes, received 1 names"),
         (lambda ax: plot_misclassified(IMAGES, np.ones(30), np.zeros(30), ax=ax, most=0), "most must be"),
-        (lambda ax: plot_weights(np.ones((10, 3)), ax=ax), r"10 inputs make no square image; give shape=\(height, wid"),
-        (lambda ax: plot_weights(np.ones((10, 3)), (2, 4), ax), r"product is 10.*received \(2, 4\)"),
-        (lambda ax: plot_weights(np.ones((10, 3)), (10,), ax), "product is 10"),
+        (
+            lambda ax: plot_weights(np.ones((10, 3)), ax=ax),
+            r"10 inputs do not form a square image; give shape=\(height, wid",
+        ),
+        (lambda ax: plot_weights(np.ones((10, 3)), (2, 4), ax), r"product 10.*received \(2, 4\)"),
+        (lambda ax: plot_weights(np.ones((10, 3)), (10,), ax), "product 10"),
         (lambda ax: plot_weights(np.ones((10, 3)), "2x5", ax), "shape must be"),
         (lambda ax: plot_weights(np.ones(9), ax=ax), r"\(inputs, units\) matrix, received shape \(9,\)"),
-        (lambda ax: plot_weights(np.full((9, 2), np.inf), ax=ax), "weights hold 18 NaN or infinite"),
+        (lambda ax: plot_weights(np.full((9, 2), np.inf), ax=ax), "weights contain 18 NaN or infinite"),
         (lambda ax: plot_weights(np.ones((9, 2)), ax=ax, most=0), "most must be"),
         (
             lambda ax: plot_weights(nn.Network([nn.Activation("relu")], 4, backend="numpy"), ax=ax),

@@ -159,11 +159,11 @@ SIXTEEN = nn.Network([nn.Dense(2)], 16, backend="numpy")
 @pytest.mark.parametrize(
     ("x", "y", "classes", "message"),
     [
-        (np.ones((5, 3)), LABELS, None, r"points in the plane, \(n, 2\), received shape \(5, 3\)"),
-        (np.ones(5), LABELS, None, "points in the plane"),
-        (np.ones((0, 2)), [], None, "points in the plane"),
+        (np.ones((5, 3)), LABELS, None, r"points of shape \(n, 2\), received shape \(5, 3\)"),
+        (np.ones(5), LABELS, None, "points of shape"),
+        (np.ones((0, 2)), [], None, "points of shape"),
         (POINTS * np.nan, LABELS, None, "10 NaN or infinite"),
-        (POINTS, LABELS[:4], None, r"y must be 5 class indices, one a row, received shape \(4,\)"),
+        (POINTS, LABELS[:4], None, r"y must be 5 class indices, one per row, received shape \(4,\)"),
         (POINTS, np.eye(5), None, r"y.argmax\(axis=1\)"),
         (POINTS, LABELS - 1, None, "class indices 0, 1, 2"),
         (POINTS, LABELS + 0.5, None, "class indices 0, 1, 2"),
@@ -189,10 +189,10 @@ def test_wrong_points_are_refused_before_anything_is_drawn(x: Any, y: Any, class
     ("network", "x", "resolution", "message"),
     [
         (SIXTEEN, POINTS, 200, "2 inputs, received one with 16"),
-        (SIXTEEN, np.ones((5, 16)), 200, "points in the plane"),
+        (SIXTEEN, np.ones((5, 16)), 200, "points of shape"),
         (object(), POINTS, 200, "must have predict_classes, received object"),
         (Quadrants(), POINTS, 0, "resolution must be a whole number"),
-        (Quadrants(), POINTS.astype(np.uint8), 200, r"bytes \(uint8\)"),
+        (Quadrants(), POINTS.astype(np.uint8), 200, r"received uint8"),
     ],
 )
 def test_what_has_no_regions_is_refused(network: Any, x: Any, resolution: int, message: str) -> None:

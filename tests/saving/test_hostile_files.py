@@ -103,7 +103,7 @@ def test_a_network_larger_than_memory_is_refused_with_its_size(monkeypatch):
 
     # Where the system does not say how much there is, it refuses what is too much.
     monkeypatch.setattr(parameters, "machine_memory", lambda: 2**62)
-    with pytest.raises(OutOfMemoryError, match=r"it takes weights 4000 TB\. Give fewer units"):
+    with pytest.raises(OutOfMemoryError, match=r"it needs weights 4000 TB\. Give fewer units"):
         nn.Network.from_config(config, "numpy")
 
 
@@ -145,7 +145,7 @@ def test_arrays_of_another_dtype_are_no_weights(tmp_path: Path, dtype: str):
     path = tmp_path / "model.safetensors"
     arrays, metadata = saved(path)
     save_file({**arrays, "layers.0.bias": arrays["layers.0.bias"].astype(dtype)}, path, metadata)
-    with pytest.raises(ModelFileError, match=f"layers.0.bias holds {dtype}, but the network is one of float32"):
+    with pytest.raises(ModelFileError, match=f"layers.0.bias has dtype {dtype}, but the network has float32"):
         nn.Network.load(path, "numpy")
 
 
@@ -157,7 +157,7 @@ def test_a_description_of_any_length_is_not_read(tmp_path: Path):
     tracemalloc.start()
     try:
         with pytest.raises(
-            ModelFileError, match=r"its description of the network has .* letters; at most 4,194,304 are read"
+            ModelFileError, match=r"its description of the network has .* characters; the limit is 4,194,304"
         ):
             nn.Network.load(path, "numpy")
         # The text itself, and what safetensors makes of it.
@@ -168,7 +168,7 @@ def test_a_description_of_any_length_is_not_read(tmp_path: Path):
 
 def test_what_would_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("nnbackend.saving.model_file.MOST_DESCRIPTION", 100)
-    with pytest.raises(ModelFileError, match=r"not saved to .*a description of \d+ letters"):
+    with pytest.raises(ModelFileError, match=r"not saved to .*its description has \d+ characters"):
         classifier().save(tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -198,7 +198,7 @@ def test_a_gzip_stream_may_promise_less_than_a_file(tmp_path: Path, monkeypatch)
     path.write_bytes(contents)
     assert read_idx(path).shape == (3000,)
     path.write_bytes(gzip.compress(contents))
-    with pytest.raises(DataError, match="more than the limit of 2999; if it is no damage, unpack the file with gunzip"):
+    with pytest.raises(DataError, match="more than the limit of 2999; if that is correct, unpack the file with gunzip"):
         read_idx(path)
 
 
@@ -222,7 +222,7 @@ def test_no_memory_for_an_array_is_a_data_error(tmp_path: Path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(idx.np, "empty", none)
-    with pytest.raises(DataError, match="no memory for its 3 bytes"):
+    with pytest.raises(DataError, match="not enough memory for its 3 bytes"):
         read_idx(path)
 
 
@@ -331,7 +331,7 @@ def test_pictures_of_other_formats_are_not_opened(tmp_path: Path, kind: str):
     Image.new("L", (8, 8), 7).save(path)
     with pytest.raises((DataError, InvalidInputError)) as error:
         read_images(str(path), (8, 8), invert=False)
-    assert "picture of a kind that is read: PNG, JPEG" in str(error.value) or "IDX" in str(error.value)
+    assert "not in a supported format: PNG, JPEG" in str(error.value) or "IDX" in str(error.value)
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------

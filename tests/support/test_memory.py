@@ -47,7 +47,7 @@ class SmallDevice(NumpyBackend):
 
 def test_a_network_that_is_too_large():
     with pytest.raises(
-        OutOfMemoryError, match=r"the network on a small device .* it takes weights 768 bytes\. Give fewer"
+        OutOfMemoryError, match=r"the network on a small device .* it needs weights 768 bytes\. Give fewer"
     ):
         classifier(SmallDevice(100))
 
@@ -62,7 +62,7 @@ def test_training_that_does_not_fit_says_what_it_takes(room):
         network.fit(X, Y, optimizer="adam", **OPTIONS)
     message = str(error.value)
     assert "training on a small device does not fit into memory" in message
-    assert "are free there (Out of memory allocating" in message
+    assert "are free (Out of memory allocating" in message
     assert "weights 768 bytes" in message
     assert "the optimizer's slots 1.5 kB" in message
     assert "all rows 480 bytes" in message
@@ -83,7 +83,7 @@ def test_the_gpu_backend_says_it_too(monkeypatch):
         raise SmallDevice.FullError("Out of memory allocating 3,000,000,000 bytes (allocated so far: 0 bytes).")
 
     monkeypatch.setattr(backend.runtime, "zeros", full)
-    with pytest.raises(OutOfMemoryError, match=r"allocated so far.*it takes weights"):
+    with pytest.raises(OutOfMemoryError, match=r"allocated so far.*it needs weights"):
         network.fit(X, Y, **OPTIONS)
 
 
@@ -104,7 +104,7 @@ except nn.errors.OutOfMemoryError as error:
         env={"OPENBLAS_NUM_THREADS": "1"},
     )  # fmt: skip
     assert "the network on CPU" in done.stdout
-    assert "it takes weights 8.0 GB. Give fewer units" in done.stdout
+    assert "it needs weights 8.0 GB. Give fewer units" in done.stdout
 
 
 def test_sizes_are_readable():

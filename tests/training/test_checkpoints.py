@@ -200,7 +200,7 @@ class TestFiles:
     def test_a_model_file_is_no_checkpoint(self, tmp_path):
         network = classifier()
         write_model(tmp_path / "model", network.config(), network.get_weights())
-        with pytest.raises(ModelFileError, match="a model, but no checkpoint"):
+        with pytest.raises(ModelFileError, match="a model, not a checkpoint"):
             read_checkpoint(tmp_path / "model")
 
     def test_every_damaged_byte_is_found(self, tmp_path):

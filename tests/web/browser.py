@@ -1,4 +1,4 @@
-"""A page served by the real command, and a browser without a window that looks at it."""
+"""The page served by the real command, and a headless browser that opens it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.web.handwriting import DIGITS
 
-#: So that the browser asks nobody anything, and runs as root in a container too.
+#: Keep the browser from using the network, and let it run as root in a container.
 _FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -27,14 +27,14 @@ _FLAGS = [
 
 
 def find_chromium() -> str | None:
-    """The program; None if there is none."""
+    """The path of a Chromium browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
 @contextmanager
 def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``nnbackend demo --no-browser`` with these options: its process, and the page's address."""
+    """Run ``nnbackend demo --no-browser`` with these options; gives the process and the page's address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "nnbackend", "demo", "--no-browser", *options],
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
@@ -45,11 +45,11 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        said = ""
-        while not (found := re.search(r"^the page is at (http://127\.0\.0\.1:\d+/)", said, re.MULTILINE)):
+        output = ""
+        while not (found := re.search(r"^the page is at (http://127\.0\.0\.1:\d+/)", output, re.MULTILINE)):
             line = process.stdout.readline()
-            assert line, said + process.stderr.read()
-            said += line
+            assert line, output + process.stderr.read()
+            output += line
         yield process, found[1]
     finally:
         process.send_signal(signal.SIGINT)
@@ -73,7 +73,7 @@ def browsing(chromium: str) -> Iterator[Any]:
 
 
 def draw_digit(page: Any, digit: str) -> None:
-    """Draw it on the pad with the mouse."""
+    """Draw a digit on the pad with the mouse."""
     box = page.locator("#pad").bounding_box()
     for stroke in DIGITS[digit]:
         points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]

@@ -1,4 +1,4 @@
-"""A page on small networks and made-up images, and a network that knows real digits."""
+"""A page with small networks and synthetic images, and a network trained on real digits."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CLASSES = tuple("abcdefghij")
 PORT = 8123
 
 
-def made_up(rows: int = 300) -> Dataset:
-    """Images of MNIST's size whose class shows in their values."""
+def synthetic(rows: int = 300) -> Dataset:
+    """Images of MNIST's size whose pixel values depend on their class."""
     x, y = images(rows, features=784, classes=10)
     cut = rows * 2 // 3
-    return Dataset("made-up", x[:cut], y[:cut], x[cut:], y[cut:], CLASSES, 784, "a test")
+    return Dataset("synthetic", x[:cut], y[:cut], x[cut:], y[cut:], CLASSES, 784, "a test")
 
 
 @pytest.fixture(scope="session")
 def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a network that knows nine of ten handwritten digits."""
+    """The file of a network that recognises at least nine of ten handwritten digits."""
     data = nn.datasets.load("mnist-5k")
     network = nn.Network([nn.Dense(60, activation="relu"), nn.Dense(30, activation="relu"), nn.Dense(10)], 784, "numpy")
     network.fit(data.x_train, data.y_train, epochs=10, batch_size=64, loss="softmax_cross_entropy", verbose=False)
@@ -49,13 +49,13 @@ def network() -> nn.Network:
 
 @pytest.fixture
 def session(network: nn.Network) -> Iterator[Session]:
-    session = Session(Recogniser(network, CLASSES, "a test"), made_up)
+    session = Session(Recogniser(network, CLASSES, "a test"), synthetic)
     yield session
     session.trainer.close()
 
 
 class Page:
-    """A client that asks as the page does; `close` ends the server's streams."""
+    """A client that sends requests as the page does; setting `closed` ends the server's streams."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -75,7 +75,7 @@ def page(session: Session) -> Page:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Look again and again; fail when the time is over."""
+    """Poll until the condition holds; fail after the given time."""
     import time
 
     end = time.monotonic() + seconds
@@ -85,7 +85,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 def drawing() -> np.ndarray:
-    """A digit somewhere on a large black field."""
+    """A digit off-centre on a large black image."""
     field = np.zeros((300, 400), np.uint8)
     field[40:200, 250:270] = 255
     field[180:200, 250:330] = 255

@@ -1,4 +1,4 @@
-"""Digits as a hand draws them: strokes of points, x to the right and y downwards, 0 to 1."""
+"""Digits as drawn by hand: strokes of points, x to the right and y downwards, 0 to 1."""
 
 from __future__ import annotations
 

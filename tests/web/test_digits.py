@@ -18,11 +18,11 @@ def strokes_of(digit: str, scale: float = 1.0, shift: float = 0.0) -> list[np.nd
 
 @pytest.fixture(scope="module")
 def real() -> np.ndarray:
-    """A hundred digits of each kind as MNIST has them."""
+    """A hundred images of each digit from MNIST."""
     return nn.datasets.load("mnist-5k").x_test.reshape(-1, 28, 28)
 
 
-def test_images_of_mnist_come_back_as_they_were_from_any_size_and_place(real):
+def test_images_of_mnist_are_restored_from_any_size_and_position(real):
     for number, image in enumerate(real[::10]):
         large = np.kron(image, np.ones((8, 8), np.uint8))
         place = np.zeros((400, 300), np.uint8)
@@ -31,7 +31,7 @@ def test_images_of_mnist_come_back_as_they_were_from_any_size_and_place(real):
         np.testing.assert_array_equal(normalise(place), image)
 
 
-def test_the_longer_side_becomes_twenty_pixels_and_the_shape_stays():
+def test_the_longer_side_becomes_twenty_pixels_and_proportions_stay():
     image = normalise(drawing())
     rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
     assert len(rows) == 20
@@ -44,7 +44,7 @@ def test_the_centre_of_mass_is_in_the_middle():
         assert abs(masses @ np.arange(28) / masses.sum() - 14) <= 0.5
 
 
-def test_a_digit_whose_mass_is_at_its_end_stays_within_the_image():
+def test_an_unbalanced_digit_stays_within_the_image():
     heavy = np.zeros((200, 20), np.uint8)
     heavy[:4] = 255
     heavy[:, 9] = 40
@@ -57,7 +57,7 @@ def test_edges_are_grey():
     assert np.count_nonzero((image > 0) & (image < 255)) > 20
 
 
-def test_the_pen_is_as_thick_as_mnists_whether_one_draws_small_or_large(real):
+def test_the_pen_is_as_thick_as_in_mnist_for_small_and_large_drawings(real):
     large, small = normalise(draw(strokes_of("3"))), normalise(draw(strokes_of("3", 0.2, 0.7)))
     assert np.abs(large.astype(int) - small).mean() < 2
     ours = np.mean([normalise(draw(strokes_of(digit))).mean() for digit in DIGITS])
@@ -75,8 +75,8 @@ def test_nothing_and_a_dot():
 def test_a_trained_network_reads_the_handwriting(digits_model):
     network = nn.Network.load(digits_model, backend="numpy")
     rows = np.stack([normalise(draw(strokes_of(digit))).reshape(784) for digit in DIGITS])
-    right = [str(found) == digit for found, digit in zip(network.predict_classes(rows), DIGITS, strict=True)]
-    assert sum(right) >= 9
+    correct = [str(found) == digit for found, digit in zip(network.predict_classes(rows), DIGITS, strict=True)]
+    assert sum(correct) >= 9
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_trained_network_reads_the_handwriting(digits_model):
         (None, "list of strokes"),
         ("7", "list of strokes"),
         ({"0": []}, "list of strokes"),
-        ([[]], "one point"),
+        ([[]], "one or more points"),
         ([[0.1, 0.2]], "two numbers"),
         ([[[0.1]]], "two numbers"),
         ([[[0.1, 0.2, 0.3]]], "two numbers"),
@@ -99,11 +99,11 @@ def test_a_trained_network_reads_the_handwriting(digits_model):
         ([[[0.5, 0.5]] * (MOST_POINTS // 2 + 1)] * 2, "at most 10,000 points, received 10,002"),
     ],
 )
-def test_what_is_no_drawing_is_refused(strokes, message):
+def test_invalid_drawings_are_refused(strokes, message):
     with pytest.raises(InvalidInputError, match=message):
         check_strokes(strokes)
 
 
-def test_as_many_points_as_are_allowed_are_drawn():
+def test_the_largest_allowed_number_of_points_is_drawn():
     stroke = [[place / MOST_POINTS, 0.5] for place in range(MOST_POINTS)]
     assert normalise(draw(check_strokes([stroke]))).any()

@@ -1,6 +1,6 @@
-"""The page itself in a browser without a window: draw, read the answer; train, see the curves.
+"""The page itself in a headless browser: draw, read the answer; train, see the curves.
 
-Needs an installed Chromium and ``pip install playwright``; what the server does is tested without them.
+Needs an installed Chromium and ``pip install playwright``; the server is tested without them.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=["desktop", "phone"])
 def tab(request, browser, address) -> Iterator[Any]:
-    """The page on a desk or a phone; whatever it complains of fails the test."""
-    complaints: list[str] = []
+    """The page on a desktop or a phone; errors on its console fail the test."""
+    errors: list[str] = []
     context = browser.new_context(viewport=DESKTOP if request.param == "desktop" else PHONE)
     tab = context.new_page()
-    tab.on("pageerror", lambda error: complaints.append(str(error)))
-    tab.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     asked: list[str] = []
     tab.on("request", lambda asking: asked.append(asking.url))
     tab.goto(address)
     tab.wait_for_selector("#bars li")
-    tab.complaints = complaints
+    tab.errors = errors
     yield tab
     context.close()
-    assert complaints == []
+    assert errors == []
     assert all(url.startswith(address) for url in asked)
 
 
@@ -63,7 +63,7 @@ def expect(locator: Any) -> Any:
     return expect(locator)
 
 
-def test_a_drawn_digit_is_recognised_while_one_draws(tab):
+def test_a_digit_is_recognised_while_it_is_drawn(tab):
     expect(tab.locator("#answer")).to_have_text("?")
     for digit in ("1", "3", "7"):
         draw_digit(tab, digit)
@@ -71,7 +71,7 @@ def test_a_drawn_digit_is_recognised_while_one_draws(tab):
         expect(tab.locator("#bars .best .name")).to_have_text(digit)
         expect(tab.locator("#spoken")).to_contain_text(digit)
         tab.get_by_role("button", name="Clear").click()
-        expect(tab.locator("#answer-text")).to_have_text("Nothing is drawn yet")
+        expect(tab.locator("#answer-text")).to_have_text("Nothing drawn yet")
     cells = tab.get_by_role("img", name=re.compile(r"Hidden layer \d: \d+ of \d+ units active"))
     expect(cells).to_have_count(2)
 
@@ -86,13 +86,13 @@ def test_nothing_is_wider_than_the_screen(tab):
         assert width <= tab.viewport_size["width"]
 
 
-def test_the_answer_is_in_sight_while_one_draws(tab):
+def test_the_answer_is_visible_while_drawing(tab):
     for place in ("#pad", "#answer", "#bars"):
         box = tab.locator(place).bounding_box()
         assert box["y"] + box["height"] <= tab.viewport_size["height"]
 
 
-def test_a_digit_is_drawn_and_taken_back_with_the_keyboard_alone(tab):
+def test_a_digit_is_drawn_and_undone_with_the_keyboard_alone(tab):
     tab.locator("#pad").focus()
     tab.keyboard.press("Space")
     for _ in range(14):
@@ -100,17 +100,17 @@ def test_a_digit_is_drawn_and_taken_back_with_the_keyboard_alone(tab):
     tab.keyboard.press("Space")
     expect(tab.locator("#answer")).to_have_text("1")
     tab.keyboard.press("Control+z")
-    expect(tab.locator("#answer-text")).to_have_text("Nothing is drawn yet")
+    expect(tab.locator("#answer-text")).to_have_text("Nothing drawn yet")
 
 
-def test_a_test_image_is_shown_with_its_truth(tab):
+def test_a_test_image_is_shown_with_its_true_class(tab):
     tab.get_by_role("button", name="Test image").click()
-    expect(tab.locator("#answer-text")).to_contain_text(re.compile("and right|it is [0-9]"))
+    expect(tab.locator("#answer-text")).to_contain_text(re.compile("correct"))
     draw_digit(tab, "1")
     expect(tab.locator("#answer")).to_have_text("1")
 
 
-def test_a_training_is_watched_and_its_network_draws(tab):
+def test_a_network_is_trained_and_then_reads_drawings(tab):
     tab.get_by_role("link", name="Train", exact=True).click()
     tab.get_by_label("Network", exact=True).select_option("784-40-10")
     tab.get_by_label("Backend", exact=True).select_option("numpy")
@@ -128,7 +128,7 @@ def test_a_training_is_watched_and_its_network_draws(tab):
     expect(tab.get_by_role("img", name=re.compile("of 40 units active"))).to_be_visible()
 
 
-def test_a_training_is_stopped(tab):
+def test_training_is_stopped(tab):
     tab.get_by_role("link", name="Train", exact=True).click()
     tab.get_by_label("Network", exact=True).select_option("784-500-1000-300-10")
     tab.get_by_label("Backend", exact=True).select_option("numpy")
@@ -138,14 +138,14 @@ def test_a_training_is_stopped(tab):
     expect(tab.locator("#progress-text")).to_contain_text("Stopped", timeout=60_000)
 
 
-def test_a_refusal_is_shown(tab):
+def test_an_error_of_the_server_is_shown(tab):
     tab.get_by_role("link", name="Train", exact=True).click()
     tab.get_by_label("Learning rate").fill("0")
     tab.get_by_role("button", name="Start").click()
     expect(tab.get_by_role("alert")).to_contain_text("learning rate must be above 0")
-    # The browser notes every refusal on its console; this one is meant.
-    assert "400" in tab.complaints.pop()
+    # The browser logs every error response on its console; this one is expected.
+    assert "400" in tab.errors.pop()
 
 
-def test_every_digit_is_there():
+def test_there_is_handwriting_of_every_digit():
     assert sorted(DIGITS) == list("0123456789")

@@ -1,4 +1,4 @@
-"""The routes of the page's server, and whom it refuses."""
+"""The routes of the page's server, and the requests that it refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnbackend.web.guard import MOST_BYTES
 from nnbackend.web.recogniser import Recogniser
 from nnbackend.web.server import HOST, address, listen
 from nnbackend.web.session import Session
-from tests.web.conftest import CLASSES, PORT, made_up
+from tests.web.conftest import CLASSES, PORT, synthetic
 from tests.web.handwriting import DIGITS
 
 LINE = [[[0.2, 0.3], [0.6, 0.7]]]
@@ -27,7 +27,7 @@ def error(response, status: int) -> str:
     return response.json()["error"]
 
 
-# ---- what it answers -----------------------------------------------------------------------------------------
+# ---- responses -----------------------------------------------------------------------------------------------
 
 
 def test_every_file_of_the_page_is_served(page):
@@ -49,16 +49,16 @@ def test_the_page_fetches_nothing_from_elsewhere(page):
 
 
 def test_it_describes_the_network_and_the_choices(page):
-    told = page.get("/api/page").json()
-    assert told["model"]["network"] == "784-12-7-10"
-    assert told["model"]["classes"] == list(CLASSES)
-    assert told["model"]["hidden"] == ["12 units, relu", "7 units, tanh"]
-    assert told["model"]["backend"].startswith("numpy on CPU")
-    assert "784-200-80-10" in [preset["name"] for preset in told["presets"]]
-    assert ("numpy", True) in [(backend["name"], backend["usable"]) for backend in told["backends"]]
+    description = page.get("/api/page").json()
+    assert description["model"]["network"] == "784-12-7-10"
+    assert description["model"]["classes"] == list(CLASSES)
+    assert description["model"]["hidden"] == ["12 units, relu", "7 units, tanh"]
+    assert description["model"]["backend"].startswith("numpy on CPU")
+    assert "784-200-80-10" in [preset["name"] for preset in description["presets"]]
+    assert ("numpy", True) in [(backend["name"], backend["usable"]) for backend in description["backends"]]
 
 
-def test_a_drawing_is_answered_with_what_the_network_makes_of_it(page, network):
+def test_a_drawing_is_answered_with_outputs_and_activations(page, network):
     answer = page.post("/api/look", {"strokes": DIGITS["5"]}).json()
     image = normalise(draw(check_strokes(DIGITS["5"])))
     assert answer["image"] == image.ravel().tolist()
@@ -68,14 +68,14 @@ def test_a_drawing_is_answered_with_what_the_network_makes_of_it(page, network):
     assert min(answer["hidden"][1]) < 0
 
 
-def test_an_empty_pad_is_no_digit(page):
+def test_an_empty_drawing_has_no_outputs(page):
     answer = page.post("/api/look", {"strokes": []}).json()
     assert answer["outputs"] is None
     assert set(answer["image"]) == {0}
 
 
-def test_test_images_are_counted_round_and_round(page):
-    data = made_up()
+def test_test_images_are_counted_modulo_their_number(page):
+    data = synthetic()
     count = len(data.y_test)
     answer = page.get(f"/api/test-images/{count + 2}").json()
     assert answer["image"] == data.x_test[2].tolist()
@@ -84,7 +84,7 @@ def test_test_images_are_counted_round_and_round(page):
     error(page.get("/api/test-images/-1"), 404)
 
 
-def test_data_that_cannot_be_had_are_told_of(network):
+def test_data_that_cannot_be_loaded_are_reported(network):
     from tests.web.conftest import Page
 
     def nothing():
@@ -94,17 +94,17 @@ def test_data_that_cannot_be_had_are_told_of(network):
     assert error(page.get("/api/test-images/0"), 503) == "there are no images"
 
 
-# ---- whom it refuses -----------------------------------------------------------------------------------------
+# ---- refused requests ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", "127.0.0.1:80", f"127.0.0.1:{PORT}.evil.example", ""]
 )
-def test_a_name_that_points_here_is_refused(page, host):
-    assert "the address that it printed" in error(page.get("/", headers={"host": host}), 403)
+def test_other_host_names_are_refused(page, host):
+    assert "only at the address that it printed" in error(page.get("/", headers={"host": host}), 403)
 
 
-def test_its_own_names_are_not(page):
+def test_its_own_host_names_are_accepted(page):
     for name in ("127.0.0.1", "localhost", "LOCALHOST"):
         assert page.get("/", headers={"host": f"{name}:{PORT}"}).status_code == 200
 
@@ -112,13 +112,13 @@ def test_its_own_names_are_not(page):
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", f"https://127.0.0.1:{PORT}", "http://127.0.0.1:81"])
 def test_requests_of_other_pages_are_refused(page, origin):
     response = page.client.post("/api/look", json={"strokes": LINE}, headers={"origin": origin})
-    assert "its own page" in error(response, 403)
+    assert "only from its own page" in error(response, 403)
     own = {"origin": f"http://localhost:{PORT}"}
     assert page.client.post("/api/look", json={"strokes": LINE}, headers=own).status_code == 200
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
-def test_what_a_form_elsewhere_could_send_is_refused(page, kind):
+def test_content_types_that_a_form_can_send_are_refused(page, kind):
     headers = {} if kind is None else {"content-type": kind}
     for path in ("/api/look", "/api/training", "/api/model"):
         assert "application/json" in error(page.client.post(path, content=b'{"strokes": []}', headers=headers), 400)
@@ -133,19 +133,19 @@ def test_what_a_form_elsewhere_could_send_is_refused(page, kind):
         (b"[]", "must be a JSON object, received list"),
         (b'{"strokes": [[[NaN, 0.5]]]}', "JSON has no NaN"),
         (b'{"strokes": [[[1e999, 0.5]]]}', "finite number"),
-        (b'{"strokes": [[[' + b"9" * 5000 + b", 0.5]]]}", "a whole number of 5000 digits"),
+        (b'{"strokes": [[[' + b"9" * 5000 + b", 0.5]]]}", "an integer of 5000 digits"),
         (b'{"strokes": [[["' + b"9" * 5000 + b'", 0.5]]]}', "finite number"),
         (b'{"drawing": []}', "list of strokes"),
     ],
 )
 def test_hostile_bodies_get_one_clear_message(page, body, message):
     response = page.client.post("/api/look", content=body, headers={"content-type": "application/json"})
-    told = error(response, 400)
-    assert message in told
-    assert len(told) <= 500
+    received = error(response, 400)
+    assert message in received
+    assert len(received) <= 500
 
 
-def test_a_body_without_end_is_not_read_to_its_end(page):
+def test_an_endless_body_is_not_read_to_its_end(page):
     sent = 0
 
     def endless():
@@ -165,7 +165,7 @@ def test_unknown_paths_and_methods_are_refused_in_json(page):
     error(page.client.put("/api/training"), 405)
 
 
-def test_a_mistake_of_the_server_is_told_without_its_inside(page, session, monkeypatch):
+def test_an_internal_error_is_reported_without_its_message(page, session, monkeypatch):
     from starlette.testclient import TestClient
 
     monkeypatch.setattr(session, "look_at_strokes", lambda request: 1 / 0)
@@ -173,30 +173,30 @@ def test_a_mistake_of_the_server_is_told_without_its_inside(page, session, monke
     assert "ZeroDivisionError" in error(client.post("/api/look", json={"strokes": LINE}), 500)
 
 
-# ---- networks, data and sockets that do not fit --------------------------------------------------------------
+# ---- unsuitable networks, data and sockets -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "message"), [(64, 10, "28 x 28"), (784, 1, "one output for each")])
-def test_networks_for_other_things_are_refused(inputs, outputs, message):
+@pytest.mark.parametrize(("inputs", "outputs", "message"), [(64, 10, "28 x 28"), (784, 1, "one output per class")])
+def test_unsuitable_networks_are_refused(inputs, outputs, message):
     network = nn.Network([nn.Dense(outputs)], inputs, "numpy")
     with pytest.raises(InvalidInputError, match=message):
         Recogniser(network, CLASSES, "a test")
 
 
-def test_other_data_are_refused(network):
+def test_unsuitable_data_are_refused(network):
     session = Session(Recogniser(network, CLASSES, "a test"), lambda: nn.datasets.load("circle"))
-    with pytest.raises(InvalidInputError, match="'circle' has none; choose mnist"):
+    with pytest.raises(InvalidInputError, match="'circle' does not have; choose mnist"):
         session.data()
 
 
-def test_the_socket_is_on_the_loopback_address_and_a_taken_port_is_told_of():
+def test_the_socket_is_on_the_loopback_address_and_a_taken_port_is_an_error():
     with listen() as listening:
         host, port = listening.getsockname()
         assert host == HOST == "127.0.0.1"
         assert address(listening) == f"http://127.0.0.1:{port}/"
         with socket.create_connection((host, port), timeout=5):
             pass
-        with pytest.raises(InvalidInputError, match=f"port {port} of 127.0.0.1 cannot be listened on"):
+        with pytest.raises(InvalidInputError, match=f"cannot listen on port {port} of 127.0.0.1"):
             listen(port)
     with pytest.raises(InvalidInputError, match="must be 1 to 65535"):
         listen(65536)

@@ -1,4 +1,4 @@
-"""Hidden activations: the parts of a network do what the whole does, on every backend."""
+"""Hidden activations: the parts of a network compute what the whole computes, on every backend."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_names_are_those_of_the_hidden_layers():
 
 
 @pytest.mark.parametrize("scale", [None, 0.5])
-def test_the_inputs_alone_are_scaled(scale):
+def test_only_the_inputs_are_scaled(scale):
     layers = [nn.Flatten(), nn.Dense(5), nn.Activation("tanh"), nn.Dense(3)]
     network = nn.Network(layers, (3, 4), "numpy", input_scale=scale)
     x = images(6)[0].reshape(-1, 3, 4)
@@ -40,7 +40,7 @@ def test_the_inputs_alone_are_scaled(scale):
     np.testing.assert_array_equal(outputs, network.predict(x))
 
 
-def test_training_goes_on_without_showing():
+def test_further_training_has_no_effect():
     network = rich_network("numpy")
     stages = Stages(network)
     x, y = images(40)

@@ -1,4 +1,4 @@
-"""The training in the background: start, watch, stop, and draw with what it learned."""
+"""Training in the background: start, watch, stop, and use the network for drawings."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nnbackend.errors import BackendUnavailableError, InvalidInputError, Unknown
 from nnbackend.web.app import training_events
 from nnbackend.web.trainer import BUSY, Trainer, own_backend
 from tests.conftest import make_backend
-from tests.web.conftest import made_up, wait_until
+from tests.web.conftest import synthetic, wait_until
 from tests.web.handwriting import DIGITS
 
-WISH = {"backend": "numpy", "preset": "784-40-10", "learning_rate": 0.05, "epochs": 3}
+SETTINGS = {"backend": "numpy", "preset": "784-40-10", "learning_rate": 0.05, "epochs": 3}
 
 
 @pytest.fixture
 def trainer():
-    trainer = Trainer(made_up)
+    trainer = Trainer(synthetic)
     yield trainer
     trainer.close()
 
@@ -33,12 +33,12 @@ def finish(trainer: Trainer) -> dict:
 
 
 def test_it_trains_as_fit_does(trainer):
-    trainer.start(WISH)
+    trainer.start(SETTINGS)
     report = finish(trainer)
     assert (report["run"], report["state"], report["message"]) == (1, "finished", "")
-    assert {name: report[name] for name in WISH} == WISH
+    assert {name: report[name] for name in SETTINGS} == SETTINGS
     assert [point["epoch"] for point in report["points"]] == [1, 2, 3]
-    data = made_up()
+    data = synthetic()
     recipe = nn.presets.get_preset("784-40-10").changed(learning_rate=0.05, epochs=3)
     network = nn.Network(recipe.layers(10), 784, "numpy", seed=0)
     history = network.fit(
@@ -49,30 +49,30 @@ def test_it_trains_as_fit_does(trainer):
         np.testing.assert_allclose([point[name] for point in report["points"]], history[name], rtol=1e-5)
 
 
-def test_a_large_training_set_has_several_points_an_epoch():
-    data = made_up()
+def test_a_large_training_set_has_several_points_per_epoch():
+    data = synthetic()
     rows = np.arange(16_000) % 200
     large = nn.datasets.Dataset(
         "large", data.x_train[rows], data.y_train[rows], data.x_test, data.y_test, data.classes, 784, "a test"
     )
     trainer = Trainer(lambda: large)
-    trainer.start({**WISH, "epochs": 1})
+    trainer.start({**SETTINGS, "epochs": 1})
     assert [point["epoch"] for point in finish(trainer)["points"]] == [0.5, 1]
 
 
 def test_stopping_keeps_what_was_learned(trainer):
-    trainer.start({**WISH, "epochs": 100, "preset": "784-200-80-10"})
+    trainer.start({**SETTINGS, "epochs": 100, "preset": "784-200-80-10"})
     wait_until(lambda: len(trainer.report()["points"]) >= 2)
-    with pytest.raises(InvalidInputError, match="going on already"):
-        trainer.start(WISH)
-    with pytest.raises(InvalidInputError, match="no training has ended"):
+    with pytest.raises(InvalidInputError, match="already being trained"):
+        trainer.start(SETTINGS)
+    with pytest.raises(InvalidInputError, match="no trained network yet"):
         trainer.trained()
     trainer.stop()
     report = finish(trainer)
     assert report["state"] == "stopped"
     assert 2 <= len(report["points"]) < 100
     network, classes, source = trainer.trained()
-    data = made_up()
+    data = synthetic()
     assert network.evaluate(data.x_test, data.y_test)["accuracy"] == report["points"][-1]["val_accuracy"]
     assert classes == data.classes
     assert "trained on this page" in source
@@ -80,29 +80,29 @@ def test_stopping_keeps_what_was_learned(trainer):
     assert trainer.report()["state"] == "stopped"
 
 
-def test_who_knows_some_points_gets_the_others(trainer):
-    trainer.start(WISH)
+def test_a_report_contains_only_new_points(trainer):
+    trainer.start(SETTINGS)
     everything = finish(trainer)["points"]
     assert trainer.report(run=1, since=2)["points"] == everything[2:]
     assert trainer.report(run=7, since=2)["points"] == everything
-    trainer.start({**WISH, "epochs": 1})
+    trainer.start({**SETTINGS, "epochs": 1})
     assert finish(trainer)["run"] == 2
     assert trainer.report(run=1, since=3)["first"] == 0
 
 
-def test_what_goes_wrong_in_the_thread_is_told(trainer):
-    trainer.start({**WISH, "learning_rate": 1e30, "preset": "784-200-80-10"})
+def test_errors_in_the_thread_are_reported(trainer):
+    trainer.start({**SETTINGS, "learning_rate": 1e30, "preset": "784-200-80-10"})
     report = finish(trainer)
     assert report["state"] == "failed"
     assert "Lower the learning rate" in report["message"]
-    with pytest.raises(InvalidInputError, match="no training has ended"):
+    with pytest.raises(InvalidInputError, match="no trained network yet"):
         trainer.trained()
 
     def broken():
         raise RuntimeError("no such disk")
 
     other = Trainer(broken)
-    other.start(WISH)
+    other.start(SETTINGS)
     assert finish(other)["message"] == "RuntimeError: no such disk"
 
 
@@ -119,12 +119,12 @@ def test_what_goes_wrong_in_the_thread_is_told(trainer):
         ({"preset": ["784-40-10"]}, "preset must be a name"),
         ({"backend": "abacus"}, "unknown backend 'abacus'"),
         ({"backend": None}, "backend must be a name"),
-        ({"seed": 3}, "a training needs backend, epochs, learning_rate, preset"),
+        ({"seed": 3}, "training needs backend, epochs, learning_rate, preset"),
     ],
 )
-def test_wrong_wishes_are_refused_and_nothing_begins(trainer, change, message):
+def test_invalid_settings_are_refused_and_nothing_starts(trainer, change, message):
     with pytest.raises(InvalidInputError, match=message):
-        trainer.start({**WISH, **change})
+        trainer.start({**SETTINGS, **change})
     assert trainer.report()["state"] == "idle"
 
 
@@ -134,10 +134,10 @@ def test_a_backend_that_cannot_run_says_why(trainer, monkeypatch):
 
     monkeypatch.setattr(trainer, "_make_backend", unavailable)
     with pytest.raises(BackendUnavailableError, match="there is no GPU"):
-        trainer.start(WISH)
+        trainer.start(SETTINGS)
 
 
-def test_its_backend_is_nobody_elses():
+def test_its_backend_is_a_new_instance():
     assert own_backend("numpy") is not nn.get_backend("numpy")
     assert own_backend("numpy").name == "numpy"
     with pytest.raises(UnknownNameError):
@@ -145,10 +145,10 @@ def test_its_backend_is_nobody_elses():
 
 
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_drawings_are_answered_while_it_trains(page, name):
+def test_drawings_are_answered_during_training(page, name):
     make_backend(name)
     alone = page.post("/api/look", {"strokes": DIGITS["3"]}).json()
-    assert page.post("/api/training", {**WISH, "backend": name, "epochs": 100}).status_code == 202
+    assert page.post("/api/training", {**SETTINGS, "backend": name, "epochs": 100}).status_code == 202
     wait_until(lambda: page.session.trainer.report()["state"] == "training", 120)
     answers: list[dict] = []
 
@@ -166,40 +166,40 @@ def test_drawings_are_answered_while_it_trains(page, name):
     assert finish(page.session.trainer)["state"] in ("stopped", "finished")
 
 
-def test_the_trained_network_draws_from_then_on(page):
+def test_the_trained_network_is_used_for_drawings(page):
     assert page.post("/api/model", {}).status_code == 400
     before = page.post("/api/look", {"strokes": DIGITS["3"]}).json()
-    assert page.post("/api/training", WISH).json()["state"] in BUSY
+    assert page.post("/api/training", SETTINGS).json()["state"] in BUSY
     finish(page.session.trainer)
     assert page.post("/api/model", {}).json()["network"] == "784-40-10"
     after = page.post("/api/look", {"strokes": DIGITS["3"]}).json()
     assert len(after["hidden"][0]) == 40
     assert after["outputs"] != before["outputs"]
-    assert page.get("/api/page").json()["model"]["source"].startswith("trained on this page, 3 epochs")
+    assert page.get("/api/page").json()["model"]["source"].startswith("trained on this page for 3 epochs")
 
 
-def test_events_tell_everything_once_and_end_with_the_server(page):
+def test_events_report_everything_once_and_end_with_the_server(page):
     trainer = page.session.trainer
-    trainer.start(WISH)
+    trainer.start(SETTINGS)
     finish(trainer)
 
     async def listen() -> list[dict]:
-        told = []
+        reports = []
         async for event in training_events(trainer, lambda: page.closed):
             assert event.startswith("data: ")
             assert event.endswith("\n\n")
-            told.append(json.loads(event.removeprefix("data: ")))
-            if len(told) == 1:
-                # Late enough for a stream that repeats itself to do so.
-                threading.Timer(0.3, trainer.start, [{**WISH, "epochs": 2}]).start()
-            elif told[-1]["run"] == 2 and told[-1]["state"] == "finished":
+            reports.append(json.loads(event.removeprefix("data: ")))
+            if len(reports) == 1:
+                # Late enough for a stream that sends duplicates to do so.
+                threading.Timer(0.3, trainer.start, [{**SETTINGS, "epochs": 2}]).start()
+            elif reports[-1]["run"] == 2 and reports[-1]["state"] == "finished":
                 page.closed = True
-        return told
+        return reports
 
-    told = asyncio.run(asyncio.wait_for(listen(), 30))
-    assert [point["epoch"] for point in told[0]["points"]] == [1, 2, 3]
-    assert [report["run"] for report in told[:2]] == [1, 2]
-    second = [point for report in told[1:] for point in report["points"]]
+    reports = asyncio.run(asyncio.wait_for(listen(), 30))
+    assert [point["epoch"] for point in reports[0]["points"]] == [1, 2, 3]
+    assert [report["run"] for report in reports[:2]] == [1, 2]
+    second = [point for report in reports[1:] for point in report["points"]]
     assert [point["epoch"] for point in second] == [1, 2]
     response = page.get("/api/training/events")
     assert response.status_code == 200

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from nnbackend.support.extras import install_command
+
 __all__ = ["device_name", "probe"]
 
 #: The packages that install a module called ``cupy`` today.
 _PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-5-0", "cupy-rocm-7-0", "amd-cupy")
 
-_INSTALL = 'pip install "nnbackend[cuda13]", or "nnbackend[cuda12]" if the NVIDIA driver is older than version 580'
+_INSTALL = f"{install_command('cuda13')}; with an NVIDIA driver older than version 580, use cuda12 instead of cuda13"
 _UPDATE = "Update the NVIDIA driver"
 
 #: By cudaError_t: reason and remedy.
@@ -30,9 +32,9 @@ _STATUS = {
     ),
     209: (
         "CuPy has no code for this GPU, which is older than CUDA 13 supports",
-        'Remove cupy-cuda13x, then pip install "nnbackend[cuda12]"',
+        f"Remove cupy-cuda13x, then {install_command('cuda12')}",
     ),
-    222: ("the NVIDIA driver is older than the compiler CuPy uses", f'{_UPDATE}, or pip install "nnbackend[cuda12]"'),
+    222: ("the NVIDIA driver is older than the compiler CuPy uses", f"{_UPDATE}, or {install_command('cuda12')}"),
     802: ("the GPU is not ready yet", "Start the service nvidia-fabricmanager, or wait for it"),
     803: (
         "the NVIDIA driver in the kernel and its library libcuda are of different versions",
@@ -107,7 +109,7 @@ def _insufficient_driver(runtime: Any) -> tuple[str, str]:
     return (
         f"the NVIDIA driver supports CUDA {_version(driver)}, and this CuPy needs CUDA "
         f"{_version(runtime.runtimeGetVersion())}",
-        f'{_UPDATE}, or replace cupy-cuda13x: pip uninstall cupy-cuda13x; then pip install "nnbackend[cuda12]"',
+        f"{_UPDATE}, or replace cupy-cuda13x: pip uninstall cupy-cuda13x; then {install_command('cuda12')}",
     )
 
 

@@ -7,6 +7,8 @@ scikit-learn's own estimators; `run.py` and `solver.py` explain how this package
 
 from __future__ import annotations
 
+from nnbackend.support.extras import install_command
+
 try:
     from nnbackend.interop.sklearn.classifier import MLPClassifier
     from nnbackend.interop.sklearn.regressor import MLPRegressor
@@ -14,7 +16,7 @@ except ImportError as error:
     if (error.name or "").partition(".")[0] != "sklearn":
         raise
     raise ImportError(
-        'MLPClassifier and MLPRegressor need scikit-learn 1.6 or newer: pip install "nnbackend[sklearn]"'
+        f"MLPClassifier and MLPRegressor need scikit-learn 1.6 or newer: {install_command('sklearn')}"
     ) from error
 
 __all__ = ["MLPClassifier", "MLPRegressor"]

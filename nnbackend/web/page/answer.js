@@ -1,4 +1,4 @@
-// What the network makes of an image: the answer, a bar for every class, a grid of cells for every hidden layer.
+// Shows the network's answer for an image: the class, a bar for every class, a grid of cells for every hidden layer.
 
 const element = (id) => document.getElementById(id);
 
@@ -21,19 +21,19 @@ export class Answer {
       return row;
     });
     element("bars").replaceChildren(...this.rows);
-    const layers = [["What it sees", ""], ...model.hidden.map((name, place) => [`Layer ${place + 1}`, name])];
+    const layers = [["Input image", ""], ...model.hidden.map((name, place) => [`Layer ${place + 1}`, name])];
     this.canvases = layers.map(([title, note], place) => layer(title, note, place === 0 ? "image" : "cells"));
     element("layers").replaceChildren(...this.canvases.map((canvas) => canvas.parentElement));
     this.last = null;
     this.#paint();
   }
 
-  // An answer of the server; `done` when the pen was lifted, which is when it is worth reading aloud.
+  // Show an answer of the server. When `done`, the pen was lifted and screen readers announce the answer.
   show(answer, done) {
     this.last = answer;
     const outputs = answer.outputs;
     const best = outputs ? outputs.indexOf(Math.max(...outputs)) : -1;
-    const text = outputs ? this.#saying(outputs, best, answer.label) : "Nothing is drawn yet";
+    const text = outputs ? this.#verdict(outputs, best, answer.label) : "Nothing drawn yet";
     const digit = element("answer");
     digit.textContent = outputs ? this.model.classes[best] : "?";
     digit.classList.toggle("word", digit.textContent.length > 2);
@@ -44,21 +44,21 @@ export class Answer {
       const value = outputs ? outputs[place] : 0;
       row.classList.toggle("best", place === best);
       row.querySelector(".bar").style.width = `${100 * Math.min(1, Math.max(0, value))}%`;
-      row.querySelector(".value").textContent = outputs ? this.#figure(value) : "–";
+      row.querySelector(".value").textContent = outputs ? this.#format(value) : "–";
     });
     this.#paint();
   }
 
-  #figure(value) {
+  #format(value) {
     if (!this.model.probabilities) return value.toFixed(3);
-    // Nothing is certain, whatever rounding makes of it.
+    // Never round up to 100 %.
     return value > 0.9995 ? "> 99.9\u00a0%" : `${(100 * value).toFixed(1)}\u00a0%`;
   }
 
-  #saying(outputs, best, label) {
+  #verdict(outputs, best, label) {
     const sure = outputs[best] >= 0.9 ? "Quite sure" : outputs[best] >= 0.5 ? "Probably" : "Not sure";
-    const truth = label === undefined ? "" : label === this.model.classes[best] ? ", and right" : `; it is ${label}`;
-    return `${sure}: ${this.#figure(outputs[best])}${truth}`;
+    const truth = label === undefined ? "" : label === this.model.classes[best] ? ", correct" : `; correct is ${label}`;
+    return `${sure}: ${this.#format(outputs[best])}${truth}`;
   }
 
   #paint() {
@@ -104,7 +104,7 @@ function paintImage(canvas, image) {
   });
 }
 
-// One cell a unit, as strong as its activation is beside the layer's strongest; negative ones in the second colour.
+// One cell per unit. Its opacity is its activation relative to the layer's largest; negative ones use the second colour.
 function paintCells(canvas, values, units, place) {
   const width = (canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio)));
   const height = (canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio)));

@@ -1,4 +1,4 @@
-// Asking the server; a refusal becomes an Error with the server's one message.
+// Sends requests to the server; an error response is thrown as an Error with the server's message.
 
 export async function ask(path, method = "GET", body = undefined) {
   let response;
@@ -9,7 +9,7 @@ export async function ask(path, method = "GET", body = undefined) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
-    throw new Error("The server does not answer. Start it again with nnbackend demo.");
+    throw new Error("The server is not responding. Restart it with nnbackend demo.");
   }
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);

@@ -1,4 +1,4 @@
-// Brings the page to life: two views, one server.
+// Entry point of the page: connects its two views to the server.
 
 import { Answer } from "./answer.js";
 import { ask, trouble } from "./api.js";
@@ -16,7 +16,7 @@ function showView() {
   }
 }
 
-// Questions while one is being answered: only the last of them is still interesting.
+// While one request is being answered, keep only the latest of the others.
 function latestOnly(answered) {
   let waiting = null;
   let busy = false;
@@ -30,7 +30,7 @@ function latestOnly(answered) {
       try {
         const answer = await next.ask();
         trouble("");
-        // What was asked with the pen on the pad is shown all the same: it is how the answer comes about.
+        // Intermediate answers are shown while the pen is down, so that one sees the answer evolve.
         if (!waiting || !next.done) answered(answer, next);
       } catch (error) {
         trouble(error.message);
@@ -68,7 +68,7 @@ async function begin() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => pad.paint());
   new Training(page, (model) => {
     answer.describe(model);
-    // A test image is not strokes: the new network is asked about drawings only.
+    // Only drawings can be sent to the new network again, not a test image.
     if (pad.image) pad.clear();
     else look(pad.strokes, true);
   });

@@ -1,9 +1,9 @@
-// Curves over the epochs, in SVG so that they take their colours from the style sheet.
+// Curves over the epochs, drawn in SVG so that the style sheet sets their colours.
 
 const ROOM = { left: 48, right: 14, top: 8, bottom: 22 };
 
 export class Chart {
-  // names: of the training figure and the test figure in a point; logarithmic: whether powers of ten are evenly spaced.
+  // names: the training metric and the test metric of a point; logarithmic: whether the vertical axis is.
   constructor(place, title, names, logarithmic) {
     Object.assign(this, { place, title, names, logarithmic });
     this.svg = make("svg", { "aria-hidden": "true" });
@@ -22,7 +22,7 @@ export class Chart {
   paint() {
     const width = this.place.clientWidth;
     const height = this.place.clientHeight;
-    if (!width) return; // not shown now
+    if (!width) return; // hidden
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const bottom = height - ROOM.bottom;
     const ticks = this.#ticks();
@@ -63,7 +63,7 @@ export class Chart {
     return all.filter((value) => Number.isFinite(value));
   }
 
-  // From below the least value to above the greatest, in round steps.
+  // Round values that enclose all values.
   #ticks() {
     const values = this.#values();
     if (this.logarithmic) {
@@ -88,13 +88,13 @@ export class Chart {
   #spoken() {
     const last = this.points.at(-1);
     if (!last) return `${this.title}: no curve yet`;
-    const said = (value) => (this.logarithmic ? value.toFixed(3) : `${(100 * value).toFixed(1)} %`);
-    const [train, test] = this.names.map((name) => (last[name] === undefined ? "unknown" : said(last[name])));
+    const format = (value) => (this.logarithmic ? value.toFixed(3) : `${(100 * value).toFixed(1)} %`);
+    const [train, test] = this.names.map((name) => (last[name] === undefined ? "unknown" : format(last[name])));
     return `${this.title} after ${last.epoch.toFixed(1)} epochs: ${train} in training, ${test} on the test images`;
   }
 }
 
-// At most six labels, the first and the last among them.
+// At most six labels, including the first and the last.
 function thin(ticks) {
   const every = Math.ceil((ticks.length - 1) / 5);
   return ticks.filter((_, place) => place % every === 0 || place === ticks.length - 1);

@@ -1,18 +1,18 @@
-// The pad: strokes by mouse, finger, pen or keyboard. Coordinates are shares of its side; what they become is the
-// server's business.
+// The drawing pad: strokes by mouse, finger, pen or keyboard. Coordinates are shares of its side; the server converts
+// them to an image.
 
-const PEN = 0.075; // thickness on the screen
-const STEP = 1 / 28; // of an arrow key
-const NEAR = 0.004; // points closer than this tell nothing new
-const MOST = 9000; // points; the server takes 10,000
+const PEN = 0.075; // thickness of the pen on the screen
+const STEP = 1 / 28; // distance per press of an arrow key
+const NEAR = 0.004; // points closer than this to the last one are skipped
+const MOST = 9000; // most points; the server accepts 10,000
 
 export class Pad {
   constructor(canvas, changed) {
     this.canvas = canvas;
     this.changed = changed; // called with (strokes, whether the pen was lifted)
     this.strokes = [];
-    this.image = null; // pixels of a test image that is shown in place of strokes
-    this.cursor = null; // where the keyboard's pen is
+    this.image = null; // pixels of a test image, shown instead of strokes
+    this.cursor = null; // position of the keyboard's pen
     this.lowered = false;
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));

@@ -1,4 +1,4 @@
-// The second view: choose, start, watch, stop.
+// The view "Train": choose settings, start, watch and stop a training.
 
 import { ask, trouble } from "./api.js";
 import { Chart } from "./chart.js";
@@ -9,10 +9,10 @@ const BUSY = ["preparing", "training", "stopping"];
 export class Training {
   constructor(page, adopted) {
     this.page = page;
-    this.adopted = adopted; // called with the description of the network that draws from now on
+    this.adopted = adopted; // called with the description of the network that reads drawings from now on
     this.run = 0;
     this.points = [];
-    this.before = []; // the curves of the run before, to compare with
+    this.before = []; // the curves of the previous run, for comparison
     this.charts = [
       new Chart(element("chart-loss"), "Loss", ["loss", "val_loss"], true),
       new Chart(element("chart-accuracy"), "Accuracy", ["accuracy", "val_accuracy"], false),
@@ -32,7 +32,7 @@ export class Training {
       return option;
     });
     element("backend").replaceChildren(...kinds);
-    // The fastest that can run is the last of the built-in ones that can.
+    // Choose the fastest usable built-in backend.
     element("backend").value = ["cupy", "numba", "numpy"].find((name) => backends.some((one) => one.name === name && one.usable));
     element("backend-note").textContent = backends
       .filter((backend) => !backend.usable)
@@ -46,7 +46,7 @@ export class Training {
     };
     preset();
     element("preset").addEventListener("change", preset);
-    element("wish").addEventListener("submit", (event) => {
+    element("settings").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#send("POST", "/api/training", {
         backend: element("backend").value,
@@ -78,7 +78,7 @@ export class Training {
   #listen() {
     const events = new EventSource("/api/training/events");
     events.onmessage = (event) => this.#hear(JSON.parse(event.data));
-    events.onerror = () => trouble("The server does not answer. Start it again with nnbackend demo.");
+    events.onerror = () => trouble("The server is not responding. Restart it with nnbackend demo.");
     events.onopen = () => trouble("");
   }
 
@@ -95,21 +95,21 @@ export class Training {
     element("stop").disabled = !busy || report.state === "stopping";
     element("adopt").hidden = busy || !last || report.state === "failed";
     element("progress").value = last ? Math.min(1, last.epoch / report.epochs) : 0;
-    element("progress-text").textContent = saying(report, last);
+    element("progress-text").textContent = progressText(report, last);
     for (const chart of this.charts) chart.show(this.points, this.before, report.epochs ?? Number(element("epochs").value));
   }
 }
 
-function saying(report, last) {
-  const far = last ? `epoch ${Number(last.epoch.toFixed(1))} of ${report.epochs}` : "";
-  const found = last ? `${(100 * last.val_accuracy).toFixed(1)}\u00a0% of the test images right, after ${last.seconds.toFixed(1)} s of training` : "";
+function progressText(report, last) {
+  const epoch = last ? `epoch ${Number(last.epoch.toFixed(1))} of ${report.epochs}` : "";
+  const result = last ? `test accuracy ${(100 * last.val_accuracy).toFixed(1)}\u00a0% after ${last.seconds.toFixed(1)} s of training` : "";
   switch (report.state) {
-    case "idle": return "Nothing is being trained";
+    case "idle": return "No training yet";
     case "preparing": return `Preparing: ${report.message} …`;
-    case "training": return `On ${report.backend}, ${far}: ${found}`;
+    case "training": return `On ${report.backend}, ${epoch}: ${result}`;
     case "stopping": return "Stopping …";
-    case "finished": return `Done: ${found}`;
-    case "stopped": return last ? `Stopped in ${far}: ${found}` : "Stopped before it began";
+    case "finished": return `Done: ${result}`;
+    case "stopped": return last ? `Stopped in ${epoch}: ${result}` : "Stopped before the first step";
     default: return `Failed: ${report.message}`;
   }
 }
