@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.support.extras import install_command
 from nnbackend.support.files import atomic_write, write_csv
 from nnbackend.support.html import table
 
@@ -98,7 +99,7 @@ class History:
         try:
             from pandas import DataFrame
         except ImportError as error:
-            raise ImportError('to_pandas needs the package pandas: pip install "nnbackend[pandas]"') from error
+            raise ImportError(f"to_pandas needs the package pandas: {install_command('pandas')}") from error
         names = self.names() or ["epoch"]
         return DataFrame(self.epochs, columns=names).set_index("epoch")
 
