@@ -185,7 +185,7 @@ class Operation:
             A shape or dtype is none of those declared, or arrays share memory that may not.
         """
         arrays = [arguments.get(name) for name in self.arrays]
-        kinds = tuple([None if array is None else (tuple(array.shape), array.dtype) for array in arrays])
+        kinds = tuple([None if array is None else (tuple(array.shape), dtype_name(array)) for array in arrays])
         if kinds not in self._accepted:
             self._check_kinds(arguments)
             if len(self._accepted) == _MOST_ACCEPTED:
@@ -347,12 +347,13 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
 
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    return _name_of(array.dtype)
+    return _name_of(type(array.dtype), array.dtype)
 
 
 @cache
-def _name_of(dtype: Any) -> str:
-    # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call.
+def _name_of(library: type, dtype: Any) -> str:
+    # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call. Dtypes of
+    # different libraries may have the same hash but must not be compared.
     return str(dtype).rpartition(".")[2]
 
 
