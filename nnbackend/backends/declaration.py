@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
@@ -345,16 +345,18 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
     return "\n".join(lines)
 
 
+_DTYPE_NAMES: dict[tuple[type, Any], str] = {}
+
+
 def dtype_name(array: Any) -> str:
     """The name of an array's dtype, whatever library it is of."""
-    return _name_of(type(array.dtype), array.dtype)
-
-
-@cache
-def _name_of(library: type, dtype: Any) -> str:
     # Kept because NumPy takes microseconds to put a dtype into words, for every array of every recorded call. Dtypes of
     # different libraries may have the same hash but must not be compared.
-    return str(dtype).rpartition(".")[2]
+    key = type(array.dtype), array.dtype
+    name = _DTYPE_NAMES.get(key)
+    if name is None:
+        name = _DTYPE_NAMES[key] = str(array.dtype).rpartition(".")[2]
+    return name
 
 
 def span_of(array: Any) -> tuple[int, int] | None:
