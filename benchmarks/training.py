@@ -8,6 +8,7 @@ from benchmarks import common
 from benchmarks.common import NetSuite, median_seconds, rounded, training_run
 from nnbackend.backends.contract import Backend
 from nnbackend.presets import PRESETS
+from nnbackend.step.replay import Watch
 from nnbackend.training.run import TrainingRun
 
 
@@ -50,6 +51,13 @@ class TrainingStep(NetSuite):
     track_samples_per_second.pretty_name = "training throughput (higher is better)"
 
 
+class _Stopped(Watch):
+    """Ends an epoch before its first step."""
+
+    def allow(self, done: int, steps: int) -> int:
+        return 0
+
+
 class TrainingEpoch(NetSuite):
     """An epoch over 20,000 rows as `fit` runs it: the new order, all steps with the shorter last batch, the losses."""
 
@@ -63,11 +71,11 @@ class TrainingEpoch(NetSuite):
         self.run = training_run(device, net, common.EPOCH_ROWS)
         warm_up(self.run, device)
         # Reading the losses is part of an epoch too; one that is told to stop before its first step does only that.
-        self.run.epoch(stop=lambda: True, progress=lambda steps: None)
+        self.run.epoch(_Stopped())
 
     def time_epoch(self, backend: str, net: str) -> None:
         # The epoch ends by reading its losses from the device, which waits for it.
-        self.run.epoch(stop=lambda: False, progress=lambda steps: None)
+        self.run.epoch()
 
     time_epoch.pretty_name = "training epoch, 20,000 rows"
 

@@ -40,7 +40,7 @@ def allocated(network, x, y, loss, optimizer, sample_weight=None):
     step = network.batch_step
 
     def replay():
-        step._counter[:] = 0
+        step._replay.counter[:] = 0
         step._executor.run(1)
 
     replay()

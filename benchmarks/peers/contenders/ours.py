@@ -47,7 +47,7 @@ class _Run(Training):
         rows = batches.ravel()
         feed = self._network.intake.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
         run = self._training(feed, shuffle=False)
-        return run.epoch(stop=lambda: False, progress=lambda steps: None).losses.tolist()
+        return run.epoch().losses.tolist()
 
     def shuffle(self) -> None:
         if self._run is None:
