@@ -18,7 +18,7 @@ from numba import njit
 import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.executor import PlainExecutor
-from nnbackend.backends.numba import NumbaBackend, compiled, executor, program
+from nnbackend.backends.numba import NumbaBackend, executor, kinds, program
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.tiling import VectorUnit
 from nnbackend.testing import check_backend
@@ -541,7 +541,7 @@ def test_steps_of_nothing_do_nothing():
     executor.Team(1).run(empty, 2)
     np.testing.assert_array_equal(counter, [5, 6, 7])
     state = np.array([0, 0, 0, 1, 3])
-    assert compiled.share(10, state.ctypes.data) == (3, 6)
+    assert kinds.share(10, state.ctypes.data) == (3, 6)
 
 
 def recorded_calls(monkeypatch, optimizer):

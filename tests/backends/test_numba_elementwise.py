@@ -10,7 +10,18 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
-from nnbackend.backends.numba import compiled, elementwise, epoch, kernels, normalization, tiled, tiles, updates
+from nnbackend.backends.numba import (
+    backward_operations,
+    elementwise,
+    epoch,
+    forward_operations,
+    kernels,
+    kinds,
+    normalization,
+    tiled,
+    tiles,
+    updates,
+)
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.elementwise import activate, differentiate, scale_bytes, sigmoid_cross_entropy_row, update
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
@@ -345,7 +356,7 @@ def test_nothing_with_fast_math_flags_calls_vector_code():
     }
     assert {"activate", "differentiate", "exponentials", "update", "product_tile"} <= written
     callers = 0
-    for module in (epoch, kernels, normalization, compiled, tiled):
+    for module in (epoch, kernels, normalization, kinds, backward_operations, forward_operations, tiled):
         for name, function in vars(module).items():
             if isinstance(function, Dispatcher) and written & names_in(function.py_func.__code__):
                 callers += 1

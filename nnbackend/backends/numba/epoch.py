@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba import program
-from nnbackend.backends.numba.compiled import SCRATCH, STATE
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
 from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.kinds import SCRATCH, STATE
 
 # Numba takes globals of this module for constants.
 FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
