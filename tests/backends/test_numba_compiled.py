@@ -20,7 +20,7 @@ from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.executor import PlainExecutor
 from nnbackend.backends.numba import NumbaBackend, executor, kinds, program
 from nnbackend.backends.numba.intrinsics import flush_subnormals
-from nnbackend.backends.numba.tiling import VectorUnit
+from nnbackend.backends.numba.tile_shape import VectorUnit
 from nnbackend.testing import check_backend
 from tests.helpers import images, same_weights
 
@@ -275,7 +275,7 @@ def test_moments_of_a_unit_that_gets_no_gradient_become_zero(dtype):
 
 LESSER = """
 import sys
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, VectorUnit
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, VectorUnit
 from nnbackend.testing import CASES, Lab
 from nnbackend.testing.lab import Shape
 from tests.backends.test_numba_compiled import ThroughTheTable

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Call, Executor, HostArray, PlainExecutor

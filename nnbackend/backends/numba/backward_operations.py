@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.numba import kernels, normalization, tiled
+from nnbackend.backends.numba import dense_products, kernels, normalization
 from nnbackend.backends.numba.elementwise import update_vectors
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.jit import as_written
@@ -22,8 +22,8 @@ from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
     work=lambda call: 4 * call.saved.size,
     follows="upstream",
 )
-def activation_gradient(tiling, real, record):
-    tile, alpha = tiling.columns, record.offset("alpha")
+def activation_gradient(tile_shape, real, record):
+    tile, alpha = tile_shape.columns, record.offset("alpha")
 
     def activation_gradient(address, state, scratch):
         line = at(record, address)
@@ -41,7 +41,7 @@ def activation_gradient(tiling, real, record):
     accepts=lambda call: call.activation == "softmax",
     work=lambda call: 4 * call.saved.size,
 )
-def softmax_gradient(tiling, real, record):
+def softmax_gradient(tile_shape, real, record):
     def softmax_gradient(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.features
@@ -53,7 +53,7 @@ def softmax_gradient(tiling, real, record):
 
 
 @compiled("max_abs_norm_gradient", work=lambda call: 8 * call.x.size)
-def max_abs_norm_gradient(tiling, real, record):
+def max_abs_norm_gradient(tile_shape, real, record):
     def max_abs_norm_gradient(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.features
@@ -69,8 +69,8 @@ def max_abs_norm_gradient(tiling, real, record):
 
 
 @compiled("dense_input_gradient", work=lambda call: call.delta.size * call.out.shape[1], is_product=True)
-def input_gradient(tiling, real, record):
-    size, tile = tiling.size, tiling.columns
+def input_gradient(tile_shape, real, record):
+    size, tile = tile_shape.size, tile_shape.columns
 
     def input_gradient(address, state, scratch):
         line = at(record, address)
@@ -79,15 +79,17 @@ def input_gradient(tiling, real, record):
         delta = line.delta + begin * inner * size
         weight = line.weight + left * inner * size
         out = line.out + (begin * columns + left) * size
-        tiled.input_gradient(tiling, delta, inner, weight, inner, out, columns, end - begin, right - left, inner)
+        dense_products.input_gradient(
+            tile_shape, delta, inner, weight, inner, out, columns, end - begin, right - left, inner
+        )
 
     return input_gradient
 
 
 @compiled("dense_weight_gradient", work=lambda call: call.x.size * call.out.shape[1], follows="delta", updates=True)
-def weight_gradient(tiling, real, record):
+def weight_gradient(tile_shape, real, record):
     """Rows and columns are those of the weights."""
-    size, tile, rule = tiling.size, tiling.columns, rule_code(tiling)
+    size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
 
     def weight_gradient(address, state, scratch):
         line = at(record, address)
@@ -97,16 +99,16 @@ def weight_gradient(tiling, real, record):
         x = line.x + begin * size
         delta = line.delta + left * size
         out = line.out + (begin * columns + left) * size
-        tiled.weight_gradient(
-            tiling, arrays, x, rows, delta, columns, out, columns, end - begin, right - left, line.rows
+        dense_products.weight_gradient(
+            tile_shape, arrays, x, rows, delta, columns, out, columns, end - begin, right - left, line.rows
         )
 
     return weight_gradient
 
 
 @compiled("bias_gradient", work=lambda call: call.delta.size, follows="delta", updates=True)
-def bias_gradient(tiling, real, record):
-    size, tile, rule = tiling.size, tiling.columns, rule_code(tiling)
+def bias_gradient(tile_shape, real, record):
+    size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
 
     def bias_gradient(address, state, scratch):
         line = at(record, address)
@@ -119,7 +121,7 @@ def bias_gradient(tiling, real, record):
         kernels.bias_gradient(delta, out, left, right)
         if rule >= 0:
             arrays = prepare(rule, line.update, state, scratch)
-            update_vectors(tiling, arrays, line.out + left * size, right - left)
+            update_vectors(tile_shape, arrays, line.out + left * size, right - left)
 
     return bias_gradient
 
@@ -133,7 +135,7 @@ def bias_gradient(tiling, real, record):
         "columns": lambda call: call.weight.shape[-1],
     },
 )
-def weight_penalty(tiling, real, record):
+def weight_penalty(tile_shape, real, record):
     def weight_penalty(address, state, scratch):
         if at(STATE, state).thread == 0:
             line = at(record, address)
@@ -155,22 +157,22 @@ def weight_penalty(tiling, real, record):
     work=lambda call: 8 * call.gradients.size,
     record=Record.of("update_parameters", gradients=INTEGER, size=INTEGER, update=INTEGER),
 )
-def update_parameters(tiling, real, record):
+def update_parameters(tile_shape, real, record):
     """Of the flat buffers, or of a part of them."""
-    size, rule = tiling.size, rule_code(tiling)
+    size, rule = tile_shape.size, rule_code(tile_shape)
 
     def update_parameters(address, state, scratch):
         line = at(record, address)
         begin, end = share(line.size, state)
         arrays = prepare(rule, line.update, state, scratch)
-        update_vectors(tiling, arrays, line.gradients + begin * size, end - begin)
+        update_vectors(tile_shape, arrays, line.gradients + begin * size, end - begin)
 
     return update_parameters
 
 
-def rule_code(tiling):
+def rule_code(tile_shape):
     """The number of the optimiser's rule that ends a line; -1 if it ends without."""
-    return next((code for code, rule in enumerate(RULES) if rule.name == tiling.epilogue), -1)
+    return next((code for code, rule in enumerate(RULES) if rule.name == tile_shape.epilogue), -1)
 
 
 @as_written

@@ -21,7 +21,7 @@ from nnbackend.backends.numba import backward_operations, forward_operations  # 
 from nnbackend.backends.numba.jit import compile_callback
 from nnbackend.backends.numba.kinds import KINDS
 from nnbackend.backends.numba.lines import LineKind
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
 from nnbackend.backends.numba.updates import RULES
 
 __all__ = ["KINDS", "address_of", "kind_of"]
@@ -62,11 +62,11 @@ def address_of(name: str, dtype: np.dtype[Any], rule: int | None = None) -> int:
 
 @functools.cache
 def _compiled(name: str, dtype: np.dtype[Any], rule: int | None) -> Any:
-    tiling = FLOAT32 if dtype == np.float32 else FLOAT64
+    tile_shape = FLOAT32 if dtype == np.float32 else FLOAT64
     if rule is not None:
-        tiling = replace(tiling, epilogue=RULES[rule].name)
+        tile_shape = replace(tile_shape, epilogue=RULES[rule].name)
     kind = KINDS[name]
-    function = kind.make(tiling, dtype.type, kind.record)
+    function = kind.make(tile_shape, dtype.type, kind.record)
     # The name tells the files on disk apart.
-    function.__qualname__ = f"{name}[{dtype}, {tiling.epilogue}]"
+    function.__qualname__ = f"{name}[{dtype}, {tile_shape.epilogue}]"
     return compile_callback(function, types.void(*[types.intp] * 3))

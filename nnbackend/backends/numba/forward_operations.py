@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.numba import kernels, normalization, tiled
+from nnbackend.backends.numba import dense_products, kernels, normalization
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.kinds import STATE, block, compiled, share
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
@@ -29,7 +29,7 @@ def _is_gather(dimensions, *dtypes):
     accepts=lambda call: call.source.ndim == 2 and call.source.dtype == np.uint8 and call.out.dtype.kind == "f",
     work=lambda call: call.out.size,
 )
-def gather_bytes(tiling, real, record):
+def gather_bytes(tile_shape, real, record):
     scale = record.offset("scale")
 
     def gather(address, state, scratch):
@@ -44,7 +44,7 @@ def gather_bytes(tiling, real, record):
 
 
 @compiled("gather", accepts=_is_gather(2, "float32", "float64"), work=lambda call: call.out.size)
-def gather_rows(tiling, real, record):
+def gather_rows(tile_shape, real, record):
     def gather(address, state, scratch):
         line = at(record, address)
         source = matrix(line.source, line.N, line.features, real)
@@ -57,12 +57,12 @@ def gather_rows(tiling, real, record):
 
 
 @compiled("gather", accepts=_is_gather(1, "int32"), work=lambda call: call.out.size)
-def gather_labels(tiling, real, record):
+def gather_labels(tile_shape, real, record):
     return _gather_values(np.int32, record)
 
 
 @compiled("gather", accepts=_is_gather(1, "float32", "float64"), work=lambda call: call.out.size)
-def gather_values(tiling, real, record):
+def gather_values(tile_shape, real, record):
     return _gather_values(real, record)
 
 
@@ -82,9 +82,9 @@ def _gather_values(kind, record):
 
 
 @compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True)
-def dense(tiling, real, record):
+def dense(tile_shape, real, record):
     """The product and the bias; an activation is a line of its own."""
-    size, tile = tiling.size, tiling.columns
+    size, tile = tile_shape.size, tile_shape.columns
 
     def dense(address, state, scratch):
         line = at(record, address)
@@ -94,7 +94,9 @@ def dense(tiling, real, record):
         weight = line.weight + left * size
         bias = line.bias + left * size if line.bias else 0
         out = line.out + (begin * columns + left) * size
-        tiled.forward(tiling, x, inner, weight, columns, bias, out, columns, end - begin, right - left, inner)
+        dense_products.forward(
+            tile_shape, x, inner, weight, columns, bias, out, columns, end - begin, right - left, inner
+        )
 
     return dense
 
@@ -105,8 +107,8 @@ def dense(tiling, real, record):
     work=lambda call: 8 * call.z.size,
     follows="z",
 )
-def activation(tiling, real, record):
-    tile, alpha = tiling.columns, record.offset("alpha")
+def activation(tile_shape, real, record):
+    tile, alpha = tile_shape.columns, record.offset("alpha")
 
     def activation(address, state, scratch):
         line = at(record, address)
@@ -120,7 +122,7 @@ def activation(tiling, real, record):
 
 
 @compiled("activation_forward", accepts=lambda call: call.activation == "softmax", work=lambda call: 8 * call.z.size)
-def softmax(tiling, real, record):
+def softmax(tile_shape, real, record):
     def softmax(address, state, scratch):
         line = at(record, address)
         z, out = matrix(line.z, line.rows, line.features, real), matrix(line.out, line.rows, line.features, real)
@@ -140,7 +142,7 @@ def softmax(tiling, real, record):
     },
     reals={"factor": lambda call: 1 / (1 - call.rate)},
 )
-def dropout(tiling, real, record):
+def dropout(tile_shape, real, record):
     def dropout(address, state, scratch):
         line = at(record, address)
         x, out = matrix(line.x, line.rows, line.features, real), matrix(line.out, line.rows, line.features, real)
@@ -154,7 +156,7 @@ def dropout(tiling, real, record):
 
 
 @compiled("max_abs_norm", work=lambda call: 4 * call.x.size)
-def max_abs_norm(tiling, real, record):
+def max_abs_norm(tile_shape, real, record):
     def max_abs_norm(address, state, scratch):
         line = at(record, address)
         x, out = matrix(line.x, line.rows, line.features, real), matrix(line.out, line.rows, line.features, real)
@@ -176,7 +178,7 @@ def max_abs_norm(tiling, real, record):
     accepts=lambda call: call.targets.ndim == 1,
     work=lambda call: 16 * call.logits.size,
 )
-def softmax_cross_entropy_labels(tiling, real, record):
+def softmax_cross_entropy_labels(tile_shape, real, record):
     def loss(address, state, scratch):
         line = at(record, address)
         n, classes = line.n, line.classes
@@ -194,7 +196,7 @@ def softmax_cross_entropy_labels(tiling, real, record):
     accepts=lambda call: call.targets.ndim == 2,
     work=lambda call: 16 * call.logits.size,
 )
-def softmax_cross_entropy_probabilities(tiling, real, record):
+def softmax_cross_entropy_probabilities(tile_shape, real, record):
     def loss(address, state, scratch):
         line = at(record, address)
         n, classes = line.n, line.classes
@@ -208,7 +210,7 @@ def softmax_cross_entropy_probabilities(tiling, real, record):
 
 
 @compiled("sigmoid_cross_entropy", work=lambda call: 16 * call.logits.size)
-def sigmoid_cross_entropy(tiling, real, record):
+def sigmoid_cross_entropy(tile_shape, real, record):
     def loss(address, state, scratch):
         line = at(record, address)
         n, outputs = line.n, line.outputs
@@ -222,7 +224,7 @@ def sigmoid_cross_entropy(tiling, real, record):
 
 
 @compiled("mean_squared_error", work=lambda call: 16 * call.gradient.size)
-def mean_squared_error(tiling, real, record):
+def mean_squared_error(tile_shape, real, record):
     def loss(address, state, scratch):
         line = at(record, address)
         n, columns = line.n, line.outputs_count
@@ -236,7 +238,7 @@ def mean_squared_error(tiling, real, record):
 
 
 @compiled("record_loss", work=lambda call: 2 * call.row_losses.size)
-def record_loss(tiling, real, record):
+def record_loss(tile_shape, real, record):
     def record_loss(address, state, scratch):
         s = at(STATE, state)
         if s.thread == 0:

@@ -45,7 +45,7 @@ def compiled(
     updates: bool = False,
     record: Record | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a maker of compiled functions, called as ``make(tiling, real, record)``.
+    """Register a maker of compiled functions, called as ``make(tile_shape, real, record)``.
 
     Parameters
     ----------

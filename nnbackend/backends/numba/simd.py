@@ -51,9 +51,9 @@ class Simd:
         self.suffix = f"v{lanes}f{8 * self.size}"
 
     @classmethod
-    def of(cls, tiling: Any, builder: ir.IRBuilder) -> Simd:
-        """As a `Tiling` says."""
-        return cls(builder, tiling.real, tiling.lanes, tiling.fused)
+    def of(cls, tile_shape: Any, builder: ir.IRBuilder) -> Simd:
+        """As a `TileShape` says."""
+        return cls(builder, tile_shape.real, tile_shape.lanes, tile_shape.fused)
 
     # ---- integers and addresses ------------------------------------------------------------------------------
 
@@ -281,14 +281,14 @@ class Simd:
 
 
 def calling(
-    tiling: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
+    tile_shape: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
 ) -> tuple[Any, Callable[..., Value]]:
-    """What an intrinsic returns that is given a tiling and `count` integers: these go to the function of that name,
+    """What an intrinsic returns that is given a tile_shape and `count` integers: these go to the function of that name,
     which `write` writes."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        simd = Simd.of(tiling.tiling, builder)
-        builder.call(simd.function(tiling.tiling.function_name(name), count, write), arguments[1:])
+        simd = Simd.of(tile_shape.tile_shape, builder)
+        builder.call(simd.function(tile_shape.tile_shape.function_name(name), count, write), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(tiling, *[types.intp] * count), generate
+    return types.void(tile_shape, *[types.intp] * count), generate

@@ -1,6 +1,6 @@
 """How matrices are cut into tiles on a CPU, and how jitted functions are told.
 
-A `Tiling` is handed to a jitted function like any argument. Numba takes it for a type of its own, so what it says is
+A `TileShape` is handed to a jitted function like any argument. Numba takes it for a type of its own, so what it says is
 known when the function is compiled, and the same function can be compiled for other types and other CPUs.
 """
 
@@ -24,7 +24,7 @@ from numba.extending import (
     unbox,
 )
 
-__all__ = ["FLOAT32", "FLOAT64", "Tiling", "VectorUnit", "tiling_of"]
+__all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "tile_shape_of"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class VectorUnit:
 
 
 @dataclass(frozen=True)
-class Tiling:
+class TileShape:
     """How matrices of one type are multiplied.
 
     Attributes
@@ -97,7 +97,7 @@ class Tiling:
     epilogue: str = "store"
 
     @classmethod
-    def choose(cls, real: str, unit: VectorUnit) -> Tiling:
+    def choose(cls, real: str, unit: VectorUnit) -> TileShape:
         """The tile whose sums fill the registers, less those for the operands of a step: a row of the panel and an
         element of the left matrix.
 
@@ -136,60 +136,60 @@ class Tiling:
 
 _SIZES = {"float32": 4, "float64": 8}
 
-FLOAT32 = Tiling.choose("float32", VectorUnit.of_this_cpu())
-FLOAT64 = Tiling.choose("float64", VectorUnit.of_this_cpu())
+FLOAT32 = TileShape.choose("float32", VectorUnit.of_this_cpu())
+FLOAT64 = TileShape.choose("float64", VectorUnit.of_this_cpu())
 
 
-class TilingType(types.Type):
-    """Numba's type of a Tiling. The name is its identity, also in the cache on disk."""
+class TileShapeType(types.Type):
+    """Numba's type of a TileShape. The name is its identity, also in the cache on disk."""
 
-    def __init__(self, tiling: Tiling) -> None:
-        self.tiling = tiling
-        super().__init__(name=str(tiling))
+    def __init__(self, tile_shape: TileShape) -> None:
+        self.tile_shape = tile_shape
+        super().__init__(name=str(tile_shape))
 
 
 # The running program has nothing of it but a placeholder.
-register_model(TilingType)(models.OpaqueModel)
+register_model(TileShapeType)(models.OpaqueModel)
 
 
-@typeof_impl.register(Tiling)
-def _typeof(tiling: Tiling, context: Any) -> TilingType:
-    return TilingType(tiling)
+@typeof_impl.register(TileShape)
+def _typeof(tile_shape: TileShape, context: Any) -> TileShapeType:
+    return TileShapeType(tile_shape)
 
 
-@lower_constant(TilingType)
-def _constant(context: Any, builder: Any, kind: TilingType, tiling: Tiling) -> Any:
+@lower_constant(TileShapeType)
+def _constant(context: Any, builder: Any, kind: TileShapeType, tile_shape: TileShape) -> Any:
     return context.get_dummy_value()
 
 
-@unbox(TilingType)
-def _argument(kind: TilingType, tiling: Any, c: Any) -> Any:
+@unbox(TileShapeType)
+def _argument(kind: TileShapeType, tile_shape: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
 
 @infer_getattr
 class _Attributes(AttributeTemplate):
-    """What jitted code may ask a Tiling: constants when it is compiled."""
+    """What jitted code may ask a TileShape: constants when it is compiled."""
 
-    key = TilingType
+    key = TileShapeType
 
-    def resolve_size(self, kind: TilingType) -> Any:
+    def resolve_size(self, kind: TileShapeType) -> Any:
         return types.intp
 
     resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_strip = resolve_size
 
 
-@lower_getattr_generic(TilingType)
-def _attribute(context: Any, builder: Any, kind: TilingType, tiling: Any, name: str) -> Any:
-    return context.get_constant(types.intp, getattr(kind.tiling, name))
+@lower_getattr_generic(TileShapeType)
+def _attribute(context: Any, builder: Any, kind: TileShapeType, tile_shape: Any, name: str) -> Any:
+    return context.get_constant(types.intp, getattr(kind.tile_shape, name))
 
 
-def tiling_of(array: Any) -> Tiling:
+def tile_shape_of(array: Any) -> TileShape:
     """In jitted code: how matrices of an array's type are cut."""
     raise NotImplementedError("for jitted code")
 
 
-@overload(tiling_of)
-def _tiling_of(array):  # without types: Numba compares the arguments with the lambda's
-    tiling = FLOAT32 if array.dtype == types.float32 else FLOAT64
-    return lambda array: tiling
+@overload(tile_shape_of)
+def _tile_shape_of(array):  # without types: Numba compares the arguments with the lambda's
+    tile_shape = FLOAT32 if array.dtype == types.float32 else FLOAT64
+    return lambda array: tile_shape
