@@ -19,6 +19,7 @@ from nnbackend.backends.numba import (
     kernels,
     kinds,
     normalization,
+    product_tiles,
     updates,
 )
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
