@@ -38,11 +38,10 @@ class CupyBackend(CupyOperations):
     precision : {"float32", "tf32"}, optional
         What products of float32 matrices compute with. "tf32" rounds their factors to 10 bits, which tensor cores
         multiply several times as fast: results agree with the other backends to about 1e-3, not 1e-6. Sums, all other
-        operations and float64 are as ever.
-
+        operations and float64 are not affected.
     epilogues : bool, optional
-        Whether products may do what the step asks for right after them, such as adding a bias and applying ReLU, where
-        cuBLASLt can. False makes more launches, which differ from the others in rounding.
+        Whether products may also compute the operations after them, such as adding a bias and applying ReLU, where
+        cuBLASLt can. False makes more launches, whose results differ in rounding.
 
     Raises
     ------

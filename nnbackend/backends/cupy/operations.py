@@ -391,7 +391,7 @@ class CupyOperations(Backend):
         epilogue: Epilogue,
         adds: bool = False,
     ) -> Product | None:
-        """The same product with an epilogue, for good; None if the device has none such."""
+        """The same product with an epilogue, to be run many times; None if the device has no such product."""
         return self.runtime.product(operands(transpose_a, transpose_b, a, b, out, adds), epilogue)
 
     def run_product(self, product: Product) -> None:

@@ -1,7 +1,7 @@
-"""How matrices are cut into tiles on a CPU, and how jitted functions are told.
+"""The shape of the tiles that matrix products consist of, for a type and a CPU, as a constant of jitted code.
 
-A `TileShape` is handed to a jitted function like any argument. Numba takes it for a type of its own, so what it says is
-known when the function is compiled, and the same function can be compiled for other types and other CPUs.
+A `TileShape` is passed to a jitted function like any argument. To Numba each one is a type of its own, so attributes
+are constants when the function is compiled, and the same function can be compiled for other types and CPUs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "tile_shape_of"]
 
 @dataclass(frozen=True)
 class VectorUnit:
-    """What a CPU has for computing with vectors.
+    """The vector instructions of a CPU.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class VectorUnit:
     def described(cls, triple: str, features: str) -> VectorUnit:
         """The unit by LLVM's names: ``x86_64-unknown-linux-gnu`` with ``+avx,+fma,-avx512f``, say.
 
-        Of a platform that is not known here it takes no more than what nearly all have.
+        For unknown platforms it assumes no more than nearly all have.
         """
         has = set(features.split(","))
         if triple.startswith(("aarch64", "arm64")):
@@ -67,7 +67,7 @@ class VectorUnit:
 
 @dataclass(frozen=True)
 class TileShape:
-    """How matrices of one type are multiplied.
+    """How matrices of one type are multiplied: the size of tiles, panels and blocks.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class TileShape:
         Rows of the left matrix that pass by one panel after the other. As deep as a panel they take an eighth of the
         second cache, of 1 MB or more: where rows lie a power of 2 apart they have few places there.
     epilogue : str
-        What becomes of a finished tile: the name of one in `epilogues.py`.
+        What happens to a finished tile: a name in `epilogues.py`.
     """
 
     real: str
@@ -120,8 +120,8 @@ class TileShape:
 
     @property
     def strip(self) -> int:
-        """Elements from one strip of a packed block to the next: as much as it holds, and a bit more, lest the strips
-        lie a power of 2 apart and compete for the same places of the first cache."""
+        """Elements from one strip of a packed block to the next: a little more than it holds, because strips at
+        distances of a power of 2 would compete for the same lines of the L1 cache."""
         return self.depth * self.rows + self.lanes
 
     @property
@@ -130,7 +130,7 @@ class TileShape:
         return -(-self.block // self.rows)
 
     def function_name(self, kind: str, *shape: Any) -> str:
-        """What is written differently is named differently: of functions with the same name LLVM keeps one."""
+        """A name that differs wherever the code differs: LLVM keeps one of several functions with the same name."""
         return "_".join(str(part) for part in ("nnbackend", kind, *vars(self).values(), *shape))
 
 
@@ -148,7 +148,7 @@ class TileShapeType(types.Type):
         super().__init__(name=str(tile_shape))
 
 
-# The running program has nothing of it but a placeholder.
+# The running program has only a placeholder.
 register_model(TileShapeType)(models.OpaqueModel)
 
 
@@ -169,7 +169,7 @@ def _argument(kind: TileShapeType, tile_shape: Any, c: Any) -> Any:
 
 @infer_getattr
 class _Attributes(AttributeTemplate):
-    """What jitted code may ask a TileShape: constants when it is compiled."""
+    """The attributes of a TileShape in jitted code, constants when it is compiled."""
 
     key = TileShapeType
 
@@ -185,7 +185,7 @@ def _attribute(context: Any, builder: Any, kind: TileShapeType, tile_shape: Any,
 
 
 def tile_shape_of(array: Any) -> TileShape:
-    """In jitted code: how matrices of an array's type are cut."""
+    """In jitted code: the tile shape for an array's type."""
     raise NotImplementedError("for jitted code")
 
 
