@@ -101,9 +101,9 @@ def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
 
 def _kernel_folder() -> str | None:
     """Where this process keeps the kernels of this package."""
-    from nnbackend.backends.numba import tiled
+    from nnbackend.backends.numba import dense_products
 
-    return tiled.product.stats.cache_path
+    return dense_products.product.stats.cache_path
 
 
 def _name(cache: Any) -> str:

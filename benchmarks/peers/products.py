@@ -16,8 +16,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.peers import results, works
 from benchmarks.peers.rounds import say
-from nnbackend.backends.numba import tiled
-from nnbackend.backends.numba.tiling import FLOAT32
+from nnbackend.backends.numba import dense_products
+from nnbackend.backends.numba.tile_shape import FLOAT32
 
 __all__ = ["ROUNDS", "Product", "products", "run"]
 
@@ -141,8 +141,8 @@ def _contenders(product: Product, times: int) -> tuple[Callable[[], None], Calla
 def _repeat(form, tile, a, b, out, rows, columns, inner, times):  # type: ignore[no-untyped-def]
     for _ in range(times):
         if form == 0:
-            tiled.forward(tile, a, inner, b, columns, np.intp(0), out, columns, rows, columns, inner)
+            dense_products.forward(tile, a, inner, b, columns, np.intp(0), out, columns, rows, columns, inner)
         elif form == 1:
-            tiled.weight_gradient(tile, np.intp(0), a, rows, b, columns, out, columns, rows, columns, inner)
+            dense_products.weight_gradient(tile, np.intp(0), a, rows, b, columns, out, columns, rows, columns, inner)
         else:
-            tiled.input_gradient(tile, a, inner, b, inner, out, columns, rows, columns, inner)
+            dense_products.input_gradient(tile, a, inner, b, inner, out, columns, rows, columns, inner)

@@ -46,7 +46,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """The processor, as far as it tells."""
-    from nnbackend.backends.numba.tiling import VectorUnit
+    from nnbackend.backends.numba.tile_shape import VectorUnit
 
     unit = VectorUnit.of_this_cpu()
     return {

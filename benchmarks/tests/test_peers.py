@@ -289,7 +289,7 @@ def test_a_worker_that_is_gone_is_an_error_and_can_be_closed():
 def test_multiply_adds_are_as_many_as_they_say():
     peak = pytest.importorskip("benchmarks.peers.contenders.peak")
     chains = round(2 * peak.multiply_adds(100))
-    lanes = nn.backends.numba.tiling.VectorUnit.of_this_cpu().width // 4
+    lanes = nn.backends.numba.tile_shape.VectorUnit.of_this_cpu().width // 4
     flops = 2 * 4 * chains * lanes  # of a round, which is unrolled four times
     assert peak.rounds_for(1000 * flops, 1) == 1000
     assert peak.rounds_for(1000 * flops, 2) == 500

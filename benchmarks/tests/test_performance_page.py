@@ -11,7 +11,7 @@ import nnbackend as nn
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import page, results, roofline, tables, works
 from nnbackend.backends.numba import NumbaBackend, epoch, executor, program
-from nnbackend.backends.numba.tiling import Tiling, VectorUnit
+from nnbackend.backends.numba.tile_shape import TileShape, VectorUnit
 from nnbackend.optimizers import OPTIMIZERS
 
 HEADER = {
@@ -200,8 +200,8 @@ def test_thresholds_are_those_of_the_code():
 
 
 def test_tiles_are_those_of_the_code():
-    many = Tiling.choose("float32", VectorUnit(64, 32, fused=True))
-    few = Tiling.choose("float32", VectorUnit(32, 16, fused=True))
+    many = TileShape.choose("float32", VectorUnit(64, 32, fused=True))
+    few = TileShape.choose("float32", VectorUnit(32, 16, fused=True))
     assert shown(f"{many.rows} rows by {many.vectors} vectors", f"{few.rows} by {few.vectors} where it has 16")
     assert shown(f"{many.lanes} numbers with AVX-512, {few.lanes} with AVX")
     assert shown(f"and {many.depth} rows deep", f"{many.block} at a time", f"more than {many.depth} rows")

@@ -26,8 +26,8 @@ __all__ = ["ALONE", "Products", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
-#: Multiply-adds that are worth handing to another thread: some ten times what the handing over costs, and enough that
-#: copying the other factor once more does not show.
+#: Multiply-adds that are worth a hand-over to another thread: about ten times its cost, and enough that one more copy
+#: of the other factor does not matter.
 _BLOCK_WORK = 16_000_000
 _MAX_BLOCKS = 64
 
@@ -47,8 +47,8 @@ def usable_threads() -> int:
 
 
 class _Alone:
-    """Keeps BLAS to the calling thread as long as anybody asks for it: the first in sets the limit, the last out
-    lifts it. One for the process, because BLAS's limit is."""
+    """Limits BLAS to one thread while any thread is inside: the first one in sets the limit, the last one out restores
+    it. There is one for the process, because BLAS's limit is global."""
 
     def __init__(self) -> None:
         self._lock = ForkLock()
@@ -72,8 +72,8 @@ class _Alone:
 
 def _tell_blas(threads: list[int]) -> None:
     for library, count in zip(_controller().lib_controllers, threads, strict=True):
-        # From version 3.8 on threadpoolctl listens to the first thread that ever told OpenBLAS something, and to no
-        # other. Here whoever comes first sets the limit and whoever leaves last lifts it, on whatever thread.
+        # Since version 3.8 threadpoolctl lets only the first thread that ever set OpenBLAS's limit set it again. Here
+        # any thread may: the first one in sets the limit and the last one out restores it.
         release = getattr(library, "clear_controlling_thread", lambda force: None)
         release(force=True)
         library.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""Backends by name: what there is, what can run here, and why not.
+"""Backends by name: which exist, which can run here, and why others cannot.
 
 Nothing is imported and no device is touched before somebody asks. A backend from another package announces
 itself under the entry-point group ``nnbackend.backends``; the value is a :class:`Backend` subclass that can be
@@ -160,7 +160,7 @@ def _info(name: str) -> BackendInfo:
     return BackendInfo(name, usable=True, device=backend.device)
 
 
-#: A thread that makes a backend may ask for another one meanwhile.
+#: Reentrant, because making a backend may ask for another one.
 _MAKING = threading.RLock()
 
 

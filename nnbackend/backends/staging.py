@@ -1,9 +1,8 @@
-"""How rows reach a device that is at work meanwhile: a buffer in two halves, one of which is filled while the device
-reads the other.
+"""Double buffering: rows reach one half of a device buffer while the device works on the other half.
 
-Whoever brings rows uses the halves in turn: fills the memory of half 0 and sends it, asks for work on it, and fills and
-sends half 1 while that work is done. A half is sent again no earlier than after work on the other one was asked for;
-before it starts over with half 0 it waits for all work.
+The caller uses the halves in turn. It fills and sends half 0, starts work on it, and fills and sends half 1 while that
+work runs. A half may be sent again once work on the other half was started. Before the caller begins again with half 0,
+it waits for all work.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Staging(ABC):
 
     @abstractmethod
     def memory(self, half: int) -> HostArray:
-        """Host memory for the rows of a half, of its shape and dtype. Waits until what was sent from there has arrived;
-        may be called, and filled, on another thread than the one that asks for work."""
+        """Host memory for the rows of a half, of its shape and dtype. Waits until the last transfer from there is done.
+        Another thread than the one that starts the work may call this and fill the memory."""
 
     @abstractmethod
     def send(self, half: int) -> None:

@@ -18,9 +18,9 @@ from numba import njit
 import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, Call
 from nnbackend.backends.executor import PlainExecutor
-from nnbackend.backends.numba import NumbaBackend, compiled, executor, program
+from nnbackend.backends.numba import NumbaBackend, executor, kinds, program
 from nnbackend.backends.numba.intrinsics import flush_subnormals
-from nnbackend.backends.numba.tiling import VectorUnit
+from nnbackend.backends.numba.tile_shape import VectorUnit
 from nnbackend.testing import check_backend
 from tests.helpers import images, same_weights
 
@@ -277,7 +277,7 @@ def test_moments_of_a_unit_that_gets_no_gradient_become_zero(dtype):
 
 LESSER = """
 import sys
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, VectorUnit
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, VectorUnit
 from nnbackend.testing import CASES, Lab
 from nnbackend.testing.lab import Shape
 from tests.backends.test_numba_compiled import ThroughTheTable
@@ -544,7 +544,7 @@ def test_steps_of_nothing_do_nothing():
     executor.Team(1).run(empty, 2)
     np.testing.assert_array_equal(counter, [5, 6, 7])
     state = np.array([0, 0, 0, 1, 3])
-    assert compiled.share(10, state.ctypes.data) == (3, 6)
+    assert kinds.share(10, state.ctypes.data) == (3, 6)
 
 
 def recorded_calls(monkeypatch, optimizer):

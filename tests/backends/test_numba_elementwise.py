@@ -10,11 +10,22 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
-from nnbackend.backends.numba import compiled, elementwise, epoch, kernels, normalization, tiled, tiles, updates
+from nnbackend.backends.numba import (
+    backward_operations,
+    dense_products,
+    elementwise,
+    epoch,
+    forward_operations,
+    kernels,
+    kinds,
+    normalization,
+    product_tiles,
+    updates,
+)
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.elementwise import activate, differentiate, scale_bytes, sigmoid_cross_entropy_row, update
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
-from tests.backends.vectors import Guarded, bits, each_tiling
+from tests.backends.vectors import Guarded, bits, each_tile_shape
 
 ALPHA = 0.3
 NAMES = [name for name in ACTIVATION_CODES if name != "softmax"]
@@ -109,7 +120,7 @@ def numbers(tile, count, seed=0):
 # ---- activations ---------------------------------------------------------------------------------------------------
 
 
-@each_tiling
+@each_tile_shape
 def test_activations(tile):
     constants = np.array([ALPHA])
     z = numbers(tile, 4 * (2 * tile.lanes + 3) + 1)
@@ -133,7 +144,7 @@ def test_activations(tile):
                 np.testing.assert_array_equal(bits(result.array), bits(whole[offset:][:length]), name)
 
 
-@each_tiling
+@each_tile_shape
 def test_derivatives(tile):
     constants = np.array([ALPHA])
     rng = np.random.default_rng(1)
@@ -181,7 +192,7 @@ def test_the_kernels_keep_the_digits_of_small_results(name, real):
 # ---- bytes ---------------------------------------------------------------------------------------------------------
 
 
-@each_tiling
+@each_tile_shape
 def test_bytes_are_scaled(tile):
     every = np.arange(256, dtype=np.uint8)
     constants = np.array([1 / 255])
@@ -199,7 +210,7 @@ def test_bytes_are_scaled(tile):
 # ---- loss ----------------------------------------------------------------------------------------------------------
 
 
-@each_tiling
+@each_tile_shape
 def test_sigmoid_cross_entropy(tile):
     rng = np.random.default_rng(2)
     factor = np.array([0.37])
@@ -227,7 +238,7 @@ def test_sigmoid_cross_entropy(tile):
         assert kept[0][length + 1] == right
 
 
-@each_tiling
+@each_tile_shape
 def test_a_loss_that_is_not_a_number_shows(tile):
     factor, sums = np.ones(1), np.zeros(2, tile.real)
     for length in (1, tile.lanes, tile.lanes + 1):
@@ -288,7 +299,7 @@ def prepared(rule, settings):
     return constants
 
 
-@each_tiling
+@each_tile_shape
 def test_updates(tile):
     rng = np.random.default_rng(3)
     for code, rule in enumerate(RULES):
@@ -312,7 +323,7 @@ def test_updates(tile):
                     assert_near(place.array, values, 1, tile, f"{rule.name} {settings} {length}")
 
 
-@each_tiling
+@each_tile_shape
 def test_an_update_has_the_same_bits_wherever_it_lies(tile):
     rng = np.random.default_rng(4)
     size = 3 * tile.lanes + 2
@@ -341,11 +352,14 @@ def updated_rows(tile, code, constants, values):
 def test_nothing_with_fast_math_flags_calls_vector_code():
     """The flags would be lent to it. LLVM may then sum in any order, and rounding tricks come to nothing."""
     written = {
-        name for module in (elementwise, tiles) for name, value in vars(module).items() if isinstance(value, _Intrinsic)
+        name
+        for module in (elementwise, product_tiles)
+        for name, value in vars(module).items()
+        if isinstance(value, _Intrinsic)
     }
     assert {"activate", "differentiate", "exponentials", "update", "product_tile"} <= written
     callers = 0
-    for module in (epoch, kernels, normalization, compiled, tiled):
+    for module in (epoch, kernels, normalization, kinds, backward_operations, forward_operations, dense_products):
         for name, function in vars(module).items():
             if isinstance(function, Dispatcher) and written & names_in(function.py_func.__code__):
                 callers += 1

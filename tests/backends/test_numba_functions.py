@@ -10,7 +10,7 @@ from numba import njit
 
 from nnbackend.backends.numba import functions
 from nnbackend.backends.numba.elementwise import make_unary
-from tests.backends.vectors import Guarded, bits, each_tiling
+from tests.backends.vectors import Guarded, bits, each_tile_shape
 
 NAMES = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid")
 EXP, EXPM1, LOG, LOG1P, TANH, SIGMOID = (make_unary(getattr(functions, name)) for name in NAMES)
@@ -82,7 +82,7 @@ def test_the_table_has_every_function():
     assert all(0.5 < bound <= 3 for bound in BOUNDS.values())
 
 
-@each_tiling
+@each_tile_shape
 @each_function
 def test_errors_are_within_the_table_s_bounds(name, tile):
     x = domain(name, tile.real).astype(tile.real)
@@ -97,7 +97,7 @@ def test_errors_are_within_the_table_s_bounds(name, tile):
     assert errors[worst] <= BOUNDS[name] + SLACK[tile.real], f"{errors[worst]} units at {x[worst]!r}"
 
 
-@each_tiling
+@each_tile_shape
 def test_extremes(tile):
     info = np.finfo(tile.real)
     tiny, most, inf, nan = float(info.tiny), float(info.max), np.inf, np.nan
@@ -125,7 +125,7 @@ def test_extremes(tile):
     check("log", [1], [0])
 
 
-@each_tiling
+@each_tile_shape
 @each_function
 def test_an_element_has_the_same_bits_wherever_it_lies(name, tile):
     rng = np.random.default_rng(1)

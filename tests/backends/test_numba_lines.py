@@ -25,7 +25,7 @@ from tests.helpers import images
 def test_every_operation_has_a_compiled_function():
     """The epoch function itself adds to the counter."""
     missing = set(OPERATIONS) - {"advance"} - {name for kind in compiled.KINDS.values() for name in kind.operations}
-    assert not missing, f"write functions for these in compiled.py: {missing}"
+    assert not missing, f"write compiled functions for these, see compiled.py: {missing}"
 
 
 def test_every_activation_has_its_formulas():

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnbackend.backends.numba import dense_products
 from nnbackend.backends.numba import jit as jit_module
-from nnbackend.backends.numba import tiled
 from nnbackend.backends.numba.jit import jit
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling, VectorUnit
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape, VectorUnit
 
 FORMS = ("forward", "input_gradient", "weight_gradient")
 FORWARD, INPUT, WEIGHT = range(3)
@@ -23,7 +23,7 @@ REALS = ("float32", "float64")
 #: Without fused multiply-adds everywhere; with them where LLVM has an instruction to write them with.
 FUSED = VectorUnit.of_this_cpu().fused
 UNITS = [VectorUnit(16, 16, False), VectorUnit(32, 16, FUSED), VectorUnit(64, 32, FUSED)]
-CHOSEN = [Tiling.choose(real, unit) for unit in UNITS for real in REALS]
+CHOSEN = [TileShape.choose(real, unit) for unit in UNITS for real in REALS]
 #: The same tiles with shallow panels and short blocks, which soon have edges everywhere; and this CPU's as they are.
 SMALL = [replace(tile, depth=2 * tile.lanes, block=2 * tile.rows + 1) for tile in CHOSEN]
 
@@ -32,10 +32,10 @@ def name_of(tile):
     return f"{tile.real}x{tile.lanes}{'' if tile in SMALL else '-as-used'}"
 
 
-#: Nothing else needs what is compiled for the small ones.
+#: Nothing else needs the kernels that are compiled for the small ones.
 SLOW = [pytest.param(tile, marks=pytest.mark.slow) for tile in SMALL]
 each_small_tiling = pytest.mark.parametrize("tile", SLOW, ids=name_of)
-each_tiling = pytest.mark.parametrize("tile", [*SLOW, FLOAT32, FLOAT64], ids=name_of)
+each_tile_shape = pytest.mark.parametrize("tile", [*SLOW, FLOAT32, FLOAT64], ids=name_of)
 each_form = pytest.mark.parametrize("form", range(3), ids=FORMS)
 
 
@@ -43,11 +43,11 @@ each_form = pytest.mark.parametrize("form", range(3), ids=FORMS)
 @jit
 def call(form, tile, a, a_row, b, b_row, bias, out, out_row, rows, columns, inner):
     if form == FORWARD:
-        tiled.forward(tile, a, a_row, b, b_row, bias, out, out_row, rows, columns, inner)
+        dense_products.forward(tile, a, a_row, b, b_row, bias, out, out_row, rows, columns, inner)
     elif form == INPUT:
-        tiled.input_gradient(tile, a, a_row, b, b_row, out, out_row, rows, columns, inner)
+        dense_products.input_gradient(tile, a, a_row, b, b_row, out, out_row, rows, columns, inner)
     else:
-        tiled.weight_gradient(tile, 0, a, a_row, b, b_row, out, out_row, rows, columns, inner)
+        dense_products.weight_gradient(tile, 0, a, a_row, b, b_row, out, out_row, rows, columns, inner)
 
 
 def surrounded(shape, by, dtype, more_columns):
@@ -100,7 +100,7 @@ def normal(rng, tile, *shape):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_every_number_of_rows_and_columns_up_to_two_tiles(tile, form):
     rng = np.random.default_rng(0)
     inners = itertools.cycle([1, 2, 3, tile.lanes - 1, tile.lanes, tile.lanes + 1, 2 * tile.lanes + 1])
@@ -114,7 +114,7 @@ def test_every_number_of_rows_and_columns_up_to_two_tiles(tile, form):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_every_depth_around_vectors_and_panels(tile, form):
     rng = np.random.default_rng(1)
     depth = tile.depth
@@ -141,7 +141,7 @@ def test_blocks_that_are_copied_to_strips(tile, form):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_real_numbers(tile, form):
     rng = np.random.default_rng(2)
     for rows, columns, inner in [(100, 40, 300), (7, 129, 50), (33, 10, 1000)]:
@@ -156,7 +156,7 @@ def test_real_numbers(tile, form):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_sums_are_taken_in_the_order_of_k(tile, form):
     rng = np.random.default_rng(3)
     rows, columns, inner = 2 * tile.rows + 1, 2 * tile.columns + 3, 2 * tile.depth + 5
@@ -177,7 +177,7 @@ def test_sums_are_taken_in_the_order_of_k(tile, form):
     np.testing.assert_array_equal(multiply(form, tile, a, b, bias), summed(range(inner)))
 
 
-@each_tiling
+@each_tile_shape
 def test_multiply_adds_are_fused_or_not_as_the_tiling_says(tile):
     # (1 + e)^2 = 1 + 2e + e^2, of which the last term is lost if the product is rounded.
     e = 2.0 ** (-12 if tile.real == "float32" else -27)
@@ -186,7 +186,7 @@ def test_multiply_adds_are_fused_or_not_as_the_tiling_says(tile):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_a_range_of_the_result_has_the_bits_of_the_whole(tile, form):
     rng = np.random.default_rng(4)
     rows, columns, inner = 3 * tile.rows + 2, 8 * tile.columns + tile.lanes // 2 + 1, tile.depth + 11
@@ -217,7 +217,7 @@ def test_a_range_of_the_result_has_the_bits_of_the_whole(tile, form):
 
 
 @each_form
-@each_tiling
+@each_tile_shape
 def test_nan_and_infinity_go_where_they_must(tile, form):
     rng = np.random.default_rng(5)
     for _ in range(40):
@@ -236,7 +236,7 @@ def test_nan_and_infinity_go_where_they_must(tile, form):
 FENCED = """
 import ctypes, itertools, mmap
 import numpy as np
-from nnbackend.backends.numba import tiled, tiling
+from nnbackend.backends.numba import dense_products, tile_shape
 
 page = mmap.PAGESIZE
 libc = ctypes.CDLL(None, use_errno=True)
@@ -256,16 +256,16 @@ def fenced(size, real):
 def at_either_end(memory, size):
     return memory[:size].ctypes.data, memory[memory.size - size :].ctypes.data
 
-for tile in (tiling.FLOAT32, tiling.FLOAT64):
+for tile in (tile_shape.FLOAT32, tile_shape.FLOAT64):
     a, b, out, bias = (fenced(60000, np.dtype(tile.real)) for _ in range(4))
     rows = (1, 3, tile.rows + 1)
     columns = (1, tile.lanes, tile.columns - 1, tile.columns + 1, 7 * tile.columns + 1)
     for m, n, k in itertools.product(rows, columns, (1, 3, tile.lanes + 1, tile.depth + 3)):
         sizes = (a, m * k), (b, k * n), (out, m * n), (bias, n)
         for x, w, z, c in zip(*(at_either_end(memory, size) for memory, size in sizes)):
-            tiled.forward(tile, x, k, w, n, c, z, n, m, n, k)
-            tiled.input_gradient(tile, x, k, w, k, z, n, m, n, k)
-            tiled.weight_gradient(tile, 0, x, m, w, n, z, n, m, n, k)
+            dense_products.forward(tile, x, k, w, n, c, z, n, m, n, k)
+            dense_products.input_gradient(tile, x, k, w, k, z, n, m, n, k)
+            dense_products.weight_gradient(tile, 0, x, m, w, n, z, n, m, n, k)
 print("alive")
 """
 
@@ -306,9 +306,10 @@ def test_a_panel_holds_whole_vectors(tile):
 def test_a_second_process_does_not_compile(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     script = """
-from nnbackend.backends.numba import tiled, tiling
-tiled.forward(tiling.Tiling("float32", 2, False, 2, 1, depth=2), *[0] * 10)
-print(*(sum(count.values()) for count in (tiled.forward.stats.cache_hits, tiled.forward.stats.cache_misses)))
+from nnbackend.backends.numba import dense_products, tile_shape
+dense_products.forward(tile_shape.TileShape("float32", 2, False, 2, 1, depth=2), *[0] * 10)
+stats = dense_products.forward.stats
+print(*(sum(count.values()) for count in (stats.cache_hits, stats.cache_misses)))
 """
     counts = [subprocess.check_output([sys.executable, "-c", script], text=True) for _ in range(2)]
     assert counts == ["0 1\n", "1 0\n"]
@@ -316,21 +317,21 @@ print(*(sum(count.values()) for count in (tiled.forward.stats.cache_hits, tiled.
 
 @jit
 def each_once(tile, n):
-    tiled.forward(tile, n, n, n, n, n, n, n, n, n, n)
-    tiled.forward(tile, n, n, n, n, 0, n, n, n, n, n)
-    tiled.input_gradient(tile, n, n, n, n, n, n, n, n, n)
-    tiled.weight_gradient(tile, n, n, n, n, n, n, n, n, n, n)
+    dense_products.forward(tile, n, n, n, n, n, n, n, n, n, n)
+    dense_products.forward(tile, n, n, n, n, 0, n, n, n, n, n)
+    dense_products.input_gradient(tile, n, n, n, n, n, n, n, n, n)
+    dense_products.weight_gradient(tile, n, n, n, n, n, n, n, n, n, n)
 
 
 def test_all_forms_are_one_compilation():
-    before = len(tiled.product.signatures)
-    each_once(Tiling("float32", 2, False, 2, 1, depth=2), 0)
-    assert len(tiled.product.signatures) <= before + 1
+    before = len(dense_products.product.signatures)
+    each_once(TileShape("float32", 2, False, 2, 1, depth=2), 0)
+    assert len(dense_products.product.signatures) <= before + 1
 
 
 def test_an_edited_file_makes_for_another_stamp(tmp_path):
     """What was compiled from it before is outdated."""
-    assert tiled.product._cache._cache_file._source_stamp == jit_module.STAMP
+    assert dense_products.product._cache._cache_file._source_stamp == jit_module.STAMP
     folder = Path(jit_module.__file__).parent
     for name in ("simd.py", "kernels.py"):
         shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnbackend.backends.numba.tiling import FLOAT32, FLOAT64, Tiling
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
 
 #: Vectors of 16, 32 and 64 bytes: LLVM makes do with any. Fused multiply-adds are slow without an instruction for them,
 #: so they are left to the vectors that this CPU has.
-FORCED = [Tiling(f"float{8 * size}", width // size, False, 4, 2) for size in (4, 8) for width in (16, 32, 64)]
+FORCED = [TileShape(f"float{8 * size}", width // size, False, 4, 2) for size in (4, 8) for width in (16, 32, 64)]
 TILINGS = [*FORCED, FLOAT32, FLOAT64]
 
 
-def name_of(tile: Tiling) -> str:
+def name_of(tile: TileShape) -> str:
     return f"{tile.real}x{tile.lanes}{'-fused' if tile.fused else ''}"
 
 
-#: Nothing else needs what is compiled for the forced ones.
-each_tiling = pytest.mark.parametrize(
+#: Nothing else needs the kernels that are compiled for the forced ones.
+each_tile_shape = pytest.mark.parametrize(
     "tile",
     [*(pytest.param(tile, marks=pytest.mark.slow) for tile in FORCED), FLOAT32, FLOAT64],
     ids=name_of,

@@ -15,7 +15,7 @@ from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights
 from benchmarks.peers.works import Work
 from nnbackend.backends.numba.simd import INTEGER, Simd
-from nnbackend.backends.numba.tiling import VectorUnit
+from nnbackend.backends.numba.tile_shape import VectorUnit
 
 __all__ = ["Peak", "multiply_adds", "rounds_for"]
 

@@ -1,8 +1,8 @@
-"""A recorded step with fewer launches: products that do what the step asks for right after them.
+"""Fewer launches for a recorded step: products with epilogues, which also compute the operations after them.
 
-Going forwards a product adds its bias and applies ReLU; going backwards the one that makes the gradient for a layer
-with ReLU applies that layer's derivative and sums up its bias's gradient. Which elements were above zero is kept as a
-bit each. Where the device has no such product, the calls stay as they are.
+In the forward pass, a product adds the bias and applies ReLU. In the backward pass, the product that computes the
+gradient for a layer with ReLU applies the derivative of ReLU and sums the bias gradient. A bit for each element says
+whether it was above zero. Where the device has no such product, the calls stay as they are.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ class MakeProduct(Protocol):
         epilogue: Epilogue,
         adds: bool = False,
     ) -> Product | None:
-        """The product; None if the device has none such."""
+        """The product; None if the device has no such product."""
 
 
 #: From shape and dtype to a device array of zeros.
 Memory = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 
-#: Columns of a mask begin at multiples of so many bits.
+#: Columns of a mask begin at multiples of this many bits.
 MASK_BITS = 128
 
-#: What going backwards asks for besides gradients of activations.
+#: Operations of the backward pass besides gradients of activations.
 _BACKWARD = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step", "bias_gradient")
 
-#: In the place of a call that another does along.
+#: Placeholder for a call that was fused into another.
 _DONE = Call("done", {})
 
 
@@ -108,7 +108,7 @@ def _rectified_gradient(step: list[Call], place: int, make: MakeProduct, memory:
     ahead = make(False, False, dense.x, dense.weight, relu.saved, with_mask)
     masked_sums = Epilogue("drelu_bgrad", step[sums].out, mask, stride)
     backward = make(False, True, back.delta, back.weight, relu.out, masked_sums)
-    # Both or none: the one reads the bits that the other writes.
+    # Both or neither: the second reads the bits that the first writes.
     if ahead is not None and backward is not None:
         _put(step, forward, ahead)
         _put(step, place, backward)

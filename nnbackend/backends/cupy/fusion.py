@@ -1,7 +1,7 @@
-"""A recorded step with fewer launches: neighbouring operations that one kernel does together.
+"""Fewer launches for a recorded step: one kernel computes several neighbouring operations.
 
-A launch takes longer than most of a small network's operations. Each rule looks for calls as the step records them, one
-after the other, and puts a method of the CuPy backend in their place that comes to the same.
+A launch takes longer than most operations of a small network. Each rule looks for certain calls in a row and replaces
+them by one method of the CuPy backend with the same result.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from nnbackend.backends.contract import Call
 
 __all__ = ["fuse"]
 
-#: From the calls that are left to what takes the place of the first of them, and how many it replaces; None if the rule
-#: does not apply.
+#: From the remaining calls: what replaces the first of them, and how many it replaces. None if the rule does not apply.
 _Rule = Callable[[Sequence[Call]], tuple[list[Call], int] | None]
 
 
@@ -40,7 +39,7 @@ def _gather_with_labels(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
 
 
 def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
-    """The sums may move up past the layer's products: those read what is summed, and write elsewhere."""
+    """The sums may move in front of the layer's products, which only read what is summed."""
     if _names(calls, 1) != ["activation_gradient"]:
         return None
     products = 0
@@ -57,7 +56,7 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
 
 
 def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
-    """What the step came to, and its counters."""
+    """The step's loss and its counters."""
     if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
         return None
     finish, advance = calls[:2]

@@ -1,8 +1,8 @@
 """A recorded step as a CUDA graph: captured once, then started for every batch with a single launch.
 
-Launching the kernels of a step one by one from Python takes many times longer than running them. A graph is the whole
-list, checked and laid out on the device beforehand. It repeats the same launches with the same arguments, so all that
-changes from step to step is read on the device: which rows are next, the learning rate, the optimiser's t.
+Launching the kernels of a step one by one from Python takes many times longer than running them. A graph holds all
+launches, checked and prepared on the device beforehand. It repeats them with the same arguments, so kernels read from
+device memory what changes between steps: which rows are next, the learning rate, the optimiser's t.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ UNROLLED = 8
 
 
 class GraphExecutor(Executor):
-    """Captures the step when it is to run for the second time, and replays it from then on.
+    """Captures the step when it runs for the second time, and replays the graph from then on.
 
-    The first time runs it plainly, and that is a step like any other: it compiles the kernels and takes the memory for
-    partial sums, neither of which may happen in a capture.
+    The first run is plain. It is a step like any other, and it compiles the kernels and allocates memory for partial
+    sums, which a capture must not do.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class GraphExecutor(Executor):
                 graph.launch()
 
     def _graph(self, steps: int) -> Graph | None:
-        """The graph of so many steps; None if the device does not capture this one."""
+        """The graph of this many steps; None if the device cannot capture the step."""
         if steps not in self._graphs and self.name == GraphExecutor.name:
             try:
                 self._graphs[steps] = self._runtime.capture(partial(self._plain.run, steps))
             except CaptureError as error:
-                # Nothing has run: a capture only notes what it would do.
+                # Nothing has run: a capture only records.
                 self.name, self.reason = self._plain.name, f"the step could not be captured in a CUDA graph: {error}"
                 _log.warning("training goes on with the %s executor: %s", self.name, self.reason)
         return self._graphs.get(steps)

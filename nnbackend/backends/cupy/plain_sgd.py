@@ -1,9 +1,8 @@
-"""A recorded step with plain SGD in which the weights' products add to the weights themselves.
+"""Plain SGD inside the products: each weight gradient is added to its weights by the product that computes it.
 
-Going backwards, everything is in proportion to the gradient of the loss. So that is multiplied with minus the learning
-rate, and then a weight's gradient is what SGD adds to the weight: the product adds it right away, and no gradient of a
-weight is ever written, read, or added by a launch of its own. What is summed up for biases, little, is added where the
-step ends.
+The backward pass is linear in the gradient of the loss. Multiplying that by minus the learning rate turns a weight's
+gradient into what SGD adds to the weight, so the product adds it directly, and no weight gradient is ever stored. The
+sums for biases are small; the last launch of the step adds them.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from nnbackend.backends.cupy.layout import stride
 
 __all__ = ["with_plain_sgd"]
 
-#: Roles whose calls never stand against it. Going backwards, only a penalty's gradient is not in proportion to the
+#: Roles whose calls never prevent it. In the backward pass only a penalty's gradient is not proportional to the
 #: gradient of the loss.
 _ROLES = ("forward", "backward", "loss", "bookkeeping")
 _NOT_IN_PROPORTION = ("weight_penalty",)
 
-#: Numbers that the one block which ends the step adds without being waited for.
+#: At most this many bias elements: the single block that ends the step adds them in no noticeable time.
 _MOST = 16_384
 
 #: From a flat buffer, an offset, a shape and the elements from one row to the next: that window of it.
@@ -30,7 +29,7 @@ View = Callable[[Array, int, tuple[int, ...], int], Array]
 
 
 def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArray], Array]) -> list[Call]:
-    """The same step with its update inside of its products, if it is one of plain SGD and nothing stands against it.
+    """The same step with its update inside its products, if it uses plain SGD and no call prevents that.
 
     Parameters
     ----------
@@ -73,11 +72,11 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
 
 
 def _plain_update(calls: Sequence[Call]) -> Call | None:
-    """The update of a step that does nothing else with gradients; None if it is not plain, or does."""
+    """The update of a step that uses gradients for nothing else; None if there is none, or it is not plain SGD."""
     updates = [call for call in calls if call.operation == "sgd_update"]
     losses = [call for call in calls if _role(call) == "loss"]
     others = [call for call in calls if call not in updates]
-    if len(updates) != 1 or len(losses) != 1 or any(_stands_against(call) for call in others):
+    if len(updates) != 1 or len(losses) != 1 or any(_prevents(call) for call in others):
         return None
     (update,) = updates
     # A layer may write the gradient of something that is not trained to memory of its own.
@@ -91,7 +90,7 @@ def _role(call: Call) -> str:
     return "" if call.declaration is None else call.declaration.role
 
 
-def _stands_against(call: Call) -> bool:
+def _prevents(call: Call) -> bool:
     return _role(call) not in _ROLES or call.operation in _NOT_IN_PROPORTION
 
 

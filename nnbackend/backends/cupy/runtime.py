@@ -82,8 +82,8 @@ class CudaRuntime(Runtime):
 
     def __init__(self, device: int | None = None) -> None:
         self._number = cupy.cuda.runtime.getDevice() if device is None else device
-        #: Held by whoever asks the device for something, and as long as a step is captured, which would take down what
-        #: other threads ask for.
+        #: Held during each request to the device, and during a whole capture, which would otherwise record the requests
+        #: of other threads.
         self._lock = threading.RLock()
         #: The thread that captures.
         self._capturing: int | None = None
@@ -153,7 +153,7 @@ class CudaRuntime(Runtime):
 
     def wait(self, mark: Mark) -> None:
         self._refuse("waits for the device")
-        # Without the lock: others have work to ask for meanwhile.
+        # Without the lock, so that other threads can start work.
         with cupy.cuda.Device(self._number):
             mark.synchronize()
 

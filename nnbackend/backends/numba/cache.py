@@ -1,6 +1,6 @@
-"""What Numba keeps on disk of this package: where, and how much of it this process found there or had to compile.
+"""Where compiled functions are kept on disk, and how many this process loaded or had to compile.
 
-Numba is asked nothing that it has not loaded already, so that this can be called without it.
+This does not import Numba, so it can be called without it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class CacheState:
 
 
 def cache_state() -> CacheState:
-    """The state of things in this process."""
+    """The state of the cache, for this process."""
     stats = [function.stats for function in _jitted_functions()]
     folders = [Path(entry.cache_path) for entry in stats if entry.cache_path is not None]
     return CacheState(

@@ -1,9 +1,9 @@
-"""What Numba keeps on disk of this package, safe for several processes that start with an empty folder at once.
+"""The cache of compiled functions on disk, safe for several processes that start with an empty folder at once.
 
-Numba numbers the files of a function by an index that it reads before and writes after. Two processes that compile it
-for different types then take the same number, and one of them is handed the other's machine code later. Here every file
-has a name of its own. A file that cannot be read is compiled anew, and one that cannot be written is not kept: the disk
-may be full, or the folder gone, long after the program began.
+Numba numbers the files of a function by an index that it reads before compiling and writes afterwards. Two processes
+that compile a function for different types then use the same number, and one later loads the other's machine code. Here
+every file has a unique name. A file that cannot be read is compiled again. One that cannot be written is not kept: the
+disk may fill up, or the folder disappear, long after the program began.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class KernelFiles(IndexDataCacheFile):
 
     def save(self, key, data):
         if not self._load_index():
-            # Of another version of the package, or of nothing: nobody finds them any more.
+            # Files of another version of the package, or without an index, can no longer be found.
             self._remove_all()
         super().save(key, data)
 
@@ -42,7 +42,7 @@ class KernelFiles(IndexDataCacheFile):
         except OSError:
             raise
         except Exception:
-            # Cut off by a crash of the machine: whatever pickle says of that. The next save writes it anew.
+            # Truncated by a crash, for which pickle raises various errors. The next save writes it again.
             return {}
 
     def load(self, key):

@@ -1,11 +1,11 @@
-"""Whole-vector loops over memory, for jitted code: activations, their derivatives, optimiser updates, exp.
+"""Loops over contiguous memory in whole vectors, for jitted code: activations, their derivatives, updates, exp.
 
-Addresses are given as integers; what they lead to lies without gaps. The first argument says which type and which CPU:
-a `Tiling`. Constants come as the address of float64 numbers. Each element is computed in the same way wherever it lies,
-so a caller may cut the work where it likes, without changing a bit.
+Addresses are integers. The first argument, a `TileShape`, stands for the type and the CPU. Constants are given as the
+address of float64 numbers. Each element is computed in the same way wherever it lies, so callers may divide the work in
+any way without changing a bit.
 
-A jitted function that calls one of these must be compiled `as_written`: it lends its fast-math flags to all that is
-written into it. LLVM would then take ``(x + 1) - 1`` for x, though it is what the two differ by that counts.
+A jitted function that calls one of these must be compiled `as_written`, because its fast-math flags apply to the code
+written into it. With them LLVM would replace ``(x + 1) - 1`` by x, but the formulas depend on the rounding error.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ __all__ = [
 
 
 def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
-    """An intrinsic with a code for its first argument and integers for the others, which calls one of the functions
-    that `write_all` writes, by the code."""
+    """An intrinsic that takes a code and integers, and calls the function of that code among those of `write_all`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
-        tiling = signature.args[0].tiling
-        simd = Simd.of(tiling, builder)
-        simd.call_one(values[1], write_all(simd, tiling), values[2:])
+        tile_shape = signature.args[0].tile_shape
+        simd = Simd.of(tile_shape, builder)
+        simd.call_one(values[1], write_all(simd, tile_shape), values[2:])
         return context.get_dummy_value()
 
-    return lambda tiling: (types.void(tiling, *[types.intp] * arguments), generate)
+    return lambda tile_shape: (types.void(tile_shape, *[types.intp] * arguments), generate)
 
 
 def _activation(forward: Callable[[Vector, Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
@@ -56,7 +55,7 @@ def _activation(forward: Callable[[Vector, Vector], Vector], simd: Simd, argumen
 
 
 @intrinsic
-def activate(context, tiling, code, constants, z, out, count):
+def activate(context, tile_shape, code, constants, z, out, count):
     """``out = activation(z)`` for `count` elements; `out` may be `z`. Every activation but softmax."""
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
@@ -65,7 +64,7 @@ def activate(context, tiling, code, constants, z, out, count):
             for name, formulas in ELEMENTWISE.items()
         ]
 
-    return _written(5, write_all)(tiling)
+    return _written(5, write_all)(tile_shape)
 
 
 def _gradient(gradient: Callable[[Vector, Vector, Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
@@ -83,7 +82,7 @@ def _gradient(gradient: Callable[[Vector, Vector, Vector], Vector], simd: Simd, 
 
 
 @intrinsic
-def differentiate(context, tiling, code, constants, saved, upstream, out, count):
+def differentiate(context, tile_shape, code, constants, saved, upstream, out, count):
     """``out = upstream * d activation / dz`` for `count` elements; `out` may be `upstream`."""
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
@@ -92,7 +91,7 @@ def differentiate(context, tiling, code, constants, saved, upstream, out, count)
             for name, formulas in ELEMENTWISE.items()
         ]
 
-    return _written(6, write_all)(tiling)
+    return _written(6, write_all)(tile_shape)
 
 
 def _unary(function: Callable[[Vector], Vector], simd: Simd, arguments: Sequence[Value]) -> None:
@@ -110,8 +109,8 @@ def make_unary(function: Callable[[Vector], Vector]) -> Any:
     """An intrinsic: ``out = function(x)`` for `count` elements; `out` may be `x`."""
 
     @intrinsic
-    def unary(context, tiling, x, out, count):
-        return calling(tiling, function.__name__, 3, partial(_unary, function))
+    def unary(context, tile_shape, x, out, count):
+        return calling(tile_shape, function.__name__, 3, partial(_unary, function))
 
     return unary
 
@@ -134,9 +133,9 @@ def _scale_bytes(simd: Simd, arguments: Sequence[Value]) -> None:
 
 
 @intrinsic
-def scale_bytes(context, tiling, constants, source, out, count, ahead):
-    """``out = constants[0] * source`` for `count` bytes, while those at `ahead` are fetched."""
-    return calling(tiling, "scale_bytes", 5, _scale_bytes)
+def scale_bytes(context, tile_shape, constants, source, out, count, ahead):
+    """``out = constants[0] * source`` for `count` bytes, prefetching those at `ahead`."""
+    return calling(tile_shape, "scale_bytes", 5, _scale_bytes)
 
 
 def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:
@@ -152,20 +151,20 @@ def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:
 
 
 @intrinsic
-def update(context, tiling, rule, record, gradients, count):
+def update(context, tile_shape, rule, record, gradients, count):
     """An optimiser's step for `count` parameters; the record, at an address, is that of `updates.py`."""
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [simd.function(shape.function_name("update", rule.name), 3, partial(_update, rule)) for rule in RULES]
 
-    return _written(4, write_all)(tiling)
+    return _written(4, write_all)(tile_shape)
 
 
 @intrinsic
-def update_vectors(context, tiling, record, gradients, count):
-    """The same, by the rule that the tiling's epilogue names."""
-    (rule,) = (rule for rule in RULES if rule.name == tiling.tiling.epilogue)
-    return calling(tiling, "update", 3, partial(_update, rule))
+def update_vectors(context, tile_shape, record, gradients, count):
+    """The same, by the rule that the tile shape's epilogue names: the others are not compiled."""
+    (rule,) = (rule for rule in RULES if rule.name == tile_shape.tile_shape.epilogue)
+    return calling(tile_shape, "update", 3, partial(_update, rule))
 
 
 def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:
@@ -191,9 +190,9 @@ def _sigmoid_cross_entropy(simd: Simd, arguments: Sequence[Value]) -> None:
 
 
 @intrinsic
-def sigmoid_cross_entropy_row(context, tiling, constants, z, targets, gradient, count, sums):
-    """``gradient = constants[0] * (sigmoid(z) - targets)`` for `count` elements, which may be where `z` is.
+def sigmoid_cross_entropy_row(context, tile_shape, constants, z, targets, gradient, count, sums):
+    """``gradient = constants[0] * (sigmoid(z) - targets)`` for `count` elements; `gradient` may be `z`.
 
-    The sum of the losses and the number of right guesses are written to `sums`, numbers of the type.
+    Writes the sum of the losses and the number of correct predictions to `sums`, in the type of the elements.
     """
-    return calling(tiling, "sigmoid_cross_entropy", 6, _sigmoid_cross_entropy)
+    return calling(tile_shape, "sigmoid_cross_entropy", 6, _sigmoid_cross_entropy)

@@ -1,7 +1,7 @@
-"""What is done with the finished sums of a product while they are in registers: stored, or taken as a gradient.
+"""Epilogues of a product: the finished sums are stored, or applied as a gradient while they are in registers.
 
-An update in the epilogue of ``x.T @ delta`` saves the gradient its way to memory and back, and hides the way of the
-parameters behind the computing of the sums.
+An update in the epilogue of ``x.T @ delta`` need not store and load the gradient, and loads the parameters while the
+sums are computed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Epilogue(Protocol):
     """Writes the code at the end of a tile."""
 
     def places(self, out: Value, /) -> Sequence[Value]:
-        """Pointers to what will be read or written when the result would begin at `out`."""
+        """Pointers to the memory that is read or written for a result at `out`."""
 
     def __call__(self, vector: Value, out: Value, mask: Value | None, /) -> None:
-        """Take a finished vector to where it belongs; the lanes of the mask are part of the result."""
+        """Store or apply a finished vector, in the lanes of the mask."""
 
 
 class _Storing:

@@ -1,7 +1,7 @@
-"""The compiled epoch function: goes through a program's table line by line, step after step, without Python.
+"""The compiled epoch function: runs the lines of a program's table, step after step, without Python.
 
-Several threads run it side by side, each on its own share of every line, and meet where a line has to wait. It knows no
-operation: a line holds the address of the function to call, see `compiled.py`. So it is compiled once for all.
+Several threads run it at the same time, each on its own share of every line, and meet before lines that have to wait.
+It knows no operations: a line holds the address of the function to call, see `compiled.py`. It is compiled once.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba import program
-from nnbackend.backends.numba.compiled import SCRATCH, STATE
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
 from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.kinds import SCRATCH, STATE
 
 # Numba takes globals of this module for constants.
 FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
 STATE_SIZE = len(STATE.fields)
 THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
 
-#: How often a thread looks before it lets others run on its core.
+#: How often a thread checks before it yields its core to others.
 PATIENCE = 4_000
 
 
 @as_written
 def meet(meeting, goal):
-    """Arrive, and wait until as many have arrived as `goal` says; False if somebody has called it off.
+    """Wait until `goal` threads have arrived; False if the run was cancelled.
 
-    `meeting` is the address of two numbers: how many have arrived, and whether it is called off.
+    `meeting` is the address of two numbers: how many threads have arrived, and whether the run is cancelled.
     """
     atomic_add(meeting, 1)
     patience = PATIENCE
@@ -55,7 +55,7 @@ def run(table, advances, counter, steps, thread, threads, meeting):
     before = flush_subnormals(True)
     # Step of the epoch, of the network and of the optimiser, as in the counter.
     state = np.empty(STATE_SIZE, np.int64)
-    # One by one: with an assignment to a slice, Numba compiles seconds of text handling for an error's message.
+    # One by one: for an assignment to a slice, Numba spends seconds on compiling the text of an error message.
     for place in range(3):
         state[place] = counter[place]
     state[THREAD], state[THREADS] = thread, threads

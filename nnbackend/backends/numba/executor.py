@@ -1,4 +1,4 @@
-"""Runs a program with the compiled epoch function, on as many threads as its work is worth."""
+"""Runs a program with the compiled epoch function, on as many threads as pay for its work."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from nnbackend.backends.numba.program import Program
 
 __all__ = ["CompiledExecutor", "Team"]
 
-#: Multiply-adds of a step below which meeting costs more than sharing saves, and of a whole run below which waking the
-#: other threads does.
+#: Threads share a step of at least this many multiply-adds, in a run of at least that many. Below, the waits in a step,
+#: or waking the threads, cost more than sharing saves.
 _SHARED_STEP = 6_000_000
 _SHARED_RUN = 20_000_000
 
-#: After about so many multiply-adds, a fraction of a second, Python gets a word in: Ctrl-C must not wait for an epoch.
+#: After about this many multiply-adds, a fraction of a second, control returns to Python, so that Ctrl-C need not wait
+#: for an epoch.
 _PIECE = 10_000_000_000
 
 
 class Team:
-    """Threads that work on one program at a time; whoever finds them busy works alone, with the same result.
+    """Threads that work on one program at a time. A caller that finds them busy works alone, with the same result.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class Team:
                 futures.append(self._pool.submit(_run, program, steps, thread, self.threads, meeting))
             _run(program, steps, 0, self.threads, meeting)
         except BaseException:
-            # Such as Ctrl-C before this thread has begun: the others must not wait for it for ever.
+            # Such as Ctrl-C before this thread has begun: the others must not wait for it forever.
             meeting[1] = 1
             raise
         finally:
@@ -72,7 +73,7 @@ class Team:
 
 
 class CompiledExecutor(Executor):
-    """One compiled function that reads the step as a table.
+    """Runs the step as one compiled function that reads it from a table.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Exponentials and logarithms of whole vectors.
 
-The C library's are calls, one for each element. These are a few multiplications and additions. Each is made in the
-classical way (Muller 2016, "Elementary Functions", chapter 11): bring the argument near to 0 by taking out a power of
-2, sum a series there, put the power back.
+The C library's functions need a call for each element. These need a few multiplications and additions. Each reduces the
+argument to a range near 0 by a power of 2, sums a series there, and multiplies by the power (Muller 2016, "Elementary
+Functions", chapter 11).
 
 Largest errors, in units in the last place; `tests/backends/test_numba_functions.py` holds the functions to them:
 
@@ -10,7 +10,7 @@ Largest errors, in units in the last place; `tests/backends/test_numba_functions
 function float32 and float64 arguments
 ======== =================== =====================================================
 exp      1.5                 all; a subnormal result may be 0
-expm1    2                   up to 88 or 709; stays there what it is
+expm1    2                   up to 88 or 709; constant beyond
 log      1                   positive and not subnormal
 log1p    1.5                 from 0 to 1
 tanh     3                   all
@@ -39,7 +39,7 @@ class _Format:
     ln2_high, ln2_low : float
         ln(2) in two parts; the first has so few bits that its product with any exponent is exact.
     exp_terms, log_terms : int
-        How many terms of the series are worth it.
+        Numbers of terms of the series.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class _Format:
         self.fraction_bits = fraction_bits
         self.bias = largest_exponent
         self.ln2_high, self.ln2_low = ln2_high, ln2_low
-        #: What it is added to is rounded to an integer, which then lies in the last bits of the sum.
+        #: Adding it to a number rounds that to an integer, which is then in the last bits of the sum.
         self.rounder = 1.5 * 2.0**fraction_bits
         #: Beyond these the exponential function is 0 and infinite, and between these neither subnormal nor infinite.
         self.zero_at = -(largest_exponent + fraction_bits + 1) * math.log(2)

@@ -1,4 +1,4 @@
-"""What Numba has no words for and the processor or the operating system can do."""
+"""Instructions of the CPU and calls of the operating system that Numba does not offer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "give_way"]
 
 @intrinsic
 def atomic_add(context, address, value):
-    """Add to the number at an address; the old number. Nothing is moved across it."""
+    """Add to the number at an address and return the old number; a memory barrier."""
 
     def generate(target, builder, signature, arguments):
         place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -46,16 +46,15 @@ else:
 
     @jit
     def give_way():
-        """Other systems take turns by themselves."""
+        """Not needed on other systems."""
 
 
 @intrinsic
 def flush_subnormals(context, flag):
-    """Let this thread take results too small for a normal number for 0, or not; whether it has done so.
+    """Choose whether this thread replaces subnormal results by 0; returns the previous choice.
 
-    A unit that is never active any more has a gradient of 0, and an average of gradients then shrinks until it is
-    subnormal. Some CPUs compute with such numbers a hundred times slower. There is nothing to be done where it is not
-    known how.
+    A unit that is no longer active has a gradient of 0, and averages of its gradients shrink until they are subnormal.
+    Some CPUs compute a hundred times more slowly with such numbers. On other platforms than x86 this does nothing.
     """
 
     def generate(target, builder, signature, arguments):

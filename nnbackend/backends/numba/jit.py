@@ -97,7 +97,7 @@ def _own_copies():
 
 def _keep(compiled, function):
     """What Numba's `enable_caching` does, with our files."""
-    # Where neither the package's folder nor the user's cache can be written, every process compiles anew.
+    # If neither the package's folder nor the user's cache is writable, every process compiles for itself.
     with contextlib.suppress(RuntimeError):
         compiled._cache = KernelCache(function, STAMP)
 

@@ -21,7 +21,7 @@ from nnbackend.backends.numba.elementwise import (
 from nnbackend.backends.numba.jit import as_written, jit
 from nnbackend.backends.numba.memory import row_at
 from nnbackend.backends.numba.records import at
-from nnbackend.backends.numba.tiling import tiling_of
+from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
 
 
@@ -42,7 +42,7 @@ def gather_bytes(source, order, start, settings, out, begin, end):
         # The rows lie anywhere in memory.
         ahead = min(i + 2, end - 1)
         scale_bytes(
-            tiling_of(out),
+            tile_shape_of(out),
             settings.ctypes.data,
             row_at(source, order[start + i]),
             row_at(out, i),
@@ -80,7 +80,7 @@ def activate_block(z, code, constants, out, begin, end, left, right):
         rows, size = min(rows, 1), rows * size
     skip = left * z.itemsize
     for i in range(begin, begin + rows):
-        activate(tiling_of(z), code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
+        activate(tile_shape_of(z), code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
 
 
 @jit
@@ -126,7 +126,7 @@ def exponentiate(a, begin, end):
     if in_one_piece(a):
         rows, size = min(rows, 1), rows * size
     for i in range(begin, begin + rows):
-        exponentials(tiling_of(a), row_at(a, i), row_at(a, i), size)
+        exponentials(tile_shape_of(a), row_at(a, i), row_at(a, i), size)
 
 
 @jit
@@ -158,7 +158,7 @@ def differentiate_block(saved, code, constants, upstream, out, begin, end, left,
     skip = left * saved.itemsize
     for i in range(begin, begin + rows):
         differentiate(
-            tiling_of(saved),
+            tile_shape_of(saved),
             code,
             constants.ctypes.data,
             row_at(saved, i) + skip,
@@ -241,7 +241,7 @@ def sigmoid_cross_entropy(logits, targets, weights, gradient, rows, begin, end):
         weight = weights[i] if weights.size else one
         factor[0] = weight / (n * outputs)
         sigmoid_cross_entropy_row(
-            tiling_of(logits),
+            tile_shape_of(logits),
             factor.ctypes.data,
             row_at(logits, i),
             row_at(targets, i),
@@ -366,7 +366,7 @@ def update_all(rule, constants, parameters, gradients, first, second):
     record[1] = distance(gradients, parameters)
     record[2] = distance(gradients, first)
     record[3] = distance(gradients, second)
-    update(tiling_of(parameters), rule, record.ctypes.data, gradients.ctypes.data, parameters.size)
+    update(tile_shape_of(parameters), rule, record.ctypes.data, gradients.ctypes.data, parameters.size)
 
 
 @jit

@@ -94,7 +94,7 @@ class LineKind:
     Attributes
     ----------
     name : str
-        Of the function in `compiled.py`.
+        Of the function.
     operations : tuple of str
         The operations of the contract that it computes.
     record : Record

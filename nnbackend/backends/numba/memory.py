@@ -1,4 +1,4 @@
-"""Addresses and arrays: how jitted code gets at memory that it was told of by a number."""
+"""Arrays at given addresses, for jitted code."""
 
 from __future__ import annotations
 

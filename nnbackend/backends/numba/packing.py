@@ -1,4 +1,4 @@
-"""Copies of the operands of a product in the order in which its tiles read them: panels and strips.
+"""Copies the operands of a product into the order in which its tiles read them: panels and strips.
 
 A *panel* is a part of the right matrix, as wide as a tile and a few rows deep. A *strip* is a part of the left matrix,
 as high as a tile, stored column after column. Nothing outside the matrices is read or written.
@@ -15,46 +15,46 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.simd import INTEGER, Simd, Value, calling
-from nnbackend.backends.numba.tiling import Tiling
+from nnbackend.backends.numba.tile_shape import TileShape
 
 __all__ = ["copy_panel", "copy_strips", "panel_space", "strip_space", "transpose_panel", "transpose_strips"]
 
 
 @intrinsic
-def panel_space(context, tiling):
-    """The address of a panel on the stack, where it is until the calling function returns."""
+def panel_space(context, tile_shape):
+    """The address of space for a panel on the stack of the calling function."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _space(tiling.tiling, builder, tiling.tiling.depth * tiling.tiling.columns)
+        return _space(tile_shape.tile_shape, builder, tile_shape.tile_shape.depth * tile_shape.tile_shape.columns)
 
-    return types.intp(tiling), write
+    return types.intp(tile_shape), write
 
 
 @intrinsic
-def strip_space(context, tiling):
+def strip_space(context, tile_shape):
     """The address of the strips of a block, as in `panel_space`."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _space(tiling.tiling, builder, tiling.tiling.strips * tiling.tiling.strip)
+        return _space(tile_shape.tile_shape, builder, tile_shape.tile_shape.strips * tile_shape.tile_shape.strip)
 
-    return types.intp(tiling), write
+    return types.intp(tile_shape), write
 
 
-def _space(tiling: Tiling, builder: ir.IRBuilder, elements: int) -> Value:
-    space = cgutils.alloca_once(builder, Simd.of(tiling, builder).real, size=elements)
+def _space(tile_shape: TileShape, builder: ir.IRBuilder, elements: int) -> Value:
+    space = cgutils.alloca_once(builder, Simd.of(tile_shape, builder).real, size=elements)
     space.align = 64
     return builder.ptrtoint(space, INTEGER)
 
 
 @intrinsic
-def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+def copy_panel(context, tile_shape, b, b_row, panel, columns, inner, ahead):
     """``panel[k, j] = b[k, j]`` for `inner` rows and a tile's width, of which `b` has `columns` from here on.
 
-    At `ahead` is what will be copied next. It is fetched into the cache while this panel is multiplied.
+    The panel at `ahead`, which is copied next, is prefetched while this one is multiplied.
     """
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        shape, simd = tiling.tiling, Simd.of(tiling.tiling, builder)
+        shape, simd = tile_shape.tile_shape, Simd.of(tile_shape.tile_shape, builder)
         fits = builder.icmp_signed(">=", arguments[4], simd.integer(shape.columns))
         functions = [
             simd.function(shape.function_name("copy_panel", masked), 6, partial(_copy_panel, shape, masked))
@@ -63,38 +63,38 @@ def copy_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
         simd.call_one(builder.select(fits, simd.integer(0), simd.integer(1)), functions, arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(tiling, *[types.intp] * 6), write
+    return types.void(tile_shape, *[types.intp] * 6), write
 
 
 @intrinsic
-def transpose_panel(context, tiling, b, b_row, panel, columns, inner, ahead):
+def transpose_panel(context, tile_shape, b, b_row, panel, columns, inner, ahead):
     """``panel[k, j] = b[j, k]``, as in `copy_panel`: `b` has `columns` rows from here on."""
-    return calling(tiling, "transpose_panel", 6, partial(_transpose_panel, tiling.tiling))
+    return calling(tile_shape, "transpose_panel", 6, partial(_transpose_panel, tile_shape.tile_shape))
 
 
 @intrinsic
-def copy_strips(context, tiling, a, a_k, strips, rows, inner):
-    """``strips[i // tiling.rows][k, i % tiling.rows] = a[i, k]`` for the `rows` of a block and `inner` columns; the
-    elements of a column of `a` lie side by side, and its columns `a_k` apart."""
-    return calling(tiling, "copy_strips", 5, partial(_copy_strips, tiling.tiling))
+def copy_strips(context, tile_shape, a, a_k, strips, rows, inner):
+    """``strips[i // height][k, i % height] = a[i, k]`` for the `rows` of a block and `inner` columns, where `height` is
+    that of a tile. The columns of `a` are contiguous, and begin `a_k` elements apart."""
+    return calling(tile_shape, "copy_strips", 5, partial(_copy_strips, tile_shape.tile_shape))
 
 
 @intrinsic
-def transpose_strips(context, tiling, a, a_row, strips, rows, inner):
-    """The same where the elements of a row of `a` lie side by side, and its rows `a_row` apart."""
-    return calling(tiling, "transpose_strips", 5, partial(_transpose_strips, tiling.tiling))
+def transpose_strips(context, tile_shape, a, a_row, strips, rows, inner):
+    """The same for an `a` with contiguous rows that begin `a_row` elements apart."""
+    return calling(tile_shape, "transpose_strips", 5, partial(_transpose_strips, tile_shape.tile_shape))
 
 
-def _copy_panel(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:
+def _copy_panel(tile_shape: TileShape, masked: bool, simd: Simd, arguments: Sequence[Value]) -> None:
     builder = simd.builder
     b, b_row, panel, columns, inner, ahead = arguments
     b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
-    offsets = [simd.integer(j * simd.lanes) for j in range(tiling.vectors)]
+    offsets = [simd.integer(j * simd.lanes) for j in range(tile_shape.vectors)]
     masks = [simd.first(builder.sub(columns, offset)) if masked else None for offset in offsets]
 
     def row(k: Value, _: list[Value]) -> list[Value]:
         source = simd.move(b, builder.mul(k, b_row))
-        target = simd.move(panel, builder.mul(k, simd.integer(tiling.columns)))
+        target = simd.move(panel, builder.mul(k, simd.integer(tile_shape.columns)))
         simd.prefetch(simd.move(ahead, builder.mul(k, b_row)), offsets, write=False)
         for offset, mask in zip(offsets, masks, strict=True):
             simd.store(simd.load(simd.move(source, offset), mask), simd.move(target, offset))
@@ -103,10 +103,10 @@ def _copy_panel(tiling: Tiling, masked: bool, simd: Simd, arguments: Sequence[Va
     simd.repeat(simd.integer(0), inner, 1, [], row)
 
 
-def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+def _copy_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) -> None:
     # A vector is a strip's share of a column.
-    simd = Simd(simd.builder, tiling.real, tiling.rows, tiling.fused)
-    builder, height = simd.builder, simd.integer(tiling.rows)
+    simd = Simd(simd.builder, tile_shape.real, tile_shape.rows, tile_shape.fused)
+    builder, height = simd.builder, simd.integer(tile_shape.rows)
     a, a_k, strips, rows, inner = arguments
     a, strips = simd.pointer(a), simd.pointer(strips)
     rest = builder.srem(rows, height)
@@ -117,9 +117,9 @@ def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None
 
         def piece(row: Value, place: list[Value], mask: Value | None = None) -> list[Value]:
             simd.store(simd.load(simd.move(source, row), mask), simd.move(target, place[0]))
-            return [builder.add(place[0], simd.integer(tiling.strip))]
+            return [builder.add(place[0], simd.integer(tile_shape.strip))]
 
-        place = simd.repeat(simd.integer(0), whole, tiling.rows, [simd.integer(0)], piece)
+        place = simd.repeat(simd.integer(0), whole, tile_shape.rows, [simd.integer(0)], piece)
         has_rest = builder.icmp_signed("!=", rest, simd.integer(0))
         simd.only_if(has_rest, lambda: piece(whole, place, simd.first(rest)), place)
         return []
@@ -127,45 +127,47 @@ def _copy_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None
     simd.repeat(simd.integer(0), inner, 1, [], column)
 
 
-def _transpose_panel(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
-    """A few rows of `b` at a time, up to the end of the last vector that a tile reads: `b` may have ended, and its last
-    row is repeated. What lay in the panel before could be subnormal, and very slow to compute with."""
+def _transpose_panel(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) -> None:
+    """A few rows of `b` at a time, up to the end of the last vector that a tile reads. Past the end of `b` its last row
+    is repeated: old contents of the panel could be subnormal numbers, which are very slow to compute with."""
     builder = simd.builder
     b, b_row, panel, columns, inner, ahead = arguments
     b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
     lanes, side = simd.integer(simd.lanes), min(simd.lanes, 4)
     width = builder.add(columns, simd.integer(simd.lanes - 1))
-    width = simd.smaller(builder.sub(width, builder.srem(width, lanes)), simd.integer(tiling.columns))
+    width = simd.smaller(builder.sub(width, builder.srem(width, lanes)), simd.integer(tile_shape.columns))
 
     def some_rows(j: Value, _: list[Value]) -> list[Value]:
         numbers = [builder.add(j, simd.integer(i)) for i in range(side)]
         rows = simd.rows(b, b_row, numbers, columns)
         rows_ahead = [simd.move(ahead, builder.mul(number, b_row)) for number in numbers]
-        _transpose_rows(simd, rows, rows_ahead, inner, simd.move(panel, j), tiling.columns)
+        _transpose_rows(simd, rows, rows_ahead, inner, simd.move(panel, j), tile_shape.columns)
         return []
 
     simd.repeat(simd.integer(0), width, side, [], some_rows)
 
 
-def _transpose_strips(tiling: Tiling, simd: Simd, arguments: Sequence[Value]) -> None:
+def _transpose_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) -> None:
     builder = simd.builder
     a, a_row, strips, rows, inner = arguments
     a, strips = simd.pointer(a), simd.pointer(strips)
 
     def strip(row: Value, place: list[Value]) -> list[Value]:
-        numbers = [builder.add(row, simd.integer(i)) for i in range(tiling.rows)]
+        numbers = [builder.add(row, simd.integer(i)) for i in range(tile_shape.rows)]
         starts, out = simd.rows(a, a_row, numbers, rows), simd.move(strips, place[0])
         # No more rows at once than a vector has lanes.
-        for i in range(0, tiling.rows, simd.lanes):
-            _transpose_rows(simd, starts[i : i + simd.lanes], [], inner, simd.move(out, simd.integer(i)), tiling.rows)
-        return [builder.add(place[0], simd.integer(tiling.strip))]
+        for i in range(0, tile_shape.rows, simd.lanes):
+            _transpose_rows(
+                simd, starts[i : i + simd.lanes], [], inner, simd.move(out, simd.integer(i)), tile_shape.rows
+            )
+        return [builder.add(place[0], simd.integer(tile_shape.strip))]
 
-    simd.repeat(simd.integer(0), rows, tiling.rows, [simd.integer(0)], strip)
+    simd.repeat(simd.integer(0), rows, tile_shape.rows, [simd.integer(0)], strip)
 
 
 def _transpose_rows(simd: Simd, rows: list[Value], ahead: list[Value], inner: Value, out: Value, out_row: int) -> None:
-    """``out[k * out_row + i] = rows[i][k]``, also for the k from `inner` to the next multiple of the lanes: there is
-    room for them. What lies `ahead` is fetched meanwhile."""
+    """``out[k * out_row + i] = rows[i][k]``, also for k from `inner` to the next multiple of the lanes, for which
+    there is room. Prefetches the rows `ahead`."""
     builder = simd.builder
     rest = builder.srem(inner, simd.integer(simd.lanes))
     whole = builder.sub(inner, rest)

@@ -1,10 +1,10 @@
-"""The words that the tiles are written in: vectors, masks and loops, put down as LLVM instructions.
+"""Writes vector code as LLVM instructions: vectors, masks, loops and functions.
 
-Numba compiles Python to LLVM's language and leaves it to LLVM to find vector instructions, which for a matrix product
-it does badly. So the innermost loops are written in that language here, one instruction after the other. Three things
-help to read such code. It runs *once*, while Numba compiles: a Python loop here puts its body down several times, and
-``if`` chooses what is put down. A `Value` is the name of a result, and is never assigned again. And what changes in a
-loop of the program itself is a *phi*, a value that is one thing on entry and another when coming round again.
+Numba compiles Python to LLVM's language and leaves vectorisation to LLVM, which does it badly for matrix products. The
+innermost loops are therefore written directly in that language. Three things help to read such code. It runs *once*,
+while Numba compiles: a Python loop writes its body several times, and ``if`` chooses what is written. A `Value` is the
+name of a result and is never assigned again. A variable of a loop in the program itself is a *phi*: it has one value on
+entry and another after each iteration.
 
 See https://llvm.org/docs/LangRef.html for the instructions and https://llvmlite.readthedocs.io for the builder.
 """
@@ -51,9 +51,9 @@ class Simd:
         self.suffix = f"v{lanes}f{8 * self.size}"
 
     @classmethod
-    def of(cls, tiling: Any, builder: ir.IRBuilder) -> Simd:
-        """As a `Tiling` says."""
-        return cls(builder, tiling.real, tiling.lanes, tiling.fused)
+    def of(cls, tile_shape: Any, builder: ir.IRBuilder) -> Simd:
+        """As a `TileShape` says."""
+        return cls(builder, tile_shape.real, tile_shape.lanes, tile_shape.fused)
 
     # ---- integers and addresses ------------------------------------------------------------------------------
 
@@ -68,13 +68,13 @@ class Simd:
         return self.builder.inttoptr(address, self.real.as_pointer())
 
     def move(self, pointer: Value, elements: Value) -> Value:
-        """The element that lies so many elements further on."""
+        """The element this many elements further on."""
         return self.builder.gep(pointer, [elements])
 
     def rows(self, pointer: Value, stride: Value, numbers: list[Value], present: Value) -> list[Value]:
         """Where these rows of a matrix begin, which has `present` rows and at least one.
 
-        In place of a row that it does not have this is the last one, which can be read in its stead.
+        For rows beyond the last, this is the last one, which can be read instead.
         """
         last = self.builder.sub(present, self.integer(1))
         return [self.move(pointer, self.builder.mul(self.smaller(number, last), stride)) for number in numbers]
@@ -120,7 +120,7 @@ class Simd:
             self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [vector, place, self._alignment(), mask])
 
     def prefetch(self, pointer: Value, offsets: Sequence[Value], write: bool) -> None:
-        """Have the vectors at these offsets fetched while other things are done. Any address will do: it is no access.
+        """Prefetch the vectors at these offsets. Any address is allowed: a prefetch is no access.
 
         One vector is enough for those that lie in the same 64 bytes, a cache line of most CPUs.
         """
@@ -128,7 +128,7 @@ class Simd:
             self.prefetch_byte(self.builder.bitcast(self.move(pointer, offset), ir.IntType(8).as_pointer()), write)
 
     def prefetch_byte(self, pointer: Value, write: bool = False) -> None:
-        """Have what lies near a byte fetched."""
+        """Prefetch the cache line of a byte."""
         nearby = 2  # how near to the CPU, of 0 to 3: the second cache
         hints = [ir.Constant(_LANE, number) for number in (int(write), nearby, 1)]
         self._call("llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
@@ -145,7 +145,7 @@ class Simd:
         else:
             arguments = [place, ir.Constant(_LANE, 1), mask, ir.Constant(kind, [0] * self.lanes)]
             numbers = self._call(f"llvm.masked.load.v{self.lanes}i8.p0", kind, arguments)
-        # By way of integers of a lane's size, for which every CPU has an instruction.
+        # Through integers of a lane's size, for which every CPU has instructions.
         wide = self.builder.zext(numbers, ir.VectorType(ir.IntType(8 * self.size), self.lanes))
         return self.builder.sitofp(wide, self.vector)
 
@@ -249,7 +249,7 @@ class Simd:
         builder.position_at_end(after)
 
     def function(self, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]) -> Value:
-        """The function of this name, with `count` integers for arguments; `write` writes it where there is none yet.
+        """The function of this name, with `count` integer arguments; `write` writes it if it does not exist yet.
 
         A function of its own has all registers to itself, and is compiled once however often it is called. Where
         modules that have it are linked, ``linkonce_odr`` keeps one copy.
@@ -265,7 +265,7 @@ class Simd:
             builder.ret_void()
         return function
 
-    # ---- LLVM's own words --------------------------------------------------------------------------------------
+    # ---- LLVM's own functions --------------------------------------------------------------------------------------
 
     def _shuffle(self, a: Value, b: Value, lanes: list[int]) -> Value:
         """The lanes with these numbers, counted through `a` and on through `b`."""
@@ -281,14 +281,14 @@ class Simd:
 
 
 def calling(
-    tiling: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
+    tile_shape: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
 ) -> tuple[Any, Callable[..., Value]]:
-    """What an intrinsic returns that is given a tiling and `count` integers: these go to the function of that name,
+    """What an intrinsic with a tile shape and `count` integer arguments returns: a call of the function of that name,
     which `write` writes."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        simd = Simd.of(tiling.tiling, builder)
-        builder.call(simd.function(tiling.tiling.function_name(name), count, write), arguments[1:])
+        simd = Simd.of(tile_shape.tile_shape, builder)
+        builder.call(simd.function(tile_shape.tile_shape.function_name(name), count, write), arguments[1:])
         return context.get_dummy_value()
 
-    return types.void(tiling, *[types.intp] * count), generate
+    return types.void(tile_shape, *[types.intp] * count), generate

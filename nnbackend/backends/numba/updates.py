@@ -1,7 +1,7 @@
-"""What optimisers do to a vector of parameters; formulae as in :mod:`nnbackend.optimizers`.
+"""The updates of optimisers for a vector of parameters; formulas as in :mod:`nnbackend.optimizers`.
 
-A *record* tells where: integers in memory, the address of the rule's constants (float64), and how many elements the
-parameter and its slots lie after the gradient.
+A *record* holds integers: the address of the rule's float64 constants, and how many elements the parameters and the
+slots lie after the gradients.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UPDATE = Record.of(
     weight_decay=REAL, momentum=REAL, beta1=REAL, beta2=REAL, epsilon=REAL, decoupled=REAL, decay=REAL,
 )  # fmt: skip
 
-#: At most so many constants a rule has, and so many integers a record.
+#: The most constants that a rule has, and the integers of a record.
 CONSTANTS, RECORD = 9, 4
 
 
@@ -115,7 +115,7 @@ def rule_of(call: Call) -> int:
 
 
 class Updating:
-    """Takes vectors of gradients to their parameters.
+    """Applies vectors of gradients to their parameters.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class Updating:
         return [self._simd.move(gradient, distance) for distance in self._distances]
 
     def __call__(self, vector: Value, gradient: Value, mask: Value | None, /) -> None:
-        """The vector belongs to the place `gradient`, if the gradients were there; lanes of the mask count."""
+        """Apply the vector as the gradient whose place in memory is `gradient`, in the lanes of the mask."""
         simd, pointers = self._simd, self.places(gradient)
         parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
         parameter, new = self._rule.apply(parameter, Vector(simd, vector), slots, self._constants)

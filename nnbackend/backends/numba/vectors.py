@@ -1,6 +1,6 @@
-"""Vectors with operators: ``1 / (1 + exp(-z))`` puts down the instructions that compute it for a whole vector.
+"""Vectors with operators: ``1 / (1 + exp(-z))`` writes the instructions that compute it for a whole vector.
 
-What `simd.py` says of code that writes code holds here, too.
+As in `simd.py`, this code writes code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nnbackend.backends.numba.simd import Simd, Value
 
 __all__ = ["Number", "Vector", "for_each", "load_constants", "multiply_add", "where"]
 
-#: What a vector may be computed with.
+#: The other operand of a vector: a number or a vector.
 Number = Any
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.cupy import CupyBackend, launches
-from nnbackend.backends.cupy import backend as backend_module
+from nnbackend.backends.cupy import operations as operations_module
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.errors import UnknownNameError
 from tests.backends.cupy.cases import CASES, Case, assert_agrees, make, run
@@ -59,7 +59,7 @@ def test_more_elements_than_threads(emulated, monkeypatch, name):
     """Kernels loop where the grid is smaller than the array, as it is for very large ones."""
     monkeypatch.setattr(launches, "_MOST_BLOCKS", 2)
     monkeypatch.setattr(launches, "_GRID_Y_LIMIT", 1)
-    monkeypatch.setattr(backend_module, "_PENALTY_BLOCKS", 4)
+    monkeypatch.setattr(operations_module, "_PENALTY_BLOCKS", 4)
     assert_agrees(emulated, make(name, 60, 70, 3, 3), "float32", 1)
 
 

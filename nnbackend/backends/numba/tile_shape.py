@@ -1,7 +1,7 @@
-"""How matrices are cut into tiles on a CPU, and how jitted functions are told.
+"""The shape of the tiles that matrix products consist of, for a type and a CPU, as a constant of jitted code.
 
-A `Tiling` is handed to a jitted function like any argument. Numba takes it for a type of its own, so what it says is
-known when the function is compiled, and the same function can be compiled for other types and other CPUs.
+A `TileShape` is passed to a jitted function like any argument. To Numba each one is a type of its own, so attributes
+are constants when the function is compiled, and the same function can be compiled for other types and CPUs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from numba.extending import (
     unbox,
 )
 
-__all__ = ["FLOAT32", "FLOAT64", "Tiling", "VectorUnit", "tiling_of"]
+__all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "tile_shape_of"]
 
 
 @dataclass(frozen=True)
 class VectorUnit:
-    """What a CPU has for computing with vectors.
+    """The vector instructions of a CPU.
 
     Attributes
     ----------
@@ -55,7 +55,7 @@ class VectorUnit:
     def described(cls, triple: str, features: str) -> VectorUnit:
         """The unit by LLVM's names: ``x86_64-unknown-linux-gnu`` with ``+avx,+fma,-avx512f``, say.
 
-        Of a platform that is not known here it takes no more than what nearly all have.
+        For unknown platforms it assumes no more than nearly all have.
         """
         has = set(features.split(","))
         if triple.startswith(("aarch64", "arm64")):
@@ -66,8 +66,8 @@ class VectorUnit:
 
 
 @dataclass(frozen=True)
-class Tiling:
-    """How matrices of one type are multiplied.
+class TileShape:
+    """How matrices of one type are multiplied: the size of tiles, panels and blocks.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Tiling:
         Rows of the left matrix that pass by one panel after the other. As deep as a panel they take an eighth of the
         second cache, of 1 MB or more: where rows lie a power of 2 apart they have few places there.
     epilogue : str
-        What becomes of a finished tile: the name of one in `epilogues.py`.
+        What happens to a finished tile: a name in `epilogues.py`.
     """
 
     real: str
@@ -97,7 +97,7 @@ class Tiling:
     epilogue: str = "store"
 
     @classmethod
-    def choose(cls, real: str, unit: VectorUnit) -> Tiling:
+    def choose(cls, real: str, unit: VectorUnit) -> TileShape:
         """The tile whose sums fill the registers, less those for the operands of a step: a row of the panel and an
         element of the left matrix.
 
@@ -120,8 +120,8 @@ class Tiling:
 
     @property
     def strip(self) -> int:
-        """Elements from one strip of a packed block to the next: as much as it holds, and a bit more, lest the strips
-        lie a power of 2 apart and compete for the same places of the first cache."""
+        """Elements from one strip of a packed block to the next: a little more than it holds, because strips at
+        distances of a power of 2 would compete for the same lines of the L1 cache."""
         return self.depth * self.rows + self.lanes
 
     @property
@@ -130,66 +130,66 @@ class Tiling:
         return -(-self.block // self.rows)
 
     def function_name(self, kind: str, *shape: Any) -> str:
-        """What is written differently is named differently: of functions with the same name LLVM keeps one."""
+        """A name that differs wherever the code differs: LLVM keeps one of several functions with the same name."""
         return "_".join(str(part) for part in ("nnbackend", kind, *vars(self).values(), *shape))
 
 
 _SIZES = {"float32": 4, "float64": 8}
 
-FLOAT32 = Tiling.choose("float32", VectorUnit.of_this_cpu())
-FLOAT64 = Tiling.choose("float64", VectorUnit.of_this_cpu())
+FLOAT32 = TileShape.choose("float32", VectorUnit.of_this_cpu())
+FLOAT64 = TileShape.choose("float64", VectorUnit.of_this_cpu())
 
 
-class TilingType(types.Type):
-    """Numba's type of a Tiling. The name is its identity, also in the cache on disk."""
+class TileShapeType(types.Type):
+    """Numba's type of a TileShape. The name is its identity, also in the cache on disk."""
 
-    def __init__(self, tiling: Tiling) -> None:
-        self.tiling = tiling
-        super().__init__(name=str(tiling))
-
-
-# The running program has nothing of it but a placeholder.
-register_model(TilingType)(models.OpaqueModel)
+    def __init__(self, tile_shape: TileShape) -> None:
+        self.tile_shape = tile_shape
+        super().__init__(name=str(tile_shape))
 
 
-@typeof_impl.register(Tiling)
-def _typeof(tiling: Tiling, context: Any) -> TilingType:
-    return TilingType(tiling)
+# The running program has only a placeholder.
+register_model(TileShapeType)(models.OpaqueModel)
 
 
-@lower_constant(TilingType)
-def _constant(context: Any, builder: Any, kind: TilingType, tiling: Tiling) -> Any:
+@typeof_impl.register(TileShape)
+def _typeof(tile_shape: TileShape, context: Any) -> TileShapeType:
+    return TileShapeType(tile_shape)
+
+
+@lower_constant(TileShapeType)
+def _constant(context: Any, builder: Any, kind: TileShapeType, tile_shape: TileShape) -> Any:
     return context.get_dummy_value()
 
 
-@unbox(TilingType)
-def _argument(kind: TilingType, tiling: Any, c: Any) -> Any:
+@unbox(TileShapeType)
+def _argument(kind: TileShapeType, tile_shape: Any, c: Any) -> Any:
     return NativeValue(c.context.get_dummy_value())
 
 
 @infer_getattr
 class _Attributes(AttributeTemplate):
-    """What jitted code may ask a Tiling: constants when it is compiled."""
+    """The attributes of a TileShape in jitted code, constants when it is compiled."""
 
-    key = TilingType
+    key = TileShapeType
 
-    def resolve_size(self, kind: TilingType) -> Any:
+    def resolve_size(self, kind: TileShapeType) -> Any:
         return types.intp
 
     resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_strip = resolve_size
 
 
-@lower_getattr_generic(TilingType)
-def _attribute(context: Any, builder: Any, kind: TilingType, tiling: Any, name: str) -> Any:
-    return context.get_constant(types.intp, getattr(kind.tiling, name))
+@lower_getattr_generic(TileShapeType)
+def _attribute(context: Any, builder: Any, kind: TileShapeType, tile_shape: Any, name: str) -> Any:
+    return context.get_constant(types.intp, getattr(kind.tile_shape, name))
 
 
-def tiling_of(array: Any) -> Tiling:
-    """In jitted code: how matrices of an array's type are cut."""
+def tile_shape_of(array: Any) -> TileShape:
+    """In jitted code: the tile shape for an array's type."""
     raise NotImplementedError("for jitted code")
 
 
-@overload(tiling_of)
-def _tiling_of(array):  # without types: Numba compares the arguments with the lambda's
-    tiling = FLOAT32 if array.dtype == types.float32 else FLOAT64
-    return lambda array: tiling
+@overload(tile_shape_of)
+def _tile_shape_of(array):  # without types: Numba compares the arguments with the lambda's
+    tile_shape = FLOAT32 if array.dtype == types.float32 else FLOAT64
+    return lambda array: tile_shape

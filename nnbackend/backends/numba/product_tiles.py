@@ -1,17 +1,17 @@
-"""Tiles: the innermost loops of the matrix products, each computing a small block of the result in registers.
+"""Tiles: the innermost loops of the matrix products, each of which computes a small block of the result in registers.
 
-A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so that
-reading does not hold up computing. The right matrix is first copied into *panels*: as wide as a tile, and short enough
-to stay in the first cache while many rows of the left matrix pass by (Goto and van de Geijn 2008, "Anatomy of
-high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read where it lies,
-or from *strips*: as many rows as a tile has, column after column.
+A tile of ``rows x vectors`` sums reads ``rows + vectors`` operands for ``rows * vectors`` multiply-adds, so loads are
+not the bottleneck. The right matrix is first copied into *panels*, as wide as a tile and short enough to stay in the L1
+cache while many rows of the left matrix are multiplied with them (Goto and van de Geijn 2008, "Anatomy of
+high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read in place,
+or from *strips*: as many rows as a tile has, stored column after column.
 
-Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. In place of rows that do
-not fill a tile the last one is computed again, and not stored. Each element is computed in the same way wherever it is
-in a tile, so cutting a product into ranges does not change a bit.
+Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. Where rows do not fill a
+tile, the last row is computed several times and stored once. Each element is computed in the same way wherever it is in
+a tile, so dividing a product into ranges does not change a bit.
 
-Jitted code should call the functions of `tiled.py`, not these intrinsics: a function with fast-math flags lends them to
-all that is written into it, and then LLVM would choose the order of the sums.
+Jitted code should call the functions of `dense_products.py`, not these intrinsics: the fast-math flags of a function
+apply to the code written into it, and LLVM would then choose the order of the sums.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from numba.extending import intrinsic
 
 from nnbackend.backends.numba.epilogues import EPILOGUES, Epilogue
 from nnbackend.backends.numba.simd import Simd, Value
-from nnbackend.backends.numba.tiling import Tiling
+from nnbackend.backends.numba.tile_shape import TileShape
 
 __all__ = ["product_tile"]
 
-#: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `Tiling.choose`.
+#: Rows of the smaller tiles that are used where few rows are left. One row would be no faster: see `TileShape.choose`.
 _FEW = 2
 
 
 @intrinsic
 def product_tile(
     context,
-    tiling,
+    tile_shape,
     finished,
     record,
     a,
@@ -60,60 +60,60 @@ def product_tile(
 
     Parameters
     ----------
-    tiling : Tiling
+    tile_shape : TileShape
     finished : int
-        1 if the tiling's epilogue is to take the sums, 0 if they are to be stored.
+        1 to pass the sums to the tile shape's epilogue, 0 to store them.
     record : int
-        Address of what the epilogue needs to know, if anything.
+        Address of the epilogue's record, if it has one.
     a, start, out : int
         Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
     panel : int
         Address of the panel, or of the right matrix itself.
     a_row, a_k, panel_row, start_row, out_row : int
-        Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to go on
-        with its sums.
+        Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to
+        continue its sums.
     rows, columns : int
-        What is left of the result from here on, at least 1. A tile takes as much of it as it has room for.
+        Rows and columns of the result from here to its end, at least 1. A tile computes as many as fit.
     inner : int
         Number of k.
 
     Returns
     -------
     int
-        The number of rows that this tile has room for.
+        The number of rows that fit into this tile.
     """
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _write_product(tiling.tiling, builder, arguments[1], arguments[2:])
+        return _write_product(tile_shape.tile_shape, builder, arguments[1], arguments[2:])
 
-    return types.intp(tiling, *[types.intp] * 14), write
+    return types.intp(tile_shape, *[types.intp] * 14), write
 
 
-def _write_product(tiling: Tiling, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
+def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
     """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
-    simd = Simd.of(tiling, builder)
+    simd = Simd.of(tile_shape, builder)
     rows, columns = arguments[-3:-1]
-    many = builder.icmp_signed(">", rows, simd.integer(tiling.rows // 2))
-    fits = builder.icmp_signed(">=", columns, simd.integer(tiling.columns))
-    needed = builder.sdiv(builder.add(columns, simd.integer(tiling.lanes - 1)), simd.integer(tiling.lanes))
-    widths = [(tiling.vectors, False), *((n + 1, True) for n in range(tiling.vectors))]
+    many = builder.icmp_signed(">", rows, simd.integer(tile_shape.rows // 2))
+    fits = builder.icmp_signed(">=", columns, simd.integer(tile_shape.columns))
+    needed = builder.sdiv(builder.add(columns, simd.integer(tile_shape.lanes - 1)), simd.integer(tile_shape.lanes))
+    widths = [(tile_shape.vectors, False), *((n + 1, True) for n in range(tile_shape.vectors))]
     width = builder.select(fits, simd.integer(0), needed)
     height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
     functions = []
-    for end in ("store", tiling.epilogue):
-        for many_or_few in (tiling.rows, _FEW):
+    for end in ("store", tile_shape.epilogue):
+        for many_or_few in (tile_shape.rows, _FEW):
             for vectors, masked in widths:
-                name = tiling.function_name(f"product_{end}", many_or_few, vectors, masked)
-                write = partial(_product, EPILOGUES[end], tiling, many_or_few, vectors, masked)
+                name = tile_shape.function_name(f"product_{end}", many_or_few, vectors, masked)
+                write = partial(_product, EPILOGUES[end], tile_shape, many_or_few, vectors, masked)
                 functions.append(simd.function(name, 13, write))
     kind = builder.mul(finished, simd.integer(2 * len(widths)))
     simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
-    return builder.select(many, simd.integer(tiling.rows), simd.integer(_FEW))
+    return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
 
 
 def _product(
     begin_epilogue: Callable[[Simd, Value], Epilogue],
-    tiling: Tiling,
+    tile_shape: TileShape,
     height: int,
     vectors: int,
     masked: bool,
@@ -152,8 +152,8 @@ def _product(
     share = builder.sdiv(builder.add(inner, simd.integer(height - 1)), simd.integer(height))
 
     def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
-        # By the time that the sums are done what they go to has arrived, be it from another CPU's cache: one row is
-        # fetched after the other, because all at once would keep what the sums need waiting.
+        # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
+        # once would delay the loads of the sums.
         k, *sums = carried
         for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
             simd.prefetch(place, offsets, write=True)

@@ -1,0 +1,96 @@
+"""How compiled functions are declared, and what they have in common: the state of a thread and its share of the work.
+
+All of them have the same arguments, which are addresses:
+
+* `address`: the line's record, which has the names of the operation's declaration; see :func:`declared_record`.
+* `state`: the calling thread's, a record `STATE`.
+* `scratch`: `SCRATCH` bytes of temporary memory.
+
+Arrays have no gaps between rows. Threads share the rows of a batch, or parts of a result. Each element is computed by
+one thread, in an order that does not depend on which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nnbackend.backends.declaration import Call
+from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.lines import LineKind, declared_record
+from nnbackend.backends.numba.records import INTEGER, REAL, Record, at
+from nnbackend.backends.numba.updates import CONSTANTS, RECORD
+
+__all__ = ["KINDS", "SCRATCH", "STATE", "block", "compiled", "share"]
+
+#: The state of a thread: the step of the epoch, of the network and of the optimiser, as in the counter; which thread it
+#: is, and how many there are.
+STATE = Record.of("state", place=INTEGER, step=INTEGER, update=INTEGER, thread=INTEGER, threads=INTEGER)
+
+#: Bytes for an optimiser's constants and where it finds its arrays.
+SCRATCH = 8 * (CONSTANTS + RECORD)
+
+#: Every compiled function by name.
+KINDS: dict[str, LineKind] = {}
+
+
+def compiled(
+    *operations: str,
+    work: Callable[[Call], int],
+    accepts: Callable[[Call], bool] = lambda call: True,
+    integers: Mapping[str, Callable[[Call], int]] | None = None,
+    reals: Mapping[str, Callable[[Call], float]] | None = None,
+    follows: str = "",
+    is_product: bool = False,
+    updates: bool = False,
+    record: Record | None = None,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a maker of compiled functions, called as ``make(tile_shape, real, record)``.
+
+    Parameters
+    ----------
+    *operations : str
+        The operation of the contract that it computes, or several with the same record.
+    work, accepts, follows, is_product
+        As in `LineKind`.
+    integers, reals : dict of callable
+        Fields of the record besides those of the declaration, from the call.
+    updates : bool
+        Whether the line may end with an update: its record then has the address of a record `UPDATE`, or 0.
+    record : Record, optional
+        In place of the one that follows from the declaration.
+    """
+    integers, reals = integers or {}, reals or {}
+    more = [*((name, INTEGER) for name in integers), *((name, REAL) for name in reals)]
+    if updates:
+        more.append(("update", INTEGER))
+
+    def register(make: Callable[..., Any]) -> Callable[..., Any]:
+        name = make.__name__
+        chosen = record or declared_record(operations[0], *more)
+        KINDS[name] = LineKind(
+            name, operations, chosen, make, accepts, {**integers, **reals}, work, follows, is_product
+        )
+        return make
+
+    return register
+
+
+@as_written
+def share(size, state):
+    """A thread's part of `size` things: the first, and the one behind the last."""
+    s = at(STATE, state)
+    return size * s.thread // s.threads, size * (s.thread + 1) // s.threads
+
+
+@as_written
+def block(rows, columns, by_columns, tile, state):
+    """A thread's part of a matrix: from which row to which, and from which column to which.
+
+    Columns are split into widths of a tile, so that only the last is narrow.
+    """
+    if by_columns:
+        begin, end = share((columns + tile - 1) // tile, state)
+        return 0, rows, begin * tile, min(end * tile, columns)
+    begin, end = share(rows, state)
+    return begin, end, 0, columns
