@@ -322,6 +322,7 @@ def each_once(tile, n):
     tiled.weight_gradient(tile, n, n, n, n, n, n, n, n, n, n)
 
 
+@pytest.mark.slow
 def test_all_forms_are_one_compilation():
     before = len(tiled.product.signatures)
     each_once(Tiling("float32", 2, False, 2, 1, depth=2), 0)

@@ -86,6 +86,7 @@ def test_training_prints_what_runs_a_row_an_epoch_and_the_accuracy(trained: tupl
     assert not [line for line in lines if line != line.rstrip()]
 
 
+@pytest.mark.slow
 def test_the_run_folder_holds_everything(trained: tuple[Path, str]) -> None:
     folder, output = trained
     assert {file.name for file in folder.iterdir()} == RUN_FILES | PICTURES
