@@ -34,6 +34,7 @@ def test_an_unknown_preset_gets_the_nearest_names() -> None:
         get_preset("784-40")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [DEFAULT, *PRESETS.values()], ids=["default", *PRESETS])
 def test_a_recipe_learns_real_digits(recipe: Recipe) -> None:
     data = nn.datasets.load("digits")

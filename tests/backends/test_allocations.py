@@ -73,6 +73,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", CASES)
 @pytest.mark.parametrize("dtype", PIECE)
 def test_every_operation_of_numpy_works_in_pieces(dtype, loss):

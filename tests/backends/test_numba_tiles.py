@@ -323,6 +323,7 @@ def each_once(tile, n):
     dense_products.weight_gradient(tile, n, n, n, n, n, n, n, n, n, n)
 
 
+@pytest.mark.slow
 def test_all_forms_are_one_compilation():
     before = len(dense_products.product.signatures)
     each_once(TileShape("float32", 2, False, 2, 1, depth=2), 0)

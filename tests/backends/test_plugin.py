@@ -37,6 +37,7 @@ def test_it_is_found_by_its_name(installed):
     assert "strict: usable on array-api-strict" in out
 
 
+@pytest.mark.slow
 def test_it_passes_the_acceptance_suite(installed):
     script = """
 import nnbackend as nn

@@ -99,6 +99,7 @@ def test_the_names_of_the_default_recipe_and_of_a_preset_differ() -> None:
     assert name("--preset", "784-200-80-10", "--epochs", "3") == "preset 784-200-80-10, changed by options"
 
 
+@pytest.mark.slow
 def test_the_run_folder_holds_everything(trained: tuple[Path, str]) -> None:
     folder, output = trained
     assert {file.name for file in folder.iterdir()} == RUN_FILES | PICTURES

@@ -15,6 +15,7 @@ SKIPPED = {"check_array_api_input", "check_classifiers_multilabel_output_format_
 SMALL = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.05, "max_iter": 25, "backend": "numpy"}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("estimator", [nn.MLPClassifier(**SMALL), nn.MLPRegressor(**SMALL)], ids=["class", "number"])
 def test_check_estimator(estimator):

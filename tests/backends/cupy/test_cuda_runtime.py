@@ -126,6 +126,7 @@ def test_write_takes_any_host_layout(backend):
     np.testing.assert_array_equal(backend.to_host(out), values)
 
 
+@pytest.mark.slow
 def test_operations_neither_wait_nor_allocate_nor_talk_to_the_host(backend, cupy):
     """What a graph can capture: after a first run, only kernels, products, and copies on the device."""
     for name in CASES:
