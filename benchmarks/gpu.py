@@ -42,7 +42,7 @@ __all__ = ["main"]
 FOLDER = Path(__file__).resolve().parent / "results" / "gpu"
 ROUNDS = 9
 
-#: Of a process: the one that asks for work, and those that libraries keep beside it, as PyTorch for backward passes.
+#: Threads of a process: the main thread, and those of libraries, such as PyTorch's for backward passes.
 _THREADS = min(4, usable())
 
 _STEPS = {"nets": works.NETS, "sweep": works.SWEEP}
