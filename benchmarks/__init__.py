@@ -1,1 +1,1 @@
-"""The asv benchmark suites: every backend, side by side."""
+"""The asv benchmark suites, which compare all backends."""

@@ -1,12 +1,11 @@
-"""What the suites share: the backends and nets they run on, their data, and how a time is taken.
+"""Backends, networks, data and timing of all suites.
 
-Two habits of asv shape all of this:
+Two properties of asv determine the design:
 
-* A benchmark that has a ``setup`` gets it again before every timed call, so that no call sees what the one before
-  left behind. These benchmarks want the opposite, a warm steady state, and leave everything as they found it: so
-  :class:`Suite` builds once and returns at once the next time.
-* An axis is what the benchmark files say, not what the machine has. So the list of backends is fixed, and one that
-  cannot run here raises NotImplementedError, which the tables show as "n/a".
+* asv calls ``setup`` before every timed call, so that calls are independent. These benchmarks need a warm steady state
+  instead and restore everything they change, so :class:`Suite` builds only once.
+* The values of a parameter come from the benchmark files, not from the machine. So the list of backends is fixed, and a
+  backend that cannot run raises NotImplementedError, which the tables show as "n/a".
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ __all__ = [
 #: The same on every machine, so that results of different machines share their axes.
 BACKENDS = ("numpy", "numba", "cupy")
 
-#: The presets that figures are given for: small enough that overhead counts, middling, bound by memory.
+#: The measured presets: small, so that overhead matters; medium; and limited by memory.
 NETS = ("784-40-10", "784-200-80-10", "784-500-1000-300-10")
 
 #: The shape of MNIST.
@@ -55,13 +54,13 @@ CLASSES = 10
 TRAIN_ROWS = 60_000
 TEST_ROWS = 10_000
 
-#: A third of MNIST, so that the largest net's epoch stays a matter of seconds.
+#: A third of MNIST, so that an epoch of the largest network takes seconds.
 EPOCH_ROWS = 20_000
 
-#: Enough that their 16 MB come from memory, as in an epoch, and not from a cache.
+#: Their 16 MB are read from memory, as in an epoch, not from a cache.
 GATHER_ROWS = 20_000
 
-#: A timed block lasts about this many seconds; a figure is the median of this many blocks.
+#: Seconds of a timed block; a result is the median of this many blocks.
 BLOCK_SECONDS = 0.1
 BLOCKS = 7
 
@@ -73,8 +72,8 @@ _DISTINCT_ROWS = 2_000
 class Suite:
     """A benchmark class whose first parameter is the backend.
 
-    A subclass gives `params`, `param_names` and :meth:`build`, which makes what the timed methods need and calls
-    each of them once, so that kernels are compiled and caches filled before anything is timed.
+    A subclass defines `params`, `param_names` and :meth:`build`, which prepares the timed methods and calls each of
+    them once, so that kernels are compiled and caches are warm.
     """
 
     params: tuple[tuple[str, ...], ...] = (BACKENDS,)
@@ -103,11 +102,11 @@ class Suite:
         self._built_for = (backend, *parameters)
 
     def build(self, device: Backend, *parameters: str) -> None:
-        raise AssertionError("a suite says what it needs")
+        raise AssertionError("a suite must define build")
 
 
 class NetSuite(Suite):
-    """A suite on each of the three nets."""
+    """A suite on each of the three networks."""
 
     params = (BACKENDS, NETS)
     param_names = ("backend", "net")
@@ -116,29 +115,29 @@ class NetSuite(Suite):
 def images(rows: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Rows of the shape, type and share of lit pixels of MNIST, and labels: (rows, 784) uint8, (rows,) int64.
 
-    The labels have nothing to do with the pixels, so no net learns them and gradients keep their size however long
-    a benchmark runs: gradients that fade away end as denormal numbers, which some processors handle slowly.
+    The labels do not depend on the pixels, so no network can learn them and gradients keep their size: vanishing
+    gradients would become subnormal numbers, which are slow on some processors.
     """
     generator = np.random.default_rng(SEED)
     few = generator.integers(1, 256, (_DISTINCT_ROWS, PIXELS), dtype=np.uint8)
     few *= generator.random(few.shape, dtype=np.float32) < _LIT_SHARE
-    # Drawing all rows would take longer than many a benchmark; copies weigh the same in memory and in the caches.
+    # Drawing all rows would take longer than many benchmarks; copies have the same effect on memory and caches.
     x = few[np.arange(rows) % len(few)]
     return x, generator.integers(0, CLASSES, rows)
 
 
 def dense_shapes(net: str) -> list[tuple[int, int]]:
-    """(inputs, outputs) of every dense layer of a net."""
+    """(inputs, outputs) of every dense layer of a network."""
     return list(pairwise((PIXELS, *PRESETS[net].hidden, CLASSES)))
 
 
 def parameter_count(net: str) -> int:
-    """The number of weights and biases of a net."""
+    """The number of weights and biases of a network."""
     return sum((inputs + 1) * outputs for inputs, outputs in dense_shapes(net))
 
 
 def make_network(device: Backend, net: str) -> nn.Network:
-    """A net with its loss set, so that its predictions are probabilities."""
+    """A network with a loss, so that its predictions are probabilities."""
     recipe = PRESETS[net]
     network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED)
     network.set_loss(recipe.loss)
@@ -146,7 +145,7 @@ def make_network(device: Backend, net: str) -> nn.Network:
 
 
 def training_run(device: Backend, net: str, rows: int) -> TrainingRun:
-    """What `fit` would prepare to train a net on that many rows."""
+    """The training run that `fit` would prepare for a network and this number of rows."""
     recipe, network = PRESETS[net], make_network(device, net)
     loss = get_loss(recipe.loss)
     feed = network.intake.feed(*images(rows), loss, recipe.batch_size)
@@ -155,9 +154,9 @@ def training_run(device: Backend, net: str, rows: int) -> TrainingRun:
 
 
 def median_seconds(block: Callable[[], object], before: Callable[[], object] = lambda: None) -> float:
-    """The median time of several calls of `block`, which has to wait for the device itself.
+    """The median time of several calls of `block`, which must wait for the device.
 
-    `before` is called before each of them, off the clock.
+    `before` is called before each of them and is not timed.
     """
     times = []
     for _ in range(BLOCKS):
@@ -169,7 +168,7 @@ def median_seconds(block: Callable[[], object], before: Callable[[], object] = l
 
 
 def rounded(value: float) -> float:
-    """Four significant digits: what the noise leaves, and what fits a table."""
+    """Round to four significant digits, because of the noise."""
     return float(f"{value:.4g}")
 
 

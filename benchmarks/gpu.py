@@ -1,13 +1,13 @@
-"""nnbackend on a GPU beside other ways to use one: the same nets, data and updates, in turns on the same device.
+"""Compare nnbackend on a GPU with other libraries: the same networks, data and updates, in alternating rounds.
 
-    python -m benchmarks.gpu                    # the three nets, batch sizes and widths, time to 98 % on MNIST
+    python -m benchmarks.gpu                    # the three networks, batch sizes and widths, time to 98 % on MNIST
     python -m benchmarks.gpu nets
-    python -m benchmarks.gpu --dry-run          # everything on the CPU, to see that it runs; figures mean nothing
+    python -m benchmarks.gpu --dry-run          # everything on the CPU, as a test; the results are meaningless
 
-Made of the parts of `benchmarks.peers`: every contender has a process of its own, and is timed only after the losses
-of its first steps have been found to agree with ours in float64. An epoch is timed from its order to the end of its
-last full batch; everything but the order is on the device before. Nothing is downloaded: contenders that are not
-installed are left out, MNIST is used where it is on this machine, else random images.
+It uses `benchmarks.peers`: each contender runs in its own process, and is timed only if the losses of its first steps
+agree with ours in float64. An epoch is timed from the transfer of its order to the end of its last full batch; all
+other data are on the device before. Nothing is downloaded: contenders that are not installed are skipped, and random
+images are used if MNIST is not on this machine.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = ["main"]
 FOLDER = Path(__file__).resolve().parent / "results" / "gpu"
 ROUNDS = 9
 
-#: Of a process: the one that asks for work, and those that libraries keep beside it, as PyTorch for backward passes.
+#: Threads of a process: the main thread, and those of libraries, such as PyTorch's for backward passes.
 _THREADS = min(4, usable())
 
 _STEPS = {"nets": works.NETS, "sweep": works.SWEEP}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code."""
+    """Measure and print the results; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.dry_run:
         run_dry()
@@ -57,10 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         reason, remedy = probe()
         if reason is not None:
-            print(f"{reason}. {remedy}. With --dry-run all of it runs on the CPU.", file=sys.stderr)
+            print(f"{reason}. {remedy}. With --dry-run, everything runs on the CPU.", file=sys.stderr)
             return 1
         device = _device()
-        # Each process takes what it needs, and leaves the rest to the others.
+        # Each process allocates only what it needs, and leaves the rest to the others.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     chosen = [entry for entry in ON_GPU if not options.contenders or entry.name in options.contenders]
     folder = Path(options.out or (tempfile.mkdtemp(prefix="gpu-") if options.dry_run else FOLDER))
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             else:
                 result = _measured(kind, there, about, options.rounds, options.dry_run)
         except DataError as error:
-            say(f"{kind} is left out: {error}")
+            say(f"{kind}: skipped: {error}")
             continue
         results.write_to(path, result)
         print(f"{text(result)}\n\nkept in {path.name}\n", flush=True)
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _learned(
     entries: Sequence[Entry], about: Mapping[str, Any], path: Path, seeds: int | None, dry: bool
 ) -> dict[str, Any]:
-    """The time it takes to know 98 % of MNIST's test images."""
+    """The time to an accuracy of 98 % on MNIST's test images."""
 
     def keep(result: dict[str, Any]) -> None:
         results.write_to(path, result | about)
@@ -117,7 +117,7 @@ def _epoch(work: Work) -> Work:
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Everything that is to be said of a result, in Markdown."""
+    """The complete result in Markdown."""
     device = ", ".join(str(value) for value in result["device"].values())
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     parts = [
@@ -145,7 +145,7 @@ def text(result: Mapping[str, Any]) -> str:
 
 
 def _device() -> dict[str, Any]:
-    """What the device is, and what drives it."""
+    """A description of the device and its driver."""
     import cupy
 
     properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
@@ -176,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds", type=positive, metavar="N", help=f"rounds or seeds (default: {ROUNDS}, {accuracy.SEEDS})"
     )
     parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/gpu)")
-    parser.add_argument("--dry-run", action="store_true", help="on the CPU, in small; figures mean nothing")
+    parser.add_argument("--dry-run", action="store_true", help="run a small version on the CPU, as a test")
     return parser
 
 

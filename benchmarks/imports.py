@@ -1,7 +1,7 @@
-"""What a program waits for before it trains: importing, the first network, the first steps. Fresh processes each.
+"""Start-up times, each in a new process: the import, the first network, the first steps.
 
-A ``timeraw_`` method returns source code, or (source code, what to run before the clock starts); the interpreter's own
-start is not counted.
+A ``timeraw_`` method returns source code, or (source code, code to run before timing); the start of the interpreter is
+not included.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ network.fit(x, y, epochs=1, batch_size=256, loss="softmax_cross_entropy", optimi
 
 
 class Import:
-    """The package's promise: hardly more than NumPy, which it needs in any case."""
+    """The import of the package, which should take little more than NumPy's."""
 
     version = "1"
 
@@ -47,12 +47,12 @@ class Import:
 
 
 class Start(Suite):
-    """From a bare interpreter to a network on the backend, and to its first three trained steps."""
+    """The time from a new interpreter to a network on the backend, and to its first three training steps."""
 
     repeat = (2, 4, 10.0)
 
     def build(self, device: Backend) -> None:
-        # Jitted kernels are kept on disk. What is timed is the second process, not the one that compiles them.
+        # Jitted kernels are cached on disk; time a process that loads them, not the one that compiles them.
         subprocess.run([sys.executable, "-c", self.timeraw_first_steps(device.name)], check=True)
 
     def timeraw_first_network(self, backend: str) -> str:

@@ -1,15 +1,15 @@
-"""Kill a training run at random moments, resume it, and compare its end with that of a run that nobody disturbed.
+"""Kill a training run at random times, resume it, and compare the result with that of an uninterrupted run.
 
     python -m benchmarks.kills [--kills 50] [--backends numpy numba] [--seed 0] [--out FILE]
 
-Each time a process trains in the same folder and goes on from the newest checkpoint there; it is killed with SIGKILL,
-which no program can do anything about, some random time after it began to train. When a run has come to its end, its
-weights, the optimiser's slots and every figure of its history but the seconds are compared bit by bit, and another run
-begins in an empty folder, until there were so many kills.
+Each process trains in the same folder, resuming from the newest checkpoint, and is killed with SIGKILL, which a program
+cannot handle, at a random time after training starts. When a run has finished, its weights, optimizer state and all
+metrics of its history except the seconds are compared bit by bit. Then another run starts in an empty folder, until the
+requested number of kills is reached.
 
     python -m benchmarks.kills train FOLDER BACKEND ROWS EPOCHS
 
-is one such process; without a folder (``-``) it keeps no checkpoints.
+is one such process; without a folder (``-``) it writes no checkpoints.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from benchmarks.common import images
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
 from nnbackend.training.history import History
 
-#: The run: something of everything that has a state. Its last batch of an epoch is a short one.
+#: The run uses every feature that has state. The last batch of an epoch is shorter.
 _BATCH, _EVERY_STEPS, _SIZES = 128, 5, (200, 80)
-#: Seconds after which a process that has begun to train is killed.
+#: Seconds from the start of training to the kill.
 _SOONEST, _LATEST = 0.0, 0.6
 _READY = "training\n"
 
 
 def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
-    """Train, or go on: the checksums of all that a run comes to."""
+    """Train or resume, and print checksums of all results of the run."""
     x, y = images(rows + 500)
     layers: list[nn.Layer] = [
         nn.Dense(_SIZES[0], activation="gelu", l2=1e-4),
@@ -99,20 +99,20 @@ def _checksums(network: nn.Network, history: History) -> dict[str, str]:
 
 @dataclass
 class Findings:
-    """What the kills of one backend showed.
+    """The results of one backend.
 
     Attributes
     ----------
     kills, runs : int
-        Processes killed while they trained, and runs that came to their end.
+        Processes killed during training, and finished runs.
     writing : int
-        Kills that hit while a checkpoint was being written.
+        Kills during the writing of a checkpoint.
     steps : int
-        Of a run.
+        Steps of a run.
     lost : list of float
-        Seconds between the newest checkpoint, or the beginning of training, and the kill.
+        Seconds between the newest checkpoint, or the start of training, and the kill.
     different : list of str
-        What was not bit-identical, over all runs.
+        Results that were not bit-identical, over all runs.
     """
 
     backend: str
@@ -125,7 +125,7 @@ class Findings:
 
 
 def kill_and_resume(backend: str, kills: int, seed: int, rows: int = 4000, epochs: int = 40) -> Findings:
-    """Kill so many processes at random moments; what came of it."""
+    """Kill `kills` processes at random times, and return the findings."""
     findings = Findings(backend)
     moments = random.Random(seed)
     undisturbed = _ended(_process("-", backend, rows, epochs))
@@ -149,7 +149,7 @@ def _process(folder: str, backend: str, rows: int, epochs: int) -> subprocess.Po
 
 
 def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, findings: Findings) -> bool:
-    """Kill a process some time after it began to train; False if it had nothing left to train or ended before."""
+    """Kill a process some time after training starts; False if the run was finished or the process ended before."""
     assert process.stdout is not None
     if process.stdout.readline() != _READY:
         return False
@@ -168,7 +168,7 @@ def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, 
 
 
 def _ended(process: subprocess.Popen[str]) -> dict[str, str]:
-    """What a process prints that is left alone."""
+    """The output of a process that is not killed."""
     output, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"the training process ended with code {process.returncode}")
@@ -177,7 +177,7 @@ def _ended(process: subprocess.Popen[str]) -> dict[str, str]:
 
 
 def report(findings: Findings) -> str:
-    """What was found, to read."""
+    """The findings as text."""
     lost = sorted(findings.lost) or [0.0]
     verdict = "bit-identical: weights, optimiser slots, counts, history, losses of all steps"
     if findings.different:

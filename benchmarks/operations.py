@@ -1,8 +1,8 @@
-"""The backend operations, one by one, on float32 arrays of the shapes that the three nets give them.
+"""The operations of the backends, one by one, on float32 arrays of the shapes in the three networks.
 
-With the parameter "net" a figure is what one training step of that net spends on the operation: all its layers, one
-after the other. Every timed method waits for the device before it returns. So on a GPU a figure holds one round trip
-to the device; `time_advance`, which touches three numbers, shows how much that is.
+With the parameter "net", a result is the time of the operation in one training step of that network, over all layers.
+Every timed method waits for the device before it returns, so on a GPU each result includes a round trip to the device;
+`time_advance`, which changes three numbers, shows its duration.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend, Call
 from nnbackend.presets import PRESETS
 
-#: Rows and columns where an operation does not depend on the net: the first hidden layer of the middle one.
+#: Rows and columns for operations that do not depend on the network: the first hidden layer of the middle one.
 _ROWS, _COLUMNS = 256, 200
 
-#: Small enough that hours of updates leave the parameters what they are.
+#: So small that hours of updates hardly change the parameters.
 _LEARNING_RATE = 1e-8
 
 
 class Transfers(Suite):
-    """Between the host and the device: a batch of images in, its predictions out, a snapshot of the parameters."""
+    """Transfers between host and device: a batch of images, its predictions, a snapshot of the parameters."""
 
     def build(self, device: Backend) -> None:
         self.device = device
@@ -81,7 +81,7 @@ class Gather(NetSuite):
         rows = common.GATHER_ROWS
         self.images = device.from_host(images(rows)[0])
         self.order = device.from_host(np.random.default_rng(SEED).permutation(rows))
-        # The same batch every time would come from a cache all the same, so the calls take turns.
+        # Alternate between batches, because a single batch would stay in the cache.
         steps = range(rows // self.batch_size)
         self.counters = itertools.cycle([device.from_host(np.array([step, 0, 0])) for step in steps])
         self.out = matrix(device, self.batch_size, PIXELS)
@@ -95,11 +95,10 @@ class Gather(NetSuite):
 
 
 class Dense(NetSuite):
-    """The dense layers of a net: forwards with bias and activation, and the gradients backwards.
+    """The dense layers of a network: forward with bias and activation, and the gradients.
 
-    The products run in an executor, as in a step: that is where a CPU backend keeps BLAS's own threads from fighting
-    with the backend's over the cores. Entering it costs some 50 us, which are in these figures; what needs no product
-    is called directly.
+    The products run in an executor, as in a step, because this is where a CPU backend limits the threads of BLAS.
+    Entering it costs about 50 us, which are included in the results; operations without products are called directly.
     """
 
     def build(self, device: Backend, net: str) -> None:
@@ -117,7 +116,7 @@ class Dense(NetSuite):
             forward.append(Call.of("dense_forward", x, weight, bias, activation, alpha, None, out))
             weight_gradients.append(Call.of("dense_weight_gradient", x, delta, matrix(device, inputs, outputs)))
             self.bias_gradients.append((delta, vector(device, outputs)))
-            if index > 0:  # Nothing below the first layer wants a gradient.
+            if index > 0:  # The first layer needs no gradient of its input.
                 input_gradients.append(Call.of("dense_input_gradient", delta, weight, matrix(device, rows, inputs)))
             if index < last:
                 self.activation_gradients.append((out, activation, alpha, delta, matrix(device, rows, outputs)))
@@ -163,7 +162,7 @@ class Dense(NetSuite):
 
 
 class Activations(Suite):
-    """Activations on their own that the nets lack: a long formula, and sums over the row."""
+    """Activations that the networks do not use: one with a long formula, and one with sums over the row."""
 
     params = (BACKENDS, ("gelu", "softmax"))
     param_names = ("backend", "activation")
@@ -235,7 +234,7 @@ class Losses(Suite):
 
 
 class Updates(NetSuite):
-    """The update of all parameters of a net by its own optimiser: SGD, SGD, Adam."""
+    """The update of all parameters of a network with its optimizer: SGD, SGD, Adam."""
 
     def build(self, device: Backend, net: str) -> None:
         self.device = device
@@ -251,7 +250,7 @@ class Updates(NetSuite):
 
 
 class OtherUpdates(Suite):
-    """The optimisers that none of the nets is trained with, on the parameters of the middle one."""
+    """The optimizers that the networks do not use, on the parameters of the middle network."""
 
     params = (BACKENDS, ("momentum", "rmsprop"))
     param_names = ("backend", "optimizer")
@@ -269,14 +268,14 @@ class OtherUpdates(Suite):
 
 
 class Others(Suite):
-    """Dropout, the penalty of L1 and L2, and the bookkeeping at the end of a step."""
+    """Dropout, the penalty of L1 and L2, and the recording of losses at the end of a step."""
 
     def build(self, device: Backend) -> None:
         self.device = device
         self.x, self.out = matrix(device, _ROWS, _COLUMNS), matrix(device, _ROWS, _COLUMNS)
         self.counter, self.steps_done = device.empty((3,), np.int64), device.empty((3,), np.int64)
         self.weight = matrix(device, PIXELS, _COLUMNS)
-        # Penalties are added to the gradient, so it has to be the weight's size times anything that never overflows.
+        # Penalties are added to the gradient in every call, so they must be small enough not to overflow.
         self.gradient = matrix(device, PIXELS, _COLUMNS)
         self.penalties = device.empty((1,), np.float32)
         self.rows = device.empty((2, _ROWS), np.float32)
@@ -307,7 +306,7 @@ class Others(Suite):
 
 
 def _updates(device: Backend, size: int) -> dict[str, tuple[Callable[..., None], tuple[Any, ...]]]:
-    """The update operations by name, each with the arguments to call it with, for so many parameters."""
+    """The update operations by name, with their arguments, for a number of parameters."""
     parameters, gradients = vector(device, size), vector(device, size)
     first, second = device.empty((size,), np.float32), device.empty((size,), np.float32)
     step = (device.empty((3,), np.int64), device.from_host(np.array([_LEARNING_RATE])))

@@ -1,4 +1,4 @@
-"""Predicting and evaluating from images on the host to figures on the host, as a user calls it."""
+"""Prediction and evaluation, from images on the host to results on the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nnbackend.backends.contract import Backend
 
 
 class Prediction(NetSuite):
-    """10,000 images, and one image, where overhead is all there is."""
+    """10,000 images, and a single image, which measures the overhead."""
 
     def build(self, device: Backend, net: str) -> None:
         self.network = make_network(device, net)
@@ -18,7 +18,7 @@ class Prediction(NetSuite):
         self.time_predict_one(device.name, net)
         self.time_evaluate(device.name, net)
 
-    # All of these return host values, which waits for the device.
+    # All of these return host values and therefore wait for the device.
 
     def time_predict(self, backend: str, net: str) -> None:
         self.network.predict(self.x)

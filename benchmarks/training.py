@@ -1,4 +1,4 @@
-"""A training step and an epoch of the three nets, each with its own batch size and optimiser."""
+"""A training step and an epoch of the three networks, each with its batch size and optimizer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from nnbackend.training.run import TrainingRun
 
 
 class TrainingStep(NetSuite):
-    """One step in steady state: the recorded step is replayed on data that lie on the device already.
+    """One step in steady state: the recorded step is replayed on data on the device.
 
-    Both figures are the same measurement; only the first is watched for regressions, see asv.conf.json.
+    Both results are from the same measurement; only the first is checked for regressions, see asv.conf.json.
     """
 
     def build(self, device: Backend, net: str) -> None:
@@ -28,7 +28,7 @@ class TrainingStep(NetSuite):
         begin = time.perf_counter()
         self.replay()
         seconds = time.perf_counter() - begin
-        # Past the last full batch there is no data to gather.
+        # There are no data after the last full batch.
         self.steps = max(1, min(self.full_batches, round(common.BLOCK_SECONDS / seconds)))
 
     def replay(self) -> None:
@@ -70,18 +70,18 @@ class TrainingEpoch(NetSuite):
     def build(self, device: Backend, net: str) -> None:
         self.run = training_run(device, net, common.EPOCH_ROWS)
         warm_up(self.run, device)
-        # Reading the losses is part of an epoch too; one that is told to stop before its first step does only that.
+        # Reading the losses is part of an epoch; an epoch stopped before its first step does only that.
         self.run.epoch(_Stopped())
 
     def time_epoch(self, backend: str, net: str) -> None:
-        # The epoch ends by reading its losses from the device, which waits for it.
+        # The epoch ends by reading its losses, which waits for the device.
         self.run.epoch()
 
     time_epoch.pretty_name = "training epoch, 20,000 rows"
 
 
 def warm_up(run: TrainingRun, device: Backend) -> None:
-    """Run the first steps, of full batches and of the shorter last one, and go back to the start."""
+    """Run the first steps of full batches and of the shorter last batch, and return to the start."""
     run.begin()
     for executor, repeats in run.executors:
         executor.run(min(2, repeats))

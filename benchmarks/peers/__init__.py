@@ -1,13 +1,13 @@
-"""nnbackend beside other libraries: the same nets, the same data, the same updates, in turns on the same cores.
+"""Compare nnbackend with other libraries: the same networks, data and updates, in alternating rounds on the same cores.
 
     python -m pip install -e ".[peers]" && python -m benchmarks.peers        # everything; takes about an hour
-    python -m benchmarks.peers nets                                         # the three nets
-    python -m benchmarks.peers table                                        # what was measured before, printed again
-    python -m benchmarks.peers page                                         # the same into docs/performance.md, and
-                                                                            # its picture (roofline: that alone)
+    python -m benchmarks.peers nets                                         # the three networks
+    python -m benchmarks.peers table                                        # print the stored results
+    python -m benchmarks.peers page                                         # update docs/performance.md and its
+                                                                            # picture (roofline: only the picture)
 
-Every library has a process of its own (`worker.py`), bound to the same cores, so that no two share a pool of threads.
-The parent gives each in turn the word to run some steps, and waits until it is quiet again before the next begins.
-`contenders/` says how each of them trains, in the fastest form that its own documentation would call ordinary. None is
-timed before its losses have been found to agree with ours in float64.
+Each library runs in its own process (`worker.py`), bound to the same cores, so that they do not share a thread pool.
+The parent lets each in turn run some steps, and waits until it is idle before the next one starts. `contenders/` has
+the training code for each library, in the fastest form that its documentation describes as usual. A library is timed
+only if its losses agree with ours in float64.
 """

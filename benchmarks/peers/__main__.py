@@ -1,6 +1,6 @@
 """``python -m benchmarks.peers [nets | sweep | products | startup | accuracy | table | roofline | page]``.
 
-Without a word, all there is to measure is measured.
+Without an argument, everything is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KINDS = ("nets", "sweep", "products", "startup", "accuracy")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code."""
+    """Measure and print the results; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.what in _SHOWN:
         try:
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             result = _measure(kind, entries, options, folder)
         except DataError as error:
-            # Everything else runs on made-up images.
-            print(f"{kind}: left out: {error}")
+            # All other measurements can use synthetic images.
+            print(f"{kind}: skipped: {error}")
             continue
-        print(f"{tables.text(result)}\n\nkept in {results.path_of(folder, result).name}\n", flush=True)
+        print(f"{tables.text(result)}\n\nsaved in {results.path_of(folder, result).name}\n", flush=True)
     return 0
 
 
@@ -56,7 +56,7 @@ def _table(folder: Path) -> str:
 def _roofline(folder: Path) -> str:
     drawn = roofline.panels(results.read_all(folder))
     if not drawn:
-        return "nothing has been measured yet that could be drawn"
+        return "there are no results to draw yet"
     roofline.draw(drawn)
     missing = any(panel.bandwidth is None for panel in drawn)
     return f"{roofline.PICTURE.name}: drawn" + (f"; {roofline.NO_BANDWIDTH}" if missing else "")
@@ -66,7 +66,7 @@ def _page(folder: Path) -> str:
     return "\n".join(page.refresh(folder))
 
 
-#: What is done with results that are there.
+#: Actions on stored results.
 _SHOWN = {"table": _table, "roofline": _roofline, "page": _page}
 
 
@@ -82,13 +82,13 @@ def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folde
 
 
 def _entries(names: Sequence[str] | None) -> list[Entry]:
-    """The contenders to measure. One that was asked for by name and is not installed is an error."""
+    """The contenders to measure; a contender requested by name that is not installed is an error."""
     chosen = [entry for entry in CONTENDERS if not names or entry.name in names]
     missing = [entry.name for entry in chosen if not entry.installed]
     if missing and names:
-        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[peers]' brings torch, jax and scikit-learn")
+        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[peers]' installs torch, jax and scikit-learn")
     for name in missing:
-        say(f"{name} is not installed, and is left out")
+        say(f"{name} is not installed; skipped")
     return [entry for entry in chosen if entry.installed]
 
 
@@ -103,17 +103,20 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         default="all",
         choices=["all", *_KINDS, *_SHOWN],
-        help="what to measure (default: all); or what to do with what was measured before",
+        help="what to measure (default: everything), or what to do with the stored results",
     )
-    parser.add_argument("--threads", type=threads, default=usable(), metavar="N", help="default: all cores there are")
+    parser.add_argument("--threads", type=threads, default=usable(), metavar="N", help="default: all cores")
     parser.add_argument(
-        "--contenders", nargs="+", choices=[entry.name for entry in CONTENDERS], help="only these (default: all)"
+        "--contenders",
+        nargs="+",
+        choices=[entry.name for entry in CONTENDERS],
+        help="measure only these (default: all)",
     )
     parser.add_argument(
         "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
     )
-    parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/peers)")
-    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of the results (default: benchmarks/results/peers)")
+    parser.add_argument("--quick", action="store_true", help="test that it runs")
     return parser
 
 

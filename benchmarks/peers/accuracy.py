@@ -1,4 +1,4 @@
-"""`accuracy`: how long it takes until 98 % of MNIST's test images are told apart."""
+"""`accuracy`: the time to an accuracy of 98 % on MNIST's test images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["SEEDS", "run"]
 
 SEEDS = 5
 
-#: Binds itself to some cores and becomes the command line: `taskset`, which not every system has.
+#: Binds the process to some cores and runs the command line, like `taskset`, which not every system has.
 _TRAIN = """
 import sys
 from benchmarks.peers.cores import bind
@@ -44,28 +44,28 @@ def run(
     seeds: int | None = None,
     quick: bool = False,
 ) -> dict[str, Any]:
-    """Train with several seeds, the contenders in turns, each time in a fresh process.
+    """Train with several seeds in alternating rounds, each time in a new process.
 
     Parameters
     ----------
     entries : sequence of Entry
-        Those that are no learners are left out.
+        Entries that are not learners are skipped.
     threads : int
     keep : callable
-        Given what there is after every seed.
+        Called with the results so far after every seed.
     seeds : int, optional
     quick : bool
-        One seed and one epoch, which reach nothing.
+        Only one seed and one epoch, as a test.
 
     Returns
     -------
     dict
-        What was kept last.
+        The final results.
 
     Raises
     ------
     DataError
-        MNIST is not on this machine; made-up images cannot be learned.
+        MNIST is not on this machine; synthetic images cannot be learned.
     """
     nn.datasets.load("mnist", download=False)
     count = seeds or (1 if quick else SEEDS)
@@ -85,10 +85,10 @@ def run(
 
     result = results.header("accuracy", threads, learners)
     result |= {"quick": quick, "target": TARGET, "contenders": {label: [] for label in jobs}}
-    # A run of each that does not count: what is compiled is on the disk afterwards, and the files are in memory.
+    # A warm-up run of each, which compiles kernels to the disk cache and loads files into memory.
     for seed in (*([] if quick else [None]), *range(count)):
         for label, job in jobs.items():
-            say(f"  {label}: {'a run that does not count' if seed is None else f'seed {seed} of {count}'}")
+            say(f"  {label}: {'warm-up run' if seed is None else f'seed {seed} of {count}'}")
             figures = job(seed or 0)
             if seed is not None:
                 result["contenders"][label].append(figures)
@@ -98,7 +98,7 @@ def run(
 
 
 def _learn(entry: Entry, threads: int, epochs: int, recipe: str, seed: int) -> dict[str, Any]:
-    """A learner's run: what it says, and the wall time of its process."""
+    """Run a learner: its results, and the wall time of its process."""
     arguments = ["-m", "benchmarks.peers.reach", entry.name, str(threads), str(seed), str(epochs), recipe]
     seconds, output = _timed(arguments, threads, entry.on_gpu)
     figures: dict[str, Any] = json.loads(output)
@@ -108,7 +108,7 @@ def _learn(entry: Entry, threads: int, epochs: int, recipe: str, seed: int) -> d
 
 
 def _train(threads: int, options: Sequence[str], seed: int) -> dict[str, Any]:
-    """The command line's run. It trains to the end, however early it knows enough."""
+    """Run the command line, which trains all epochs, even if the target is reached earlier."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["-c", _TRAIN.format(threads=threads), "train", "--backend", "numba", "--dataset", "mnist"]
         arguments += ["--no-download", "--no-plots", "--quiet", "--seed", str(seed), "--out", str(Path(folder, "run"))]
@@ -118,7 +118,7 @@ def _train(threads: int, options: Sequence[str], seed: int) -> dict[str, Any]:
 
 
 def _timed(arguments: Sequence[str], threads: int, gpu: bool = False) -> tuple[float, str]:
-    """Wall time and output of a fresh Python."""
+    """Wall time and output of a new Python process."""
     begin = time.perf_counter()
     surroundings = environment(threads, gpu)
     done = subprocess.run([sys.executable, *arguments], env=surroundings, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Which cores a process may use, and how many threads libraries start. Imports nothing that starts any."""
+"""Choose the cores of a process and the number of threads of libraries. Imports nothing that starts threads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ __all__ = ["bind", "environment", "usable"]
 
 
 def usable() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def bind(threads: int) -> None:
-    """Keep this process to the first of its cores, where the system lets it. XLA asks for nothing else."""
+    """Bind this process to the first of its cores, if the system supports it; XLA respects only this."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def environment(threads: int, gpu: bool = False) -> dict[str, str]:
-    """The environment of a process that is to use so many threads, and a GPU or none."""
+    """Environment variables of a process with this number of threads, and with or without a GPU."""
     counts = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMBA_NUM_THREADS")
     keras = "jax" if importlib.util.find_spec("jax") else "torch"
     devices = {} if gpu else {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}

@@ -14,14 +14,14 @@ from nnbackend.errors import DataError
 
 __all__ = ["Weights", "batches", "images", "initial_weights", "scaled"]
 
-#: Of every layer its weights, (inputs, outputs), and its bias, (outputs,).
+#: Weights, (inputs, outputs), and bias, (outputs,), of every layer.
 Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 _SEED = 20240229
 
 
 def images(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
-    """MNIST's training images and labels where they are on this machine, else made-up ones; and which of them.
+    """MNIST's training images and labels if they are on this machine, else synthetic ones, and a description.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def images(rows: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], str]:
 
 
 def scaled(x: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pixels from 0 to 1, for libraries that are fastest on numbers that are scaled already."""
+    """Pixels from 0 to 1, for libraries that are fastest with scaled images."""
     return np.multiply(x, np.float32(1 / 255), dtype=np.float32)
 
 
@@ -55,6 +55,6 @@ def initial_weights(sizes: tuple[int, ...], seed: int = 0) -> Weights:
 
 
 def batches(work: Work, steps: int) -> NDArray[np.int64]:
-    """The rows of the first batches of an epoch, (steps, batch_size), the same for everybody who is to be compared."""
+    """The rows of the first batches of an epoch, (steps, batch_size), the same for all contenders."""
     order = np.random.default_rng(_SEED).permutation(work.rows)
     return order[: steps * work.batch_size].reshape(steps, work.batch_size)

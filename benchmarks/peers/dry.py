@@ -1,4 +1,4 @@
-"""Dry runs of the GPU benchmark: the same contenders on the CPU, to see that all of it runs where there is no GPU."""
+"""Dry runs of the GPU benchmark: the same contenders on the CPU, to test it without a GPU."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _VARIABLE = "NNBACKEND_BENCHMARK_DRY_RUN"
 
 
 def run_dry() -> None:
-    """From here on, also in processes that this one starts."""
+    """Switch dry runs on, also for processes that this one starts."""
     os.environ[_VARIABLE] = "1"
 
 
 def is_dry() -> bool:
-    """Whether contenders are to keep to the CPU."""
+    """Whether contenders must use the CPU."""
     return os.environ.get(_VARIABLE) == "1"

@@ -1,6 +1,6 @@
-"""The contenders by name. Nothing of theirs is imported before it is asked for, in a process of its own.
+"""The contenders by name. Each is imported only in its own process.
 
-Their folder has no ``__init__.py``: asv imports every module that it finds in a package, and would want all libraries.
+Their folder has no ``__init__.py``, because asv imports every module of a package and would need all libraries.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Entry:
-    """How to find a contender.
+    """The name and location of a contender.
 
     Attributes
     ----------
     name : str
     label : str
-        What tables call it.
+        Name in tables.
     place : str
         Module in the folder `contenders` and class in it.
     module : str
-        What has to be importable.
+        The module that must be importable.
     distribution : str
-        What is installed with pip, for its version and size.
+        Name of the distribution, for its version and size.
     importing : str
-        Code that brings the library to where a user can begin.
+        Code that imports what a user of the library needs.
     reference : str
-        The one of `REFERENCES` whose losses it has to agree with.
+        The entry of `REFERENCES` with which its losses must agree.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is one of those that get to see a GPU."""
+        """Whether it uses a GPU."""
         return self in ON_GPU
 
     @property
@@ -63,14 +63,14 @@ class Entry:
         return importlib.util.find_spec(self.module) is not None
 
     def version(self) -> str:
-        """The version that is installed."""
+        """The installed version."""
         try:
             return version(self.distribution)
         except PackageNotFoundError:
             return "unknown"
 
     def make(self, threads: int) -> Contender:
-        """The contender itself; imports its library."""
+        """Make the contender; imports its library."""
         module, _, kind = self.place.partition(":")
         made: Contender = getattr(importlib.import_module(f"benchmarks.peers.contenders.{module}"), kind)(threads)
         return made
@@ -78,7 +78,7 @@ class Entry:
 
 _OUR_IMPORT = "import nnbackend; nnbackend.get_backend({!r})"
 
-#: Everybody, in the order of the tables.
+#: All contenders, in the order of the tables.
 CONTENDERS = (
     Entry("numpy", "nnbackend numpy", "ours:Numpy", "numpy", "nnbackend", _OUR_IMPORT.format("numpy")),
     Entry("numba", "nnbackend numba", "ours:Numba", "numba", "nnbackend", _OUR_IMPORT.format("numba")),
@@ -98,7 +98,7 @@ CONTENDERS = (
     Entry("keras", "Keras", "keras_fit:Fit", "keras", "keras", "import keras", "reference-uncorrected"),
 )
 
-#: Those of `benchmarks/gpu.py`, in the order of its tables.
+#: The contenders of `benchmarks/gpu.py`, in the order of its tables.
 ON_GPU = (
     Entry("cupy", "nnbackend cupy", "ours:Cupy", "cupy", "nnbackend", ""),
     Entry("cupy-tf32", "nnbackend cupy, TF32", "ours:CupyTF32", "cupy", "nnbackend", ""),
@@ -112,14 +112,14 @@ ON_GPU = (
 
 OURS = ("numpy", "numba")
 
-#: What losses are held against: Adam as it is usually written, and as Kingma and Ba (2015) write it at the end of their
-#: section 2, where epsilon is added to the root of a second moment that is not corrected.
+#: References for the losses: Adam in its usual form, and in the form at the end of section 2 of Kingma and Ba (2015),
+#: where epsilon is added to the root of the uncorrected second moment.
 REFERENCES = (
     Entry("reference", "nnbackend numpy, float64", "ours:Reference", "numpy", "nnbackend", ""),
     Entry("reference-uncorrected", "the same, other epsilon", "ours:UncorrectedReference", "numpy", "nnbackend", ""),
 )
 
-#: What speeds are held against: how fast the cores compute, and how fast memory brings them something to compute with.
+#: Limits of the machine: arithmetic of the cores and bandwidth of the memory.
 LIMITS = (
     Entry("peak", "multiply-adds in registers", "peak:Peak", "numba", "numba", ""),
     Entry("bandwidth", "memory read and written", "bandwidth:Bandwidth", "numba", "numba", ""),

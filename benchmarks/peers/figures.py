@@ -1,4 +1,4 @@
-"""From seconds to what tables say."""
+"""Convert measured seconds to the numbers of the tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIMITS = {entry.name for entry in LIMITS}
 
 @dataclass(frozen=True)
 class Speed:
-    """One contender at one piece of work.
+    """The speed of a contender for one network.
 
     Attributes
     ----------
@@ -26,11 +26,11 @@ class Speed:
     low, high : float
         The fastest and the slowest round.
     samples : float
-        Images a second.
+        Images per second.
     peak : float or None
-        Share of the multiply-adds that the same cores can do; None if that was not measured.
+        Share of the measured peak of the same cores; None if that was not measured.
     warm_up : float
-        Seconds of building the net, compiling, the checked steps and the first run.
+        Seconds to build the network, compile, and run the checked steps and the first run.
     """
 
     step: float
@@ -42,7 +42,7 @@ class Speed:
 
 
 def speeds(measured: Mapping[str, Any]) -> dict[str, Speed]:
-    """The contenders that have figures, by name; `measured` is one of the "works" of a result."""
+    """The speeds of all successful contenders by name; `measured` is an entry of "works" in a result."""
     work = Work.from_dict(measured["work"])
     contenders = measured["contenders"]
     peak = _steps(contenders.get("peak", {}), work)
@@ -58,32 +58,32 @@ def speeds(measured: Mapping[str, Any]) -> dict[str, Speed]:
 
 
 def best_peer(found: Mapping[str, Speed]) -> str | None:
-    """The fastest contender that is not ours."""
+    """The fastest of the other libraries."""
     peers = {name: speed.step for name, speed in found.items() if name not in OURS}
     return min(peers, key=peers.__getitem__) if peers else None
 
 
 def times_as_fast(found: Mapping[str, Speed], name: str | None, other: str | None) -> float | None:
-    """How many times as fast one is as the other; None where one of them has no figure."""
+    """The ratio of two speeds; None if one of them is missing."""
     if name not in found or other not in found:
         return None
     return found[other].step / found[name].step
 
 
 def peak_flops(measured: Mapping[str, Any]) -> float | None:
-    """Multiplications and additions a second that the cores can do."""
+    """Peak multiplications and additions per second of the cores."""
     work = Work.from_dict(measured["work"])
     steps = _steps(measured["contenders"].get("peak", {}), work)
     return work.flops / statistics.median(steps) if steps else None
 
 
 def bandwidth(measured: Mapping[str, Any]) -> float | None:
-    """Bytes a second that memory takes and gives; None in results from before it was measured."""
+    """Memory bandwidth in bytes per second; None in old results, in which it was not measured."""
     work = Work.from_dict(measured["work"])
     steps = _steps(measured["contenders"].get("bandwidth", {}), work)
     return work.bytes / statistics.median(steps) if steps else None
 
 
 def _steps(result: Mapping[str, Any], work: Work) -> list[float]:
-    """Seconds of a step in every round; none where something went wrong on the way."""
+    """Seconds per step in every round; empty after an error."""
     return [] if "error" in result else [seconds / work.steps for seconds in result.get("seconds", [])]

@@ -1,4 +1,4 @@
-"""How much of a disk a package and everything it needs take, as they are installed here."""
+"""The installed size of a package with all its requirements."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["install_bytes", "with_requirements"]
 
 
 def install_bytes(name: str) -> int:
-    """Bytes of a distribution's files and of all it requires, without the bytecode that Python makes of them."""
+    """Bytes of the files of a distribution and its requirements, without compiled bytecode."""
     return sum(_bytes(each) for each in with_requirements(name).values())
 
 
 def with_requirements(name: str) -> dict[str, Distribution]:
-    """The distribution and all that it requires here, by normalised name. What is not installed does not count."""
+    """The distribution and its installed requirements, by normalised name."""
     found: dict[str, Distribution] = {}
     waiting = [name]
     while waiting:
@@ -36,7 +36,7 @@ def _requirements(owner: Distribution) -> Iterator[str]:
 
     for text in owner.requires or ():
         requirement = Requirement(text)
-        # Extras are nobody's who did not ask for them.
+        # Skip the requirements of extras.
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield requirement.name
 
@@ -44,7 +44,7 @@ def _requirements(owner: Distribution) -> Iterator[str]:
 def _bytes(owner: Distribution) -> int:
     paths = [Path(str(owner.locate_file(file))) for file in owner.files or ()]
     if owner.metadata["Name"] == "nnbackend":
-        # Installed for development it consists of a link; what counts is what the link points to.
+        # An editable installation consists of a link; count the files that it points to.
         import nnbackend
 
         paths += Path(nnbackend.__file__).parent.rglob("*")

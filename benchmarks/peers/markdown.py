@@ -1,4 +1,4 @@
-"""Tables in Markdown whose columns stand below each other."""
+"""Markdown tables with aligned columns."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 
 __all__ = ["NOTHING", "markdown", "ratio"]
 
-#: Where there is no figure.
+#: The text of missing values.
 NOTHING = "-"
 
 
 def markdown(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """A table; the first row is its head, and columns in `right` are figures."""
+    """A table; the first row is the header, and columns in `right` are right-aligned."""
     widths = [max(3, *(len(cell) for cell in column)) for column in zip(*rows, strict=True)]
     lines = [_line(row, widths, right) for row in rows]
     rule = ["-" * (width - 1) + (":" if index in right else "-") for index, width in enumerate(widths)]
@@ -27,5 +27,5 @@ def _line(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> 
 
 
 def ratio(value: float | None) -> str:
-    """How many times."""
+    """A ratio as text."""
     return NOTHING if value is None else f"{value:.2f}x"

@@ -1,9 +1,9 @@
-"""A fresh process that trains a little, and says how long it took to get there.
+"""A new process that trains a few steps and prints its start-up time and memory.
 
     python -m benchmarks.peers.once NAME THREADS ROWS STEPS
 
-Prints JSON: "first_step", the seconds from the library's import to the end of the first training step, NumPy and the
-images being there already; and "memory", the most that the process ever took, in bytes, after STEPS more.
+Prints JSON: "first_step", the seconds from the library's import to the end of the first training step, after NumPy and
+the images have been loaded; and "memory", the peak memory of the process in bytes, after STEPS more steps.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main() -> None:
 
 
 def measure(name: str, threads: int, rows: int, steps: int) -> dict[str, float]:
-    """Train the middle one of the three nets."""
-    import resource  # Which not every system has.
+    """Train the middle one of the three networks."""
+    import resource  # Not available on every system.
 
     from benchmarks import common
     from benchmarks.peers.data import initial_weights
@@ -48,7 +48,7 @@ def measure(name: str, threads: int, rows: int, steps: int) -> dict[str, float]:
     first_step = time.perf_counter() - begin
     if steps:
         training.run(min(steps, work.epoch_steps))
-    # Kilobytes, except where the system is Apple's.
+    # In kilobytes, except on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return {"first_step": first_step, "memory": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 

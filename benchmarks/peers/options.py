@@ -1,4 +1,4 @@
-"""Values that options of the command line take."""
+"""Parsers for option values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["positive", "threads"]
 
 
 def positive(text: str) -> int:
-    """A whole number above zero."""
+    """Parse an integer above zero."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be 1 or more, received {text}")
@@ -18,8 +18,8 @@ def positive(text: str) -> int:
 
 
 def threads(text: str) -> int:
-    """As many as there are cores, or fewer."""
+    """Parse a number of threads, at most the number of cores."""
     number = positive(text)
     if number > usable():
-        raise argparse.ArgumentTypeError(f"must be at most the {usable()} cores there are, received {text}")
+        raise argparse.ArgumentTypeError(f"must be at most the number of cores, {usable()}, received {text}")
     return number

@@ -1,6 +1,6 @@
-"""Refreshes docs/performance.md and its picture from the stored results.
+"""Update docs/performance.md and its picture from the stored results.
 
-What stands between ``<!-- peers: nets -->`` and ``<!-- /peers -->``, say, is written here and nowhere else.
+The text between markers such as ``<!-- peers: nets -->`` and ``<!-- /peers -->`` is generated here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 
 NOT_MEASURED = "Not measured yet."
 
-#: What the page must have a place for.
+#: The generated parts that the page must have.
 _TABLES = ("nets", "sweep", "products", "startup", "accuracy")
 _PICTURE = "roofline"
 
@@ -27,23 +27,23 @@ _BLOCK = re.compile(r"<!-- peers: (\w+) -->\n(?:(?!<!-- peers: ).)*?<!-- /peers 
 
 
 def refreshed(text: str, found: Sequence[Mapping[str, Any]]) -> str:
-    """The page as these results make it.
+    """The text of the page with these results.
 
     Parameters
     ----------
     text : str
-        The page as it is.
+        The current page.
     found : sequence of dict
-        Results, in the order in which they are to stand there.
+        Results in the order of the page.
 
     Raises
     ------
     ValueError
-        A place is missing, stands there twice, or is for something that is not known.
+        A generated part is missing, duplicated or unknown.
     """
     places, wanted = sorted(_BLOCK.findall(text)), sorted((*_TABLES, _PICTURE))
     if places != wanted:
-        raise ValueError(f"the page must have a place for each of {', '.join(wanted)}, and has {', '.join(places)}")
+        raise ValueError(f"the page must have the parts {', '.join(wanted)}, and has {', '.join(places)}")
     contents = {kind: "\n\n".join(tables.text(each) for each in found if each["kind"] == kind) for kind in _TABLES}
     contents[_PICTURE] = _picture(found)
 
@@ -55,38 +55,38 @@ def refreshed(text: str, found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _picture(found: Sequence[Mapping[str, Any]]) -> str:
-    """The link to it, and what it cannot show; empty if there is nothing to draw."""
+    """The link to the picture, with a note on missing data; empty if there is nothing to draw."""
     drawn = roofline.panels(found)
     if not drawn:
         return ""
     lines = [f"![Roofline: speed over arithmetic intensity, for each contender](images/{roofline.PICTURE.name})"]
     if any(panel.bandwidth is None for panel in drawn):
         lines.append(
-            "The memory bandwidth is not in all of these results, which are older than its measurement: where it is "
-            "missing the roof has no slope."
+            "Some of these results are older than its measurement and do not include the memory bandwidth: without it, "
+            "the roof has no slope."
         )
     return "\n\n".join(lines)
 
 
 def refresh(folder: Path = results.FOLDER, page: Path = PAGE) -> list[str]:
-    """Write the page and its picture anew.
+    """Write the page and its picture.
 
     Parameters
     ----------
     folder : Path
-        Of the results.
+        Folder of the results.
     page : Path
-        The picture is in the folder `images` beside it.
+        The page; its picture is in the folder `images` beside it.
 
     Returns
     -------
     list of str
-        What was done, a line each.
+        A line for each action.
 
     Raises
     ------
     ImportError
-        There is something to draw and matplotlib is missing. The page is as it was.
+        There is something to draw and matplotlib is not installed. The page is unchanged.
     """
     found = results.read_all(folder)
     text = refreshed(page.read_text(), found)

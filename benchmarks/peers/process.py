@@ -1,4 +1,4 @@
-"""The parent's end of a worker."""
+"""Start workers and communicate with them."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ __all__ = ["Worker", "WorkerError", "start_workers"]
 
 
 class WorkerError(Exception):
-    """A contender failed; the message says how."""
+    """A contender failed."""
 
 
 class Worker:
-    """A contender in a process of its own; see `worker.py`.
+    """A contender in its own process; see `worker.py`.
 
     Parameters
     ----------
     name : str
     threads : int
     rows : int
-        Images it is to have.
+        Number of images.
     gpu : bool, optional
-        Whether it gets to see a GPU.
+        Whether a GPU is visible to it.
 
     Attributes
     ----------
     hello : dict
-        What it said of itself: "data" and "blas".
+        Its description: "data" and "blas".
     restless : bool
-        Whether it ever went on using processor time after its work was done.
+        Whether it ever continued to use the processor after its work was done.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Worker:
             raise
 
     def ask(self, what: str, **arguments: Any) -> dict[str, Any]:
-        """Request something, and wait for the answer.
+        """Send a request and wait for the answer.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        # What was written to a process that is gone cannot be delivered any more.
+        # Data written to a terminated process cannot be delivered.
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         self._process.stdout.close()
@@ -108,12 +108,12 @@ def start_workers(
     failed: dict[str, str],
     say: Callable[[str], None],
 ) -> dict[str, Worker]:
-    """Workers by name, which end with the stack. Who does not start is noted in `failed`, by label.
+    """Start workers that end with the stack, and return them by name. Failures are recorded in `failed`, by label.
 
     Raises
     ------
     WorkerError
-        One of `REFERENCES` did not start: nothing can be held against it.
+        One of `REFERENCES` did not start, so that losses cannot be compared.
     """
     workers: dict[str, Worker] = {}
     for entry in entries:

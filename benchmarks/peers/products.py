@@ -1,4 +1,4 @@
-"""`products`: every matrix product of the three nets, as tiles and by NumPy's BLAS, on one thread, in turns."""
+"""`products`: every matrix product of the three networks, with tiles and with NumPy's BLAS, on one thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["ROUNDS", "Product", "products", "run"]
 ROUNDS = 25
 _QUICK_ROUNDS = 2
 
-#: Multiply-adds of a timed run, some milliseconds of them: long enough for any clock.
+#: Multiply-adds of a timed run, which takes some milliseconds: long enough for any clock.
 _RUN = 100_000_000
 
 FORWARD, WEIGHT, INPUT = "x @ w", "x.T @ delta", "delta @ w.T"
@@ -35,13 +35,13 @@ Matrix = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Product:
-    """One of a net's products.
+    """A matrix product of a network.
 
     Attributes
     ----------
     net, form : str
     rows, columns, inner : int
-        Of the result, and how many products are summed for each of its elements.
+        Size of the result, and the length of the sum for each of its elements.
     """
 
     net: str
@@ -56,7 +56,7 @@ class Product:
 
 
 def products() -> list[Product]:
-    """Those of a training step, layer by layer; the first layer needs no gradient of its input."""
+    """The products of a training step, layer by layer; the first layer needs no gradient of its input."""
     found = []
     for work in works.NETS:
         for layer, (inputs, outputs) in enumerate(pairwise(work.sizes)):
@@ -68,20 +68,20 @@ def products() -> list[Product]:
 
 
 def run(folder: Path, *, rounds: int | None = None, quick: bool = False) -> dict[str, Any]:
-    """Measure, and keep it.
+    """Measure, and store the results.
 
     Parameters
     ----------
     folder : Path
-        Where the results go.
+        Folder of the results.
     rounds : int, optional
     quick : bool
-        To see that it runs.
+        Only test that it runs.
 
     Returns
     -------
     dict
-        What was written.
+        The stored results.
     """
     rounds = rounds or (_QUICK_ROUNDS if quick else ROUNDS)
     result = results.header("products", 1, []) | {"quick": quick, "not_installed": [], "products": []}
@@ -115,7 +115,7 @@ def _measured(product: Product, rounds: int, times: int) -> dict[str, Any]:
 
 
 def _contenders(product: Product, times: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """Two functions that compute it so many times; they have been called, and agree."""
+    """Two functions that compute the product `times` times; both have been called, and their results agree."""
     rng = np.random.default_rng(0)
     m, n, k = product.rows, product.columns, product.inner
     shapes = {FORWARD: ((m, k), (k, n)), WEIGHT: ((k, m), (k, n)), INPUT: ((m, k), (n, k))}[product.form]

@@ -12,14 +12,14 @@ __all__ = ["body"]
 
 
 def body(result: Mapping[str, Any]) -> list[str]:
-    """A row for every product, and what its columns mean."""
+    """A row for every product, and an explanation of the columns."""
     head = ("net", "product", "result x sum", "tiles, us", "BLAS, us", "tiles, GFLOP/s", "BLAS, GFLOP/s", "tiles are")
     rows: list[Sequence[str]] = [head, *map(_row, result["products"])]
     rounds = len(result["products"][0]["seconds"]["ours"])
     note = (
-        f"One thread, float32; medians of {rounds} rounds in turns, each long enough for the clock. BLAS is NumPy's "
+        f"One thread, float32; medians of {rounds} alternating rounds, each long enough for the clock. BLAS is NumPy's "
         f"({'; '.join(result['blas']) or 'unknown'}), called from Python with `out`, which adds less than a "
-        "microsecond. Both repeat one product, so that its operands are in the caches, as far as they fit."
+        "microsecond. Both repeat one product, so that its operands are in the caches if they fit."
     )
     return [markdown(rows, right=range(3, 8)), note]
 

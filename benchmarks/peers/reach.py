@@ -1,9 +1,9 @@
-"""A fresh process that learns MNIST, and says when it knew 98 % of the test images.
+"""A new process that trains on MNIST and prints when it reached a test accuracy of 98 %.
 
     python -m benchmarks.peers.reach NAME THREADS SEED EPOCHS RECIPE
 
 Prints JSON: seconds of "import", "load" (reading and converting the images, building the net) and "warm_up"
-(compiling); "epochs", for each the accuracy and the seconds from the start of training, shuffling and testing included.
+(compiling); "epochs", for each the accuracy and the seconds since the start of training, including shuffling and tests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.peers.cores import bind
 
 __all__ = ["LEARNERS", "main"]
 
-#: Contenders that can, and the module in the folder `learners` that says how.
+#: Contenders with a learner, and its module in the folder `learners`.
 LEARNERS = {
     **dict.fromkeys(("numpy", "numba", "cupy", "cupy-tf32"), "ours"),
     **dict.fromkeys(("torch", "torch-gpu"), "pytorch"),
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def learn(name: str, threads: int, seed: int, epochs: int, recipe: str) -> dict[str, Any]:
-    """Train until the target is reached, or to the end."""
+    """Train until the target is reached, or for all epochs."""
     begin = time.perf_counter()
     import nnbackend as nn
     from benchmarks.peers.learners.base import RECIPES, TARGET

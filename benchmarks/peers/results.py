@@ -1,4 +1,4 @@
-"""Files of results: figures, and everything needed to know what they are figures of."""
+"""Result files: measurements with a description of machine, versions and command."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write", "writ
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
 
-#: What the contenders stand on.
+#: Libraries that the contenders use.
 _BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
-    """What a file begins with.
+    """The header of a result file.
 
     Parameters
     ----------
     kind : {"nets", "sweep", "products", "startup", "accuracy"}
     threads : int
     entries : list of Entry
-        Those that take part.
+        The contenders.
     """
     return {
         "kind": kind,
@@ -45,7 +45,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, as far as it tells."""
+    """A description of the machine."""
     from nnbackend.backends.numba.tile_shape import VectorUnit
 
     unit = VectorUnit.of_this_cpu()
@@ -59,7 +59,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(entries: list[Entry]) -> dict[str, str]:
-    """Python, the contenders, and what they stand on."""
+    """The versions of Python, the contenders and the libraries that they use."""
     found = {"python": platform.python_version()}
     for name in dict.fromkeys((*(entry.distribution for entry in entries), *_BELOW)):
         try:
@@ -70,24 +70,24 @@ def versions(entries: list[Entry]) -> dict[str, str]:
 
 
 def path_of(folder: Path, result: dict[str, Any]) -> Path:
-    """A file for each kind and number of threads, so that none overwrites another."""
+    """The path of a result: one file for each kind and number of threads."""
     return folder / f"{result['kind']}-threads-{result['threads']}.json"
 
 
 def write(folder: Path, result: dict[str, Any]) -> None:
-    """Keep a result, also one that is not complete yet."""
+    """Write a result, which may be incomplete."""
     write_to(path_of(folder, result), result)
 
 
 def write_to(path: Path, result: dict[str, Any]) -> None:
-    """The same under a name of the caller's."""
+    """Write a result to a given path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
         stream.write(json.dumps(result, indent=1).encode() + b"\n")
 
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
-    """All results of a folder, in the order in which they are best read."""
+    """All results of a folder, in reading order."""
     kinds = ("nets", "sweep", "products", "startup", "accuracy")
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-threads-*.json"))]
     return sorted(found, key=lambda result: (-result["threads"], kinds.index(result["kind"])))

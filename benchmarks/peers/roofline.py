@@ -1,16 +1,16 @@
-"""The roofline picture: how near each contender comes to what the cores and the memory allow.
+"""The roofline picture: how close each contender comes to the limits of the cores and the memory.
 
 Williams, Waterman and Patterson (2009), "Roofline: an insightful visual performance model for multicore
-architectures". A step that makes F flops and has to move at least B bytes takes at least ``F / peak`` seconds for the
-one and ``B / bandwidth`` for the other. Over the *arithmetic intensity* F / B, in flops per byte, the better of two
-limits is a roof with a slope and a flat part.
+architectures". A step with F flops that has to move at least B bytes takes at least ``F / peak`` and at least
+``B / bandwidth`` seconds. As functions of the *arithmetic intensity* F / B, in flops per byte, the two limits form a
+roof with a slope and a flat part.
 
 Peak and bandwidth are measured in the same rounds as the contenders (`contenders/peak.py`, `contenders/bandwidth.py`).
 F is counted by `Work.flops` and B by `Work.bytes`: the pixels of the batch, the weights read forward and backward, and
-the parameters and the optimiser's slots read and written by the update. That is what a step moves if no cache keeps
-anything from one step to the next, and the same for all contenders, whatever they move in fact. So a net's contenders
-stand above each other; one whose weights stay in a cache may stand above the slope; and one that writes gradients to
-memory and reads them again, say, or images of four bytes a pixel, stands below it.
+the parameters and the optimizer state read and written by the update. This is what a step moves if no cache keeps data
+between steps, and it is the same for all contenders, whatever they actually move. So all contenders of a network have
+the same horizontal position. A contender whose weights stay in a cache may be above the slope; one that, for example,
+writes gradients to memory or reads images with four bytes per pixel is below it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "roofline.pn
 
 NO_BANDWIDTH = "memory bandwidth: not in these results"
 
-#: The picture's own note of what it shows.
+#: Key of the picture's metadata with the fingerprint of its data.
 MARK = "Comment"
 
 _DPI = 150
@@ -45,19 +45,19 @@ _INK, _PALE, _WARNING = "#444444", "#999999", "#B00000"
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the picture's parts, in GFLOP/s and flops per byte.
+    """A panel of the picture, in GFLOP/s and flops per byte.
 
     Attributes
     ----------
     title : str
     places : dict
-        The arithmetic intensity of each work, by what is written at it.
+        The arithmetic intensity of each network by its label.
     points : dict
-        Of each contender the speed at the works that it has figures for, by its name.
+        The speeds of each contender by network.
     joined : bool
-        Whether the works are a series.
+        Whether the networks form a series.
     peak, bandwidth : float or None
-        GFLOP/s and GB/s; the highest of the works' medians: a roof must not be lower than what was reached below it.
+        GFLOP/s and GB/s, the highest of the medians, because the roof must not be below the points.
     """
 
     title: str
@@ -69,7 +69,7 @@ class Panel:
 
 
 def panels(results: Sequence[Mapping[str, Any]]) -> list[Panel]:
-    """What is to be drawn of all results: the three nets and the sweep, each with the most threads there are."""
+    """The panels for all results: the three networks and the sweep, each with the largest number of threads."""
     found = []
     for kind in ("nets", "sweep"):
         results_of_kind = [result for result in results if result["kind"] == kind and result["works"]]
@@ -80,7 +80,7 @@ def panels(results: Sequence[Mapping[str, Any]]) -> list[Panel]:
         if kind == "nets":
             found.append(_panel(f"Three nets, {threads}", result["works"], joined=False))
             continue
-        # Works that differ in nothing but the batch, and then the rest.
+        # First the networks that differ only in the batch size, then the others.
         first = result["works"][0]["work"]["hidden"]
         batches = [each for each in result["works"] if each["work"]["hidden"] == first]
         widths = [each for each in result["works"] if each["work"]["hidden"] != first]
@@ -108,8 +108,8 @@ def _panel(title: str, works: Sequence[Mapping[str, Any]], joined: bool, wide: b
 
 
 def fingerprint(drawn: Sequence[Panel]) -> str:
-    """Changes with anything that the picture shows; kept in its file."""
-    # To six digits: another system's mathematics may differ in the last.
+    """A checksum of everything that the picture shows, stored in its file."""
+    # Six digits, because the last digits may differ between systems.
     text = json.dumps([asdict(panel) for panel in drawn], default=str)
     rounded = json.loads(text, parse_float=lambda number: f"{float(number):.6g}")
     return f"{zlib.crc32(json.dumps(rounded, sort_keys=True).encode()):08x}"
@@ -121,14 +121,14 @@ def draw(drawn: Sequence[Panel], path: Path = PICTURE) -> None:
     Parameters
     ----------
     drawn : sequence of Panel
-        One at least.
+        At least one.
     path : Path
         A PNG file.
 
     Raises
     ------
     ImportError
-        Matplotlib is missing.
+        Matplotlib is not installed.
     """
     figure = _figure(drawn)
     picture = io.BytesIO()
@@ -142,7 +142,7 @@ def _figure(drawn: Sequence[Panel]) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('the picture needs the package matplotlib: pip install -e ".[plot]"') from error
-    # The legend takes a cell of its own, the second.
+    # The legend takes the second cell.
     cells = [drawn[0], None, *drawn[1:]]
     rows = (len(cells) + 1) // 2
     figure = Figure(figsize=(10.5, 4.7 * rows), layout="constrained")
@@ -171,12 +171,12 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
         speeds_by_place = panel.points[entry.name]
         x = np.array([panel.places[place] for place in speeds_by_place])
         if not panel.joined:
-            # A little to the side of each other, or one would hide the next.
+            # Shifted sideways a little, so that the points do not hide each other.
             x = x * _SIDE_STEP ** (number - (len(present) - 1) / 2)
         ax.plot(x, list(speeds_by_place.values()), **_style(entry.name, panel.joined))
 
 
-#: From one contender's points to the next one's.
+#: Factor of the shift from one contender to the next.
 _SIDE_STEP = 1.035
 
 
@@ -186,17 +186,17 @@ def _set_limits(ax: Any, panel: Panel) -> None:
     x = list(panel.places.values())
     y = [value for points in panel.points.values() for value in points.values()]
     if panel.peak and panel.bandwidth and not panel.joined:
-        # Room for some of the slope.
+        # Leave room for a part of the slope.
         x.append(panel.peak / panel.bandwidth / 2)
     spread = max(1.06 if panel.joined else 1.25, (max(x) / min(x)) ** 0.08)
     ax.set_xlim(min(x) / spread, max(x) * spread)
     top = max([*y, panel.peak or 1e-3])
     bottom = min(y, default=top / 10)
-    # Room below for what is written at the places, and above the roof for what it is made of.
+    # Leave room for the labels below, and for the notes above the roof.
     height = top / bottom
     ax.set_ylim(bottom / height ** (0.15 if panel.joined else 0.4) / 1.3, top * height**0.1 * 1.2)
     for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
-        # Numbers as they are spoken, and enough of them.
+        # Plain numbers instead of powers of ten.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axis.set_minor_formatter(NullFormatter())
@@ -205,7 +205,7 @@ def _set_limits(ax: Any, panel: Panel) -> None:
 
 
 def _draw_places(ax: Any, panel: Panel) -> None:
-    """A line for each work, with its name at its foot."""
+    """A vertical line for each network, labelled at the bottom."""
     for name, x in panel.places.items():
         ax.axvline(x, color=_PALE, linewidth=0.6, linestyle=":", zorder=0)
         ax.annotate(
@@ -243,16 +243,16 @@ def _draw_roof(ax: Any, panel: Panel) -> None:
 
 
 def _write(ax: Any, x: float, side: str, text: str, color: str) -> None:
-    """Above the roof, where no points are."""
+    """Write above the roof, where there are no points."""
     ax.text(x, 0.97, text, transform=ax.transAxes, ha=side, va="top", fontsize=8.5, color=color)
 
 
 def _style(name: str, joined: bool) -> dict[str, Any]:
-    """Ours stand out; by colour, by shape and by being filled."""
+    """The style of a contender; ours differ in colour, shape and filling."""
     from nnbackend.plotting.figures import COLORS, MARKERS
 
     place = [entry.name for entry in CONTENDERS].index(name)
-    # Yellow cannot be seen on white.
+    # Yellow is hard to see on white.
     colors = [color for color in COLORS if color != "#F0E442"]
     style: dict[str, Any] = {
         "color": colors[place],

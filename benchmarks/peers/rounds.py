@@ -1,4 +1,4 @@
-"""Contenders in turns: nobody is timed before its losses agree, and every round has one run of each."""
+"""Time the contenders in alternating rounds, after checking that their losses agree."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ __all__ = ["TOLERANCE", "checked_steps", "disagreement", "measure", "say"]
 _REFERENCES = {entry.name for entry in REFERENCES}
 _LIMITS = {entry.name for entry in LIMITS}
 
-#: How well losses have to agree before anything is timed.
+#: Largest relative difference of the losses.
 TOLERANCE = 1e-3
 
 
 def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str, Any]:
-    """Time one piece of work.
+    """Time one network.
 
     Parameters
     ----------
     work : Work
     workers : dict of Worker
-        The references and the limits among them.
+        Includes the references and the limits.
     rounds : int
 
     Returns
     -------
     dict
-        "work", and "contenders": for each its "seconds" (of every round's run) and "warm_up", or why there are none
-        under "error".
+        "work", and "contenders": for each the "seconds" of every round and "warm_up", or the reason for a failure as
+        "error".
     """
     check = checked_steps(work)
     results: dict[str, dict[str, Any]] = {}
@@ -45,7 +45,7 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
         losses = result.pop("losses", [])
         if name in _REFERENCES:
             if "error" in result:
-                raise WorkerError(f"{work.name}: there is nothing to compare with: {result['error']}")
+                raise WorkerError(f"{work.name}: the reference failed: {result['error']}")
             references[name] = losses
             worker.ask("drop")
             continue
@@ -53,7 +53,7 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
         if name not in _LIMITS and "warm_up" in result:
             difference = disagreement(losses, references[find(name).reference])
             result["disagreement"] = difference
-            # Written so that NaN does not pass.
+            # Written so that NaN is rejected.
             if not difference <= TOLERANCE:
                 result["error"] = (
                     f"refused: the losses of its first {check} steps differ from ours by {difference:.2g} (relative), "
@@ -69,10 +69,10 @@ def measure(work: Work, workers: Mapping[str, Worker], rounds: int) -> dict[str,
 
 
 def checked_steps(work: Work) -> int:
-    """How many steps are compared.
+    """The number of steps whose losses are compared.
 
-    Adam divides by the root of the second moment, and so makes of a gradient that is nothing but rounding error a step
-    like any other: after a dozen steps float32 may be a thousandth away from float64, whoever computes it.
+    Adam divides by the root of the second moment, so a gradient that is only a rounding error causes a step of normal
+    size. After a dozen steps, float32 may differ from float64 by a thousandth in any library.
     """
     return min(20 if work.optimizer == "sgd" else 10, work.epoch_steps)
 
@@ -80,12 +80,12 @@ def checked_steps(work: Work) -> int:
 def disagreement(losses: Sequence[float], reference: Sequence[float]) -> float:
     """The largest difference of two series of losses, relative to the reference's loss at that step.
 
-    A loss that is smaller than their mean is compared on the mean's scale: that of a single image may be almost 0.
+    For losses below their mean, it is relative to the mean, because the loss of a single image may be almost 0.
     """
     if len(losses) != len(reference):
         return math.inf
     mean = sum(reference) / len(reference)
-    # max() would pass over NaN.
+    # max() would ignore NaN.
     differences = [abs(ours - theirs) / max(theirs, mean) for ours, theirs in zip(losses, reference, strict=True)]
     return math.nan if any(map(math.isnan, differences)) else max(differences)
 
@@ -103,7 +103,7 @@ def _in_turns(work: Work, workers: Mapping[str, Worker], results: dict[str, dict
         results[name]["seconds"] = []
     for turn in range(rounds):
         say(f"  {work.name}: round {turn + 1} of {rounds}")
-        # Each round begins with another one, so that nobody always comes after the same neighbour's heat.
+        # Each round starts with another contender, so that none always follows the same one on a warm processor.
         first = turn % max(len(ready), 1)
         for name in ready[first:] + ready[:first]:
             if "error" in results[name]:
@@ -115,5 +115,5 @@ def _in_turns(work: Work, workers: Mapping[str, Worker], results: dict[str, dict
 
 
 def say(text: str) -> None:
-    """Where things stand, beside the results."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -22,24 +22,24 @@ _QUICK_ROUNDS = 2
 def run(
     kind: str, entries: Sequence[Entry], threads: int, folder: Path, *, rounds: int | None = None, quick: bool = False
 ) -> dict[str, Any]:
-    """Measure, and keep what there is after every net.
+    """Measure, and store the results after every network.
 
     Parameters
     ----------
     kind : {"nets", "sweep"}
     entries : sequence of Entry
-        The contenders, all of them installed.
+        The contenders, which must be installed.
     threads : int
     folder : Path
-        Where the results go.
+        Folder of the results.
     rounds : int, optional
     quick : bool
-        Much too small to measure anything: to see that it runs.
+        Only test that it runs, with very small work.
 
     Returns
     -------
     dict
-        What was written.
+        The stored results.
     """
     chosen = _chosen(kind, quick)
     result = results.header(kind, threads, list(entries)) | {"quick": quick, "failed": {}, "works": []}
@@ -62,5 +62,5 @@ def _chosen(kind: str, quick: bool) -> list[Work]:
     everything = {"nets": works.NETS, "sweep": works.SWEEP}[kind]
     if not quick:
         return list(everything)
-    # The cheapest and the dearest kinds of step are left to those who have the time.
+    # A quick run uses only a few kinds of steps.
     return [works.quick(work) for work in (everything if kind == "nets" else (everything[1], everything[6]))]

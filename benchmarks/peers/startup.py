@@ -1,4 +1,4 @@
-"""`startup`: what a program waits for before it trains, and what a library costs in memory and on disk."""
+"""`startup`: the time before training starts, and the memory and disk space of each library."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPEATS = 5
 _STEPS = 50
 _QUICK = {"repeats": 1, "rows": 1_000, "steps": 2}
 
-#: Where libraries keep what they have compiled. Emptied for the first process, and left for the second.
+#: Folders in which libraries cache compiled code: emptied before the first process, kept for the second.
 _CACHES = ("NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 _IMPORT = """
@@ -38,7 +38,7 @@ print(time.perf_counter() - begin)
 def run(
     entries: Sequence[Entry], threads: int, folder: Path, *, repeats: int | None = None, quick: bool = False
 ) -> dict[str, Any]:
-    """Measure in fresh processes, the contenders in turns.
+    """Measure in new processes, in alternating rounds.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def run(
     Returns
     -------
     dict
-        What was written.
+        The stored results.
     """
     repeats = repeats or (_QUICK["repeats"] if quick else REPEATS)
     rows, steps = (_QUICK["rows"], _QUICK["steps"]) if quick else (ROWS, _STEPS)
@@ -85,7 +85,7 @@ def run(
 
 
 def _once(entry: Entry, threads: int, rows: int, steps: int) -> dict[str, float]:
-    """One import, one process with nothing compiled yet, and one that finds what the other has compiled."""
+    """Measure an import, a process with an empty cache, and a process that loads compiled code from the cache."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         surroundings = environment(threads) | {name: str(Path(folder, name)) for name in _CACHES}
         imported = float(_python(["-c", _IMPORT.format(importing=entry.importing)], surroundings))
@@ -101,4 +101,4 @@ def _python(arguments: Sequence[str], surroundings: Mapping[str, str]) -> str:
 
 
 def _last_line(errors: str) -> str:
-    return next((line for line in reversed(errors.splitlines()) if line.strip()), "it failed without a word")
+    return next((line for line in reversed(errors.splitlines()) if line.strip()), "it failed without a message")

@@ -12,7 +12,7 @@ __all__ = ["body"]
 
 
 def body(result: Mapping[str, Any]) -> list[str]:
-    """The table, and what its columns mean."""
+    """The table and an explanation of its columns."""
     rows: list[Sequence[str]] = [
         ("library", "import", "first step, nothing compiled", "second process", "memory", "installed")
     ]
@@ -23,10 +23,10 @@ def body(result: Mapping[str, Any]) -> list[str]:
         rows.append((entry.label, *([NOTHING] * 5 if "error" in figures else _cells(figures))))
     counts = [len(figures["all"]["import"]) for figures in result["contenders"].values() if "all" in figures]
     note = (
-        f"Medians of {max(counts, default=0)}, all in fresh processes. The first step is of 784-200-80-10 with batches "
-        "of 256, from the library's import to the end of the step, NumPy being imported and the images being there "
-        "already; in the second process caches hold what the first has compiled. Memory: the most that a process with "
-        f"{result['rows']:,} images takes in a short training. Installed: files of the package and of all it requires; "
+        f"Medians of {max(counts, default=0)}, all in new processes. The first step is one of 784-200-80-10 with a "
+        "batch of 256, timed from the library's import to the end of the step, after loading NumPy and the images; "
+        "the second process loads compiled code from the caches. Memory: the peak of a process with "
+        f"{result['rows']:,} images in a short training. Installed: files of the package and of all its requirements; "
         "PyTorch compile also needs a C++ compiler."
     )
     return [markdown(rows, right=[1, 2, 3, 4, 5]), note]

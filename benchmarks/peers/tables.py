@@ -1,4 +1,4 @@
-"""Results as text, in Markdown that can be read as it is."""
+"""Results as Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Everything that is to be said of a result."""
+    """The complete text of a result."""
     body = {
         "nets": _speed,
         "sweep": _speed,
@@ -47,25 +47,25 @@ def _heading(result: Mapping[str, Any]) -> str:
         f"`{result['command']}`",
     ]
     if result.get("quick"):
-        lines.append("**With --quick: these figures say that it runs, and nothing about speed.**")
+        lines.append("**With --quick: these results only show that it runs.**")
     return "\n".join(lines)
 
 
 def _speed(result: Mapping[str, Any]) -> list[str]:
     works = result["works"]
     summary = [_summary_row(measured) for measured in works]
-    head = ("net", "numba, us", "best peer", "its us", "numba against it", "against PyTorch eager", "of peak")
+    head = ("net", "numba, us", "best peer", "peer, us", "speedup", "over PyTorch eager", "of peak")
     parts = [_work_table(measured) for measured in works]
     if result["kind"] == "sweep":
-        # Thirteen tables in a row are read by nobody; the same as one.
+        # One table instead of thirteen.
         parts = [_sweep_table(works)]
     return [f"Data: {result['data']}.", *parts, markdown([head, *summary], right=[1, 3, 4, 5, 6])]
 
 
 def _work_table(measured: Mapping[str, Any]) -> str:
-    """Every contender at one net."""
+    """The table of all contenders for one network."""
     work, found = Work.from_dict(measured["work"]), speeds(measured)
-    rows: list[Sequence[str]] = [("contender", "us a step", "its rounds", "samples/s", "of peak", "warm-up")]
+    rows: list[Sequence[str]] = [("contender", "us/step", "range", "samples/s", "of peak", "warm-up")]
     for entry in CONTENDERS:
         if entry.name not in measured["contenders"]:
             continue
@@ -77,7 +77,7 @@ def _work_table(measured: Mapping[str, Any]) -> str:
     peak = peak_flops(measured)
     about = (
         f"{work.activation}, {_OPTIMIZERS[work.optimizer]} {work.learning_rate:g}, batch {work.batch_size}; medians of "
-        f"{rounds} rounds of {work.steps} steps, {work.flops / 1e6:,.4g} MFLOP a step"
+        f"{rounds} rounds of {work.steps} steps, {work.flops / 1e6:,.4g} MFLOP per step"
         + (f"; peak {peak / 1e9:,.0f} GFLOP/s" if peak else "")
     )
     return f"### {work.name}\n\n{about}\n\n{markdown(rows, right=[1, 2, 3, 4, 5])}"
@@ -94,9 +94,9 @@ def _cells(speed: Speed) -> tuple[str, ...]:
 
 
 def _sweep_table(works: Sequence[Mapping[str, Any]]) -> str:
-    """Microseconds a step, a column for each contender."""
+    """Microseconds per step, a column for each contender."""
     names = [entry.name for entry in CONTENDERS if any(entry.name in measured["contenders"] for measured in works)]
-    rows: list[Sequence[str]] = [("us a step", *(find(name).label for name in names), "peak")]
+    rows: list[Sequence[str]] = [("us/step", *(find(name).label for name in names), "peak")]
     for measured in works:
         work, found, peak = Work.from_dict(measured["work"]), speeds(measured), peak_flops(measured)
         cells = [microseconds(found[name].step) if name in found else NOTHING for name in names]
@@ -119,7 +119,7 @@ def _summary_row(measured: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def remarks(result: Mapping[str, Any]) -> list[str]:
-    """Who is missing, and why."""
+    """Missing contenders, with reasons."""
     lines = [f"- {label}: not installed" for label in result["not_installed"]]
     lines += [f"- {label}: did not start: {reason}" for label, reason in result.get("failed", {}).items()]
     for measured in result.get("works", ()):
@@ -130,19 +130,19 @@ def remarks(result: Mapping[str, Any]) -> list[str]:
         failed = {name: _reason(contender) for name, contender in result["contenders"].items()}
         lines += [f"- {find(name).label}: {reason}" for name, reason in failed.items() if reason]
     for name in result.get("restless", ()):
-        lines.append(f"- {find(name).label} goes on using the processor after its work is done, to others' cost")
+        lines.append(f"- {find(name).label} continues to use the processor after its work is done, which slows others")
     if any(name in OURS for name in result.get("restless", ())):
-        lines.append("- Ours should not: please report it.")
+        lines.append("- nnbackend should not do this: please report it.")
     return ["\n".join(lines)] if lines else []
 
 
 def _reason(contender: Mapping[str, Any]) -> str:
-    """Why there is no figure; empty if there is one."""
+    """The reason for a missing result; empty if there is one."""
     return str(contender.get("error", ""))
 
 
 def microseconds(seconds: float) -> str:
-    """Four digits where there are decimals."""
+    """Microseconds with one decimal below 1000."""
     value = 1e6 * seconds
     return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 

@@ -1,9 +1,9 @@
-"""One contender's process: reads a request a line, does it, answers in a line. All JSON.
+"""The process of a contender: reads requests and writes answers, one line of JSON each.
 
     python -m benchmarks.peers.worker NAME THREADS ROWS
 
-Between requests it waits on the pipe and takes no time from anybody: threads that spin for a while after their work
-has ended are waited for before it answers.
+Between requests it blocks on the pipe and uses no processor time. Before it answers, it waits for threads that spin for
+a while after their work is done.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import sys
 import time
 from typing import IO, Any
 
-# Nothing heavy here: what is imported before the cores are chosen starts its threads on all of them.
+# No heavy imports here: libraries imported before the cores are chosen would start threads on all of them.
 from benchmarks.peers.cores import bind
 
 __all__ = ["main"]
 
-#: A process that used less processor time than this in a nap is quiet; one that is not by then never will be.
+#: A process is idle if it uses less processor time than this while it sleeps; and the time limit for becoming idle.
 _NAP_SECONDS = 0.005
 _QUIET_SHARE = 0.05
 _PATIENCE_SECONDS = 1.0
 
 
 def main() -> None:
-    """Answer until the parent hangs up."""
+    """Answer requests until the parent closes the pipe."""
     name, threads, rows = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     bind(threads)
     answers = _private_output()
@@ -36,13 +36,13 @@ def main() -> None:
         request = json.loads(line)
         try:
             answer = getattr(desk, request.pop("do"))(**request)
-        except Exception as error:  # The benchmark goes on without it, and says why.
+        except Exception as error:  # The benchmark continues without this contender.
             answer = {"error": f"{type(error).__name__}: {error}"}
         _say(answers, answer | {"quiet": _wait_until_quiet()})
 
 
 class _Desk:
-    """What can be requested."""
+    """The requests."""
 
     def __init__(self, name: str, threads: int, rows: int) -> None:
         from benchmarks.peers import data
@@ -55,7 +55,7 @@ class _Desk:
         self.hello = {"data": source, "blas": _blas()}
 
     def prepare(self, work: dict[str, Any], check: int) -> dict[str, Any]:
-        """Build a net, train it for `check` steps on prescribed batches, and warm up."""
+        """Build a network, train it for `check` steps on given batches, and warm up."""
         from benchmarks.peers.data import batches, initial_weights
         from benchmarks.peers.works import Work
 
@@ -70,7 +70,7 @@ class _Desk:
         return {"losses": losses, "warm_up": seconds}
 
     def run(self) -> dict[str, Any]:
-        """A timed run. The order is drawn for a whole epoch, and costs as much of that as is trained."""
+        """A timed run. The order is drawn for a whole epoch; the share of the epoch that is trained is counted."""
         begin = time.perf_counter()
         self._training.shuffle()
         middle = time.perf_counter()
@@ -79,13 +79,13 @@ class _Desk:
         return {"seconds": (middle - begin) * self._work.epoch_share + end - middle}
 
     def drop(self) -> dict[str, Any]:
-        """Forget the net."""
+        """Delete the network."""
         self._training = None
         return {}
 
 
 def _private_output() -> IO[str]:
-    """Where answers go. Whatever a library prints goes where its errors go, and is no answer."""
+    """The stream for answers. Output that a library prints is redirected to stderr."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
@@ -96,7 +96,7 @@ def _say(answers: IO[str], answer: dict[str, Any]) -> None:
 
 
 def _wait_until_quiet() -> bool:
-    """Sleep until no thread of this process is at work; False if some never rest."""
+    """Sleep until all threads of this process are idle; False if they do not become idle."""
     deadline = time.perf_counter() + _PATIENCE_SECONDS
     while time.perf_counter() < deadline:
         begin, used = time.perf_counter(), time.process_time()
@@ -107,7 +107,7 @@ def _wait_until_quiet() -> bool:
 
 
 def _blas() -> list[str]:
-    """The BLAS libraries that are loaded, and the kernels they chose."""
+    """The loaded BLAS libraries and their kernels."""
     import threadpoolctl
 
     libraries = [entry for entry in threadpoolctl.threadpool_info() if entry["user_api"] == "blas"]

@@ -1,4 +1,4 @@
-"""What is trained: the nets, how often, and how much arithmetic a step of them is."""
+"""The networks to train, the number of steps, and their arithmetic."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CLASSES = 10
 ROWS = 60_000
 
 _FLOAT_BYTES = 4
-#: Numbers that an optimiser keeps for each parameter.
+#: State entries of an optimizer per parameter.
 _SLOTS = {"sgd": 0, "adam": 2}
 
 #: A timed run is about this much arithmetic, a tenth of a second at the peak of two cores...
 _RUN_FLOPS = 40e9
-#: ... but neither fewer nor more steps than this: small batches are all overhead, large ones all arithmetic.
+#: ... within these limits of the number of steps.
 _FEWEST_STEPS, _MOST_STEPS = 5, 1000
 
 
 @dataclass(frozen=True)
 class Work:
-    """A net and how it is trained: softmax cross-entropy, mean over the batch, float32.
+    """A network and its training settings: softmax cross-entropy, mean over the batch, float32.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Work:
     hidden : tuple of int
         Units of the hidden layers.
     activation : {"relu", "sigmoid"}
-        Of the hidden layers.
+        Activation of the hidden layers.
     batch_size : int
     optimizer : {"sgd", "adam"}
         Adam with decays 0.9 and 0.999 and epsilon 1e-8.
@@ -61,32 +61,32 @@ class Work:
 
     @property
     def epoch_steps(self) -> int:
-        """Full batches of an epoch; a shorter last one is left out on every side."""
+        """Full batches of an epoch; all contenders skip a shorter last one."""
         return self.rows // self.batch_size
 
     @property
     def epoch_share(self) -> float:
-        """How much of an epoch a timed run is."""
+        """The share of an epoch in a timed run."""
         return self.steps * self.batch_size / self.rows
 
     @property
     def flops(self) -> int:
         """Multiplications and additions of one step's matrix products.
 
-        A layer multiplies three times: forward, for the gradient of its weights, and for that of its inputs, which
-        the first layer has no use for.
+        A layer has three products: forward, for the gradient of its weights, and for the gradient of its inputs, which
+        the first layer does not need.
         """
         macs = [inputs * outputs for inputs, outputs in pairwise(self.sizes)]
         return 2 * self.batch_size * (3 * sum(macs) - macs[0])
 
     @property
     def bytes(self) -> int:
-        """Bytes that one step has to move to and from memory at least, if no cache keeps anything from step to step.
+        """The minimum number of bytes that a step moves to and from memory if no cache keeps data between steps.
 
-        The batch's pixels, one byte each, are read once. The weights are read for the forward pass, and for the
-        gradients of the inputs, which the first layer has no use for. The update reads and writes the parameters and
-        the optimiser's slots, of which Adam has two. Not counted is what a cache can hold within a step: activations,
-        their gradients, and the gradients of the weights, which an update can take as they are computed.
+        The pixels of the batch, one byte each, are read once. The weights are read for the forward pass and for the
+        gradients of the inputs, which the first layer does not need. The update reads and writes the parameters and
+        the optimizer state, which has two entries per parameter for Adam. Data that a cache can hold within a step are
+        not counted: activations, their gradients, and the gradients of the weights, which an update can use at once.
         """
         sizes = [inputs * outputs for inputs, outputs in pairwise(self.sizes)]
         parameters = sum(sizes) + sum(self.sizes[1:])
@@ -100,18 +100,18 @@ class Work:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Work:
-        """The other way round."""
+        """Create a work from plain JSON."""
         return cls(**{**values, "hidden": tuple(values["hidden"])})
 
 
 def steps_for(work: Work) -> int:
-    """How many steps a timed run takes, so that the slow contenders' too remain a matter of seconds."""
+    """The number of steps of a timed run, so that slow contenders also finish in seconds."""
     wanted = max(_FEWEST_STEPS, min(round(_RUN_FLOPS / work.flops), _MOST_STEPS))
     return min(wanted, work.epoch_steps)
 
 
 def quick(work: Work) -> Work:
-    """The same in small, to see whether all of it runs."""
+    """A small version, to test that everything runs."""
     small = replace(work, rows=min(work.rows, max(2_000, 3 * work.batch_size)))
     return replace(small, steps=min(3, small.epoch_steps))
 
@@ -123,18 +123,18 @@ def _work(name: str, hidden: tuple[int, ...], activation: str, batch: int, optim
 
 def _swept(hidden: tuple[int, ...], batch: int) -> Work:
     name = "-".join(str(size) for size in (PIXELS, *hidden, CLASSES))
-    # A rate that single images bear too: a net that diverges computes with NaNs, which is not the same work.
+    # A rate at which single images do not diverge: computing with NaN would not be the same work.
     return _work(f"{name} batch {batch}", hidden, "relu", batch, "sgd", 0.01)
 
 
-#: The nets of the package's presets.
+#: The networks of the package's presets.
 NETS = (
     _work("784-40-10", (40,), "sigmoid", 100, "sgd", 0.1),
     _work("784-200-80-10", (200, 80), "relu", 256, "sgd", 0.1),
     _work("784-500-1000-300-10", (500, 1000, 300), "relu", 100, "adam", 1e-3),
 )
 
-#: One net with ever larger batches, then one batch size with ever wider nets.
+#: One network with increasing batch sizes, then one batch size with increasing widths.
 SWEEP = (
     *(_swept((200, 80), batch) for batch in (1, 16, 32, 128, 1024, 8192)),
     *(_swept((width, width), 128) for width in (32, 64, 128, 256, 512, 1024, 2048)),

@@ -1,7 +1,7 @@
-"""How training on several ranks scales: measured on this machine's cores, and predicted for more.
+"""Measure how training on several ranks scales on this machine's cores, and predict it for more ranks.
 
-``python -m benchmarks.scaling`` measures one rank and as many as there are cores, each on a core of its own, prints a
-table, and keeps the result in ``benchmarks/results/scaling``. ``python -m benchmarks.scaling model`` prints what a
-model makes of it for 8 to 4,096 ranks, and how well it says again what was measured; ``python -m benchmarks.scaling
-page`` puts both into docs/scaling.md, with pictures. ``--quick`` only shows that it runs; its figures are not kept.
+``python -m benchmarks.scaling`` measures one rank and one rank per core, prints a table, and stores the result in
+``benchmarks/results/scaling``. ``python -m benchmarks.scaling model`` prints the predictions of a model for 8 to 4,096
+ranks, and compares the model with the measurements. ``python -m benchmarks.scaling page`` updates docs/scaling.md and
+its pictures. ``--quick`` only tests that it runs and stores nothing.
 """

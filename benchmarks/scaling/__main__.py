@@ -26,12 +26,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 RESULT = _ROOT / "benchmarks" / "results" / "scaling" / "scaling.json"
 PAGE = _ROOT / "docs" / "scaling.md"
 
-#: What `page` puts between these stands there as it was printed.
+#: `page` replaces the text between these markers.
 _MARKS = re.compile(r"(<!-- figures -->\n).*(<!-- end of figures -->)", re.DOTALL)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and keep; the exit code."""
+    """Measure, print and store the results; returns the exit code."""
     options = _parser().parse_args(arguments)
     if options.what == "measure":
         result = _study(options)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 stream.write(json.dumps(result, indent=1).encode() + b"\n")
         return 0
     if not options.out.exists():
-        print(f"nothing has been measured yet: {options.out} is not there", file=sys.stderr)
+        print(f"nothing has been measured yet: {options.out} does not exist", file=sys.stderr)
         return 2
     result = json.loads(options.out.read_text())
     if options.what == "page":
@@ -67,16 +67,16 @@ def _figures(result: Mapping[str, Any]) -> str:
     network = report.local_network(result)
     parts = [
         f"Measured on {result['date'][:10]} with `--backend {result['backend']}`, {result['machine']['cpu']}, "
-        f"{result['machine']['cores']} cores, one for each rank; medians of {result['rounds']} rounds:",
+        f"{result['machine']['cores']} cores, one per rank; medians of {result['rounds']} rounds:",
         _block(report.measured(result)),
         f"The model for several ranks of that machine, with a latency of {network.latency * 1e6:.0f} us and "
-        f"{network.bandwidth / 1e9:.1f} GB/s between them, taken from the sums alone:",
+        f"{network.bandwidth / 1e9:.1f} GB/s between them, derived from the sums:",
         _block(report.check(result)),
     ]
     for name, cluster in CLUSTERS.items():
         parts.append(f"Predicted speedups over one rank, ranks of one such core, {cluster.name} ({name}):")
         parts.append(_block(report.predicted(partial(report.rank_of, result), cluster)))
-    parts.append("Predicted for a GPU a rank, of which nothing is measured: an H100's roofline, 100 Gbit/s InfiniBand:")
+    parts.append("Predicted for one GPU per rank, without measurements: an H100's roofline, 100 Gbit/s InfiniBand:")
     parts.append(_block(report.predicted(report.gpu, CLUSTERS["infiniband"])))
     return "\n\n".join(parts)
 
@@ -93,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("what", nargs="?", choices=("measure", "model", "page"), default="measure")
     parser.add_argument("--backend", default="numba")
-    parser.add_argument("--ranks", type=int, help="at most so many (default: the cores)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each measurement (default: 1)")
-    parser.add_argument("--quick", action="store_true", help="only see whether it runs; keeps nothing")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the result is kept")
+    parser.add_argument("--ranks", type=int, help="largest number of ranks (default: the number of cores)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of measurements of each (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per measurement (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs; stores nothing")
+    parser.add_argument("--out", type=Path, default=RESULT, help="file for the result")
     return parser
 
 

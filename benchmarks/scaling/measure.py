@@ -1,4 +1,4 @@
-"""One rank and several on this machine, each with a core of its own."""
+"""Measure one rank and several on this machine, each on its own core."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from benchmarks.peers.works import NETS
 
 __all__ = ["Plan", "plans", "study"]
 
-#: Of the net's own batch, on one rank: what the model's speed is fitted to.
+#: Multiples of the network's batch size, on one rank, to which the model's speed is fitted.
 _FITTED = (0.25, 0.5, 1, 2, 4)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A measurement: "fit", "strong" (the batch stays) or "weak" (each rank's part stays)."""
+    """A measurement: "fit", "strong" (constant batch) or "weak" (constant rows per rank)."""
 
     kind: str
     net: str
@@ -41,7 +41,7 @@ def plans(ranks: tuple[int, ...]) -> Iterator[Plan]:
 
 
 def study(ranks: tuple[int, ...], rounds: int, seconds: float, backend: str) -> list[dict[str, Any]]:
-    """Run all measurements in turns, again and again, so that none has the quieter machine; medians of the rounds."""
+    """Run all measurements in alternating rounds, so that disturbances affect all alike; returns medians."""
     found: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for turn in range(rounds):
         tried = set()
@@ -59,19 +59,19 @@ def _medians(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(plan: Plan, seconds: float, backend: str) -> dict[str, Any]:
-    """Run one measurement; what its first rank found.
+    """Run one measurement, and return the results of rank 0.
 
     Raises
     ------
     RuntimeError
-        It failed; the message says how.
+        It failed.
     """
     beside = Path(sys.executable).parent / "mpiexec"
     launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
     if launcher is None:
         raise RuntimeError('there is no mpiexec: pip install -e ".[mpi]"')
     program = ["-m", "benchmarks.scaling.worker", plan.net, str(plan.batch), str(seconds), backend]
-    # Bound, one rank alone has no more cores than each of several.
+    # Bind ranks, so that a single rank has as many cores as each of several.
     command = [launcher, "-bind-to", "core", "-n", str(plan.ranks), sys.executable, *program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[2])
     if done.returncode:

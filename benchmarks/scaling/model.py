@@ -1,21 +1,21 @@
-"""What a step takes on any number of ranks: arithmetic by a roofline, the sum by latency and bandwidth.
+"""Model the time of a step on any number of ranks: arithmetic by a roofline, the sum by latency and bandwidth.
 
 A step with a batch of B rows on N ranks takes
 
     t(N) = fixed + flops(B / N) / speed + (1 - hidden) allreduce(N)
 
-`fixed` and `speed` are either fitted to one rank's steps with batches of several sizes, or a roofline's: the update's
-bytes over the memory's bandwidth, plus the launches, and the peak times what is reached of it (Williams, Waterman and
-Patterson 2009). The sum of m bytes takes the least of three algorithms' times (Thakur, Rabenseifner and Gropp 2005,
-section 4), with a latency a for a message and b bytes a second:
+`fixed` and `speed` are either fitted to the steps of one rank with several batch sizes, or come from a roofline: the
+bytes of the update divided by the memory bandwidth, plus the launches, and the achievable share of the peak (Williams,
+Waterman and Patterson 2009). A sum of m bytes takes the minimum over three algorithms (Thakur, Rabenseifner and Gropp
+2005, section 4), with a latency a per message and b bytes per second:
 
     recursive doubling           log2(N) (a + m / b)
     halving and doubling         2 log2(N) a + 2 (N - 1) / N m / b
     ring                         2 (N - 1) a + 2 (N - 1) / N m / b
 
-Two options that the package does not have show what they would be worth. Compressed gradients have half the bytes.
-Overlapped, the sum of all layers but the first goes on while the first layer's weight gradient is computed; that is the
-last gradient to be there and the largest of these nets, so that little is left to hide.
+Two options estimate improvements that are not implemented. Compressed gradients have half the bytes. With overlap, the
+gradients of all layers except the first are summed while the weight gradient of the first layer is computed; this is
+the last gradient and often the largest, so little can be hidden.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Cluster:
     ----------
     name : str
     latency : float
-        Seconds a message.
+        Seconds per message.
     bandwidth : float
-        Bytes a second from each rank.
+        Bytes per second from each rank.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Cluster:
     bandwidth: float
 
 
-#: Assumed, from what such networks are sold as; not measured.
+#: Assumed from nominal specifications; not measured.
 CLUSTERS = {
     "ethernet": Cluster("25 Gbit/s Ethernet, TCP", 20e-6, 2.5e9),
     "infiniband": Cluster("100 Gbit/s InfiniBand", 2e-6, 11e9),
@@ -59,24 +59,24 @@ CLUSTERS = {
 
 @dataclass(frozen=True)
 class Rank:
-    """What one rank computes: `fixed` seconds a step, and `speed` flops a second."""
+    """The speed of a rank: `fixed` seconds per step, and `speed` flops per second."""
 
     fixed: float
     speed: float
 
 
 def flops(work: Work, batch: float) -> float:
-    """Of the matrix products of a step with so many rows."""
+    """Flops of the matrix products of a step with this number of rows."""
     return batch * replace(work, batch_size=1).flops
 
 
 def parameters(work: Work) -> int:
-    """Weights and biases."""
+    """The number of weights and biases."""
     return sum((inputs + 1) * outputs for inputs, outputs in pairwise(work.sizes))
 
 
 def fit_rank(work: Work, measured: Sequence[tuple[int, float]]) -> Rank:
-    """Fixed time and speed from (batch, seconds a step) on one rank, by least squares of relative errors."""
+    """Fit fixed time and speed to (batch, seconds per step) of one rank, by least squares of relative errors."""
     # Two unknowns: minimise sum ((fixed + f / speed) / t - 1)^2.
     sums = [0.0] * 5
     for batch, seconds in measured:
@@ -90,13 +90,13 @@ def fit_rank(work: Work, measured: Sequence[tuple[int, float]]) -> Rank:
 
 
 def roofline_rank(work: Work, peak: float, bandwidth: float, overhead: float) -> Rank:
-    """From what a device can do: flops and bytes a second, and seconds a step that it does neither."""
+    """A rank from the specification of a device: flops and bytes per second, and overhead in seconds per step."""
     moved = work.bytes - work.batch_size * work.sizes[0]
     return Rank(overhead + moved / bandwidth, peak)
 
 
 def allreduce(size: float, ranks: int, cluster: Cluster) -> float:
-    """Seconds for the sum of so many bytes."""
+    """Seconds for the sum of a number of bytes."""
     if ranks == 1:
         return 0.0
     rounds, latency = math.ceil(math.log2(ranks)), cluster.latency
@@ -108,7 +108,7 @@ def allreduce(size: float, ranks: int, cluster: Cluster) -> float:
 def step(
     work: Work, batch: int, ranks: int, rank: Rank, cluster: Cluster, compress: bool = False, overlap: bool = False
 ) -> float:
-    """Seconds of a step with a batch of so many rows on all ranks together."""
+    """Seconds of a step with a batch of this number of rows over all ranks."""
     rows = math.ceil(batch / ranks)
     arithmetic = flops(work, rows) / rank.speed
     size = parameters(work) * _FLOAT_BYTES / (2 if compress else 1)

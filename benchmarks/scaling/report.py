@@ -1,4 +1,4 @@
-"""Tables and pictures of what was measured, and of what the model says."""
+"""Tables and pictures of the measurements and the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
 
 def measured(result: Mapping[str, Any]) -> str:
-    """What a study found: times, the share of the sum, and how much of N times the speed N ranks have."""
+    """The table of a study: times, speedup and efficiency."""
     rows = [["net", "scaling", "ranks", "batch", "us/step", "apart, us", "sum, us", "speedup", "efficiency"]]
     alone = {(run["kind"], run["net"]): run for run in result["runs"] if run["ranks"] == 1}
     for run in result["runs"]:
@@ -36,13 +36,13 @@ def measured(result: Mapping[str, Any]) -> str:
 
 
 def rank_of(result: Mapping[str, Any], work: Work) -> Rank:
-    """The model's rank, fitted to one rank's steps."""
+    """The rank of the model, fitted to the steps of one rank."""
     steps = [(run["batch"], run["step"]) for run in result["runs"] if run["kind"] == "fit" and run["net"] == work.name]
     return fit_rank(work, steps)
 
 
 def local_network(result: Mapping[str, Any]) -> Cluster:
-    """Latency and bandwidth between the ranks of one machine, from the sums of the smallest and the largest net."""
+    """Latency and bandwidth within a machine, from the sums of the smallest and the largest network."""
     two = {run["net"]: run["sum"] for run in result["runs"] if run["ranks"] == 2}
     points = sorted((4.0 * parameters(work), two[work.name]) for work in NETS if work.name in two)
     (small, first), (large, last) = points[0], points[-1]
@@ -51,21 +51,21 @@ def local_network(result: Mapping[str, Any]) -> Cluster:
 
 
 def check(result: Mapping[str, Any]) -> str:
-    """The model beside what it was not fitted to: the steps of several ranks."""
+    """Compare the model with the steps of several ranks, to which it was not fitted."""
     network = local_network(result)
     rows = [["net", "scaling", "ranks", "measured, us", "model, us", "model / measured"]]
     for run in result["runs"]:
         work = next(work for work in NETS if work.name == run["net"])
         if run["kind"] != "fit" and run["ranks"] > 1:
-            said = step(work, run["batch"], run["ranks"], rank_of(result, work), network)
-            figures = [f"{run['step'] * 1e6:,.0f}", f"{said * 1e6:,.0f}", f"{said / run['step']:.2f}"]
-            rows.append([run["net"], run["kind"], str(run["ranks"]), *figures])
+            predicted = step(work, run["batch"], run["ranks"], rank_of(result, work), network)
+            numbers = [f"{run['step'] * 1e6:,.0f}", f"{predicted * 1e6:,.0f}", f"{predicted / run['step']:.2f}"]
+            rows.append([run["net"], run["kind"], str(run["ranks"]), *numbers])
     return aligned(rows, right=range(2, 6))
 
 
 def gpu(work: Work) -> Rank:
-    """A rank that is an H100, from its data sheet's roofline and guesses: half of its 67 TFLOP/s of float32, three
-    quarters of its 3.35 TB/s, and 10 us for launches. Not measured."""
+    """A rank with an H100, assumed from its data sheet and not measured: half of its 67 TFLOP/s of float32, three
+    quarters of its 3.35 TB/s, and 10 us for launches."""
     return roofline_rank(work, peak=33e12, bandwidth=2.5e12, overhead=10e-6)
 
 
@@ -78,7 +78,7 @@ def predicted(rank_for: Callable[[Work], Rank], cluster: Cluster, ranks: Sequenc
     return aligned(rows, right=range(2, 2 + len(ranks)))
 
 
-#: Rows of a batch that is shared out over ever more ranks.
+#: Rows of the batch for strong scaling.
 _STRONG = 8192
 
 
@@ -95,7 +95,7 @@ def curves(rank: Rank, work: Work, cluster: Cluster, ranks: Sequence[int]) -> di
 
 
 def draw(result: Mapping[str, Any], folder: Path = _IMAGES, clusters: Mapping[str, Cluster] = CLUSTERS) -> list[Path]:
-    """Pictures of the predictions, one for each network between the ranks."""
+    """Draw the predictions, one picture for each cluster network."""
     from matplotlib.figure import Figure
 
     from nnbackend.support.files import atomic_write

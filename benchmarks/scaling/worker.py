@@ -1,7 +1,7 @@
-"""What every rank runs: ``mpiexec -n 2 python -m benchmarks.scaling.worker NET BATCH SECONDS BACKEND``.
+"""The program of each rank: ``mpiexec -n 2 python -m benchmarks.scaling.worker NET BATCH SECONDS BACKEND``.
 
-The first rank prints a line of JSON: seconds of a step; of one with as many rows that each rank takes for itself, at
-the same time; and of the sum over the ranks.
+Rank 0 prints a line of JSON: the seconds of a step; of a step without communication while all ranks run; and of the sum
+over the ranks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BLOCKS = 7
 
 
 def main(net: str, batch: int, seconds: float, backend: str) -> None:
-    """Time the steps of a net with a global batch of that size."""
+    """Time the steps of a network with a global batch of this size."""
     world = nn.distributed.world(timeout=120)
     recipe = PRESETS[net]
     device = nn.distributed.local_backend(backend, world)
@@ -48,7 +48,7 @@ def main(net: str, batch: int, seconds: float, backend: str) -> None:
 
 
 def _step(run: TrainingRun, world: nn.distributed.Communicator, device: Backend, seconds: float) -> float:
-    """Seconds of a step, while all ranks take theirs."""
+    """Seconds of a step while all ranks run."""
     executor, most = run.executors[0]
 
     def block(steps: int) -> float:
@@ -73,7 +73,7 @@ def print_first(world: nn.distributed.Communicator, result: dict[str, object]) -
 
 
 def _sum(world: nn.distributed.Communicator, network: nn.Network, seconds: float) -> float:
-    """Seconds of a sum over all ranks of as many numbers as there are gradients, when all come at the same time."""
+    """Seconds of a sum of all gradients over all ranks, which start at the same time."""
     gradients = np.zeros(network.model.layout.trainable_size, network.dtype)
     times = []
     for _ in range(20 + int(100 * seconds)):

@@ -26,7 +26,7 @@ _VERSIONS = ("scikit-learn", "numpy", "numba")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; the exit code."""
+    """Measure and print the results; returns the exit code."""
     options = _parser().parse_args(arguments)
     folder = Path(options.out or (tempfile.mkdtemp(prefix="sklearn-") if options.quick else FOLDER))
     if options.what == "table":
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=usable(), choices=range(1, usable() + 1), metavar="N")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 9")
     parser.add_argument("--out", metavar="FOLDER", help="of results (default: benchmarks/results/sklearn)")
-    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="test that it runs; the results are meaningless")
     return parser
 
 

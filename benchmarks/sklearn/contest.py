@@ -1,4 +1,4 @@
-"""Contenders in turns, each in a process of its own."""
+"""Time the contenders in alternating rounds, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = ["REFERENCE", "TIMES", "TOLERANCE", "contest"]
 
 REFERENCE = "scikit-learn"
 
-#: How well the losses have to agree in float64 before anything is timed, relative to the first.
+#: Largest difference of the losses in float64, relative to the first.
 TOLERANCE = 1e-8
 
-#: What is timed: training, the first prediction after it, and one more.
+#: The timed parts: training, the first prediction after it, and a second prediction.
 TIMES = ("fit_seconds", "predict_seconds", "again_seconds")
 
 #: Epochs whose losses are compared: rounding grows with every step.
@@ -40,13 +40,13 @@ def contest(
     Parameters
     ----------
     contenders : sequence of str
-        Backends.
+        Names of backends.
     tasks : sequence of Task
     threads : int
     dtype : {"float64", "float32"}
     rounds : int
     quick : bool
-        Whether three epochs are enough.
+        Train only three epochs.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def _process(threads: int) -> Iterator[ProcessPoolExecutor]:
         patch.dict(os.environ, environment(threads)),
         ProcessPoolExecutor(1, mp_context=spawn, initializer=bind, initargs=(threads,)) as pool,
     ):
-        # It is started, with this environment, when it is first asked for something.
+        # The process starts with this environment when it is first used.
         pool.submit(os.getpid).result()
         yield pool
 
@@ -80,7 +80,7 @@ def _measured(
     names = list(pools)
     for turn in range(-1, rounds):
         say(f"  {task.name}: {'warming up' if turn < 0 else f'round {turn + 1} of {rounds}'}")
-        # Each round begins with another one, so that nobody always comes after the same neighbour's heat.
+        # Each round starts with another contender, so that none always follows the same one on a warm processor.
         first = max(turn, 0) % len(names)
         for name in names[first:] + names[:first]:
             if "error" in found.get(name, {}):
@@ -106,10 +106,10 @@ def _measured(
 
 
 def _disagreement(losses: Sequence[float], expected: Sequence[float], dtype: str) -> dict[str, Any]:
-    """How far a contender's losses are from scikit-learn's, and if that is too far, why it is not timed."""
+    """The difference of a contender's losses from scikit-learn's, and the reason if it is too large to time it."""
     count = min(len(losses), len(expected), _CHECKED)
     difference = float(np.abs(np.subtract(losses[:count], expected[:count])).max() / expected[0])
-    # float32 is rounded otherwise by everybody; written so that NaN does not pass.
+    # In float32, rounding differs between libraries. Written so that NaN is rejected.
     if dtype == "float32" or difference <= TOLERANCE:
         return {"disagreement": difference}
     reason = (
@@ -119,7 +119,7 @@ def _disagreement(losses: Sequence[float], expected: Sequence[float], dtype: str
 
 
 def fit(name: str, contender: str, dtype: str, quick: bool) -> dict[str, Any]:
-    """Train and predict once, in the contender's process."""
+    """Train and predict once in the contender's process."""
     data = data_of(name, dtype)
     model = _estimator(next(task for task in TASKS if task.name == name), contender, quick)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Results as text, in Markdown that can be read as it is."""
+"""Results as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["text"]
 
 
 def text(result: Mapping[str, Any]) -> str:
-    """Everything that is to be said of a result."""
+    """The complete text of a result."""
     machine, tasks = result["machine"], result["tasks"]
     names = [name for name in tasks[0]["contenders"] if name != REFERENCE]
     threads = f"{result['threads']} thread{'' if result['threads'] == 1 else 's'}"
@@ -26,7 +26,7 @@ def text(result: Mapping[str, Any]) -> str:
         f"`{result['command']}`; {result['date']}, medians of {rounds} rounds",
     ]
     if result.get("quick"):
-        lines.append("**With --quick: these figures say that it runs, and nothing about speed.**")
+        lines.append("**With --quick: these results only show that it runs.**")
     training = ["data", "rows", "epochs", f"{REFERENCE}, ms", "its score"]
     predicting = ["data", f"{REFERENCE}, ms", "again, ms"]
     for name in names:

@@ -1,4 +1,4 @@
-"""The data sets, each with the parameters that both estimators get; all else is their default."""
+"""The data sets and the parameters of both estimators; other parameters have their defaults."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Task:
     make : callable
         Returns (X, y).
     regression : bool
-        Whether the targets are numbers: then they are scaled, and the score is R^2. Else it is accuracy.
+        Whether the targets are numbers, which are scaled, and the score is R^2; otherwise it is the accuracy.
     parameters : dict
     """
 
@@ -38,7 +38,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Data:
-    """Three quarters of the rows to train on, and a quarter to be scored on."""
+    """Three quarters of the rows for training, and a quarter for scoring."""
 
     x_train: NDArray[Any]
     x_test: NDArray[Any]

@@ -48,7 +48,7 @@ def test_without_a_gpu_it_says_why_and_measures_nothing(monkeypatch, tmp_path, c
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == (
-        "there is no NVIDIA driver on this machine. Install it. With --dry-run all of it runs on the CPU.\n"
+        "there is no NVIDIA driver on this machine. Install it. With --dry-run, everything runs on the CPU.\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -90,7 +90,7 @@ def test_without_mnist_there_is_no_time_to_learn_it(leaves_no_trace, tmp_path, c
 
     monkeypatch.setattr("nnbackend.datasets.load", missing)
     assert gpu.main(["accuracy", "--dry-run", "--contenders", "cupy", "--out", str(tmp_path)]) == 0
-    assert "accuracy is left out: MNIST is nowhere to be had" in capsys.readouterr().err
+    assert "accuracy: skipped: MNIST is nowhere to be had" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -488,7 +488,7 @@ def test_without_mnist_there_is_no_accuracy_and_that_is_said(tmp_path, capsys, m
 
     monkeypatch.setattr(nn.datasets, "load", missing)
     assert command.main(["accuracy", "--quick", "--out", str(tmp_path)]) == 0
-    assert "accuracy: left out: MNIST is nowhere" in capsys.readouterr().out
+    assert "accuracy: skipped: MNIST is nowhere" in capsys.readouterr().out
 
 
 def test_nothing_measured_yet(tmp_path, capsys):

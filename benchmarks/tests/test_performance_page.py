@@ -138,7 +138,7 @@ def test_without_matplotlib_the_page_stays_as_it_was(copy, stored, monkeypatch):
     "change", [("<!-- peers: nets -->", ""), ("peers: nets", "peers: nests"), ("<!-- /peers -->", "")]
 )
 def test_a_page_without_its_places_is_an_error(change):
-    with pytest.raises(ValueError, match="must have a place"):
+    with pytest.raises(ValueError, match="must have the parts"):
         page.refreshed(page.PAGE.read_text().replace(*change, 1), [])
 
 
@@ -191,20 +191,20 @@ def shown(*words):
 
 
 def test_thresholds_are_those_of_the_code():
-    assert shown(f"It looks {epoch.PATIENCE:,} times")
+    assert shown(f"After {epoch.PATIENCE:,} iterations")
     assert shown(f"at least {executor._SHARED_STEP:,} multiply-adds", f"at least {executor._SHARED_RUN:,};")
-    assert shown(f"at least {program._MANY_COLUMNS} columns for each")
+    assert shown(f"at least {program._MANY_COLUMNS} columns per thread")
     (few, much), (more, most) = program._WORTH_COLUMNS
-    assert shown(f"fewer than {few} rows for each thread and at least {much:,} multiply-adds in the product")
-    assert shown(f"fewer than {more} and at least {most:,}")
+    assert shown(f"fewer than {few} rows per thread and at least {much:,} multiply-adds in the product")
+    assert shown(f"fewer than {more} rows and at least {most:,}")
 
 
 def test_tiles_are_those_of_the_code():
     many = TileShape.choose("float32", VectorUnit(64, 32, fused=True))
     few = TileShape.choose("float32", VectorUnit(32, 16, fused=True))
-    assert shown(f"{many.rows} rows by {many.vectors} vectors", f"{few.rows} by {few.vectors} where it has 16")
+    assert shown(f"{many.rows} rows by {many.vectors} vectors", f"{few.rows} by {few.vectors} on CPUs with 16")
     assert shown(f"{many.lanes} numbers with AVX-512, {few.lanes} with AVX")
-    assert shown(f"and {many.depth} rows deep", f"{many.block} at a time", f"more than {many.depth} rows")
+    assert shown(f"and {many.depth} rows deep", f"{many.block} rows of the left", f"more than {many.depth} rows")
 
 
 def test_meetings_are_as_many_as_the_page_says():
@@ -219,5 +219,5 @@ def test_meetings_are_as_many_as_the_page_says():
         found[work.name] = int(net.batch_step._executor._program.table[:, program.WAIT].sum())
     small, middle, large = found
     assert (found[small], found[middle]) == (2, 2)
-    assert shown(f"A step of the nets {small} and {middle} needs two meetings")
-    assert shown(f"a step of {large} on two threads has {found[large]} meetings instead of 2")
+    assert shown(f"A step of {small} or {middle} needs two barriers")
+    assert shown(f"a step of {large} on two threads has {found[large]} barriers instead of 2")

@@ -1,6 +1,6 @@
 """S1, the circle: a 2-100-200-100-2 ReLU network, "demands" in place of gradients; is a point outside the unit circle?
 
-Where the tutorial errs: its demands are no gradients (a wrong row asks for -1 and 1 however wrong it is, a right one
+Errors in the tutorial: its demands are no gradients (a wrong row asks for -1 and 1 however wrong it is, a right one
 for nothing; every matrix is divided, row by row, by its largest magnitude), so most steps make the batch worse and
 are thrown away; every batch is trained twice; a round of training ends at the first batch with at most 10 % wrong,
 which chance brings soon, so the network stays near 90 %, and where that is the round's first batch the tutorial divides

@@ -2,7 +2,7 @@
 
 TensorFlow 1 is no more, so its graph is spelt out in float32 NumPy, with the arithmetic of its kernels.
 
-Where the tutorial errs: weights of N(0, 1) make logits of tens of thousands, so the loss starts near 60,000 and the net
+Errors in the tutorial: weights of N(0, 1) make logits of tens of thousands, so the loss starts near 60,000 and the net
 ends below what a scaled start reaches; the loss it prints "of an epoch" is never set back to zero, so it is the sum
 since the first step ("printed_loss" below). Its loader keeps the first 5,000 images for a validation that never comes:
 it trains on 55,000.

@@ -1,6 +1,6 @@
 """S11: one neuron, a 2-2-1 network of three such neurons, and a mean squared error: a forward pass, nothing is trained.
 
-Nothing here errs.
+There are no errors.
 """
 
 from __future__ import annotations

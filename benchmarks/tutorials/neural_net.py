@@ -1,6 +1,6 @@
 """S8, NeuralNet: 784-40-10, sigmoid, squared error, N(0, 1) weights, on MNIST; backpropagation sample by sample.
 
-Where the tutorial errs: nothing is wrong, but a batch is a Python loop over columns of one sample, which is what makes
+Errors in the tutorial: none, but a batch is a Python loop over columns of one sample, which is what makes
 it slow; weights of N(0, 1) saturate the sigmoids at the start, and with batches of 100 a digit is often lost for good.
 The tutorial's text has lost lines; they are as in M. Nielsen's "Neural Networks and Deep Learning", which it follows:
 the samples are shuffled every epoch (`import random` is left over in the text, for nothing else).

@@ -1,6 +1,6 @@
 """S2, OneNet: logistic regression on the truth tables of AND, OR and NOT, full batch, NumPy.
 
-Where the tutorial errs: its penalty adds the sum of all weights to every weight (so they are held back as one, and
+Errors in the tutorial: its penalty adds the sum of all weights to every weight (so they are held back as one, and
 weights of opposite sign would not be); for AND the bias has a column for each input, not one for the output, so that
 broadcasting makes the weights 2 x 2: two copies of one classifier that meet in the penalty alone. The tutorial's
 text says 20,000 steps; its code takes 200,000, and so did its figures.

@@ -1,4 +1,4 @@
-"""What every baseline returns."""
+"""The result of every baseline."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Result", "accuracy", "cross_entropy", "one_hot"]
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one training run.
+    """The results of a training run.
 
     Attributes
     ----------
     figures : dict of str to float
-        Accuracies are shares, 0 to 1; "accuracy" is that on the test set, which tables share with the training set.
+        Accuracies are shares, 0 to 1; "accuracy" is that on the test set, which for tables is the training set.
     seconds : float
-        Wall time of training alone: no loading, preparing or final testing.
+        Wall time of training, without loading, preparation and the final test.
     """
 
     figures: dict[str, float]
@@ -27,7 +27,7 @@ class Result:
 
 
 def accuracy(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """The share of labels that were predicted."""
+    """The share of correctly predicted labels."""
     return float(np.mean(np.asarray(predicted) == np.asarray(labels)))
 
 

@@ -1,6 +1,6 @@
 """S10: support vector regression on the raw labels of MNIST, rounded; scikit-learn.
 
-Where the tutorial errs: digits are names, not quantities. A regression puts what looks half like a 1 and half like a 7
+Errors in the tutorial: digits are names, not quantities. A regression puts what looks half like a 1 and half like a 7
 at 4, so it gets 40.23 % right, where a support vector classifier gets about 98 %. The scikit-learn of its day took
 gamma = 1 / 784, now called "auto"; today's default, "scale", does better. It predicts image by image, which is slow as
 well, but is not training and not timed.

@@ -1,4 +1,4 @@
-"""What the table says of each system: its figures, and the work whose time is taken on both sides."""
+"""The rows of the table for each system: its results, and the work that is timed on both sides."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Figure:
     ----------
     what : str
     tutorial : str
-        What the tutorial says.
+        The tutorial's result.
     value : callable
-        From what the example returned to a number.
+        Extracts the number from the results of the example.
     form : callable
-        Writes the number.
+        Formats the number.
     """
 
     what: str
@@ -66,7 +66,7 @@ class Work:
     tutorial : callable
         Seconds of the tutorial's own algorithm.
     ours : callable
-        Seconds of ours, given the example's options.
+        Seconds of our example with its options.
     """
 
     what: str
@@ -94,7 +94,7 @@ def example(name: str) -> Any:
 
 
 def options_for(backend: str, seed: int) -> Any:
-    """How the example is run: without pictures."""
+    """The options of the example, without pictures."""
     return example("tools").Options(backend=backend, seed=seed)
 
 
@@ -105,7 +105,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _circle_steps() -> float:
-    """The tutorial's rounds end at the first good batch, so a session takes from five to two hundred steps."""
+    """The tutorial's rounds end at the first good batch, so a session has between five and two hundred steps."""
     results = [circle.train(seed) for seed in range(8)]
     return 100 * sum(result.seconds for result in results) / sum(result.figures["steps"] for result in results)
 
@@ -116,18 +116,18 @@ def _our_circle_steps(options: Any) -> float:
 
 
 def _gate(options: Any) -> float:
-    # A tenth of the steps; the rate does not matter to the time.
+    # A tenth of the steps; the time does not depend on the learning rate.
     data = nn.datasets.load("and")
     return _seconds(lambda: example("logic_gates").train(nn.Dense(1, l2=1e-3), data, options, 10))
 
 
 def _of_run(name: str) -> Callable[[Any], float]:
-    """The seconds of training that an example itself reports."""
+    """The training time that an example reports."""
     return lambda options: float(example(name).run(options)["seconds"])
 
 
 def _mnist(name: str, *arguments: Any) -> Callable[[Any], float]:
-    """One epoch, and the test set evaluated after it, which the tutorials do not count."""
+    """One epoch including the evaluation on the test set, which is not included for the tutorials."""
 
     def seconds(options: Any) -> float:
         data = nn.datasets.load("mnist")

@@ -1,10 +1,10 @@
-"""Run every example and every tutorial's own algorithm, and print the table of examples/README.md.
+"""Run every example and every tutorial's algorithm, and print the table of examples/README.md.
 
     python -m benchmarks.tutorials.table [--seeds 5] [--backends numpy numba] [--only S4 S5] [--fresh]
 
-All of it takes more than an hour on two cores, so every run's figures are kept in benchmarks/results/tutorials/, what
-is there is not run again, and the table is printed from it at the end. Accuracies do not mind a busy machine. Times
-do: the tutorial's algorithm and ours take turns, and the medians of `ROUNDS` rounds count.
+Everything takes more than an hour on two cores, so the results of each run are stored in benchmarks/results/tutorials/
+and not computed again, and the table is printed from them. Accuracies do not depend on the load of the machine, but
+times do, so the tutorial's algorithm and ours alternate, and the medians of `ROUNDS` rounds are used.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--backends", nargs="+", default=["numpy", "numba"])
     parser.add_argument(
-        "--only", nargs="+", choices=[system.number for system in SYSTEMS], help="these; the table shows them all"
+        "--only", nargs="+", choices=[system.number for system in SYSTEMS], help="run only these; the table shows all"
     )
     parser.add_argument("--skip-times", action="store_true", help="accuracies alone")
-    parser.add_argument("--fresh", action="store_true", help="run again what was run before")
+    parser.add_argument("--fresh", action="store_true", help="ignore stored results")
     options = parser.parse_args()
     chosen = [system for system in SYSTEMS if not options.only or system.number in options.only]
     if any(system.name.startswith("mnist") for system in chosen):
-        nn.datasets.load("mnist")  # All of it, or an error: the examples would go on with 5,000 of its digits.
+        nn.datasets.load("mnist")  # Raise an error if it is missing; the examples would use 5,000 of its digits.
     for backend in options.backends:
         for system in chosen:
             run_seeds(system, backend, options.seeds, options.fresh)
@@ -68,7 +68,7 @@ def run_seeds(system: System, backend: str, seeds: int, fresh: bool) -> None:
 
 
 def run_times(system: System, backends: list[str], fresh: bool) -> None:
-    """Time the tutorial's algorithm and ours in turns."""
+    """Time the tutorial's algorithm and ours in alternating rounds."""
     store = Store("times.json")
     if system.work is None or (not fresh and {"tutorial", *backends} <= set(store.of(system.number))):
         return
@@ -124,7 +124,7 @@ def spread(figure: Figure, runs: dict[str, Any]) -> str:
 
 
 def machine() -> str:
-    """What the figures were taken on."""
+    """A description of the machine."""
     from importlib.metadata import version
 
     libraries = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "scikit-learn"))
@@ -132,7 +132,7 @@ def machine() -> str:
 
 
 class Store:
-    """A JSON file of figures by system."""
+    """A JSON file of results by system."""
 
     def __init__(self, name: str) -> None:
         self.path = FOLDER / name
@@ -144,7 +144,7 @@ class Store:
         return self.content().get(system, {})
 
     def keep(self, system: str, figures: dict[str, Any]) -> None:
-        """Write a system's figures; those of others are as they are now, for others may be at work."""
+        """Write the results of a system without changing those of others, which other processes may be writing."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = self.content() | {system: figures, "machine": machine()}
         with atomic_write(self.path) as stream:
@@ -152,7 +152,7 @@ class Store:
 
 
 def plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON's."""
+    """Convert NumPy's numbers and arrays for JSON."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

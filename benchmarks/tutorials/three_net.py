@@ -1,6 +1,6 @@
 """S4 and S5, ThreeNet: two ReLU layers, softmax cross-entropy with L2, on iris and on MNIST; float64 NumPy.
 
-Where the tutorial errs: the biases of the second and third layer are moved by themselves in place of their gradients,
+Errors in the tutorial: the biases of the second and third layer are moved by themselves in place of their gradients,
 so they only fade away; exp without the usual shift can overflow. On MNIST the images keep their pixels of 0 to 255;
 they are shuffled once, before training, and never again; the last batch of every epoch is left out, so the last 96 of
 60,000 images are never seen; and the "training accuracy" by which the best network is kept is that of a single

@@ -1,6 +1,6 @@
 """S3, TwoNet: 2-6-2, ReLU, softmax cross-entropy with L2, on XOR; full batch, NumPy.
 
-Where the tutorial errs: the output layer's bias is moved by itself in place of its gradient, so it only fades away;
+Errors in the tutorial: the output layer's bias is moved by itself in place of its gradient, so it only fades away;
 exp without the usual shift can overflow; its code has 30 hidden neurons where its text and its figures have 6, and
 ends in an error after training (it calls `get_parameters`, which the class lacks). With six, nine seeds of 30 do not
 learn XOR: six get three rows right, which the mended bias cures, and three get two, with weights that never leave the

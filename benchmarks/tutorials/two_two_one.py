@@ -1,6 +1,6 @@
 """S12: 2-2-1, sigmoid, squared error, every weight a number of its own, one person at a time: gender from build.
 
-Where the tutorial errs: nothing is wrong, but it is slow. Its numbers are NumPy's, whose arithmetic one by one is
+Errors in the tutorial: none, but it is slow. Its numbers are NumPy's, whose arithmetic one by one is
 slower than Python's, and every partial derivative works out its sigmoid anew: eleven where three are known.
 """
 

@@ -1,6 +1,6 @@
-"""The command line as its users meet it: real processes of ``python -m nnbackend``.
+"""The command line as users run it: real processes of ``python -m nnbackend``.
 
-Only the long table of refused options calls `main` in this process, because starting Python costs more than they do.
+Only the long table of invalid options calls `main` in this process, because starting Python would take too long.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Many networks at once, in threads and in processes: each must come to the bits that it comes to alone.
+"""Many networks at once, in threads and in processes: each must give the same bits as alone.
 
-``python -m tests.concurrency --rounds 20`` runs all of it many times over and says what it saw;
-``tests/concurrency/test_concurrency.py`` does once, on small networks.
+``python -m tests.concurrency --rounds 20`` runs everything many times and prints the results;
+``tests/concurrency/test_concurrency.py`` runs it once on small networks.
 """

@@ -1,4 +1,4 @@
-"""Run networks side by side many times over; exit with 1 if one of them came to other bits, or to nothing."""
+"""Train networks at the same time, many times; exit with 1 if one gives other bits or fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ON_CPU = ("numpy", "numba")
 
 
 class Count:
-    """How many runs there were, and which went wrong."""
+    """The number of runs, and the failed ones."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, int, int, int, float]] = []
@@ -38,8 +38,8 @@ class Count:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.concurrency", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="how often each is done (default: 20)")
-    parser.add_argument("--workers", type=int, default=8, help="threads or processes at a time (default: 8)")
+    parser.add_argument("--rounds", type=int, default=20, help="number of repetitions (default: 20)")
+    parser.add_argument("--workers", type=int, default=8, help="threads or processes at the same time (default: 8)")
     options = parser.parse_args()
     begin, count = time.monotonic(), Count()
     print(f"{'what':<34}{'backend':<15}{'at once':>8}{'runs':>7}{'other bits':>13}{'seconds':>9}")
@@ -50,7 +50,7 @@ def main() -> int:
             _processes(method, backend, options, count)
     _empty_cache(options, count)
     runs, wrong = sum(row[3] for row in count.rows), sum(row[4] for row in count.rows)
-    print(f"{runs:,} runs, {wrong} of them came to other bits than alone; {time.monotonic() - begin:.0f} s")
+    print(f"{runs:,} runs, {wrong} of them gave other bits than alone; {time.monotonic() - begin:.0f} s")
     return 1 if wrong else 0
 
 
@@ -61,13 +61,13 @@ def _threads(name: str, options: argparse.Namespace, count: Count) -> None:
     works = [partial(job, backend, seed) for seed in range(workers)]
     count.add("threads", name, workers, [(alone, in_threads(works, _SECONDS)) for _ in range(options.rounds)], begin)
     if name in _ON_CPU:
-        # Networks whose steps are shared out among threads of the backend, which are asked for by all at once.
+        # Networks whose steps are divided among the backend's threads, which all of them request at once.
         shared = type(make_backend(name))(threads=3)  # type: ignore[call-arg]
         alone = [job(shared, seed, BIG) for seed in range(workers)]
         begin = time.monotonic()
         works = [partial(job, shared, seed, BIG) for seed in range(workers)]
         rounds = [(alone, in_threads(works, _SECONDS)) for _ in range(max(1, options.rounds // 4))]
-        count.add("threads, with steps shared out", name, workers, rounds, begin)
+        count.add("threads, with divided steps", name, workers, rounds, begin)
 
 
 def _processes(method: str, name: str, options: argparse.Namespace, count: Count) -> None:
@@ -86,7 +86,7 @@ def _processes(method: str, name: str, options: argparse.Namespace, count: Count
 
 
 def _empty_cache(options: argparse.Namespace, count: Count) -> None:
-    """Processes that find no compiled kernels and compile them at the same time, for both dtypes, into one folder."""
+    """Processes that compile kernels for both dtypes into one empty cache at the same time."""
     before = os.environ.get("NUMBA_CACHE_DIR")
     arguments = [(seed, SMALL, ("float32", "float64")[seed % 2]) for seed in range(4)]
     alone = [job("numba", *one) for one in arguments]
@@ -94,7 +94,7 @@ def _empty_cache(options: argparse.Namespace, count: Count) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NUMBA_CACHE_DIR"] = folder
         try:
-            # The second time they load what the first ones kept.
+            # The second time, they load the cached kernels.
             rounds = [(alone, in_processes("spawn", "numba", arguments, _SECONDS)) for _ in range(2)]
         finally:
             os.environ.pop("NUMBA_CACHE_DIR")

@@ -1,4 +1,4 @@
-"""Networks in several threads and processes come to the bits that each comes to alone, and nobody waits for ever."""
+"""Networks in several threads and processes give the same bits as alone, without deadlocks."""
 
 from __future__ import annotations
 

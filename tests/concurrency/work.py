@@ -1,4 +1,4 @@
-"""What every thread and process does: train a network, and predict with it."""
+"""The work of every thread and process: train a network and predict with it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tests.helpers import images
 
 __all__ = ["BIG", "SMALL", "TooSlowError", "digest", "forked", "in_processes", "in_threads", "job"]
 
-#: Units of the hidden layer. A step of the big one is worth sharing out among a backend's threads.
+#: Units of the hidden layer. A step of the large network is divided among the backend's threads.
 SMALL, BIG = 9, 400
 
-#: What a thread or a process sends, that it has finished.
+#: The message of a thread or process that has finished.
 Answers = list[str]
 
 
 class TooSlowError(AssertionError):
-    """Somebody waits for somebody who will not come."""
+    """A thread or process did not finish in time, because of a deadlock."""
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """A name for these bits."""
+    """A digest of arrays."""
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def job(backend: str | Backend, seed: int, units: int = SMALL, dtype: str = "float32") -> str:
-    """Train with dropout and a schedule, stop, train on, predict: the digest of all that came of it."""
+    """Train with dropout and a schedule, stop, continue, predict; returns the digest of all results."""
     features = 12 if units == SMALL else 300
     x, y = images(rows=150, features=features, seed=seed)
     layers = [nn.Dense(units, activation="relu"), nn.Dropout(0.2), nn.Dense(units, activation="tanh"), nn.Dense(4)]
@@ -48,7 +48,7 @@ def job(backend: str | Backend, seed: int, units: int = SMALL, dtype: str = "flo
 
 
 def in_threads(works: Sequence[Callable[[], str]], seconds: float) -> Answers:
-    """What these give when they begin at the same moment.
+    """The results of jobs that start at the same time.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _backend(name: str) -> str | Backend:
 
 
 def in_processes(method: str, backend: str, arguments: Sequence[tuple[Any, ...]], seconds: float) -> Answers:
-    """What `job` gives for each of these arguments, in a process of its own: "fork" or "spawn".
+    """The result of `job` for each argument in a separate process, started by "fork" or "spawn".
 
     Raises
     ------
@@ -120,7 +120,7 @@ def in_processes(method: str, backend: str, arguments: Sequence[tuple[Any, ...]]
 
 
 def forked(backend: str, arguments: Sequence[tuple[Any, ...]], seconds: float) -> Answers:
-    """Fork while another thread of this process is training and predicting all the time."""
+    """Fork while another thread of this process trains and predicts."""
     stop, errors = threading.Event(), queue.SimpleQueue[BaseException]()
 
     def busy() -> None:

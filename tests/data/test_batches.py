@@ -1,4 +1,4 @@
-"""Who takes which rows of a batch: every row once, in the batch's order."""
+"""Dividing the rows of a batch: every row once, in the order of the batch."""
 
 from __future__ import annotations
 

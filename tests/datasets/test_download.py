@@ -1,4 +1,4 @@
-"""Downloading, from mirrors on the loopback interface that behave and misbehave in every way we know of."""
+"""Downloads from correct and faulty mirrors on the loopback interface."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FILE = RemoteFile("some-idx1-ubyte", len(CONTENTS), hashlib.sha256(CONTENTS).hex
 
 
 class Mirrors:
-    """A server whose first path component says how it behaves, and a log of what it was asked."""
+    """A server whose behaviour depends on the first path component, with a log of its requests."""
 
     def __init__(self) -> None:
         self.contents = CONTENTS
@@ -154,7 +154,7 @@ def test_a_file_is_stored_uncompressed_however_the_mirror_sends_it(
 def test_a_bad_mirror_is_told_and_leaves_nothing_and_the_next_one_is_used(
     mirrors: Mirrors, tmp_path: Path, behaviour: str, reason: str
 ) -> None:
-    # Whoever answers has all the time that a busy machine may take.
+    # Allow for the delays of a busy machine.
     silent = behaviour in ("stall", "hang")
     with pytest.raises(DataError, match=rf"some-idx1-ubyte.gz: 127.0.0.1:\d+: ({reason})"):
         fetch(FILE, [mirrors.url(behaviour)], tmp_path, patience=0.5 if silent else 30)
@@ -208,7 +208,7 @@ def test_silent_mirrors_cost_less_than_ten_seconds_by_default(mirrors: Mirrors, 
     with pytest.raises(DataError, match="no answer"):
         fetch(FILE, [mirrors.url("hang/1"), mirrors.url("hang/2"), mirrors.url("hang/3")], tmp_path)
     assert time.monotonic() - start < 10
-    # Where even the time-outs of the HTTP library do not work, this is what is left.
+    # The last resort if the timeouts of the HTTP library do not work.
     assert download.PATIENCE < 9
 
 

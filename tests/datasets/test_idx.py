@@ -1,4 +1,4 @@
-"""The IDX reader and writer: what they accept, and that nothing else gets through."""
+"""The IDX reader and writer: valid files, and the rejection of others."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_every_cut_is_noticed_and_no_flipped_bit_escapes_as_another_error(path: 
                 array = read_idx(path)
             except DataError:
                 continue
-            # What is still accepted is as large as before; behind gzip's checksum it is also the same.
+            # An accepted file has the original size and, if gzip has checked it, the original contents.
             assert array.nbytes == 6
             assert contents is GOOD or array.tobytes() == GOOD[12:]
 

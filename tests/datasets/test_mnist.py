@@ -1,4 +1,4 @@
-"""Where MNIST and its kin are looked for, what is checked, and what `auto` falls back to."""
+"""Finding and checking MNIST and Fashion-MNIST, and the fallback of `auto`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def put(folder: Path, seed: int = 1, spelling: Callable[[str], str] = str, **cha
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of its own: empty cache, no variable, two small publications, no network."""
+    """An isolated machine: empty cache, no environment variable, two small data sets, no network."""
     monkeypatch.delenv("NNBACKEND_DATA_DIR", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     small = []
@@ -72,7 +72,7 @@ def refuse(file: RemoteFile, mirrors: tuple[str, ...], folder: Path) -> Path:
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fetched:
-    """A network that works, and a list of what was fetched over it."""
+    """A working network, with a list of the downloaded files."""
     fetched: Fetched = []
 
     def copy(file: RemoteFile, mirrors: tuple[str, ...], folder: Path) -> Path:

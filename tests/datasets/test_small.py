@@ -1,4 +1,4 @@
-"""Loading by name, and the sets that need no files."""
+"""Loading by name, and the data sets that need no files."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_packaged_sets(name: str, train: int, test: int, features: int, dtype: t
 
 
 def test_the_fixed_split_stays_what_it_is() -> None:
-    # Accuracies on these sets are compared over years: another split would be another test set.
+    # A different split would be a different test set, and accuracies could not be compared over time.
     assert datasets.load("mnist-5k").y_test[:12].tolist() == [0, 7, 9, 9, 1, 5, 2, 4, 0, 5, 8, 2]
     assert datasets.load("iris").y_test[:12].tolist() == [2, 1, 0, 2, 0, 2, 0, 1, 1, 1, 2, 1]
 

@@ -1,4 +1,4 @@
-"""What the tests run on several ranks of MPI: many checks in one start, because every start imports everything."""
+"""The program of the MPI tests: many checks in one start, because starting is slow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def train(communicator, callbacks=(), resume=False):
 
 
 def check_messages(world):
-    """Every method, with messages of all sizes and more than one in a row."""
+    """Check every method with messages of different sizes and in sequence."""
     size, rank = world.size, world.rank
     for elements in (1, 1000, 200_000):
         for dtype in (np.float32, np.float64, np.int64):
@@ -60,7 +60,7 @@ def check_training(world):
 
 
 class Trouble(nn.Callback):
-    """What happens to the second rank after an epoch."""
+    """Fail on rank 1 after an epoch."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -77,7 +77,7 @@ class Trouble(nn.Callback):
 
 
 class Terminate(nn.Callback):
-    """A signal in an epoch that is gone on with."""
+    """Send a signal in an epoch of a resumed run."""
 
     def on_epoch_begin(self, network, epoch):
         assert network.steps_trained == 5

@@ -1,4 +1,4 @@
-"""Ranks that are threads of this process, for tests: they talk through a list."""
+"""Ranks that are threads of this process, for tests; they communicate through a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = 60
 
 
 class _Table:
-    """Where the ranks of a group put what they say, and meet."""
+    """The shared list and barrier of a group of ranks."""
 
     def __init__(self, size):
         self.said = [None] * size
@@ -79,7 +79,7 @@ def run_ranks(size, program):
                 results[rank] = program(ThreadCommunicator(table, rank))
             except BaseException as error:
                 results[rank] = error
-                # Whoever still waits for this rank is not to wait for long.
+                # Do not let other ranks wait long for this one.
                 table.end(f"rank {rank} has left")
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(size)]
@@ -91,7 +91,7 @@ def run_ranks(size, program):
 
 
 def worked(results):
-    """The results, of ranks that came to some: raises the first exception."""
+    """The results of all ranks; raises the first exception."""
     for result in results:
         if isinstance(result, BaseException):
             raise result

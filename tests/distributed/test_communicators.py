@@ -1,4 +1,4 @@
-"""Who is there, who is missing, and what GPUs are told; without MPI and without a GPU."""
+"""Detecting ranks, missing ranks, and calls to GPUs; without MPI and without a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nnbackend.errors import BackendUnavailableError, DistributedError, InvalidI
         ({"PMI_SIZE": "4", "PMI_RANK": "2"}, 4),
         ({"OMPI_COMM_WORLD_SIZE": "3"}, 3),
         ({"PMIX_RANK": "0", "SLURM_STEP_NUM_TASKS": "8"}, 8),
-        # A batch script of SLURM, which starts nothing yet.
+        # A SLURM batch script, which has not started any ranks.
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, 1),
         ({"PMI_SIZE": ""}, 1),
     ],
@@ -71,7 +71,7 @@ def test_who_is_alive():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_alive(child.pid)
     child.kill()
-    # Dead, and its parent has not asked for it.
+    # A zombie.
     while is_alive(child.pid):
         pass
     child.communicate()
@@ -79,7 +79,7 @@ def test_who_is_alive():
 
 
 class Post:
-    """The messages of the waiting, by rank."""
+    """The reports of waiting ranks, by rank."""
 
     ANY_SOURCE = -1
 
@@ -121,7 +121,7 @@ def test_the_first_rank_names_who_says_nothing():
         assert [watch.look("a sum", 7, seconds) for watch in (second, third, first)] == ["", "", ""]
     said = first.look("a sum", 7, 6.0)
     assert said == "no response from rank 3 (process 103 on host3), while rank 0 has waited 6.0 s for a sum"
-    # The second gives the first the time to speak.
+    # Rank 1 leaves rank 0 time to report.
     assert second.look("a sum", 7, 6.0) == ""
     assert "rank 3" in second.look("a sum", 7, 8.0)
 
@@ -162,7 +162,7 @@ def test_nobody_is_missed_too_early():
 
 
 class FakeArray(np.ndarray):
-    """An array that says it is CuPy's."""
+    """An array that claims to be CuPy's."""
 
 
 FakeArray.__module__ = "cupy._core.core"

@@ -1,4 +1,4 @@
-"""Ranks that are processes, started by a real mpiexec: what they say to each other, and how they end."""
+"""Ranks that are processes, started by a real mpiexec: communication and failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if importlib.util.find_spec("mpi4py") is None or not MPIEXEC.exists():
 
 
 def mpiexec(ranks, *program):
-    """What a program printed, and its exit code; that it ends is part of every test."""
+    """The output and exit code of a program, which must end in time."""
     command = [str(MPIEXEC), "-n", str(ranks), sys.executable, *program]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
@@ -41,7 +41,7 @@ def trouble(kind):
 def test_messages_and_training():
     done = mpiexec(3, "-m", "tests.distributed.program", "work")
     assert done.returncode == 0, done.stderr
-    # Lines of several ranks may run into each other.
+    # Lines of several ranks may be interleaved.
     assert sorted(re.findall("rank . has done its work", done.stdout)) == [
         f"rank {rank} has done its work" for rank in range(3)
     ]

@@ -1,4 +1,4 @@
-"""Several ranks train the network of one: here they are threads, which talk through a list."""
+"""Several ranks train the same network as one; here the ranks are threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def difference(one, other):
 
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_ranks_train_the_network_of_one(backend, size):
-    """Dropout, penalties, weights, a last batch of 6 rows, and validation rows that do not come out even."""
+    """Dropout, penalties, weights, a last batch of 6 rows, and validation rows that cannot be divided evenly."""
     options = {"sample_weight": np.linspace(0.5, 2, 70), "class_weight": {0: 2.0}, "validation_data": VALIDATION}
     alone, expected = train(backend, None, **options)
     results = worked(run_ranks(size, lambda ranks: train(backend, ranks, **options)))
@@ -282,7 +282,7 @@ def test_what_cannot_be_shared_is_refused():
 
 
 def test_the_first_rank_alone_has_the_folder_and_the_clock(tmp_path):
-    """The others have no Checkpoint, and are told."""
+    """Other ranks have no Checkpoint and are informed."""
 
     def program(ranks):
         callbacks = [] if ranks.rank else [nn.Checkpoint(tmp_path, every_minutes=1e-9, keep=99)]
@@ -291,7 +291,7 @@ def test_the_first_rank_alone_has_the_folder_and_the_clock(tmp_path):
     first = worked(run_ranks(3, program))
     steps = [read_checkpoint(path).config["steps_trained"] for path in checkpoint_files(tmp_path)]
     assert (steps[0], steps[-1]) == (10, 1)
-    # The run has ended already, and all get what it ended with.
+    # The run has already finished; all ranks get its result.
     for (net, history), (expected, wanted) in zip(worked(run_ranks(3, program)), first, strict=True):
         assert same_weights(net, expected)
         assert history.epochs == wanted.epochs

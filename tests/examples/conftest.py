@@ -1,4 +1,4 @@
-"""The examples are programs and no package: their folder is put on the path as Python does for a program."""
+"""Put the folder of the examples on the path, as Python does when it runs them as programs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def example():
     sys.path.insert(0, str(folder()))
     yield importlib.import_module
     sys.path.remove(str(folder()))
-    # Their names are everyday words; no other test shall import them by mistake.
+    # Remove the modules, so that other tests do not import them by mistake.
     for path in folder().glob("*.py"):
         sys.modules.pop(path.stem, None)

@@ -1,4 +1,4 @@
-"""``nnbackend examples``: what it lists, how it runs one, and what it says when it cannot."""
+"""``nnbackend examples``: the list, running an example, and errors."""
 
 from __future__ import annotations
 

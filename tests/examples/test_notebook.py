@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, says what is so, and holds what a run of it showed."""
+"""The notebook runs, its claims are true, and its stored outputs are those of a run."""
 
 from __future__ import annotations
 

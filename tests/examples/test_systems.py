@@ -1,4 +1,4 @@
-"""Every example runs with --quick on every CPU backend, and finds what it should."""
+"""Every example runs with --quick on every CPU backend with the expected results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(request, example, tmp_path, capsys):
 
 
 def pictures(path):
-    """The pictures by name, as arrays, if they show anything."""
+    """The pictures by name, as arrays; checks that they are not empty."""
     from matplotlib.image import imread
 
     found = {file.stem: imread(file) for file in path.glob("*.png")}
@@ -185,7 +185,7 @@ def test_people(run):
 
 
 class TestCircle:
-    """What only the first example does: keep or take back, and ask a person."""
+    """Features of the first example: undoing steps and the interactive mode."""
 
     @pytest.fixture
     def session(self, example):
@@ -270,7 +270,7 @@ def test_the_docstring_teaches(name):
 
 @pytest.mark.parametrize("name", [*NAMES, "tools"])
 def test_examples_use_public_names_alone(name):
-    """A reader may copy any line: nothing of the inside is imported, no private name is used."""
+    """Examples use only public names."""
     tree = ast.parse((folder() / f"{name}.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nnbackend"):

@@ -1,4 +1,4 @@
-"""The results table: what it makes of figures, and that the document has it as the command prints it."""
+"""The results table: its contents, and that the document has it as printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Try mutated inputs on the readers of files and descriptions; exit with 1 if one of them breaks the promise."""
+"""Try mutated inputs on the readers of files and descriptions; exit with 1 if one violates the guarantees."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from tests.fuzz.worker import MEMORY, NOTE, NOTE_BYTES
 
 ROOT = Path(__file__).parents[2]
 
-#: A worker is given so many inputs, then another one takes over.
+#: Inputs per worker; then a new worker takes over.
 _SHARE = 20_000
 
-#: A worker that has begun no new input for so long hangs where no signal reaches it.
+#: Seconds without a new input after which a worker is considered hung, out of reach of its own timer.
 _SILENCE = 60.0
 
 
@@ -42,16 +42,16 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="time for all targets together (default: 60)")
-    parser.add_argument("--inputs", type=int, default=10**12, help="no more than these for all targets together")
-    parser.add_argument("--seed", type=int, default=0, help="decides what is tried (default: 0)")
-    parser.add_argument("--jobs", type=int, default=1, help="targets at a time (default: 1)")
-    parser.add_argument("--out", default="fuzz-findings", help="folder for inputs that break the promise")
+    parser.add_argument("--inputs", type=int, default=10**12, help="largest number of inputs for all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the mutations (default: 0)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of targets to run at the same time (default: 1)")
+    parser.add_argument("--out", default="fuzz-findings", help="folder for inputs that violate the guarantees")
     parser.add_argument("--targets", nargs="*", choices=list(TARGETS), metavar="TARGET", help=", ".join(TARGETS))
     return parser.parse_args()
 
 
 def _run(name: str, options: argparse.Namespace, seconds: float) -> Tally:
-    """All inputs of a target, by one worker after the other."""
+    """Try all inputs of a target, with one worker after the other."""
     total, end = Tally(), time.monotonic() + seconds
     shares = sum(TARGETS[target].share for target in options.targets or TARGETS)
     inputs = math.ceil(options.inputs * TARGETS[name].share / shares)
@@ -66,7 +66,7 @@ def _run(name: str, options: argparse.Namespace, seconds: float) -> Tally:
         total.memory = max(total.memory, part.memory)
         total.findings += part.findings
         for finding in part.findings:
-            # At once: a run that is stopped must not take them along.
+            # Write findings at once, so that they are not lost if the run is stopped.
             _keep(finding, Path(options.out))
         if part.inputs == 0:
             break
@@ -74,7 +74,7 @@ def _run(name: str, options: argparse.Namespace, seconds: float) -> Tally:
 
 
 def _work(name: str, seed: int, first: int, count: int, seconds: float) -> Tally:
-    # Files, because a pipe that nobody reads meanwhile fills up, and then the worker waits for ever.
+    # Files instead of pipes: a full pipe that is not read would block the worker.
     with (
         tempfile.NamedTemporaryFile(dir=MEMORY) as notes,
         tempfile.TemporaryFile() as output,
@@ -105,7 +105,7 @@ def _work(name: str, seed: int, first: int, count: int, seconds: float) -> Tally
 
 
 def _watch(process: subprocess.Popen[bytes], notes: str) -> bool:
-    """Wait for its end; kill it, and say so, if it is silent."""
+    """Wait for the end of the worker; kill it and return True if it hangs."""
     last, since = b"", time.monotonic()
     while True:
         try:
@@ -138,7 +138,7 @@ def _keep(finding: Finding, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{finding.target}-{hashlib.sha256(finding.data).hexdigest()[:12]}"
     path.write_bytes(finding.data)
-    # The message of an error may repeat letters that cannot be encoded.
+    # Error messages may contain characters that cannot be encoded.
     what = finding.what.encode(errors="backslashreplace").decode()
     path.with_suffix(".txt").write_text(what)
     print(f"\n{path} ({len(finding.data):,} bytes)\n{what[-1500:]}")

@@ -1,4 +1,4 @@
-"""The good inputs that broken ones are made of: ``python -m tests.fuzz.corpus`` writes them anew."""
+"""The valid inputs from which mutated ones are made; ``python -m tests.fuzz.corpus`` regenerates them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _checkpoint() -> None:
     with tempfile.TemporaryDirectory() as folder:
         go_on(Path(folder))
         contents = read_checkpoint(Path(folder) / NAME)
-    # The only thing that another run says otherwise.
+    # The only value that differs between runs.
     contents.training["seconds"] = 0.5
     for metrics in contents.training["history"]["epochs"]:
         metrics["seconds"] = 1.0

@@ -1,4 +1,4 @@
-"""How much memory this process takes, and has taken at most; and a limit on it. Figures only where Linux gives them."""
+"""The current and peak memory of this process, and a limit on it; measured only on Linux."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _status(name: str) -> int:
 
 
 def reset() -> int:
-    """Let `highest` count from now on; the bytes that are held now."""
+    """Restart the measurement of `highest`, and return the current memory in bytes."""
     try:
         descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY)
     except OSError:
@@ -32,10 +32,10 @@ def reset() -> int:
 
 
 def highest() -> int:
-    """The most bytes held at a time since `reset`."""
+    """The peak memory in bytes since `reset`."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def limit(more: int) -> None:
-    """Let this process reserve so many bytes more than it has, and no others: beyond is a MemoryError."""
+    """Limit the memory that this process can allocate in addition; beyond the limit, it gets a MemoryError."""
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + more, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""Bytes broken in the ways in which readers fail: flipped, cut, spliced, repeated, and numbers that lie."""
+"""Mutations of bytes: flipped, truncated, spliced and repeated bytes, and wrong numbers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import random
 
 __all__ = ["LONGEST", "extreme", "mutate"]
 
-#: No input becomes longer than this many bytes.
+#: Longest input in bytes.
 LONGEST = 1 << 17
 
-#: Values at the edges of what fits somewhere.
+#: Values at the limits of integer types.
 _EDGES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 _EDGES += [2**31 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 
 
 def extreme(chance: random.Random, size: int) -> bytes:
-    """A number at an edge in so many bytes, in either byte order."""
+    """A limit value in a number of bytes, in either byte order."""
     value = chance.choice(_EDGES) + chance.choice((0, 0, -1, 1))
     return (value % 256**size).to_bytes(size, chance.choice(("little", "big")))
 
@@ -30,7 +30,7 @@ def _set(chance: random.Random, data: bytearray, other: bytes) -> None:
 
 
 def _lie(chance: random.Random, data: bytearray, other: bytes) -> None:
-    # Sizes and offsets stand near the beginning in most formats.
+    # In most formats, sizes and offsets are near the beginning.
     size = chance.choice((1, 2, 4, 4, 8))
     end = min(len(data), 64) if chance.random() < 0.6 else len(data)
     place = chance.randrange(end)
@@ -70,7 +70,7 @@ _WAYS = (_flip, _flip, _set, _lie, _lie, _cut, _remove, _repeat, _insert, _splic
 
 
 def mutate(chance: random.Random, data: bytes, other: bytes = b"") -> bytes:
-    """`data` broken in one to four ways; `other` is what parts may be taken from."""
+    """Mutate `data` in one to four ways, possibly with parts of `other`."""
     broken = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 2, 4))):
         if not broken:

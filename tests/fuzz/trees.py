@@ -1,4 +1,4 @@
-"""JSON broken where it means something: values, keys, types and sizes, and text that is no JSON any more."""
+"""Mutations of JSON: values, keys, types and sizes, and damaged text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.fuzz.mutations import mutate
 
 __all__ = ["change", "to_text"]
 
-#: Stands for a value nested deeper than JSON libraries write, see `to_text`.
+#: Placeholder for a value nested more deeply than JSON libraries can write, see `to_text`.
 _DEEP = "\x00deep"
 _DEPTHS = (30, 65, 200, 900, 950, 985, 1100, 5000)
 
@@ -47,14 +47,14 @@ _VALUES += [
 _VALUES += [[], {}, [[]], [1], [[1, 2], [3]], [None], {"name": []}, {"kind": 1}, {"name": "normal", "mean": 1e300}]
 _VALUES += [{"name": "uniform", "low": -1e308, "high": 1e308}, [1e300], _DEEP]
 
-#: Larger trees do not grow any more.
+#: Larger trees are not extended.
 _MOST_PLACES = 500
 
 Place = tuple[Any, Any]
 
 
 def _places(tree: Any) -> list[Place]:
-    """Every value in the tree, as what holds it and its key there."""
+    """Every value in the tree, as its container and its key."""
     found: list[Place] = []
     waiting = [tree]
     while waiting:
@@ -90,7 +90,7 @@ def change(chance: random.Random, tree: Any, words: list[str]) -> Any:
     Parameters
     ----------
     words : list of str
-        Names that mean something where the tree is read.
+        Names that have a meaning to the reader of the tree.
     """
     tree = {"": copy.deepcopy(tree)}
     for _ in range(chance.choice((1, 1, 2, 3))):
@@ -119,7 +119,7 @@ def change(chance: random.Random, tree: Any, words: list[str]) -> Any:
 
 
 def to_text(chance: random.Random, tree: Any) -> bytes:
-    """The tree as JSON, sometimes damaged as a text, too."""
+    """The tree as JSON text, which is sometimes damaged."""
     text = json.dumps(tree)
     if _DEEP[1:] in text:
         depth = chance.choice(_DEPTHS)

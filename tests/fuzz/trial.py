@@ -1,4 +1,4 @@
-"""One input on one target, and many of them: what is broken next, and what came of it."""
+"""Try inputs on a target: choose the next mutation, and record the outcomes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from tests.fuzz.targets import Target
 
 __all__ = ["SECONDS", "Finding", "Slow", "Tally", "time_limit", "try_input", "try_inputs"]
 
-#: What an input may take; reading one takes milliseconds.
+#: Time limit of an input in seconds; usually it takes milliseconds.
 SECONDS = 10
 
-#: The highest memory is taken anew after so many inputs, and when it has risen.
+#: Inputs after which the peak memory is measured again; also measured when it has risen.
 _RESET = 50
 
-#: Inputs that led to something new are broken further; so many of them are kept.
+#: Most inputs with new outcomes that are kept for further mutation.
 _KEPT = 400
 
 
 class Slow(BaseException):
-    """The time is over. Not an Exception, so that no reader takes it for a damaged file."""
+    """The time limit is exceeded. Not an Exception, so that readers do not treat it as a damaged file."""
 
 
 @dataclass
 class Finding:
-    """An input that broke the promise, and how."""
+    """An input that violates the guarantees, and how."""
 
     target: str
     data: bytes
@@ -45,7 +45,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """What came of the inputs of one target."""
+    """The outcomes of a target."""
 
     inputs: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -58,7 +58,7 @@ class Tally:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `Slow` when the time is over; only on the main thread of a system with timers."""
+    """Raise `Slow` after the time limit; works only on the main thread of systems with timers."""
 
     def over(number: int, frame: FrameType | None) -> None:
         raise Slow(f"no answer within {seconds:g} s")
@@ -73,7 +73,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def try_input(target: Target, data: bytes) -> tuple[str, str, BaseException | None]:
-    """What it came to, where it came to that, and what is wrong with it: None where nothing is."""
+    """The outcome of an input, the place in the code, and the violation, if any."""
     try:
         with time_limit(SECONDS):
             answer = target.run(data) or "read"
@@ -85,7 +85,7 @@ def try_input(target: Target, data: bytes) -> tuple[str, str, BaseException | No
 
 
 def _place(error: BaseException) -> str:
-    """Where it was first raised, and its message without what differs each time."""
+    """Where an error was first raised, and its message without variable parts."""
     while error.__cause__ is not None or error.__context__ is not None:
         error = error.__cause__ or error.__context__ or error
     lines = [f"{frame.f_code.co_name}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
@@ -93,7 +93,7 @@ def _place(error: BaseException) -> str:
 
 
 def _skeleton(text: str) -> str:
-    """The first words of a message: those of libraries say in them what was found."""
+    """The first words of a message, which usually describe the kind of error."""
     return " ".join(re.findall("[A-Za-z]{3,}", text[:200])[:5])
 
 
@@ -104,19 +104,19 @@ def try_inputs(
     first: int = 0,
     before: Callable[[int, bytes], None] = lambda number, data: None,
 ) -> Tally:
-    """Try mutated inputs one after the other.
+    """Try mutated inputs in sequence.
 
     Parameters
     ----------
     target : Target
     seed : int
-        With the target's name it decides what the inputs are.
+        Together with the target's name, it determines the inputs.
     enough : callable
-        Whether to stop, asked with the number of inputs tried.
+        Returns whether to stop, given the number of inputs so far.
     first : int
         The number of the first input.
     before : callable
-        Called with the number of an input and the input before it is tried.
+        Called with the number and the bytes of each input before it is tried.
     """
     tally, seen = Tally(), set[tuple[str, str]]()
     pool = list(target.seeds)
@@ -124,7 +124,7 @@ def try_inputs(
     while not enough(tally.inputs):
         number = first + tally.inputs
         chance = random.Random(f"{seed} {target.name} {number}")
-        # Half are made of what is good, half of what led to something new: it leads further.
+        # Mutate valid inputs and inputs with new outcomes equally often.
         parent = chance.choice(target.seeds if chance.random() < 0.5 else pool)
         data = target.mutate(chance, parent, chance.choice(pool))[:LONGEST]
         before(number, data)

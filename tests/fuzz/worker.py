@@ -1,7 +1,7 @@
 """A process that tries inputs of one target: ``python -m tests.fuzz.worker TARGET SEED FIRST COUNT SECONDS NOTES``.
 
-It notes each input before it tries it, in a file that outlives a crash: the number, the length, the bytes. Its result
-goes to standard output as JSON.
+It writes each input to a file before it tries it, so that the input survives a crash: the number, the length, the
+bytes. Its result is printed as JSON.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.fuzz.mutations import LONGEST
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.trial import try_input, try_inputs
 
-#: What a worker may reserve beyond what it has when it begins.
+#: Bytes that a worker may allocate in addition to its memory at the start.
 RESERVE = 1 << 30
 
-#: A folder that is not on a disk, where there is one.
+#: A folder in memory instead of on disk, if there is one.
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 NOTE = struct.Struct("<qq")
@@ -47,7 +47,7 @@ def main() -> None:
 
         target = TARGETS[name](Path(folder))
         for data in target.seeds:
-            # What is loaded and set up by the first use is not counted to an input.
+            # Memory for imports and setup at the first use must not be attributed to an input.
             note(-1, data)
             try_input(target, data)
         limit(RESERVE)

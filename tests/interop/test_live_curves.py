@@ -1,4 +1,4 @@
-"""Curves that are drawn while a network trains: in a kernel, as a notebook has one, and where there is none."""
+"""Live learning curves: in a notebook kernel, and without one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def spy(data, metadata=None, transient=None, update=False, **rest):
 shell.display_pub.publish = spy
 """
 
-#: Each epoch's picture replaces the one before; the last is that of the whole history.
+#: Each picture replaces the previous one; the last shows the whole history.
 UPDATES = """
 history = net.fit(x, y, epochs=3, callbacks=[nn.LiveCurves()], **options)
 """
@@ -48,7 +48,7 @@ assert len({picture for _, _, picture in sent}) == 3
 picture, size = nn.plotting.plot_curves(history)[0].figure._repr_png_()
 assert sent[-1][2] == picture
 """
-#: A callback that is used again starts a picture of its own, and draws every so often and at the end.
+#: A reused callback starts a new picture, and draws every second epoch and at the end.
 SELDOM = """
 sent.clear()
 curves = nn.LiveCurves(every=2)
@@ -62,7 +62,7 @@ gc.collect()
 assert not [thing for thing in gc.get_objects() if isinstance(thing, nn.plotting.picture.Picture)]
 assert "matplotlib.pyplot" not in sys.modules
 """
-#: IPython in a terminal has the plain publisher.
+#: IPython in a terminal has the base publisher.
 TERMINAL = """
 shell.display_pub, notebook = DisplayPublisher(parent=shell), shell.display_pub
 try:

@@ -1,4 +1,4 @@
-"""Exported ONNX files give in ONNX Runtime what the network predicts."""
+"""Exported ONNX files compute in ONNX Runtime what the network predicts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.helpers import Shift, classifier, images, rich_network
 onnx = pytest.importorskip("onnx", reason='needs the package onnx: pip install -e ".[test]"')
 runtime = pytest.importorskip("onnxruntime", reason='needs the package onnxruntime: pip install -e ".[test]"')
 
-#: Far from zero on both sides, where exponentials would overflow, a row of zeros, and all between.
+#: Large values of both signs, for which exponentials could overflow, a row of zeros, and values in between.
 ROWS = np.random.default_rng(0).normal(0, 3, (9, 6))
 ROWS[0] = [-800, -90, 0, 1e-3, 90, 800]
 ROWS[1] = 0
 
 
 def run(path, x):
-    """What ONNX Runtime makes of these rows."""
+    """The outputs of ONNX Runtime for these rows."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -125,7 +125,7 @@ def test_the_file_says_who_wrote_it_and_what_reads_it(tmp_path):
 
 @pytest.fixture
 def target(tmp_path):
-    """A file that is there already, and must be as it was after the test."""
+    """An existing file that must be unchanged after the test."""
     path = tmp_path / "model.onnx"
     path.write_bytes(b"old")
     yield path
@@ -134,7 +134,7 @@ def target(tmp_path):
 
 
 class DenseOfMine(nn.Dense):
-    """Derived from a built-in layer, and maybe computing something else."""
+    """Derived from a built-in layer, so it may compute something else."""
 
 
 def test_a_layer_from_outside_is_refused(target):

@@ -1,4 +1,4 @@
-"""What the TensorBoard callback writes, read back with TensorBoard's own reader."""
+"""The output of the TensorBoard callback, read with TensorBoard's own reader."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OPTIONS = {"batch_size": 16, "loss": "softmax_cross_entropy"}
 
 
 def read(folder: Path):
-    """All that is in a folder, nothing left out."""
+    """All events in a folder, without sampling."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
@@ -36,7 +36,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def numbered(values, start: int = 1) -> list[tuple[int, float]]:
-    """As a file holds them, which keeps float32."""
+    """Values as stored in a file, in float32."""
     return [(step, float(np.float32(value))) for step, value in enumerate(values, start)]
 
 

@@ -128,7 +128,7 @@ def test_a_list_that_does_not_fit_is_refused(weights, message):
 
 
 class Scale(nn.Layer):
-    """A layer from outside with a parameter, of which PyTorch knows nothing."""
+    """A user-defined layer with a parameter that PyTorch does not have."""
 
     def parameters(self, input_shape):
         return (nn.Parameter("scale", input_shape, nn.Normal()),)

@@ -1,4 +1,4 @@
-"""Where the texts of a picture are, for the tests of plotting."""
+"""Positions of the texts in a figure, for the tests of plotting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def boxes(figure: Any, texts: list[Any]) -> list[Any]:
-    """Pixels that texts take, after the layout."""
+    """The boxes of texts in pixels, after the layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -16,7 +16,7 @@ def boxes(figure: Any, texts: list[Any]) -> list[Any]:
 
 
 def tick_labels(ax: Any) -> list[Any]:
-    """Those that are drawn: matplotlib keeps some beyond the limits of an axis too."""
+    """The visible tick labels; matplotlib has others outside the limits of an axis."""
     return [
         label
         for axis in (ax.xaxis, ax.yaxis)
@@ -33,17 +33,17 @@ def texts_of(ax: Any) -> list[Any]:
 
 
 def assert_no_overlap(figure: Any, texts: list[Any]) -> None:
-    """No two of these texts share a pixel."""
+    """Check that the texts do not overlap."""
     _assert_apart(boxes(figure, texts))
 
 
 def assert_inside(figure: Any, texts: list[Any]) -> None:
-    """None of these texts is cut off."""
+    """Check that the texts are inside the figure."""
     _assert_within(figure, boxes(figure, texts))
 
 
 def assert_readable(ax: Any) -> None:
-    """All texts of these Axes are apart and inside the picture."""
+    """Check that the texts of these Axes do not overlap and are inside the figure."""
     taken = boxes(ax.figure, texts_of(ax))
     _assert_apart(taken)
     _assert_within(ax.figure, taken)

@@ -1,4 +1,4 @@
-"""Bars: their lengths, numbers and whiskers, that they can be read, and what is refused."""
+"""Bar charts: lengths, numbers, error bars, legibility and invalid arguments."""
 
 from __future__ import annotations
 

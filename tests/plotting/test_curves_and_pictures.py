@@ -1,4 +1,4 @@
-"""Curves, confusion matrix and files; that pictures can be read and leave the caller's matplotlib alone."""
+"""Learning curves, confusion matrix and files; legibility, and no effect on the caller's matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Galleries of images and of weights: every tile, its text and its colours, and what is refused."""
+"""Images and weights: tiles, captions, colours and invalid arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points in the plane and decision regions: what is drawn where, in which colours, and what is refused."""
+"""Scatter plots and decision regions: positions, colours and invalid arguments."""
 
 from __future__ import annotations
 

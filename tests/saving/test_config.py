@@ -1,4 +1,4 @@
-"""A network's configuration: plain JSON that makes the network again, and nothing else makes one."""
+"""A network's configuration: JSON that creates the network again; other input is rejected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers import Shift, images, same_weights
 
 
 def network(**options) -> nn.Network:
-    """Something of every layer, and of every kind of value."""
+    """A network with every kind of layer and value."""
     layers = [
         nn.Flatten(),
         nn.Dense(6, activation="elu", alpha=0.7, l2=0.1, weight_initializer=nn.Normal(0, 0.3)),
@@ -90,7 +90,7 @@ def test_a_layer_from_outside_is_handed_over():
 
 
 class Dense(Shift):
-    """Called like a built-in layer."""
+    """A layer with the name of a built-in one."""
 
 
 @pytest.mark.parametrize(

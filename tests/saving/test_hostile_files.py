@@ -1,4 +1,4 @@
-"""Files and descriptions from strangers: an answer or one clear error, in time, and in memory that is not theirs."""
+"""Untrusted files and descriptions: a result or one clear error, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.helpers import classifier
 
 FOUND = Path(__file__).parents[1] / "fuzz" / "found"
 
-#: A second or so together; `python -m tests.fuzz` tries as many as one has time for.
+#: About a second in total; `python -m tests.fuzz` tries more.
 FEW = {"run-folder": 5, "rows": 60, "mnist": 60}
 
 
@@ -101,7 +101,7 @@ def test_a_network_larger_than_memory_is_refused_with_its_size(monkeypatch):
     ):
         nn.Network.from_config(config, "numpy")
 
-    # Where the system does not say how much there is, it refuses what is too much.
+    # If the system does not report its memory, the allocation fails.
     monkeypatch.setattr(parameters, "machine_memory", lambda: 2**62)
     with pytest.raises(OutOfMemoryError, match=r"it needs weights 4000 TB\. Give fewer units"):
         nn.Network.from_config(config, "numpy")
@@ -125,7 +125,7 @@ def test_counts_leave_room_for_training_on(key: str, limit: int):
 
 
 def test_many_layers_take_time_in_proportion():
-    # Compared with each other, as they once were, these would take minutes.
+    # Comparing all pairs, as an earlier version did, would take minutes.
     layers = [nn.Flatten() for _ in range(30_000)]
     assert len(check_layers(layers)) == 30_000
 
@@ -134,7 +134,7 @@ def test_many_layers_take_time_in_proportion():
 
 
 def saved(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a good file."""
+    """The arrays and the metadata of a valid file."""
     network = nn.Network([nn.Dense(2)], 3, "numpy")
     network.save(path)
     return load_file(path), {"nnbackend": json.dumps({"format": 1, **network.config()})}
@@ -160,7 +160,7 @@ def test_a_description_of_any_length_is_not_read(tmp_path: Path):
             ModelFileError, match=r"its description of the network has .* characters; the limit is 4,194,304"
         ):
             nn.Network.load(path, "numpy")
-        # The text itself, and what safetensors makes of it.
+        # The text itself and its copies in safetensors.
         assert tracemalloc.get_traced_memory()[1] < 5 * MOST_DESCRIPTION
     finally:
         tracemalloc.stop()
@@ -310,7 +310,7 @@ def test_outputs_that_only_a_description_has_are_not_named(tmp_path: Path):
 
 def test_a_picture_of_another_size_is_not_unpacked(tmp_path: Path):
     path = tmp_path / "large.png"
-    # 400 million pixels in as many bits, all of them black: 50 MB that become 400.
+    # 400 million black pixels of one bit each: 50 MB that decode to 400 MB.
     size = 20_000
     body = zlib.compress(bytes((size // 8 + 1) * 10))
     header = struct.pack(">IIBBBBB", size, size, 1, 0, 0, 0, 0)
@@ -319,14 +319,14 @@ def test_a_picture_of_another_size_is_not_unpacked(tmp_path: Path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     with pytest.raises(DataError, match="cannot be read as a picture: Image size"):
         read_images(str(path), (8, 8), invert=False)
-    Image.new("1", (9_600, 9_600)).save(path)  # of a size that pillow only warns of
+    Image.new("1", (9_600, 9_600)).save(path)  # of a size for which Pillow only warns
     with pytest.raises(InvalidInputError, match="images must have 8 x 8 pixels, received 9600 x 9600"):
         read_images(str(path), (8, 8), invert=False)
 
 
 @pytest.mark.parametrize("kind", ["eps", "tga", "pcx", "dds"])
 def test_pictures_of_other_formats_are_not_opened(tmp_path: Path, kind: str):
-    # Pillow reads EPS by starting Ghostscript, and the others with readers that few people test.
+    # Pillow starts Ghostscript for EPS, and its decoders for the others are rarely tested.
     path = tmp_path / f"picture.{kind}"
     Image.new("L", (8, 8), 7).save(path)
     with pytest.raises((DataError, InvalidInputError)) as error:
@@ -343,7 +343,7 @@ def test_rows_that_a_file_only_says_it_has_are_refused(tmp_path: Path):
         x[:5] = 1
         with pytest.raises(InvalidInputError, match=r"said to have 1,688,849,860,263,936 bytes.*holds 49,152"):
             as_rows(x, (12,), np.dtype("f4"))
-        # Small enough to be read in no time, as it is where somebody fills a file little by little.
+        # A small sparse file, as if someone were filling it gradually.
         assert as_rows(file.create_dataset("y", (1000, 12), "f4"), (12,), np.dtype("f4")).count == 1000
 
 

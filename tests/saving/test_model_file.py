@@ -1,4 +1,4 @@
-"""Saving and loading: exact, without pickle, never half."""
+"""Saving and loading: exact, without pickle, never incomplete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and histories as notebooks show them: the facts of the printed forms, in HTML that nothing breaks out of."""
+"""Networks and histories as HTML tables: the contents of the printed forms, safely escaped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOID = {"br", "hr", "img", "meta", "link"}
 
 
 class Page(HTMLParser):
-    """The elements in use, every cell's text by row, and whether all that was opened was closed in order."""
+    """The elements, the text of every cell by row, and whether all elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def test_it_stands_alone_and_leaves_the_page_its_colours():
     page = Page(html)
     assert page.tags == {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"}
     assert page.attributes == {"style", "colspan"}
-    # Text in a colour of its own would vanish on some ground; a line is seen on black and on white.
+    # Coloured text could be invisible on some backgrounds; the lines are visible on black and white.
     assert set(re.findall(r"(?:color|background)[\w-]*:([^;\"]*)", html)) == {"inherit", "transparent"}
     assert set(re.findall(r"border[\w-]*:([^;\"]*)", html)) == {"collapse", "1px solid rgba(128,128,128,0.6)"}
 
@@ -86,7 +86,7 @@ def test_names_from_outside_are_text():
     html = nn.Network([Evil(), nn.Dense(2)], 3, backend="numpy")._repr_html_()
     assert "<script" not in html
     assert Page(html).rows[1] == ["0: </td><script>alert('1')</script>&amp;", "3", "0"]
-    # The same for every place of a table.
+    # The same for every part of a table.
     texts = Page(table("<b>", ["<i>"], [["<s>"]], "l", total=["<u>"], note="<p>"))
     assert texts.caption == "<b>"
     assert texts.rows == [["<i>"], ["<s>"], ["<u>"], ["<p>"]]

@@ -1,4 +1,4 @@
-"""Too little memory is one error that says for what, and what to lower."""
+"""Out of memory: one error that says what needed the memory, and what to reduce."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ X, Y = images(rows=40)
 
 
 class SmallDevice(NumpyBackend):
-    """Has memory for so many bytes and says so; its errors are of a class of its own, as CuPy's are."""
+    """Has a limited memory, and its own class of errors, like CuPy."""
 
     name = "small"
 
@@ -54,7 +54,7 @@ def test_a_network_that_is_too_large():
 
 @pytest.mark.parametrize("room", [0, 2000, 4000])
 def test_training_that_does_not_fit_says_what_it_takes(room):
-    """With room for nothing, for some of it, and for all but the last: the network is as it was, and goes on."""
+    """With room for nothing, for a part, and for all but the last array: the network is unchanged and usable."""
     backend = SmallDevice(1000 + room)
     network = classifier(backend)
     before = network.get_weights()
@@ -89,7 +89,7 @@ def test_the_gpu_backend_says_it_too(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_a_real_lack_of_memory_on_the_host():
-    """Two gigabytes of address space, a network of eight."""
+    """A network of 8 GB in an address space of 2 GB."""
     script = """
 import resource
 import nnbackend as nn

@@ -27,7 +27,7 @@ _BLOCK_BYTES = 2 * 4 * _BLOCK
 
 @njit("void(float32[::1], intp, intp)", nogil=True)
 def stream(array: NDArray[np.float32], first: int, blocks: int) -> None:
-    """Read and write so many blocks from the first on, and from the start again at the end.
+    """Read and write `blocks` blocks from `first` on, cyclically.
 
     In place, as an update does it: what is written has been read, and no line of the cache is fetched only to be
     overwritten, of which it would be open whether it counts.
@@ -40,7 +40,7 @@ def stream(array: NDArray[np.float32], first: int, blocks: int) -> None:
 
 
 def blocks_for(moved: float, threads: int) -> int:
-    """Blocks for each thread that make so many bytes together."""
+    """Blocks per thread for a total number of bytes."""
     return max(1, round(moved / (_BLOCK_BYTES * threads)))
 
 

@@ -24,7 +24,7 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 def fresh_state(work: Work, weights: Weights) -> State:
-    """What training begins with."""
+    """The initial state."""
     parameters = jax.tree.map(jnp.array, weights)
     if work.optimizer == "sgd":
         return parameters, ()
@@ -132,7 +132,7 @@ class Scan(Contender):
 
 
 class OnGpu(Scan):
-    """On the default device, which is the GPU where JAX has one. Products in float32 proper, as everybody else's."""
+    """On the default device, which is the GPU where JAX has one. Products in full float32, as in all contenders."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         use_gpu()

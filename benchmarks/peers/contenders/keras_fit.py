@@ -29,7 +29,7 @@ class _Run(Training):
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
         losses = []
         for rows in batches:
-            # It returns the mean since it was last told to forget.
+            # It returns the mean since the last reset.
             self._model.reset_metrics()
             losses.append(float(self._model.train_on_batch(self._x[rows], self._y[rows])))
         return losses

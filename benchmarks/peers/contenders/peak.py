@@ -35,7 +35,7 @@ _ROUND_FLOPS = 2 * _UNROLLED * _CHAINS * _LANES
 
 @intrinsic
 def _loop(typing_context: Any, rounds: Any) -> Any:
-    """``for _ in range(rounds): s = s * 0.5 + 0.25`` in many registers at once, which goes towards 0.5 for ever."""
+    """``for _ in range(rounds): s = s * 0.5 + 0.25`` in many registers at once, which converges to 0.5."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         simd = Simd(builder, "float32", _LANES, _UNIT.fused)
@@ -61,12 +61,12 @@ def _loop(typing_context: Any, rounds: Any) -> Any:
 
 @njit("float32(intp)", nogil=True)
 def multiply_adds(rounds: int) -> float:
-    """So many rounds on the calling thread; half the number of chains."""
+    """Run `rounds` rounds on the calling thread; returns half the number of chains."""
     return _loop(rounds)
 
 
 def rounds_for(flops: float, threads: int) -> int:
-    """Rounds of every thread that make so many multiplications and additions together."""
+    """Rounds per thread for a total number of multiplications and additions."""
     return max(1, round(flops / (_ROUND_FLOPS * threads)))
 
 

@@ -56,7 +56,7 @@ class _Run(Training):
 
 
 class MLP(Contender):
-    """On images that are float32 already: it would convert bytes anew in every call."""
+    """On float32 images, because it would convert uint8 in every call."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         sklearn.set_config(assume_finite=True, skip_parameter_validation=True)

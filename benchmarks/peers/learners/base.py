@@ -14,7 +14,7 @@ __all__ = ["RECIPES", "TARGET", "Learner", "Note", "Recipe"]
 #: Test accuracy to be reached.
 TARGET = 0.98
 
-#: Told the test accuracy after every epoch; True to stop.
+#: Called with the test accuracy after every epoch; returns True to stop.
 Note = Callable[[float], bool]
 
 

@@ -1,4 +1,4 @@
-"""The readers, one class each: how its inputs are broken, and what is done with them."""
+"""The targets, one class for each reader: how inputs are mutated and used."""
 
 from __future__ import annotations
 

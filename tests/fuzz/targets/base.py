@@ -1,4 +1,4 @@
-"""What a target is."""
+"""The base class of targets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Target(ABC):
     Parameters
     ----------
     folder : Path
-        Where its inputs may be written.
+        Folder for its inputs.
 
     Attributes
     ----------
     name : str
-        Also the folder of its corpus.
+        Name of the target and of the folder of its corpus.
     share : float
-        How many of all inputs are for it, beside the other targets: quick ones have more.
+        Relative number of inputs; fast targets have more.
     most_memory : int
-        Bytes that reading an input may take, each input being at most `tests.fuzz.mutations.LONGEST` bytes long.
+        Most bytes of memory for an input of at most `tests.fuzz.mutations.LONGEST` bytes.
     seeds : list of bytes
-        Inputs that are good, or broken in a way that is known.
+        Valid inputs, and inputs with known damage.
     """
 
     name: ClassVar[str]
@@ -43,18 +43,18 @@ class Target(ABC):
         self.seeds = [path.read_bytes() for path in sorted((CORPUS / self.name).iterdir())]
 
     def mutate(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
-        """A broken input, made of `data` and maybe parts of `other`."""
+        """A mutated input from `data`, possibly with parts of `other`."""
         return mutate(chance, data, other)
 
     def close(self) -> None:
-        """Give back what is not memory."""
+        """Release resources other than memory."""
 
     @abstractmethod
     def run(self, data: bytes) -> str | None:
-        """Read it; a word for what came of it, where there is more than one thing that may.
+        """Read an input; return a word for the outcome if several are possible.
 
         Raises
         ------
         NNBackendError, OSError
-            It is refused.
+            The input is rejected.
         """

@@ -26,7 +26,7 @@ NAME = "checkpoint-000000000005.safetensors"
 
 
 class CheckpointTarget(Target):
-    """`fit(resume=...)`: what is in the file is of whoever wrote it, and its checksum is right."""
+    """`fit(resume=...)` with arbitrary contents and a correct checksum."""
 
     name = "checkpoint"
     share = 0.5
@@ -74,7 +74,7 @@ def _retyped(chance: random.Random, array: np.ndarray) -> np.ndarray:
 
 
 def _begun() -> tuple[nn.Network, dict[str, object]]:
-    """The run that the checkpoints are of: its network, and what `fit` is given."""
+    """The run of the checkpoints: its network and the arguments of `fit`."""
     network = nn.Network(
         [nn.Dense(3, activation="tanh"), nn.Dropout(0.2), nn.Dense(2)], 2, backend="numpy", dtype="float64"
     )
@@ -87,7 +87,7 @@ def _begun() -> tuple[nn.Network, dict[str, object]]:
 
 
 def go_on(folder: Path, *others: nn.Callback) -> nn.Network:
-    """Take the run up from a folder."""
+    """Resume the run from a folder."""
     network, options = _begun()
     callbacks = [
         nn.Checkpoint(folder, every_steps=1, keep=100),
@@ -95,7 +95,7 @@ def go_on(folder: Path, *others: nn.Callback) -> nn.Network:
         *others,
     ]
     with warnings.catch_warnings():
-        # Numbers at the edges of their range overflow; damaged files are told.
+        # Extreme numbers overflow, and damaged files cause warnings.
         warnings.simplefilter("ignore")
         network.fit(**options, callbacks=callbacks, resume=True)
     return network

@@ -14,11 +14,11 @@ __all__ = ["ConfigTarget"]
 
 
 class ConfigTarget(Target):
-    """`Network.from_config` on what JSON says."""
+    """`Network.from_config` with parsed JSON."""
 
     name = "config"
     share = 4
-    #: It may describe a large network; the machine's memory is the limit, and here the worker's.
+    #: A configuration may describe a large network; the limit is the memory of the machine, here that of the worker.
     most_memory = 640 << 20
 
     def mutate(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
@@ -31,7 +31,7 @@ class ConfigTarget(Target):
         try:
             config = json.loads(data)
         except (ValueError, RecursionError):
-            return  # Nobody's configuration: reading the text is the caller's work here.
+            return  # Not JSON; parsing the text is not part of the target.
         network = nn.Network.from_config(config, "numpy")
         json.dumps(network.config(), allow_nan=False)
         if network.steps_trained < 2**62:

@@ -21,7 +21,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def _bomb(megabytes: int) -> bytes:
-    """Gzipped: an IDX header that promises as many bytes as follow, all of them zero."""
+    """A gzipped IDX file with a correct header and only zeros."""
     size = megabytes << 20
     squeezer = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts = [squeezer.compress(struct.pack(">BBBBI", 0, 0, 8, 1, size))]
@@ -37,7 +37,7 @@ def _contents(data: bytes) -> bytes:
 
 
 def mutate_idx(chance: random.Random, data: bytes, other: bytes) -> bytes:
-    """Broken as it is, or within a gzip stream that is whole, or with a header that lies."""
+    """Mutate the file itself, the contents of a valid gzip stream, or the header."""
     way = chance.random()
     if way < 0.3:
         return mutate(chance, data, other)
@@ -62,7 +62,7 @@ class IdxTarget(Target):
 
     name = "idx"
     share = 7
-    #: 1032 times the longest input, and what reading takes besides.
+    #: 1032 times the longest input, and the memory for reading.
     most_memory = 144 << 20
 
     def __init__(self, folder: Path) -> None:
@@ -101,7 +101,7 @@ class MnistTarget(Target):
         self.seeds += [bytes((place,)) + good for place, good in enumerate(self._good)]
 
     def mutate(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
-        # The first byte says which of the four it is.
+        # The first byte selects one of the four files.
         return data[:1] + mutate_idx(chance, data[1:], other[1:])
 
     def run(self, data: bytes) -> None:

@@ -43,7 +43,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """With right checksums, or most damage would be found by them alone."""
+    """Correct the checksums, which would detect most damage otherwise."""
     parts = [
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     ]

@@ -21,7 +21,7 @@ _HEADER_WORDS = [*_TYPES, "__metadata__", "nnbackend", "dtype", "shape", "data_o
 
 
 class ModelTarget(Target):
-    """`Network.load`, and using what it gives."""
+    """`Network.load`, and use of the loaded network."""
 
     name = "model"
     share = 3
@@ -57,7 +57,7 @@ class ModelTarget(Target):
 
 
 def _retype(chance: random.Random, header: Any) -> None:
-    """Another type, shape or place for an array, so that sizes still agree more often than by chance."""
+    """Change the dtype, shape or offset of an array so that sizes often still match."""
     names = [name for name, entry in header.items() if isinstance(entry, dict) and "shape" in entry]
     if not names or chance.random() < 0.4:
         return

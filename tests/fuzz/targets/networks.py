@@ -1,4 +1,4 @@
-"""Networks that are described, and the words of their descriptions."""
+"""Networks for configurations, and the words in their descriptions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ WORDS += ["steps_trained", "epochs_trained", "values", "self", "generator", "sha
 
 
 def described() -> nn.Network:
-    """Something of every layer."""
+    """A network with all kinds of layers."""
     layers = [
         nn.Flatten(),
         nn.Dense(6, activation="elu", alpha=0.7, l2=0.1, weight_initializer=nn.Normal(0, 0.3)),
@@ -60,13 +60,13 @@ def described() -> nn.Network:
 
 
 def use(network: nn.Network) -> None:
-    """Predict and train a step, where that is little work: what was accepted must work."""
+    """Predict and train for a step, if the network is small: accepted networks must work."""
     work = network.parameter_count + math.prod(network.input_shape) + math.prod(network.output_shape)
     if work > 5000:
         return
     x = np.linspace(-1, 1, 2 * math.prod(network.input_shape)).reshape(2, *network.input_shape)
     with warnings.catch_warnings():
-        # Numbers at the edges of their range overflow.
+        # Extreme numbers overflow.
         warnings.simplefilter("ignore", RuntimeWarning)
         outputs = network.predict(x)
         assert outputs.shape == (2, *network.output_shape)

@@ -44,7 +44,7 @@ _WORDS += [
     "bytes=0-9",
 ]
 
-#: Statuses that are answers; 500 is a mistake of the server.
+#: Expected statuses; 500 is an internal error of the server.
 _ANSWERS = {200, 202, 206, 304, 307, 400, 403, 404, 405, 413, 416, 503}
 
 
@@ -53,7 +53,7 @@ def _no_data() -> Dataset:
 
 
 class PageTarget(Target):
-    """The whole application, as a server calls it: a request in JSON, with method, path, headers and body."""
+    """The whole application, called like a server does: a request in JSON with method, path, headers and body."""
 
     name = "page"
     share = 2
@@ -77,7 +77,7 @@ class PageTarget(Target):
             body = request.get("body") if isinstance(request, dict) else None
             if isinstance(body, str) or chance.random() < 0.3:
                 return json.dumps(change(chance, request, _WORDS)).encode()
-            # The body as a text of its own, which need not be JSON any more.
+            # The body as text, which may not be JSON.
             text = to_text(chance, change(chance, body, _WORDS))
             request["body"] = text.decode("latin-1")
             return json.dumps(request).encode()
@@ -97,7 +97,7 @@ class PageTarget(Target):
         status, text = self._loop.run_until_complete(self._ask(method, path, pairs, body))
         assert status in _ANSWERS, f"status {status}: {text[:500]!r}"
         if not path.startswith("/api") and status == 200 and text:
-            assert text in self._files, "a file from outside of the page's folder"
+            assert text in self._files, "a file outside the page's folder"
         return str(status) if status < 400 else f"{status} {text[:80].decode(errors='replace')}"
 
     def close(self) -> None:

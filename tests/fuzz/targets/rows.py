@@ -23,7 +23,7 @@ _FEATURES = 12
 
 
 class RowsTarget(Target):
-    """What a network is trained on and looks at. Opening the file is the caller's, and h5py's and NumPy's, work."""
+    """Train and predict on rows in files. Opening the file with h5py or NumPy is not part of the target."""
 
     name = "rows"
 
@@ -44,7 +44,7 @@ class RowsTarget(Target):
         return mutate(chance, data, other)
 
     def run(self, data: bytes) -> None:
-        # Another name each time: HDF5 knows files that it has open by their names.
+        # A new name each time, because HDF5 identifies open files by name.
         self._opened += 1
         path = self.folder / f"rows-{self._opened % 64}"
         path.write_bytes(data)

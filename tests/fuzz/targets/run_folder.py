@@ -1,4 +1,4 @@
-"""The folder of a run that a stranger sent: its config.json beside a good model."""
+"""An untrusted run folder: its config.json beside a valid model."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WORDS = [
 
 
 class RunFolderTarget(Target):
-    """What `nnbackend predict` and `nnbackend evaluate` take from it, and what the first prints."""
+    """The parts that `nnbackend predict` and `nnbackend evaluate` read, and the printed output."""
 
     name = "run-folder"
     share = 0.25
@@ -58,7 +58,7 @@ class RunFolderTarget(Target):
         model = find_model(str(self.folder))
         names = class_names(model, self._network)
         assert len(names) == 4
-        with contextlib.suppress(InvalidInputError):  # only `nnbackend evaluate` asks
+        with contextlib.suppress(InvalidInputError):  # used only by `nnbackend evaluate`
             check_data(dataset_name(model), None)
         options = Namespace(model=str(self.folder), images=[self._image], invert=False, json=False, backend="numpy")
         with contextlib.redirect_stdout(io.StringIO()) as printed:
