@@ -1,7 +1,7 @@
 """The compiled epoch function: runs the lines of a program's table, step after step, without Python.
 
 Several threads run it at the same time, each on its own share of every line, and meet before lines that have to wait.
-It knows no operations: a line holds the address of the function to call, see `compiled.py`. It is compiled once.
+It knows no operations: a line holds the address of the function to call, see `compiled.py`. It is compiled only once.
 """
 
 from __future__ import annotations
