@@ -137,7 +137,7 @@ def test_threads_continue_with_their_own_share_only_if_unit_and_count_are_the_sa
     a, b, c = (np.zeros((5, 3)) for _ in range(3))
     calls = [Call.of("activation_forward", a, "relu", 0.0, b), Call.of("activation_forward", b, "relu", 0.0, c)]
     addresses = Addresses()
-    lines = [line for call in calls for line in program.lines_of(call, addresses)]
+    lines = [line for call in calls for line in program.lines_of(call, program.parts_of(call), addresses)]
     lines[0].split, lines[1].split = one, other
     assert [line.wait for line in scheduling.schedule(lines)] == [True, waits]
 
@@ -211,7 +211,12 @@ def described(line):
 def assert_same_order(calls, threads=2):
     def lines():
         addresses = Addresses()
-        made = [line for call in calls if call.operation != "advance" for line in program.lines_of(call, addresses)]
+        made = [
+            line
+            for call in calls
+            if call.operation != "advance"
+            for line in program.lines_of(call, program.parts_of(call), addresses)
+        ]
         program._split_columns(made, threads)
         return made
 

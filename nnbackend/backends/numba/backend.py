@@ -13,7 +13,7 @@ from nnbackend.backends.executor import Division
 from nnbackend.backends.numba import kernels, normalization
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
-from nnbackend.backends.numba.program import UnsupportedStepError, compile_step, refusal
+from nnbackend.backends.numba.program import Parts, UnsupportedStepError, compile_step, parts_of
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
@@ -38,12 +38,14 @@ class NumbaBackend(NumpyBackend):
         self._team = Team(self.products.threads)
 
     def executor(self, calls: Sequence[Call]) -> Executor:
-        division = self._divide(calls)
+        parts: dict[int, Parts] = {}
+        division = self._divide(calls, parts)
         # Gradients that other segments use must be stored.
         needed = [array for segment in division.segments if not segment.known for array in _arrays(segment.calls)]
 
         def fast(segment: Sequence[Call]) -> Executor:
-            return CompiledExecutor(compile_step(segment, self._team.threads, needed), self._team)
+            program = compile_step(segment, self._team.threads, needed, lambda call: parts[id(call)])
+            return CompiledExecutor(program, self._team)
 
         try:
             return division.executor(fast, self.plain_executor, within=ALONE)
@@ -53,10 +55,16 @@ class NumbaBackend(NumpyBackend):
             return plain
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
-        division = self._divide(calls)
+        division = self._divide(calls, {})
         return division.name, division.reason
 
-    def _divide(self, calls: Sequence[Call]) -> Division:
+    def _divide(self, calls: Sequence[Call], parts: dict[int, Parts]) -> Division:
+        """The segments of a step; notes what each call becomes."""
+
+        def refusal(call: Call) -> str | None:
+            found = parts[id(call)] = parts_of(call)
+            return found if isinstance(found, str) else None
+
         return Division(calls, refusal, CompiledExecutor.name, CompiledExecutor.reason)
 
     def gather(

@@ -11,7 +11,7 @@ Gradients are applied to the parameters where they are computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from nnbackend.backends.numba.lines import (
     Addresses,
     Array,
     Line,
+    LineKind,
     Split,
     UnsupportedStepError,
     Update,
@@ -32,7 +33,7 @@ from nnbackend.backends.numba.lines import (
 from nnbackend.backends.numba.schedule import schedule
 from nnbackend.backends.numba.updates import UPDATE
 
-__all__ = ["Program", "UnsupportedStepError", "compile_step", "refusal"]
+__all__ = ["Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
 
 #: The columns of the table: the address of a line's function, whether the threads meet first, and its record's address.
 FUNCTION, WAIT, RECORD = 0, 1, 2
@@ -69,7 +70,33 @@ class Program:
     arrays: list[Any]
 
 
-def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = ()) -> Program:
+#: The calls that a call becomes, each with its compiled function, or the reason why it cannot be compiled.
+Parts = list[tuple[Call, LineKind]] | str
+
+
+def parts_of(call: Call) -> Parts:
+    """What a call becomes in a program, or why it cannot be part of one."""
+    if call.function is not None:
+        return str(call.outside)
+    if call.operation == "advance":
+        return []
+    if not all(array.flags.c_contiguous for array in _arrays(call)):
+        return "rows of arrays are padded"
+    parts = []
+    for each in _simple(call):
+        kind = kind_of(each)
+        if kind is None:
+            return f"{call.operation} has no compiled function for these arrays"
+        parts.append((each, kind))
+    return parts
+
+
+def compile_step(
+    calls: Sequence[Call],
+    threads: int,
+    needed: Sequence[Array] = (),
+    parts: Callable[[Call], Parts] = parts_of,
+) -> Program:
     """The table of a recorded step, made for a number of threads; it runs on any.
 
     Parameters
@@ -78,6 +105,8 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
     threads : int
     needed : sequence of arrays
         Used by other segments of the step: gradients in them are stored.
+    parts : callable
+        Returns what `parts_of` returns, if a caller has asked before.
 
     Raises
     ------
@@ -86,7 +115,7 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
     """
     advances = bool(calls) and calls[-1].operation == "advance"
     addresses = Addresses()
-    lines = [line for call in (calls[:-1] if advances else calls) for line in lines_of(call, addresses)]
+    lines = [line for call in (calls[:-1] if advances else calls) for line in lines_of(call, parts(call), addresses)]
     counters = {id(call.counter): call.counter for call in calls if "counter" in call.arguments}
     if len(counters) > 1:
         raise UnsupportedStepError("the step has several counters")
@@ -103,33 +132,12 @@ def compile_step(calls: Sequence[Call], threads: int, needed: Sequence[Array] = 
     )
 
 
-def refusal(call: Call) -> str | None:
-    """Why a call cannot be a line; None if it can."""
-    if call.operation == "advance":
-        return None
-    if call.function is not None:
-        return call.outside
-    if any(kind_of(each) is None for each in _simple(call)):
-        return f"{call.operation} has no compiled function for these arrays"
-    if not all(array.flags.c_contiguous for array in _arrays(call)):
-        return "rows of arrays are padded"
-    return None
-
-
-def lines_of(call: Call, addresses: Addresses) -> Iterator[Line]:
-    """The lines that a call becomes.
-
-    Raises
-    ------
-    UnsupportedStepError
-    """
-    reason = refusal(call)
-    if reason is not None:
-        raise UnsupportedStepError(reason)
-    for each in _simple(call):
-        kind = kind_of(each)
-        if kind is None:
-            raise UnsupportedStepError(f"{each.operation} is not the last call of the step")
+def lines_of(call: Call, parts: Parts, addresses: Addresses) -> Iterator[Line]:
+    if isinstance(parts, str):
+        raise UnsupportedStepError(parts)
+    if not parts:
+        raise UnsupportedStepError(f"{call.operation} is not the last call of the step")
+    for each, kind in parts:
         spans = addresses.of(each)
         if OPERATIONS[each.operation].role == "update":
             update = Update.of(each, spans)
@@ -195,8 +203,8 @@ def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
     sizes = [line.kind.record.size + (UPDATE.size if line.update is not None else 0) for line in lines]
     records = np.zeros(sum(sizes), np.uint8)
     begin, place = records.ctypes.data, 0
-    table = np.zeros((len(lines), 3), np.int64)
-    for number, (line, size) in enumerate(zip(lines, sizes, strict=True)):
+    table = []
+    for line, size in zip(lines, sizes, strict=True):
         values, rule = line.fields(), None
         if line.update is not None:
             rule = line.update.rule
@@ -204,6 +212,6 @@ def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
             values["update"] = begin + after
             UPDATE.pack(records, after, line.update.fields())
         line.kind.record.pack(records, place, values)
-        table[number] = address_of(line.kind.name, line.dtype, rule), line.wait, begin + place
+        table.append((address_of(line.kind.name, line.dtype, rule), line.wait, begin + place))
         place += size
-    return table, records
+    return np.array(table, np.int64).reshape(-1, 3), records

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,8 +67,13 @@ class Record:
 
     def pack(self, buffer: Any, offset: int, values: Mapping[str, Any]) -> None:
         """Write the values into a buffer; fields without one become 0."""
-        layout = "=" + "".join(kind for _, kind in self.fields)
-        struct.pack_into(layout, buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
+        _layout_of(self.fields).pack_into(buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
+
+
+@cache
+def _layout_of(fields: tuple[tuple[str, str], ...]) -> struct.Struct:
+    # Not kept in the record, which Numba pickles.
+    return struct.Struct("=" + "".join(kind for _, kind in fields))
 
 
 class _RecordType(types.Type):
