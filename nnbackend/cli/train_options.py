@@ -15,7 +15,15 @@ HELD_OUT = 0.1
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options. Options of the recipe have no default here: their defaults come from the preset."""
-    what = parser.add_argument_group("what to train on")
+    _add_data_options(parser.add_argument_group("what to train on"))
+    _add_network_options(parser.add_argument_group("network"))
+    training = parser.add_argument_group("training")
+    _add_loss_and_rate_options(training)
+    _add_run_options(training)
+    _add_place_options(parser.add_argument_group("where to run, what to save"))
+
+
+def _add_data_options(what: argparse._ArgumentGroup) -> None:
     add_data(what, "auto", "default: auto, which is mnist if it is available, else mnist-5k")
     what.add_argument(
         "--validation",
@@ -26,7 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "after every epoch, but do not influence training)",
     )
 
-    network = parser.add_argument_group("network")
+
+def _add_network_options(network: argparse._ArgumentGroup) -> None:
     network.add_argument(
         "--preset",
         metavar="NAME",
@@ -46,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--l2", type=decimal, metavar="FACTOR", help="penalty on squared weights (default: 0)")
     network.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (default) or float64")
 
-    training = parser.add_argument_group("training")
+
+def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
     training.add_argument(
         "--loss",
         metavar="NAME",
@@ -86,6 +96,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--nesterov", action=argparse.BooleanOptionalAction, help="use Nesterov momentum, with sgd (default: no)"
     )
     training.add_argument("--weight-decay", type=decimal, metavar="FACTOR", help="default: 0; with adamw, 0.01")
+
+
+def _add_run_options(training: argparse._ArgumentGroup) -> None:
     training.add_argument("--batch-size", type=whole, metavar="ROWS", help=f"default: {DEFAULT.batch_size}")
     training.add_argument("--epochs", type=whole, metavar="N", help=f"default: {DEFAULT.epochs}")
     training.add_argument(
@@ -98,7 +111,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=whole, default=0, metavar="N", help="seed of weights, batch order and dropout (default: 0)"
     )
 
-    where = parser.add_argument_group("where to run, what to save")
+
+def _add_place_options(where: argparse._ArgumentGroup) -> None:
     add_backend(where)
     where.add_argument(
         "--timeout",

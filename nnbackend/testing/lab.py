@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.contract import Array, Backend, HostArray
+from nnbackend.backends.contract import OPERATIONS, Array, Backend, HostArray
 from nnbackend.backends.numpy import NumpyBackend
 
 __all__ = ["Lab", "Shape"]
@@ -117,20 +117,22 @@ class Lab:
                 devices[id(argument)], buffers[id(argument)] = self._place(argument)
                 exact = argument.astype(np.float64) if argument.dtype.kind == "f" else argument.copy()
                 references[id(argument)] = exact
+        declared = OPERATIONS[operation]
+        declared.check(declared.bind([devices.get(id(value), value) for value in arguments], {}))
         for _ in range(repeats):
             getattr(self.backend, operation)(*(devices.get(id(value), value) for value in arguments))
             getattr(_REFERENCE, operation)(*(references.get(id(value), value) for value in arguments))
         results: list[HostArray] = []
-        for place, argument in enumerate(arguments):
+        for name, argument in zip(declared.arguments, arguments, strict=False):
             if isinstance(argument, np.ndarray):
                 result = self.backend.to_host(devices[id(argument)])
-                assert result.dtype == argument.dtype, f"argument {place}: dtype became {result.dtype}"
-                self.compare(f"{operation}, argument {place}", result, references[id(argument)])
+                assert result.dtype == argument.dtype, f"{operation}, {name}: dtype became {result.dtype}"
+                self.compare(f"{operation}, {name}", result, references[id(argument)])
                 results.append(result)
                 buffer = buffers[id(argument)]
                 if buffer is not None:
                     padding = self.backend.to_host(buffer).reshape(len(argument), -1)[:, argument.shape[1] :]
-                    assert not padding.any(), f"{operation}, argument {place}: its padding was written"
+                    assert not padding.any(), f"{operation}, {name}: its padding was written"
         return results
 
     def compare(self, what: str, result: HostArray, expected: HostArray) -> None:

@@ -140,7 +140,7 @@ class TestTheSuiteItself:
                 out.base.reshape(len(out), -1)[:, out.shape[1] :] = 1
 
         backend = self.broken(max_abs_norm=max_abs_norm, row_multiple=8)
-        self.assert_caught(backend, "max_abs_norm, argument 1: its padding was written")
+        self.assert_caught(backend, "max_abs_norm, out: its padding was written")
 
     def test_other_arguments(self):
         def advance(self, count):
