@@ -103,3 +103,14 @@ def test_a_published_dashboard_is_part_of_the_site(extension, tmp_path):
     assert not (tmp_path / "site").exists()
     dashboard.copy(app, None)
     assert (tmp_path / "site" / "asv" / "index.html").read_text() == "figures"
+
+
+def test_the_design_follows_a_minibatch_in_at_most_ten_stops():
+    section = (DOCS / "design.md").read_text().split("## One minibatch")[1].split("\n## ")[0]
+    stops = re.findall(r"^(\d+)\. \[`([\w.]+)`\]\((\S+)\)", section, re.MULTILINE)
+    assert [int(number) for number, *_ in stops] == list(range(1, len(stops) + 1))
+    assert len(stops) == len(re.findall(r"^\d+\.", section, re.MULTILINE)) <= 10
+    for _, name, target in stops:
+        source = (DOCS / target).read_text()
+        for part in name.split("."):
+            assert re.search(rf"(def|class) {part}\b", source), f"{target} does not define {name}"
