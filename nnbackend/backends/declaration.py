@@ -430,7 +430,9 @@ def _is_kind(kind: str, dtype: str, extents: dict[str, Any]) -> bool:
 
 
 def _shape_text(shape: tuple[str | int, ...]) -> str:
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+    # A star would begin emphasis in the documentation.
+    names = [f"{name[1:]}..." if isinstance(name, str) and name.startswith("*") else str(name) for name in shape]
+    return f"({', '.join(names)}{',' if names == [*map(str, shape)] and len(shape) == 1 else ''})"
 
 
 def _names(names: str | Sequence[str]) -> tuple[str, ...]:

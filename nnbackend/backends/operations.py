@@ -99,7 +99,7 @@ class Operations(ABC):
         out=writes("rows", "features", alias="z"),
     )
     def activation_forward(self, z: Array, activation: str, alpha: float, out: Array) -> None:
-        """``out = activation(z)``"""
+        """``out = activation(z)``."""
 
     @abstractmethod
     @operation(

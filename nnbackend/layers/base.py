@@ -199,7 +199,7 @@ class Layer(ABC):
     sublayers: tuple[Layer, ...] = ()
 
     #: Names of the constructor's arguments that are lists of layers. `config` describes them with
-    #: :func:`nnbackend.layers.layers_config`, and reading a configuration makes them layers again.
+    #: ``nnbackend.layers.layers_config``, and reading a configuration makes them layers again.
     layer_arguments: ClassVar[tuple[str, ...]] = ("layers",)
 
     _trainable: bool = True
