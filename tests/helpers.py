@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 import nnbackend as nn
@@ -38,6 +40,26 @@ def same_weights(one: nn.Network, other: nn.Network) -> bool:
     """Whether two networks have bit-identical parameters."""
     first, second = one.get_weights(), other.get_weights()
     return first.keys() == second.keys() and all(first[name].tobytes() == second[name].tobytes() for name in first)
+
+
+def any_device(function):
+    """A function of a user's own layer, written for NumPy's arrays, that also works on arrays of other devices.
+
+    Such arrays are read to the host and written back.
+    """
+
+    @functools.wraps(function)
+    def wrapped(backend, *arguments):
+        hosts = [
+            backend.to_host(each) if hasattr(each, "shape") and not isinstance(each, np.ndarray) else each
+            for each in arguments
+        ]
+        function(backend, *hosts)
+        for host, array in zip(hosts, arguments, strict=True):
+            if host is not array:
+                backend.write(host, array)
+
+    return wrapped
 
 
 class Shift(nn.Layer):

@@ -121,3 +121,24 @@ def test_a_layer_that_records_a_wrong_shape_is_refused_before_anything_runs(back
         with pytest.raises(error, match=message):
             net.fit(x, y, loss="softmax_cross_entropy", epochs=1, verbose=False)
         assert all((before[name] == value).all() for name, value in net.get_weights().items())
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_complete(name):
+    """What a new operation needs beside its declaration: the names of the missing parts are the message."""
+    from nnbackend.backends.cupy.backend import CupyBackend
+    from nnbackend.backends.numba.compiled import KINDS
+    from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.testing import conformance
+    from tests.backends.cupy import cases
+
+    compiled = {operation for kind in KINDS.values() for operation in kind.operations} | {"advance"}
+    called = f'"{name}"'
+    parts = {
+        "a method of NumpyBackend": name not in NumpyBackend.__abstractmethods__,
+        "a method of CupyBackend": name not in CupyBackend.__abstractmethods__,
+        "a compiled function for Numba": name in compiled,
+        "a case in nnbackend/testing/conformance.py": called in inspect.getsource(conformance) or name == "advance",
+        "a case in tests/backends/cupy/cases.py": called in inspect.getsource(cases),
+    }
+    assert [part for part, present in parts.items() if not present] == []

@@ -12,7 +12,7 @@ import nnbackend as nn
 from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.testing import check_gradients
 from tests.helpers import images, same_weights
-from tests.layers.custom import Chain, Residual, RunningScale, runs_functions
+from tests.layers.custom import Chain, Residual, RunningScale
 
 X, Y = images()
 OPTIONS = {"loss": "softmax_cross_entropy", "batch_size": 16, "verbose": False}
@@ -32,11 +32,6 @@ def deep(backend="numpy"):
     inner = Residual([nn.Dense(12, activation="elu"), RunningScale(), nn.Dropout(0.2)])
     layers = [Residual([nn.Dense(12), inner]), nn.MaxAbsNorm(), nn.Dense(4)]
     return nn.Network(layers, 12, backend=backend, seed=2)
-
-
-def skip_without_functions(backend):
-    if not runs_functions(backend):
-        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
 
 
 def test_a_chain_is_what_its_layers_are(backend):
@@ -60,15 +55,12 @@ def test_gradients_through_nested_layers_are_right(backend):
 
 
 def test_gradients_of_residuals_are_right(backend):
-    skip_without_functions(backend)
     layers = [Residual([nn.Dense(5), Residual([nn.Dense(12, activation="gelu"), nn.Dense(5)]), nn.Dense(12)])]
     net = nn.Network([*layers, nn.Dense(4)], 12, backend=backend, dtype="float64", seed=1)
     check_gradients(net, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)
 
 
 def test_state_freezing_and_resuming_nest(backend, tmp_path):
-    skip_without_functions(backend)
-
     def run(epochs, **more):
         net = deep(backend)
         net.layers[0].sublayers[1].sublayers[0].trainable = False
