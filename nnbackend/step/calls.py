@@ -20,7 +20,7 @@ class Workspace:
     """Buffers of a step, handed out in order and again from the start for the next recording.
 
     The step for a shorter last batch asks for the same buffers in the same order as the full one, and gets their
-    first rows.
+    first rows. Where a layer asks for others, as one may that treats a single row differently, it gets new ones.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ class Workspace:
     def __init__(self, backend: Backend, capacity: int) -> None:
         self.backend = backend
         self._capacity = capacity
-        self._buffers: list[Array] = []
+        #: In the order in which they were asked for, with the shapes and dtypes that were asked for.
+        self._buffers: list[tuple[tuple[tuple[int, ...], np.dtype[Any]], Array]] = []
         self._next = 0
         #: Flat buffers with their dtypes; the first `_scratch_used` belong to the next call.
         self._scratch: list[tuple[np.dtype[Any], int, Array]] = []
@@ -50,11 +51,14 @@ class Workspace:
         return self._take((self._capacity, *shape), dtype)[:rows, ...]
 
     def _take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        if self._next == len(self._buffers):
-            self._buffers.append(self.backend.empty(shape, dtype))
-        buffer = self._buffers[self._next]
+        wanted = shape, np.dtype(dtype)
+        known = self._buffers[self._next] if self._next < len(self._buffers) else None
+        if known is None or known[0] != wanted:
+            known = wanted, self.backend.empty(*wanted)
+            # Earlier recordings keep the buffer that this one replaces.
+            self._buffers[self._next : self._next + 1] = [known]
         self._next += 1
-        return buffer
+        return known[1]
 
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Contiguous memory that is not in use until `release_scratch`."""

@@ -118,6 +118,34 @@ def test_a_padded_matrix_is_copied_into_axes():
     assert len(each.calls) == 1
 
 
+class ApartIfFull(nn.Layer):
+    """Passes its input on; for a full batch, by way of whole numbers."""
+
+    def forward(self, step, x):
+        out = step.buffer(x.shape[1])
+        if x.shape[0] == 4:
+            step.call(assign, x, step.buffer(x.shape[1], dtype="int64"))
+        step.call(assign, x, out)
+        return out, None
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        return upstream
+
+
+def test_a_layer_may_ask_for_other_buffers_in_a_shorter_batch(backend):
+    if not runs_functions(backend):
+        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
+    x, y = X[:6] / 255, Y[:6]
+    nets = [
+        nn.Network([*layers, nn.Dense(4)], 30, backend=backend, seed=1, dtype="float64")
+        for layers in ([], [ApartIfFull()])
+    ]
+    for net in nets:
+        net.fit(x, y, epochs=2, batch_size=4, loss="softmax_cross_entropy")
+    one, other = (net.get_weights() for net in nets)
+    np.testing.assert_allclose(one["layers.0.weight"], other["layers.1.weight"], rtol=1e-12)
+
+
 class TestScratch:
     def test_calls_one_after_the_other_share_it(self):
         each = recorder(NumpyBackend())
