@@ -188,7 +188,15 @@ class Recorder:
         known = self._reshaped.get((id(x), shape))
         if known is None:
             known = self._reshaped[id(x), shape] = x, self.model.backend.reshape(x, shape)
+        # A view of scratch memory lasts no longer than the memory.
+        for scratch in (self._scratch, self._expired):
+            if id(x) in scratch:
+                scratch[id(known[1])] = known[1]
         return known[1]
+
+    def is_scratch(self, x: Array) -> bool:
+        """Whether `x` is scratch memory, of the next call or of an earlier one."""
+        return id(x) in self._scratch or id(x) in self._expired
 
     def _is_packed(self, x: Array) -> bool:
         """Whether no row of `x` is padded. Only buffers of flat samples are."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.errors import UnknownNameError
 from nnbackend.testing import check_gradients
 from tests.helpers import images
 
@@ -62,3 +63,16 @@ def test_it_trains_alike_everywhere(backend):
         losses.append(np.concatenate(history.step_losses))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
     assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("method", ["parameter", "gradient"])
+def test_a_misspelt_parameter_is_named(method):
+    class Misspelt(Residual):
+        def forward(self, step, x):
+            getattr(step, method)("weights")
+            return x, None
+
+    net = nn.Network([nn.Dense(3), Misspelt()], 3, backend="numpy")
+    message = r"unknown parameter of layers\.1, Misspelt\(\), 'weights': did you mean 'weight'"
+    with pytest.raises(UnknownNameError, match=message):
+        net.predict(np.ones((2, 3)))

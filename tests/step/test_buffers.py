@@ -147,6 +147,27 @@ def test_a_layer_may_ask_for_other_buffers_in_a_shorter_batch(backend):
 
 
 class TestScratch:
+    @pytest.mark.parametrize("seen", ["before", "after"])
+    def test_views_of_it_end_with_it(self, seen):
+        each = recorder(NumpyBackend())
+        scratch, buffer = each.scratch((6, 2, 2)), each.buffer(4)
+        view = each.matrix(scratch) if seen == "before" else None
+        each.call(assign, buffer, scratch)
+        with pytest.raises(InvalidInputError, match="uses a scratch buffer of an earlier call"):
+            each.call(assign, each.matrix(scratch) if view is None else view, buffer)
+
+    def test_a_layer_may_not_return_it(self):
+        class Careless(nn.Layer):
+            def forward(self, step, x):
+                return step.scratch(tuple(x.shape)), None
+
+            def backward(self, step, saved, upstream, need_input_gradient):
+                return upstream
+
+        net = nn.Network([Careless()], 3, backend="numpy")
+        with pytest.raises(InvalidInputError, match=r"layers\.0, Careless\(\): forward must not return scratch memory"):
+            net.predict(np.ones((2, 3)))
+
     def test_calls_one_after_the_other_share_it(self):
         each = recorder(NumpyBackend())
         one = each.scratch((3, 4))
@@ -292,3 +313,17 @@ def test_a_layer_that_returns_another_shape_is_named(method):
     message = rf"layers\.1, Wrong\(\): {method} must return an array of shape \(32, 5, 6\).*received \(32, 30\)"
     with pytest.raises(InvalidInputError, match=message):
         net.fit(X.reshape(-1, 5, 6), Y, epochs=1, loss="softmax_cross_entropy")
+
+
+@pytest.mark.parametrize("returned", ["an array", None, (1, 2, 3)])
+def test_a_forward_pass_that_does_not_return_two_things_is_named(returned):
+    class Short(nn.Layer):
+        def forward(self, step, x):
+            return x if returned == "an array" else returned
+
+        def backward(self, step, saved, upstream, need_input_gradient):
+            return upstream
+
+    net = nn.Network([nn.Dense(4), Short()], 4, backend="numpy")
+    with pytest.raises(InvalidInputError, match=r"layers\.1, Short\(\): forward must return two things"):
+        net.predict(np.ones((2, 4)))
