@@ -113,7 +113,10 @@ class LayerStep(Protocol):
         """The layer's parameter or state of that name."""
 
     def gradient(self, name: str) -> Array:
-        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads."""
+        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads.
+
+        All of it must be written in every step: it still holds the gradient of the step before.
+        """
 
     def buffer(self, *shape: int, dtype: Any = None) -> Array:
         """A ``(rows, *shape)`` buffer that belongs to this step.

@@ -104,6 +104,8 @@ class Recorder:
         Of the batch's rows.
     gradients : dict of arrays
         Where the gradients of trained parameters go, by name.
+    asked_gradients : set of str
+        Names of the parameters whose gradients a layer asked for.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Recorder:
         self.training = training
         self.calls: list[Call] = []
         self.gradients: Mapping[str, Array] = {}
+        self.asked_gradients: set[str] = set()
         self._workspace = workspace
         self._unread: dict[str, Array] = {}
         # By the id of an array and the new shape. The array itself is kept, so that no other one gets its id.
@@ -154,6 +157,7 @@ class Recorder:
 
     def gradient(self, name: str) -> Array:
         """Where to write the gradient of the parameter of this full name; memory that nobody reads if it is fixed."""
+        self.asked_gradients.add(name)
         if name in self.gradients:
             return self.gradients[name]
         if name not in self._unread:
