@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import permutations
@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy.typing as npt
 
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 __all__ = [
     "Argument",
@@ -66,6 +66,8 @@ class Argument:
         Arguments that it may share all of its memory with. It may share no part of it with any other.
     about : str
         A sentence for the documentation.
+    names : collection of str, optional
+        What a constant may be, if it is a name.
     """
 
     access: Access
@@ -74,6 +76,7 @@ class Argument:
     optional: bool = False
     alias: tuple[str, ...] = ()
     about: str = ""
+    names: Collection[str] | None = None
 
     @property
     def written(self) -> bool:
@@ -111,9 +114,9 @@ def updates(*shape: str | int, dtype: str = "real", optional: bool = False, abou
     return Argument("update", (shape,), (dtype,), optional, about=about)
 
 
-def constant(about: str) -> Argument:
-    """A number or a name, the same one in every step."""
-    return Argument("constant", about=about)
+def constant(about: str, names: Collection[str] | None = None) -> Argument:
+    """A number, or one of these names, the same in every step."""
+    return Argument("constant", about=about, names=names)
 
 
 #: Combinations of shapes and dtypes that an operation remembers as right.
@@ -171,22 +174,34 @@ class Operation:
         return tuple(name for name, argument in self.arguments.items() if argument.written)
 
     @cached_property
+    def _names(self) -> dict[str, Collection[str]]:
+        """For each constant that is a name, what it may be."""
+        return {name: argument.names for name, argument in self.arguments.items() if argument.names is not None}
+
+    @cached_property
     def arrays(self) -> tuple[str, ...]:
         """Names of all its arrays."""
         return tuple(name for name, argument in self.arguments.items() if argument.access != "constant")
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Hold the arrays of a call to the declaration: shapes, dtypes and shared memory.
+        """Hold a call to the declaration: the shapes, dtypes and shared memory of its arrays, and its names.
 
         It runs once, when a call is recorded, so that no kernel has to look.
 
         Raises
         ------
         InvalidInputError
-            A shape or dtype is none of those declared, or arrays share memory that may not.
+            A shape, dtype or name is none of those declared, or arrays share memory that may not.
         """
+        for name, valid in self._names.items():
+            given = arguments.get(name)
+            if not isinstance(given, str) or given not in valid:
+                raise UnknownNameError(f"{name} of {self.name}", given, valid)
         arrays = [arguments.get(name) for name in self.arrays]
-        kinds = tuple([None if array is None else _kind_of(array) for array in arrays])
+        try:
+            kinds = tuple([None if array is None else _kind_of(array) for array in arrays])
+        except AttributeError:
+            raise InvalidInputError(self._no_array(arguments)) from None
         if kinds not in self._accepted:
             self._check_kinds(arguments)
             if len(self._accepted) == _MOST_ACCEPTED:
@@ -232,6 +247,14 @@ class Operation:
             f"{self.name}: {name} must be {self.arguments[name]}{f' with {known}' if known else ''}, "
             f"received {tuple(array.shape)} {dtype_name(array)}"
         )
+
+    def _no_array(self, arguments: Mapping[str, Any]) -> str:
+        """The message for a call in which something stands in an array's place."""
+        for name in self.arrays:
+            value = arguments.get(name)
+            if value is not None and not (hasattr(value, "shape") and hasattr(value, "dtype")):
+                return f"{self.name}: {name} must be {self.arguments[name]}, received {shown(value)}"
+        return f"{self.name} takes arrays"
 
     @cached_property
     def _pairs(self) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.declaration import OPERATIONS, Array, constant, operation, reads, updates, writes
 
 __all__ = ["OPERATIONS", "Operations"]
@@ -29,7 +30,7 @@ COUNTER = reads(
     about="All from 0: the step's place in the epoch, the steps of the network, and the steps of this optimiser.",
 )
 RATES = reads("steps", dtype="float64", about="The rate of the step at place s of the epoch is ``learning_rates[s]``.")
-ACTIVATION = constant("A key of :data:`~nnbackend.backends.activations.ACTIVATIONS`.")
+ACTIVATION = constant("A key of :data:`~nnbackend.backends.activations.ACTIVATIONS`.", names=ACTIVATIONS)
 ALPHA = constant("The activation's parameter.")
 DECAY = constant("Factor of the parameters.")
 

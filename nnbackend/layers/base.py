@@ -113,7 +113,10 @@ class LayerStep(Protocol):
         """The layer's parameter or state of that name."""
 
     def gradient(self, name: str) -> Array:
-        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads."""
+        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads.
+
+        All of it must be written in every step: it still holds the gradient of the step before.
+        """
 
     def buffer(self, *shape: int, dtype: Any = None) -> Array:
         """A ``(rows, *shape)`` buffer that belongs to this step.
@@ -139,7 +142,8 @@ class LayerStep(Protocol):
         Raises
         ------
         InvalidInputError
-            From `record` and `call`: a scratch buffer of an earlier call is used again.
+            From `record` and `call`: a scratch buffer of an earlier call is used again. After `forward` and `backward`:
+            they return one.
         """
 
     def matrix(self, x: Array) -> Array:
@@ -180,7 +184,11 @@ class LayerStep(Protocol):
     def backward(
         self, layers: Layer | Sequence[Layer], saved: Any, upstream: Array, need_input_gradient: bool = True
     ) -> Array:
-        """Record the backward pass of what `forward` recorded; returns the gradient of its input."""
+        """Record the backward pass of what `forward` recorded; returns the gradient of its input.
+
+        It may overwrite `upstream`. The gradients of a layer's parameters are written, not added up: of a layer that
+        is passed through twice, those of the last `backward` remain.
+        """
 
 
 class Layer(ABC):
@@ -256,6 +264,7 @@ class Layer(ABC):
         ----------
         step : LayerStep
         x : (rows, *input_shape) array
+            Must not be overwritten: the layer before may need it for its gradient.
 
         Returns
         -------

@@ -168,11 +168,13 @@ def check_layers(layers: Any) -> tuple[Layer, ...]:
         raise InvalidInputError(f"layers must be a list of layers, received {type(layers).__name__}")
     if not layers:
         raise InvalidInputError("a network needs at least one layer, received an empty list")
-    _check_layers(layers, "", set(), 1)
+    _check_layers(layers, "", set(), {}, 1)
     return tuple(layers)
 
 
-def _check_layers(layers: Sequence[Any], prefix: str, seen: set[int], depth: int) -> None:
+def _check_layers(
+    layers: Sequence[Any], prefix: str, seen: set[int], kinds: dict[str, type[Layer]], depth: int
+) -> None:
     if depth > _DEEPEST:
         raise InvalidInputError(f"layers contain layers more than {_DEEPEST} levels deep")
     for index, layer in enumerate(layers):
@@ -186,12 +188,17 @@ def _check_layers(layers: Sequence[Any], prefix: str, seen: set[int], depth: int
                 f"{place}: a class of yours is called {type(layer).__name__} like a built-in layer, so a file "
                 "could not tell them apart; rename it"
             )
+        if kinds.setdefault(layer.kind, type(layer)) is not type(layer):
+            raise InvalidInputError(
+                f"{place}: two classes are called {type(layer).__name__}, so a file could not tell them apart; rename "
+                "one of them"
+            )
         if id(layer) in seen:
             raise InvalidInputError(f"{place} is in the list twice; make a second layer instead")
         seen.add(id(layer))
         if not isinstance(layer.sublayers, tuple):
             raise InvalidInputError(f"{place}: sublayers must be a tuple of layers, received {shown(layer.sublayers)}")
-        _check_layers(layer.sublayers, f"{place}.", seen, depth + 1)
+        _check_layers(layer.sublayers, f"{place}.", seen, kinds, depth + 1)
 
 
 def follow_shapes(

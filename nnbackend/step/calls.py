@@ -20,7 +20,7 @@ class Workspace:
     """Buffers of a step, handed out in order and again from the start for the next recording.
 
     The step for a shorter last batch asks for the same buffers in the same order as the full one, and gets their
-    first rows.
+    first rows. Where a layer asks for others, as one may that treats a single row differently, it gets new ones.
 
     Parameters
     ----------
@@ -32,7 +32,8 @@ class Workspace:
     def __init__(self, backend: Backend, capacity: int) -> None:
         self.backend = backend
         self._capacity = capacity
-        self._buffers: list[Array] = []
+        #: In the order in which they were asked for, with the shapes and dtypes that were asked for.
+        self._buffers: list[tuple[tuple[tuple[int, ...], np.dtype[Any]], Array]] = []
         self._next = 0
         #: Flat buffers with their dtypes; the first `_scratch_used` belong to the next call.
         self._scratch: list[tuple[np.dtype[Any], int, Array]] = []
@@ -50,11 +51,14 @@ class Workspace:
         return self._take((self._capacity, *shape), dtype)[:rows, ...]
 
     def _take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        if self._next == len(self._buffers):
-            self._buffers.append(self.backend.empty(shape, dtype))
-        buffer = self._buffers[self._next]
+        wanted = shape, np.dtype(dtype)
+        known = self._buffers[self._next] if self._next < len(self._buffers) else None
+        if known is None or known[0] != wanted:
+            known = wanted, self.backend.empty(*wanted)
+            # Earlier recordings keep the buffer that this one replaces.
+            self._buffers[self._next : self._next + 1] = [known]
         self._next += 1
-        return buffer
+        return known[1]
 
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         """Contiguous memory that is not in use until `release_scratch`."""
@@ -100,6 +104,8 @@ class Recorder:
         Of the batch's rows.
     gradients : dict of arrays
         Where the gradients of trained parameters go, by name.
+    asked_gradients : set of str
+        Names of the parameters whose gradients a layer asked for.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class Recorder:
         self.training = training
         self.calls: list[Call] = []
         self.gradients: Mapping[str, Array] = {}
+        self.asked_gradients: set[str] = set()
         self._workspace = workspace
         self._unread: dict[str, Array] = {}
         # By the id of an array and the new shape. The array itself is kept, so that no other one gets its id.
@@ -150,6 +157,7 @@ class Recorder:
 
     def gradient(self, name: str) -> Array:
         """Where to write the gradient of the parameter of this full name; memory that nobody reads if it is fixed."""
+        self.asked_gradients.add(name)
         if name in self.gradients:
             return self.gradients[name]
         if name not in self._unread:
@@ -184,7 +192,15 @@ class Recorder:
         known = self._reshaped.get((id(x), shape))
         if known is None:
             known = self._reshaped[id(x), shape] = x, self.model.backend.reshape(x, shape)
+        # A view of scratch memory lasts no longer than the memory.
+        for scratch in (self._scratch, self._expired):
+            if id(x) in scratch:
+                scratch[id(known[1])] = known[1]
         return known[1]
+
+    def is_scratch(self, x: Array) -> bool:
+        """Whether `x` is scratch memory, of the next call or of an earlier one."""
+        return id(x) in self._scratch or id(x) in self._expired
 
     def _is_packed(self, x: Array) -> bool:
         """Whether no row of `x` is padded. Only buffers of flat samples are."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, LayerNode
 from nnbackend.step.calls import Recorder
 
@@ -49,8 +49,14 @@ def backward_through(
 
 
 def _forward(recorder: Recorder, node: LayerNode, parameters: Mapping[str, Array], x: Array) -> tuple[Array, Any]:
-    out, saved = node.layer.forward(_LayerStep(recorder, node, parameters), x)
-    _check_shape(recorder, node, "forward", out, node.output_shape)
+    returned: Any = node.layer.forward(_LayerStep(recorder, node, parameters), x)
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        raise InvalidInputError(
+            f"{node.name}, {node.layer!r}: forward must return two things, its output and what backward needs (None if "
+            f"that is nothing), received {shown(returned)}"
+        )
+    out, saved = returned
+    _check_returned(recorder, node, "forward", out, node.output_shape)
     return out, saved
 
 
@@ -64,16 +70,21 @@ def _backward(
 ) -> Array:
     downstream = node.layer.backward(_LayerStep(recorder, node, parameters), saved, upstream, need_input_gradient)
     if need_input_gradient:
-        _check_shape(recorder, node, "backward", downstream, node.input_shape)
+        _check_returned(recorder, node, "backward", downstream, node.input_shape)
     return downstream
 
 
-def _check_shape(recorder: Recorder, node: LayerNode, method: str, array: Array, shape: tuple[int, ...]) -> None:
+def _check_returned(recorder: Recorder, node: LayerNode, method: str, array: Array, shape: tuple[int, ...]) -> None:
     found, wanted = tuple(getattr(array, "shape", ())), (recorder.rows, *shape)
     if found != wanted:
         raise InvalidInputError(
             f"{node.name}, {node.layer!r}: {method} must return an array of shape {wanted} (rows, then one sample), "
             f"received {found}"
+        )
+    if recorder.is_scratch(array):
+        raise InvalidInputError(
+            f"{node.name}, {node.layer!r}: {method} must not return scratch memory, which later calls use for "
+            "something else; return a buffer()"
         )
 
 
@@ -114,10 +125,17 @@ class _LayerStep:
         return self.recorder.first_row
 
     def parameter(self, name: str) -> Array:
-        return self.parameters[f"{self.node.name}.{name}"]
+        return self.parameters[self._full_name(name)]
 
     def gradient(self, name: str) -> Array:
-        return self.recorder.gradient(f"{self.node.name}.{name}")
+        return self.recorder.gradient(self._full_name(name))
+
+    def _full_name(self, name: str) -> str:
+        full = f"{self.node.name}.{name}"
+        if full not in self.parameters:
+            own = [parameter.name for parameter in self.node.parameters]
+            raise UnknownNameError(f"parameter of {self.node.name}, {self.node.layer!r},", name, own)
+        return full
 
     def buffer(self, *shape: int, dtype: npt.DTypeLike | None = None) -> Array:
         return self.recorder.buffer(*shape, dtype=dtype)

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array
 from nnbackend.data.feed import Examples
+from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.step.calls import Recorder, Workspace
 from nnbackend.step.layer_step import backward_through, forward_through
@@ -98,6 +99,13 @@ def record_gradients(
     saved, upstream, rows = _record_loss(recorder, examples, order, batch_size, loss)
     upstream = recorder.reshape(upstream, model.layout.nodes[-1].output_shape)
     backward_through(recorder, model.layout.nodes, model.views, saved, upstream)
+    for entry in model.layout.regularised:
+        # The penalty's gradient is added to what is there, which would be that of the step before.
+        if entry.name not in recorder.asked_gradients:
+            raise InvalidInputError(
+                f"{entry.name} has a penalty but no gradient: the backward pass of its layer must write to "
+                f"step.gradient({entry.parameter.name!r})"
+            )
     return rows
 
 

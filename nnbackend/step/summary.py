@@ -68,7 +68,9 @@ def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
     """The line of a layer, and those of the layers within it."""
     count = sum(math.prod(parameter.shape) for parameter in node.parameters)
     # The layers within have lines of their own.
-    name = type(node.layer).__name__ if node.nodes else repr(node.layer)
+    name = repr(node.layer)
+    if node.nodes:
+        name = type(node.layer).__name__ + ("" if node.layer.trainable else "(trainable=False)")
     yield f"{_INDENT * depth}{node.name.rpartition('.')[2]}: {name}", _text(node.output_shape), f"{count:,}"
     for inner in node.nodes:
         yield from _rows(inner, depth + 1)

@@ -137,8 +137,8 @@ class NetworkWeights:
             self.optimizer_state.move(source, self._model)
 
     def penalty(self) -> float:
-        """The L1 and L2 penalties of the current weights."""
-        layout = self._model.layout
+        """The L1 and L2 penalties of the current weights; those of frozen layers do not count."""
+        layout = self._current_layout()
         return layout.penalty(self.get_weights()) if layout.regularised else 0.0
 
     # ---- during training -----------------------------------------------------------------------------------

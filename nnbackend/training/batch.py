@@ -144,7 +144,12 @@ class BatchStep:
                 backend.write(array, buffer)
         self._replay.write_rates(memory.optimizer.schedule.epoch_rates(memory.epochs, 1))
         self._replay.count_from(0, network.steps_trained, memory.steps)
-        self._replay.run()
+        try:
+            self._replay.run()
+        except Exception:
+            # An error in a layer's own function, which may have changed the layer's state before.
+            network.restore(self._before)
+            raise
         losses, correct, penalties = self._replay.read_trace()[0] / examples.count
         loss = float(losses + penalties)
         if not np.isfinite(loss):

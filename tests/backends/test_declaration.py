@@ -54,6 +54,10 @@ def test_an_operation_is_documented_from_its_declaration(name):
         ("dense_input_gradient", (Y, WEIGHT, X.reshape(-1)[:15].reshape(5, 3)), None),
         ("dense_forward", (X, WEIGHT, None, "gelu", 0.0, Y, Y), "shares memory"),
         ("max_abs_norm", (ROWS[:1], ROWS[1:]), None),
+        ("max_abs_norm", (3.0, X), r"x must be \(rows, features\) real, received 3\.0"),
+        ("max_abs_norm", (X, [[1, 2]]), r"out must be \(rows, features\) real, received \[\[1, 2\]\]"),
+        ("activation_forward", (X, "rellu", 0.0, X), "unknown activation of activation_forward 'rellu': did you mean"),
+        ("activation_gradient", (X, None, 0.0, X, X), "unknown activation of activation_gradient None"),
     ],
 )  # fmt: skip
 def test_a_call_is_held_to_the_declaration(operation, given, message):

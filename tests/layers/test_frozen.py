@@ -194,6 +194,13 @@ def test_penalties_of_frozen_layers_do_not_count():
     assert network(frozen=(0,)).penalty() < network().penalty()
 
 
+def test_the_loss_of_an_evaluation_follows_what_is_frozen_now():
+    net = network()
+    net.fit(X, Y, epochs=1, **OPTIONS)
+    net.layers[0].trainable = False
+    assert net.evaluate(X, Y) == copy.deepcopy(net).evaluate(X, Y)
+
+
 @pytest.mark.parametrize(
     ("frozen", "products"),
     [

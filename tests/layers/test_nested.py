@@ -152,6 +152,12 @@ def test_layers_that_do_not_fit_or_occur_twice_are_named():
         Chain([])
 
 
+def test_two_classes_of_one_name_are_refused_before_a_file_cannot_be_read():
+    other = type("Chain", (Chain,), {})
+    with pytest.raises(InvalidInputError, match=r"layers\[1\]\.layers\[0\]: two classes are called Chain"):
+        nn.Network([Chain([nn.Dense(3)]), Chain([other([nn.Dense(3)])])], 3, backend="numpy")
+
+
 def nested_config(depth):
     layers = [{"kind": "flatten"}]
     for _ in range(depth):
@@ -177,3 +183,10 @@ def test_the_summary_indents_what_is_within():
     assert lines[5].startswith("  0: Dense(9")
     assert lines[6].startswith("  1: Dropout(rate=0.3)")
     assert "Chain(layers=[Dense(9, activation='tanh'), Dropout(rate=0.3)" in repr(network())
+
+
+def test_the_summary_says_that_a_container_is_frozen():
+    net = network()
+    assert "trainable" not in net.summary()
+    net.layers[1].trainable = False
+    assert net.summary().splitlines()[4].startswith("1: Chain(trainable=False)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import nnbackend as nn
+from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.testing import check_gradients
 from tests.helpers import any_device, images
 
@@ -56,3 +57,54 @@ def test_it_trains_alike_everywhere(backend):
         losses.append(np.concatenate(history.step_losses))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
     assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.parametrize("method", ["parameter", "gradient"])
+def test_a_misspelt_parameter_is_named(method):
+    class Misspelt(Residual):
+        def forward(self, step, x):
+            getattr(step, method)("weights")
+            return x, None
+
+    net = nn.Network([nn.Dense(3), Misspelt()], 3, backend="numpy")
+    message = r"unknown parameter of layers\.1, Misspelt\(\), 'weights': did you mean 'weight'"
+    with pytest.raises(UnknownNameError, match=message):
+        net.predict(np.ones((2, 3)))
+
+
+class Unwritten(Residual):
+    """Does not write the gradient of its weight."""
+
+    def parameters(self, input_shape):
+        return (nn.Parameter("weight", (*input_shape, *input_shape), nn.GlorotUniform(), l2=0.1),)
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        return upstream
+
+
+class Adding(Residual):
+    """Adds to the gradient of its weight, which holds that of the step before."""
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        x, inner = saved
+        step.record("activation_gradient", inner, "tanh", 0.0, upstream, upstream)
+        step.call(add_product, x, upstream, step.gradient("weight"))
+        return upstream
+
+
+def add_product(backend, x, delta, out):
+    out += x.T @ delta
+
+
+def test_a_gradient_that_is_added_to_is_found():
+    x, y = images(rows=6)
+    net = nn.Network([Adding(), nn.Dense(4)], 12, backend="numpy", dtype="float64", seed=1)
+    with pytest.raises(AssertionError, match=r"layers\.0\.weight\[.*repeating the step changes the gradient"):
+        check_gradients(net, x / 255, y, loss="softmax_cross_entropy", samples=10)
+
+
+def test_a_penalty_without_a_gradient_is_refused():
+    x, y = images(rows=6)
+    net = nn.Network([Unwritten(), nn.Dense(4)], 12, backend="numpy")
+    with pytest.raises(InvalidInputError, match=r"layers\.0\.weight has a penalty but no gradient"):
+        net.fit(x, y, epochs=1, loss="softmax_cross_entropy")

@@ -118,7 +118,56 @@ def test_a_padded_matrix_is_copied_into_axes():
     assert len(each.calls) == 1
 
 
+class ApartIfFull(nn.Layer):
+    """Passes its input on; for a full batch, by way of whole numbers."""
+
+    def forward(self, step, x):
+        out = step.buffer(x.shape[1])
+        if x.shape[0] == 4:
+            step.call(assign, x, step.buffer(x.shape[1], dtype="int64"))
+        step.call(assign, x, out)
+        return out, None
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        return upstream
+
+
+def test_a_layer_may_ask_for_other_buffers_in_a_shorter_batch(backend):
+    if not runs_functions(backend):
+        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
+    x, y = X[:6] / 255, Y[:6]
+    nets = [
+        nn.Network([*layers, nn.Dense(4)], 30, backend=backend, seed=1, dtype="float64")
+        for layers in ([], [ApartIfFull()])
+    ]
+    for net in nets:
+        net.fit(x, y, epochs=2, batch_size=4, loss="softmax_cross_entropy")
+    one, other = (net.get_weights() for net in nets)
+    np.testing.assert_allclose(one["layers.0.weight"], other["layers.1.weight"], rtol=1e-12)
+
+
 class TestScratch:
+    @pytest.mark.parametrize("seen", ["before", "after"])
+    def test_views_of_it_end_with_it(self, seen):
+        each = recorder(NumpyBackend())
+        scratch, buffer = each.scratch((6, 2, 2)), each.buffer(4)
+        view = each.matrix(scratch) if seen == "before" else None
+        each.call(assign, buffer, scratch)
+        with pytest.raises(InvalidInputError, match="uses a scratch buffer of an earlier call"):
+            each.call(assign, each.matrix(scratch) if view is None else view, buffer)
+
+    def test_a_layer_may_not_return_it(self):
+        class Careless(nn.Layer):
+            def forward(self, step, x):
+                return step.scratch(tuple(x.shape)), None
+
+            def backward(self, step, saved, upstream, need_input_gradient):
+                return upstream
+
+        net = nn.Network([Careless()], 3, backend="numpy")
+        with pytest.raises(InvalidInputError, match=r"layers\.0, Careless\(\): forward must not return scratch memory"):
+            net.predict(np.ones((2, 3)))
+
     def test_calls_one_after_the_other_share_it(self):
         each = recorder(NumpyBackend())
         one = each.scratch((3, 4))
@@ -264,3 +313,17 @@ def test_a_layer_that_returns_another_shape_is_named(method):
     message = rf"layers\.1, Wrong\(\): {method} must return an array of shape \(32, 5, 6\).*received \(32, 30\)"
     with pytest.raises(InvalidInputError, match=message):
         net.fit(X.reshape(-1, 5, 6), Y, epochs=1, loss="softmax_cross_entropy")
+
+
+@pytest.mark.parametrize("returned", ["an array", None, (1, 2, 3)])
+def test_a_forward_pass_that_does_not_return_two_things_is_named(returned):
+    class Short(nn.Layer):
+        def forward(self, step, x):
+            return x if returned == "an array" else returned
+
+        def backward(self, step, saved, upstream, need_input_gradient):
+            return upstream
+
+    net = nn.Network([nn.Dense(4), Short()], 4, backend="numpy")
+    with pytest.raises(InvalidInputError, match=r"layers\.1, Short\(\): forward must return two things"):
+        net.predict(np.ones((2, 4)))

@@ -10,6 +10,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from tests.helpers import images, same_weights
+from tests.layers.custom import runs_functions
 
 
 def network(backend, **options):
@@ -54,6 +55,40 @@ def test_the_figures_are_those_before_the_step(backend):
     assert metrics["accuracy"] == before["accuracy"]
     assert metrics["loss"] == pytest.approx(before["loss"], rel=1e-12)
     assert net.evaluate(x, y)["loss"] < before["loss"]
+
+
+class Fragile(nn.Layer):
+    """Counts its steps, and fails in the second one."""
+
+    def parameters(self, input_shape):
+        return (nn.Parameter("steps", (1,), nn.Zeros(), trainable=False),)
+
+    def forward(self, step, x):
+        step.call(count_and_fail, step.parameter("steps"))
+        return x, None
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        return upstream
+
+
+def count_and_fail(backend, steps):
+    steps += 1
+    if steps[0] == 2:
+        raise RuntimeError("no more")
+
+
+def test_a_step_whose_function_fails_leaves_the_network_as_it_was(backend):
+    if not runs_functions(backend):
+        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
+    x, y = images(rows=20)
+    net = nn.Network([Fragile(), nn.Dense(4)], 12, backend=backend)
+    net.train_on_batch(x, y, loss="softmax_cross_entropy")
+    before = net.get_weights()
+    with pytest.raises(RuntimeError, match="no more"):
+        net.train_on_batch(x, y)
+    after = net.get_weights()
+    assert all(np.array_equal(value, after[name]) for name, value in before.items())
+    assert net.steps_trained == 1
 
 
 def test_a_step_can_be_taken_back(backend):
