@@ -21,7 +21,7 @@ __all__ = [
     "UnknownNameError",
 ]
 
-#: Most characters of a received value that a message repeats.
+#: Maximum number of characters of a received value that a message quotes.
 _SHOWN = 200
 
 

@@ -1,8 +1,8 @@
-"""Initial weights. Drawn on the host, in float64, from the network's seed: the same on every backend.
+"""Initial weights: drawn on the host in float64 from the network's seed, so they are the same on every backend.
 
-For a weight of shape (inputs, outputs), fan-in is `inputs` and fan-out is `outputs`. Axes before them are positions of
-a kernel, such as (height, width, inputs, outputs), and multiply both, as in Keras. For a single axis both are its
-length. Scales: Glorot and Bengio (2010), He et al. (2015), LeCun et al. (1998).
+For a weight of shape (inputs, outputs), fan-in is `inputs` and fan-out is `outputs`. Leading axes are kernel positions,
+as in (height, width, inputs, outputs), and multiply both, as in Keras. A vector has both equal to its length. Scales:
+Glorot and Bengio (2010), He et al. (2015), LeCun et al. (1998).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Initializer(ABC, Plain):
-    """Makes the first values of a parameter."""
+    """Computes the initial values of a parameter."""
 
     @abstractmethod
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
@@ -53,10 +53,10 @@ class Initializer(ABC, Plain):
         """
 
     def config(self) -> dict[str, Any]:
-        """What a model file keeps of it: plain JSON, see :func:`nnbackend.initializers.get_initializer`.
+        """The configuration for a model file, as plain JSON; see :func:`nnbackend.initializers.get_initializer`.
 
-        Given values and classes from outside have no name and become zeros: the file holds the weights themselves, and
-        needs the initialiser only to describe the network.
+        Arrays of values and user-defined classes have no name and become zeros: the file contains the weights
+        themselves, and the initialiser only describes the network.
         """
         name = next((name for name, kind in INITIALIZERS.items() if kind is type(self)), None)
         return {"name": "zeros"} if name is None else {"name": name, **vars(self)}
@@ -96,7 +96,8 @@ class Uniform(Initializer):
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Fan-in and fan-out of a weight: how many numbers each output is a sum over, and each input goes into."""
+    """Fan-in and fan-out of a weight: the number of terms in each output, and of outputs that each input contributes
+    to."""
     if len(shape) == 1:
         return shape[0], shape[0]
     *positions, inputs, outputs = shape
@@ -105,7 +106,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class _Scaled(Initializer):
-    """Zero mean and a variance that keeps signals at one size from layer to layer."""
+    """Zero mean, and a variance that preserves the scale of signals from layer to layer."""
 
     def variance(self, fan_in: int, fan_out: int) -> float:
         raise NotImplementedError
@@ -170,7 +171,7 @@ class Given(Initializer):
     Parameters
     ----------
     values : array_like
-        Of the parameter's shape.
+        In the parameter's shape.
     """
 
     def __init__(self, values: Any) -> None:

@@ -21,7 +21,7 @@ class Loss:
     output_activation : str
         What turns the network's outputs into predictions; the loss applies it itself.
     targets : {"exclusive", "independent", "numbers"}
-        What targets mean: probabilities of classes that exclude each other, a probability for each output by itself, or
+        What targets mean: probabilities of mutually exclusive classes, an independent probability for each output, or
         any numbers.
     """
 
@@ -31,7 +31,7 @@ class Loss:
 
     @property
     def takes_labels(self) -> bool:
-        """Whether the operation takes the number of each row's class as it is, and not only as a one-hot row."""
+        """Whether the operation accepts class indices, and not only one-hot rows."""
         return self.targets == "exclusive"
 
     @property
@@ -40,7 +40,7 @@ class Loss:
         return self.targets != "numbers"
 
     def accuracy_name(self, outputs: int, have_classes: bool) -> str | None:
-        """What the share of correct predictions is called.
+        """The name of the metric for correct predictions.
 
         Parameters
         ----------
@@ -52,15 +52,15 @@ class Loss:
         Returns
         -------
         str or None
-            "accuracy" where rows are right or wrong, "binary_accuracy" where each of several outputs is, None where
-            targets are numbers.
+            "accuracy" if each row is right or wrong, "binary_accuracy" if each of several outputs is, None if targets
+            are numbers.
         """
         if self.targets == "independent" and outputs > 1:
             return "binary_accuracy"
         return "accuracy" if have_classes or self.takes_probabilities else None
 
     def check_outputs(self, outputs: int) -> None:
-        """Refuse a network with this number of outputs if the loss says nothing about it.
+        """Reject a number of outputs for which the loss is meaningless.
 
         Raises
         ------
@@ -93,7 +93,7 @@ def get_loss(name: str | Loss) -> Loss:
 
 
 def __getattr__(name: str) -> Any:
-    """Names that were here once."""
+    """Names that have moved to another module."""
     if name not in ("Targets", "combine_weights", "row_weights"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

@@ -39,20 +39,19 @@ class Network(NetworkInference):
     backend : str or Backend
         "numpy", "numba", "cupy", a plug-in's name, or "auto" (CuPy if a GPU is usable, else Numba, else NumPy).
     seed : int
-        Of initial weights, batch order and dropout: the same seed gives the same ones on every backend.
-        0 <= seed < 2**63.
+        Seed of initial weights, batch order and dropout, which are the same on every backend. 0 <= seed < 2**63.
     dtype : "float32" or "float64"
     input_scale : float, optional
-        Factor on the inputs. If not given, uint8 inputs (images) are scaled by 1/255 and others are left alone.
+        Factor on the inputs. Default: 1/255 for uint8 inputs (images), 1 for others.
 
     Raises
     ------
     InvalidInputError, UnknownNameError
-        Layers that do not fit each other, unknown names, values out of range.
+        Incompatible layers, unknown names, or values out of range.
     BackendUnavailableError
         The backend cannot run here.
     OutOfMemoryError
-        The host's memory or the device's is too small for the weights.
+        The memory of the host or the device is too small for the weights.
 
     Notes
     -----
@@ -69,16 +68,16 @@ class Network(NetworkInference):
         dtype: Any = "float32",
         input_scale: float | None = None,
     ) -> None:
-        #: Steps and epochs of training so far; they number dropout masks and batch orders.
+        #: Steps and epochs of training so far, which determine dropout masks and batch orders.
         self.steps_trained = 0
         self.epochs_trained = 0
-        #: The recorded step of `train_on_batch`, kept for the next batch of its kind.
+        #: The recorded step of `train_on_batch`, reused for batches of the same kind.
         self.batch_step: BatchStep | None = None
         super().__init__(layers, input_shape, backend, seed, dtype, input_scale)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
-        # It was recorded on other buffers.
+        # It was recorded on the old buffers.
         self.batch_step = None
 
     # ---- training -----------------------------------------------------------------------------------------
@@ -113,16 +112,15 @@ class Network(NetworkInference):
             In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and
             is then scaled by 1/255.
         y : (n,) labels or (n, outputs) values
-            Not with a stream, which brings them.
+            Omitted for a stream, which contains the targets.
         epochs : int
-            How often all rows are seen, unless `steps_per_epoch` is given.
+            Number of epochs: passes over all rows, unless `steps_per_epoch` is given.
         batch_size : int, optional
-            Rows of a step. If not given 32, or all rows if there are fewer. The last, shorter batch of an epoch is
-            trained on as well.
+            Rows per step. Default: 32, or all rows if there are fewer. A shorter last batch is included.
         loss : str, optional
-            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; not needed the second time.
+            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; required at first.
         optimizer : Optimizer or str
-            The same object as before continues with its state; a name starts a new optimiser.
+            The object of an earlier training continues with its state; a name creates a new optimiser.
         validation_data : (x, y) or BatchStream, optional
             Evaluated after every epoch.
         callbacks : sequence of Callback
@@ -131,32 +129,32 @@ class Network(NetworkInference):
         class_weight : dict or (classes,) array_like, optional
             Weights of the classes, multiplied with those of the rows.
         shuffle : bool
-            Whether every epoch has an order of its own, drawn from the network's seed.
+            Whether to shuffle the rows in every epoch, with the network's seed.
         steps_per_epoch : int, optional
-            Makes an epoch this many full batches, whatever the number of rows: passes over the rows follow each
-            other, and every epoch continues where the last one ended. Useful for few rows, where one pass is too
-            short to look at the metrics after it, and for very many. If not given, an epoch sees every row once.
+            Number of full batches in an epoch, independent of the number of rows: an epoch continues where the last one
+            ended, in consecutive passes over the rows. Useful for few rows, where metrics after every pass would be too
+            frequent, and for very many rows. Default: one pass over all rows.
         stream : bool, optional
-            True leaves `x` where it is and brings its rows to the device in portions, while the device trains on the
-            portion before. False brings all rows before training begins. If not given, data that do not fit into the
-            device's memory are streamed, and files of more than a gigabyte. Results are the same, bit for bit.
+            True copies the rows of `x` to the device in portions, while the device trains on the previous portion.
+            False copies all rows before training. Default: stream data that do not fit into the device's memory, and
+            files of more than a gigabyte. Results are bit-identical.
         resume : bool or path-like
             True continues from the newest checkpoint in the folder of the callback :class:`nnbackend.Checkpoint`, or
-            begins if there is none yet, so that one program starts a run and restarts it. A folder continues from the
-            newest checkpoint there. With the same arguments, the run then ends with the same bits as if it had never
-            been interrupted. `epochs` may be larger. The number of ranks may differ: then results agree to rounding.
+            starts a new run if there is none, so that the same program starts and restarts a run. A folder means the
+            newest checkpoint in it. With the same arguments, the results are bit-identical to those of an uninterrupted
+            run. `epochs` may be larger. With a different number of ranks, results agree up to rounding.
         on_nan : "stop" or "skip"
-            What to do with a step whose loss or gradients are NaN or infinite, or that would make the weights or the
-            optimiser's slots so: end the run with an error, or skip the step. With "skip", the metrics of every epoch
-            include "skipped", the number of skipped steps, whose step losses are NaN. Skipping checks the weights
-            about ten times a second and keeps a copy of weights and slots. An epoch whose steps were all skipped ends
-            the run.
+            What to do with a step whose loss or gradients are NaN or infinite, or that would make weights or optimiser
+            slots NaN or infinite: end the run with an error, or skip the step. With "skip", the metrics of every epoch
+            include "skipped", the number of skipped steps; their step losses are NaN. This mode checks the weights
+            about ten times a second, and needs memory for a copy of weights and slots. The run ends with an error if
+            all steps of an epoch were skipped.
         verbose : bool, optional
-            True prints a line for each epoch, False nothing; if not given, lines are printed on a terminal.
+            Whether to print a line for each epoch. Default: only if the output is a terminal.
         communicator : Communicator, optional
-            ``nnbackend.distributed.world()`` shares each batch among the ranks that `mpiexec` started. All of them
-            call `fit` with the same arguments, and get the network and the history that one rank would have got, to
-            rounding. Only the first prints, and calls callbacks that write.
+            ``nnbackend.distributed.world()`` divides each batch among the ranks that `mpiexec` started. All ranks call
+            `fit` with the same arguments, and get the same network and history as a single rank, up to rounding. Only
+            the first rank prints, and calls callbacks that write.
         shard : bool
             Whether `x`, `y` and `validation_data` are this rank's own rows, instead of the same rows on all ranks.
 
@@ -169,21 +167,21 @@ class Network(NetworkInference):
         InvalidInputError, UnknownNameError
             Before anything is changed.
         ModelFileError, FolderInUseError
-            All checkpoints are damaged, or another run is writing them; before anything is changed.
+            All checkpoints are damaged, or another run is using the folder; nothing was changed.
         OutOfMemoryError
-            The host's memory or the device's is too small; the message says what needed it, and what to lower.
+            The memory of the host or the device is too small; the message says what needed it, and what to reduce.
         TrainingDivergedError
-            The loss became NaN or infinite. The network has the weights with which that epoch began.
+            The loss became NaN or infinite. The network has the weights from the start of that epoch.
         DistributedError
             Another rank cannot train; the message has its reason.
 
         Notes
         -----
-        Ctrl-C ends the run after the current step: the history says so, and the network keeps what it has learned.
-        With a `Checkpoint`, SIGTERM ends the program after the current step and a last checkpoint, with the exit code
-        143 (SystemExit).
+        Ctrl-C ends the run after the current step; the history records this, and the network keeps what it has learned.
+        With a `Checkpoint`, SIGTERM ends the program after the current step and a last checkpoint, with exit code 143
+        (SystemExit).
         """
-        # Training lies above networks; a network offers it as a method.
+        # Imported here because training is built on networks.
         from nnbackend.training.fit import fit
 
         return fit(
@@ -224,30 +222,31 @@ class Network(NetworkInference):
         x : (n, *input_shape) array_like
         y : (n,) labels or (n, outputs) values
         loss : str, optional
-            As for `fit`; not needed the second time.
+            As for `fit`; needed only for the first training.
         optimizer : Optimizer, optional
-            If not given, the one the network was last trained with, or Adam. The same object continues with its state.
+            Default: the last one used for this network, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
 
         Returns
         -------
         dict
-            "loss" (penalties included) and, where targets are classes, "accuracy" or "binary_accuracy": of these
-            rows, before the step.
+            "loss" (including penalties) and, for targets that are classes, "accuracy" or "binary_accuracy", of these
+            rows before the step.
 
         Raises
         ------
         InvalidInputError, UnknownNameError
             Before anything is changed.
         TrainingDivergedError
-            The loss is NaN or infinite. The network has the weights from before this step, or from before the last
-            one if that broke them; the optimiser starts over.
+            The loss is NaN or infinite. The network has the weights from before this step, or from before the previous
+            one if that step broke them; the optimiser starts over.
 
         Notes
         -----
-        The step is recorded once and replayed while batches have the same number of rows, the same types and the same
-        loss and optimiser. A learning-rate schedule counts epochs, and batches make none: the rate stays the same.
+        The step is recorded once and replayed as long as the number of rows, the types, the loss and the optimiser stay
+        the same. Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays
+        constant.
         """
         from nnbackend.training.batch import train_on_batch
 
@@ -256,21 +255,21 @@ class Network(NetworkInference):
     # ---- describing and keeping it ---------------------------------------------------------------------------
 
     def summary(self) -> str:
-        """The layers, shapes, numbers of parameters, the backend and how it runs a step, as text to print."""
+        """A description of the layers, shapes and numbers of parameters, the backend and its executor, as text."""
         from nnbackend.step.summary import summary
 
         return summary(self)
 
     def _repr_html_(self) -> str:
-        """What `summary` tells, as a table: shown by a notebook for a network that ends a cell."""
+        """The contents of `summary` as a table, for notebooks."""
         from nnbackend.step.summary import summary_html
 
         return summary_html(self)
 
     def config(self) -> dict[str, Any]:
-        """The network without its weights, as plain JSON; `from_config` makes it again.
+        """The network without its weights, as plain JSON for `from_config`.
 
-        Arrays given as initial values are weights, too: the configuration says zeros instead.
+        Arrays of initial values count as weights, too, and are replaced by zeros.
         """
         return {
             "layers": layers_config(self.layers),
@@ -291,23 +290,23 @@ class Network(NetworkInference):
         custom_layers: Sequence[type[Layer]] = (),
         seed: int | None = None,
     ) -> Network:
-        """The network that `config` described, with first weights.
+        """Create a network from the result of `config`, with initial weights.
 
         Parameters
         ----------
         config : dict
-            What `config` returned, also after a way through JSON. Only ``"layers"`` and ``"input_shape"`` are required.
+            The result of `config`, possibly read from JSON. Only ``"layers"`` and ``"input_shape"`` are required.
         backend : str or Backend
         custom_layers : sequence of Layer subclasses
-            Layers from outside that the configuration names.
+            User-defined layers that the configuration names.
         seed : int, optional
-            A different seed from the configuration's, for a new network that counts its steps and epochs from 0. If not
-            given, the counts are the configuration's, so that training continues once the weights are set, too.
+            A different seed, for a new network whose counts of steps and epochs start at 0. Default: the seed and
+            counts of the configuration, so that training can continue after the weights are set.
 
         Raises
         ------
         InvalidInputError
-            It does not describe a network; the message says where.
+            The configuration is invalid; the message says where.
         BackendUnavailableError
             The backend cannot run here.
         """
@@ -327,14 +326,14 @@ class Network(NetworkInference):
         return network
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write architecture and weights to one safetensors file; a crash never leaves half of one.
+        """Write architecture and weights to a safetensors file, completely or not at all.
 
         Raises
         ------
         ModelFileError
             A weight is NaN or infinite; nothing was written.
         OSError
-            The disk is full, the folder is read-only and the like; an existing file is as it was.
+            The file cannot be written, for example because the disk is full; an existing file is unchanged.
         """
         write_model(path, self.config(), self.get_weights())
 
@@ -345,21 +344,20 @@ class Network(NetworkInference):
         backend: str | Backend = "auto",
         custom_layers: Sequence[type[Layer]] = (),
     ) -> Network:
-        """Read a network that `save` wrote.
+        """Read a network written by `save`.
 
         Raises
         ------
         ModelFileError
-            The file is missing, damaged, foreign or of another format. Nothing of it is run, and no more memory is
-            taken than some times the file's size.
+            The file is missing, damaged, or has another format. No code from the file is run, and memory is limited to
+            a few times the file's size.
         BackendUnavailableError
             The backend cannot run here.
         """
         chosen = get_backend(backend)
         config, weights = read_model(path)
         try:
-            # The file's arrays are in memory: a description that does not fit them is refused before memory for the
-            # network is allocated.
+            # Compare the description with the arrays that were read before allocating memory for the network.
             parts = parse_config(config, custom_layers)
             shapes, _ = follow_shapes(parts.layers, parts.input_shape)
             ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
@@ -367,7 +365,7 @@ class Network(NetworkInference):
             network = cls.from_config(config, chosen, custom_layers)
             network.set_weights(weights)
         except (NNBackendError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            # The other errors come from layers from outside that do not check their arguments.
+            # Other errors come from user-defined layers that do not check their arguments.
             raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
         return network
 
@@ -377,7 +375,7 @@ class Network(NetworkInference):
 
         export(self, path, input_dtype)
 
-    # A recorded step holds views of the buffers it was recorded on, so a copy is built from the configuration.
+    # A recorded step contains views of its buffers, so a copy is built from the configuration.
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
         return _remake(self.backend, *self._state())
@@ -396,7 +394,7 @@ class Network(NetworkInference):
 def _remake(
     backend: str | Backend, config: dict[str, Any], layers: tuple[type[Layer], ...], weights: dict[str, HostArray]
 ) -> Network:
-    """A network from what a copy or a pickle keeps."""
+    """Restore a network from a copy or a pickle."""
     network = Network.from_config(config, backend, layers)
     network.set_weights(weights)
     return network

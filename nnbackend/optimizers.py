@@ -1,6 +1,6 @@
-"""Optimisers: hyperparameters, the names of their slots, and the one operation that updates all parameters.
+"""Optimisers: hyperparameters, names of slots, and the operation that updates all parameters.
 
-An optimiser holds no state. Its slots (velocities, moments) are flat buffers with the layout of the trained parameters
+Optimisers have no state. Their slots (velocities, moments) are flat buffers with the layout of the trained parameters,
 and belong to the training run.
 """
 
@@ -21,20 +21,20 @@ Record = Callable[..., None]
 
 
 class Optimizer(ABC):
-    """What all optimisers share.
+    """Base class of all optimisers.
 
     Parameters
     ----------
     learning_rate : float or Schedule
     weight_decay : float
-        Factor of the trained parameters, biases included, that is added to the gradient.
+        This factor times the trained parameters, including biases, is added to the gradient.
 
     Attributes
     ----------
     operation : str
-        The backend operation that updates.
+        The backend operation that updates the parameters.
     slots : tuple of str
-        Names of the state buffers, each as large as the buffer of trained parameters, in the operation's order.
+        Names of the state buffers, in the operation's order; each is as large as the buffer of trained parameters.
     """
 
     operation: ClassVar[str]
@@ -79,7 +79,7 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum if asked for; formulas in :meth:`Backend.sgd_update`.
+    """Stochastic gradient descent, optionally with momentum; formulas in :meth:`Backend.sgd_update`.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class SGD(Optimizer):
     momentum : float
         0 <= momentum < 1.
     nesterov : bool
-        Look ahead along the velocity; needs momentum.
+        Whether to use Nesterov momentum; needs momentum above 0.
     weight_decay : float
     """
 
@@ -147,14 +147,14 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay acts on the parameters and not through the gradient.
+    """Adam with decoupled weight decay, which acts directly on the parameters instead of the gradient.
 
     Parameters
     ----------
     learning_rate, beta1, beta2, epsilon
         As of :class:`Adam`.
     weight_decay : float
-        Share of every parameter that a step of learning rate 1 takes away; 0.01 if not given.
+        Fraction by which a step with learning rate 1 reduces every parameter; default 0.01.
     """
 
     _decoupled = True
@@ -177,7 +177,7 @@ class RMSprop(Optimizer):
     ----------
     learning_rate : float or Schedule
     decay : float
-        Of the running mean of squared gradients, 0 <= decay < 1.
+        Decay of the running mean of squared gradients, 0 <= decay < 1.
     epsilon : float
     weight_decay : float
     """
@@ -200,5 +200,5 @@ class RMSprop(Optimizer):
         return (self.decay, self.epsilon, self.weight_decay)
 
 
-#: Optimisers by the names the command line uses.
+#: Optimisers by name, as on the command line.
 OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}

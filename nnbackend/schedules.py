@@ -113,7 +113,7 @@ class Warmup(Schedule):
     then : float or Schedule
         The schedule after the warm-up; its time starts at the end of the warm-up.
     start : float
-        First rate, as a share of the rate after the warm-up; above 0, so that no step is wasted.
+        First rate, as a fraction of the rate after the warm-up; above 0, so that no step is wasted.
     """
 
     def __init__(self, epochs: float, then: float | Schedule, start: float = 0.01) -> None:

@@ -10,16 +10,16 @@ __all__ = ["ACTIVATIONS", "ActivationKind"]
 
 @dataclass(eq=False, repr=False)
 class ActivationKind:
-    """What the contract says of one activation function.
+    """How the contract defines one activation function.
 
     Attributes
     ----------
     formula : str
         The function of the pre-activation z; `a` is the parameter called ``alpha``.
     saves : {"output", "preactivation"}
-        What its gradient is computed from, and so what the forward pass must keep.
+        What its gradient is computed from; the forward pass must keep it.
     alpha : float
-        Default of the parameter; 0 where there is none.
+        Default of the parameter; 0 if the function has none.
     """
 
     formula: str

@@ -1,8 +1,8 @@
-"""The contract between the network and the place where its arithmetic runs.
+"""The contract between a network and the backend that computes it.
 
-A backend owns arrays and the kernels that work on them: memory and executors here, the operations in
-:mod:`nnbackend.backends.operations`. It knows no layers, no losses as objects, no training loop. A training step is a
-list of :class:`Call`, each naming an operation and the buffers it works on, so the same step runs on any backend.
+A backend owns arrays and the kernels that work on them. Memory and executors are defined here, the operations in
+:mod:`nnbackend.backends.operations`. A backend is independent of layers, loss objects and the training loop. A training
+step is a list of :class:`Call`, each naming an operation and its buffers, so the same step runs on any backend.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Backend(Operations):
     name : str
         The name used in ``backend="..."``.
     device : str
-        What it runs on, for people to read.
+        The hardware it runs on, as readable text.
     row_multiple : int
         Rows of 2-D buffers, and of parameters, are padded to a multiple of this many elements. Padding holds zeros and
         stays zero. Buffers with more axes are contiguous. Views, files and ``get_weights()`` hide the padding.
     works_apart : bool
-        Whether its executors may return before the work is done, so that the host can use the time.
+        Whether its executors may return before the work is done, so that the host can do other work.
     """
 
     name: ClassVar[str]
@@ -69,29 +69,29 @@ class Backend(Operations):
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Return when all work handed to the device is done."""
+        """Wait until the device has finished all submitted work."""
 
     def free_bytes(self) -> int | None:
-        """Memory that is left on the device; None if it is the host's, which can swap and share."""
+        """Free memory on the device; None if the device uses host memory, which can be swapped and shared."""
         return None
 
     def staging(self, halves: tuple[Array, Array], shape: tuple[int, ...], dtype: npt.DTypeLike) -> Staging:
-        """The fastest way for rows from the host into two device arrays of this shape and dtype, in turn."""
+        """The fastest double-buffered transfer of rows from the host to two device arrays of this shape and dtype."""
         return WrittenStaging(self.write, halves, shape, dtype)
 
     def view(self, buffer: Array, offset: int, shape: tuple[int, ...], row_stride: int | None = None) -> Array:
-        """A window of a flat buffer, sharing its memory.
+        """A view of part of a flat buffer.
 
-        Written for arrays that slice and reshape as NumPy's do; other arrays need a method of their own.
+        Works for arrays that slice and reshape like NumPy's; backends with other arrays override this.
 
         Parameters
         ----------
         buffer : 1-D array
         offset : int
-            First element of the window.
+            First element of the view.
         shape : tuple of ints
         row_stride : int, optional
-            Elements from one row to the next, a row being the last axis; its length if not given.
+            Elements from one row to the next, where a row is the last axis. Default: the length of the row.
         """
         *leading, columns = shape
         stride = columns if row_stride is None else row_stride
@@ -101,14 +101,14 @@ class Backend(Operations):
         return window if stride == columns else window[..., :columns]
 
     def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
-        """The elements of `array` in another shape, sharing its memory.
+        """A view of `array` with another shape.
 
-        Written for NumPy's `reshape` and for arrays of the array API standard; other arrays need a method of their own.
+        Works for NumPy arrays and those of the array API standard; backends with other arrays override this.
 
         Raises
         ------
         InvalidInputError
-            Only a copy could have that shape.
+            That shape would require a copy.
         """
         if hasattr(array, "reshape"):
             window = array.reshape(shape)
@@ -129,12 +129,12 @@ class Backend(Operations):
         return PlainExecutor(self, calls)
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
-        """Name and reason of the executor for a recorded step, without compiling anything where that takes long."""
+        """The executor's name and the reason for choosing it, without compilation that takes long."""
         executor = self.executor(calls)
         return executor.name, executor.reason
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
-        """A copy of what stands on a backend stands on the same one; `sklearn.base.clone` copies all parameters."""
+        """Backends are not copied: `sklearn.base.clone` copies all parameters, and the copies share the backend."""
         return self
 
     def __repr__(self) -> str:

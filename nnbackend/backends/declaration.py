@@ -1,7 +1,8 @@
-"""How an operation is declared: its arguments by name, what it reads and writes, and how its work may be split.
+"""Declarations of operations: arguments, which of them are read and written, and how the work may be split.
 
-:mod:`nnbackend.backends.operations` has the declarations, one decorator for each operation. They provide the list of
-all operations, the check of every recorded call, the documentation of arguments, and what executors ask of a call.
+:mod:`nnbackend.backends.operations` contains the declarations, one decorator for each operation. From them come the
+list of all operations, the checks of recorded calls, the documentation of arguments, and what executors need to know
+about a call.
 """
 
 from __future__ import annotations
@@ -31,43 +32,43 @@ __all__ = [
     "writes",
 ]
 
-#: An array on a backend's device. Only that backend knows its type.
+#: An array on a backend's device; its type depends on the backend.
 Array = Any
 #: A NumPy array in host memory.
 HostArray = npt.NDArray[Any]
 
 Access = Literal["read", "write", "update", "constant"]
-#: What the work of an operation may be split by, so that no sum crosses two parts: rows of the batch, columns of the
-#: result, or parts of a result that is no longer the batch's (a gradient's elements).
+#: How the work of an operation may be split without splitting any sum: by rows of the batch, by columns of the result,
+#: or into parts of a result without a batch axis (the elements of a gradient).
 Split = Literal["rows", "columns", "parts"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-#: The dtypes that ``real`` stands for; all real arrays of a call have the same one.
+#: The dtypes that ``real`` stands for; all real arrays of a call have the same dtype.
 _REAL = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """What an operation says of one of its arguments.
+    """The declaration of one argument.
 
     Attributes
     ----------
     access : {"read", "write", "update", "constant"}
-        What the operation does with the array; "constant" for what is no array.
+        What the operation does with the array; "constant" for arguments that are not arrays.
     shapes : tuple of tuples
-        Shapes it may have, as the names of their extents: the same name stands for the same number throughout a call.
-        A name that begins with ``*`` stands for any number of extents, a number for itself.
+        Permitted shapes, as names of dimensions: the same name means the same size throughout a call. A name that
+        begins with ``*`` stands for any number of dimensions, and a number for itself.
     dtypes : tuple of str
         The dtype of each of these shapes: "real", or names separated by "|".
     optional : bool
         Whether None may be given.
     alias : tuple of str
-        Arguments that it may share all of its memory with. It may share no part of it with any other.
+        Arguments that may be the identical array. It must not overlap any other argument.
     about : str
-        A sentence for the documentation.
+        A sentence of documentation.
     names : collection of str, optional
-        What a constant may be, if it is a name.
+        Valid values of a constant that is a name.
     """
 
     access: Access
@@ -85,11 +86,11 @@ class Argument:
 
     @property
     def read(self) -> bool:
-        """Whether the operation depends on what it holds."""
+        """Whether the operation depends on its contents."""
         return self.access in ("read", "update")
 
     def __or__(self, other: Argument) -> Argument:
-        """Either of two shapes, such as labels or probabilities."""
+        """Allow either of two shapes, such as labels or probabilities."""
         return replace(self, shapes=self.shapes + other.shapes, dtypes=self.dtypes + other.dtypes)
 
     def __str__(self) -> str:
@@ -105,7 +106,7 @@ def reads(*shape: str | int, dtype: str = "real", optional: bool = False, about:
 def writes(
     *shape: str | int, dtype: str = "real", optional: bool = False, alias: str | Sequence[str] = (), about: str = ""
 ) -> Argument:
-    """An array all of which the operation writes, whatever it holds."""
+    """An array that the operation overwrites completely."""
     return Argument("write", (shape,), (dtype,), optional, _names(alias), about)
 
 
@@ -115,11 +116,11 @@ def updates(*shape: str | int, dtype: str = "real", optional: bool = False, abou
 
 
 def constant(about: str, names: Collection[str] | None = None) -> Argument:
-    """A number, or one of these names, the same in every step."""
+    """A number, or one of `names`, that is the same in every step."""
     return Argument("constant", about=about, names=names)
 
 
-#: Combinations of shapes and dtypes that an operation remembers as right.
+#: Maximum number of valid combinations of shapes and dtypes that an operation caches.
 _MOST_ACCEPTED = 1000
 
 
@@ -131,13 +132,13 @@ class Operation:
     ----------
     name : str
     arguments : dict of Argument
-        By name, in the order in which they are given.
+        By name, in the order of the signature.
     defaults : dict
-        Values of the arguments at the end that need not be given.
+        Default values of the optional arguments.
     splits : tuple of {"rows", "columns", "parts"}
-        What its work may be split by; empty if it may not.
+        How its work may be split; empty if it must not be.
     role : {"forward", "backward", "loss", "update", "bookkeeping"}
-        Its place in a training step.
+        The part of a training step that it belongs to.
     """
 
     name: str
@@ -147,12 +148,12 @@ class Operation:
     role: str
 
     def bind(self, given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments by name, in order; those left out at the end are not in it.
+        """The given arguments by name, in order.
 
         Raises
         ------
         TypeError
-            As a function of this signature would raise it.
+            As for a function with this signature.
         """
         names = list(self.arguments)
         if len(given) > len(names):
@@ -184,14 +185,14 @@ class Operation:
         return tuple(name for name, argument in self.arguments.items() if argument.access != "constant")
 
     def check(self, arguments: Mapping[str, Any]) -> None:
-        """Hold a call to the declaration: the shapes, dtypes and shared memory of its arrays, and its names.
+        """Check a call against the declaration: shapes, dtypes and shared memory of its arrays, and names.
 
-        It runs once, when a call is recorded, so that no kernel has to look.
+        Runs once, when a call is recorded, so that kernels need no checks.
 
         Raises
         ------
         InvalidInputError
-            A shape, dtype or name is none of those declared, or arrays share memory that may not.
+            A shape, dtype or name does not match the declaration, or arrays overlap that must not.
         """
         for name, valid in self._names.items():
             given = arguments.get(name)
@@ -211,7 +212,7 @@ class Operation:
 
     @cached_property
     def _accepted(self) -> set[tuple[Any, ...]]:
-        """Shapes, dtypes and strides that were accepted before, so that recording the same step again is fast."""
+        """Cache of valid shapes, dtypes and strides, so that recording the same step again is fast."""
         return set()
 
     def _check_kinds(self, arguments: Mapping[str, Any]) -> None:
@@ -232,7 +233,7 @@ class Operation:
     def _fits(self, argument: Argument, array: Any, extents: dict[str, Any]) -> bool:
         shape, dtype = tuple(array.shape), dtype_name(array)
         if len(argument.shapes) == 1:
-            # What a misfit leaves in the extents is read by the error message alone.
+            # After a mismatch, only the error message uses `extents`.
             return _matches(argument.shapes[0], shape, extents) and _is_kind(argument.dtypes[0], dtype, extents)
         for wanted, kind in zip(argument.shapes, argument.dtypes, strict=True):
             found = dict(extents)
@@ -258,7 +259,7 @@ class Operation:
 
     @cached_property
     def _pairs(self) -> tuple[tuple[str, str], ...]:
-        """Each array that is written, with each other one."""
+        """Pairs of an array that is written and any other array."""
         return tuple(
             (name, other) for name, other in permutations(self.arrays, 2)
             if name in self.written and not (other in self.written and other < name)
@@ -284,16 +285,16 @@ class Operation:
 
 @dataclass(eq=False)
 class Call:
-    """One entry of a recorded step: an operation and what it is called with.
+    """One entry of a recorded step: an operation and its arguments.
 
-    An argument is an attribute: ``call.out``. A function that a layer brings is recorded under the name ``"custom"``;
-    it is called as ``function(backend, *arguments)``.
+    Arguments are attributes: ``call.out``. A layer's own function is recorded under the name ``"custom"`` and called as
+    ``function(backend, *arguments)``.
 
     Attributes
     ----------
     operation : str
     arguments : dict
-        By name, in the order of the declaration; a function's by their place.
+        By name, in the order of the declaration; for a custom function by position.
     function : callable, optional
     """
 
@@ -303,12 +304,12 @@ class Call:
 
     @classmethod
     def of(cls, operation: str, /, *given: Any, **named: Any) -> Call:
-        """A call of an operation of the contract, unchecked."""
+        """A call of an operation of the contract, without checks."""
         return cls(operation, OPERATIONS[operation].bind(given, named))
 
     @classmethod
     def custom(cls, function: Callable[..., None], *given: Any) -> Call:
-        """A call of a function from outside."""
+        """A call of a user-defined function."""
         return cls("custom", {f"argument_{place}": value for place, value in enumerate(given)}, function)
 
     def __getattr__(self, name: str) -> Any:
@@ -323,18 +324,18 @@ class Call:
 
     @property
     def declaration(self) -> Operation | None:
-        """What the contract says of the operation; None for a function from outside."""
+        """The operation's declaration; None for a user-defined function."""
         return OPERATIONS.get(self.operation)
 
     @property
     def outside(self) -> str | None:
-        """That it is a function from outside, in words; None for an operation of the contract."""
+        """Why executors cannot compile it, if it is a user-defined function; None for an operation of the contract."""
         if self.function is None:
             return None
         return f"{getattr(self.function, '__name__', type(self.function).__name__)} is a function from outside"
 
     def written(self) -> Iterator[Array]:
-        """The arrays that the call writes."""
+        """The arrays that this call writes."""
         declared = OPERATIONS[self.operation]
         return (self.arguments[name] for name in declared.written if self.arguments.get(name) is not None)
 
@@ -354,7 +355,7 @@ def operation(role: str, splits: Sequence[Split] = (), **arguments: Argument) ->
     role : {"forward", "backward", "loss", "update", "bookkeeping"}
     splits : sequence of {"rows", "columns", "parts"}
     **arguments : Argument
-        Of the method, in its order.
+        The method's arguments, in order.
     """
 
     def declare(method: _Function) -> _Function:
@@ -371,7 +372,7 @@ def operation(role: str, splits: Sequence[Split] = (), **arguments: Argument) ->
 
 
 def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.Parameter]) -> str:
-    """A method's docstring with the section on its parameters."""
+    """A method's docstring with a generated section on its parameters."""
     lines = [text, "", "Parameters", "----------"]
     for parameter in parameters:
         argument = declared.arguments[parameter.name]
@@ -388,12 +389,12 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
 
 
 def _kind_of(array: Any) -> tuple[Any, ...]:
-    """All that the check of a single array looks at."""
+    """Everything that the check of a single array depends on."""
     return tuple(array.shape), dtype_name(array), getattr(array, "strides", None)
 
 
 def dtype_name(array: Any) -> str:
-    """The name of an array's dtype, whatever library it is of."""
+    """The name of an array's dtype, for any array library."""
     dtype = array.dtype
     library: Any = type(dtype)
     name: str = _name_of(library, dtype)
@@ -402,12 +403,12 @@ def dtype_name(array: Any) -> str:
 
 @cache
 def _name_of(library: Any, dtype: Any) -> str:
-    # Cached because NumPy takes microseconds to spell a dtype. Dtypes of two libraries are never compared.
+    # Cached because NumPy takes microseconds to format a dtype. Dtypes of two libraries are never compared.
     return str(dtype).rpartition(".")[2]
 
 
 def span_of(array: Any) -> tuple[int, int] | None:
-    """Addresses of the first byte of an array and behind its last; None if its library does not tell."""
+    """Address of an array's first byte and the address after its last; None if its library does not provide them."""
     interface = getattr(array, "__array_interface__", None) or getattr(array, "__cuda_array_interface__", None)
     if interface is None:
         return None
@@ -421,7 +422,7 @@ def span_of(array: Any) -> tuple[int, int] | None:
 
 
 def _last_axis_is_contiguous(array: Any) -> bool:
-    """Whether it is, as far as its library tells."""
+    """Whether it is contiguous, as far as its library provides strides."""
     strides = getattr(array, "strides", None)
     return not strides or array.shape[-1] <= 1 or 0 in array.shape or strides[-1] == array.dtype.itemsize
 
@@ -431,7 +432,7 @@ def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool
 
 
 def _matches(wanted: tuple[str | int, ...], shape: tuple[int, ...], extents: dict[str, Any]) -> bool:
-    """Whether a shape is the wanted one where the extents known so far are given; notes those that are new."""
+    """Whether a shape matches the declared one, given the dimensions known so far; adds new ones to `extents`."""
     if wanted and isinstance(wanted[-1], str) and wanted[-1].startswith("*"):
         fixed = len(wanted) - 1
         if len(shape) < fixed or extents.setdefault(wanted[-1], shape[fixed:]) != shape[fixed:]:

@@ -1,4 +1,4 @@
-"""How a recorded step is run: call by call from Python, by something faster, or by both in turn."""
+"""Executors of a recorded step: call by call from Python, faster ones, or a mixture of both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Executor(ABC):
 
     @abstractmethod
     def run(self, repeats: int) -> None:
-        """Run the step `repeats` times, one after the other. May return before the work is done."""
+        """Run the step `repeats` times. May return before the work is done."""
 
 
 class PlainExecutor(Executor):
@@ -46,7 +46,7 @@ class PlainExecutor(Executor):
         self._bound = [(_bind(backend, call), tuple(call.arguments.values())) for call in calls]
 
     def run(self, repeats: int) -> None:
-        # An overflow shows in the loss, once. A warning for each operation would add nothing.
+        # Overflow is visible in the loss; NumPy's warnings for each operation would add nothing.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(repeats):
                 for operation, arguments in self._bound:
@@ -61,23 +61,23 @@ def _bind(backend: Operations, call: Call) -> Callable[..., None]:
 
 
 class Division:
-    """A step divided into segments: as many calls as possible in a row that a faster executor knows, or does not know.
+    """A step divided into segments: maximal sequences of calls that a faster executor supports or does not support.
 
     Parameters
     ----------
     calls : sequence of Call
     refusal : callable
-        From a call: why the faster executor does not know it; None if it does.
+        Takes a call; returns why the faster executor does not support it, or None if it does.
     name, reason : str
-        Of the faster executor, for a step of which it knows every call.
+        Of the faster executor, if it supports every call of the step.
     recorded : int, optional
-        Calls of the step as it was recorded, if they have been joined since.
+        Number of calls in the recorded step, if some have been fused since.
 
     Attributes
     ----------
     segments : list of Segment
     name, reason : str
-        Of the executor that the whole step needs.
+        Of the executor for the whole step.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Division:
             for known, group in groupby(judged, key=lambda pair: pair[1] is None)
         ]
         outside = [why for _, why in judged if why is not None]
-        #: In the order in which they occur, each once.
+        #: Distinct reasons, in order of occurrence.
         why = "; ".join(dict.fromkeys(outside))
         self._suffix = f", {len(outside)} of {recorded or len(calls)} calls from Python"
         if not outside:
@@ -115,9 +115,9 @@ class Division:
         Parameters
         ----------
         fast, plain : callable
-            Make the executors of segments, from their calls.
+            Make the executor of a segment from its calls.
         within : context manager, optional
-            Entered for each run of a step that has several segments.
+            Entered for each run of a step with several segments.
         """
         parts = [(fast if segment.known else plain)(segment.calls) for segment in self.segments]
         if len(parts) == 1:
@@ -130,13 +130,13 @@ class Division:
 
 @dataclass(frozen=True)
 class Segment:
-    """Calls in a row.
+    """Consecutive calls.
 
     Attributes
     ----------
     calls : list of Call
     known : bool
-        Whether the faster executor knows them.
+        Whether the faster executor supports them.
     """
 
     calls: list[Call]
@@ -144,16 +144,16 @@ class Segment:
 
 
 class SegmentedExecutor(Executor):
-    """Runs the segments of a step in order, for each repeat.
+    """Runs the segments of a step in order, in each repeat.
 
     Parameters
     ----------
     parts : sequence of Executor
-        One for each segment. Only the last one's calls end with `advance`.
+        One for each segment. Only the last segment ends with `advance`.
     known : Executor
-        The faster one among them, which the name is about.
+        The faster one among them, whose name is reported.
     suffix : str
-        Behind its name.
+        Appended to its name.
     reason : str
     within : context manager
         Entered for each run.
@@ -175,7 +175,7 @@ class SegmentedExecutor(Executor):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """That of the faster executor, which may find out late that it cannot run its segment."""
+        """The name of the faster executor, which may discover late that it cannot run its segment."""
         return self._known.name + ("" if self._known.name == PlainExecutor.name else self._suffix)
 
     def run(self, repeats: int) -> None:

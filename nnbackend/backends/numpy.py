@@ -1,8 +1,7 @@
 """The NumPy backend: the reference. Each operation reads like its formula in :mod:`nnbackend.backends.contract`.
 
-Where a formula needs arrays in between, it goes through its arguments piece by piece: what lies in between is then
-still in the processor's cache when the next line reads it, and takes no more memory for a large network than for a
-small one.
+Formulas with temporary arrays are computed in chunks of rows. Temporaries then stay in the CPU cache, and their memory
+does not grow with the network.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ Int = npt.NDArray[np.integer[Any]]
 _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
 
-#: Elements of a piece. With fewer, what it costs to call NumPy shows; more do not fit the cache of a core.
-_PIECE = 32_768
+#: Elements per chunk. With fewer, the overhead of NumPy calls matters; more do not fit into a core's cache.
+_CHUNK = 32_768
 
 
 class NumpyBackend(Backend):
@@ -38,7 +37,7 @@ class NumpyBackend(Backend):
     Parameters
     ----------
     threads : int, optional
-        How many work on a product; as many as the process may use if not given. Results do not depend on it.
+        Number of threads for a product. Default: all that the process may use. Results do not depend on it.
     """
 
     name = "numpy"
@@ -79,9 +78,9 @@ class NumpyBackend(Backend):
     ) -> None:
         start = int(counter[0]) * batch_size
         rows = order[start : start + len(out)]
-        for part in _pieces(out):
+        for part in _chunks(out):
             if source.dtype == out.dtype:
-                # With any other mode NumPy would fill a copy of `out` first. No row is out of range.
+                # No row is out of range, and with another mode NumPy would fill a copy of `out` first.
                 source.take(rows[part], axis=0, out=out[part], mode="clip")
             else:
                 out[part] = source.take(rows[part], axis=0)
@@ -111,21 +110,21 @@ class NumpyBackend(Backend):
             self.activation_forward(z, activation, alpha, out)
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
-        for part in _pieces(z):
+        for part in _chunks(z):
             _activate(z[part], activation, alpha, out[part])
 
     def dropout(
         self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
     ) -> None:
-        for part in _pieces(x):
-            piece = x[part]
-            words = uniform_words(piece.size, seed, stream, int(counter[1]), (first_row + part.start) * x.shape[1])
-            mask = (words.reshape(piece.shape) >= keep_threshold(rate)).astype(x.dtype)
+        for part in _chunks(x):
+            chunk = x[part]
+            words = uniform_words(chunk.size, seed, stream, int(counter[1]), (first_row + part.start) * x.shape[1])
+            mask = (words.reshape(chunk.shape) >= keep_threshold(rate)).astype(x.dtype)
             mask *= 1 / (1 - rate)
-            np.multiply(piece, mask, out=out[part])
+            np.multiply(chunk, mask, out=out[part])
 
     def max_abs_norm(self, x: Real, out: Real) -> None:
-        for part in _pieces(x):
+        for part in _chunks(x):
             _, largest = _largest_magnitudes(x[part])
             np.divide(x[part], largest, out=out[part])
 
@@ -136,7 +135,7 @@ class NumpyBackend(Backend):
     ) -> None:
         n = len(logits)
         predicted = logits.argmax(axis=1)
-        # Differences, their exponentials and the gradient follow each other in the same memory.
+        # Differences, exponentials and the gradient use the same memory, one after the other.
         shifted = np.subtract(logits, logits.max(axis=1, keepdims=True), out=gradient)
         if targets.ndim == 1:
             index = np.arange(n)
@@ -161,7 +160,7 @@ class NumpyBackend(Backend):
     def sigmoid_cross_entropy(
         self, logits: Real, targets: Real, weights: Real | None, gradient: Real, row_losses: Real
     ) -> None:
-        for part in _pieces(logits):
+        for part in _chunks(logits):
             z, t = logits[part], targets[part]
             row_losses[0, part] = (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).mean(axis=1)
             row_losses[1, part] = ((z > 0) == (t > 0.5)).mean(axis=1)
@@ -184,11 +183,11 @@ class NumpyBackend(Backend):
     # ---- backward ------------------------------------------------------------------------------------------
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
-        for part in _pieces(saved):
+        for part in _chunks(saved):
             _activation_gradient(saved[part], activation, alpha, upstream[part], out[part])
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
-        for part in _pieces(x):
+        for part in _chunks(x):
             _max_abs_norm_gradient(x[part], upstream[part], out[part])
 
     def dense_input_gradient(self, delta: Real, weight: Real, out: Real) -> None:
@@ -202,7 +201,7 @@ class NumpyBackend(Backend):
 
     def weight_penalty(self, weight: Real, l1: float, l2: float, gradient: Real, penalties: Real, slot: int) -> None:
         value = 0.0
-        for part in _pieces(weight):
+        for part in _chunks(weight):
             w, g = weight[part], gradient[part]
             if l1:
                 g += l1 * np.sign(w)
@@ -226,7 +225,7 @@ class NumpyBackend(Backend):
         weight_decay: float,
     ) -> None:
         rate = float(learning_rates[counter[0]])
-        for part in _pieces(parameters):
+        for part in _chunks(parameters):
             p, g = parameters[part], gradients[part]
             direction = g + weight_decay * p if weight_decay else g
             if velocity is not None:
@@ -252,7 +251,7 @@ class NumpyBackend(Backend):
     ) -> None:
         rate = float(learning_rates[counter[0]])
         t = int(counter[2]) + 1
-        for part in _pieces(parameters):
+        for part in _chunks(parameters):
             p, g, m, v = parameters[part], gradients[part], first[part], second[part]
             if weight_decay and decoupled:
                 p *= 1 - rate * weight_decay
@@ -281,7 +280,7 @@ class NumpyBackend(Backend):
         weight_decay: float,
     ) -> None:
         rate = float(learning_rates[counter[0]])
-        for part in _pieces(parameters):
+        for part in _chunks(parameters):
             p, g, v = parameters[part], gradients[part], square[part]
             if weight_decay:
                 g = g + weight_decay * p
@@ -296,19 +295,19 @@ class NumpyBackend(Backend):
 
 
 class _HostExecutor(PlainExecutor):
-    """Replays the list while BLAS keeps to one thread, so that the pool's threads have the cores to themselves."""
+    """Replays the list with BLAS limited to one thread, so that it does not compete with the pool for cores."""
 
     def run(self, repeats: int) -> None:
         with ALONE:
             super().run(repeats)
 
 
-def _pieces(array: HostArray) -> list[slice]:
-    """Slices of the first axis, one after the other, that hold `_PIECE` elements or fewer, but at least a row."""
+def _chunks(array: HostArray) -> list[slice]:
+    """Consecutive slices of the first axis with at most `_CHUNK` elements, but at least one row."""
     rows = len(array)
-    if array.size <= _PIECE:
+    if array.size <= _CHUNK:
         return [slice(0, rows)]
-    length = max(1, _PIECE * rows // array.size)
+    length = max(1, _CHUNK * rows // array.size)
     return [slice(begin, begin + length) for begin in range(0, rows, length)]
 
 
@@ -386,8 +385,8 @@ def _sigmoid(z: Real, out: Real | None = None) -> Real:
 
 
 def _largest_magnitudes(x: Real) -> tuple[tuple[Int, Int], Real]:
-    """Where each row has its first largest magnitude, and a column of these magnitudes, 1 for a row of zeros."""
-    # To argmax NaN is the largest.
+    """Each row's column of its first largest magnitude, and the magnitudes as a column vector; 1 for a row of zeros."""
+    # argmax treats NaN as the largest.
     place = np.arange(len(x)), np.abs(x).argmax(axis=1)
     largest = np.abs(x[place])
     largest[largest == 0] = 1
@@ -404,7 +403,7 @@ def _max_abs_norm_gradient(x: Real, upstream: Real, out: Real) -> None:
 
 
 def _scale_rows(weights: Real | None, factor: float, gradient: Real, rows: Real) -> None:
-    """Finish a loss: sample weights on loss and gradient, and the gradient of a mean."""
+    """Finish a loss: apply sample weights to loss and gradient, and scale the gradient for a mean."""
     if weights is None:
         gradient *= factor
     else:

@@ -6,11 +6,11 @@ Conventions that hold for every operation
   learning rates and the trace float64.
 * 2-D arrays are row-major. The last axis is contiguous; the distance between rows may be larger than the number of
   columns (padding, see :attr:`Backend.row_multiple`). 1-D arrays are contiguous.
-* Images and other samples with several axes are matrices to an operation: their axes but the last are rows.
-* What is written exists already. Nothing is allocated in the loop, nothing else is written, and padding never is.
+* Operations treat images and other samples with several axes as matrices: all axes but the last are rows.
+* Outputs are allocated beforehand. Operations allocate nothing in the loop, and write neither other arrays nor padding.
 * Arguments may share memory only where the declaration says so, and then only as the identical array.
-* Not-a-number goes in, not-a-number comes out: a diverging run must show itself in the loss.
-* Sums are taken in an order that depends on shapes alone, so a run is repeatable bit for bit.
+* NaN propagates, so that divergence is visible in the loss.
+* The order of sums depends only on shapes, so a run is reproducible bit for bit.
 * Calls are checked when they are recorded. Operations check nothing.
 * An operation may return before its work is done; :meth:`Backend.to_host` and :meth:`Backend.synchronize` wait.
 """
@@ -27,16 +27,16 @@ __all__ = ["OPERATIONS", "Operations"]
 COUNTER = reads(
     3,
     dtype="int64",
-    about="All from 0: the step's place in the epoch, the steps of the network, and the steps of this optimiser.",
+    about="All from 0: the step within the epoch, the network's steps, and this optimiser's steps.",
 )
-RATES = reads("steps", dtype="float64", about="The rate of the step at place s of the epoch is ``learning_rates[s]``.")
+RATES = reads("steps", dtype="float64", about="``learning_rates[s]`` is the rate of step s of the epoch.")
 ACTIVATION = constant("A key of :data:`~nnbackend.backends.activations.ACTIVATIONS`.", names=ACTIVATIONS)
 ALPHA = constant("The activation's parameter.")
 DECAY = constant("Factor of the parameters.")
 
 
 class Operations(ABC):
-    """What every backend computes."""
+    """The operations that every backend implements."""
 
     # ---- batch -----------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Operations(ABC):
         counter=updates(3, dtype="int64"),
     )
     def advance(self, counter: Array) -> None:
-        """End of a step: add 1 to the three elements of `counter`."""
+        """End a step: add 1 to the three elements of `counter`."""
 
     # ---- forward ---------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ class Operations(ABC):
         activation=ACTIVATION,
         alpha=ALPHA,
         preactivation=writes(
-            "rows", "outputs", optional=True, about="Where z is kept; given exactly if the activation saves it."
+            "rows", "outputs", optional=True, about="Receives z; given exactly if the activation saves it."
         ),
         out=writes("rows", "outputs"),
     )
@@ -107,17 +107,17 @@ class Operations(ABC):
         "forward",
         splits=("rows",),
         x=reads("rows", "features"),
-        rate=constant("Share of zeros, 0 <= rate < 1."),
+        rate=constant("Fraction of zeros, 0 <= rate < 1."),
         seed=constant("0 <= seed < 2**63."),
-        stream=constant("Tells the network's dropout layers apart, 0 <= stream < 2**32."),
+        stream=constant("Identifies the dropout layer in the network, 0 <= stream < 2**32."),
         counter=COUNTER,
         out=writes("rows", "features", alias="x"),
-        first_row=constant("How many rows of the batch other ranks have, before these; below 2**32 / features."),
+        first_row=constant("Number of rows of the batch that lower ranks have; below 2**32 / features."),
     )
     def dropout(
         self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
     ) -> None:
-        """Zero a random share of the elements and scale the rest: ``out = x * mask / (1 - rate)``.
+        """Set a random fraction of the elements to zero and scale the rest: ``out = x * mask / (1 - rate)``.
 
         The mask is a pure function of (seed, stream, ``counter[1]``, element), so the backward pass calls the same
         operation on the gradient and every backend draws the same mask: element ``e = (first_row + row) * features
@@ -137,8 +137,8 @@ class Operations(ABC):
         """Divide each row by its largest magnitude: ``out = x / m``, ``m = max_j |x_j|``, or 1 in a row of zeros.
 
         A NaN makes its whole row NaN. Infinity makes NaN of itself (it is divided by itself) and 0 of finite elements.
-        The reciprocal of a subnormal m overflows, so a row is divided by m, not multiplied by ``1 / m``. A device that
-        takes subnormal float32 numbers for zeros, as CUDA does the way CuPy compiles, may do so here.
+        The reciprocal of a subnormal m overflows, so a row is divided by m, not multiplied by ``1 / m``. Devices that
+        flush subnormal float32 numbers to zero, as CUDA does with CuPy's compiler options, may do so here.
         """
 
     # ---- loss: value, gradient and correct predictions in one pass -------------------------------------------
@@ -210,7 +210,7 @@ class Operations(ABC):
         trace=updates("steps", 3, dtype="float64"),
     )
     def record_loss(self, row_losses: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
-        """Sum a step's loss into its place in the epoch's trace, which the host reads once an epoch.
+        """Write a step's sums to its row of the epoch's trace, which the host reads once per epoch.
 
         With ``s = counter[0]``: ``trace[s, 0] = sum row_losses[0]``, ``trace[s, 1] = sum row_losses[1]``,
         ``trace[s, 2] = n * sum penalties`` (0 if None). All sums in float64.
@@ -244,11 +244,11 @@ class Operations(ABC):
 
         ``out_j = (g_j - [j == k] y_k sum_i g_i y_i) / m``, with ``g = upstream``, ``y = x / m`` and k the first column
         where ``|x_k| = m``, so that ``y_k`` is the sign of ``x_k``. It follows from ``dy_i / dx_j = ([i == j] - y_i
-        dm / dx_j) / m`` and ``dm / dx_j = [j == k] y_k``, where of equal magnitudes the first is taken for the largest.
+        dm / dx_j) / m`` and ``dm / dx_j = [j == k] y_k``, where the first of equal magnitudes counts as the largest.
         In a row of zeros m is 1 and y is 0, so `upstream` stays as it is.
 
-        What is summed is ``g_i y_i``, with ``|y_i| <= 1``: a product ``g_i x_i`` could overflow. NaN, infinity and
-        subnormal numbers in `x` are as in :meth:`max_abs_norm`.
+        The sum is over ``g_i y_i``, with ``|y_i| <= 1``, because ``g_i x_i`` could overflow. NaN, infinity and
+        subnormal numbers in `x` are treated as in :meth:`max_abs_norm`.
         """
 
     @abstractmethod
@@ -291,10 +291,10 @@ class Operations(ABC):
         l2=constant("Factor of the squares."),
         gradient=updates("*shape"),
         penalties=updates("penalties"),
-        slot=constant("Place of the value in `penalties`."),
+        slot=constant("Index of the value in `penalties`."),
     )
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
-        """Add a weight penalty's gradient and note its value.
+        """Add a weight penalty's gradient and store its value.
 
         ``gradient += l1 sign(weight) + l2 weight``, ``penalties[slot] = l1 sum |weight| + l2 / 2 sum weight^2``.
         """
@@ -307,11 +307,11 @@ class Operations(ABC):
         splits=("parts",),
         parameters=updates("size"),
         gradients=reads("size"),
-        velocity=updates("size", optional=True, about="None exactly if momentum is 0."),
+        velocity=updates("size", optional=True, about="None if and only if momentum is 0."),
         counter=COUNTER,
         learning_rates=RATES,
         momentum=constant("0 <= momentum < 1."),
-        nesterov=constant("Whether to look ahead along the velocity."),
+        nesterov=constant("Whether to use Nesterov momentum."),
         weight_decay=DECAY,
     )
     def sgd_update(

@@ -1,8 +1,7 @@
-"""Philox4x32-10 in NumPy: the random numbers that every backend can draw alike.
+"""Philox4x32-10 in NumPy: random numbers that are the same on every backend.
 
 Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A counter-based generator:
-word k of a stream is a pure function of the key and k, so no state is kept and any order of work gives the
-same numbers.
+word k of a stream is a pure function of the key and k, so there is no state, and the order of work does not matter.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
 
 
 def uniform_words(size: int, seed: int, stream: int, step: int, first: int = 0) -> npt.NDArray[np.uint32]:
-    """Words for one dropout layer (`stream`) at one step, from word `first` on; see ``Backend.dropout``."""
+    """Words for one dropout layer (`stream`) at one step, starting at word `first`; see ``Backend.dropout``."""
     blocks = np.arange(first // 4, -(-(first + size) // 4), dtype=np.uint64)
 
     def constant(value: int) -> Words:
@@ -67,5 +66,5 @@ def uniform_words(size: int, seed: int, stream: int, step: int, first: int = 0) 
 
 
 def keep_threshold(rate: float) -> int:
-    """An element is kept if its word is at least this."""
+    """The smallest word for which an element is kept."""
     return round(rate * 2**32)

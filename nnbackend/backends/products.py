@@ -1,11 +1,10 @@
-"""Matrix products on the CPU whose bits do not depend on the number of threads.
+"""Matrix products on the CPU with bit-identical results for any number of threads.
 
-A threaded BLAS cuts a product into as many parts as it has threads, and a part's shape decides in which order its
-sums are taken: with another number of threads the last bits differ, and after some steps all of them do. Here the
-result is cut into blocks by a rule that looks at the shapes alone. Each block is one single-threaded
-BLAS call, and as many of them run at a time as there are threads.
+A threaded BLAS splits a product into one part per thread, and the order of sums depends on a part's shape. With another
+number of threads the last bits differ, and after some steps all of them do. Here the result is split into blocks whose
+size depends only on the shapes. Each block is a single-threaded BLAS call, and a pool of threads runs them in parallel.
 
-Nor does this backend's pool of threads fight with BLAS's own, whose idle workers spin on the cores that others need.
+This also avoids contention between the pool and BLAS's own threads, which spin while idle.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ __all__ = ["ALONE", "Products", "usable_threads"]
 
 Real = npt.NDArray[np.floating[Any]]
 
-#: Multiply-adds that are worth a hand-over to another thread: about ten times its cost, and enough that one more copy
-#: of the other factor does not matter.
+#: Minimum number of multiply-adds in a block: about ten times the cost of passing it to another thread, and enough that
+#: one more copy of the other factor does not matter.
 _BLOCK_WORK = 16_000_000
 _MAX_BLOCKS = 64
 
@@ -41,19 +40,19 @@ def _controller() -> Any:
 
 
 def usable_threads() -> int:
-    """As many threads as this process may run on, or as BLAS was told to use if that is fewer."""
+    """The number of CPUs available to this process, or BLAS's configured number of threads if that is lower."""
     limits: list[int] = [library["num_threads"] for library in _controller().info()]
     return max(1, min([usable_cores(), *limits]))
 
 
 class _Alone:
-    """Limits BLAS to one thread while any thread is inside: the first one in sets the limit, the last one out restores
-    it. There is one for the process, because BLAS's limit is global."""
+    """Limits BLAS to one thread while any thread is inside: the first to enter sets the limit, and the last to leave
+    restores it. There is one per process, because BLAS's limit is global."""
 
     def __init__(self) -> None:
         self._lock = ForkLock()
         self._inside = 0
-        #: What the libraries were told before.
+        #: The previous limits of the libraries.
         self._before: list[int] = []
 
     def __enter__(self) -> None:
@@ -72,8 +71,8 @@ class _Alone:
 
 def _tell_blas(threads: list[int]) -> None:
     for library, count in zip(_controller().lib_controllers, threads, strict=True):
-        # Since version 3.8 threadpoolctl lets only the first thread that ever set OpenBLAS's limit set it again. Here
-        # any thread may: the first one in sets the limit and the last one out restores it.
+        # Since version 3.8 threadpoolctl lets only the thread that first set OpenBLAS's limit change it again. Here any
+        # thread may.
         release = getattr(library, "clear_controlling_thread", lambda force: None)
         release(force=True)
         library.set_num_threads(count)
@@ -110,7 +109,7 @@ class Products:
             _multiply(parts)
             return
         pool = self._workers()
-        # Each worker takes its own share, so that a product costs one hand-over a thread and not one a block.
+        # Each worker gets a fixed share of the blocks, which costs one task per thread instead of one per block.
         share = -(-len(parts) // self.threads)
         futures = [pool.submit(_multiply, parts[begin : begin + share]) for begin in range(share, len(parts), share)]
         _multiply(parts[:share])
@@ -118,22 +117,22 @@ class Products:
             future.result()
 
     def _workers(self) -> ThreadPoolExecutor:
-        # Threads do not survive a fork; the child makes its own.
+        # Threads do not survive a fork, so the child creates its own.
         if self._pool is None or self._process != os.getpid():
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
             self._process = os.getpid()
         return self._pool
 
 
-#: The two factors of a block, and where it goes.
+#: The two factors of a block, and its result.
 _Part = tuple[Real, Real, Real]
 
 
 def _cut(a: Real, b: Real, out: Real, blocks: int) -> list[_Part]:
-    """Cut a product along the longer side of the result.
+    """Split a product along the longer side of the result.
 
-    BLAS copies both factors into an order of its own before it multiplies; the factor that is not cut is copied once
-    a block, so it had better be the small one.
+    BLAS packs both factors before it multiplies. The factor that is not split is packed once per block, so it should be
+    the small one.
     """
     m, n = out.shape
     edges = [max(m, n) * block // blocks for block in range(blocks + 1)]
@@ -150,6 +149,6 @@ def _multiply(parts: list[_Part]) -> None:
 
 @functools.cache
 def _block_count(side: int, work: int) -> int:
-    """A power of two, so that it divides evenly among the usual numbers of cores."""
+    """The number of blocks: a power of two, so that it divides evenly among typical numbers of cores."""
     most = min(work // _BLOCK_WORK, _MAX_BLOCKS, side)
     return 1 << (max(most, 1).bit_length() - 1)

@@ -1,8 +1,8 @@
 """Backends by name: which exist, which can run here, and why others cannot.
 
-Nothing is imported and no device is touched before somebody asks. A backend from another package announces
-itself under the entry-point group ``nnbackend.backends``; the value is a :class:`Backend` subclass that can be
-made without arguments, and a class method ``probe() -> (reason, remedy)`` may say why it cannot run here.
+Backends are imported, and devices accessed, only on request. Other packages register backends in the entry-point group
+``nnbackend.backends``. The value is a :class:`Backend` subclass that takes no constructor arguments. Its optional class
+method ``probe() -> (reason, remedy)`` says why it cannot run here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BUILT_IN = {
     "cupy": ("nnbackend.backends.cupy", "CupyBackend"),
 }
 
-#: What "auto" tries, first to last.
+#: The order in which "auto" tries backends.
 AUTO_ORDER = ("cupy", "numba", "numpy")
 
 
@@ -64,12 +64,12 @@ class BackendInfo:
 
 
 def backend_names() -> tuple[str, ...]:
-    """The names of all known backends, built-in ones first."""
+    """The names of all backends, built-in ones first."""
     return (*_BUILT_IN, *sorted(_plugins()))
 
 
 def available_backends() -> list[BackendInfo]:
-    """Every known backend, whether it can run here, and if not, why and what to install."""
+    """All backends, whether they can run here, and if not, why and what to install."""
     return [_info(name) for name in backend_names()]
 
 
@@ -87,7 +87,7 @@ def get_backend(backend: str | Backend) -> Backend:
     UnknownNameError
         No backend has that name.
     BackendUnavailableError
-        It cannot run on this machine; nothing else is used in its place.
+        It cannot run on this machine; there is no fallback.
     """
     if isinstance(backend, Backend):
         return backend
@@ -132,7 +132,7 @@ def _make(name: str) -> Backend:
 
 @functools.cache
 def _made(name: str) -> Backend:
-    # Asked before anything of the backend is loaded, since loading imports what may be missing.
+    # Check before loading the backend, which imports libraries that may be missing.
     reason, remedy = _probe(name)
     if reason is not None:
         raise BackendUnavailableError(name, reason, remedy)
@@ -141,7 +141,7 @@ def _made(name: str) -> Backend:
     except BackendUnavailableError:
         raise
     except Exception as error:
-        # A device out of memory or a plug-in with a fault: the other backends, and "auto", must go on.
+        # A device out of memory or a faulty plug-in must not affect the other backends and "auto".
         raise BackendUnavailableError(
             name, f"it could not be started ({type(error).__name__}: {error})", "See the error above for its cause."
         ) from error
@@ -160,13 +160,13 @@ def _info(name: str) -> BackendInfo:
     return BackendInfo(name, usable=True, device=backend.device)
 
 
-#: Reentrant, because making a backend may ask for another one.
+#: Reentrant, because creating a backend may request another one.
 _MAKING = threading.RLock()
 
 
 @functools.cache
 def _probe(name: str) -> tuple[str | None, str]:
-    """Ask a backend once whether it can run: (why not, or None; what to do)."""
+    """Probe a backend, once: (why it cannot run, or None; the remedy)."""
     owner = importlib.import_module(_BUILT_IN[name][0]) if name in _BUILT_IN else _load(name)
     probe: Callable[[], tuple[str | None, str]] | None = getattr(owner, "probe", None)
     try:
@@ -184,7 +184,7 @@ def _load(name: str) -> Callable[[], Backend]:
     try:
         factory = entry.load()
     except Exception as error:
-        # Whatever a plug-in does wrong while loading, the caller wants to know which plug-in and what.
+        # For any error while loading, the message names the plug-in and the cause.
         raise BackendUnavailableError(
             name, f"its plug-in {entry.value} failed to load ({type(error).__name__}: {error})", "Reinstall it."
         ) from error

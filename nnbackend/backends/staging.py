@@ -19,20 +19,20 @@ __all__ = ["InPlaceStaging", "Staging", "WrittenStaging"]
 
 
 class Staging(ABC):
-    """The way into the two halves of a device buffer."""
+    """Transfers rows to the two halves of a device buffer."""
 
     @abstractmethod
     def memory(self, half: int) -> HostArray:
-        """Host memory for the rows of a half, of its shape and dtype. Waits until the last transfer from there is done.
-        Another thread than the one that starts the work may call this and fill the memory."""
+        """Host memory for the rows of a half, with its shape and dtype. Waits until the last transfer from this memory
+        is done. May be called, and the memory filled, on a different thread from the one that starts the work."""
 
     @abstractmethod
     def send(self, half: int) -> None:
-        """Bring a half's rows to the device, before the work that is asked for from now on."""
+        """Transfer a half's rows to the device; work that is started later waits for the transfer."""
 
 
 class InPlaceStaging(Staging):
-    """For devices whose memory is the host's and whose executors return when the work is done: nothing to send."""
+    """For devices that use host memory and whose executors return when the work is done: no transfers."""
 
     def __init__(self, halves: tuple[HostArray, HostArray]) -> None:
         self._halves = halves
@@ -45,7 +45,7 @@ class InPlaceStaging(Staging):
 
 
 class WrittenStaging(Staging):
-    """For any device: an array on the host for each half, and :meth:`Backend.write`."""
+    """For any device: a host array for each half, transferred with :meth:`Backend.write`."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Data that come piece by piece: generated during training, or too large for memory."""
+"""Data that arrive in pieces: generated during training, or too large for memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["BatchStream"]
 
 
 class BatchStream:
-    """Rows that come piece by piece, from the first one in every epoch.
+    """Rows that arrive in pieces; every epoch starts with the first piece.
 
     `Network.fit`, `Network.evaluate` and ``validation_data`` take one instead of `x` and `y`. While the device trains,
     another thread fetches the next rows; only some tens of megabytes are held at a time. Pieces may have any size,

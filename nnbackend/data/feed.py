@@ -1,4 +1,4 @@
-"""The rows of an epoch on their way to the device, where the step gathers its batches from."""
+"""Transfers the rows of an epoch to the device, from where the step gathers its batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Examples:
     x : (n, features) uint8 or real
     targets : (n,) int32 or (n, outputs) real
     target_dtype : numpy dtype
-        That of `targets`, as the host knows it.
+        The NumPy dtype of `targets`.
     weights : (n,) real or None
     count : int
         n.
@@ -55,11 +55,11 @@ class Examples:
 
 
 class Feed(ABC):
-    """Brings the rows of an epoch to the device.
+    """Provides the rows of an epoch on the device.
 
-    Either all rows lie on the device (:class:`Resident`), or they stay where they are and are brought portion by
-    portion, in the epoch's order, while the device works on the portion before (:mod:`nnbackend.data.streaming`).
-    The batches are the same, bit for bit.
+    Either all rows are on the device (:class:`Resident`), or they are transferred in portions, in the epoch's order,
+    while the device works on the previous portion (:mod:`nnbackend.data.streaming`). The batches are the same, bit for
+    bit.
 
     Attributes
     ----------
@@ -77,11 +77,11 @@ class Feed(ABC):
 
     @abstractmethod
     def places(self, order: Order) -> Order:
-        """The places in `examples` where the step finds the rows of an epoch that takes them in this order."""
+        """The positions in `examples` of an epoch's rows, in this order."""
 
     @abstractmethod
     def begin(self, order: Order, epoch: int, step: int = 0) -> None:
-        """Begin an epoch that takes the rows in this order. All work on the epoch before must be done.
+        """Begin an epoch with the rows in this order. All work on the previous epoch must be done.
 
         Parameters
         ----------
@@ -94,14 +94,14 @@ class Feed(ABC):
 
     @abstractmethod
     def ready(self, step: int) -> int:
-        """Number of steps that may run from this one on. Ask before each portion of steps, in order."""
+        """Number of steps that may run, starting with this one. Call before each portion of steps, in order."""
 
     def close(self) -> None:
-        """Release threads and buffers; nothing is asked for any more."""
+        """Release threads and buffers, after the last call of other methods."""
 
 
 class Resident(Feed):
-    """All rows lie on the device."""
+    """All rows are on the device."""
 
     def __init__(self, examples: Examples) -> None:
         self.examples = examples

@@ -1,4 +1,4 @@
-"""From a caller's data to checked host arrays: once, at the boundary, so that no step checks anything."""
+"""Converts a caller's data to checked host arrays, once, so that training steps need no checks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def as_host_array(what: str, value: Any) -> HostArray:
     Raises
     ------
     InvalidInputError
-        It holds strings or objects, is ragged, or is on another library's device; the message says how to convert
+        It contains strings or objects, is ragged, or is on another library's device; the message says how to convert
         it.
     """
     if not isinstance(value, np.ndarray):
@@ -87,7 +87,7 @@ def _check_numbers(what: str, dtype: np.dtype[Any]) -> None:
 
 
 def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> None:
-    """Refuse an `x` without rows, with another number of features than the network's, or without numbers."""
+    """Reject an `x` without rows, with a wrong number of features, or without numbers."""
     _check_numbers("x", dtype)
     features = math.prod(input_shape)
     if not shape or shape[0] == 0:
@@ -101,7 +101,7 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple
 
 
 def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0) -> None:
-    """Refuse values that are not finite, or not in the network's dtype.
+    """Reject values that are not finite, or out of range for the network's dtype.
 
     Parameters
     ----------
@@ -125,14 +125,14 @@ def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0) -> N
 
 
 def input_scale_of(dtype: np.dtype[Any], input_scale: float | None) -> float:
-    """The factor the gather applies: the network's own, or 1/255 for bytes (images) and 1 otherwise."""
+    """The factor that the gather applies: the network's, or by default 1/255 for bytes (images) and 1 otherwise."""
     if input_scale is not None:
         return input_scale
     return 1 / 255 if dtype == np.uint8 else 1.0
 
 
 def scaled_rows(rows: HostArray, input_scale: float | None, dtype: npt.DTypeLike) -> HostArray:
-    """The rows as the gather would give them, on the host: scaled, in the network's dtype."""
+    """Apply the gather's scaling and conversion on the host."""
     scale = input_scale_of(rows.dtype, input_scale)
     if scale == 1:
         return rows.astype(dtype, copy=False)

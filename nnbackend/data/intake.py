@@ -1,4 +1,4 @@
-"""From a caller's data to a feed: checked, and on the device or on the way there."""
+"""Checks a caller's data and makes a feed of them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Intake", "make_feed"]
 #: Files up to this size are read into the memory of the device if they fit there.
 _RESIDENT_BYTES = 1 << 30
 
-#: Share of a device's free memory that the rows may take; a network and its buffers need some, too.
+#: Fraction of a device's free memory that the rows may take; the network and its buffers need memory, too.
 _RESIDENT_SHARE = 0.8
 
 
@@ -127,13 +127,13 @@ def make_feed(
     batch_size: int,
     stream: bool | None = None,
 ) -> Feed:
-    """A feed of checked rows: all of them on the device, or brought portion by portion.
+    """A feed of checked rows, either all on the device or streamed in portions.
 
     Parameters
     ----------
     stream : bool, optional
-        Whether to bring them portion by portion. If not given: only if they do not fit into the device's memory, or
-        lie in a file of more than a gigabyte.
+        Whether to stream them. Default: only if they do not fit into the device's memory, or are in a file of more than
+        a gigabyte.
     """
     if stream is None:
         stream = _too_large(backend, rows, targets)

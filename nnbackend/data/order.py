@@ -1,4 +1,4 @@
-"""The order in which an epoch takes the rows, and how it reaches the device."""
+"""The order of the rows in an epoch, and its transfer to the device."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ORDER_STREAM = 1
 
 
 def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, shuffle: bool = True) -> Order:
-    """The order of the rows in an epoch: a function of its arguments alone, so resuming needs no generator state.
+    """The order of the rows in an epoch: a pure function of its arguments, so resuming needs no generator state.
 
-    Passes over all rows follow each other without end, each with a permutation of its own. An epoch is the next
-    `length` rows of them.
+    An epoch consists of the next `length` rows of an endless sequence of passes over all rows, each with its own
+    permutation.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, sh
     length : int, optional
         Rows of an epoch; `count` if not given.
     shuffle : bool
-        False for the rows as they come.
+        False keeps the original order.
     """
     length = count if length is None else length
     begin = epoch * length
@@ -50,9 +50,9 @@ def _permutation(seed: int, number: int, count: int) -> Order:
 
 
 class OrderPrefetch:
-    """Brings the next epoch's order to the device while the device works on this epoch.
+    """Transfers the next epoch's order to the device while the device works on this epoch.
 
-    For many rows, drawing and copying the order takes as long as a good part of an epoch on a GPU.
+    For many rows, drawing and copying the order takes a considerable part of the time of an epoch on a GPU.
 
     Parameters
     ----------
@@ -75,14 +75,14 @@ class OrderPrefetch:
         self._order: Order = np.empty(0, np.int64)
 
     def send(self, epoch: int, order: Order, places: Order) -> None:
-        """Send an epoch's order, and the places of its rows on the device."""
+        """Send an epoch's order, as positions of the rows on the device."""
         self.epoch, self._order = epoch, order
         self._half = 1 - self._half
         self._staging.memory(self._half)[...] = places
         self._staging.send(self._half)
 
     def take(self, out: Array) -> Order:
-        """The epoch's order; the places of its rows are copied to `out`, on the device."""
+        """The epoch's order; the positions of its rows are copied to `out`, on the device."""
         self.epoch = -1
         self._backend.copy(self._halves[self._half], out)
         return self._order

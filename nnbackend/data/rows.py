@@ -17,7 +17,7 @@ from nnbackend.errors import DataError, InvalidInputError
 
 __all__ = ["MemoryRows", "Rows", "StoredRows", "as_rows"]
 
-#: Libraries whose arrays lie in files and are read by slicing them.
+#: Libraries whose arrays are in files and are read by slicing.
 _STORES = ("h5py", "zarr")
 
 #: Elements per read when a whole file is read.
@@ -62,7 +62,7 @@ class Rows(ABC):
 
     @abstractmethod
     def part(self, start: int, stop: int) -> HostArray:
-        """The rows from `start` to before `stop`, or to the last."""
+        """The rows from `start` up to but not including `stop`, or to the end."""
 
     @abstractmethod
     def read(self, order: npt.NDArray[np.int64], out: HostArray) -> None:
@@ -186,7 +186,7 @@ def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
 
 
 def _check_claim(x: Any) -> None:
-    """Refuse a large array in a file that holds almost nothing of it: reading it would take very long.
+    """Reject a large array if its file contains almost none of it, because reading it would take very long.
 
     HDF5 fills in missing values. If it does not know the stored size, as for arrays that refer to other files, the
     claim is believed.

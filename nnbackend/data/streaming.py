@@ -1,4 +1,4 @@
-"""Feeds that bring rows to the device portion by portion, while it works on the portion before."""
+"""Feeds that transfer rows to the device in portions, while it works on the previous portion."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class PortionFeed(Feed):
         self._worker.shutdown()
 
     def _halt(self) -> None:
-        """Wait for a portion that an epoch which was cut short still brings; ignore its rows and its errors."""
+        """Wait for the pending transfer of an interrupted epoch; ignore its rows and its errors."""
         if self._filling is not None:
             wait([self._filling])
 
@@ -107,7 +107,7 @@ class PortionFeed(Feed):
 
     @abstractmethod
     def _read(self, order: Order, out: Sequence[HostArray]) -> None:
-        """Copy a portion's rows, targets and weights, in this order, to these arrays. Runs on a thread of its own."""
+        """Copy a portion's rows, targets and weights, in this order, to these arrays. Runs in a separate thread."""
 
 
 class Streamed(PortionFeed):
@@ -165,7 +165,7 @@ class Pieced(PortionFeed):
     Raises
     ------
     InvalidInputError
-        There is no first piece, or it is not what `fit` takes.
+        There is no first piece, or `fit` does not accept it.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ def _words(kinds: Sequence[Kind]) -> str:
 
 
 class _Lane:
-    """Brings one array's portions to the device.
+    """Transfers one array's portions to the device.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Targets and weights of rows: checked, and in the form that a loss's operation takes."""
+"""Targets and sample weights: checked, and converted for a loss's operation."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Targets:
     ----------
     values : (n,) int32 labels, or (n, outputs) array of the network's dtype
     labels : (n,) int32 or None
-        The class of each row, where there is one: then accuracy means something, and class weights do too.
+        The class of each row, if targets are classes; needed for accuracy and class weights.
     accuracy_name : str or None
-        What the share of correct predictions is called, see :meth:`nnbackend.losses.Loss.accuracy_name`.
+        Name of the fraction of correct predictions; see :meth:`nnbackend.losses.Loss.accuracy_name`.
     """
 
     values: HostArray
@@ -37,7 +37,7 @@ class Targets:
 
     @classmethod
     def prepare(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
-        """Check the caller's targets and bring them into the form the loss's operation takes.
+        """Check the caller's targets and convert them for the loss's operation.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class Targets:
             raise InvalidInputError(
                 f"y holds values beyond the range of {values.dtype}; scale it or use dtype='float64'"
             )
-        # Rows of zeros with a single one say which class it is, whatever the loss makes of them.
+        # One-hot rows define classes for every loss.
         one_hot = outputs > 1 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
         labels = values.argmax(axis=1).astype(np.int32) if one_hot else None
         name = loss.accuracy_name(outputs, have_classes=one_hot)
@@ -125,7 +125,7 @@ def combine_weights(
     dtype: npt.DTypeLike,
     mean: Callable[[HostArray], float] = np.mean,
 ) -> HostArray | None:
-    """One weight a row, scaled to a mean of 1, or None if all weigh the same.
+    """One weight per row, scaled to a mean of 1, or None if all weights are equal.
 
     The mean of 1 makes the loss of an epoch a weighted mean, so that doubling all weights changes nothing.
 
@@ -134,7 +134,7 @@ def combine_weights(
     sample_weight : (n,) array_like or None
     class_weight : dict from label to weight, or (outputs,) array_like, or None
     mean : callable
-        That of the weights, if there are more rows elsewhere.
+        Computes the mean weight over all ranks, if other ranks have more rows.
 
     Raises
     ------

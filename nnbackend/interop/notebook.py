@@ -28,8 +28,8 @@ class LiveCurves(Callback):
     Parameters
     ----------
     every : int
-        Number of epochs between two updates; the last update is at the end of training. An update takes some tenths of
-        a second, so choose a larger number for short epochs.
+        Number of epochs between updates; there is always one at the end of training. An update takes a few tenths of a
+        second, so choose a larger number for short epochs.
 
     Raises
     ------

@@ -30,15 +30,15 @@ class TensorBoard(Callback):
     ``tensorboard --logdir runs`` shows all runs in the folder ``runs`` side by side, also during training. Each metric
     has the curve "train" and, with validation data, "validation". The tags ``epoch/...`` are the metrics of
     :class:`~nnbackend.History` over the epochs of the network, ``step/loss`` is the loss of every minibatch over its
-    steps, and ``weights/...`` are histograms of the parameters. Epochs and steps count on if a network is trained
-    further, so its curves continue.
+    steps, and ``weights/...`` are histograms of the parameters. If a network is trained further, epochs and steps
+    continue to count, and so do its curves.
 
     Parameters
     ----------
     folder : str or path-like
         The folder of this run, such as ``runs/first``. Each fit adds new files to it.
     weights_every : int, optional
-        Number of epochs between two histograms of the parameters. Default: no histograms.
+        Number of epochs between histograms of the parameters. Default: no histograms.
 
     Raises
     ------
@@ -89,7 +89,7 @@ class TensorBoard(Callback):
 class _EventFile:
     """A new TensorBoard event file.
 
-    It is open only while values are added, so that everything is on disk after every epoch, and no open file remains if
+    It is open only while values are added, so that everything is on disk after every epoch, and no file stays open if
     an error ends the run.
 
     Parameters

@@ -1,4 +1,4 @@
-"""An activation function as a layer of its own, and the checks of the arguments that choose one."""
+"""Activation functions as separate layers, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Activation(Layer):
     alpha : float, optional
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
     trainable : bool
-        Accepted as by every layer; there is nothing to learn.
+        Accepted for consistency; the layer has no parameters.
     """
 
     def __init__(self, activation: str, *, alpha: float | None = None, trainable: bool = True) -> None:

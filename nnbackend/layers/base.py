@@ -1,7 +1,7 @@
-"""What a layer is: hyperparameters, and the order in which operations are called, forwards and backwards.
+"""The interface of layers: hyperparameters, and the operations of the forward and backward passes.
 
-To write one, derive from :class:`Layer`. Its `forward` and `backward` run once, when a step is recorded, and see
-buffers only as handles to pass on::
+To write one, derive from :class:`Layer`. Its `forward` and `backward` run once, when a step is recorded, and treat
+buffers as opaque handles::
 
     class Scale(nn.Layer):
         \"\"\"Multiply by one learned number per feature.\"\"\"
@@ -50,8 +50,8 @@ class Parameter:
     l1, l2 : float
         Factors of the penalty ``l1 sum |w| + l2 / 2 sum w^2`` that is added to the loss.
     trainable : bool
-        True for what the optimiser updates. False for state, which the layer itself updates in its forward pass. State
-        has no gradient, no weight decay and no penalty.
+        True if the optimiser updates it. False for state, which the layer's forward pass updates. State has no
+        gradient, weight decay or penalty.
     """
 
     name: str
@@ -67,25 +67,25 @@ class Parameter:
 
 
 class LayerStep(Protocol):
-    """What a layer sees of the step that is being recorded.
+    """The interface between a layer and the step that is being recorded.
 
     Attributes
     ----------
     training : bool
-        Whether this is a training step or one of prediction or evaluation.
+        True in a training step, False in prediction and evaluation.
     trainable : bool
-        Whether the layer learns. False if it, or a layer that contains it, is frozen: `backward` need not record the
-        gradients of its parameters then.
+        False if the layer, or a layer that contains it, is frozen; `backward` then need not record the gradients of its
+        parameters.
     input_shape : tuple of int
         Shape of one sample before the layer.
     seed : int
         The network's seed.
     stream : int
-        The layer's own stream of random numbers.
+        The number of the layer's random stream.
     counter : array
         The step counter, see :meth:`Backend.gather`.
     first_row : int
-        How many rows of the batch are on other machines, before those of this step: 0 unless training is distributed.
+        Number of rows of the batch on lower ranks; 0 unless training is distributed.
     """
 
     @property
@@ -113,9 +113,9 @@ class LayerStep(Protocol):
         """The layer's parameter or state of that name."""
 
     def gradient(self, name: str) -> Array:
-        """Where to write the gradient of that parameter; for state and frozen parameters, memory that nobody reads.
+        """The buffer for that parameter's gradient; for state and frozen parameters, memory that is never read.
 
-        All of it must be written in every step: it still holds the gradient of the step before.
+        All of it must be written in every step: it still holds the gradient of the previous step.
         """
 
     def buffer(self, *shape: int, dtype: Any = None) -> Array:
@@ -124,26 +124,26 @@ class LayerStep(Protocol):
         Parameters
         ----------
         *shape : int
-            Shape of one sample. With one axis, rows are padded as the backend asks; with more, the buffer is
+            Shape of one sample. With one axis, rows are padded as the backend requires; with more, the buffer is
             contiguous.
         dtype : optional
             The network's if not given.
         """
 
     def like(self, x: Array) -> Array:
-        """A buffer with the shape of `x`, in the network's dtype, padded exactly if `x` is."""
+        """A buffer with the shape and padding of `x`, in the network's dtype."""
 
     def scratch(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """Contiguous memory for intermediate results of the next call only.
 
-        It is valid as an argument of the next call that is recorded with `record` or `call`; any number may be taken
-        for that call. Later calls get the same memory. Contents are undefined before the call.
+        It may be an argument only of the next call that is recorded with `record` or `call`, which may use several
+        scratch buffers. Later calls reuse the memory. The contents are undefined before the call.
 
         Raises
         ------
         InvalidInputError
-            From `record` and `call`: a scratch buffer of an earlier call is used again. After `forward` and `backward`:
-            they return one.
+            From `record` and `call`: the scratch buffer belongs to an earlier call. After `forward` and `backward`: they
+            return a scratch buffer.
         """
 
     def matrix(self, x: Array) -> Array:
@@ -165,7 +165,7 @@ class LayerStep(Protocol):
         Raises
         ------
         InvalidInputError
-            There is no such operation, or it does not take arrays of these shapes, dtypes and addresses.
+            There is no such operation, or it does not accept these shapes, dtypes or overlapping arrays.
         """
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
@@ -178,7 +178,7 @@ class LayerStep(Protocol):
         -------
         output : (rows, ...) array
         saved : anything
-            To be given to `backward`.
+            Pass it to `backward`.
         """
 
     def backward(
@@ -192,12 +192,12 @@ class LayerStep(Protocol):
 
 
 class Layer(ABC):
-    """A function of a batch with, maybe, parameters, state and layers of its own.
+    """A function of a batch, optionally with parameters, state and sublayers.
 
     Parameters
     ----------
     trainable : bool
-        False freezes the layer: training leaves its parameters, and those of its `sublayers`, as they are.
+        False freezes the layer: training does not change its parameters and those of its `sublayers`.
     """
 
     #: Name in model files and summaries; set by `__init_subclass__` from the class's name.
@@ -206,8 +206,8 @@ class Layer(ABC):
     #: The layers that this one contains, in the order in which their parameters are numbered.
     sublayers: tuple[Layer, ...] = ()
 
-    #: Names of the constructor's arguments that are lists of layers. `config` describes them with
-    #: ``nnbackend.layers.layers_config``, and reading a configuration makes them layers again.
+    #: Names of the constructor's arguments that are lists of layers. `config` must describe them with
+    #: ``nnbackend.layers.layers_config``; reading a configuration converts them back to layers.
     layer_arguments: ClassVar[tuple[str, ...]] = ("layers",)
 
     _trainable: bool = True
@@ -240,12 +240,12 @@ class Layer(ABC):
         Raises
         ------
         InvalidInputError
-            The layer cannot follow this shape.
+            The layer does not accept this input shape.
         """
         return input_shape
 
     def sublayer_shapes(self, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-        """Shape of one sample before each of `sublayers`: unless overridden, each follows the one before it."""
+        """Shape of one sample before each of `sublayers`. By default they are in sequence."""
         shapes = []
         for layer in self.sublayers:
             shapes.append(input_shape)
@@ -285,7 +285,7 @@ class Layer(ABC):
         upstream : (rows, *output_shape) array
             Gradient with respect to the layer's output. May be overwritten.
         need_input_gradient : bool
-            False for the first layer that learns; what is returned is then not read.
+            False for the first layer that learns; the result is then ignored.
 
         Returns
         -------
@@ -293,9 +293,9 @@ class Layer(ABC):
         """
 
     def config(self) -> dict[str, Any]:
-        """The hyperparameters as plain JSON: keyword arguments that make the same layer again.
+        """The hyperparameters as plain JSON: keyword arguments of the constructor.
 
-        `trainable` need not be among them: configurations of networks add it where it is False.
+        `trainable` may be omitted: networks add it to their configuration if it is False.
         """
         return {}
 
@@ -321,7 +321,7 @@ _fixed: list[frozenset[int]] = []
 
 @contextmanager
 def fixed_trainable(layers: Iterable[Layer]) -> Iterator[None]:
-    """While this is held, setting `trainable` of one of these layers to another value raises."""
+    """A context in which changing `trainable` of one of these layers raises."""
     ids = frozenset(map(id, layers))
     _fixed.append(ids)
     try:

@@ -14,7 +14,7 @@ from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense"]
 
-#: He et al. (2015) derive their scale for ReLU; it suits these activations too.
+#: He et al. (2015) derive their scale for ReLU; it also suits these activations.
 _RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
 
 
@@ -32,11 +32,11 @@ class Dense(Layer):
         If not given, He normal for ReLU and similar activations, Glorot uniform otherwise.
     bias_initializer : str, Initializer or (units,) array
     l1, l2 : float
-        The loss gains ``l1 sum |weight| + l2 / 2 sum weight^2``.
+        ``l1 sum |weight| + l2 / 2 sum weight^2`` is added to the loss.
     alpha : float, optional
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
     trainable : bool
-        False freezes weight and bias: training leaves them as they are.
+        False freezes weight and bias: training does not change them.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class Dense(Layer):
             step.record("activation_gradient", activation, self.activation, self.alpha, upstream, delta)
         downstream = upstream
         if need_input_gradient:
-            # Before the update can touch the weight, and so that an executor may order the two products freely.
+            # Before the update changes the weight, and so that an executor may order the two products freely.
             downstream = step.like(x)
             step.record("dense_input_gradient", delta, step.parameter("weight"), downstream)
         if step.trainable:

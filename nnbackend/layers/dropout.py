@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014), inverted: nothing is left to do when predicting."""
+"""Inverted dropout (Srivastava et al. 2014), which needs no scaling in predictions."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Layer):
-    """While training, set a random share of the inputs to zero and scale the others by ``1 / (1 - rate)``.
+    """In training, set a random fraction of the inputs to zero and scale the others by ``1 / (1 - rate)``.
 
-    The mask depends on the network's seed, the layer's place, the step and the element alone, so it is the same on
-    every backend, in every resumed run, and however many machines share a batch.
+    The mask depends only on the network's seed, the layer's position, the step and the element, so it is the same on
+    every backend, in every resumed run, and for any number of ranks.
 
     Parameters
     ----------
     rate : float
-        Share of zeros, 0 <= rate < 1.
+        Fraction of zeros, 0 <= rate < 1.
     trainable : bool
-        Accepted as by every layer; there is nothing to learn.
+        Accepted for consistency; the layer has no parameters.
     """
 
     def __init__(self, rate: float, *, trainable: bool = True) -> None:
@@ -38,13 +38,13 @@ class Dropout(Layer):
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
         if need_input_gradient and self.rate > 0:
-            # The mask is drawn again rather than kept.
+            # The mask is drawn again instead of stored.
             gradient = step.matrix(upstream)
             self._record(step, gradient, gradient)
         return upstream
 
     def _record(self, step: LayerStep, x: Array, out: Array) -> None:
-        # Passed only if it is not 0: backends written before this argument existed do not take it.
+        # Pass it only if it is not 0, for backends written before this argument existed.
         before = (step.first_row,) if step.first_row else ()
         step.record("dropout", x, self.rate, step.seed, step.stream, step.counter, out, *before)
 

@@ -1,4 +1,4 @@
-"""From samples of any shape to flat ones."""
+"""Flattens samples of any shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Division by the largest magnitude of the row."""
+"""Normalises rows by their largest magnitude."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["MaxAbsNorm"]
 
 
 class MaxAbsNorm(Layer):
-    """``x / max |x|``, row by row: the largest magnitude of each sample becomes 1; a sample of zeros stays as it is.
+    """``x / max |x|``, row by row: the largest magnitude of each sample becomes 1; a sample of zeros is unchanged.
 
     No parameters. For the gradient, and for NaN and infinity, see :meth:`nnbackend.Backend.max_abs_norm_gradient`.
     """

@@ -1,4 +1,4 @@
-"""Layers in order: whether they fit each other, where each stands in a network, and their configuration."""
+"""Sequences of layers: checks, positions in a network, and configuration."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ __all__ = [
     "layers_from_config",
 ]
 
-#: The built-in layers by the name that model files use.
+#: The built-in layers by their names in model files.
 LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten, MaxAbsNorm)}
 
-#: Layers may contain layers this many levels deep; more would exhaust Python's stack.
+#: Maximum depth of nested layers; more would exhaust Python's stack.
 _DEEPEST = 32
 
-#: Random streams of nested layers: this many for each layer of the network.
+#: Number of random streams for the layers nested in each layer of the network.
 _NESTED_STREAMS = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class LayerNode:
-    """A layer and its place in a network.
+    """A layer and its position in a network.
 
     Attributes
     ----------
@@ -47,19 +47,19 @@ class LayerNode:
         ``"layers.3"``, or ``"layers.3.layers.0"`` for a layer within that one.
     layer : Layer
     index : int
-        Place in the network's list of the layer, or of the one that contains it.
+        Position in the network's list of this layer, or of the one that contains it.
     input_shape, output_shape : tuple of int
         Of one sample.
     stream : int
         The layer's own stream of random numbers.
     trainable : bool
-        Whether neither the layer nor one that contains it is frozen.
+        False if the layer, or one that contains it, is frozen.
     parameters : tuple of Parameter
         The layer's own.
     nodes : tuple of LayerNode
         The layers that it contains.
     learns : bool
-        Whether training changes a parameter of it or of the layers within.
+        Whether training changes a parameter of this layer or its sublayers.
     """
 
     name: str
@@ -74,24 +74,25 @@ class LayerNode:
     learns: bool
 
     def walk(self) -> Iterator[LayerNode]:
-        """This node and all within it, in the order in which parameters are numbered."""
+        """This node and all nested nodes, in the order of the parameters."""
         yield self
         for node in self.nodes:
             yield from node.walk()
 
     def outdated(self, trainable: bool = True) -> bool:
-        """Whether a layer was frozen or unfrozen since; `trainable` is the present state of what contains it."""
+        """Whether a layer has been frozen or unfrozen since; `trainable` is the current state of the containing
+        layer."""
         now = trainable and self.layer.trainable
         return now != self.trainable or any(node.outdated(now) for node in self.nodes)
 
 
 def layer_nodes(layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]]) -> tuple[LayerNode, ...]:
-    """The places of a network's layers, given the shape of a sample before each.
+    """The nodes of a network's layers, given the shape of a sample before each.
 
     Raises
     ------
     InvalidInputError
-        A nested layer cannot follow the shape that it is given, or there are too many of them.
+        A nested layer does not accept its input shape, or there are too many of them.
     """
     nodes = []
     for index, (layer, shape) in enumerate(zip(layers, input_shapes, strict=True)):
@@ -137,7 +138,7 @@ def _node(
 
 
 def _placed(name: str, shape_of: Any, input_shape: tuple[int, ...]) -> Any:
-    """``shape_of(input_shape)``, with the layer's place in the message of an error."""
+    """``shape_of(input_shape)``; errors name the position of the layer."""
     try:
         return shape_of(input_shape)
     except InvalidInputError as error:
@@ -150,19 +151,19 @@ def _written(name: str) -> str:
 
 
 def all_layers(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """The layers and all within them."""
+    """The layers and all nested layers."""
     for layer in layers:
         yield layer
         yield from all_layers(layer.sublayers)
 
 
 def check_layers(layers: Any) -> tuple[Layer, ...]:
-    """`layers` as a tuple, if it is a list of distinct layers; layers that contain layers check theirs with it, too.
+    """Check that `layers` is a list of distinct layers and return it as a tuple; also used for sublayers.
 
     Raises
     ------
     InvalidInputError, UnknownNameError
-        It is no list of layers, or one of them cannot be part of a network.
+        It is not a list of layers, or one of them cannot be used in a network.
     """
     if isinstance(layers, Layer) or not isinstance(layers, Sequence):
         raise InvalidInputError(f"layers must be a list of layers, received {type(layers).__name__}")
@@ -216,7 +217,7 @@ def follow_shapes(
 def final_activation(layers: Sequence[Layer]) -> str:
     """The activation whose values are the network's outputs, possibly passed on by later layers; "identity" if none.
 
-    MaxAbsNorm divides its inputs, and what a layer from outside does with them is unknown.
+    MaxAbsNorm and user-defined layers change their inputs.
     """
     for layer in reversed(layers):
         if isinstance(layer, Dense | Activation):
@@ -240,14 +241,14 @@ def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
 def layers_from_config(
     descriptions: Sequence[Mapping[str, Any]], custom_layers: Sequence[type[Layer]] = ()
 ) -> list[Layer]:
-    """The layers that `layers_config` described.
+    """Create layers from the result of `layers_config`.
 
     Parameters
     ----------
     descriptions : sequence of dict
-        Each with the layer's ``"kind"`` and the arguments that make it.
+        Each with the layer's ``"kind"`` and its constructor arguments.
     custom_layers : sequence of Layer subclasses
-        Classes of your own that the descriptions may name.
+        User-defined classes that the descriptions may name.
 
     Raises
     ------
@@ -287,20 +288,20 @@ def _describes_layers(value: Any) -> bool:
 
 def _make_layer(kind: type[Layer], arguments: dict[str, Any], place: str, description: Mapping[str, Any]) -> Layer:
     try:
-        # Classes from outside need not know the argument `trainable`.
+        # User-defined classes may lack the argument `trainable`.
         known = "trainable" not in arguments or "trainable" in inspect.signature(kind).parameters
         frozen = {} if known else {"trainable": arguments.pop("trainable")}
         layer = kind(**arguments)
         if frozen:
             layer.trainable = frozen["trainable"]
     except Exception as error:
-        # An argument that is missing or unknown, or whatever a layer from outside raises.
+        # A missing or unknown argument, or any error of a user-defined layer.
         raise InvalidInputError(f"{place} cannot be made from {shown(dict(description))}: {error}") from error
     return layer
 
 
 def _kinds(custom_layers: Sequence[type[Layer]]) -> dict[str, type[Layer]]:
-    """Layers by the name that files use: the built-in ones and these."""
+    """Built-in and these layers, by their names in files."""
     if not isinstance(custom_layers, Sequence):
         raise InvalidInputError(f"custom_layers must be a list of classes, received {shown(custom_layers)}")
     kinds = dict(LAYERS)

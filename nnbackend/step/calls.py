@@ -1,4 +1,4 @@
-"""The calls of one step, and the buffers that they work on."""
+"""Records the calls of a step, and allocates its buffers."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ __all__ = ["Recorder", "Workspace"]
 
 
 class Workspace:
-    """Buffers of a step, handed out in order and again from the start for the next recording.
+    """Buffers of a step, allocated in order and reused from the first one by the next recording.
 
-    The step for a shorter last batch asks for the same buffers in the same order as the full one, and gets their
-    first rows. Where a layer asks for others, as one may that treats a single row differently, it gets new ones.
+    The step for a shorter last batch requests the same buffers in the same order as the full one, and gets their first
+    rows. If a layer requests other buffers for it, as a layer that treats a single row differently may, it gets new
+    ones.
 
     Parameters
     ----------
@@ -40,11 +41,11 @@ class Workspace:
         self._scratch_used = 0
 
     def rewind(self) -> None:
-        """The next recording begins."""
+        """Start the next recording."""
         self._next = self._scratch_used = 0
 
     def buffer(self, rows: int, shape: tuple[int, ...], dtype: npt.DTypeLike, packed: bool = False) -> Array:
-        """A (rows, *shape) buffer. With one axis, rows are padded as the backend asks unless it is to be packed."""
+        """A (rows, *shape) buffer. With one axis, rows are padded as the backend requires, unless it must be packed."""
         if len(shape) == 1 and not packed:
             multiple, columns = self.backend.row_multiple, shape[0]
             return self._take((self._capacity, -(-columns // multiple) * multiple), dtype)[:rows, :columns]
@@ -61,7 +62,7 @@ class Workspace:
         return known[1]
 
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Contiguous memory that is not in use until `release_scratch`."""
+        """Contiguous memory for exclusive use until `release_scratch`."""
         wanted, size = np.dtype(dtype), max(math.prod(shape), 1)
         for place in range(self._scratch_used, len(self._scratch)):
             kind, length, _ = self._scratch[place]
@@ -76,36 +77,36 @@ class Workspace:
         return self.backend.view(self._scratch[used][2], 0, shape)
 
     def release_scratch(self) -> None:
-        """The call that the scratch memory was for is recorded."""
+        """Release the scratch memory after its call was recorded."""
         self._scratch_used = 0
 
 
 class Recorder:
-    """Writes down the calls of one step.
+    """Records the calls of one step.
 
     Parameters
     ----------
     model : Model
     workspace : Workspace
-        Rewound by this.
+        It is rewound.
     rows : int
         Rows of the batch.
     counter : (3,) int64 array
         Step in the epoch, steps of the network, steps of the optimiser.
     training : bool
     first_row, batch_rows : int
-        If others have the batch's other rows: how many come before these, and how many there are in all. The
-        gradients and losses are then this step's part of the whole batch's.
+        If other ranks have rows of the batch: the number of rows before these, and the total number. Gradients and
+        losses are then this step's part of those of the whole batch.
 
     Attributes
     ----------
     calls : list of Call
     share : float
-        Of the batch's rows.
+        The fraction of the batch's rows in this step.
     gradients : dict of arrays
-        Where the gradients of trained parameters go, by name.
+        Buffers for the gradients of trained parameters, by name.
     asked_gradients : set of str
-        Names of the parameters whose gradients a layer asked for.
+        Names of the parameters whose gradients a layer requested.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Recorder:
         self.asked_gradients: set[str] = set()
         self._workspace = workspace
         self._unread: dict[str, Array] = {}
-        # By the id of an array and the new shape. The array itself is kept, so that no other one gets its id.
+        # By the id of an array and the new shape. The array itself is kept, so that its id is not reused.
         self._reshaped: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}
         self._scratch: dict[int, Array] = {}
         self._expired: dict[int, Array] = {}
@@ -156,7 +157,8 @@ class Recorder:
         return array
 
     def gradient(self, name: str) -> Array:
-        """Where to write the gradient of the parameter of this full name; memory that nobody reads if it is fixed."""
+        """The buffer for the gradient of the parameter with this full name; memory that is never read if it is not
+        trained."""
         self.asked_gradients.add(name)
         if name in self.gradients:
             return self.gradients[name]
@@ -164,7 +166,7 @@ class Recorder:
             self._unread[name] = self.model.backend.empty(tuple(self.model.views[name].shape), self.model.dtype)
         return self._unread[name]
 
-    # ---- one memory, several shapes ------------------------------------------------------------------------
+    # ---- views with other shapes ------------------------------------------------------------------------
 
     def matrix(self, x: Array) -> Array:
         """`x` as (rows, features); see :meth:`LayerStep.matrix`."""
@@ -182,7 +184,7 @@ class Recorder:
         if tuple(x.shape) == wanted:
             return x
         if not self._is_packed(x):
-            # The identity copies: padded rows cannot be cut into axes.
+            # Copy with the identity activation, because padded rows cannot be reshaped.
             padded, x = x, self._workspace.buffer(self.rows, tuple(shape), self.model.dtype, packed=True)
             self.record("activation_forward", padded, "identity", 0.0, self.matrix(x))
             return x
@@ -203,7 +205,7 @@ class Recorder:
         return id(x) in self._scratch or id(x) in self._expired
 
     def _is_packed(self, x: Array) -> bool:
-        """Whether no row of `x` is padded. Only buffers of flat samples are."""
+        """Whether `x` has no padding; only buffers of flat samples have padding."""
         multiple = self.model.backend.row_multiple
         if len(x.shape) != 2 or x.shape[1] % multiple == 0:
             return True
@@ -222,7 +224,7 @@ class Recorder:
         self._append(Call(operation, bound))
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Record a function from outside; see :meth:`LayerStep.call`."""
+        """Record a user-defined function; see :meth:`LayerStep.call`."""
         self._append(Call.custom(function, *arguments))
 
     def _append(self, call: Call) -> None:
@@ -240,8 +242,8 @@ class Recorder:
     def gather(
         self, source: Array, order: Array, batch_size: int, scale: float = 1.0, dtype: npt.DTypeLike | None = None
     ) -> Array:
-        """Record the gather of one minibatch of `source`; returns the buffer it goes to, of the network's dtype
-        unless another is given."""
+        """Record the gather of one minibatch of `source`; returns its output buffer, by default with the network's
+        dtype."""
         out = self.buffer(*source.shape[1:], dtype=dtype)
         self.record("gather", source, order, self.counter, batch_size, scale, out)
         return out

@@ -15,18 +15,18 @@ __all__ = ["Evaluator"]
 
 
 class Evaluator:
-    """Evaluates a network on the rows of a feed, as often as asked.
+    """Evaluates a network repeatedly on the rows of a feed.
 
     Parameters
     ----------
     model : Model
     loss : Loss
     feed : Feed
-        Brings the rows.
+        Provides the rows.
     batch_size : int
-        Rows at a time; limits the memory used.
+        Rows per batch; limits the memory used.
     part : (first, last + 1), optional
-        The range of rows to evaluate; all if not given.
+        The range of rows to evaluate. Default: all rows.
 
     Attributes
     ----------

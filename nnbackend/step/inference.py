@@ -1,4 +1,4 @@
-"""A network that predicts and evaluates: the forward pass, the loss by which its outputs are read, and metrics."""
+"""A network that predicts and evaluates: the forward pass, the loss that interprets its outputs, and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["NetworkInference"]
 
-#: Rows at a time when predicting and evaluating, unless the caller says otherwise.
+#: Default number of rows per batch for predictions and evaluations.
 _INFERENCE_BATCH = 1024
 
 
@@ -35,7 +35,7 @@ class NetworkInference(NetworkWeights):
     layers, input_shape, backend, seed, dtype
         See :class:`NetworkWeights`.
     input_scale : float, optional
-        Factor on the inputs. If not given, uint8 inputs (images) are scaled by 1/255 and others are left alone.
+        Factor on the inputs. Default: 1/255 for uint8 inputs (images), 1 for others.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class NetworkInference(NetworkWeights):
         input_scale: float | None,
     ) -> None:
         self.input_scale = None if input_scale is None else number("input_scale", input_scale)
-        #: The loss it was last trained with; it decides how outputs become predictions.
+        #: The loss of the last training, which determines how outputs are converted to predictions.
         self.loss: Loss | None = None
         super().__init__(layers, input_shape, backend, seed, dtype)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
-        # Earlier recordings work on other buffers.
+        # Earlier recordings use the old buffers.
         self._predictor = Predictor(self._model, self.loss)
 
     def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
@@ -63,14 +63,14 @@ class NetworkInference(NetworkWeights):
         Parameters
         ----------
         x : (n, *input_shape) array_like
-            uint8, or numbers in the scale used for training. Memory-mapped files and HDF5 are read batch by batch.
+            uint8, or numbers with the same scale as in training. Memory-mapped files and HDF5 are read batch by batch.
         batch_size : int, optional
             Rows at a time.
 
         Returns
         -------
         (n, outputs) array of the network's dtype, on the host
-            Probabilities for a network trained with softmax or sigmoid cross-entropy; the outputs otherwise.
+            Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
         rows = as_rows(x, self.input_shape, self.dtype)
         size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
@@ -90,7 +90,7 @@ class NetworkInference(NetworkWeights):
             ) from error
 
     def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
-        """The most likely class of every row, (n,) int64; with one output, whether it says yes."""
+        """The most likely class of every row, (n,) int64; for a single output, 0 or 1."""
         scores = self.predict(x, batch_size).reshape(len(x), -1)
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0.5).astype(np.int64)
@@ -112,9 +112,9 @@ class NetworkInference(NetworkWeights):
         ----------
         x : (n, *input_shape) array_like, or BatchStream
         y : (n,) labels or (n, outputs) values
-            Not with a stream, which brings them.
+            Omitted for a stream, which contains the targets.
         loss : str, optional
-            If not given, the one it was trained with.
+            Default: the loss of the last training.
         sample_weight : (n,) array_like, optional
         batch_size : int, optional
             Rows at a time.
@@ -122,8 +122,8 @@ class NetworkInference(NetworkWeights):
         Returns
         -------
         dict
-            "loss" (L1 and L2 penalties included) and, where the targets are classes, "accuracy". With sigmoid
-            cross-entropy on several outputs, each of which is right or wrong, it is "binary_accuracy" instead.
+            "loss" (including L1 and L2 penalties) and, if the targets are classes, "accuracy". For sigmoid
+            cross-entropy on several outputs, each of which is right or wrong, it is "binary_accuracy".
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -137,11 +137,11 @@ class NetworkInference(NetworkWeights):
 
     @property
     def intake(self) -> Intake:
-        """What data have to be for this network, and their way to its device."""
+        """Checks data for this network and makes feeds of them."""
         return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale)
 
     def set_loss(self, loss: str | Loss) -> Loss:
-        """Choose the loss; predictions are made its way from now on.
+        """Set the loss, which also determines how predictions are computed.
 
         Raises
         ------
@@ -157,7 +157,8 @@ class NetworkInference(NetworkWeights):
         return chosen
 
     def resolve_loss(self, loss: str | Loss | None) -> Loss:
-        """The loss of that name, or the one it was trained with, if it fits the last layer; see `set_loss`."""
+        """The loss with that name, or that of the last training, if it is compatible with the last layer; see
+        `set_loss`."""
         if loss is None:
             if self.loss is None:
                 raise InvalidInputError("the network was not trained yet, so say which loss: evaluate(x, y, loss=...)")

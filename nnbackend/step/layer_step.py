@@ -1,4 +1,4 @@
-"""The recorder as a layer sees it, and the passes through several layers."""
+"""A layer's interface to the recorder, and the passes through several layers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backward_through(
 ) -> Array:
     """Record the backward passes of layers from the last to the first; returns the gradient of the first one's input.
 
-    Without `need_input_gradient`, it ends at the first layer that learns: nothing below needs a gradient.
+    Without `need_input_gradient`, it ends at the first layer that learns, because no layer below needs a gradient.
     """
     first = 0
     if not need_input_gradient:
@@ -90,7 +90,7 @@ def _check_returned(recorder: Recorder, node: LayerNode, method: str, array: Arr
 
 @dataclass(eq=False, repr=False)
 class _LayerStep:
-    """A recorder seen through one layer's names; see :class:`nnbackend.layers.base.LayerStep`."""
+    """A recorder that uses a layer's local names; see :class:`nnbackend.layers.base.LayerStep`."""
 
     recorder: Recorder
     node: LayerNode

@@ -1,4 +1,4 @@
-"""What a step works on: the network's arrays, the examples, the optimiser's state, and copies of the weights."""
+"""The arrays of a network, the state of its optimiser, and copies of its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Model", "OptimizerState", "Snapshot"]
 
 @dataclass(eq=False, repr=False)
 class Model:
-    """Everything a step needs of a network.
+    """Everything that a step needs from a network.
 
     Attributes
     ----------
@@ -47,21 +47,21 @@ class Model:
 
     @cached_property
     def views(self) -> dict[str, Array]:
-        """The windows of `parameters` by name."""
+        """Views of `parameters` by name."""
         return self.layout.device_views(self.backend, self.parameters)
 
 
 @dataclass(eq=False, repr=False)
 class OptimizerState:
-    """What an optimiser remembers of the steps it has taken.
+    """The state of an optimiser.
 
     Attributes
     ----------
     optimizer : Optimizer
     slots : dict of (layout.trainable_size,) arrays
-        Its state by name, on the device.
+        Its slots by name, on the device.
     steps, epochs : int
-        How many it has taken.
+        Numbers of steps and epochs taken.
     """
 
     optimizer: Optimizer
@@ -71,14 +71,14 @@ class OptimizerState:
 
     @classmethod
     def fresh(cls, optimizer: Optimizer, model: Model) -> OptimizerState:
-        """Slots of zeros for an optimiser that starts."""
+        """The initial state of an optimiser, with slots of zeros."""
         size = model.layout.trainable_size
         return cls(optimizer, {name: model.backend.empty((size,), model.dtype) for name in optimizer.slots})
 
     def move(self, source: Model, target: Model) -> None:
-        """Carry the slots over by name to another backend, or to a layout where other layers are frozen.
+        """Transfer the slots by name to another backend, or to a layout in which other layers are frozen.
 
-        Slots of newly trained parameters begin at zero.
+        Slots of newly trained parameters start at zero.
         """
         for name, buffer in self.slots.items():
             values = source.layout.trainable.unpack(source.backend.to_host(buffer))
@@ -95,7 +95,7 @@ class Snapshot:
     Parameters
     ----------
     model : Model
-        It is copied as it is now.
+        The source of the copy.
     """
 
     def __init__(self, model: Model) -> None:
@@ -109,13 +109,14 @@ class Snapshot:
 
     @classmethod
     def of_values(cls, model: Model, values: HostArray) -> Snapshot:
-        """One that holds the (layout.size,) host array `values`, packed with the layout of `model`."""
+        """Create a snapshot from the (layout.size,) host array `values`, packed with the layout of `model`."""
         snapshot = cls(model)
         model.backend.write(values, snapshot._buffer)
         return snapshot
 
     def overwrite(self, model: Model) -> bool:
-        """Copy the parameters of `model` into the memory of this snapshot; False, and unchanged, if they do not fit."""
+        """Copy the parameters of `model` to this snapshot's memory; if they do not fit, return False and change
+        nothing."""
         fits = self._backend is model.backend and self._buffer.shape[0] == model.layout.size
         if fits and self.dtype == model.dtype:
             self._take(model)
@@ -123,12 +124,12 @@ class Snapshot:
         return False
 
     def restore(self, model: Model) -> bool:
-        """Copy it to the parameters of `model`, by name if the layouts differ.
+        """Copy the snapshot to the parameters of `model`, by name if the layouts differ.
 
         Returns
         -------
         bool
-            False, and nothing was changed, if the two do not have the same parameters.
+            False if the two have different parameters; nothing was changed.
         """
         layout = model.layout
         if self.dtype != model.dtype or self._layout.shapes() != layout.shapes():

@@ -1,7 +1,7 @@
-"""One flat buffer for all parameters and state, and the named views into it.
+"""A flat buffer for all parameters and state, and named views of it.
 
-Gradients and optimiser slots are flat buffers with the layout of the part that is trained, so an update is one
-operation and a checkpoint is a list of names.
+Gradients and optimiser slots are flat buffers with the layout of the part that is trained, so an update is a single
+operation, and a checkpoint is a list of named arrays.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from nnbackend.layers import Layer, Parameter, layer_nodes
 
 __all__ = ["Entry", "Layout", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
 
-#: Every array begins at a multiple of this many elements: 64 bytes in float32, a cache line and a vector register.
+#: Every array starts at a multiple of this many elements: 64 bytes in float32, the size of a cache line and a vector
+#: register.
 _ALIGNMENT = 16
 
-#: Elements that can be numbered in bytes of float64.
+#: Maximum number of float64 elements whose bytes can be addressed.
 _MOST = sys.maxsize // 8
 
 #: Separates the stream of initial weights from the other uses of a network's seed.
@@ -36,21 +37,21 @@ _WEIGHTS_STREAM = 0
 
 @dataclass(eq=False, repr=False)
 class Entry:
-    """Where one array of the network lies in a flat buffer.
+    """The position of one array of the network in a flat buffer.
 
     Attributes
     ----------
     name : str
         ``"layers.0.weight"``.
     layer : int
-        Place in the network's list of the layer that has it, or of the one that contains that layer.
+        Position in the network's list of its layer, or of the one that contains that layer.
     parameter : Parameter
     trainable : bool
         Whether the optimiser updates it: a parameter of a layer that is not frozen.
     row_stride : int
-        Elements from one row to the next, a row being the last axis.
+        Elements from one row to the next, where a row is the last axis.
     offset : int
-        Its first element.
+        Position of its first element.
     """
 
     name: str
@@ -62,11 +63,11 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Elements that it takes, padding included."""
+        """Number of elements, including padding."""
         return math.prod(self.parameter.shape[:-1]) * self.row_stride
 
     def view(self, buffer: HostArray) -> HostArray:
-        """Its window of a flat host buffer."""
+        """Its view of a flat host buffer."""
         *leading, columns = self.parameter.shape
         window = buffer[self.offset : self.offset + self.size]
         return window.reshape(*leading, self.row_stride)[..., :columns]
@@ -89,7 +90,7 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """Number of elements, padding not counted."""
+        """Number of elements, without padding."""
         return sum(math.prod(entry.parameter.shape) for entry in self.entries)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -97,30 +98,31 @@ class Layout:
         return {entry.name: entry.parameter.shape for entry in self.entries}
 
     def device_views(self, backend: Backend, buffer: Array) -> dict[str, Array]:
-        """The named windows of a flat device buffer."""
+        """Named views of a flat device buffer."""
         return {
             entry.name: backend.view(buffer, entry.offset, entry.parameter.shape, entry.row_stride)
             for entry in self.entries
         }
 
     def pack(self, values: Mapping[str, HostArray], dtype: npt.DTypeLike) -> HostArray:
-        """Named arrays into a flat host buffer, padding zero."""
+        """Pack named arrays into a flat host buffer, with padding of zeros."""
         buffer = np.zeros(self.size, dtype)
         for entry in self.entries:
             entry.view(buffer)[...] = values[entry.name]
         return buffer
 
     def unpack(self, buffer: HostArray) -> dict[str, HostArray]:
-        """A flat host buffer as named, contiguous copies."""
+        """Unpack a flat host buffer into named, contiguous copies."""
         return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
 
     def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
-        """Arrays from a caller, in the network's dtype: all there, none unknown, right shapes, finite.
+        """Check a caller's arrays and convert them to the network's dtype: none missing or unknown, correct shapes,
+        finite.
 
         Raises
         ------
         InvalidInputError
-            Anything else; the message names the array.
+            A check failed; the message names the array.
         """
         if not isinstance(values, Mapping):
             raise InvalidInputError(f"weights must be a dict of arrays by name, received {type(values).__name__}")
@@ -141,10 +143,10 @@ class Layout:
 
 
 class ParameterLayout(Layout):
-    """The places of all parameters and state of a network in one flat buffer.
+    """The layout of all parameters and state of a network in one flat buffer.
 
     Entries that are trained come first, in the order of the layers; state and the parameters of frozen layers follow
-    in the same order. Optimisers, penalties and sums over ranks work on the first part alone.
+    in the same order. Optimisers, penalties and sums over ranks use only the first part.
 
     Parameters
     ----------
@@ -152,17 +154,17 @@ class ParameterLayout(Layout):
     input_shapes : sequence of tuple
         The shape of a sample before each layer.
     row_multiple : int
-        Rows are padded to a multiple of this, as the backend asks.
+        Rows are padded to a multiple of this, as the backend requires.
 
     Raises
     ------
     InvalidInputError
-        There are more elements than a machine could address, or nested layers do not fit each other.
+        There are more elements than can be addressed, or nested layers are incompatible.
 
     Attributes
     ----------
     nodes : tuple of LayerNode
-        The layers as they were: what was frozen, and the shape of a sample before and after each.
+        The layers at that time: which were frozen, and the shape of a sample before and after each.
     trainable : Layout
         The entries that are trained. Gradients and the slots of optimisers are buffers of this layout.
     """
@@ -183,7 +185,7 @@ class ParameterLayout(Layout):
         ]
         trained = [entry for entry in entries if entry.trainable]
         others = [entry for entry in entries if not entry.trainable]
-        # No buffer is empty: networks without parameters are recorded like all others.
+        # Buffers are never empty, so that networks without parameters are recorded like all others.
         trainable_size = max(_place(trained, 0), 1)
         size = _place(others, _round_up(trainable_size, _ALIGNMENT)) if others else trainable_size
         super().__init__(entries, size)
@@ -196,16 +198,17 @@ class ParameterLayout(Layout):
 
     @property
     def trainable_size(self) -> int:
-        """Elements of the part that is trained, padding included."""
+        """Elements of the trained part, including padding."""
         return self.trainable.size
 
     @property
     def outdated(self) -> bool:
-        """Whether layers were frozen or unfrozen since."""
+        """Whether layers have been frozen or unfrozen since."""
         return any(node.outdated() for node in self.nodes)
 
     def check_fits(self, dtype: np.dtype[Any]) -> None:
-        """Refuse more than this machine could hold: a system that promises more would kill the process halfway.
+        """Reject more than this machine's memory, because a system that overcommits memory would kill the process
+        later.
 
         Raises
         ------
@@ -227,7 +230,7 @@ class ParameterLayout(Layout):
         return tuple(entry for entry in self.trainable.entries if entry.parameter.l1 or entry.parameter.l2)
 
     def penalty(self, values: Mapping[str, HostArray]) -> float:
-        """The value of all penalties for these weights, in float64."""
+        """The sum of all penalties for these weights, in float64."""
         total = 0.0
         for entry in self.regularised:
             weight = values[entry.name].astype(np.float64)
@@ -237,7 +240,7 @@ class ParameterLayout(Layout):
 
 
 def _place(entries: Sequence[Entry], offset: int) -> int:
-    """Give the entries their places from `offset` on; returns where the next one could begin."""
+    """Place the entries in the buffer from `offset` on; returns the next free offset."""
     for entry in entries:
         entry.offset = offset
         offset = _round_up(offset + entry.size, _ALIGNMENT)
@@ -249,10 +252,10 @@ def _place(entries: Sequence[Entry], offset: int) -> int:
 
 
 def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> dict[str, HostArray]:
-    """The first values of parameters and state.
+    """The initial values of parameters and state.
 
-    Each draws from a stream of its own, numbered in the order of the layers. A layer added at the end, or a frozen one,
-    changes no other layer's values.
+    Each has its own random stream, numbered in the order of the layers. Adding a layer at the end, or freezing one,
+    does not change the values of other layers.
     """
     values: dict[str, HostArray] = {}
     for place, entry in enumerate(layout.entries):
@@ -263,7 +266,7 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this machine has; a number larger than any request if the system does not say."""
+    """Bytes of memory of this machine; a number larger than any request if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -271,7 +274,7 @@ def machine_memory() -> int:
 
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
-    """`array` in `dtype`, if all of it is finite there."""
+    """Convert `array` to `dtype`, and check that all values are finite."""
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
     if not np.isfinite(converted).all():

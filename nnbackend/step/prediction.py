@@ -1,4 +1,4 @@
-"""The forward pass alone, from host rows to host outputs."""
+"""The forward pass, from host rows to host outputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["Predictor"]
 
-#: Number of batch sizes whose recordings are kept; a program that uses many sizes then keeps few buffers.
+#: Number of batch sizes whose recordings are kept, which limits the memory of programs that use many sizes.
 _KEPT = 4
 
 
 class Predictor:
-    """Records the forward pass once for each batch size and replays it; threads take turns.
+    """Records the forward pass once for each batch size and replays it; a lock serialises threads.
 
     Parameters
     ----------
     model : Model
     loss : Loss or None
-        Its output activation, such as softmax, is applied last.
+        Its output activation, such as softmax, is applied to the outputs.
     """
 
     def __init__(self, model: Model, loss: Loss | None) -> None:
@@ -45,7 +45,7 @@ class Predictor:
             return backend.to_host(outputs)
 
     def _record(self, rows: int) -> tuple[Replay, Array, Array]:
-        """The recorded pass, and the buffers that it reads and writes."""
+        """A recorded pass and its input and output buffers."""
         model, backend = self._model, self._model.backend
         replay = Replay(model, Batches(rows, rows), training=False)
         buffers: list[Array] = []

@@ -1,7 +1,7 @@
 """The step as data: the layers' calls for one minibatch, recorded once and replayed for every batch.
 
-Recording walks the layers forwards and backwards and writes down which operation works on which buffer. Nothing is
-computed at that time. The list is then given to the backend, which runs it in the way that suits its hardware.
+Recording calls the layers' forward and backward passes and lists which operations use which buffers, without computing
+anything. The backend then runs the list in the way that suits its hardware.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
     "record_update",
 ]
 
-#: Records what is to run between the gradients and the update.
+#: Records calls that run between the gradients and the update.
 BeforeUpdate = Callable[[Recorder], None]
 
 
@@ -42,7 +42,7 @@ def record_forward(recorder: Recorder, parameters: Mapping[str, Array], x: Array
     Returns
     -------
     output : (rows, outputs) array
-        The network's, flat also where a sample has several axes.
+        The network's output, flattened if a sample has several axes.
     saved : list
         What each layer saved.
     """
@@ -70,15 +70,15 @@ def record_training(
     examples : Examples
     order : (n,) int64, the rows' order in this epoch
     batch_size : int
-        Rows of a full batch; the recorder's own `rows` may be fewer.
+        Rows of a full batch; the recorder may have fewer `rows`.
     loss : Loss
     memory : OptimizerState
     gradients : (layout.trainable_size,) array
-        The flat buffer the backward pass writes to.
+        The flat buffer that the backward pass writes to.
     learning_rates : (steps of an epoch,) float64
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     before_update : callable, optional
-        Called with the recorder when the gradients are complete; what it records runs before the update.
+        Called with the recorder after the gradients are recorded, to record calls before the update.
     """
     rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
     record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update)
@@ -87,12 +87,12 @@ def record_training(
 def record_gradients(
     recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss, gradients: Array
 ) -> Array:
-    """Record the first half of a training step, from the gather to the gradients, as `record_training` has them.
+    """Record the first half of a training step, from the gather to the gradients; see `record_training`.
 
     Returns
     -------
     (2, rows) array
-        Where the rows' losses and correct predictions will be.
+        The buffer for the rows' losses and correct predictions.
     """
     model = recorder.model
     _set_gradients(recorder, gradients)
@@ -118,12 +118,12 @@ def record_update(
     trace: Array,
     before_update: BeforeUpdate | None = None,
 ) -> None:
-    """Record the other half: penalties, update, bookkeeping.
+    """Record the second half of a training step: penalties, update, bookkeeping.
 
     Parameters
     ----------
     rows : (2, rows) array
-        What `record_gradients` returned; None for a step without rows of its own, which notes no loss.
+        The result of `record_gradients`; None for a step without rows on this rank, which records no loss.
     """
     model = recorder.model
     _set_gradients(recorder, gradients)
@@ -148,7 +148,8 @@ def record_evaluation(
 def _record_loss(
     recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss
 ) -> tuple[list[Any], Array, Array]:
-    """From the gather to the loss: what the layers saved, the loss's gradient, and each row's loss and correctness."""
+    """Record the gather to the loss. Returns what the layers saved, the gradient of the loss, and each row's loss and
+    correctness."""
     x, counter = recorder.input(), recorder.counter
     recorder.record("gather", examples.x, order, counter, batch_size, examples.scale, recorder.matrix(x))
     targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
@@ -161,7 +162,8 @@ def _record_loss(
 
 
 def _record_weights(recorder: Recorder, examples: Examples, order: Array, batch_size: int) -> Array | None:
-    """The rows' weights. Losses are means over the rows of this step; a factor makes them a share of the batch's."""
+    """The weights of the rows, with a factor that turns means over the rows of this step into parts of the batch's
+    mean."""
     if examples.weights is not None:
         return recorder.gather(examples.weights, order, batch_size, recorder.share)
     if recorder.share == 1:
@@ -171,14 +173,14 @@ def _record_weights(recorder: Recorder, examples: Examples, order: Array, batch_
 
 
 def _set_gradients(recorder: Recorder, gradients: Array) -> None:
-    """Let the layers write their gradients to this flat buffer."""
+    """Make the layers write their gradients to this flat buffer."""
     if not recorder.gradients:
         model = recorder.model
         recorder.gradients = model.layout.trainable.device_views(model.backend, gradients)
 
 
 def _record_penalties(recorder: Recorder) -> Array | None:
-    """L1 and L2: their values' buffer, or None if no layer has any."""
+    """Record the L1 and L2 penalties; returns the buffer for their values, or None if there are none."""
     model = recorder.model
     regularised = model.layout.regularised
     if not regularised:

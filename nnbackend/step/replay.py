@@ -17,12 +17,12 @@ from nnbackend.step.recorder import Model, Recorder, Workspace
 
 __all__ = ["Replay", "Watch"]
 
-#: Watched steps are handed to the executor in portions of about this many seconds, so that Ctrl-C is heard.
+#: Watched steps are passed to the executor in portions of about this many seconds, to react to Ctrl-C.
 _PORTION = 0.1
 
 
 class Watch:
-    """Follows a replay and decides how far it may go. This one never stops it."""
+    """Observes a replay and decides when it stops. The base class never stops it."""
 
     def allow(self, done: int, steps: int) -> int:
         """How many of the next `steps` steps may run before `reached` is called; 0 ends the replay.
@@ -37,42 +37,42 @@ class Watch:
         return steps
 
     def run(self, executor: Executor, done: int, steps: int) -> int:
-        """Run up to `steps` steps, whose rows are ready; returns how many were run."""
+        """Run up to `steps` steps, whose rows are ready; returns the number run."""
         executor.run(steps)
         return steps
 
     def advanced(self, done: int) -> None:
-        """`done` steps of the epoch were handed to the device."""
+        """`done` steps of the epoch have been submitted to the device."""
 
     def reached(self, done: int) -> None:
-        """The steps that `allow` granted were handed to the device, `done` in all."""
+        """The steps that `allow` permitted have been submitted to the device, `done` in total."""
 
     def cut(self, done: int) -> None:
         """The replay ends after `done` steps because `allow` returned 0."""
 
 
 class Replay:
-    """A step, recorded once for each kind of batch of an epoch and run for batch after batch.
+    """A step that is recorded once for each kind of batch of an epoch, and run for every batch.
 
-    It owns what every recorded step reads and writes besides the network: the counter, the order of the rows, the
-    learning rates and the trace of losses. A buffer exists once it is asked for.
+    It owns the arrays of a recorded step that do not belong to the network: the counter, the order of the rows, the
+    learning rates and the trace of losses. Buffers are allocated on first use.
 
     Parameters
     ----------
     model : Model
     batches : Batches
-        Of an epoch.
+        The batches of an epoch.
     training : bool
-        Whether layers such as dropout are to act as in training.
+        Whether layers such as dropout behave as in training.
     feed : Feed, optional
-        Brings the rows. If not given, they are on the device.
+        Provides the rows. Default: they are on the device.
 
     Attributes
     ----------
     executors : list of (Executor, int)
-        For each slice of the batches: what runs its steps, and how many there are. Empty before `record`.
+        For each slice of the batches: the executor and the number of its steps. Empty before `record`.
     portion : int
-        Steps to run before the watch is asked again; doubled until a portion takes long enough.
+        Steps between calls of the watch; doubled until a portion takes long enough.
     """
 
     def __init__(self, model: Model, batches: Batches, training: bool, feed: Feed | None = None) -> None:
@@ -92,7 +92,7 @@ class Replay:
 
     @cached_property
     def order(self) -> Array:
-        """(own rows of an epoch,) int64: the place of each row in the feed's examples."""
+        """(own rows of an epoch,) int64: the position of each row in the feed's examples."""
         return self._backend.empty((self.batches.own_rows,), np.int64)
 
     @cached_property
@@ -124,7 +124,7 @@ class Replay:
         ----------
         piece : Slice
         model : Model, optional
-            The replay's with other penalties, say.
+            Replaces the replay's model, for example one with other penalties.
         """
         chosen = self._model if model is None else model
         return Recorder(chosen, self._workspace, piece.rows, self.counter, self._training, piece.first, piece.batch)
@@ -136,11 +136,11 @@ class Replay:
         self._backend.write(np.array([0, network_steps, optimizer_steps], np.int64) + step, self.counter)
 
     def write_order(self, order: Order) -> None:
-        """Bring the places of an epoch's rows to the device."""
+        """Copy the positions of an epoch's rows to the device."""
         self._backend.write(order, self.order)
 
     def write_rates(self, rates: npt.NDArray[np.float64]) -> None:
-        """Bring an epoch's learning rates to the device."""
+        """Copy an epoch's learning rates to the device."""
         self._backend.write(rates, self.rates)
 
     def run(self, first: int = 0, watch: Watch | None = None) -> int:
@@ -149,14 +149,14 @@ class Replay:
         Parameters
         ----------
         first : int
-            The counter must be at this step, and the feed must have begun with it.
+            The counter must be at this step, and the feed must have started with it.
         watch : Watch, optional
-            Asked about ten times a second whether to go on.
+            Asked about ten times a second whether to continue.
 
         Returns
         -------
         int
-            The number of steps done, those before `first` included.
+            The number of steps done, including those before `first`.
         """
         done, end = first, 0
         for (executor, repeats), piece in zip(self.executors, self.batches.slices, strict=True):
@@ -181,7 +181,7 @@ class Replay:
         end = done + steps
         while done < end:
             now = end - done
-            # A rank that has no rows left asks for none.
+            # A rank without rows in these batches requests none.
             if self._feed is not None and piece.rows:
                 now = min(now, self._feed.ready(done))
             done += watch.run(executor, done, now)

@@ -1,4 +1,4 @@
-"""A network in words: as text to print, and as a table for a notebook."""
+"""Descriptions of a network, as text and as a table for notebooks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Description", "describe", "summary", "summary_html"]
 
 _HEADINGS = ("layer", "output", "parameters")
 
-#: Before the name of a layer, for each layer that contains it.
+#: Indentation of nested layers.
 _INDENT = "  "
 
 
 @dataclass(frozen=True)
 class Description:
-    """The facts about a network, in the words of both forms.
+    """The contents of both forms.
 
     Attributes
     ----------
@@ -35,11 +35,11 @@ class Description:
     layers : list of (layer, shape of its output, number of its parameters)
         State is counted with the parameters.
     parameters : str
-        How many are trained and, if there are others, how many are not.
+        Number of trained parameters and, if there are any, of others.
     size : str
-        The memory that all of them take.
+        The memory of all parameters.
     place : str
-        Where the network is, what runs its steps there, and why.
+        The backend, the executor, and the reason for choosing it.
     """
 
     heading: str
@@ -50,7 +50,7 @@ class Description:
 
 
 def describe(network: NetworkInference) -> Description:
-    """The facts about a network as it is now."""
+    """The current facts about a network."""
     model = network.model
     layers = [row for node in model.layout.nodes for row in _rows(node, 0)]
     name, reason = _executor(network)
@@ -65,9 +65,9 @@ def describe(network: NetworkInference) -> Description:
 
 
 def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
-    """The line of a layer, and those of the layers within it."""
+    """The lines of a layer and its sublayers."""
     count = sum(math.prod(parameter.shape) for parameter in node.parameters)
-    # The layers within have lines of their own.
+    # Sublayers have separate lines.
     name = repr(node.layer)
     if node.nodes:
         name = type(node.layer).__name__ + ("" if node.layer.trainable else "(trainable=False)")
@@ -77,7 +77,7 @@ def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
 
 
 def summary(network: NetworkInference) -> str:
-    """A table of the layers with shapes and numbers of parameters, and where and how the network runs."""
+    """A table of the layers with shapes and numbers of parameters, and the backend and executor."""
     facts = describe(network)
     rows = [_HEADINGS, *facts.layers, ("total", "", facts.parameters)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
@@ -87,7 +87,7 @@ def summary(network: NetworkInference) -> str:
 
 
 def summary_html(network: NetworkInference) -> str:
-    """What `summary` tells, as an HTML table."""
+    """The contents of `summary` as an HTML table."""
     facts = describe(network)
     total = (f"total ({facts.size})", "", facts.parameters)
     return table(facts.heading, _HEADINGS, facts.layers, "llr", total=total, note=facts.place)

@@ -1,4 +1,4 @@
-"""The weights of a network: where they lie, reading and writing them, copies of them, and what of them is frozen."""
+"""The weights of a network: storage, access, snapshots and freezing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NetworkWeights:
         Shape of one sample.
     backend : str or Backend
     seed : int
-        Of initial weights, 0 <= seed < 2**63.
+        Seed of the initial weights, 0 <= seed < 2**63.
     dtype : "float32" or "float64"
     """
 
@@ -43,13 +43,13 @@ class NetworkWeights:
         self.dtype: np.dtype[Any] = real_dtype(dtype)
         self.seed = seed_number(seed)
         self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
-        #: Slots of the optimiser it was last trained with, so that training can continue with the same one.
+        #: State of the last optimiser, so that training can continue with the same one.
         self.optimizer_state: OptimizerState | None = None
         self._training = False
         self._place(get_backend(backend), None)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
-        """Lay the parameters out on a backend: these, or fresh ones."""
+        """Place the given or newly initialised parameters on a backend."""
         layout = self._layout_on(backend)
         layout.check_fits(self.dtype)
         sizes = {"weights": layout.size * self.dtype.itemsize}
@@ -62,29 +62,29 @@ class NetworkWeights:
         return ParameterLayout(self.layers, self._input_shapes, backend.row_multiple)
 
     def _current_layout(self) -> ParameterLayout:
-        """The layout that training would use: as the layers' `trainable` is now."""
+        """The layout that training would use with the layers' current `trainable`."""
         layout = self._model.layout
         return self._layout_on(self.backend) if layout.outdated else layout
 
     @property
     def backend(self) -> Backend:
-        """Where the parameters live."""
+        """The backend with the parameters."""
         return self._model.backend
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers training changes: the parameters of all layers that are not frozen."""
+        """Number of trained parameters: those of all layers that are not frozen."""
         return self._current_layout().trainable.count
 
     @property
     def state_count(self) -> int:
-        """How many numbers are saved but not trained: state, and the parameters of frozen layers."""
+        """Number of elements that are saved but not trained: state, and the parameters of frozen layers."""
         layout = self._current_layout()
         return layout.count - layout.trainable.count
 
     @property
     def model(self) -> Model:
-        """The network as a step sees it."""
+        """The parts of the network that a step needs."""
         return self._model
 
     # ---- values --------------------------------------------------------------------------------------------
@@ -95,14 +95,13 @@ class NetworkWeights:
         Returns
         -------
         dict
-            ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), the number
-            being the layer's place in the list given to `Network`; ``"layers.3.layers.0.weight"`` for a layer within
-            another one.
+            ``"layers.0.weight"`` of shape (inputs, outputs), ``"layers.0.bias"`` of shape (outputs,), with the layer's
+            index in the list given to `Network`; ``"layers.3.layers.0.weight"`` for a nested layer.
         """
         return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
-        """Replace all parameters and state, given as `get_weights` returns them.
+        """Replace all parameters and state, in the form that `get_weights` returns.
 
         Raises
         ------
@@ -113,7 +112,7 @@ class NetworkWeights:
         self.backend.write(layout.pack(layout.check(weights, self.dtype), self.dtype), self._model.parameters)
 
     def to(self, backend: str | Backend) -> Self:
-        """Move the network to another backend, in place; weights are carried over exactly. Returns itself.
+        """Move the network to another backend, in place and without changing the weights. Returns the network.
 
         Raises
         ------
@@ -130,7 +129,7 @@ class NetworkWeights:
         return self
 
     def _lay_out_again(self, backend: Backend) -> None:
-        """Move to another backend, or to a layout with other layers frozen; drop what was recorded for the old one."""
+        """Move to another backend, or to a layout with other layers frozen, and discard recordings."""
         source = self._model
         self._place(backend, self.get_weights())
         if self.optimizer_state is not None:
@@ -150,7 +149,7 @@ class NetworkWeights:
         Raises
         ------
         InvalidInputError
-            The network is being trained already, or all of its layers are frozen.
+            The network is already being trained, or all of its layers are frozen.
         """
         if self._training:
             raise InvalidInputError("the network is being trained already; wait until that fit has ended")
@@ -163,7 +162,7 @@ class NetworkWeights:
             self._training = False
 
     def _follow_trainable(self) -> None:
-        """Lay out the parameters again if layers were frozen or unfrozen since they were laid out."""
+        """Update the layout if layers have been frozen or unfrozen."""
         layout = self._current_layout()
         if not layout.trainable.entries and any(entry.parameter.trainable for entry in layout.entries):
             raise InvalidInputError(
@@ -179,21 +178,21 @@ class NetworkWeights:
         Parameters
         ----------
         into : Snapshot, optional
-            An earlier one whose memory may be overwritten.
+            An earlier snapshot whose memory may be overwritten.
         """
         if into is not None and into.overwrite(self._model):
             return into
         return Snapshot(self._model)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Give the parameters and state the values of a snapshot; the optimiser's slots stay as they are.
+        """Restore parameters and state from a snapshot; the optimiser's slots are unchanged.
 
         A snapshot from before layers were frozen or unfrozen, or from another backend, is restored by name.
 
         Raises
         ------
         InvalidInputError
-            It is no snapshot of a network with these layers and this dtype; nothing was changed.
+            It is not a snapshot of a network with these layers and this dtype; nothing was changed.
         """
         if not isinstance(snapshot, Snapshot) or not snapshot.restore(self._model):
             raise InvalidInputError(

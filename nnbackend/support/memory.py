@@ -12,12 +12,12 @@ __all__ = ["memory_explained", "size_text"]
 
 
 class Device(Protocol):
-    """What the error asks of a backend."""
+    """The part of a backend that the error needs."""
 
     device: str
 
     def free_bytes(self) -> int | None:
-        """Memory that is left; None if nobody knows."""
+        """Free memory in bytes; None if unknown."""
 
 
 @contextmanager

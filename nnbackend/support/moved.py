@@ -1,4 +1,4 @@
-"""Modules and names that moved: the old ones work for one release, with a warning that gives the new one."""
+"""Modules and names that moved: the old names work for one release, with a warning that gives the new name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MOVED = {
 
 
 class _MovedModules(MetaPathFinder, Loader):
-    """Finds a module under its old name; Python asks it only where there is no such file."""
+    """Finds a module by its old name; Python uses it only if there is no such file."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -54,7 +54,7 @@ class _MovedModules(MetaPathFinder, Loader):
             f"{spec.name} is now {new}; the old name will go with the next release", DeprecationWarning, stacklevel=2
         )
         module = importlib.import_module(new)
-        # The import system is about to give the module the old name's specification.
+        # The import system will set the module's spec to that of the old name.
         spec.loader_state = module.__spec__
         return module
 

@@ -1,4 +1,4 @@
-"""Training: the plan, the run and the loop; history, callbacks and checkpoints."""
+"""Training: checks of arguments, the loop, history, callbacks and checkpoints."""
 
 from nnbackend.training.batch import train_on_batch
 from nnbackend.training.callbacks import Callback, CSVLogger, EarlyStopping, KeepBest, ModelCheckpoint

@@ -1,8 +1,8 @@
-"""Training by the batch: the caller brings the rows of every step and decides what comes next.
+"""Training batch by batch, with rows that the caller provides for every step.
 
-`fit` is faster, because its steps run without the host. This is for rows that are made or arrive during training, and
-for rules that need to see every step. `Network.snapshot` and `Network.restore` undo a step, except for the state of the
-optimiser; plain SGD has none.
+`fit` is faster, because its steps run without the host. This is for rows that are generated or arrive during training,
+and for algorithms that examine every step. `Network.snapshot` and `Network.restore` undo a step, except for the
+optimiser's state (plain SGD has none).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ _Batch = tuple[HostArray, HostArray, HostArray | None]
 
 
 class BatchStep:
-    """One training step, recorded on buffers that every batch is written to.
+    """A training step, recorded on buffers to which every batch is copied.
 
     Parameters
     ----------
@@ -92,9 +92,9 @@ class BatchStep:
     loss : Loss
     memory : OptimizerState
     batch : rows, targets and weights (or None) on the host
-        The first batch; others of its kind may follow.
+        The first batch; later ones must be of the same kind.
     previous : BatchStep, optional
-        That of the batches before, which has the weights from before them.
+        The step of earlier batches, which has the weights from before them.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class BatchStep:
         self._memory = memory
         scale = input_scale_of(rows.dtype, network.input_scale)
         examples = self._examples = Examples.on_device(backend, rows, targets, weights, scale)
-        # The weights before this step and before the last one, to go back to if the run diverges.
+        # The weights before this step and before the previous one, to restore if the run diverges.
         if previous is None:
             self._before, self._earlier = network.snapshot(), network.snapshot()
         else:
@@ -128,7 +128,7 @@ class BatchStep:
             return backend.executor(recorder.calls)
 
         replay.record(make_executor)
-        #: What runs the step; tests and benchmarks look at how.
+        #: The step's executor, which tests and benchmarks inspect.
         self._executor = replay.executors[0][0]
 
     def fits(self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> bool:
@@ -136,7 +136,7 @@ class BatchStep:
         return self._kind == _kind(network, loss, memory, batch)
 
     def run(self, network: Network, batch: _Batch) -> tuple[float, float]:
-        """Take the step: the loss and the share of correct predictions before it."""
+        """Take the step; returns the loss and the fraction of correct predictions before it."""
         backend, memory, examples = network.backend, self._memory, self._examples
         self._before, self._earlier = network.snapshot(into=self._earlier), self._before
         for array, buffer in zip(batch, (examples.x, examples.targets, examples.weights), strict=True):
@@ -164,7 +164,7 @@ class BatchStep:
         if not weights_are_finite(network):
             network.restore(self._earlier)
             step = "the step before, which broke them"
-        # The slots may hold what broke the weights, so the same optimiser starts over.
+        # The slots may contain the broken values, so the optimiser starts over.
         network.optimizer_state = OptimizerState.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
             f"the loss of this batch is {loss}; the network has the weights from before {step}. "
@@ -175,7 +175,7 @@ class BatchStep:
 
 
 def _kind(network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> tuple[Any, ...]:
-    """What a recording depends on: where the parameters and slots lie, and the types and shapes of a batch."""
+    """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
     return (network.model, network.input_scale, memory, memory.optimizer.rule(), loss.name, *shapes)

@@ -1,6 +1,6 @@
-"""Steps that would break the network: end the run with the last good weights, or skip them and continue.
+"""Handling of steps that would break the network: end the run with the last good weights, or skip the step.
 
-A step breaks the network if its loss, its gradients or the weights it leaves are NaN or infinite.
+A step breaks the network if its loss, its gradients or the resulting weights are NaN or infinite.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def weights_are_finite(network: Network) -> bool:
     model = network.model
     if np.isfinite(model.backend.to_host(model.parameters)).all():
         return True
-    # The padding between parameters means nothing.
+    # The padding between parameters is meaningless.
     return all(np.isfinite(array).all() for array in network.get_weights().values())
 
 
 def check_weights(network: Network) -> None:
-    """Refuse to train weights that are broken already: there would be nothing to return to.
+    """Reject weights that are already broken, because there would be no good weights to restore.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def check_weights(network: Network) -> None:
 
 
 class LastGoodWeights:
-    """The weights with which this epoch and the one before it began, to return to if the run diverges.
+    """The weights at the start of this epoch and of the previous one, to restore if the run diverges.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class LastGoodWeights:
         self._network.snapshot(into=self._before)
 
     def restore(self) -> None:
-        """Give the network the weights of the beginning of this epoch; the optimiser starts over."""
+        """Restore the weights from the start of this epoch; the optimiser starts over."""
         self._network.restore(self._before)
         self._network.optimizer_state = None
 
@@ -74,10 +74,10 @@ class LastGoodWeights:
         epoch : int
         losses : (steps,) float64
         skipped : int
-            How many of the steps were skipped.
+            Number of skipped steps.
         look : bool
-            Whether to read the weights if all losses are finite. Weights that broke in the last step show in the
-            first loss of the next epoch, so this is needed only where somebody uses the network before that.
+            Whether to read the weights if all losses are finite. Weights broken by the last step are detected by the
+            first loss of the next epoch, so this is needed only if the network is used before that.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class LastGoodWeights:
         network, bad = self._network, ~np.isfinite(losses)
         steps = len(bad)
         if skipped < steps:
-            # Skipped steps broke nothing, and the others were checked when they ran.
+            # Skipped steps changed nothing, and the others were checked when they ran.
             bad &= skipped == 0
         if not bad.any() and (not look or weights_are_finite(network)):
             return
@@ -109,7 +109,7 @@ class LastGoodWeights:
         )
 
     def check_validation(self, epoch: int, steps: int, metrics: Mapping[str, float]) -> None:
-        """Stop a run whose validation loss is not finite: huge weights may be finite and give such a loss.
+        """Stop a run whose validation loss is not finite, which can happen with huge but finite weights.
 
         Raises
         ------
@@ -127,10 +127,10 @@ class LastGoodWeights:
 
 
 class Skipping:
-    """Runs portions of steps without those that would break the network.
+    """Runs portions of steps, skipping those that would break the network.
 
-    Steps run without the host, so their results are checked portion by portion. A portion with a broken step is
-    undone, run again up to that step, and continued after it. Several ranks do so together.
+    Steps run without the host, so their results are checked portion by portion. A portion with a broken step is undone,
+    repeated up to that step, and continued after it, on all ranks together.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class Skipping:
             broken = self._broken(first, end)
             if broken is None:
                 return
-            # A loss shows the weights of the step before, and not every broken weight shows in a loss.
+            # A loss depends on the weights before the step, and not every broken weight affects a loss.
             while self._again(executor, first, broken) and broken > first:
                 broken -= 1
             self.skipped.append(broken)
@@ -172,9 +172,9 @@ class Skipping:
             self._count_from(first)
 
     def _broken(self, first: int, end: int) -> int | None:
-        """The first step whose loss is not finite; the last one if the weights it left are not; None otherwise."""
+        """The first step whose loss is not finite; the last one if the final weights are not; otherwise None."""
         losses = self._replay.read_trace()[first:end]
-        # A rank knows the losses of its own rows only.
+        # A rank knows only the losses of its own rows.
         wrong: HostArray = np.asarray(~np.isfinite(losses).all(axis=1), np.int64)
         self._communicator.allreduce(wrong)
         if wrong.any():
@@ -182,7 +182,7 @@ class Skipping:
         return end - 1 if self._state_is_broken() else None
 
     def _again(self, executor: Executor, first: int, end: int) -> bool:
-        """Undo the portion and run it up to the step `end`; returns whether that leaves a broken state."""
+        """Undo the portion and repeat it up to the step `end`; returns whether the result is broken."""
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
             self._network.backend.copy(kept, buffer)
         self._count_from(first)

@@ -97,7 +97,7 @@ def _train(plan: Plan) -> History:
     """The loop."""
     training = _Training(plan)
     history, listeners = training.history, training.listeners
-    # A resumed run that had ended already has nothing left to do.
+    # A resumed run may already be complete.
     epoch = plan.epochs if history.stopped_by else len(history)
     with listeners:
         while epoch < plan.epochs:
@@ -133,7 +133,7 @@ class _Training:
     ----------
     history : History
     callbacks : tuple of Callback
-        Those that this rank calls.
+        The callbacks that this rank calls.
     listeners : Listeners
     """
 
@@ -195,7 +195,7 @@ class _Training:
         try:
             result = self._run.epoch(self.listeners)
         except Exception:
-            # Such as a file that cannot be read any more, or an error in a layer's own function.
+            # Such as a file that can no longer be read, or an error in a user-defined function.
             self._good.restore()
             raise
         look = self._look or epoch == self._plan.epochs
@@ -203,7 +203,7 @@ class _Training:
         return result
 
     def evaluate(self, epoch: int, result: EpochResult) -> dict[str, float]:
-        """The metrics of an epoch, those of the validation data included."""
+        """The metrics of an epoch, including those of the validation data."""
         plan = self._plan
         metrics: dict[str, float] = {"epoch": epoch, "loss": result.loss}
         if plan.feed.accuracy_name is not None:

@@ -1,4 +1,4 @@
-"""The metrics of a training run, epoch by epoch, and the tables made of them."""
+"""The metrics of a training run by epoch, and tables of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLUMNS = {
     "samples_per_second": ("samples/s", 9, "{:,.0f}"),
 }
 
-#: Number of first and last epochs that a notebook shows of a longer history.
+#: Number of first and last epochs that a notebook shows for a longer history.
 _ENDS = 8
 
 
@@ -44,11 +44,11 @@ class History:
     Attributes
     ----------
     epochs : list of dict
-        One entry an epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
+        One entry per epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
         "val_accuracy" (where validation data were given), "learning_rate" (of the epoch's first step), "seconds" (of
         training), "samples_per_second", and "skipped" (the number of skipped steps, with ``on_nan="skip"``).
     step_losses : list of (steps,) float64 arrays
-        The mean loss over each minibatch, before its update; one array an epoch.
+        The mean loss over each minibatch, before its update; one array per epoch.
     interrupted : bool
         Whether Ctrl-C ended the run; the last entry then covers part of its epoch.
     stopped_by : str
@@ -80,7 +80,7 @@ class History:
         return list(dict.fromkeys(name for metrics in self.epochs for name in metrics))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a table, one line an epoch."""
+        """Write a table with one line per epoch."""
         write_csv(path, self.epochs)
 
     def to_pandas(self) -> DataFrame:
@@ -148,5 +148,5 @@ class History:
 
 
 def cells(metrics: Mapping[str, float]) -> dict[str, str]:
-    """The metrics of an epoch as texts, in the order of the columns."""
+    """The metrics of an epoch as strings, in the order of the columns."""
     return {name: COLUMNS[name][2].format(metrics[name]) for name in COLUMNS if name in metrics}

@@ -1,4 +1,4 @@
-"""Ctrl-C while training: the current step is finished and the network stays usable. Also SIGTERM, if asked for."""
+"""Handles Ctrl-C and optionally SIGTERM during training: the current step is finished and the network stays usable."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Interrupt(Watch):
     Parameters
     ----------
     terminate : bool
-        Whether to handle SIGTERM in the same way. It then ends the program with the code `TERMINATED`, at once if it
-        comes twice. A program that has a handler of its own keeps it.
+        Whether to handle SIGTERM in the same way. It then ends the program with the code `TERMINATED`, immediately if
+        it comes twice. A handler installed by the program is not replaced.
     communicator : Communicator, optional
         The ranks that end together.
 
     Attributes
     ----------
     requested, terminated : bool
-        Whether this rank's run is to end, and whether SIGTERM asked for that.
+        Whether this rank's run must end, and whether SIGTERM requested it.
     """
 
     def __init__(self, terminate: bool = False, communicator: Communicator | None = None) -> None:

@@ -1,7 +1,7 @@
-"""Listeners of a training run: the loop tells them what happens, and they act on it.
+"""Listeners of a training run, which the loop notifies of events.
 
-User callbacks, signals, progress, checks between ranks and checkpoints are listeners, so that the loop in
-:mod:`nnbackend.training.fit` is only about training.
+User callbacks, signals, progress, checks between ranks and checkpoints are listeners, which keeps the loop in
+:mod:`nnbackend.training.fit` simple.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["CallbackListener", "Listener", "Listeners", "SignalListener"]
 
 
 class Listener(Watch):
-    """Listens to a training run, and watches its steps. This one does nothing.
+    """Base class of listeners, which also watch the steps; its methods do nothing.
 
-    It is entered before the first epoch and left after the last one, however the run ends.
+    As a context manager, it is entered before the first epoch and exited after the last one, even after an error.
     """
 
     def __enter__(self) -> Listener:
@@ -45,14 +45,14 @@ class Listener(Watch):
         """The epoch was evaluated and is in the history."""
 
     def save_point(self, last: bool) -> None:
-        """All listeners have heard of the end of a complete epoch. `last` tells whether the run ends here."""
+        """All listeners have been notified of the end of a complete epoch; `last` is whether the run ends here."""
 
     def epochs_end(self, epoch: int) -> None:
         """There are no more epochs; `epoch` was the last one to begin."""
 
 
 class Listeners(Listener):
-    """Several listeners, told in order.
+    """Several listeners, notified in order.
 
     Parameters
     ----------
@@ -158,13 +158,13 @@ class CallbackListener(Listener):
 
 
 class SignalListener(Listener):
-    """Ends the run after the current step when Ctrl-C or, if asked for, SIGTERM comes.
+    """Ends the run after the current step on Ctrl-C or, optionally, SIGTERM.
 
     Parameters
     ----------
     interrupt : Interrupt
     history : History
-        Told that the run was interrupted.
+        Records that the run was interrupted.
     communicator : Communicator
         All ranks stop together.
     note : callable
@@ -191,13 +191,13 @@ class SignalListener(Listener):
 
     def steps_end(self, epoch: int, result: EpochResult) -> None:
         if result.cut:
-            # The checkpoint for this was written when the epoch was cut.
+            # The checkpoint was written when the epoch was interrupted.
             self._interrupt.exit_if_terminated()
         self._ask()
 
     def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
-        # Ctrl-C may have come during validation or in a callback. A signal after this cuts the next epoch at its first
-        # step.
+        # Ctrl-C may have come during validation or in a callback. A signal after this interrupts the next epoch at its
+        # first step.
         self._ask()
 
     def epochs_end(self, epoch: int) -> None:

@@ -61,7 +61,7 @@ class Arguments:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """A training run whose arguments were checked.
+    """A training run with checked arguments.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Plan:
     loss : Loss
     optimizer : Optimizer
     feed : Feed
-        Brings the rows to train on.
+        Provides the training rows.
     validator : Validator or None
         Evaluates the validation data.
     callbacks : tuple of Callback
@@ -80,7 +80,7 @@ class Plan:
         Whether to skip steps that would break the network.
     verbose : bool or None
     start : Start
-        Where the run begins.
+        Where the run starts.
     communicator : Communicator
     shards : list of int or None
         Rows of each rank, if each rank has its own.
@@ -112,14 +112,14 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     given : Arguments
     communicator : Communicator
     checks : Checks
-        Of the ranks: all of them pass, or all fail.
+        Makes the checks pass on all ranks or fail on all ranks.
     held : ExitStack
-        Given what must be closed when the run ends: feeds, and the lock of a folder.
+        Receives what must be closed when the run ends: feeds, and the lock of a folder.
 
     Raises
     ------
     InvalidInputError, UnknownNameError, ModelFileError, FolderInUseError
-        As `Network.fit` says; nothing was changed.
+        As documented for `Network.fit`; nothing was changed.
     """
     epochs = positive_integer("epochs", given.epochs)
     loss = required_loss(network, given.loss)
@@ -142,7 +142,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     for callback in callbacks:
         callback.check(names)
     if network.batch_step is not None:
-        # The weights that the last batch left were not checked yet.
+        # The weights after the last batch have not been checked yet.
         check_weights(network)
     chosen = {
         "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
@@ -267,7 +267,7 @@ def _sizes(network: Network, given: Arguments) -> dict[str, int]:
         bytes_each = 1 if getattr(given.x, "dtype", None) == np.uint8 else network.dtype.itemsize
         sizes["all rows"] = math.prod(np.shape(given.x)) * bytes_each
     shapes, last = follow_shapes(network.layers, network.input_shape)
-    # The output of every layer, and the gradient that comes back.
+    # The output of every layer, and its gradient.
     widths = 2 * sum(math.prod(shape) for shape in (*shapes, last))
     rows = _DEFAULT_BATCH if given.batch_size is None else given.batch_size
     sizes["about, for a batch"] = rows * widths * network.dtype.itemsize

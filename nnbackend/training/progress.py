@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: a table with a line for each epoch, and a bar within the epoch."""
+"""Progress output: a table with a line for each epoch, and a progress bar within the epoch."""
 
 from __future__ import annotations
 

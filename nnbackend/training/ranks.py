@@ -26,7 +26,7 @@ def check_ranks(communicator: Any) -> Checks:
     Raises
     ------
     InvalidInputError
-        It is no communicator.
+        It is not a communicator.
     """
     if not isinstance(communicator, Communicator):
         raise InvalidInputError(
@@ -36,7 +36,7 @@ def check_ranks(communicator: Any) -> Checks:
 
 
 def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weighted: bool, stream: bool) -> None:
-    """Refuse ranks whose networks differ, or whose rows differ where they must be the same.
+    """Reject ranks with different networks, or different rows where they must be the same.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weight
 
 
 def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: Any, shard: bool) -> None:
-    """Refuse ranks whose settings differ, or whose rows differ where they must be the same.
+    """Reject ranks with different settings, or different rows where they must be the same.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The steps of a training run: recorded once, replayed epoch by epoch."""
+"""The steps of a training run, recorded once and replayed in every epoch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "take_up"]
 
 
 def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerState:
-    """Give the network its loss and optimiser; the same optimiser object as before continues with its state."""
+    """Set the network's loss and optimiser; the optimiser object of an earlier training continues with its state."""
     network.set_loss(loss)
     memory = network.optimizer_state
     if memory is None or memory.optimizer is not optimizer:
@@ -41,16 +41,16 @@ class EpochResult:
     Attributes
     ----------
     losses : (steps,) float64
-        Mean loss over each minibatch, penalties included.
+        Mean loss over each minibatch, including penalties.
     loss, correct : float
         Means over all rows seen.
     rows : int
         Rows seen; fewer than all if the epoch was interrupted.
     seconds : float
     learning_rate : float
-        Of the first step.
+        The rate of the first step.
     skipped : int
-        Number of skipped steps; their losses are NaN, and their rows count in `rows` only.
+        Number of skipped steps; their losses are NaN, and their rows count only in `rows`.
     cut : bool
         Whether the epoch was interrupted before its last step.
     """
@@ -74,11 +74,11 @@ class TrainingRun:
     loss : Loss
     memory : OptimizerState
     feed : Feed
-        Brings the rows.
+        Provides the rows.
     batch_size : int
     shuffle : bool
     steps_per_epoch : int, optional
-        If not given, as many as it takes to see every row once.
+        Default: one pass over all rows.
     skip_broken : bool
         Whether to skip steps that would break the network.
     communicator : Communicator, optional
@@ -89,7 +89,7 @@ class TrainingRun:
     Attributes
     ----------
     batches : Batches
-        Of an epoch.
+        The batches of an epoch.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class TrainingRun:
         self._replay = Replay(model, self.batches, training=True, feed=feed)
         self._gradients = backend.empty((model.layout.trainable_size,), model.dtype)
         self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
-        # The part of an epoch that was done before the run was resumed within it, and the seconds it took.
+        # The part of the epoch that was done before resuming, and its duration in seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
         self._ahead = OrderPrefetch(backend, self.batches.own_rows) if backend.works_apart else None
         self._replay.record(self._make_executor)
 
     def _make_executor(self, piece: Slice) -> Executor:
-        """Record the step in one piece, or in two with the sum over all ranks between them."""
+        """Record the step as a whole, or in two halves with the sum over all ranks in between."""
         backend, memory, gradients = self._network.backend, self._memory, self._gradients
         replay, recorder = self._replay, self._replay.recorder(piece)
         rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
@@ -137,7 +137,7 @@ class TrainingRun:
 
     @property
     def executors(self) -> list[tuple[Executor, int]]:
-        """For each kind of batch, what runs its steps and how many there are in an epoch."""
+        """For each kind of batch, the executor and the number of its steps in an epoch."""
         return self._replay.executors
 
     @property
@@ -146,7 +146,8 @@ class TrainingRun:
         return 0 if self._skipping is None else len(self._skipping.skipped)
 
     def resume(self, trace: npt.NDArray[np.float64], seconds: float) -> None:
-        """Continue the coming epoch where `so_far` of another run left it, whatever its number of ranks.
+        """Continue the next epoch from the result of `so_far` in another run, possibly with a different number of
+        ranks.
 
         Parameters
         ----------
@@ -168,19 +169,19 @@ class TrainingRun:
         Parameters
         ----------
         watch : Watch, optional
-            Follows the steps, and may end the epoch early.
+            Observes the steps, and may end the epoch early.
         """
         network, memory = self._network, self._memory
         rate = memory.optimizer.schedule.rate(memory.epochs)
         self.begin()
         self._began = time.perf_counter()
-        # Short epochs can be cut too, so portions start small in each of them.
+        # Short epochs must be interruptible, too, so portions start small in each epoch.
         self._replay.portion = 1
         steps = self._replay.run(len(self._resumed), _EpochWatch(watch or Watch(), self._communicator, self._skipping))
         if self._ahead is not None:
             following = network.epochs_trained + 1
             self._ahead.send(following, order := self._draw(following), self._feed.places(order))
-        # While the host waits for its own GPU nobody watches GPUs that wait for each other, so the ranks meet first.
+        # A barrier first, because missing ranks are not detected while the host waits for its GPU.
         self._communicator.barrier()
         network.backend.synchronize()
         result = self._result(steps, rate, self._before + time.perf_counter() - self._began)
@@ -195,7 +196,7 @@ class TrainingRun:
         return result
 
     def begin(self) -> None:
-        """Bring the coming epoch's order, learning rates and counter to the device."""
+        """Copy the next epoch's order, learning rates and counter to the device."""
         network, memory, replay = self._network, self._memory, self._replay
         epoch = network.epochs_trained
         if self._ahead is not None and self._ahead.epoch == epoch:
@@ -229,7 +230,7 @@ class TrainingRun:
         """The sums over each batch of the current epoch, over all ranks."""
         trace = self._replay.read_trace()
         if self._communicator.size > 1:
-            # The losses were weighted with this rank's share, because the gradients are.
+            # The losses are weighted with this rank's share of the batch, like the gradients.
             shares = self.batches.shares().astype(self._network.dtype).astype(np.float64)
             trace[:, 0] /= np.where(shares == 0, 1, shares)
             self._communicator.allreduce(trace)
@@ -240,13 +241,13 @@ class TrainingRun:
 
 
 class _EpochWatch(Watch):
-    """Makes all ranks run the same steps, and skips broken ones if asked to; otherwise as another watch says."""
+    """Makes all ranks run the same steps, and optionally skips broken ones; otherwise follows another watch."""
 
     def __init__(self, watch: Watch, communicator: Communicator, skipping: Skipping | None) -> None:
         self._watch, self._communicator, self._skipping = watch, communicator, skipping
 
     def allow(self, done: int, steps: int) -> int:
-        """As many steps as the first rank may run; none if one rank is to stop."""
+        """The number of steps that the first rank may run; 0 if any rank must stop."""
         steps = self._watch.allow(done, steps)
         if self._communicator.size == 1:
             return steps
@@ -276,8 +277,8 @@ class _EpochWatch(Watch):
 class SummedExecutor(Executor):
     """A step in two halves: gradients, their sum over all ranks, and the update with the sums.
 
-    Each half is an executor of the backend's own (Numba compiles both, CuPy captures both), which knows nothing of
-    other ranks.
+    Each half is an ordinary executor of the backend (Numba compiles both, CuPy captures both), independent of other
+    ranks.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The NumPy backend goes through large arrays in pieces: where they are cut must not show in the results."""
+"""The NumPy backend computes with chunks of large arrays: their boundaries must not change the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnbackend.backends.philox import uniform_words
 
 
 @pytest.mark.parametrize(("seed", "stream", "step"), [(0, 0, 0), (2**63 - 1, 3, 2**33 + 1)])
-def test_words_from_the_middle_are_those_of_the_whole(seed, stream, step):
+def test_a_part_of_the_words_equals_that_part_of_all_words(seed, stream, step):
     whole = uniform_words(103, seed, stream, step)
     for first in range(9):
         for size in (1, 2, 5, 90):
@@ -22,17 +22,17 @@ def test_words_from_the_middle_are_those_of_the_whole(seed, stream, step):
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (6,), (7,), (100,), (3, 2), (3, 3), (5, 7), (4, 100), (4, 0)])
 def test_pieces_cover_everything_once_and_in_order(shape, monkeypatch):
-    monkeypatch.setattr(numpy_backend, "_PIECE", 7)
+    monkeypatch.setattr(numpy_backend, "_CHUNK", 7)
     array = np.arange(np.prod(shape)).reshape(shape)
-    pieces = [array[part] for part in numpy_backend._pieces(array)]
-    np.testing.assert_array_equal(np.concatenate(pieces), array)
-    assert all(piece.size <= 7 or len(piece) == 1 for piece in pieces)
+    chunks = [array[part] for part in numpy_backend._chunks(array)]
+    np.testing.assert_array_equal(np.concatenate(chunks), array)
+    assert all(chunk.size <= 7 or len(chunk) == 1 for chunk in chunks)
 
 
 @pytest.mark.parametrize("optimizer", [nn.SGD, nn.Adam, nn.AdamW, nn.RMSprop])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
 def test_a_network_learns_the_same_in_small_pieces(loss, optimizer, monkeypatch):
-    """In pieces of any size, one row at a time too; sums over penalties alone are taken in another order."""
+    """For chunks of any size, down to single rows; only the order of the penalty sums differs."""
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(20, 13)), generator.uniform(0.1, 1, (20, 6))
     y /= y.sum(axis=1, keepdims=True)
@@ -46,8 +46,8 @@ def test_a_network_learns_the_same_in_small_pieces(loss, optimizer, monkeypatch)
         return history["loss"], network.get_weights()
 
     expected_loss, expected = trained()
-    for piece in (1, 50):
-        monkeypatch.setattr(numpy_backend, "_PIECE", piece)
+    for chunk in (1, 50):
+        monkeypatch.setattr(numpy_backend, "_CHUNK", chunk)
         losses, weights = trained()
         np.testing.assert_allclose(losses, expected_loss, rtol=1e-12)
         for name, values in expected.items():

@@ -27,32 +27,32 @@ _PRECISIONS = ("float32", "tf32")
 class CupyBackend(CupyOperations):
     """One NVIDIA GPU.
 
-    No operation waits for the device, and once every operation of a step has run, none allocates or compiles: what a
-    kernel needs besides its arguments is kept. All work goes to one stream, never the default one, so a step can be
-    captured in a CUDA graph.
+    Operations don't wait for the device. After the first run of a step they neither allocate nor compile, because
+    temporary memory and kernels are kept. All work goes to one stream, never the default one, so a step can be captured
+    in a CUDA graph.
 
     Parameters
     ----------
     runtime : Runtime, optional
-        Where arrays live and kernels run: the current CUDA device if not given.
+        Provides memory and runs kernels. Default: the current CUDA device.
     precision : {"float32", "tf32"}, optional
-        What products of float32 matrices compute with. "tf32" rounds their factors to 10 bits, which tensor cores
-        multiply several times as fast: results agree with the other backends to about 1e-3, not 1e-6. Sums, all other
+        Precision of products of float32 matrices. "tf32" rounds their factors to 10 bits, which tensor cores multiply
+        several times faster; results then agree with the other backends to about 1e-3 instead of 1e-6. Sums, all other
         operations and float64 are not affected.
     epilogues : bool, optional
         Whether products may also compute the operations after them, such as adding a bias and applying ReLU, where
-        cuBLASLt can. False makes more launches, whose results differ in rounding.
+        cuBLASLt can. False takes more launches, and results differ in rounding.
 
     Raises
     ------
     UnknownNameError
-        There is no such precision.
+        The precision is unknown.
     BackendUnavailableError
-        There is no CUDA device to use; the message says why, and what to do.
+        No CUDA device is usable; the message says why and what to do.
     """
 
     name = "cupy"
-    # Rows start at multiples of 16 bytes, which lets cuBLAS load four floats at a time whatever the layer's width.
+    # Rows start at multiples of 16 bytes, so that cuBLAS can load four floats at a time for any layer width.
     row_multiple = 4
     works_apart = True
 
@@ -126,12 +126,12 @@ class CupyBackend(CupyOperations):
 
 
 def _divide(calls: Sequence[Call], recorded: int) -> Division:
-    """Functions from outside are not captured: they may do what a graph cannot hold, and not all of that raises."""
+    """User-defined functions are not captured: they may do things that a graph cannot record, some without an error."""
     return Division(calls, lambda call: call.outside, GraphExecutor.name, GraphExecutor.reason, recorded)
 
 
 class _DeviceExecutor(PlainExecutor):
-    """Replays the list on the backend's own stream, so that a layer's own functions are in order with the kernels."""
+    """Replays the list on the backend's stream, so that user-defined functions run in order with the kernels."""
 
     def __init__(self, backend: CupyBackend, calls: Sequence[Call]) -> None:
         super().__init__(backend, calls)

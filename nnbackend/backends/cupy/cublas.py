@@ -1,8 +1,8 @@
-"""The few cuBLAS functions the backend needs, bound with their types.
+"""ctypes bindings of the few cuBLAS functions that the backend needs.
 
-CuPy's own products cannot be captured in a CUDA graph; these can, because the handle has a stream and a workspace
-of its own. With one stream and one workspace, cuBLAS repeats its results bit for bit (cuBLAS documentation,
-"Results Reproducibility").
+CuPy's own products cannot be captured in a CUDA graph. These can, because the handle has its own stream and workspace.
+With one stream and one workspace, cuBLAS results are reproducible bit for bit (cuBLAS documentation, "Results
+Reproducibility").
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STATUS_NAMES = {
     16: "CUBLAS_STATUS_LICENSE_ERROR",
 }
 
-#: What NVIDIA recommends for Hopper; older devices ask for less.
+#: NVIDIA's recommendation for Hopper; older devices need less.
 WORKSPACE_BYTES = 32 << 20
 
 
@@ -61,16 +61,16 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 
 class CublasError(RuntimeError):
-    """A cuBLAS function reported failure."""
+    """A cuBLAS function failed."""
 
 
 def load_cublas() -> ctypes.CDLL:
-    """The cuBLAS library of this process, found where CuPy finds it.
+    """The cuBLAS library that CuPy uses.
 
     Raises
     ------
     OSError, RuntimeError or ImportError
-        If there is none; the message says where it was looked for.
+        The library was not found; the message lists the places searched.
     """
     found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas")
     return ctypes.CDLL(found.abs_path or "libcublas.so")
@@ -86,7 +86,7 @@ class Cublas:
     stream : int
         Address of the CUDA stream that products go to.
     workspace : int
-        Address of `workspace_bytes` bytes of device memory, which the handle uses as long as it lives.
+        Address of `workspace_bytes` bytes of device memory, used for the lifetime of the handle.
     """
 
     def __init__(self, library: ctypes.CDLL, stream: int, workspace: int, workspace_bytes: int) -> None:
@@ -94,19 +94,19 @@ class Cublas:
         handle = c_void_p()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
-        # At interpreter exit the driver is going away itself.
+        # Not at interpreter exit, when the driver may already be unloaded.
         weakref.finalize(self, self._functions["cublasDestroy_v2"], handle).atexit = False
         self._call("cublasSetStream_v2", handle, stream)
-        # After the stream: setting a stream puts the handle back on cuBLAS's own pool of workspaces.
+        # After the stream: setting a stream resets the workspace to cuBLAS's own pool.
         self._call("cublasSetWorkspace_v2", handle, workspace, workspace_bytes)
-        # These are the defaults, said aloud: float32 products in float32 and not TF32, alpha and beta on the host, and
-        # no sums whose order changes from run to run.
+        # The defaults, made explicit: float32 products in float32, not TF32; alpha and beta on the host; no sums whose
+        # order varies between runs.
         self._call("cublasSetMathMode", handle, DEFAULT_MATH)
         self._call("cublasSetPointerMode_v2", handle, POINTER_MODE_HOST)
         self._call("cublasSetAtomicsMode", handle, ATOMICS_NOT_ALLOWED)
 
     def allow_tf32(self, allow: bool) -> None:
-        """Whether products of float32 may round their factors to 10 bits, for the tensor cores."""
+        """Allow or forbid rounding the factors of float32 products to TF32 (10 bits), for tensor cores."""
         self._call("cublasSetMathMode", self._handle, TF32_TENSOR_OP_MATH if allow else DEFAULT_MATH)
 
     def gemm(
@@ -126,7 +126,7 @@ class Cublas:
         c: int,
         ldc: int,
     ) -> None:
-        """``C = alpha op(A) op(B) + beta C``, stored by columns; `a`, `b` and `c` are device addresses."""
+        """``C = alpha op(A) op(B) + beta C``, in column-major order; `a`, `b` and `c` are device addresses."""
         name, scalar = ("cublasSgemm_v2", c_float) if real == np.float32 else ("cublasDgemm_v2", c_double)
         self._call(
             name,
@@ -145,12 +145,12 @@ class Cublas:
 
 
 def bind(library: ctypes.CDLL, name: str, types: tuple[Any, ...]) -> Any:
-    """A function of a library that takes these types and returns a status."""
-    # A function object of our own: what another user of the library sets on theirs does not matter here.
+    """A library function with these argument types that returns a status."""
+    # A separate function object, so that other users of the library cannot change its types.
     return ctypes.CFUNCTYPE(c_int, *types)((name, library))
 
 
 @lru_cache(maxsize=64)
 def constant(scalar: Any, value: float) -> Any:
-    """A pointer to a host scalar, made once."""
+    """A pointer to a host scalar (cached)."""
     return ctypes.pointer(scalar(value))

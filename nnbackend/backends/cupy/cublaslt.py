@@ -1,7 +1,7 @@
-"""Products that do more before they write their result, bound from cuBLASLt with their types.
+"""ctypes bindings of cuBLASLt: matrix products with epilogues.
 
-cuBLASLt chooses the way to compute a product by rules of its own, from sizes and alignments alone, so it chooses the
-same one in every run. The schemes that add partial sums in whatever order they are ready are left out.
+cuBLASLt's heuristic selects an algorithm from sizes and alignments alone, so it selects the same one in every run.
+Algorithms that add partial sums in varying order are excluded.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from nnbackend.backends.cupy.interface import Operands
 
 __all__ = ["EPILOGUES", "PROTOTYPES", "CublasLt", "HeuristicResult", "Plan", "load_cublaslt"]
 
-#: Values of cublasLtEpilogue_t: what becomes of the result before it is written.
+#: Values of cublasLtEpilogue_t: what is done to the result before it is written.
 EPILOGUES = {
     "bias": 4,  # BIAS
     "relu_bias": 4 | 2,  # RELU_BIAS
-    "relu_aux_bias": 4 | 2 | 128,  # RELU_AUX_BIAS: writes a bit for each element, too, whether it was above zero
+    "relu_aux_bias": 4 | 2 | 128,  # RELU_AUX_BIAS: also writes a bit for each element: whether it was above zero
     "drelu_bgrad": 8 | 128 | 16,  # DRELU_BGRAD: zero where the bit is not set; sums over columns
     "bgrada": 256,  # BGRADA: sums of the left factor over k
 }
-#: Those that read or write the bits.
+#: Epilogues that read or write the bit mask.
 _MASKED = ("relu_aux_bias", "drelu_bgrad")
 
 # Values of other enumerations in cublasLt.h, cublas_api.h and library_types.h.
@@ -37,10 +37,10 @@ DESC_TRANSA, DESC_TRANSB, DESC_EPILOGUE, DESC_BIAS_POINTER = 3, 4, 7, 8
 DESC_EPILOGUE_AUX_POINTER, DESC_EPILOGUE_AUX_LD = 11, 12
 PREF_MAX_WORKSPACE_BYTES, PREF_REDUCTION_SCHEME_MASK = 1, 3
 PREF_MIN_ALIGNMENT_BYTES = (5, 6, 7, 8)  # of A, B, C and D
-#: Partial sums that are added in a fixed order, in the type of the sums or of the result.
+#: Reduction schemes that add partial sums in a fixed order, in the type of the sums or of the result.
 REDUCTIONS_IN_ORDER = 2 | 4
 
-#: Alignment that cuBLASLt makes a difference of, at most.
+#: The largest alignment that cuBLASLt distinguishes.
 _MOST_ALIGNED = 256
 
 
@@ -76,7 +76,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 
 def load_cublaslt() -> ctypes.CDLL:
-    """The cuBLASLt library of this process; it comes with cuBLAS. Raises as :func:`load_cublas` does."""
+    """The cuBLASLt library, which comes with cuBLAS. Raises the same errors as :func:`load_cublas`."""
     found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublasLt")
     return ctypes.CDLL(found.abs_path or "libcublasLt.so")
 
@@ -89,7 +89,7 @@ class CublasLt:
     library : CDLL
         As from :func:`load_cublaslt`.
     stream, workspace : int
-        Addresses, as for :class:`Cublas`. Products of one stream may share a workspace with it.
+        Addresses, as for :class:`Cublas`. It may share the workspace of a cuBLAS handle on the same stream.
     workspace_bytes : int
     """
 
@@ -101,7 +101,7 @@ class CublasLt:
     def plan(
         self, operands: Operands, epilogue: str, bias: int, mask: int, mask_stride: int, tf32: bool
     ) -> Plan | None:
-        """How a product with an epilogue is computed, or None if cuBLASLt has no way for these operands.
+        """A plan for a product with an epilogue, or None if cuBLASLt does not support it for these operands.
 
         Parameters
         ----------
@@ -119,7 +119,8 @@ class CublasLt:
         return plan if plan.found else None
 
     def create(self, function: str, destroy: str, owner: Any, *arguments: Any) -> c_void_p:
-        """A new object of the library, which goes with its owner; at interpreter exit the driver goes itself."""
+        """A new library object, destroyed with its owner except at interpreter exit, when the driver may already be
+        unloaded."""
         created = c_void_p()
         self.call(function, ctypes.byref(created), *arguments)
         weakref.finalize(owner, self._functions[destroy], created).atexit = False
@@ -130,12 +131,12 @@ class CublasLt:
             raise CublasError(f"{name} failed: {STATUS_NAMES.get(status, 'status')} ({status})")
 
     def asked(self, name: str, *arguments: Any) -> bool:
-        """Whether a function of which a failure is an answer succeeds."""
+        """Call a function that may fail; returns whether it succeeded."""
         return not self._functions[name](*arguments)
 
 
 class Plan:
-    """One product with an epilogue, on the buffers it was made for."""
+    """One product with an epilogue, for fixed buffers."""
 
     def __init__(
         self, library: CublasLt, operands: Operands, epilogue: str, bias: int, mask: int, mask_stride: int, tf32: bool
@@ -165,15 +166,15 @@ class Plan:
             library.handle, self._description, alpha, a, left, b, right, beta, c, out, c, out,
             ctypes.byref(self._algorithm), library.workspace, library.workspace_bytes, library.stream,
         )  # fmt: skip
-        #: Whether there is a way to compute it.
+        #: Whether cuBLASLt has an algorithm for it.
         self.found = self._choose(left, right, out)
 
     def launch(self) -> None:
-        """Compute it, after what was asked for before."""
+        """Enqueue the product on the stream."""
         self._library.call("cublasLtMatmul", *self._arguments)
 
     def set_bias(self, address: int) -> None:
-        """Where the bias is read from, or its gradient written to."""
+        """Set the address from which the bias is read, or to which its gradient is written."""
         self._set(DESC_BIAS_POINTER, c_void_p(address))
 
     def _set(self, attribute: int, value: Any) -> None:
@@ -181,7 +182,7 @@ class Plan:
         self._library.call("cublasLtMatmulDescSetAttribute", self._description, attribute, ctypes.byref(value), size)
 
     def _choose(self, left: c_void_p, right: c_void_p, out: c_void_p) -> bool:
-        """Ask for the best algorithm."""
+        """Ask the heuristic for the best algorithm."""
         library = self._library
         preference = library.create("cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceDestroy", self)
         a, b, c = self._addresses
@@ -206,5 +207,5 @@ class Plan:
 
 
 def _alignment(address: int) -> int:
-    """The largest power of two that divides it, up to what matters."""
+    """The largest power of two that divides the address, up to the limit."""
     return min(address & -address, _MOST_ALIGNED) or _MOST_ALIGNED

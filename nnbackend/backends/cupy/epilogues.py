@@ -1,8 +1,8 @@
 """Fewer launches for a recorded step: products with epilogues, which also compute the operations after them.
 
 In the forward pass, a product adds the bias and applies ReLU. In the backward pass, the product that computes the
-gradient for a layer with ReLU applies the derivative of ReLU and sums the bias gradient. A bit for each element says
-whether it was above zero. Where the device has no such product, the calls stay as they are.
+gradient for a layer with ReLU applies the derivative of ReLU and sums the bias gradient. A mask with a bit for each
+element records whether it was above zero. If the device does not support such a product, the calls stay unchanged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["MASK_BITS", "MakeProduct", "with_epilogues", "with_sums"]
 
 
 class MakeProduct(Protocol):
-    """Makes a product of matrices stored by rows, with an epilogue of the transposed result."""
+    """Makes a product of row-major matrices, with an epilogue for the transposed result."""
 
     def __call__(
         self,
@@ -33,24 +33,24 @@ class MakeProduct(Protocol):
         epilogue: Epilogue,
         adds: bool = False,
     ) -> Product | None:
-        """The product; None if the device has no such product."""
+        """The product; None if the device does not support it."""
 
 
-#: From shape and dtype to a device array of zeros.
+#: Allocates a device array of zeros from shape and dtype.
 Memory = Callable[[tuple[int, ...], npt.DTypeLike], Array]
 
 #: Columns of a mask begin at multiples of this many bits.
 MASK_BITS = 128
 
-#: Operations of the backward pass besides gradients of activations.
+#: Operations of the backward pass other than activation gradients.
 _BACKWARD = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step", "bias_gradient")
 
 #: Placeholder for a call that was fused into another.
-_DONE = Call("done", {})
+_FUSED = Call("done", {})
 
 
 def with_epilogues(calls: Sequence[Call], make: MakeProduct, memory: Memory) -> list[Call]:
-    """The same step with bias, ReLU and ReLU's gradient inside of products.
+    """The same step with bias, ReLU and ReLU's gradient fused into products.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def with_epilogues(calls: Sequence[Call], make: MakeProduct, memory: Memory) -> 
         As recorded.
     make : callable
     memory : callable
-        Called as ``memory(shape, dtype)``, for the bits.
+        Called as ``memory(shape, dtype)`` to allocate masks.
     """
     step = list(calls)
     for place, call in enumerate(calls):
@@ -67,12 +67,12 @@ def with_epilogues(calls: Sequence[Call], make: MakeProduct, memory: Memory) -> 
     for place, call in enumerate(step):
         if call.operation == "dense_forward" and _ends_in_epilogue(call):
             kind = "bias" if call.activation == "identity" else "relu_bias"
-            _put(step, place, make(False, False, call.x, call.weight, call.out, Epilogue(kind, call.bias)))
-    return _left(step)
+            _replace(step, place, make(False, False, call.x, call.weight, call.out, Epilogue(kind, call.bias)))
+    return _remaining(step)
 
 
 def with_sums(calls: Sequence[Call], make: MakeProduct) -> list[Call]:
-    """The same step with bias gradients summed up by the products that make their layer's weight gradient."""
+    """The same step with each bias gradient summed by the product that computes the layer's weight gradient."""
     step = list(calls)
     for place, (first, second) in enumerate(pairwise(calls)):
         if first.operation not in ("dense_weight_gradient", "dense_weight_step") or second.operation != "bias_gradient":
@@ -80,22 +80,24 @@ def with_sums(calls: Sequence[Call], make: MakeProduct) -> list[Call]:
         if second.delta is not first.delta:
             continue
         adds = first.operation == "dense_weight_step"
-        if _put(step, place, make(True, False, first.x, first.delta, first.out, Epilogue("bgrada", second.out), adds)):
-            step[place + 1] = _DONE
-    return _left(step)
+        if _replace(
+            step, place, make(True, False, first.x, first.delta, first.out, Epilogue("bgrada", second.out), adds)
+        ):
+            step[place + 1] = _FUSED
+    return _remaining(step)
 
 
 def _rectified_gradient(step: list[Call], place: int, make: MakeProduct, memory: Memory) -> None:
-    """Join an input gradient, the gradient of the ReLU below, and the sums for that layer's bias."""
+    """Fuse an input gradient, the gradient of the ReLU below, and that layer's bias gradient."""
     back = step[place]
-    below = _following(
+    below = _next_call(
         step, place, "activation_gradient", lambda call: all(each is not back.out for each in call.arguments.values())
     )
     if below is None:
         return
     relu = step[below]
-    sums = _following(step, below, "bias_gradient", lambda call: call.out is not relu.out)
-    forward = next((number for number, call in enumerate(step[:place]) if _makes(call, relu.saved)), None)
+    sums = _next_call(step, below, "bias_gradient", lambda call: call.out is not relu.out)
+    forward = next((number for number, call in enumerate(step[:place]) if _computes(call, relu.saved)), None)
     if not (relu.activation == "relu" and relu.upstream is relu.out is back.out) or sums is None or forward is None:
         return
     if step[sums].delta is not relu.out:
@@ -105,45 +107,45 @@ def _rectified_gradient(step: list[Call], place: int, make: MakeProduct, memory:
     stride = -(-columns // MASK_BITS) * MASK_BITS
     mask = memory((rows, stride // 8), np.uint8)
     with_mask = Epilogue("relu_aux_bias", dense.bias, mask, stride)
-    ahead = make(False, False, dense.x, dense.weight, relu.saved, with_mask)
+    forward_product = make(False, False, dense.x, dense.weight, relu.saved, with_mask)
     masked_sums = Epilogue("drelu_bgrad", step[sums].out, mask, stride)
     backward = make(False, True, back.delta, back.weight, relu.out, masked_sums)
-    # Both or neither: the second reads the bits that the first writes.
-    if ahead is not None and backward is not None:
-        _put(step, forward, ahead)
-        _put(step, place, backward)
-        step[below] = step[sums] = _DONE
+    # Both or neither: the second reads the mask that the first writes.
+    if forward_product is not None and backward is not None:
+        _replace(step, forward, forward_product)
+        _replace(step, place, backward)
+        step[below] = step[sums] = _FUSED
 
 
 def _ends_in_epilogue(call: Call) -> bool:
-    """Whether a product can do all that follows it in this call."""
+    """Whether an epilogue can do everything in this call after the product."""
     return call.bias is not None and call.preactivation is None and call.activation in ("identity", "relu")
 
 
-def _following(step: Sequence[Call], place: int, operation: str, passes: Callable[[Call], bool]) -> int | None:
-    """Where the next call of an operation is, if what comes in between are products and sums that pass."""
+def _next_call(step: Sequence[Call], place: int, operation: str, passes: Callable[[Call], bool]) -> int | None:
+    """Index of the next call of an operation, if only products and sums that satisfy `passes` come in between."""
     for number in range(place + 1, len(step)):
         call = step[number]
         if call.operation == operation:
             return number
-        if call is not _DONE and (call.operation not in _BACKWARD or not passes(call)):
+        if call is not _FUSED and (call.operation not in _BACKWARD or not passes(call)):
             return None
     return None
 
 
-def _makes(call: Call, saved: Array) -> bool:
-    """Whether a call is that of a layer with bias and ReLU whose output this is."""
+def _computes(call: Call, saved: Array) -> bool:
+    """Whether a call computes this output, with bias and ReLU."""
     if call.operation != "dense_forward":
         return False
     return call.out is saved and call.bias is not None and call.activation == "relu" and call.preactivation is None
 
 
-def _put(step: list[Call], place: int, product: Product | None) -> bool:
-    """Put a product in the place of a call, if there is one."""
+def _replace(step: list[Call], place: int, product: Product | None) -> bool:
+    """Replace a call by a product, unless the product is None."""
     if product is not None:
         step[place] = Call("run_product", {"product": product})
     return product is not None
 
 
-def _left(step: Sequence[Call]) -> list[Call]:
-    return [call for call in step if call is not _DONE]
+def _remaining(step: Sequence[Call]) -> list[Call]:
+    return [call for call in step if call is not _FUSED]

@@ -1,7 +1,7 @@
 """Fewer launches for a recorded step: one kernel computes several neighbouring operations.
 
-A launch takes longer than most operations of a small network. Each rule looks for certain calls in a row and replaces
-them by one method of the CuPy backend with the same result.
+A launch takes longer than most operations of a small network. Each rule looks for certain consecutive calls and
+replaces them by one method of the CuPy backend with the same result.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from nnbackend.backends.contract import Call
 
 __all__ = ["fuse"]
 
-#: From the remaining calls: what replaces the first of them, and how many it replaces. None if the rule does not apply.
+#: Takes the remaining calls; returns a replacement for the first ones and their number, or None if it does not apply.
 _Rule = Callable[[Sequence[Call]], tuple[list[Call], int] | None]
 
 
 def fuse(calls: Sequence[Call]) -> list[Call]:
-    """The same step in fewer calls."""
+    """The same step with fewer calls."""
     left, done = list(calls), []
     while left:
         found = next((found for rule in _RULES if (found := rule(left))), (left[:1], 1))
@@ -39,7 +39,7 @@ def _gather_with_labels(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
 
 
 def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
-    """The sums may move in front of the layer's products, which only read what is summed."""
+    """The sums may move ahead of the layer's products, which only read the summed array."""
     if _names(calls, 1) != ["activation_gradient"]:
         return None
     products = 0
@@ -56,7 +56,7 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
 
 
 def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
-    """The step's loss and its counters."""
+    """Fuse recording the loss with advancing the counters."""
     if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
         return None
     finish, advance = calls[:2]

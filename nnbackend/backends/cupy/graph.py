@@ -1,8 +1,8 @@
 """A recorded step as a CUDA graph: captured once, then started for every batch with a single launch.
 
-Launching the kernels of a step one by one from Python takes many times longer than running them. A graph holds all
-launches, checked and prepared on the device beforehand. It repeats them with the same arguments, so kernels read from
-device memory what changes between steps: which rows are next, the learning rate, the optimiser's t.
+Launching the kernels of a step one by one from Python takes many times longer than running them. A graph contains all
+launches, validated and uploaded in advance. It repeats them with the same arguments, so kernels read values that change
+between steps from device memory: the index of the batch, the learning rate, the optimiser's t.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ __all__ = ["UNROLLED", "GraphExecutor"]
 
 _log = logging.getLogger("nnbackend")
 
-#: Steps of the longer of two graphs: the device pauses between graphs, not between the steps of one.
+#: Steps in the longer of two graphs: the device pauses between graphs, but not between the steps of one graph.
 UNROLLED = 8
 
 
 class GraphExecutor(Executor):
     """Captures the step when it runs for the second time, and replays the graph from then on.
 
-    The first run is plain. It is a step like any other, and it compiles the kernels and allocates memory for partial
-    sums, which a capture must not do.
+    The first run is not captured: it is a normal step that also compiles the kernels and allocates temporary memory,
+    which is not allowed during capture.
 
     Parameters
     ----------
     runtime : Runtime
     plain : Executor
-        Runs the step operation by operation. It keeps the arrays alive whose addresses the graphs hold.
+        Runs the step operation by operation, and keeps the arrays used by the graphs alive.
     """
 
     name = "graph"
@@ -63,7 +63,7 @@ class GraphExecutor(Executor):
             try:
                 self._graphs[steps] = self._runtime.capture(partial(self._plain.run, steps))
             except CaptureError as error:
-                # Nothing has run: a capture only records.
+                # Nothing has run, because a capture only records.
                 self.name, self.reason = self._plain.name, f"the step could not be captured in a CUDA graph: {error}"
                 _log.warning("training goes on with the %s executor: %s", self.name, self.reason)
         return self._graphs.get(steps)

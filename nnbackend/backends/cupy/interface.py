@@ -1,7 +1,7 @@
-"""What the backend asks of the CUDA runtime.
+"""The interface of the CUDA runtime that the backend uses.
 
-:class:`~nnbackend.backends.cupy.runtime.CudaRuntime` provides it through CuPy. The tests provide it on the CPU, so that
-the very same backend and kernels run where there is no GPU.
+:class:`~nnbackend.backends.cupy.runtime.CudaRuntime` implements it with CuPy. The tests implement it on the CPU, so
+that the same backend and kernels run without a GPU.
 """
 
 from __future__ import annotations
@@ -31,51 +31,51 @@ __all__ = [
     "Runtime",
 ]
 
-#: A kernel, ready to launch. Only its runtime knows its type.
+#: A kernel, ready to launch; an opaque type.
 Kernel = Any
-#: Extents of a grid or of a block: x, y (1 if not given).
+#: Dimensions of a grid or a block: x, y (default 1).
 Dimensions = tuple[int, ...]
-#: A point in the work asked for. Only its runtime knows its type.
+#: A point in the stream, such as a CUDA event; an opaque type.
 Mark = Any
-#: Argument of a kernel: a device array, or a NumPy scalar of the type the kernel declares.
+#: A kernel argument: a device array, or a NumPy scalar of the type that the kernel declares.
 Argument = Any
 
-#: The null pointer. Not None: CuPy would hand the driver no address to read the argument from.
+#: The null pointer. None would not work: CuPy would pass no argument address to the driver.
 NULL = np.uint64(0)
 
 
 class CaptureError(RuntimeError):
-    """Work that cannot be captured in a graph, or a device that captures none; says what and why."""
+    """The work cannot be captured in a graph, or the device does not support it; the message says why."""
 
 
 class Graph(Protocol):
-    """Captured work, ready to run."""
+    """A captured graph, ready to launch."""
 
     def launch(self) -> None:
-        """Run it, after what was asked for before. It reads and writes the memory that it was captured with."""
+        """Enqueue it on the stream. It reads and writes the memory that it was captured with."""
 
 
 class Product(Protocol):
-    """A matrix product with an epilogue, on certain buffers."""
+    """A matrix product with an epilogue, for fixed buffers."""
 
     def launch(self) -> None:
-        """Compute it, after what was asked for before."""
+        """Enqueue the product on the stream."""
 
 
 @dataclass(frozen=True, eq=False)
 class Operands:
-    """``C = op(A) op(B)``, or ``C += op(A) op(B)``, as cuBLAS has it: stored **by columns**, `op` transposes.
+    """``C = op(A) op(B)``, or ``C += op(A) op(B)``, as in cuBLAS: **column-major**, and `op` optionally transposes.
 
     Attributes
     ----------
     m, n, k : int
         op(A) is m x k, op(B) k x n, C m x n.
     a, b, c : device arrays of one real dtype
-        Only their first element's address and their dtype count.
+        Only the address of the first element and the dtype are used.
     lda, ldb, ldc : int
         Elements from one column to the next.
     adds : bool
-        Whether the result is added to what C holds.
+        Whether the result is added to C.
     """
 
     transpose_a: bool
@@ -92,7 +92,7 @@ class Operands:
     adds: bool = False
 
     def extents(self) -> tuple[tuple[int, int, int], ...]:
-        """Rows, columns and leading dimension of A, B and C as they are stored."""
+        """Rows, columns and leading dimension of A, B and C as stored."""
         left = (self.k, self.m) if self.transpose_a else (self.m, self.k)
         right = (self.n, self.k) if self.transpose_b else (self.k, self.n)
         return (*left, self.lda), (*right, self.ldb), (self.m, self.n, self.ldc)
@@ -100,14 +100,14 @@ class Operands:
 
 @dataclass(frozen=True, eq=False)
 class Epilogue:
-    """What becomes of a product's result before it is written.
+    """What is done to a product's result before it is written.
 
     Attributes
     ----------
     kind : str
-        "bias": `bias` is added to every column. "relu_bias": and negative elements become zero. "relu_aux_bias": and
-        `mask` gets a bit for every element, whether it was above zero. "drelu_bgrad": elements whose bit is not set
-        become zero, and `bias` gets the sums of the rows. "bgrada": `bias` gets the sums of A's rows over k.
+        "bias" adds `bias` to every column. "relu_bias" also sets negative elements to zero. "relu_aux_bias" also writes
+        a bit for every element to `mask`: whether it was above zero. "drelu_bgrad" sets elements whose bit is not set
+        to zero and writes the sums of the rows to `bias`. "bgrada" writes the sums of A's rows over k to `bias`.
     bias : (m,) array
     mask : uint8 array or None
     mask_stride : int
@@ -128,12 +128,13 @@ class Module(Protocol):
 
 
 class Runtime(Protocol):
-    """Memory, kernels and matrix products of one device, on one stream: work is done in the order it is asked for.
+    """Memory, kernels and matrix products of one device. All work goes to one stream, so it runs in the order of the
+    calls.
 
     Attributes
     ----------
     device : str
-        What it is, for people to read.
+        The name of the device.
     """
 
     device: str
@@ -145,44 +146,44 @@ class Runtime(Protocol):
         """Copy a host array to a device array of the same shape and dtype, which may have padded rows."""
 
     def read(self, array: Array) -> HostArray:
-        """A new contiguous host array; waits for the work asked for so far."""
+        """A new contiguous host array; waits for all enqueued work."""
 
     def copy(self, source: Array, out: Array) -> None:
-        """Copy between device arrays of one shape and dtype, each of which may have padded rows."""
+        """Copy between device arrays of the same shape and dtype; either may have padded rows."""
 
     def active(self) -> AbstractContextManager[Any]:
-        """Within this context code that uses CuPy itself works on this runtime's device and stream."""
+        """A context in which direct CuPy calls use this runtime's device and stream."""
 
     def synchronize(self) -> None:
-        """Wait for the work asked for so far."""
+        """Wait for all enqueued work."""
 
     def free_bytes(self) -> int:
-        """Memory of the device that can still be asked for."""
+        """Bytes of device memory that can still be allocated."""
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        """Host memory that the device can copy from by itself while both are at work."""
+        """Page-locked host memory, from which the device copies asynchronously."""
 
     def mark(self) -> Mark:
-        """The work asked for so far."""
+        """Mark the current end of the stream."""
 
     def send(self, pinned: HostArray, out: Array, after: Mark) -> Mark:
-        """Copy pinned memory to a contiguous device array, aside: once the work up to `after` is done, while later work
-        may run. What is asked for from now on comes after the copy. Returns the mark of its end."""
+        """Copy pinned memory to a contiguous device array on a second stream. The copy starts after the mark `after`
+        and may overlap work enqueued since. Later work waits for the copy. Returns a mark at the end of the copy."""
 
     def wait(self, mark: Mark) -> None:
-        """Return when the work up to this mark is done. May be called on any thread."""
+        """Wait until the work up to this mark is done. May be called on any thread."""
 
     def load(self, source: str, options: Sequence[str]) -> Module:
         """Compile CUDA C++ source text."""
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Note the launches, products and device copies that `work` asks for, instead of running them.
+        """Record the launches, products and device copies that `work` requests, without running them.
 
         Raises
         ------
         CaptureError
-            It asks for something else: memory, a copy to or from the host, the compiler, or to wait. Or the device
-            does not capture. Nothing has run then.
+            It does something else, such as allocating memory, copying to or from the host, compiling or waiting, or the
+            device does not support capture. Nothing has run.
         """
 
     def launch(
@@ -193,14 +194,15 @@ class Runtime(Protocol):
         arguments: Sequence[Argument],
         shared_bytes: int = 0,
     ) -> None:
-        """Run a kernel on ``grid`` blocks of ``block`` threads with so much dynamic shared memory a block."""
+        """Run a kernel on ``grid`` blocks of ``block`` threads, with `shared_bytes` of dynamic shared memory per
+        block."""
 
     def allow_tf32(self, allow: bool) -> None:
-        """Whether products of float32 may round their factors to the 10 bits of TF32. At first they may not."""
+        """Allow or forbid rounding the factors of float32 products to TF32 (10 bits). Forbidden by default."""
 
     def product(self, operands: Operands, epilogue: Epilogue) -> Product | None:
-        """A product with an epilogue, or None if the device has none that keeps the contract: sums in an order that
-        shapes alone decide, and not-a-number in, not-a-number out."""
+        """A product with an epilogue, or None if the device has none that meets the contract: the order of sums depends
+        only on shapes, and NaN propagates."""
 
     def gemm(self, operands: Operands) -> None:
         """A matrix product."""

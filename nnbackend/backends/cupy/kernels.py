@@ -1,4 +1,4 @@
-"""The kernels: read from the ``.cu`` files, compiled once for each real type when first asked for."""
+"""The kernels: read from the ``.cu`` files, and compiled for each real type on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnbackend.backends.cupy.interface import Kernel, Module, Runtime
 
 __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 
-#: The files of kernels, without their extension.
+#: The kernel files, without their extension.
 KERNEL_FILES: tuple[str, ...] = ("activations", "batch", "dropout", "losses", "normalization", "reductions", "updates")
 
 _INCLUDE = '#include "common.cuh"'
@@ -21,11 +21,10 @@ _C_NAMES = {"float32": "float", "float64": "double"}
 
 @cache
 def kernel_source(name: str) -> str:
-    """The text of a kernel file with the common part put in.
+    """The text of a kernel file with the common header inserted.
 
-    Put in by hand rather than by the compiler's search path: CuPy's cache of compiled kernels knows only the text and
-    the options, and would not notice that an included file had changed. ``#line`` keeps messages pointing at the
-    real files.
+    Inserted here rather than included by the compiler: CuPy's cache of compiled kernels depends only on the text and
+    the options, and would not notice a change in an included file. ``#line`` makes messages refer to the real files.
     """
     folder = files(__package__) / "cuda"
     common = (folder / "common.cuh").read_text(encoding="utf-8").replace("#pragma once\n", "\n")

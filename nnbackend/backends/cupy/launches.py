@@ -1,7 +1,7 @@
-"""How many threads a kernel gets: the one place where grids and blocks are computed.
+"""Grid and block dimensions of all kernel launches.
 
-The kernels loop from a thread's first element in steps of the grid, so these numbers are a matter of speed, except
-where a docstring says that the kernel relies on them.
+The kernels use grid-stride loops, so these numbers affect only speed, unless a docstring says that the kernel relies on
+them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ __all__ = ["ONE_BLOCK", "Launch", "chunk_rows", "column_sums", "elements", "matr
 _LANES = 32
 _THREADS = 256
 _MOST_BLOCKS = 4096
-"""Enough to fill any GPU several times over; beyond it, threads loop."""
+"""Enough to fill any GPU several times over; for more elements, threads loop."""
 _GRID_Y_LIMIT = 65_535
 _SUM_THREADS = 16
-"""Threads that share one column in a sum over rows; a power of two."""
+"""Threads for each column in a sum over rows; a power of two."""
 _CHUNK_ROWS = 512
-_MOST_CHUNKS = 1024
+_MAX_CHUNKS = 1024
 
 
 class Launch(NamedTuple):
@@ -46,7 +46,7 @@ class Launch(NamedTuple):
         return count
 
 
-#: One block that loops over everything, for sums that end in one number. A power of two of threads.
+#: One block that loops over everything, for sums to a single number. Its number of threads is a power of two.
 ONE_BLOCK = Launch((1,), (_THREADS,))
 
 
@@ -55,23 +55,24 @@ def elements(count: int) -> Launch:
     return Launch((min(_parts(count, _THREADS), _MOST_BLOCKS),), (_THREADS,))
 
 
-def matrix(rows: int, columns: int, most_blocks: int | None = None) -> Launch:
-    """One thread per element of a matrix; x walks along a row, in the block and in the grid's y.
+def matrix(rows: int, columns: int, max_blocks: int | None = None) -> Launch:
+    """One thread per element of a matrix; x runs along a row within a block, y of the grid across blocks.
 
-    A block is as wide as the row, up to a warp, and has a power of two of threads, on which sums over a block rely.
+    A block is as wide as the row, up to a warp. Its number of threads is a power of two; sums over a block rely on
+    this.
 
     Parameters
     ----------
     rows, columns : int
-    most_blocks : int, optional
-        Where every block leaves a partial sum, their number must be small.
+    max_blocks : int, optional
+        Maximum number of blocks, for kernels in which every block writes a partial sum.
     """
     width = min(_LANES, 1 << (columns - 1).bit_length())
     height = _THREADS // width
-    across = min(_parts(columns, width), _GRID_Y_LIMIT if most_blocks is None else max(1, most_blocks // 4))
+    across = min(_parts(columns, width), _GRID_Y_LIMIT if max_blocks is None else max(1, max_blocks // 4))
     down = _parts(rows, height)
-    if most_blocks is not None:
-        down = min(down, max(1, most_blocks // across))
+    if max_blocks is not None:
+        down = min(down, max(1, max_blocks // across))
     return Launch((down, across), (width, height))
 
 
@@ -81,12 +82,13 @@ def warp_rows(rows: int) -> Launch:
 
 
 def chunk_rows(rows: int) -> int:
-    """Rows that one block sums of a matrix with `rows` rows: all of a usual minibatch."""
-    return max(_CHUNK_ROWS, _parts(rows, _MOST_CHUNKS))
+    """Number of rows that one block sums; all rows of a typical minibatch."""
+    return max(_CHUNK_ROWS, _parts(rows, _MAX_CHUNKS))
 
 
 def column_sums(rows: int, columns: int, rows_of_chunk: int) -> Launch:
-    """Blocks of 32 columns for the sum over rows, one row of blocks a chunk; relied on by the kernel."""
+    """A grid for sums over rows: blocks are 32 columns wide, with one row of blocks per chunk. The kernel relies on
+    this."""
     return Launch((_parts(columns, _LANES), _parts(rows, rows_of_chunk)), (_LANES, _SUM_THREADS))
 
 

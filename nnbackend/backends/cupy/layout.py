@@ -1,4 +1,4 @@
-"""How kernels and cuBLAS are told where a matrix lies."""
+"""Describes the memory layout of matrices to kernels and cuBLAS."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["extents", "operands", "stride"]
 
 
 def operands(transpose_a: bool, transpose_b: bool, a: Array, b: Array, out: Array, adds: bool = False) -> Operands:
-    """``out = op(a) @ op(b)``, or ``out += ...``, of row-major matrices as cuBLAS has it.
+    """``out = op(a) @ op(b)``, or ``out += ...``, of row-major matrices, as a column-major product for cuBLAS.
 
-    It stores matrices by columns, and to it a row-major matrix is its transpose. So it is asked for the transpose of
-    the result, ``op(b).T @ op(a).T``: the factors change places, everything else stays.
+    A row-major matrix is the transpose of a column-major one. So cuBLAS computes the transposed result, ``op(b).T @
+    op(a).T``, with swapped factors.
     """
     m, n = extents(out)
     k = a.shape[0] if transpose_a else a.shape[1]
@@ -28,7 +28,7 @@ def extents(array: Array) -> tuple[int, int]:
 def stride(array: Array) -> int:
     """Elements from one row to the next.
 
-    Where there is only one row, NumPy and CuPy may report any distance, and cuBLAS accepts none below the width.
+    For a single row, NumPy and CuPy may report any stride, but cuBLAS rejects strides below the width.
     """
     shape = array.shape
     if len(shape) == 1:

@@ -22,7 +22,8 @@ _PENALTY_BLOCKS = 256
 
 
 class CupyOperations(Backend):
-    """What the CuPy backend computes; :class:`~nnbackend.backends.cupy.backend.CupyBackend` has memory and executors.
+    """The operations of the CuPy backend; :class:`~nnbackend.backends.cupy.backend.CupyBackend` adds memory and
+    executors.
 
     Attributes
     ----------
@@ -167,11 +168,11 @@ class CupyOperations(Backend):
         rates: Array | None = None,
         counter: Array | None = None,
     ) -> None:
-        """The operation called `loss`; with rates, its gradient times minus the one of the step at hand."""
+        """The operation called `loss`. With `rates`, its gradient is multiplied by minus the step's learning rate."""
         n, columns = extents(outputs)
         wanted: tuple[Array, ...] = (targets, stride(targets))
         if loss == "softmax_cross_entropy":
-            # Labels are a number a row.
+            # Labels have one number per row.
             wanted, loss = (wanted, f"{loss}_targets") if targets.ndim == 2 else ((targets,), f"{loss}_labels")
         self._launch(
             f"losses.{loss}",
@@ -193,15 +194,16 @@ class CupyOperations(Backend):
         advanced: Array | None = None,
         parameters: Array | None = None,
         steps: Array | None = None,
-        places: Array | None = None,
+        ranges: Array | None = None,
     ) -> None:
-        """`record_loss`; then `advance`, if `advanced` is the counter; and ``parameters += steps`` where `places` says.
+        """`record_loss`; then `advance`, if `advanced` is the counter; and ``parameters += steps`` in the given
+        `ranges`.
 
         Parameters
         ----------
         parameters, steps : (size,) real, or None
-        places : (n, 2) int64, or None
-            Offset and length of each place in them.
+        ranges : (n, 2) int64, or None
+            Offset and length of each range.
         """
         launch = launches.ONE_BLOCK
         self._launch(
@@ -211,7 +213,7 @@ class CupyOperations(Backend):
             row_losses, stride(row_losses), row_losses.shape[1],
             penalties, 0 if penalties is None else penalties.shape[0],
             counter, trace, stride(trace), advanced, counter.shape[0],
-            parameters, steps, places, 0 if places is None else places.shape[0],
+            parameters, steps, ranges, 0 if ranges is None else ranges.shape[0],
             shared_bytes=launch.threads * _DOUBLE.itemsize,
         )  # fmt: skip
 
@@ -229,7 +231,7 @@ class CupyOperations(Backend):
     def activation_and_bias_gradient(
         self, saved: Array, activation: str, alpha: float, upstream: Array, out: Array, sums: Array
     ) -> None:
-        """`activation_gradient`, then `bias_gradient` of its result; in one launch for batches of usual sizes."""
+        """`activation_gradient`, then `bias_gradient` of its result; a single launch for batches of typical sizes."""
         rows, columns = extents(out)
         if activation == "softmax" or rows > launches.chunk_rows(rows):
             self.activation_gradient(saved, activation, alpha, upstream, out)
@@ -287,7 +289,7 @@ class CupyOperations(Backend):
 
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
         rows, columns = extents(weight)
-        launch = launches.matrix(rows, columns, most_blocks=_PENALTY_BLOCKS)
+        launch = launches.matrix(rows, columns, max_blocks=_PENALTY_BLOCKS)
         partial = self._temporary(launch.blocks, _DOUBLE)
         self._launch(
             "reductions.weight_penalty",
@@ -370,7 +372,7 @@ class CupyOperations(Backend):
             counter, learning_rates, float(decay), float(epsilon), float(weight_decay),
         )  # fmt: skip
 
-    # ---- the two ways to the device --------------------------------------------------------------------------
+    # ---- launches and products --------------------------------------------------------------------------
 
     def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
         """Launch a kernel; Python's int, float and None become its int64, double and null pointer."""
@@ -391,7 +393,7 @@ class CupyOperations(Backend):
         epilogue: Epilogue,
         adds: bool = False,
     ) -> Product | None:
-        """The same product with an epilogue, to be run many times; None if the device has no such product."""
+        """The same product with an epilogue, for repeated use; None if the device does not support it."""
         return self.runtime.product(operands(transpose_a, transpose_b, a, b, out, adds), epilogue)
 
     def run_product(self, product: Product) -> None:
@@ -399,9 +401,9 @@ class CupyOperations(Backend):
         product.launch()
 
     def _temporary(self, size: int, dtype: np.dtype[Any]) -> Array:
-        """Memory for partial sums, valid until the operation's end.
+        """Temporary memory for partial sums, valid until the operation ends.
 
-        Kept for good, by power of two, and never enlarged: a captured graph remembers its address.
+        Never freed or resized, because a captured graph contains its address; sizes are powers of two.
         """
         capacity = 1 << (size - 1).bit_length()
         key = (dtype.char, capacity)

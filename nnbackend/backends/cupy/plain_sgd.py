@@ -1,8 +1,8 @@
-"""Plain SGD inside the products: each weight gradient is added to its weights by the product that computes it.
+"""Plain SGD fused into the products: the product that computes a weight gradient adds it to the weights.
 
-The backward pass is linear in the gradient of the loss. Multiplying that by minus the learning rate turns a weight's
-gradient into what SGD adds to the weight, so the product adds it directly, and no weight gradient is ever stored. The
-sums for biases are small; the last launch of the step adds them.
+The backward pass is linear in the gradient of the loss. If that is multiplied by minus the learning rate, each weight
+gradient becomes SGD's change of the weight, and the product can add it directly without storing it. Bias gradients are
+small; the last launch of the step adds them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from nnbackend.backends.cupy.layout import stride
 
 __all__ = ["with_plain_sgd"]
 
-#: Roles whose calls never prevent it. In the backward pass only a penalty's gradient is not proportional to the
-#: gradient of the loss.
+#: Roles that allow this. In the backward pass only a penalty's gradient is not proportional to the gradient of the
+#: loss.
 _ROLES = ("forward", "backward", "loss", "bookkeeping")
-_NOT_IN_PROPORTION = ("weight_penalty",)
+_NOT_PROPORTIONAL = ("weight_penalty",)
 
-#: At most this many bias elements: the single block that ends the step adds them in no noticeable time.
-_MOST = 16_384
+#: Maximum number of bias elements: few enough that the single block of the last launch adds them in negligible time.
+_MAX_BIAS_ELEMENTS = 16_384
 
-#: From a flat buffer, an offset, a shape and the elements from one row to the next: that window of it.
+#: Makes a view of a flat buffer from an offset, a shape and the row stride in elements.
 View = Callable[[Array, int, tuple[int, ...], int], Array]
 
 
 def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArray], Array]) -> list[Call]:
-    """The same step with its update inside its products, if it uses plain SGD and no call prevents that.
+    """The same step with its update fused into the products, if it uses plain SGD and all calls allow it.
 
     Parameters
     ----------
@@ -37,17 +37,17 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
         As recorded.
     view : callable
     memory : callable
-        Makes a device array of one on the host.
+        Copies a host array to the device.
     """
     update = _plain_update(calls)
     if update is None:
         return list(calls)
     parameters, gradients = update.parameters, update.gradients
     sums = [call.out for call in calls if call.operation == "bias_gradient"]
-    if sum(each.shape[0] for each in sums) > _MOST:
+    if sum(each.shape[0] for each in sums) > _MAX_BIAS_ELEMENTS:
         return list(calls)
-    # Offset and length of each in the flat buffers.
-    places = memory(np.array([(_offset(each, gradients), each.shape[0]) for each in sums], np.int64).reshape(-1, 2))
+    # Offset and length of each bias in the flat buffers.
+    ranges = memory(np.array([(_offset(each, gradients), each.shape[0]) for each in sums], np.int64).reshape(-1, 2))
     step: list[Call] = []
     for call in calls:
         if _role(call) == "loss":
@@ -64,7 +64,7 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
             weight = view(parameters, _offset(call.out, gradients), call.out.shape, stride(call.out))
             step.append(Call("dense_weight_step", {"x": call.x, "delta": call.delta, "out": weight}))
         elif call.operation == "record_loss":
-            added = {"advanced": None, "parameters": parameters, "steps": gradients, "places": places}
+            added = {"advanced": None, "parameters": parameters, "steps": gradients, "ranges": ranges}
             step.append(Call("finish_step", {**call.arguments, **added}))
         elif call is not update:
             step.append(call)
@@ -72,14 +72,14 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
 
 
 def _plain_update(calls: Sequence[Call]) -> Call | None:
-    """The update of a step that uses gradients for nothing else; None if there is none, or it is not plain SGD."""
+    """The update, if it is plain SGD and nothing else in the step uses gradients; otherwise None."""
     updates = [call for call in calls if call.operation == "sgd_update"]
     losses = [call for call in calls if _role(call) == "loss"]
     others = [call for call in calls if call not in updates]
     if len(updates) != 1 or len(losses) != 1 or any(_prevents(call) for call in others):
         return None
     (update,) = updates
-    # A layer may write the gradient of something that is not trained to memory of its own.
+    # A frozen layer may write its gradient to separate memory.
     sums = [call.out for call in calls if call.operation in ("dense_weight_gradient", "bias_gradient")]
     if not all(0 <= _offset(each, update.gradients) < update.gradients.size for each in sums):
         return None
@@ -91,9 +91,9 @@ def _role(call: Call) -> str:
 
 
 def _prevents(call: Call) -> bool:
-    return _role(call) not in _ROLES or call.operation in _NOT_IN_PROPORTION
+    return _role(call) not in _ROLES or call.operation in _NOT_PROPORTIONAL
 
 
 def _offset(window: Array, buffer: Array) -> int:
-    """Where a window of a flat buffer begins, in elements."""
+    """The offset of a view in a flat buffer, in elements."""
     return int(window.data.ptr - buffer.data.ptr) // int(buffer.itemsize)

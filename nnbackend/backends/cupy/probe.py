@@ -1,7 +1,7 @@
-"""Can CuPy run here, and if not, why and what is to be done?
+"""Checks whether CuPy can run here, and if not, finds the reason and the remedy.
 
-``cupy.cuda.is_available()`` hides the reason, so the steps are taken one by one: the package, the driver, the device,
-the libraries, and at last a kernel that does nothing. A failed probe can take seconds; it is made when asked for, once.
+``cupy.cuda.is_available()`` hides the reason, so this checks step by step: the package, the driver, the device, the
+libraries, and finally an empty kernel. A failing check can take seconds, so it runs only on request, and only once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from nnbackend.support.extras import install_command
 
 __all__ = ["device_name", "probe"]
 
-#: The packages that install a module called ``cupy`` today.
+#: The packages that currently install a module called ``cupy``.
 _PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-5-0", "cupy-rocm-7-0", "amd-cupy")
 
 _INSTALL = f"{install_command('cuda13')}; with an NVIDIA driver older than version 580, use cuda12 instead of cuda13"
 _UPDATE = "Update the NVIDIA driver"
 
-#: By cudaError_t: reason and remedy.
+#: Reason and remedy by cudaError_t.
 _STATUS = {
     2: ("the GPU has no memory left", "Free some: nvidia-smi shows who uses it"),
     46: ("the GPU is in use by another process, exclusively", "Wait for it, or choose another GPU"),
@@ -54,7 +54,7 @@ def probe() -> tuple[str | None, str]:
     Returns
     -------
     reason : str or None
-        Why not; None if it can.
+        Why it cannot; None if it can.
     remedy : str
         What to install or change; empty if it can.
     """
@@ -69,40 +69,40 @@ def probe() -> tuple[str | None, str]:
     except ModuleNotFoundError as error:
         if error.name == "cupy":
             return "CuPy is not installed", _INSTALL
-        return f"CuPy cannot be imported ({_line(error)})", _INSTALL
+        return f"CuPy cannot be imported ({_first_line(error)})", _INSTALL
     except Exception as error:
-        return f"CuPy cannot be imported ({_line(error)})", _libraries(installed)
+        return f"CuPy cannot be imported ({_first_line(error)})", _libraries(installed)
     if cupy.cuda.runtime.is_hip:
         return "this CuPy is built for ROCm, and the kernels are written for CUDA", f"Remove it; then {_INSTALL}"
     return _driver(cupy, installed) or _toolkit(cupy, installed) or (None, "")
 
 
 def device_name() -> str:
-    """The name of the current CUDA device; only where :func:`probe` gives no reason against it."""
+    """The name of the current CUDA device; call it only if :func:`probe` found no problem."""
     runtime = importlib.import_module("cupy").cuda.runtime
     name: bytes = runtime.getDeviceProperties(runtime.getDevice())["name"]
     return name.decode()
 
 
 def _driver(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
-    """What is wrong with driver or device, if anything."""
+    """The problem with the driver or device, if any."""
     runtime = cupy.cuda.runtime
     try:
         if runtime.getDeviceCount() == 0:
             return _STATUS[100]
-        runtime.memGetInfo()  # the first call that needs the device itself
+        runtime.memGetInfo()  # the first call that accesses the device
     except runtime.CUDARuntimeError as error:
         status = int(error.status)
         if status == 35:
             return _insufficient_driver(runtime)
-        return _STATUS.get(status, (f"CUDA reports {_line(error)} (status {status})", f"{_UPDATE} and try again"))
+        return _STATUS.get(status, (f"CUDA reports {_first_line(error)} (status {status})", f"{_UPDATE} and try again"))
     except Exception as error:
-        return f"the CUDA runtime does not work ({_line(error)})", _libraries(installed)
+        return f"the CUDA runtime does not work ({_first_line(error)})", _libraries(installed)
     return None
 
 
 def _insufficient_driver(runtime: Any) -> tuple[str, str]:
-    """Status 35 says "insufficient driver" and means an old one or none."""
+    """Status 35, "insufficient driver", means that the driver is old or missing."""
     driver = runtime.driverGetVersion()
     if driver == 0:
         return "there is no NVIDIA driver on this machine", "It needs an NVIDIA GPU, and its driver installed"
@@ -114,7 +114,7 @@ def _insufficient_driver(runtime: Any) -> tuple[str, str]:
 
 
 def _toolkit(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
-    """Which of the CUDA libraries is missing, if any."""
+    """The missing CUDA library, if any."""
     checks: dict[str, Callable[[], object]] = {
         "cuBLAS": lambda: cupy.cuda.cublas,
         "NVRTC": lambda: cupy.cuda.nvrtc.getVersion(),
@@ -125,7 +125,7 @@ def _toolkit(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
             check()
         except Exception as error:
             what = "does not compile" if name == "a kernel" else "is missing"
-            return f"{name} {what} ({_line(error)})", _libraries(installed)
+            return f"{name} {what} ({_first_line(error)})", _libraries(installed)
     return None
 
 
@@ -147,6 +147,6 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _line(error: BaseException) -> str:
-    """The first line of a message, with the error's type where it is empty."""
+def _first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if there is no message."""
     return str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""The CUDA runtime the backend works with, through CuPy. Besides the probe, the only file that imports CuPy."""
+"""The CUDA runtime, implemented with CuPy. Apart from the probe, only this file imports CuPy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CudaModule:
         self._module = cupy.RawModule(code=source, options=tuple(options), backend="nvrtc")
 
     def kernel(self, name: str) -> Kernel:
-        # The function behind CuPy's RawKernel: looked up once, and it takes the stream as an argument.
+        # The function inside CuPy's RawKernel: looked up only once, and the stream is an argument.
         return self._module.get_function(name).kernel
 
 
@@ -56,7 +56,7 @@ class CudaGraph:
 
 
 class CudaProduct:
-    """A product with an epilogue; it keeps the arrays alive whose addresses its plan holds."""
+    """A product with an epilogue; keeps the arrays used by its plan alive."""
 
     def __init__(self, plan: Plan, operands: Operands, epilogue: Epilogue, runtime: CudaRuntime) -> None:
         self._plan, self._runtime = plan, runtime
@@ -70,9 +70,9 @@ class CudaProduct:
 class CudaRuntime(Runtime):
     """One CUDA device and one stream.
 
-    The stream is not the default one, which cannot be captured in a graph and waits for every other stream. Copies
-    are plain ones of bytes, so padded rows need neither temporary arrays nor kernels. Threads take turns; one that asks
-    for a step operation by operation has its turn for the whole step.
+    It does not use the default stream, which cannot be captured in a graph and waits for all other streams. Arrays are
+    copied as bytes, so padded rows need neither temporary arrays nor kernels. A lock serialises threads; a thread that
+    runs a step operation by operation holds it for the whole step.
 
     Parameters
     ----------
@@ -82,10 +82,10 @@ class CudaRuntime(Runtime):
 
     def __init__(self, device: int | None = None) -> None:
         self._number = cupy.cuda.runtime.getDevice() if device is None else device
-        #: Held during each request to the device, and during a whole capture, which would otherwise record the requests
-        #: of other threads.
+        #: Held during each request to the device, and during a whole capture, which must not record requests of other
+        #: threads.
         self._lock = threading.RLock()
-        #: The thread that captures.
+        #: The thread that is capturing, if any.
         self._capturing: int | None = None
         self._tf32 = False
         with self._here():
@@ -93,25 +93,25 @@ class CudaRuntime(Runtime):
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._copies = cupy.cuda.Stream(non_blocking=True)
             self._workspace = self.zeros((WORKSPACE_BYTES,), np.uint8)
-            # CuPy loads the cuBLAS that belongs to it, and that is then the one which is found.
+            # Makes CuPy load its own cuBLAS, so that `load_cublas` finds the same one.
             cupy.cuda.cublas  # noqa: B018
             self._cublas = Cublas(load_cublas(), self._stream.ptr, self._workspace.data.ptr, WORKSPACE_BYTES)
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        self._refuse("asks for memory")
+        self._reject_in_capture("allocates memory")
         with self._here(), self._stream:
             return cupy.zeros(shape, dtype)
 
     def write(self, host: HostArray, out: Array) -> None:
-        self._refuse("copies from the host")
+        self._reject_in_capture("copies from the host")
         host = np.ascontiguousarray(host, out.dtype)
         with self._here():
             self._copy(out.data.ptr, out, host.ctypes.data, host, cupy.cuda.runtime.memcpyHostToDevice)
-            # The caller may change or free its array when this returns; pageable memory may be read later than that.
+            # The caller may change or free its array after this returns, but pageable memory may be read later.
             self._stream.synchronize()
 
     def read(self, array: Array) -> HostArray:
-        self._refuse("copies to the host")
+        self._reject_in_capture("copies to the host")
         host = np.empty(array.shape, array.dtype)
         with self._here():
             self._copy(host.ctypes.data, host, array.data.ptr, array, cupy.cuda.runtime.memcpyDeviceToHost)
@@ -128,7 +128,7 @@ class CudaRuntime(Runtime):
             return int(free) + int(cupy.get_default_memory_pool().free_bytes())
 
     def pinned(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> HostArray:
-        self._refuse("asks for memory")
+        self._reject_in_capture("allocates memory")
         with self._here():
             size = math.prod(shape)
             memory = cupy.cuda.alloc_pinned_memory(max(1, size * np.dtype(dtype).itemsize))
@@ -141,7 +141,7 @@ class CudaRuntime(Runtime):
             return event
 
     def send(self, pinned: HostArray, out: Array, after: Mark) -> Mark:
-        self._refuse("copies from the host")
+        self._reject_in_capture("copies from the host")
         with self._here():
             self._copies.wait_event(after)
             kind = cupy.cuda.runtime.memcpyHostToDevice
@@ -152,7 +152,7 @@ class CudaRuntime(Runtime):
             return arrived
 
     def wait(self, mark: Mark) -> None:
-        self._refuse("waits for the device")
+        self._reject_in_capture("waits for the device")
         # Without the lock, so that other threads can start work.
         with cupy.cuda.Device(self._number):
             mark.synchronize()
@@ -163,25 +163,25 @@ class CudaRuntime(Runtime):
             yield
 
     def synchronize(self) -> None:
-        self._refuse("waits for the device")
+        self._reject_in_capture("waits for the device")
         with self._here():
             self._stream.synchronize()
 
     def load(self, source: str, options: Sequence[str]) -> CudaModule:
-        self._refuse("compiles a kernel")
+        self._reject_in_capture("compiles a kernel")
         return CudaModule(source, options)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         with self.active():
             try:
                 self._stream.begin_capture()
-            except Exception as error:  # HIP, say, for which CuPy has no graphs: whatever it raises, there is none
+            except Exception as error:  # such as HIP, for which CuPy has no graphs
                 raise CaptureError(str(error)) from error
             self._capturing = threading.get_ident()
             try:
                 work()
             except Exception as error:
-                # The stream is of no use to anybody before the capture ends, in whatever state it is.
+                # The stream is unusable until the capture ends, even if it ends with an error.
                 with suppress(Exception):
                     self._stream.end_capture()
                 raise CaptureError(str(error)) from error
@@ -194,8 +194,8 @@ class CudaRuntime(Runtime):
                 raise CaptureError(str(error)) from error
             return CudaGraph(graph, self)
 
-    def _refuse(self, what: str) -> None:
-        """A driver would break the capture off, or hold what belongs into the graph for work outside of it."""
+    def _reject_in_capture(self, what: str) -> None:
+        """Raise if this thread is capturing: the driver would abort the capture, or run the work outside the graph."""
         if self._capturing == threading.get_ident():
             raise CaptureError(f"it {what}")
 
@@ -225,7 +225,7 @@ class CudaRuntime(Runtime):
             )  # fmt: skip
 
     def product(self, operands: Operands, epilogue: Epilogue) -> CudaProduct | None:
-        self._refuse("chooses an algorithm")
+        self._reject_in_capture("chooses an algorithm")
         with self._here():
             if self._cublaslt is None:
                 return None
@@ -238,9 +238,9 @@ class CudaRuntime(Runtime):
             return CudaProduct(plan, operands, epilogue, self)
 
     def _keeps_nan(self, plan: Plan, operands: Operands, epilogue: Epilogue) -> bool:
-        """Whether ReLU makes not-a-number of not-a-number: tried with a bias of it, since the documentation is silent.
+        """Whether ReLU propagates NaN. The documentation doesn't say, so this tries it with a bias of NaN.
 
-        A run that diverges would go on quietly otherwise. This writes to the result, which nobody has computed yet.
+        Otherwise divergence would go unnoticed. This overwrites the result, which has not been computed yet.
         """
         bias = self.zeros(epilogue.bias.shape, epilogue.bias.dtype)
         self.write(np.full(bias.shape, np.nan, bias.dtype), bias)
@@ -252,7 +252,7 @@ class CudaRuntime(Runtime):
 
     @cached_property
     def _cublaslt(self) -> CublasLt | None:
-        """Made when a step asks for it; what it does can be done without."""
+        """Created on first use. None if cuBLASLt is unavailable, which makes steps slower but still possible."""
         try:
             return CublasLt(load_cublaslt(), self._stream.ptr, self._workspace.data.ptr, WORKSPACE_BYTES)
         except (OSError, ImportError, RuntimeError) as error:
@@ -261,12 +261,12 @@ class CudaRuntime(Runtime):
 
     @contextmanager
     def _here(self) -> Iterator[None]:
-        """Make this runtime's device the current one for a while: the caller may have chosen another since."""
+        """Make this runtime's device current temporarily, because the caller may have selected another one."""
         with self._lock, cupy.cuda.Device(self._number):
             yield
 
     def _copy(self, to: int, out: Any, start: int, source: Any, kind: int) -> None:
-        """Copy bytes between two arrays of one shape; the addresses are given, the arrays tell the layout."""
+        """Copy bytes between the given addresses; the two arrays, of the same shape, describe the layouts."""
         stream = self._stream.ptr
         if out.flags.c_contiguous and source.flags.c_contiguous:
             cupy.cuda.runtime.memcpyAsync(to, start, out.nbytes, kind, stream)
@@ -277,10 +277,10 @@ class CudaRuntime(Runtime):
 
 
 def _pitch(array: Any) -> int:
-    """Bytes from one row to the next; with one row, any distance may be reported, and none may be below the width."""
+    """Bytes from one row to the next. A single row may report any stride, but CUDA rejects one below the width."""
     return max(int(array.strides[0]), int(array.shape[1] * array.itemsize))
 
 
 def device_count() -> int:
-    """How many GPUs this process sees."""
+    """The number of GPUs visible to this process."""
     return int(cupy.cuda.runtime.getDeviceCount())

@@ -1,4 +1,4 @@
-"""Rows on their way to a GPU that is at work: page-locked memory, and copies on a stream of their own."""
+"""Transfers rows to the GPU while it computes: page-locked memory, and copies on a second stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PinnedStaging(Staging):
     runtime : Runtime
     halves : two device arrays
     shape, dtype
-        Of each.
+        Of each half.
     """
 
     def __init__(
@@ -27,18 +27,18 @@ class PinnedStaging(Staging):
         self._runtime = runtime
         self._halves = halves
         self._memory = [runtime.pinned(shape, dtype) for _ in halves]
-        #: When the last copy from each half's memory was done.
-        self._arrived: list[Mark | None] = [None, None]
-        #: What had been asked for when a half was last sent: all work on the half that is sent next, and none on the
-        #: other. Nothing that came later has to be done before the next copy.
-        self._asked = runtime.mark()
+        #: Mark at the end of the last copy from each half's memory.
+        self._copied: list[Mark | None] = [None, None]
+        #: Mark at the last `send`. All work on the half that is sent next was enqueued before it, so the next copy need
+        #: not wait for anything enqueued later.
+        self._sent = runtime.mark()
 
     def memory(self, half: int) -> HostArray:
-        arrived = self._arrived[half]
-        if arrived is not None:
-            self._runtime.wait(arrived)
+        copied = self._copied[half]
+        if copied is not None:
+            self._runtime.wait(copied)
         return self._memory[half]
 
     def send(self, half: int) -> None:
-        before, self._asked = self._asked, self._runtime.mark()
-        self._arrived[half] = self._runtime.send(self._memory[half], self._halves[half], before)
+        before, self._sent = self._sent, self._runtime.mark()
+        self._copied[half] = self._runtime.send(self._memory[half], self._halves[half], before)

@@ -1,4 +1,4 @@
-"""The Numba backend. Importing this package does not import Numba; making the backend does."""
+"""The Numba backend. Numba is imported when the backend is created, not with this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NumbaBackend", "probe"]
 
 
 def probe() -> tuple[str | None, str]:
-    """Why Numba cannot be used here (None if it can), and what to do about it."""
+    """The reason why Numba cannot be used here (None if it can), and the remedy."""
     try:
         import numba  # noqa: F401
     except ModuleNotFoundError as error:
@@ -19,7 +19,7 @@ def probe() -> tuple[str | None, str]:
             return f"Numba is installed but {error.name} is missing", "Run: pip install --force-reinstall numba"
         return "Numba is not installed", "Run: pip install numba"
     except ImportError as error:
-        # Numba refuses NumPy versions it does not know in an ImportError that says so.
+        # Numba raises an ImportError for NumPy versions that it does not support.
         return f"Numba does not import ({error})", "Run: pip install --upgrade numba"
     return None, ""
 

@@ -1,7 +1,7 @@
 """Activations and their derivatives for whole vectors, each declared once.
 
-The formulas are those of :data:`nnbackend.backends.activations.ACTIVATIONS`. Kernels choose by a code, the place of the
-declaration. Softmax works on rows instead of elements and is written in `kernels.py`; its code comes last.
+The formulas are those of :data:`nnbackend.backends.activations.ACTIVATIONS`. Kernels select one by its code, the index
+of the declaration. Softmax works on rows instead of elements and is written in `kernels.py`; its code comes last.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GELU_CUBIC = 0.044715
 
 @dataclass(frozen=True)
 class Elementwise:
-    """An activation of single elements.
+    """An elementwise activation.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ ELEMENTWISE: dict[str, Elementwise] = {
         gradient=lambda saved, alpha, upstream: upstream,
     ),
     "relu": Elementwise(
-        # Written so that NaN stays NaN.
+        # Written so that NaN propagates.
         forward=lambda z, alpha: where(z < 0, 0, z),
         gradient=lambda saved, alpha, upstream: where(saved > 0, upstream, upstream * 0),
     ),
@@ -96,6 +96,6 @@ ELEMENTWISE: dict[str, Elementwise] = {
     ),
 }
 
-#: The codes that kernels choose by.
+#: Code of each activation by name.
 ACTIVATION_CODES = {name: code for code, name in enumerate([*ELEMENTWISE, "softmax"])}
 IDENTITY, SOFTMAX = ACTIVATION_CODES["identity"], ACTIVATION_CODES["softmax"]

@@ -26,9 +26,9 @@ Int = npt.NDArray[np.integer[Any]]
 
 
 class NumbaBackend(NumpyBackend):
-    """Arrays are NumPy's and so are the matrix products; everything else is one jitted pass over memory.
+    """Arrays and matrix products are NumPy's; every other operation is one jitted pass over memory.
 
-    The kernels are compiled at their first use, per dtype, and kept in Numba's cache on disk.
+    Kernels are compiled for each dtype on first use, and cached on disk.
     """
 
     name = "numba"
@@ -40,7 +40,7 @@ class NumbaBackend(NumpyBackend):
     def executor(self, calls: Sequence[Call]) -> Executor:
         parts: dict[int, Parts] = {}
         division = self._divide(calls, parts)
-        # Gradients that other segments use must be stored.
+        # Gradients used by other segments must be stored.
         needed = [array for segment in division.segments if not segment.known for array in _arrays(segment.calls)]
 
         def fast(segment: Sequence[Call]) -> Executor:
@@ -232,11 +232,11 @@ def _arrays(calls: Sequence[Call]) -> Iterator[HostArray]:
 
 
 def _bits(array: Real) -> tuple[Int, int]:
-    """The array's memory seen as integers, and the mask that takes their signs away."""
+    """The array's memory viewed as integers, and a mask that clears the sign bits."""
     integer = np.dtype(f"i{array.itemsize}")
     return array.view(integer), int(np.iinfo(integer).max)
 
 
 def _optional(array: Real | None, like: Real) -> Real:
-    """Kernels take an empty array for "none": one signature, one compilation."""
+    """An empty array stands for None, so that a kernel has only one signature to compile."""
     return like[0, :0] if array is None else array

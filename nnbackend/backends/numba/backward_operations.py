@@ -88,7 +88,7 @@ def input_gradient(tile_shape, real, record):
 
 @compiled("dense_weight_gradient", work=lambda call: call.x.size * call.out.shape[1], follows="delta", updates=True)
 def weight_gradient(tile_shape, real, record):
-    """Rows and columns are those of the weights."""
+    """Shares are rows and columns of the weights."""
     size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
 
     def weight_gradient(address, state, scratch):
@@ -158,7 +158,7 @@ def weight_penalty(tile_shape, real, record):
     record=Record.of("update_parameters", gradients=INTEGER, size=INTEGER, update=INTEGER),
 )
 def update_parameters(tile_shape, real, record):
-    """Of the flat buffers, or of a part of them."""
+    """Update the flat buffers, or part of them."""
     size, rule = tile_shape.size, rule_code(tile_shape)
 
     def update_parameters(address, state, scratch):
@@ -171,13 +171,13 @@ def update_parameters(tile_shape, real, record):
 
 
 def rule_code(tile_shape):
-    """The number of the optimiser's rule that ends a line; -1 if it ends without."""
+    """The rule of the update at the end of a line; -1 if there is none."""
     return next((code for code, rule in enumerate(RULES) if rule.name == tile_shape.epilogue), -1)
 
 
 @as_written
 def prepare(rule, address, state, scratch):
-    """Write what an update needs at this step to `scratch`, and give the address of where it finds its arrays.
+    """Write this step's constants of an update to `scratch`, and return the address of its record of arrays.
 
     `address` is that of a record `UPDATE`.
     """

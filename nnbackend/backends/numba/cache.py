@@ -1,6 +1,6 @@
-"""Where compiled functions are kept on disk, and how many this process loaded or had to compile.
+"""The disk cache of compiled functions, and how many this process loaded or compiled.
 
-This does not import Numba, so it can be called without it.
+Does not need Numba.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ __all__ = ["CacheState", "cache_state"]
 
 @dataclass(frozen=True)
 class CacheState:
-    """Compiled kernels, counted once for every function and the types that it was called with.
+    """Compiled kernels; each combination of function and argument types counts as one.
 
     Attributes
     ----------
     folder : Path or None
-        Where they are kept; None if no jitted function is loaded, or if Numba found no folder that it can write.
+        The cache folder; None if no jitted function is loaded, or if Numba found no writable folder.
     compiled, loaded : int
-        How many this process has compiled, and how many it has found in the folder.
+        Numbers of kernels that this process compiled, and loaded from the folder.
     """
 
     folder: Path | None
@@ -31,7 +31,7 @@ class CacheState:
 
 
 def cache_state() -> CacheState:
-    """The state of the cache, for this process."""
+    """The state of the cache in this process."""
     stats = [function.stats for function in _jitted_functions()]
     folders = [Path(entry.cache_path) for entry in stats if entry.cache_path is not None]
     return CacheState(

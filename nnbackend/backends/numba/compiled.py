@@ -1,7 +1,7 @@
-"""The compiled functions that the lines of a program call, one for each operation.
+"""The compiled functions called by the lines of a program, one for each operation.
 
-A function is compiled when a program first needs it, for the type of the network, and kept on disk. The epoch function
-knows only its address. To compile another operation, write its function in `forward_operations.py` or
+A function is compiled for the network's dtype when a program first needs it, and cached on disk. The epoch function
+only receives its address. To compile another operation, write its function in `forward_operations.py` or
 `backward_operations.py`, under the decorator :func:`~nnbackend.backends.numba.kinds.compiled`.
 """
 
@@ -16,7 +16,7 @@ from numba import types
 
 from nnbackend.backends.declaration import Call
 
-# Imported for the functions that they declare.
+# Imported to register the functions that they declare.
 from nnbackend.backends.numba import backward_operations, forward_operations  # noqa: F401
 from nnbackend.backends.numba.jit import compile_callback
 from nnbackend.backends.numba.kinds import KINDS
@@ -28,7 +28,7 @@ __all__ = ["KINDS", "address_of", "kind_of"]
 
 
 def kind_of(call: Call) -> LineKind | None:
-    """The compiled function for a call; None if there is none."""
+    """The kind of line for a call; None if no compiled function supports it."""
     for kind in _by_operation().get(call.operation, ()):
         if kind.accepts(call):
             return kind
@@ -45,7 +45,7 @@ def _by_operation() -> dict[str, list[LineKind]]:
 
 
 def address_of(name: str, dtype: np.dtype[Any], rule: int | None = None) -> int:
-    """Address of a compiled function, which is valid as long as the process lives.
+    """Address of a compiled function, valid for the lifetime of the process.
 
     Parameters
     ----------
@@ -67,6 +67,6 @@ def _compiled(name: str, dtype: np.dtype[Any], rule: int | None) -> Any:
         tile_shape = replace(tile_shape, epilogue=RULES[rule].name)
     kind = KINDS[name]
     function = kind.make(tile_shape, dtype.type, kind.record)
-    # The name tells the files on disk apart.
+    # The name distinguishes the files on disk.
     function.__qualname__ = f"{name}[{dtype}, {tile_shape.epilogue}]"
     return compile_callback(function, types.void(*[types.intp] * 3))

@@ -1,9 +1,9 @@
-"""The cache of compiled functions on disk, safe for several processes that start with an empty folder at once.
+"""The disk cache of compiled functions, safe for several processes that start with the same empty folder.
 
 Numba numbers the files of a function by an index that it reads before compiling and writes afterwards. Two processes
 that compile a function for different types then use the same number, and one later loads the other's machine code. Here
-every file has a unique name. A file that cannot be read is compiled again. One that cannot be written is not kept: the
-disk may fill up, or the folder disappear, long after the program began.
+every file has a unique name. If a file cannot be read, the function is compiled again. If it cannot be written, the
+function is not cached: the disk may fill up, or the folder disappear, long after the program started.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class KernelCache(FunctionCache):
     ----------
     function : Python function
     stamp : object
-        What was kept with another one is outdated.
+        Files with a different stamp are outdated.
 
     Raises
     ------
     RuntimeError
-        Neither the package's folder nor the user's cache can be written.
+        Neither the package's folder nor the user's cache is writable.
     """
 
     def __init__(self, function, stamp):

@@ -1,7 +1,7 @@
 """Loops over contiguous memory in whole vectors, for jitted code: activations, their derivatives, updates, exp.
 
 Addresses are integers. The first argument, a `TileShape`, stands for the type and the CPU. Constants are given as the
-address of float64 numbers. Each element is computed in the same way wherever it lies, so callers may divide the work in
+address of float64 numbers. The result for an element does not depend on its position, so callers may divide the work in
 any way without changing a bit.
 
 A jitted function that calls one of these must be compiled `as_written`, because its fast-math flags apply to the code
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def _written(arguments: int, write_all: Callable[[Simd, Any], list[Value]]) -> Any:
-    """An intrinsic that takes a code and integers, and calls the function of that code among those of `write_all`."""
+    """An intrinsic that takes a code and integers, and calls the function with that code from `write_all`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
         tile_shape = signature.args[0].tile_shape
@@ -162,7 +162,7 @@ def update(context, tile_shape, rule, record, gradients, count):
 
 @intrinsic
 def update_vectors(context, tile_shape, record, gradients, count):
-    """The same, by the rule that the tile shape's epilogue names: the others are not compiled."""
+    """The same with the rule named by the tile shape's epilogue; the others are not compiled."""
     (rule,) = (rule for rule in RULES if rule.name == tile_shape.tile_shape.epilogue)
     return calling(tile_shape, "update", 3, partial(_update, rule))
 

@@ -17,10 +17,10 @@ __all__ = ["EPILOGUES", "Epilogue"]
 
 
 class Epilogue(Protocol):
-    """Writes the code at the end of a tile."""
+    """Generates the code at the end of a tile."""
 
     def places(self, out: Value, /) -> Sequence[Value]:
-        """Pointers to the memory that is read or written for a result at `out`."""
+        """Pointers to the memory that is accessed for a result at `out`."""
 
     def __call__(self, vector: Value, out: Value, mask: Value | None, /) -> None:
         """Store or apply a finished vector, in the lanes of the mask."""
@@ -41,7 +41,7 @@ def _updating(rule: Rule, simd: Simd, record: Value) -> Epilogue:
     return Updating(simd, record, rule)
 
 
-#: By name: from a tile's code and the address of a record, as in `updates.py`.
+#: Makers of epilogues by name, from a tile's code generator and the address of a record, as in `updates.py`.
 EPILOGUES: dict[str, Callable[[Simd, Value], Epilogue]] = {
     "store": _Storing,
     **{rule.name: partial(_updating, rule) for rule in RULES},

@@ -1,7 +1,8 @@
 """The compiled epoch function: runs the lines of a program's table, step after step, without Python.
 
-Several threads run it at the same time, each on its own share of every line, and meet before lines that have to wait.
-It knows no operations: a line holds the address of the function to call, see `compiled.py`. It is compiled only once.
+Several threads run it at the same time, each on its own share of every line, with barriers before some lines. It is
+independent of operations, because a line contains the address of the function to call (see `compiled.py`), so it is
+compiled only once.
 """
 
 from __future__ import annotations
@@ -9,64 +10,64 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba import program
-from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
+from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, yield_core
 from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.kinds import SCRATCH, STATE
 
-# Numba takes globals of this module for constants.
+# Numba treats globals as constants.
 FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
 STATE_SIZE = len(STATE.fields)
 THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
 
-#: How often a thread checks before it yields its core to others.
-PATIENCE = 4_000
+#: Number of checks before a waiting thread yields its core.
+SPINS = 4_000
 
 
 @as_written
-def meet(meeting, goal):
-    """Wait until `goal` threads have arrived; False if the run was cancelled.
+def wait_at_barrier(barrier, goal):
+    """Barrier: wait until `goal` threads have arrived; False if the run was cancelled.
 
-    `meeting` is the address of two numbers: how many threads have arrived, and whether the run is cancelled.
+    `barrier` is the address of two numbers: how many threads have arrived, and whether the run is cancelled.
     """
-    atomic_add(meeting, 1)
-    patience = PATIENCE
-    while atomic_load(meeting) < goal:
-        patience -= 1
-        if patience == 0:
-            if atomic_load(meeting + 8):
+    atomic_add(barrier, 1)
+    spins = SPINS
+    while atomic_load(barrier) < goal:
+        spins -= 1
+        if spins == 0:
+            if atomic_load(barrier + 8):
                 return False
-            give_way()
-            patience = PATIENCE // 100
+            yield_core()
+            spins = SPINS // 100
     return True
 
 
 @as_written
-def run(table, advances, counter, steps, thread, threads, meeting):
+def run(table, advances, counter, steps, thread, threads, barrier):
     """Run the table `steps` times.
 
     Parameters
     ----------
     table, advances, counter : of a Program
     thread, threads : int
-        Which of the threads this is, and how many there are.
-    meeting : int
-        Address of two int64 that were 0 before the first of them began, see `meet`.
+        Index of this thread, and number of threads.
+    barrier : int
+        Address of two int64 that are 0 before the first thread starts; see `wait_at_barrier`.
     """
     before = flush_subnormals(True)
-    # Step of the epoch, of the network and of the optimiser, as in the counter.
+    # Step counts of the epoch, the network and the optimiser, as in the counter.
     state = np.empty(STATE_SIZE, np.int64)
-    # One by one: for an assignment to a slice, Numba spends seconds on compiling the text of an error message.
+    # One by one, because for an assignment to a slice Numba spends seconds compiling an error message.
     for place in range(3):
         state[place] = counter[place]
     state[THREAD], state[THREADS] = thread, threads
     scratch = np.empty(SCRATCH, np.uint8)
     goal = 0
     for _ in range(steps):
-        # The first line waits for the last of the step before.
+        # The first line waits for the last line of the previous step.
         for line in range(len(table)):
             if table[line, WAIT] and threads > 1:
                 goal += threads
-                if not meet(meeting, goal):
+                if not wait_at_barrier(barrier, goal):
                     flush_subnormals(before)
                     return
             call(table[line, FUNCTION], table[line, RECORD], state.ctypes.data, scratch.ctypes.data)
@@ -75,7 +76,7 @@ def run(table, advances, counter, steps, thread, threads, meeting):
                 state[place] += 1
     flush_subnormals(before)
     if threads > 1:
-        meet(meeting, goal + threads)
+        wait_at_barrier(barrier, goal + threads)
     if thread == 0:
         for place in range(3):
             counter[place] = state[place]

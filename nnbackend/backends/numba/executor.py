@@ -1,4 +1,4 @@
-"""Runs a program with the compiled epoch function, on as many threads as pay for its work."""
+"""Runs a program with the compiled epoch function, on several threads if there is enough work."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from nnbackend.backends.numba.program import Program
 
 __all__ = ["CompiledExecutor", "Team"]
 
-#: Threads share a step of at least this many multiply-adds, in a run of at least that many. Below, the waits in a step,
-#: or waking the threads, cost more than sharing saves.
+#: Minimum numbers of multiply-adds in a step, and in a run, for more than one thread. Below these, barriers and waking
+#: threads cost more than they save.
 _SHARED_STEP = 6_000_000
 _SHARED_RUN = 20_000_000
 
-#: After about this many multiply-adds, a fraction of a second, control returns to Python, so that Ctrl-C need not wait
-#: for an epoch.
+#: Control returns to Python after about this many multiply-adds, a fraction of a second, so that Ctrl-C need not wait
+#: for the end of an epoch.
 _PIECE = 10_000_000_000
 
 
 class Team:
-    """Threads that work on one program at a time. A caller that finds them busy works alone, with the same result.
+    """Threads that run one program at a time. If they are busy, the caller runs its program alone, with the same
+    result.
 
     Parameters
     ----------
     threads : int
-        The calling one counts.
+        Includes the calling thread.
     """
 
     def __init__(self, threads: int) -> None:
@@ -40,7 +41,7 @@ class Team:
         self._process = 0
 
     def run(self, program: Program, steps: int) -> None:
-        """Run a program's steps, one after the other."""
+        """Run several steps of a program."""
         worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
         if self._process not in (0, os.getpid()):
             # Threads do not survive a fork, and a lock that one of them held stays locked.
@@ -57,15 +58,15 @@ class Team:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
             self._process = os.getpid()
-        meeting = np.zeros(2, np.int64)
+        barrier = np.zeros(2, np.int64)
         futures = []
         try:
             for thread in range(1, self.threads):
-                futures.append(self._pool.submit(_run, program, steps, thread, self.threads, meeting))
-            _run(program, steps, 0, self.threads, meeting)
+                futures.append(self._pool.submit(_run, program, steps, thread, self.threads, barrier))
+            _run(program, steps, 0, self.threads, barrier)
         except BaseException:
-            # Such as Ctrl-C before this thread has begun: the others must not wait for it forever.
-            meeting[1] = 1
+            # Such as Ctrl-C before this thread has started: the others must not wait for it forever.
+            barrier[1] = 1
             raise
         finally:
             for future in futures:
@@ -94,5 +95,5 @@ class CompiledExecutor(Executor):
             self._team.run(self._program, min(piece, repeats - done))
 
 
-def _run(program: Program, steps: int, thread: int, threads: int, meeting: np.ndarray) -> None:
-    epoch.run(program.table, program.advances, program.counter, steps, thread, threads, meeting.ctypes.data)
+def _run(program: Program, steps: int, thread: int, threads: int, barrier: np.ndarray) -> None:
+    epoch.run(program.table, program.advances, program.counter, steps, thread, threads, barrier.ctypes.data)

@@ -15,7 +15,7 @@ from nnbackend.backends.philox import keep_threshold
 
 
 def _is_gather(dimensions, *dtypes):
-    """Whether a call gathers arrays with that many axes and of such a type, as they are."""
+    """Whether a call gathers arrays with this number of axes and this type without scaling."""
 
     def accepts(call):
         source, out = call.source, call.out
@@ -83,7 +83,7 @@ def _gather_values(kind, record):
 
 @compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True)
 def dense(tile_shape, real, record):
-    """The product and the bias; an activation is a line of its own."""
+    """The product and the bias; an activation is a separate line."""
     size, tile = tile_shape.size, tile_shape.columns
 
     def dense(address, state, scratch):

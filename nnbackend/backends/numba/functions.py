@@ -4,7 +4,7 @@ The C library's functions need a call for each element. These need a few multipl
 argument to a range near 0 by a power of 2, sums a series there, and multiplies by the power (Muller 2016, "Elementary
 Functions", chapter 11).
 
-Largest errors, in units in the last place; `tests/backends/test_numba_functions.py` holds the functions to them:
+Largest errors in units in the last place, tested by `tests/backends/test_numba_functions.py`:
 
 ======== =================== =====================================================
 function float32 and float64 arguments
@@ -48,14 +48,15 @@ class _Format:
         self.fraction_bits = fraction_bits
         self.bias = largest_exponent
         self.ln2_high, self.ln2_low = ln2_high, ln2_low
-        #: Adding it to a number rounds that to an integer, which is then in the last bits of the sum.
+        #: Adding it to a number rounds the number to an integer, in the last bits of the sum.
         self.rounder = 1.5 * 2.0**fraction_bits
-        #: Beyond these the exponential function is 0 and infinite, and between these neither subnormal nor infinite.
+        #: Beyond the first two the exponential function is 0 or infinite; between the others it is neither subnormal
+        #: nor infinite.
         self.zero_at = -(largest_exponent + fraction_bits + 1) * math.log(2)
         self.infinite_at = (largest_exponent + 1) * math.log(2) + 1
         self.least = math.ceil((1 - largest_exponent) * math.log(2))
         self.most = math.floor((largest_exponent + 1) * math.log(2))
-        #: From here on tanh is 1.
+        #: For larger arguments tanh is 1.
         self.one_at = math.ceil((fraction_bits + 3) / 2 * math.log(2))
         #: exp(r) = 1 + r + r^2 / 2! + ...; without the first two.
         self.exp_series = [1 / math.factorial(k) for k in range(2, 2 + exp_terms)]
@@ -78,7 +79,7 @@ def _polynomial(x: Vector, coefficients: list[float]) -> Vector:
 
 
 def _clamp(x: Vector, least: float, most: float) -> Vector:
-    # Comparisons with NaN are false, so it stays.
+    # Comparisons with NaN are false, so NaN propagates.
     x = where(x < least, least, x)
     return where(x > most, most, x)
 
@@ -103,14 +104,14 @@ def _power_of_2(simd: Simd, n: Value) -> Vector:
 def exp(x: Vector) -> Vector:
     simd, form = x.simd, _FORMATS[x.simd.name]
     n, p = _reduce(_clamp(x, form.zero_at, form.infinite_at))
-    # The power of 2 in two halves: the whole may be too large or too small for a number.
+    # Multiply by two factors, because the power of 2 itself may be out of range.
     half = simd.builder.ashr(n, whole_numbers(simd, 1))
     power, rest = _power_of_2(simd, half), _power_of_2(simd, simd.builder.sub(n, half))
     return multiply_add(p, power, power) * rest
 
 
 def expm1(x: Vector) -> Vector:
-    """``exp(x) - 1`` without loss near 0."""
+    """``exp(x) - 1`` without loss of precision near 0."""
     form = _FORMATS[x.simd.name]
     n, p = _reduce(_clamp(x, form.least, form.most))
     power = _power_of_2(x.simd, n)
@@ -130,13 +131,13 @@ def log(x: Vector) -> Vector:
     tail = s * (2 * square * _polynomial(square, form.atanh_series) - f)
     exponent = Vector(simd, builder.sitofp(n, simd.vector))
     low = multiply_add(exponent, form.ln2_low, tail)
-    # x - x is 0, or NaN where x is no number to be computed with.
+    # x - x is 0, or NaN if x is infinite or NaN.
     return multiply_add(exponent, form.ln2_high, f + low) + (x - x)
 
 
 def log1p(x: Vector) -> Vector:
-    """``log(1 + x)`` without loss near 0."""
-    # What is lost in 1 + x comes back as the first term of a series.
+    """``log(1 + x)`` without loss of precision near 0."""
+    # The first term of a series corrects the rounding error of 1 + x.
     one_more = x + 1
     return log(one_more) + (x - (one_more - 1)) / one_more
 

@@ -1,4 +1,4 @@
-"""Instructions of the CPU and calls of the operating system that Numba does not offer."""
+"""CPU instructions and system calls that Numba does not offer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numba.extending import intrinsic
 
 from nnbackend.backends.numba.jit import jit
 
-__all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "give_way"]
+__all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "yield_core"]
 
 
 @intrinsic
 def atomic_add(context, address, value):
-    """Add to the number at an address and return the old number; a memory barrier."""
+    """Atomically add to the number at an address and return the old number; also a memory barrier."""
 
     def generate(target, builder, signature, arguments):
         place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
@@ -38,23 +38,23 @@ if os.name == "posix":
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
     @jit
-    def give_way():
-        """Let other threads run on this core."""
+    def yield_core():
+        """Yield this core to other threads."""
         _sched_yield()
 
 else:
 
     @jit
-    def give_way():
+    def yield_core():
         """Not needed on other systems."""
 
 
 @intrinsic
 def flush_subnormals(context, flag):
-    """Choose whether this thread replaces subnormal results by 0; returns the previous choice.
+    """Set whether this thread flushes subnormal results to 0; returns the previous setting.
 
-    A unit that is no longer active has a gradient of 0, and averages of its gradients shrink until they are subnormal.
-    Some CPUs compute a hundred times more slowly with such numbers. On other platforms than x86 this does nothing.
+    A unit that is no longer active has a gradient of 0, and running averages of its gradients become subnormal. Some
+    CPUs are a hundred times slower with subnormal numbers. This has an effect only on x86.
     """
 
     def generate(target, builder, signature, arguments):
@@ -80,7 +80,7 @@ def flush_subnormals(context, flag):
 
 @intrinsic
 def call(context, address, record, state, scratch):
-    """Call a compiled function, see `compiled.py`."""
+    """Call a compiled function; see `compiled.py`."""
 
     def generate(target, builder, signature, arguments):
         integer = ir.IntType(64)

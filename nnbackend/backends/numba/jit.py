@@ -1,10 +1,11 @@
-"""How the Numba backend compiles a function, and where it keeps what it compiled.
+"""Compiler settings and disk cache of the Numba backend.
 
-* ``error_model="numpy"``: Numba's own check for division by zero keeps LLVM from vectorising.
-* The fast-math flags allow other orders of summation and fused multiply-adds, but not the assumption that no
-  value is NaN or infinite: a diverging run must show itself.
-* No Numba parallelism: the threads are ours. Two pools on the same cores slow each other down many times over.
-* ``nogil``: Python's threads run it side by side.
+* ``error_model="numpy"``: Numba's default check for division by zero prevents vectorisation.
+* The fast-math flags allow reordering sums and fused multiply-adds, but not the assumption that no value is NaN or
+  infinite, because divergence must be visible.
+* No Numba parallelism, because we have our own threads, and two pools on the same cores slow each other down many times
+  over.
+* ``nogil``: Python threads can run it in parallel.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ __all__ = ["as_written", "compile_callback", "jit"]
 
 
 def _stamp(folder=Path(__file__).parent):
-    """Changes with any file of this folder.
+    """A stamp that changes with any file in this folder.
 
-    Numba keeps compiled functions on disk, and takes them for outdated when their own file has changed. But it compiles
-    into a function what that calls, and what writes itself into it, from other files.
+    Numba considers a cached function outdated only if its own file has changed. But the compiled code also contains
+    functions that it calls, and generated code, from other files.
     """
     try:
         texts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
     except OSError:
-        texts = []  # an application frozen into one file, which does not change
+        texts = []  # a frozen application, which does not change
     return len(texts), zlib.crc32(b"".join(texts))
 
 
@@ -57,7 +58,7 @@ def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn
 
 
 def compile_callback(function, signature):
-    """A function of C's kind, compiled at once: others may call it by its address."""
+    """A C function, compiled immediately, that others can call by its address."""
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
     _keep(callback, function)
@@ -67,12 +68,12 @@ def compile_callback(function, signature):
 
 
 class _SelfContainedLibrary(JITCodeLibrary):
-    """Machine code in which a function calls its own copies of the functions that were linked into it.
+    """Machine code in which a function calls its own copies of the functions linked into it.
 
-    Numba links a copy of what a function calls into its module, optimises the two together, and lets the copies of one
-    function in all modules stand for each other: a call goes to the copy that the process happened to load first. But
-    with fast-math flags two copies may round differently. Then bits would depend on which kernels were compiled, and
-    which were loaded from disk.
+    Numba links copies of called functions into a function's module and optimises them together. All copies of one
+    function are interchangeable, and a call goes to the copy that the process loaded first. But with fast-math flags
+    two copies may round differently, so results would depend on which kernels were compiled and which were loaded from
+    disk.
     """
 
     def _optimize_final_module(self):
@@ -84,7 +85,7 @@ class _SelfContainedLibrary(JITCodeLibrary):
 
 @contextlib.contextmanager
 def _own_copies():
-    """What is compiled within calls its own copies of other functions."""
+    """A context in which compiled functions call their own copies of other functions."""
     codegen = cpu_target.target_context.codegen()
     with global_compiler_lock:
         before = codegen._library_class
@@ -96,11 +97,11 @@ def _own_copies():
 
 
 def _keep(compiled, function):
-    """What Numba's `enable_caching` does, with our files."""
+    """Like Numba's `enable_caching`, but with our files."""
     # If neither the package's folder nor the user's cache is writable, every process compiles for itself.
     with contextlib.suppress(RuntimeError):
         compiled._cache = KernelCache(function, STAMP)
 
 
-#: Without fast-math flags: with them LLVM could sum in another order in one place than in another.
+#: Without fast-math flags, with which LLVM could choose a different order of sums in different callers.
 as_written = partial(jit, fastmath=())

@@ -1,8 +1,8 @@
-"""Jitted kernels: one pass over memory each, rows kept in cache while several things are done to them.
+"""Jitted kernels. Each makes one pass over memory and does everything to a row while it is in cache.
 
-* Optional arrays come as arrays of length 0, so that a kernel has one signature a dtype.
-* Where work can be shared out, `begin` and `end` say which rows, or which elements of a flat buffer, are meant.
-* What takes exponentials is written in `elementwise.py`, a vector at a time. What calls it is compiled as written.
+* A missing optional array is passed as an array of length 0, so that a kernel has one signature per dtype.
+* Where work can be shared, `begin` and `end` are the range of rows, or of elements of a flat buffer.
+* Exponentials are computed by the vector code in `elementwise.py`. Its callers are compiled `as_written`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def gather_rows(source, order, start, scale, out, begin, end):
 def gather_bytes(source, order, start, settings, out, begin, end):
     """`settings` holds the scale."""
     for i in range(begin, end):
-        # The rows lie anywhere in memory.
+        # The rows are scattered in memory.
         ahead = min(i + 2, end - 1)
         scale_bytes(
             tile_shape_of(out),
@@ -59,7 +59,7 @@ def gather_values(source, order, start, scale, out, begin, end):
 
 @jit
 def in_one_piece(a):
-    """Whether no gaps lie between rows."""
+    """Whether there are no gaps between rows."""
     return a.strides[0] == a.shape[1] * a.itemsize
 
 
@@ -121,7 +121,7 @@ def subtract(row, number, out):
 
 @as_written
 def exponentiate(a, begin, end):
-    """``a = exp(a)``, for some rows."""
+    """``a = exp(a)`` for a range of rows."""
     rows, size = end - begin, a.shape[1]
     if in_one_piece(a):
         rows, size = min(rows, 1), rows * size
@@ -296,7 +296,7 @@ def record_loss(rows, penalties, step, trace):
 
 @jit
 def bias_gradient(delta, out, begin, end):
-    """`begin` and `end` say which columns."""
+    """`begin` and `end` are a range of columns."""
     total = out[begin:end]
     for j in range(total.size):
         total[j] = 0
@@ -308,8 +308,8 @@ def bias_gradient(delta, out, begin, end):
 
 @as_written
 def weight_penalty(weight, l1, l2, gradient):
-    # As written, because what fast-math flags make of the gradient was another thing in the process that compiled this
-    # than in those that found it compiled. Four sums each, or every addition would wait for the one before.
+    # `as_written`, because with fast-math flags the gradient differed between the process that compiled this and those
+    # that loaded it. There are four partial sums each, so that an addition need not wait for the previous one.
     zero = weight.dtype.type(0)
     a0, a1, a2, a3 = 0.0, 0.0, 0.0, 0.0
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
@@ -339,7 +339,8 @@ def weight_penalty(weight, l1, l2, gradient):
 
 @jit
 def prepare_update(rule, address, rate, t, constants):
-    """Write what a rule of `updates.py` reads at step t, counted from 1. At the address is a record `UPDATE`."""
+    """Write the constants that a rule of `updates.py` reads at step t, counted from 1. `UPDATE` is the record at the
+    address."""
     u = at(UPDATE, address)
     constants[0] = -rate
     constants[1] = u.weight_decay
@@ -360,7 +361,7 @@ def prepare_update(rule, address, rate, t, constants):
 
 @as_written
 def update_all(rule, constants, parameters, gradients, first, second):
-    """An optimiser's step; `constants` as `prepare_update` writes them."""
+    """An optimiser's step, with the `constants` that `prepare_update` writes."""
     record = np.empty(RECORD, np.int64)
     record[0] = constants.ctypes.data
     record[1] = distance(gradients, parameters)
@@ -371,13 +372,13 @@ def update_all(rule, constants, parameters, gradients, first, second):
 
 @jit
 def distance(a, b):
-    """How many elements b lies after a."""
+    """Distance from a to b in elements."""
     return (b.ctypes.data - a.ctypes.data) // a.itemsize
 
 
 @jit
 def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin, end):
-    """Philox4x32-10, four elements a block; see :mod:`nnbackend.backends.philox` for the plain form."""
+    """Philox4x32-10, four elements per block; see :mod:`nnbackend.backends.philox` for the plain form."""
     low = np.uint64(0xFFFFFFFF)
     shift = np.uint64(32)
     multiplier0 = np.uint64(0xD2511F53)
@@ -410,7 +411,7 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin
         words[1] = c1
         words[2] = c2
         words[3] = c3
-        # A block may begin in a row that is another thread's, or end in one.
+        # A block may begin or end in another thread's row.
         for element in range(max(first, 4 * block), min(last, 4 * block + 4)):
             k = element - 4 * block
             i = (element - before) // columns

@@ -1,13 +1,13 @@
-"""How compiled functions are declared, and what they have in common: the state of a thread and its share of the work.
+"""Declarations of compiled functions, the state of a thread, and its share of the work.
 
-All of them have the same arguments, which are addresses:
+All compiled functions have the same arguments, which are addresses:
 
-* `address`: the line's record, which has the names of the operation's declaration; see :func:`declared_record`.
-* `state`: the calling thread's, a record `STATE`.
+* `address`: the line's record, whose fields are named as in the operation's declaration; see :func:`declared_record`.
+* `state`: the state of the calling thread, a record `STATE`.
 * `scratch`: `SCRATCH` bytes of temporary memory.
 
 Arrays have no gaps between rows. Threads share the rows of a batch, or parts of a result. Each element is computed by
-one thread, in an order that does not depend on which.
+one thread, and its result does not depend on which one.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from nnbackend.backends.numba.updates import CONSTANTS, RECORD
 
 __all__ = ["KINDS", "SCRATCH", "STATE", "block", "compiled", "share"]
 
-#: The state of a thread: the step of the epoch, of the network and of the optimiser, as in the counter; which thread it
-#: is, and how many there are.
+#: The state of a thread: step counts of the epoch, the network and the optimiser, as in the counter; the index of the
+#: thread, and the number of threads.
 STATE = Record.of("state", place=INTEGER, step=INTEGER, update=INTEGER, thread=INTEGER, threads=INTEGER)
 
-#: Bytes for an optimiser's constants and where it finds its arrays.
+#: Bytes for an optimiser's constants and the record of its arrays.
 SCRATCH = 8 * (CONSTANTS + RECORD)
 
 #: Every compiled function by name.
@@ -50,15 +50,15 @@ def compiled(
     Parameters
     ----------
     *operations : str
-        The operation of the contract that it computes, or several with the same record.
+        The operation of the contract that it computes; several if they have the same record.
     work, accepts, follows, is_product
         As in `LineKind`.
     integers, reals : dict of callable
-        Fields of the record besides those of the declaration, from the call.
+        Additional fields of the record, computed from the call.
     updates : bool
-        Whether the line may end with an update: its record then has the address of a record `UPDATE`, or 0.
+        Whether the line may end with an update; its record then contains the address of a record `UPDATE`, or 0.
     record : Record, optional
-        In place of the one that follows from the declaration.
+        Replaces the record derived from the declaration.
     """
     integers, reals = integers or {}, reals or {}
     more = [*((name, INTEGER) for name in integers), *((name, REAL) for name in reals)]
@@ -78,16 +78,16 @@ def compiled(
 
 @as_written
 def share(size, state):
-    """A thread's part of `size` things: the first, and the one behind the last."""
+    """A thread's share of `size` items, as a half-open range."""
     s = at(STATE, state)
     return size * s.thread // s.threads, size * (s.thread + 1) // s.threads
 
 
 @as_written
 def block(rows, columns, by_columns, tile, state):
-    """A thread's part of a matrix: from which row to which, and from which column to which.
+    """A thread's share of a matrix: half-open ranges of rows and columns.
 
-    Columns are split into widths of a tile, so that only the last is narrow.
+    Columns are split at multiples of the tile width, so that only the last tile is narrow.
     """
     if by_columns:
         begin, end = share((columns + tile - 1) // tile, state)

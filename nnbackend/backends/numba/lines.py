@@ -1,8 +1,8 @@
 """The lines of a program: each is one call of an operation, with the record that its compiled function reads.
 
-What a line reads, what it writes and what a thread may do on its own follow from the declaration of the operation in
-:mod:`nnbackend.backends.operations`. So does its record: an array's address, the extents of its shape and each constant
-have the names of the declaration.
+The arrays that a line reads and writes, and how it may be split, follow from the operation's declaration in
+:mod:`nnbackend.backends.operations`. So does its record: addresses, dimensions and constants have the names of the
+declaration.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ __all__ = [
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]
-#: Addresses of the first byte and behind the last.
+#: Address of the first byte, and the address after the last.
 Span = tuple[int, int]
 
 
 class UnsupportedStepError(Exception):
-    """A step that a program cannot hold; says why."""
+    """A step that cannot be compiled to a program; the message says why."""
 
 
 @dataclass(frozen=True)
 class Split:
     """How the threads share a line's work.
 
-    Two lines are cut in the same places only if both the unit and the count are the same.
+    Two lines are split identically only if both the unit and the count are equal.
 
     Attributes
     ----------
     unit : {"rows", "positions", "columns", "parts", "none"}
-        Rows of the batch, positions of its images, columns of the result, or parts of a result that is no longer the
-        batch's. With "none" the first thread does all of it.
+        Rows of the batch, positions of its images, columns of the result, or parts of a result without a batch axis.
+        With "none" the first thread does all the work.
     count : int
-        How many of these units there are.
+        Number of these units.
     """
 
     unit: str
@@ -56,21 +56,22 @@ class Split:
 
     @property
     def in_turn(self) -> bool:
-        """Whether a thread that has finished its share of one such line may begin its share of the next."""
+        """Whether a thread that has finished its share of one such line may start its share of the next without
+        waiting."""
         return self.unit != "parts"
 
 
 class Addresses:
-    """Addresses of arrays, each asked for once: NumPy takes long to tell one, and many lines use the same array.
+    """A cache of array addresses: NumPy is slow to provide them, and many lines use the same array.
 
-    The arrays must live as long as this.
+    The arrays must outlive this object.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, Span] = {}
 
     def span(self, array: Array) -> Span:
-        """The addresses of its first byte and behind its last."""
+        """The address range of an array."""
         known = self._known.get(id(array))
         if known is None:
             begin: int = array.__array_interface__["data"][0]
@@ -89,26 +90,26 @@ class Addresses:
 
 @dataclass(frozen=True, eq=False)
 class LineKind:
-    """A compiled function, and the calls that it is for.
+    """A compiled function, and the calls that it supports.
 
     Attributes
     ----------
     name : str
-        Of the function.
+        Name of the function.
     operations : tuple of str
         The operations of the contract that it computes.
     record : Record
-        What it reads.
+        The record that it reads.
     make : callable
-        Makes the function that Numba compiles.
+        Creates the function that Numba compiles.
     accepts : callable
-        Whether it can compute a call of its operation.
+        Takes a call of its operation; returns whether the function supports it.
     values : dict of callable
-        Fields of the record that are not in the declaration, from the call.
+        Fields of the record that are not in the declaration, computed from the call.
     work : callable
-        From the call: multiply-adds, or what takes as long.
+        Takes a call; returns its cost in multiply-adds.
     follows : str
-        If the array of this name was written by columns, this line is split by columns as well.
+        If the array with this name was written by columns, this line is also split by columns.
     is_product : bool
         Whether it is a matrix product, which may be split by columns where that is faster.
     """
@@ -139,11 +140,11 @@ class Line:
     call : Call
     split : Split
     spans : dict of Span
-        Its arrays by name, except for the counter: the epoch function alone reads and writes that.
+        Its arrays by name, except for the counter, which only the epoch function accesses.
     update : Update, optional
-        That of the parameters whose gradient it has.
+        The update of the parameters whose gradient it computes.
     wait : bool
-        Whether the threads meet before it.
+        Whether there is a barrier before it.
     """
 
     kind: LineKind
@@ -155,7 +156,7 @@ class Line:
 
     @property
     def late(self) -> bool:
-        """Whether no activation or gradient of an activation depends on it, so that it can wait."""
+        """Whether it can be delayed, because no activation or activation gradient depends on it."""
         return not uses_of(self.call.operation).of_batch
 
     @property
@@ -174,21 +175,21 @@ class Line:
         return np.dtype(np.float32)
 
     def touched(self) -> list[Span]:
-        """All that it reads or writes."""
+        """All spans that it reads or writes."""
         return [*self.spans.values(), *self._updated()]
 
     def written(self) -> list[Span]:
-        """All that it writes, its result first."""
+        """All spans that it writes, its result first."""
         spans = self.spans
         return [*(spans[name] for name in uses_of(self.call.operation).written if name in spans), *self._updated()]
 
     def elsewhere(self) -> list[Span]:
-        """What a thread reads beyond its own share."""
+        """Spans that a thread reads beyond its own share."""
         names = uses_of(self.call.operation).elsewhere.get(self.split.unit, ())
         return [self.spans[name] for name in names if name in self.spans]
 
     def fields(self) -> dict[str, Any]:
-        """The values of its record, but for the update's."""
+        """The values of its record, except for the update."""
         call, spans = self.call, self.spans
         shapes = uses_of(call.operation).shapes
         values: dict[str, Any] = {"by_columns": self.split.unit == "columns"}
@@ -208,14 +209,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Uses:
-    """What the declaration of an operation says about its arguments.
+    """Facts about an operation's arguments, derived from its declaration.
 
     Attributes
     ----------
     arrays, written, real : tuple of str
-        Its arrays, those that it writes, and those of type "real"; the counter is not one of them.
+        Its arrays, the ones that it writes, and those of type "real"; all without the counter.
     shapes : dict
-        By array and number of axes: the names of the extents.
+        Names of the dimensions, by array and number of axes.
     elsewhere : dict
         By the unit of a split: arrays of which a thread reads more than its own share.
     of_batch : bool
@@ -249,7 +250,7 @@ def uses_of(operation: str) -> Uses:
 
 
 def _extents(operation: str, argument: Argument) -> dict[int, tuple[str, ...]]:
-    """By number of axes: the fields for an array's extents. A shape of any number of axes has none."""
+    """The fields for an array's dimensions, by number of axes; none if any number of axes is allowed."""
     return {
         len(shape): tuple(_field(operation, extent) for extent in shape)
         for shape in argument.shapes
@@ -263,15 +264,15 @@ def _is_open(extent: str | int) -> bool:
 
 
 def _field(operation: str, extent: str | int) -> str:
-    """The field for an extent: its name, unless that is an argument's."""
+    """The field for a dimension: its name, unless an argument has the same name."""
     return f"{extent}_count" if extent in OPERATIONS[operation].arguments else str(extent)
 
 
 def is_cut(operation: str, argument: Argument, unit: str) -> bool:
-    """Whether a thread that has a share of the rows or columns uses only the same share of an argument.
+    """Whether a thread with a share of the rows or columns uses only the same share of an argument.
 
-    Rows are the first extent of the first array that the operation writes, and columns its last. The columns of
-    another array are cut in the same places only if they, too, are its last extent.
+    Rows are the first dimension of the first array that the operation writes, and columns its last. Another array is
+    split into the same columns only if they are its last dimension, too.
     """
     declared = OPERATIONS[operation]
     result = declared.arguments[declared.written[0]].shapes[0]
@@ -281,7 +282,7 @@ def is_cut(operation: str, argument: Argument, unit: str) -> bool:
 
 
 def declared_record(operation: str, *more: tuple[str, str]) -> Record:
-    """The record of an operation, from its declaration: addresses, extents and constants by name.
+    """The record of an operation, derived from its declaration: addresses, dimensions and constants by name.
 
     Parameters
     ----------
@@ -311,7 +312,7 @@ _PADDING = 16
 
 @dataclass(eq=False)
 class Update:
-    """An optimiser's step for the flat buffers, which may be taken apart.
+    """An optimiser's step for the flat buffers, which can be divided into parts.
 
     Attributes
     ----------
@@ -335,7 +336,7 @@ class Update:
 
     @classmethod
     def of(cls, call: Call, spans: Mapping[str, Span]) -> Update:
-        """The update that a call of an optimiser's operation asks for."""
+        """The update for a call of an optimiser's operation."""
         buffers = [spans[name] for name in uses_of(call.operation).written if name in spans]
         return cls(call, rule_of(call), spans["gradients"], buffers, spans["learning_rates"], call.gradients.itemsize)
 
@@ -344,12 +345,12 @@ class Update:
         return self.gradients[0] <= gradient[0] and gradient[1] <= self.gradients[1]
 
     def parts(self, gradient: Span) -> list[Span]:
-        """The parts of the parameters and of the slots that belong to a part of the gradients."""
+        """The parts of the parameters and slots that correspond to a part of the gradients."""
         begin, end = (edge - self.gradients[0] for edge in gradient)
         return [(buffer + begin, buffer + end) for buffer, _ in self.buffers]
 
     def without(self, done: Iterable[Span]) -> list[Span]:
-        """The gradients that are left, except for the padding between parameters, where everything is 0."""
+        """The remaining gradients, except for the padding between parameters, where everything is 0."""
         done = sorted(done)
         begin, left = self.gradients[0], []
         for span in [*done, (self.gradients[1], self.gradients[1])]:
@@ -371,7 +372,7 @@ class Update:
 
 @dataclass(eq=False)
 class UpdateLine(Line):
-    """A line that only updates: the whole flat buffers, or the parts that belong to some of the gradients.
+    """A line that only updates: the whole flat buffers, or the parts for some of the gradients.
 
     Attributes
     ----------

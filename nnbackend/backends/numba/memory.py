@@ -34,7 +34,7 @@ def vector(address, size, kind):
 
 @jit
 def counts(address, size):
-    """Integers at an address."""
+    """A vector of integers at an address."""
     return carray(pointer(address), (size,), np.int64)
 
 
@@ -45,7 +45,7 @@ def row_at(a, i):
 
 
 def bits_of(matrix):
-    """A matrix of real numbers seen as integers, and the mask that takes their signs away."""
+    """A matrix of real numbers viewed as integers, and a mask that clears the sign bits."""
     raise NotImplementedError("for jitted code")
 
 

@@ -1,8 +1,8 @@
 """Jitted kernels that scale rows.
 
-Not with the fast-math flags of the other kernels: with ``arcp`` LLVM multiplies a row by ``1 / m``, which overflows
-for a subnormal m, and with ``reassoc`` it takes ``(g * x) / m`` for ``g * (x / m)``, and the product may overflow. It
-may choose the order of a sum, and no more: that is what lets it vectorise the sum.
+They do not use the fast-math flags of the other kernels. With ``arcp`` LLVM multiplies a row by ``1 / m``, which
+overflows for a subnormal m. With ``reassoc`` it may replace ``g * (x / m)`` by ``(g * x) / m``, and the product may
+overflow. Only the sum may be reordered, so that it can be vectorised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ in_any_order = partial(jit, fastmath={"reassoc"})
 
 @as_written
 def max_abs_norm(x, bits, sign_free, out, begin, end):
-    """`bits` is `x` seen as integers, `sign_free` masks all of their bits but the sign."""
+    """`bits` is `x` viewed as integers, and `sign_free` masks all bits except the sign."""
     for i in range(begin, end):
         row = x[i]
         largest = _divisor(row, _first_largest(bits[i], sign_free))
@@ -32,7 +32,7 @@ def max_abs_norm_gradient(x, bits, sign_free, upstream, out, begin, end):
         k = _first_largest(bits[i], sign_free)
         largest = _divisor(row, k)
         through_largest = row[k] / largest * _sum_of_products(above, row, largest)
-        # Before the loop, which may overwrite it.
+        # Read before the loop, which may overwrite it.
         at_largest = (above[k] - through_largest) / largest
         for j in range(row.size):
             out[i, j] = above[j] / largest
@@ -43,8 +43,8 @@ def max_abs_norm_gradient(x, bits, sign_free, upstream, out, begin, end):
 def _first_largest(bits, sign_free):
     """Column of the first largest magnitude; a NaN is larger than any number.
 
-    Without their signs, floating-point numbers are in the order of their bits, with infinity and NaN at the upper end;
-    and unlike that of numbers which may be NaN, the maximum of integers is vectorised.
+    Magnitudes of floating-point numbers are ordered like their bits, with infinity and NaN at the upper end. The
+    maximum of integers is vectorised, unlike that of floating-point numbers that may be NaN.
     """
     largest = bits[0] & sign_free
     for j in range(1, bits.size):

@@ -22,7 +22,7 @@ __all__ = ["copy_panel", "copy_strips", "panel_space", "strip_space", "transpose
 
 @intrinsic
 def panel_space(context, tile_shape):
-    """The address of space for a panel on the stack of the calling function."""
+    """The address of memory for a panel on the stack of the calling function."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _space(tile_shape.tile_shape, builder, tile_shape.tile_shape.depth * tile_shape.tile_shape.columns)
@@ -32,7 +32,7 @@ def panel_space(context, tile_shape):
 
 @intrinsic
 def strip_space(context, tile_shape):
-    """The address of the strips of a block, as in `panel_space`."""
+    """The address of memory for the strips of a block, as in `panel_space`."""
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _space(tile_shape.tile_shape, builder, tile_shape.tile_shape.strips * tile_shape.tile_shape.strip)
@@ -48,7 +48,7 @@ def _space(tile_shape: TileShape, builder: ir.IRBuilder, elements: int) -> Value
 
 @intrinsic
 def copy_panel(context, tile_shape, b, b_row, panel, columns, inner, ahead):
-    """``panel[k, j] = b[k, j]`` for `inner` rows and a tile's width, of which `b` has `columns` from here on.
+    """``panel[k, j] = b[k, j]`` for `inner` rows and the width of a tile. `b` has `columns` columns from here on.
 
     The panel at `ahead`, which is copied next, is prefetched while this one is multiplied.
     """
@@ -104,7 +104,7 @@ def _copy_panel(tile_shape: TileShape, masked: bool, simd: Simd, arguments: Sequ
 
 
 def _copy_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) -> None:
-    # A vector is a strip's share of a column.
+    # A vector is one column of a strip.
     simd = Simd(simd.builder, tile_shape.real, tile_shape.rows, tile_shape.fused)
     builder, height = simd.builder, simd.integer(tile_shape.rows)
     a, a_k, strips, rows, inner = arguments
@@ -128,8 +128,8 @@ def _copy_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) 
 
 
 def _transpose_panel(tile_shape: TileShape, simd: Simd, arguments: Sequence[Value]) -> None:
-    """A few rows of `b` at a time, up to the end of the last vector that a tile reads. Past the end of `b` its last row
-    is repeated: old contents of the panel could be subnormal numbers, which are very slow to compute with."""
+    """Copy a few rows of `b` at a time, up to the end of the last vector that a tile reads. The last row of `b` is
+    repeated at the end, because old contents of the panel could be subnormal numbers, which are very slow."""
     builder = simd.builder
     b, b_row, panel, columns, inner, ahead = arguments
     b, panel, ahead = (simd.pointer(address) for address in (b, panel, ahead))
@@ -155,7 +155,7 @@ def _transpose_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Val
     def strip(row: Value, place: list[Value]) -> list[Value]:
         numbers = [builder.add(row, simd.integer(i)) for i in range(tile_shape.rows)]
         starts, out = simd.rows(a, a_row, numbers, rows), simd.move(strips, place[0])
-        # No more rows at once than a vector has lanes.
+        # At most as many rows at once as a vector has lanes.
         for i in range(0, tile_shape.rows, simd.lanes):
             _transpose_rows(
                 simd, starts[i : i + simd.lanes], [], inner, simd.move(out, simd.integer(i)), tile_shape.rows
@@ -166,8 +166,8 @@ def _transpose_strips(tile_shape: TileShape, simd: Simd, arguments: Sequence[Val
 
 
 def _transpose_rows(simd: Simd, rows: list[Value], ahead: list[Value], inner: Value, out: Value, out_row: int) -> None:
-    """``out[k * out_row + i] = rows[i][k]``, also for k from `inner` to the next multiple of the lanes, for which
-    there is room. Prefetches the rows `ahead`."""
+    """``out[k * out_row + i] = rows[i][k]``, also for k from `inner` to the next multiple of the lanes, so `out` must
+    be large enough. Prefetches the rows `ahead`."""
     builder = simd.builder
     rest = builder.srem(inner, simd.integer(simd.lanes))
     whole = builder.sub(inner, rest)

@@ -1,12 +1,12 @@
 """A recorded step as a table that the compiled epoch function reads.
 
-Each call becomes one line: the address of a compiled function, and a record of where its arrays lie, their shapes and
-its constants. The epoch function is therefore compiled once for all networks: another network is another table.
+Each call becomes one line: the address of a compiled function, and a record with the addresses and shapes of its arrays
+and its constants. The epoch function is therefore compiled once for all networks: another network is another table.
 
 Threads share the work of a line: by rows of the batch, which do not depend on each other, by columns of a large layer,
 or by parts of a gradient. The lines are put in an order in which threads rarely wait for each other: lines that others
-depend on are moved earlier, and the lines between two waits depend on nothing that another thread computes there.
-Gradients are applied to the parameters where they are computed.
+depend on are moved earlier, and the lines between two barriers do not depend on what other threads compute there.
+Gradients are applied to the parameters right after they are computed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from nnbackend.backends.numba.updates import UPDATE
 
 __all__ = ["Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
 
-#: The columns of the table: the address of a line's function, whether the threads meet first, and its record's address.
+#: Columns of the table: the address of a line's function, whether there is a barrier before it, and its record's
+#: address.
 FUNCTION, WAIT, RECORD = 0, 1, 2
 
-#: A layer is split by columns if there are fewer rows than this for each thread and enough work (multiply-adds) that
-#: two more waits do not matter, and enough columns for each. Both were measured on two cores.
+#: A layer is split by columns if there are fewer rows per thread than this, enough work (multiply-adds) to outweigh two
+#: more barriers, and enough columns per thread. Measured on two cores.
 _WORTH_COLUMNS = [(64, 4_000_000), (96, 30_000_000)]
 _MANY_COLUMNS = 48
 
@@ -59,7 +60,7 @@ class Program:
     work : int
         Multiply-adds of a step, approximately.
     arrays : list
-        Everything that the addresses point to, kept alive.
+        The arrays whose addresses are used, to keep them alive.
     """
 
     table: npt.NDArray[np.int64]
@@ -97,21 +98,21 @@ def compile_step(
     needed: Sequence[Array] = (),
     parts: Callable[[Call], Parts] = parts_of,
 ) -> Program:
-    """The table of a recorded step, made for a number of threads; it runs on any.
+    """Make the table of a recorded step, optimised for a number of threads; it runs on any number.
 
     Parameters
     ----------
     calls : sequence of Call
     threads : int
     needed : sequence of arrays
-        Used by other segments of the step: gradients in them are stored.
+        Arrays used by other segments of the step; gradients in them are stored.
     parts : callable
-        Returns what `parts_of` returns, if a caller has asked before.
+        Returns what `parts_of` returns, for callers that have the parts already.
 
     Raises
     ------
     UnsupportedStepError
-        A call has no compiled function, or the calls have several counters.
+        A call has no compiled function, or the calls use several counters.
     """
     advances = bool(calls) and calls[-1].operation == "advance"
     addresses = Addresses()
@@ -147,7 +148,7 @@ def lines_of(call: Call, parts: Parts, addresses: Addresses) -> Iterator[Line]:
 
 
 def _simple(call: Call) -> list[Call]:
-    """The call as those that have compiled functions: an activation after a product is one of its own."""
+    """The call as calls with compiled functions: an activation after a product becomes a separate call."""
     if call.operation != "dense_forward":
         return [call]
     z = call.out if call.preactivation is None else call.preactivation
@@ -164,7 +165,7 @@ def _arrays(call: Call) -> Iterator[Array]:
 
 
 def _split(call: Call) -> Split:
-    """By rows where the declaration allows it, otherwise by parts of the result, otherwise not at all."""
+    """By rows if the declaration allows it, otherwise by parts of the result, otherwise not at all."""
     result = next(call.written())
     units = OPERATIONS[call.operation].splits
     if "rows" in units:
@@ -173,14 +174,15 @@ def _split(call: Call) -> Split:
 
 
 def _split_columns(lines: Sequence[Line], threads: int) -> None:
-    """Split products by columns where that is faster, and then the lines that continue with their results.
+    """Split products by columns where that is faster, and also the lines that use their results.
 
-    By rows, a thread goes through all layers without waiting for others. By columns, it copies only its part of the
-    weights to panels, computes whole tiles even if there are few rows, and finds the weights in its own cache.
+    With a split by rows, a thread computes all layers without waiting for others. With a split by columns, it packs
+    only its part of the weights, computes whole tiles even if there are few rows, and finds the weights in its own
+    cache.
     """
     if threads == 1:
         return
-    #: Where arrays begin that were written by columns.
+    #: Start addresses of arrays that were written by columns.
     by_columns: set[int] = set()
     for line in lines:
         kind, result = line.kind, next(line.call.written())
@@ -199,7 +201,7 @@ def _split_columns(lines: Sequence[Line], threads: int) -> None:
 
 
 def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The table, and the memory of the records that it has the addresses of."""
+    """The table, and the memory of the records that it points to."""
     sizes = [line.kind.record.size + (UPDATE.size if line.update is not None else 0) for line in lines]
     records = np.zeros(sum(sizes), np.uint8)
     begin, place = records.ctypes.data, 0

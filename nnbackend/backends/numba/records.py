@@ -1,7 +1,7 @@
-"""Records: named numbers in memory that Python writes and jitted code reads by name.
+"""Records: structs that Python writes and jitted code reads by field name.
 
 A `Record` lists the fields, each 8 bytes: addresses and counts as int64, constants as float64. Python packs values into
-it with :meth:`Record.pack`. Jitted code is given the address and reads a field as an attribute::
+it with :meth:`Record.pack`. Jitted code receives the address and reads fields as attributes::
 
     line = at(record, address)
     rows = line.rows
@@ -34,13 +34,13 @@ _BYTES = 8
 
 @dataclass(frozen=True)
 class Record:
-    """Named numbers that lie one after the other.
+    """A struct of numbers.
 
     Attributes
     ----------
     name : str
     fields : tuple of (name, kind)
-        In the order of memory; the kind is INTEGER or REAL.
+        In memory order; the kind is INTEGER or REAL.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Record:
 
     @classmethod
     def of(cls, name: str, **fields: str) -> Record:
-        """A record with these fields: ``Record.of("update", rates=INTEGER, momentum=REAL)``."""
+        """Create a record with these fields: ``Record.of("update", rates=INTEGER, momentum=REAL)``."""
         return cls(name, tuple(fields.items()))
 
     @property
@@ -58,15 +58,15 @@ class Record:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As NumPy would describe it."""
+        """The equivalent NumPy dtype."""
         return np.dtype([(name, {INTEGER: np.int64, REAL: np.float64}[kind]) for name, kind in self.fields])
 
     def offset(self, name: str) -> int:
-        """Bytes from the record to a field."""
+        """Offset of a field in bytes."""
         return _BYTES * [field for field, _ in self.fields].index(name)
 
     def pack(self, buffer: Any, offset: int, values: Mapping[str, Any]) -> None:
-        """Write the values into a buffer; fields without one become 0."""
+        """Write the values to a buffer; fields without a value become 0."""
         _layout_of(self.fields).pack_into(buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
 
 
@@ -85,14 +85,14 @@ class _RecordType(types.Type):
 
 
 class _PlaceType(types.Type):
-    """Numba's type of an address where a record lies."""
+    """Numba's type of the address of a record."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
         super().__init__(name=f"At({record.name}: {record.fields})")
 
 
-# The running program has no record, only addresses.
+# The compiled code has no record, only addresses.
 register_model(_RecordType)(models.OpaqueModel)
 
 

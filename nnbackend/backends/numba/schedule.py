@@ -1,6 +1,6 @@
-"""The order of a program's lines, which gradients are applied where they are computed, and where threads wait.
+"""The order of a program's lines, their fused updates, and the barriers between them.
 
-All three questions are about overlapping memory. Comparing every array with every other would take minutes for a deep
+All three depend on overlapping memory. Comparing every array with every other would take minutes for a deep
 network, so memory is cut into *pieces* at all addresses where an array begins or ends: two arrays overlap exactly if
 they have a piece in common. Each pass then goes through the lines once and remembers, for each piece, which lines have
 used it. The time grows with the number of lines.
@@ -17,14 +17,14 @@ __all__ = ["schedule"]
 
 
 def schedule(lines: Sequence[Line], needed: Sequence[Span] = ()) -> list[Line]:
-    """The lines in the order in which they are to run, with their updates and waits.
+    """The lines in execution order, with their updates and barriers.
 
     Parameters
     ----------
     lines : sequence of Line
         As recorded.
     needed : sequence of Span
-        What other parts of the step use: gradients in it are stored, whoever else applies them.
+        Memory that other segments of the step use: gradients in it are always stored.
     """
     fused = _fuse_updates(lines, needed)
     pieces = _Pieces(span for line in fused for span in line.touched())
@@ -34,7 +34,7 @@ def schedule(lines: Sequence[Line], needed: Sequence[Span] = ()) -> list[Line]:
 
 
 class _Pieces:
-    """Memory, cut wherever one of these spans begins or ends."""
+    """Divides memory into pieces wherever a span begins or ends."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         edges = sorted({edge for span in spans for edge in span})
@@ -58,9 +58,9 @@ class _Use:
 
 
 def _fuse_updates(lines: Sequence[Line], needed: Sequence[Span]) -> list[Line]:
-    """Let the lines that compute gradients apply them to the parameters, where nothing else uses the gradient.
+    """Fuse updates into the lines that compute the gradients, if nothing else uses the gradient.
 
-    Whatever remains of the flat buffers, such as a weight with a penalty, is updated by lines of its own.
+    The rest of the flat buffers, such as a weight with a penalty, is updated by separate lines.
     """
     updates = [line for line in lines if isinstance(line, UpdateLine)]
     if len(updates) != 1:
@@ -89,7 +89,7 @@ def _fuse_updates(lines: Sequence[Line], needed: Sequence[Span]) -> list[Line]:
         first[piece], final[piece] = -1, len(lines)
     done = []
     for place, (gradient, parts) in gradients.items():
-        # Nothing else may need the gradient, and nothing later the parameters as they were.
+        # Nothing else may use the gradient, and nothing later the old parameters.
         alone = all(first[piece] == final[piece] == place for piece in pieces.of([gradient]))
         if alone and all(final.get(piece, place) <= place for piece in pieces.of(parts)):
             lines[place].update = update
@@ -98,12 +98,12 @@ def _fuse_updates(lines: Sequence[Line], needed: Sequence[Span]) -> list[Line]:
 
 
 def _late_lines_later(lines: Sequence[_Use]) -> list[_Use]:
-    """Move the lines that others wait for in front of those that can wait, as far as dependencies allow."""
+    """Move lines that others depend on ahead of those that can be delayed, as far as dependencies allow."""
     ordered: list[_Use] = []
-    #: Lines that can wait: all so far, and how many of them are in `ordered`.
+    #: Delayable lines so far, and how many of them are in `ordered`.
     late: list[_Use] = []
     placed = 0
-    #: The last line that can wait which uses a piece, and which writes to it.
+    #: The last delayable lines that use, and that write, each piece.
     touched: dict[int, int] = {}
     written: dict[int, int] = {}
     for line in lines:
@@ -122,10 +122,10 @@ def _late_lines_later(lines: Sequence[_Use]) -> list[_Use]:
 
 
 def _place_waits(lines: Sequence[_Use]) -> None:
-    """Let a line wait if another thread may still be working on what it touches."""
+    """Add a barrier before a line if another thread may still be using the same memory."""
     since = _Since()
     for number, line in enumerate(lines):
-        # The first one waits for the last line of the step before.
+        # The first line waits for the last line of the previous step.
         line.line.wait = number == 0 or since.conflicts(line)
         if line.line.wait:
             since = _Since()
@@ -133,7 +133,7 @@ def _place_waits(lines: Sequence[_Use]) -> None:
 
 
 class _Since:
-    """How the lines since the last wait have used each piece: the splits of those that did so."""
+    """How the lines since the last barrier have used each piece: the splits of those lines."""
 
     def __init__(self) -> None:
         self._touched: dict[int, set[tuple[str, int]]] = {}
@@ -150,10 +150,10 @@ class _Since:
             self._elsewhere.setdefault(piece, set()).add(split)
 
     def conflicts(self, line: _Use) -> bool:
-        """Whether a thread must not begin the line before all threads have finished those."""
+        """Whether a line must wait until all threads have finished the earlier lines."""
         touched, written, elsewhere = self._touched, self._written, self._elsewhere
         alike = {line.split} if line.line.split.in_turn else set()
-        # Of a line that is split in the same way, each thread has done the part that it continues with.
+        # If the lines are split identically, each thread continues with its own results.
         return (
             any(written[piece] - alike for piece in line.touched if piece in written)
             or any(touched[piece] - alike for piece in line.written if piece in touched)

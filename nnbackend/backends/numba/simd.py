@@ -1,10 +1,10 @@
-"""Writes vector code as LLVM instructions: vectors, masks, loops and functions.
+"""Generates vector code as LLVM instructions: vectors, masks, loops and functions.
 
-Numba compiles Python to LLVM's language and leaves vectorisation to LLVM, which does it badly for matrix products. The
-innermost loops are therefore written directly in that language. Three things help to read such code. It runs *once*,
-while Numba compiles: a Python loop writes its body several times, and ``if`` chooses what is written. A `Value` is the
-name of a result and is never assigned again. A variable of a loop in the program itself is a *phi*: it has one value on
-entry and another after each iteration.
+Numba compiles Python to LLVM IR and leaves vectorisation to LLVM, which vectorises matrix products badly. So the
+innermost loops are generated directly as LLVM IR. Three things help to read such code. It runs *once*, while Numba
+compiles: a Python loop emits its body several times, and ``if`` selects what is emitted. A `Value` is the name of a
+result and is never assigned again. A loop variable of the generated program is a *phi*: it has one value on entry and
+another after each iteration.
 
 See https://llvm.org/docs/LangRef.html for the instructions and https://llvmlite.readthedocs.io for the builder.
 """
@@ -19,26 +19,26 @@ from numba.core import cgutils, types
 
 __all__ = ["INTEGER", "Simd", "Value", "calling"]
 
-#: Of addresses, strides and counts.
+#: The type of addresses, strides and counts.
 INTEGER = cgutils.intp_t
 _LANE = ir.IntType(32)
 
-#: A value of the program that is being written.
+#: A value of the generated program.
 Value = Any
 
 
 class Simd:
-    """Writes vector code into a function.
+    """Generates vector code in a function.
 
     Parameters
     ----------
     builder : llvmlite.ir.IRBuilder
-        Knows where the next instruction goes.
+        Inserts the instructions.
     real : {"float32", "float64"}
     lanes : int
         Elements in a vector.
     fused : bool
-        Whether to multiply and add in one instruction.
+        Whether to use fused multiply-add instructions.
     """
 
     def __init__(self, builder: ir.IRBuilder, real: str, lanes: int, fused: bool) -> None:
@@ -52,7 +52,7 @@ class Simd:
 
     @classmethod
     def of(cls, tile_shape: Any, builder: ir.IRBuilder) -> Simd:
-        """As a `TileShape` says."""
+        """Create it for a `TileShape`."""
         return cls(builder, tile_shape.real, tile_shape.lanes, tile_shape.fused)
 
     # ---- integers and addresses ------------------------------------------------------------------------------
@@ -68,13 +68,13 @@ class Simd:
         return self.builder.inttoptr(address, self.real.as_pointer())
 
     def move(self, pointer: Value, elements: Value) -> Value:
-        """The element this many elements further on."""
+        """The pointer advanced by a number of elements."""
         return self.builder.gep(pointer, [elements])
 
     def rows(self, pointer: Value, stride: Value, numbers: list[Value], present: Value) -> list[Value]:
-        """Where these rows of a matrix begin, which has `present` rows and at least one.
+        """Pointers to rows of a matrix that has `present` rows, at least one.
 
-        For rows beyond the last, this is the last one, which can be read instead.
+        Rows beyond the last are replaced by the last, which is safe to read.
         """
         last = self.builder.sub(present, self.integer(1))
         return [self.move(pointer, self.builder.mul(self.smaller(number, last), stride)) for number in numbers]
@@ -85,11 +85,11 @@ class Simd:
         return ir.Constant(self.vector, [0.0] * self.lanes)
 
     def constant(self, number: float) -> Value:
-        """A vector that has a number of Python in every lane."""
+        """A vector with a Python number in every lane."""
         return ir.Constant(self.vector, [float(number)] * self.lanes)
 
     def splat(self, scalar: Value) -> Value:
-        """A vector that has the same in every lane."""
+        """A vector with the same value in every lane."""
         nothing = ir.Constant(ir.VectorType(scalar.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(nothing, scalar, ir.Constant(_LANE, 0))
         return self._shuffle(first, nothing, [0] * self.lanes)
@@ -103,16 +103,16 @@ class Simd:
         return self.splat(self.builder.load(pointer))
 
     def load(self, pointer: Value, mask: Value | None = None) -> Value:
-        """The vector that begins at an element. Lanes outside the mask are 0 and their memory is not read."""
+        """Load a vector. Lanes outside the mask are 0, and their memory is not read."""
         place = self.builder.bitcast(pointer, self.vector.as_pointer())
         if mask is None:
-            # Aligned as its elements are: rows may begin anywhere.
+            # Only element alignment, because rows may begin anywhere.
             return self.builder.load(place, align=self.size)
         arguments = [place, self._alignment(), mask, self.zeros()]
         return self._call(f"llvm.masked.load.{self.suffix}.p0", self.vector, arguments)
 
     def store(self, vector: Value, pointer: Value, mask: Value | None = None) -> None:
-        """Write a vector from an element on. Memory of lanes outside the mask is not written."""
+        """Store a vector. Memory of lanes outside the mask is not written."""
         place = self.builder.bitcast(pointer, vector.type.as_pointer())
         if mask is None:
             self.builder.store(vector, place, align=self.size)
@@ -120,16 +120,16 @@ class Simd:
             self._call(f"llvm.masked.store.{self.suffix}.p0", ir.VoidType(), [vector, place, self._alignment(), mask])
 
     def prefetch(self, pointer: Value, offsets: Sequence[Value], write: bool) -> None:
-        """Prefetch the vectors at these offsets. Any address is allowed: a prefetch is no access.
+        """Prefetch the vectors at these offsets. Any address is allowed, because a prefetch cannot fault.
 
-        One vector is enough for those that lie in the same 64 bytes, a cache line of most CPUs.
+        One prefetch is enough for all vectors in the same 64 bytes, the cache line of most CPUs.
         """
         for offset in offsets[:: max(1, 64 // (self.lanes * self.size))]:
             self.prefetch_byte(self.builder.bitcast(self.move(pointer, offset), ir.IntType(8).as_pointer()), write)
 
     def prefetch_byte(self, pointer: Value, write: bool = False) -> None:
         """Prefetch the cache line of a byte."""
-        nearby = 2  # how near to the CPU, of 0 to 3: the second cache
+        nearby = 2  # locality hint from 0 to 3: the L2 cache
         hints = [ir.Constant(_LANE, number) for number in (int(write), nearby, 1)]
         self._call("llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
 
@@ -137,7 +137,7 @@ class Simd:
         return self.builder.inttoptr(address, ir.IntType(8).as_pointer())
 
     def load_bytes(self, pointer: Value, mask: Value | None = None) -> Value:
-        """The vector of the numbers, from 0 to 255, that begin at a byte. Bytes outside the mask are not read."""
+        """Load bytes, 0 to 255, as a vector of real numbers. Bytes outside the mask are not read."""
         kind = ir.VectorType(ir.IntType(8), self.lanes)
         place = self.builder.bitcast(pointer, kind.as_pointer())
         if mask is None:
@@ -145,26 +145,26 @@ class Simd:
         else:
             arguments = [place, ir.Constant(_LANE, 1), mask, ir.Constant(kind, [0] * self.lanes)]
             numbers = self._call(f"llvm.masked.load.v{self.lanes}i8.p0", kind, arguments)
-        # Through integers of a lane's size, for which every CPU has instructions.
+        # Convert through integers of the lane's size, for which every CPU has instructions.
         wide = self.builder.zext(numbers, ir.VectorType(ir.IntType(8 * self.size), self.lanes))
         return self.builder.sitofp(wide, self.vector)
 
     def multiply_add(self, a: Value, b: Value, c: Value) -> Value:
         """``a * b + c``, rounded once if fused.
 
-        Without such an instruction LLVM would call the C library's fma() for every lane, as exact and a hundred times
-        slower.
+        On CPUs without such an instruction LLVM would call the C library's fma() for every lane, which is a hundred
+        times slower.
         """
         if self.fused:
             return self.of_vectors("llvm.fma", a, b, c)
         return self.builder.fadd(self.builder.fmul(a, b), c)
 
     def of_vectors(self, name: str, *vectors: Value) -> Value:
-        """One of LLVM's functions from vectors to a vector."""
+        """Call an LLVM intrinsic that maps vectors to a vector."""
         return self._call(f"{name}.{self.suffix}", self.vector, list(vectors))
 
     def combined(self, vector: Value, combine: Callable[[Value, Value], Value]) -> Value:
-        """All lanes in one number: the upper half with the lower, and so on."""
+        """Reduce all lanes to one number: combine the upper half with the lower, and so on."""
         lanes = self.lanes
         while lanes > 1:
             lanes //= 2
@@ -173,11 +173,12 @@ class Simd:
         return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
 
     def transposed(self, rows: list[Value]) -> list[Value]:
-        """The columns of a few rows, no more than lanes, each a vector with an element for each row.
+        """Transpose a few rows, at most as many as there are lanes: the columns, as vectors with an element for each
+        row.
 
-        Swapping a binary digit of the row's number with the same digit of the lane's, in pairs of rows that differ in
-        that digit alone, and this for one digit after the other, transposes all squares that lie side by side in the
-        rows. The columns are then pieces of rows.
+        For each bit in turn, pairs of rows whose numbers differ only in that bit exchange it with the same bit of the
+        lane number. This transposes all squares that are side by side in the rows. The columns are then parts of the
+        rows.
         """
         present = len(rows)
         side = 1 << (present - 1).bit_length()
@@ -187,7 +188,7 @@ class Simd:
             for i in range(side):
                 if not i & digit:
                     a, b = rows[i], rows[i + digit]
-                    # Lanes with the digit come from b, which are counted after those of a.
+                    # Lanes with the bit come from b, whose lanes are numbered after those of a.
                     low = [lane - digit + self.lanes if lane & digit else lane for lane in range(self.lanes)]
                     rows[i], rows[i + digit] = self._shuffle(a, b, low), self._shuffle(a, b, [n + digit for n in low])
             digit //= 2
@@ -204,7 +205,7 @@ class Simd:
         values: list[Value],
         body: Callable[[Value, list[Value]], list[Value]],
     ) -> list[Value]:
-        """``for k in range(start, stop, step): values = body(k, values)``; the values that this ends with."""
+        """``for k in range(start, stop, step): values = body(k, values)``; returns the final values."""
         builder = self.builder
         before = builder.block
         test, inside, after = (builder.append_basic_block(name) for name in ("test", "inside", "after"))
@@ -249,10 +250,10 @@ class Simd:
         builder.position_at_end(after)
 
     def function(self, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]) -> Value:
-        """The function of this name, with `count` integer arguments; `write` writes it if it does not exist yet.
+        """The function with this name and `count` integer arguments; `write` generates it if it does not exist yet.
 
-        A function of its own has all registers to itself, and is compiled once however often it is called. Where
-        modules that have it are linked, ``linkonce_odr`` keeps one copy.
+        A separate function can use all registers, and is compiled only once. When modules that contain it are linked,
+        ``linkonce_odr`` keeps one copy.
         """
         signature = ir.FunctionType(ir.VoidType(), [INTEGER] * count)
         function = cgutils.get_or_insert_function(self.builder.module, signature, name)
@@ -268,14 +269,14 @@ class Simd:
     # ---- LLVM's own functions --------------------------------------------------------------------------------------
 
     def _shuffle(self, a: Value, b: Value, lanes: list[int]) -> Value:
-        """The lanes with these numbers, counted through `a` and on through `b`."""
+        """Shuffle: the lanes with these numbers, where the lanes of `b` are numbered after those of `a`."""
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_LANE, len(lanes)), lanes))
 
     def _alignment(self) -> Value:
         return ir.Constant(ir.IntType(32), self.size)
 
     def _call(self, name: str, result: Value, arguments: list[Value]) -> Value:
-        """One of LLVM's own functions, whose names end in the types that they are for; ``p0`` is any pointer."""
+        """An LLVM intrinsic, whose name ends in its types; ``p0`` is any pointer."""
         signature = ir.FunctionType(result, [argument.type for argument in arguments])
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), arguments)
 
@@ -283,8 +284,8 @@ class Simd:
 def calling(
     tile_shape: Any, name: str, count: int, write: Callable[[Simd, Sequence[Value]], None]
 ) -> tuple[Any, Callable[..., Value]]:
-    """What an intrinsic with a tile shape and `count` integer arguments returns: a call of the function of that name,
-    which `write` writes."""
+    """The implementation of an intrinsic with a tile shape and `count` integer arguments: a call of the function with
+    that name, which `write` generates."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         simd = Simd.of(tile_shape.tile_shape, builder)

@@ -37,7 +37,7 @@ class VectorUnit:
         Bytes of a register.
     registers : int
     fused : bool
-        Whether it multiplies and adds in one instruction.
+        Whether it has fused multiply-add instructions.
     """
 
     width: int
@@ -46,16 +46,16 @@ class VectorUnit:
 
     @classmethod
     def of_this_cpu(cls) -> VectorUnit:
-        """The unit that Numba compiles for: this CPU's, or a lesser one where ``NUMBA_CPU_NAME`` and
-        ``NUMBA_CPU_FEATURES`` say so."""
+        """The unit that Numba compiles for: this CPU's, unless ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` select
+        another."""
         triple, _, features = cpu_target.target_context.codegen().magic_tuple()
         return cls.described(triple, features)
 
     @classmethod
     def described(cls, triple: str, features: str) -> VectorUnit:
-        """The unit by LLVM's names: ``x86_64-unknown-linux-gnu`` with ``+avx,+fma,-avx512f``, say.
+        """The unit for LLVM's names, such as ``x86_64-unknown-linux-gnu`` with ``+avx,+fma,-avx512f``.
 
-        For unknown platforms it assumes no more than nearly all have.
+        For unknown platforms it assumes what nearly all have.
         """
         has = set(features.split(","))
         if triple.startswith(("aarch64", "arm64")):
@@ -73,16 +73,17 @@ class TileShape:
     ----------
     real : {"float32", "float64"}
     lanes : int
-        Elements in a vector, a power of two. LLVM makes do with any, whatever the CPU has.
+        Elements in a vector, a power of two. LLVM supports any number on any CPU.
     fused : bool
         Whether to multiply and add in one instruction.
     rows, vectors : int
-        Shape of a tile. Its vectors lie along the rows of the result.
+        Shape of a tile. Its vectors run along the rows of the result.
     depth : int
         Rows of a panel, which is as wide as a tile; a multiple of `lanes`.
     block : int
-        Rows of the left matrix that pass by one panel after the other. As deep as a panel they take an eighth of the
-        second cache, of 1 MB or more: where rows lie a power of 2 apart they have few places there.
+        Rows of the left matrix that are multiplied with one panel after the other. With the depth of a panel they
+        occupy an eighth of the L2 cache of 1 MB or more, because rows at distances of a power of 2 can use only part of
+        it.
     epilogue : str
         What happens to a finished tile: a name in `epilogues.py`.
     """
@@ -98,12 +99,11 @@ class TileShape:
 
     @classmethod
     def choose(cls, real: str, unit: VectorUnit) -> TileShape:
-        """The tile whose sums fill the registers, less those for the operands of a step: a row of the panel and an
+        """The tile whose sums fill the registers, except for those needed for operands: a row of the panel and an
         element of the left matrix.
 
-        The more sums, the less is read for each multiply-add; and it takes 8 of them to keep a CPU busy that begins two
-        multiply-adds a cycle and has the result of each after four. The panel takes 24 KB of the first cache, which has
-        32 KB or more.
+        More sums mean fewer loads per multiply-add, and a CPU that starts two multiply-adds per cycle with a latency of
+        four needs 8 sums to stay busy. The panel occupies 24 KB of the L1 cache, which has at least 32 KB.
         """
         rows, vectors = (8, 3) if unit.registers >= 32 else (6, 2)
         return cls(real, unit.width // _SIZES[real], unit.fused, rows, vectors)
@@ -130,7 +130,7 @@ class TileShape:
         return -(-self.block // self.rows)
 
     def function_name(self, kind: str, *shape: Any) -> str:
-        """A name that differs wherever the code differs: LLVM keeps one of several functions with the same name."""
+        """A unique name for the generated code, because LLVM keeps only one of several functions with the same name."""
         return "_".join(str(part) for part in ("nnbackend", kind, *vars(self).values(), *shape))
 
 
@@ -148,7 +148,7 @@ class TileShapeType(types.Type):
         super().__init__(name=str(tile_shape))
 
 
-# The running program has only a placeholder.
+# The compiled code has only a placeholder.
 register_model(TileShapeType)(models.OpaqueModel)
 
 

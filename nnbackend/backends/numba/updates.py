@@ -1,7 +1,7 @@
 """The updates of optimisers for a vector of parameters; formulas as in :mod:`nnbackend.optimizers`.
 
-A *record* holds integers: the address of the rule's float64 constants, and how many elements the parameters and the
-slots lie after the gradients.
+A *record* holds integers: the address of the rule's float64 constants, and the distances in elements from the gradients
+to the parameters and to the slots.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = [
 
 SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP = range(5)
 
-#: What an optimiser's step needs: where the learning rates lie and how many there are, how many elements the parameters
-#: and the slots lie after the gradients, and the constants of all optimisers by the names of the contract.
+#: The inputs of an optimiser's step: address and number of the learning rates, distances in elements from the gradients
+#: to the parameters and the slots, and the constants of all optimisers by the names of the contract.
 UPDATE = Record.of(
     "update", learning_rates=INTEGER, steps=INTEGER, to_parameters=INTEGER, to_first=INTEGER, to_second=INTEGER,
     weight_decay=REAL, momentum=REAL, beta1=REAL, beta2=REAL, epsilon=REAL, decoupled=REAL, decay=REAL,
 )  # fmt: skip
 
-#: The most constants that a rule has, and the integers of a record.
+#: Maximum number of constants of a rule, and number of integers in a record.
 CONSTANTS, RECORD = 9, 4
 
 
@@ -41,7 +41,7 @@ class Rule:
     ----------
     name : str
     slots, constants : int
-        How many of each it has.
+        Numbers of slots and constants.
     apply : callable
         (parameter, gradient, slots, constants) -> (parameter, slots)
     """
@@ -97,7 +97,7 @@ def _rmsprop(
     return multiply_add(minus_rate, g / (v.root() + epsilon), p), [v]
 
 
-#: By code.
+#: All rules; the index is the code.
 RULES = [
     Rule("sgd", 0, 2, _sgd),
     Rule("momentum", 1, 3, _momentum),
@@ -134,11 +134,11 @@ class Updating:
         self._constants = load_constants(simd, constants, rule.constants)
 
     def places(self, gradient: Value, /) -> Sequence[Value]:
-        """Pointers to the parameter and the slots that belong to a place among the gradients."""
+        """Pointers to the parameter and the slots for a gradient."""
         return [self._simd.move(gradient, distance) for distance in self._distances]
 
     def __call__(self, vector: Value, gradient: Value, mask: Value | None, /) -> None:
-        """Apply the vector as the gradient whose place in memory is `gradient`, in the lanes of the mask."""
+        """Apply a vector as the gradient at the address `gradient`, in the lanes of the mask."""
         simd, pointers = self._simd, self.places(gradient)
         parameter, *slots = (Vector(simd, simd.load(pointer, mask)) for pointer in pointers)
         parameter, new = self._rule.apply(parameter, Vector(simd, vector), slots, self._constants)

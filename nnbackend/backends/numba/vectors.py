@@ -1,6 +1,6 @@
-"""Vectors with operators: ``1 / (1 + exp(-z))`` writes the instructions that compute it for a whole vector.
+"""Vectors with operators: ``1 / (1 + exp(-z))`` generates the instructions that compute it for a whole vector.
 
-As in `simd.py`, this code writes code.
+As in `simd.py`, this code generates code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Number = Any
 
 
 class Vector:
-    """A vector of real numbers in the program that is being written.
+    """A vector of real numbers in the generated program.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class Vector:
         self.value = value
 
     def like(self, number: Number) -> Vector:
-        """A number of Python in every lane; a vector as it is."""
+        """Convert a Python number to a vector with it in every lane; a vector is returned unchanged."""
         return number if isinstance(number, Vector) else Vector(self.simd, self.simd.constant(number))
 
     def _apply(self, instruction: str, a: Number, b: Number) -> Vector:
@@ -69,7 +69,7 @@ class Vector:
         return Vector(self.simd, self.simd.of_vectors("llvm.fabs", self.value))
 
     def __lt__(self, other: Number) -> Value:
-        """A mask; where one of the two is NaN it is false."""
+        """A mask, which is false where an operand is NaN."""
         return self.simd.builder.fcmp_ordered("<", self.value, self.like(other).value)
 
     def __gt__(self, other: Number) -> Value:
@@ -97,9 +97,9 @@ def for_each(
     values: Sequence[Vector],
     body: Callable[[Value, Value | None, list[Vector]], Sequence[Vector]],
 ) -> list[Vector]:
-    """``for`` every vector of `count` elements ``values = body(place, mask, values)``; what this ends with.
+    """A loop over vectors of `count` elements, ``values = body(place, mask, values)``; returns the final values.
 
-    `place` is the number of the vector's first element. The last vector has a mask of the elements that there are.
+    `place` is the index of the vector's first element. The last vector has a mask of the existing elements.
     """
     builder = simd.builder
     rest = builder.srem(count, simd.integer(simd.lanes))
@@ -115,7 +115,7 @@ def for_each(
 
 
 def load_constants(simd: Simd, address: Value, count: int) -> list[Vector]:
-    """The first float64 numbers at an address, each in all lanes."""
+    """Load float64 numbers from an address, and broadcast each to all lanes."""
     double = ir.DoubleType()
     pointer = simd.builder.inttoptr(address, double.as_pointer())
     vectors = []

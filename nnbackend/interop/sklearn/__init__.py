@@ -1,8 +1,8 @@
 """scikit-learn estimators: `MLPClassifier` and `MLPRegressor`, trained on any backend.
 
-They take scikit-learn's constructor arguments with scikit-learn's meaning. In float64 and without dropout, the same
-`random_state` gives the same initial weights, the same batches and, but for rounding, the same fitted weights as
-scikit-learn's own estimators; `run.py` and `solver.py` explain how this package's operations give their arithmetic.
+Constructor arguments have the same meaning as in scikit-learn. In float64 and without dropout, the same `random_state`
+gives the same initial weights, batches and, up to rounding, fitted weights as scikit-learn's own estimators; `run.py`
+and `solver.py` explain how this package's operations reproduce their arithmetic.
 """
 
 from __future__ import annotations

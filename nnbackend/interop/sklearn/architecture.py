@@ -31,7 +31,7 @@ class Architecture:
     activation : str
         Of the hidden layers.
     dropout : float
-        Share of every hidden layer's outputs that is dropped in training.
+        Fraction of each hidden layer's outputs that is dropped in training.
     loss : str
         "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error".
     dtype : str

@@ -35,7 +35,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     _progress: Progress
 
     def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Keep the constructor's arguments unchanged; scikit-learn wants them checked in `fit`, not before."""
+        """Store the constructor's arguments unchanged; scikit-learn requires `fit` to check them."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
@@ -58,8 +58,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         ----------
         X : (n, features) array_like or sparse matrix
         y : array_like
-            For a classifier (n,) classes of any kind, or (n, k) of 0 and 1 where a row may belong to several classes.
-            For a regressor (n,) or (n, outputs) numbers.
+            For a classifier, (n,) classes of any type, or (n, k) zeros and ones if a row may belong to several classes.
+            For a regressor, (n,) or (n, outputs) numbers.
         sample_weight : (n,) array_like, optional
 
         Raises
@@ -75,12 +75,12 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on these rows, continuing from the last call; otherwise as `fit`."""
+        """Train for one epoch on these rows, continuing from the last call; otherwise like `fit`."""
         self._train(X, y, sample_weight, incremental=True)
         return self
 
     def _train(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> None:
-        """What `fit` and `partial_fit` do; `classes` are those announced to a classifier."""
+        """The implementation of `fit` and `partial_fit`; `classes` are those given to a classifier's `partial_fit`."""
         settings = Settings.of(self)
         if incremental and settings.early_stopping:
             raise InvalidInputError(
@@ -136,7 +136,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         goes_on: bool,
         incremental: bool,
     ) -> tuple[Engine, Weights]:
-        """The engine to train with, and the weights to begin with."""
+        """The engine for training, and the initial weights."""
         units = (X.shape[1], *settings.hidden_layer_sizes, problem.outputs)
         dtype = self._engine.architecture.dtype if goes_on else X.dtype.name
         architecture = Architecture(units, settings.activation, settings.dropout, problem.loss, dtype)
@@ -175,5 +175,5 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
 
 def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:
-    """A seed for dropout masks. Without dropout nothing is drawn, so that the stream stays that of scikit-learn."""
+    """A seed for dropout masks. Without dropout nothing is drawn, so that the random stream equals scikit-learn's."""
     return int(generator.randint(1, np.iinfo(np.int32).max)) if settings.dropout else 0

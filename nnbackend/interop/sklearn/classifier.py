@@ -29,66 +29,66 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     activation : str
         Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu".
     solver : {"adam", "sgd"}
-        "lbfgs" is refused.
+        "lbfgs" is not supported.
     alpha : float
-        Strength of the L2 penalty: the loss of a minibatch gains ``alpha / 2 sum W^2``, divided by the sum of its
-        rows' weights. Biases have none.
+        Strength of the L2 penalty: ``alpha / 2 sum W^2``, divided by the sum of the weights of the minibatch's rows, is
+        added to its loss. Biases have no penalty.
     batch_size : int or "auto"
-        Rows a step; "auto" is 200, or all if there are fewer.
+        Rows per step; "auto" is 200, or all rows if there are fewer.
     learning_rate : {"constant", "invscaling", "adaptive"}
         For "sgd": "invscaling" divides the rate by ``t_ ** power_t`` after every epoch, "adaptive" by 5 whenever
-        training would end for lack of progress, until it is below 1e-6.
+        training would end because it no longer improves, until the rate is below 1e-6.
     learning_rate_init, power_t : float
     max_iter : int
-        Epochs at most.
+        Maximum number of epochs.
     shuffle : bool
-        Whether every epoch has an order of its own.
+        Whether to shuffle the rows in every epoch.
     random_state : int, RandomState or None
-        Of initial weights, orders of rows, validation data and dropout masks.
+        Determines initial weights, the order of rows, validation data and dropout masks.
     tol : float
     verbose : bool or int
     warm_start : bool
-        Whether `fit` goes on with the weights it finds.
+        Whether `fit` continues with the existing weights.
     momentum : float
         0 <= momentum < 1.
     nesterovs_momentum : bool
     early_stopping : bool
-        Whether to score `validation_fraction` of the rows after every epoch, end when the score no longer improves by
-        `tol`, and keep the weights with the best score. Otherwise the training loss decides, and the last weights are
-        kept.
+        Whether to hold out `validation_fraction` of the rows, score them after every epoch, stop when the score no
+        longer improves by `tol`, and keep the weights with the best score. Otherwise training stops by the training
+        loss, and the last weights are kept.
     validation_fraction, beta_1, beta_2, epsilon : float
     n_iter_no_change : int or inf
-        Training ends after more than this many epochs in a row without improvement.
+        Training ends after more than this many consecutive epochs without improvement.
     max_fun : int
         Not used; it belongs to "lbfgs".
     backend : str or Backend
         "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
         with its next call.
     dropout : float
-        Share of every hidden layer's outputs that is dropped in training.
+        Fraction of each hidden layer's outputs that is dropped in training.
     dtype : {"auto", "float32", "float64"}
-        "auto" is that of the data in the first call of `fit`: float32 for float32 data, otherwise float64.
+        "auto" uses the data of the first call of `fit`: float32 for float32 data, otherwise float64.
     class_weight : dict, "balanced" or None
         Weights of the classes, multiplied with those of the rows; "balanced" gives all classes the same total weight.
 
     Attributes
     ----------
     coefs_, intercepts_ : lists of (inputs, outputs) and (outputs,) arrays
-        The weights. The arrays are read-only; to change weights, assign other arrays.
+        The weights. The arrays are read-only; to change the weights, assign new arrays.
     classes_ : (k,) array
     loss_, loss_curve_ : float, and a list of one for every epoch
     best_loss_ : float, or None with early stopping
     validation_scores_, best_validation_score_ : list of float, float; None without early stopping
     n_iter_, t_ : int
-        Epochs of the last call, and rows seen.
+        Number of epochs in the last call, and number of rows seen.
     n_layers_, n_outputs_, n_features_in_ : int
     feature_names_in_ : (features,) array of str
-        Only if the data have names.
+        Only if the data have feature names.
     out_activation_ : {"logistic", "softmax"}
 
     Notes
     -----
-    For training, a sparse X is made dense as a whole; for prediction, 1024 rows at a time. Weights of rows must not be
+    Training converts a sparse X to a dense array; prediction converts 1024 rows at a time. Sample weights must not be
     negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a `random_state` that
     is a number gives every call of `partial_fit` the same order of rows.
 
@@ -137,7 +137,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         X, y, sample_weight
             As for `fit`.
         classes : (k,) array_like
-            All classes that will ever occur; needed in the first call, unless rows may belong to several classes.
+            All classes that can occur in any call; required in the first call, unless rows may belong to several
+            classes.
 
         Raises
         ------
@@ -180,7 +181,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
-        """The classes to learn: those learned before, those announced, or those of the targets."""
+        """The classes to learn: those of earlier calls, those given by the caller, or those of the targets."""
         announced = None if classes is None else unique_labels(classes)
         if goes_on:
             before: Labels = self._labels

@@ -1,4 +1,4 @@
-"""From the arguments of an estimator to rows that a network trains on."""
+"""Converts an estimator's data to rows for training a network."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Problem", "row_weights", "split"]
 
 @dataclass
 class Problem:
-    """What an estimator learns.
+    """The targets of an estimator and how to learn them.
 
     Attributes
     ----------
     targets : (n,) or (n, outputs) array
-        As `Network.fit` takes them.
+        In the form that `Network.fit` accepts.
     outputs : int
     loss : str
     out_activation : str
@@ -45,17 +45,17 @@ class Problem:
 
     @property
     def stratified(self) -> bool:
-        """Whether validation data hold the same share of each class; scikit-learn does so for two classes."""
+        """Whether to stratify the validation data by class; scikit-learn does so for two classes."""
         return self.loss == "sigmoid_cross_entropy" and self.outputs == 1
 
 
 def row_weights(sample_weight: Any, rows: int) -> HostArray | None:
-    """The caller's weights, (n,) float64.
+    """Check the caller's weights; returns them as (n,) float64.
 
     Raises
     ------
     InvalidInputError
-        Not one for each row, negative, not finite, or none above 0.
+        Wrong shape, or weights that are negative, not finite, or all 0.
     """
     if sample_weight is None:
         return None
@@ -72,7 +72,7 @@ def row_weights(sample_weight: Any, rows: int) -> HostArray | None:
 def split(
     x: Any, problem: Problem, weights: HostArray | None, settings: Settings, generator: np.random.RandomState
 ) -> tuple[Rows, Rows | None]:
-    """The rows to train on, dense, and with early stopping those for validation, unchanged.
+    """The rows for training, as a dense array, and those for validation with early stopping, unchanged.
 
     Raises
     ------

@@ -18,16 +18,16 @@ from nnbackend.step.recorder import OptimizerState
 
 __all__ = ["Engine", "freeze", "outputs_of"]
 
-#: Rows at a time when predicting: of sparse ones no more than these are ever dense.
+#: Rows per chunk in predictions; of a sparse matrix only one chunk is dense at a time.
 _SLICE = 1024
 
 
 class Engine:
     """A network on its backend, and the state of its solver.
 
-    The estimator's `coefs_` and `intercepts_` define the weights: `place` brings them to the device unless they are the
-    arrays that came from there. A pickle or a copy holds no network, so that it can be read on machines without its
-    backend; the next `place` makes one.
+    The estimator's `coefs_` and `intercepts_` define the weights: `place` copies them to the device unless they are the
+    arrays that were read from it. Pickles and copies contain no network, so that they can be loaded on machines without
+    its backend; the next `place` creates one.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Engine:
     seed : int
         Of the dropout masks.
     steps : int
-        Number of steps taken before; it numbers the masks.
+        Number of steps taken before; it determines the masks.
     """
 
     def __init__(self, architecture: Architecture, solver: Solver, seed: int, steps: int = 0) -> None:
@@ -44,12 +44,12 @@ class Engine:
         self.solver = solver
         self.seed = seed
         self._steps = steps
-        #: The state of the solver's optimiser, on the host: for each slot the arrays of all parameters.
+        #: The optimiser's state on the host: for each slot the arrays of all parameters.
         self._slots: dict[str, dict[str, HostArray]] | None = None
         self._network: Network | None = None
-        #: The argument `backend` of the last call of `place`.
+        #: The `backend` argument of the last call of `place`.
         self._asked: str | Backend | None = None
-        #: The arrays whose values the network has.
+        #: The arrays that equal the network's weights.
         self._there: tuple[HostArray, ...] = ()
         self._run: EpochRun | None = None
         # Several threads may predict with one estimator.
@@ -66,7 +66,7 @@ class Engine:
         Raises
         ------
         InvalidInputError
-            They do not fit it, or are not finite.
+            The weights do not fit the network, or are not finite.
         BackendUnavailableError
             The backend cannot run here.
         """
@@ -78,7 +78,7 @@ class Engine:
             self._asked = backend
             arrays = (*weights[0], *weights[1])
             same = len(arrays) == len(self._there) and all(a is b for a, b in zip(arrays, self._there, strict=True))
-            # Writeable arrays may have been changed.
+            # Writable arrays may have been changed.
             if not same or any(array.flags.writeable for array in arrays):
                 self._there = ()
                 try:
@@ -99,14 +99,15 @@ class Engine:
         return network
 
     def weights(self) -> Weights:
-        """The weights of the network, as read-only arrays, so that none changes unnoticed."""
+        """The weights of the network as read-only arrays, so that they cannot be changed unnoticed."""
         assert self._network is not None
         coefs, intercepts = freeze(self.architecture.unnamed(self._network.get_weights()))
         self._there = (*coefs, *intercepts)
         return coefs, intercepts
 
     def run_on(self, network: Network, rows: Rows, alpha: float, batch_size: int, keep: bool) -> EpochRun:
-        """A recorded step on these rows; the last one, if it was kept and the rows are of the same kind."""
+        """A recorded step for these rows; the last one is reused if it still exists and the rows are of the same
+        kind."""
         # From here on the weights of the network change.
         self._there = ()
         run = self._run
@@ -118,7 +119,8 @@ class Engine:
         return run
 
     def forget(self) -> None:
-        """Discard the state of the network and the solver, which may be broken; the next `place` brings weights."""
+        """Discard the state of the network and the solver, which may be broken; the next `place` copies the weights
+        again."""
         self._there, self._run, self.solver.steps = (), None, 0
         if self._network is not None:
             self._network.optimizer_state = OptimizerState.fresh(self.solver.optimizer, self._network.model)

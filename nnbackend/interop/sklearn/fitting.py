@@ -1,4 +1,4 @@
-"""The training loop of the estimators: epoch after epoch, until there is no more improvement."""
+"""The training loop of the estimators, which ends when there is no more improvement."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("nnbackend")
 
 Order = npt.NDArray[np.int64]
 
-#: Default number of rows of a step.
+#: Default number of rows per step.
 _BATCH = 200
 
 
@@ -56,14 +56,14 @@ def train(
         The engine's.
     settings : Settings
     progress : Progress
-        Of earlier epochs; the new ones are added.
+        Metrics of earlier epochs; those of new epochs are added.
     rows : Rows
     generator : RandomState
         Shuffles the rows.
     validate : callable or None
         Scores the current network, for early stopping.
     once : bool
-        Whether to train for a single epoch.
+        Whether to train for only one epoch.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def train(
     ------
     DivergedFitError
     KeyboardInterrupt
-        Ctrl-C came before an epoch had ended.
+        Ctrl-C before the end of the first epoch.
     """
     run = engine.run_on(network, rows, settings.alpha, _batch_size(settings, len(rows)), keep=once)
     if not once:
@@ -123,7 +123,7 @@ def train(
 
 
 def _shuffled(order: Order, generator: np.random.RandomState) -> Order:
-    """As `sklearn.utils.shuffle` does, whose checks of its arguments take longer than a small epoch."""
+    """Like `sklearn.utils.shuffle`, whose argument checks take longer than a small epoch."""
     places = np.arange(len(order))
     generator.shuffle(places)
     return order[places]
@@ -141,7 +141,7 @@ def _batch_size(settings: Settings, rows: int) -> int:
 
 
 def _stops(engine: Engine, network: Network, settings: Settings, progress: Progress) -> bool:
-    """Whether training ends because it has not improved; if the rate is adaptive, lower it and continue instead."""
+    """Whether training ends because it no longer improves; an adaptive rate is lowered first."""
     solver = engine.solver
     what = "Validation score" if settings.early_stopping else "Training loss"
     said = f"{what} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} consecutive epochs."
@@ -154,7 +154,7 @@ def _stops(engine: Engine, network: Network, settings: Settings, progress: Progr
 
 
 def _diverged(engine: Engine, progress: Progress, network: Network, best: object) -> None:
-    """Handle a loss or a weight that is NaN or infinite, and would stay so."""
+    """Handle a loss or a weight that is NaN or infinite."""
     engine.forget()
     if best is not None and progress.best_validation_score not in (None, -math.inf):
         assert progress.validation_scores is not None

@@ -1,4 +1,4 @@
-"""Converts classes of any kind to the numbers that a network learns, and back."""
+"""Converts classes of any type to the numbers that a network learns, and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Labels:
     Attributes
     ----------
     outputs : int
-        Of the network: one for two classes, otherwise one for each class.
+        Outputs of the network: one for two classes, otherwise one for each class.
     loss : str
     activation : str
         scikit-learn's name of the activation of the outputs.
@@ -46,7 +46,7 @@ class Labels:
         Raises
         ------
         InvalidInputError
-            The targets are not classes, or there are several classes in a row.
+            The targets are not classes, or are of an unsupported kind.
         """
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
@@ -60,12 +60,12 @@ class Labels:
         return cls(np.unique(y), multilabel=False)
 
     def encode(self, y: Any) -> HostArray:
-        """Targets as the network takes them: (n,) or (n, k) integers.
+        """Targets for the network: (n,) or (n, k) integers.
 
         Raises
         ------
         InvalidInputError
-            A class is unknown, or the number of columns is another.
+            A class is unknown, or the number of columns differs.
         """
         if self.multilabel:
             dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)

@@ -11,7 +11,7 @@ __all__ = ["Progress"]
 
 @dataclass
 class Progress:
-    """The metrics of all epochs since an estimator began to train; the names are those of its attributes.
+    """The metrics of all epochs since the start of training, with the names of the estimator's attributes.
 
     Attributes
     ----------
@@ -20,9 +20,9 @@ class Progress:
     validation_scores : list of float or None
         A score for every epoch, if any was trained with early stopping.
     best_loss, best_validation_score : float or None
-        Of the metric that decides.
+        The best value of the metric that decides when to stop.
     failures : int
-        Number of epochs in a row that did not improve on the best before them by `tol`.
+        Number of consecutive epochs that did not improve the best value by `tol`.
     n_iter : int
         Epochs of this call of `fit`.
     t : int

@@ -24,12 +24,12 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     Parameters
     ----------
     loss : "squared_error"
-        "poisson" is refused. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient is
-        that of half their sum over the outputs.
+        "poisson" is not supported. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient
+        is that of half their sum over the outputs.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter
         As of :class:`nnbackend.MLPClassifier`.
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
-        As there; the score of validation data is R^2.
+        As in the classifier; the score of validation data is R^2.
     beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype
         As there.
 

@@ -1,11 +1,11 @@
-"""Epochs over rows that lie on the device, with scikit-learn's arithmetic.
+"""Epochs over rows on the device, with scikit-learn's arithmetic.
 
-scikit-learn's gradient of a minibatch with weights w_i is ``(sum_i w_i delta_i x_i^T + alpha W) / sum_i w_i``, delta
-being the prediction minus the target, whatever the loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``,
+scikit-learn's gradient of a minibatch with weights w_i is ``(sum_i w_i delta_i x_i^T + alpha W) / sum_i w_i``, where
+delta is the prediction minus the target for every loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``,
 with n rows and a factor f of the loss. So the weights on the device are ``v_i = w_i n / (f sum w)``, computed for the
-batches of every epoch, and ``l2 = alpha / n``, so that a shorter last batch needs layers of its own. If rows have
-weights, the penalty's gradient lacks ``(alpha / sum w - alpha / n) W``. An operation that takes a factor for every step
-from the device adds it: a step of plain SGD, with the gradient as parameters and a negative rate.
+batches of every epoch, and ``l2 = alpha / n``, so a shorter last batch needs separate layers. With sample weights, the
+gradient of the penalty lacks ``(alpha / sum w - alpha / n) W``. A step of plain SGD, with the gradient as parameters
+and a negative rate for each step, adds it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Rows:
 
 
 class EpochRun:
-    """Training steps recorded once, and replayed epoch by epoch.
+    """Training steps that are recorded once and replayed in every epoch.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class EpochRun:
         Strength of the L2 penalty.
     rows : Rows
     batch_size : int
-        At most as many as there are rows.
+        At most the number of rows.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class EpochRun:
         self._examples = Examples.on_device(backend, rows.x, rows.targets, constant, 1.0)
         self._corrections = backend.empty((self._batches.steps,), np.float64)
         self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
-        #: The order that lies on the device.
+        #: The order that is on the device.
         self._order_there: HostArray | None = None
         self._replay = Replay(network.model, self._batches, training=True)
         self._replay.record(partial(self._make_executor, architecture))
@@ -110,7 +110,7 @@ class EpochRun:
     def _record_corrections(self, pairs: list[tuple[Array, Array]], recorder: Recorder) -> None:
         """Record ``gradient += correction[step] * weight`` for pairs of flat buffers.
 
-        The corrections have their signs turned, as an update subtracts.
+        The corrections have the opposite sign, because an update subtracts.
         """
         for gradient, weight in pairs:
             plain_sgd = {"velocity": None, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
@@ -131,31 +131,31 @@ class EpochRun:
     def fits(self, network: Network, architecture: Architecture, alpha: float, rows: Rows, batch_size: int) -> bool:
         """Whether this recording can be used for other rows of the same network."""
         here = network is self._network and network.optimizer_state is self._memory
-        # A network that was moved has other buffers.
+        # A network that was moved to another backend has new buffers.
         there = network.model.parameters is self._parameters
         return here and there and self._kind == (architecture, alpha, batch_size, rows.kind())
 
     def load(self, rows: Rows) -> None:
-        """Replace the rows by others of the same kind."""
+        """Replace the rows with others of the same kind."""
         backend, examples = self._network.backend, self._examples
         backend.write(rows.x, examples.x)
         backend.write(rows.targets, examples.targets)
         self._row_weights = rows.weights
 
     def epoch(self, order: npt.NDArray[np.int64], watch: Watch) -> float | None:
-        """See every row once.
+        """Run an epoch.
 
         Parameters
         ----------
         order : (n,) int64
-            The rows' order; the same array again stands for the same order.
+            The order of the rows; passing the same array object again means the same order.
         watch : Watch
             May end the epoch early.
 
         Returns
         -------
         float or None
-            scikit-learn's `loss_`, penalties included; None if the epoch was ended early.
+            scikit-learn's `loss_`, including penalties; None if the epoch was ended early.
         """
         network, replay = self._network, self._replay
         if order is not self._order_there:
@@ -174,14 +174,14 @@ class EpochRun:
         return float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) / self._examples.count
 
     def _write_weights(self, order: npt.NDArray[np.int64]) -> float | HostArray:
-        """Bring the weights of an epoch to the device; returns n / sum w of every batch."""
+        """Copy the sample weights of an epoch to the device; returns n / sum w of every batch."""
         if self._row_weights is None:
             return 1.0
         backend, weights = self._network.backend, self._row_weights[order]
         starts = np.arange(0, len(order), self._batches.size)
         counts = np.diff(starts, append=len(order))
         sums = np.add.reduceat(weights, starts)
-        # A batch whose rows all weigh nothing is one step without a gradient.
+        # A batch whose weights are all 0 is a step without a gradient.
         shares: HostArray = np.divide(counts, sums, out=np.zeros(len(sums)), where=sums > 0)
         scaled = np.empty(len(order), self._network.dtype)
         scaled[order] = weights * np.repeat(shares * self._gradient_factor, counts)
@@ -191,7 +191,7 @@ class EpochRun:
 
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
-    """The same parameters under layers with this penalty."""
+    """A model that shares the parameters, with this penalty."""
     layers = architecture.layers(l2)
     shapes, _ = follow_shapes(layers, (architecture.units[0],))
     layout = ParameterLayout(layers, shapes, model.backend.row_multiple)
@@ -199,7 +199,7 @@ def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
 
 
 def _factors(architecture: Architecture) -> tuple[float, float]:
-    """1 / f, and the factor from this package's loss of rows weighted with that to scikit-learn's loss.
+    """1 / f, and the factor that converts this package's loss with such weights to scikit-learn's.
 
     scikit-learn sums cross-entropy over several outputs, this package averages it. For squared errors, scikit-learn
     takes the gradient of half their sum over the outputs, and reports half their mean.

@@ -25,14 +25,14 @@ _LEARNING_RATES = ("constant", "invscaling", "adaptive")
 
 @dataclass(frozen=True)
 class Settings:
-    """The constructor's arguments in the form that training needs, under their own names.
+    """The constructor's arguments, checked and converted, with the same names.
 
     Attributes
     ----------
     activation : str
         A key of :data:`nnbackend.backends.activations.ACTIVATIONS`.
     dtype : str or None
-        None for that of the data.
+        None for the dtype of the data.
     """
 
     hidden_layer_sizes: tuple[int, ...]

@@ -1,13 +1,13 @@
 """scikit-learn's SGD and Adam, computed with this package's operations.
 
-Their formulae differ from this package's in two places. The learning rates, which the host writes for every epoch, make
-up for both:
+Their formulae differ from this package's in two points. The learning rates, which the host computes for every epoch,
+compensate for both:
 
-* scikit-learn's Adam adds epsilon to the root of the second moment as it is ("epsilon hat", the end of section 2 of
-  Kingma and Ba 2015), not to the corrected one, and puts both corrections into the rate. So does `rates`, and the
-  operation receives such a high step number that its own corrections are 1.
+* scikit-learn's Adam adds epsilon to the root of the uncorrected second moment ("epsilon hat", the end of section 2 of
+  Kingma and Ba 2015) and includes both bias corrections in the rate. So does `rates`, and the operation receives a step
+  number so large that its own corrections are 1.
 * scikit-learn's velocity includes the learning rates; this package's is a sum of gradients. When the rate changes,
-  which happens between epochs only, the velocity is scaled by the old rate over the new one.
+  which happens only between epochs, the velocity is multiplied by the old rate over the new one.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Solver:
     Attributes
     ----------
     optimizer : Optimizer
-        Records the update; its own learning rate is not used.
+        Records the update; its learning rate is not used.
     learning_rate : float
-        The current one; of Adam without its corrections.
+        The current rate; for Adam without bias corrections.
     steps : int
         Number of steps taken.
     """
@@ -73,12 +73,12 @@ class Solver:
         return corrected
 
     def end_epoch(self, network: Network, rows_seen: int) -> None:
-        """An epoch has ended; `rows_seen` counts rows since training began."""
+        """Update the rate at the end of an epoch; `rows_seen` is the number of rows since the start of training."""
         if self._kind == "invscaling":
             self._change_rate(network, self._initial / (rows_seen + 1) ** self._power)
 
     def slow_down(self, network: Network) -> bool:
-        """Training no longer improves: lower the rate if it is adaptive; returns whether that was done."""
+        """Lower the rate if it is adaptive, because training no longer improves; returns whether it was lowered."""
         if self._kind != "adaptive" or self.learning_rate <= _SMALLEST:
             return False
         self._change_rate(network, self.learning_rate / _DIVISOR)

@@ -35,21 +35,21 @@ class Callback:
         """Raise InvalidInputError if a metric that is needed is missing; called before anything is changed."""
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
-        """Training begins, for `epochs` epochs at most."""
+        """Training begins, for at most `epochs` epochs."""
 
     def on_epoch_begin(self, network: Network, epoch: int) -> None:
         """Epoch `epoch` (from 1) begins."""
 
     def on_steps_end(self, network: Network, epoch: int, losses: npt.NDArray[np.float64]) -> None:
         """The steps of epoch `epoch` have ended; `losses`, (steps,), are the means over each minibatch before its
-        update. Called before `on_epoch_end`, or before `on_epoch_cut`."""
+        update. Called before `on_epoch_end` or `on_epoch_cut`."""
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
-        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to go on."""
+        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to continue."""
         return None
 
     def on_epoch_cut(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
-        """Ctrl-C has ended epoch `epoch` early: its training metrics cover some of the rows only."""
+        """Ctrl-C has ended epoch `epoch` early: its training metrics cover only some of the rows."""
         return self.on_epoch_end(network, epoch, metrics)
 
     def on_train_end(self, network: Network, history: History) -> None:
@@ -60,4 +60,4 @@ class Callback:
         return {}
 
     def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
-        """Continue from what `state` returned; called after `on_train_begin` in a run that is resumed."""
+        """Restore the result of `state`; called after `on_train_begin` in a resumed run."""

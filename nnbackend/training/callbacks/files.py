@@ -18,12 +18,12 @@ _log = logging.getLogger("nnbackend")
 
 
 class ModelCheckpoint(Callback):
-    """Write the network to a file after every epoch, or after every epoch that is the best so far.
+    """Write the network to a file after every epoch, or whenever an epoch is the best so far.
 
     Parameters
     ----------
     path : str or path-like
-        ``{epoch}`` in it stands for the number of the epoch.
+        ``{epoch}`` in it is replaced by the number of the epoch.
     monitor : str
         The metric that decides which epoch is best.
     best_only : bool

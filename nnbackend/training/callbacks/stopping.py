@@ -1,4 +1,4 @@
-"""Callbacks that follow one metric: keep the best weights, stop when there is no more improvement."""
+"""Callbacks that monitor a metric: keep the best weights, or stop when there is no more improvement."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WEIGHTS = "weights."
 
 
 class Best:
-    """Follows one metric and tells when it is better than before, or as good if `equals` is true."""
+    """Monitors a metric and detects improvements; if `equals` is true, equal values also count."""
 
     def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False) -> None:
         self.monitor = monitor
@@ -46,14 +46,14 @@ class Best:
 
     @property
     def in_training(self) -> bool:
-        """Whether it is a metric of the training rows: useless after an epoch that saw only some of them."""
+        """Whether it is a metric of the training rows, which is useless after an incomplete epoch."""
         return not self.monitor.startswith("val_")
 
     def improved(self, epoch: int, metrics: Metrics) -> bool:
         value = metrics[self.monitor]
         rises = self.monitor.endswith("accuracy")
         change = value - self.value if rises else self.value - value
-        # Any first value is better than none, but NaN never is.
+        # Any first value except NaN is an improvement.
         better = change > self.minimum_change or (self.equals and change == 0)
         if math.isnan(value) or (self.epoch and not better):
             return False
@@ -62,13 +62,13 @@ class Best:
 
 
 class KeepBest(Callback):
-    """Give the network the weights of its best epoch when training ends.
+    """Restore the weights of the best epoch when training ends.
 
     Parameters
     ----------
     monitor : str
-        "loss" or "accuracy" for the best on the training data (means over the epoch, while the network changes), or
-        "val_loss" or "val_accuracy". Of equal epochs the last is the best.
+        "loss" or "accuracy" (means over the epoch, while the network changes), or "val_loss" or "val_accuracy". The
+        last of equal epochs is the best.
 
     Attributes
     ----------
@@ -134,9 +134,9 @@ class EarlyStopping(KeepBest):
     patience : int
         Training ends after this many epochs without improvement.
     restore_best : bool
-        Whether to give the network the weights of its best epoch when training ends, even after all epochs.
+        Whether to restore the weights of the best epoch when training ends, even after all epochs.
     minimum_change : float
-        A smaller change does not count as improvement.
+        Smaller changes do not count as improvement.
 
     Attributes
     ----------

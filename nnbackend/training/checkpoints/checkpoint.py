@@ -1,4 +1,4 @@
-"""Checkpoints: files that hold the whole state of a run, written often enough that a crash costs little."""
+"""Checkpoints: files with the complete state of a run, written so often that little is lost in a crash."""
 
 from __future__ import annotations
 
@@ -37,32 +37,31 @@ _PATTERN = re.compile(r"checkpoint-\d{12,}\.safetensors")
 
 
 class Checkpoint(Callback):
-    """Write the state of a run to files, from which `fit` with ``resume=True`` continues, with the same bits as if
-    nothing had happened.
+    """Write the state of a run to files, from which `fit` with ``resume=True`` continues with bit-identical results.
 
     A file holds weights, optimiser, schedule, history, the position within the epoch and the state of callbacks, with a
-    checksum; it is also a model file, which `Network.load` reads. If neither number is given, one is written after
-    every epoch. One is always written when training ends, and when Ctrl-C or SIGTERM ends it; with this callback,
-    SIGTERM ends the program after the current step, with the exit code 143. Of several ranks the first writes for all,
-    and only it needs the folder.
+    checksum; it is also a model file, which `Network.load` reads. If neither interval is given, a checkpoint is written
+    after every epoch. One is always written when training ends, also by Ctrl-C or SIGTERM; with this callback, SIGTERM
+    ends the program after the current step, with the exit code 143. With several ranks, only the first writes, and only
+    it needs the folder.
 
     Parameters
     ----------
     folder : str or path-like
-        For one run alone.
+        A folder for this run only.
     every_steps : int, optional
         Write whenever the number of steps that the network has taken is a multiple of this.
     every_minutes : float, optional
-        Write when this much time has passed since the last one.
+        Write when this much time has passed since the last checkpoint.
     keep : int
-        Number of newest files that are kept.
+        Number of files to keep, the newest ones.
 
     Raises
     ------
     InvalidInputError
         A value out of range; when training begins: the folder holds another run's checkpoints.
     FolderInUseError
-        When training begins: another run keeps its checkpoints there.
+        When training begins: another run is writing checkpoints there.
     OSError
         When training begins: the folder cannot be made or written to. Later, a checkpoint that cannot be written
         causes a RuntimeWarning, and training continues.
@@ -90,7 +89,7 @@ class Checkpoint(Callback):
 
 
 class Keeper(Listener):
-    """Writes the checkpoints of a run, on the first rank, which decides when.
+    """Writes the checkpoints of a run, on the first rank, which also decides when to write.
 
     Parameters
     ----------
@@ -157,7 +156,7 @@ class Keeper(Listener):
         try:
             write_checkpoint(path, contents)
         except OSError as error:
-            # The newest one suffices to resume from; removing the others may free enough space.
+            # The newest one is sufficient for resuming; removing the others may free enough space.
             older = checkpoint_files(path.parent)[1:]
             if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not older:
                 raise
@@ -243,6 +242,6 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointC
 
 def _remove(paths: list[Path]) -> None:
     for path in paths:
-        # Training does not stop because somebody else removed the file, or the folder has become read-only.
+        # Training continues if the file was removed by someone else, or the folder has become read-only.
         with suppress(OSError):
             path.unlink()

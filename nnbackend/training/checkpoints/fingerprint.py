@@ -1,4 +1,4 @@
-"""Fingerprints for comparing settings and data: of a run with its checkpoint's, and of several ranks."""
+"""Fingerprints of settings and data, to compare a run with its checkpoint, and ranks with each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnbackend.saving.model_file import CheckpointContents
 
 __all__ = ["as_text", "check_same_run", "data_checksum", "run_settings"]
 
-#: Rows that represent all of them.
+#: Number of rows in the sample for the checksum.
 _SAMPLE = 64
 
 
@@ -35,7 +35,7 @@ def data_checksum(data: Any, y: Any) -> int | None:
     Parameters
     ----------
     data : Rows, or BatchStream
-        A stream has none.
+        A stream has no checksum.
     y : (n,) labels or (n, outputs) values
     """
     if not isinstance(data, Rows):
@@ -56,7 +56,7 @@ def run_settings(
     Parameters
     ----------
     data : Rows, or BatchStream
-        A sample of the values represents all of them; those of a stream are not looked at.
+        Only a sample of the values is used, and none of a stream's.
     y : (n,) labels or (n, outputs) values
     others : dict
         Other settings, by the names of `fit`'s parameters.
@@ -77,7 +77,7 @@ def run_settings(
 
 
 def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str, Any], callbacks: set[str]) -> None:
-    """Refuse a checkpoint of a run with other settings, or with callbacks that this one lacks.
+    """Reject a checkpoint of a run with other settings, or with callbacks that this run lacks.
 
     Parameters
     ----------

@@ -59,7 +59,7 @@ class FolderLock:
             self._descriptor = None
 
     def keep(self) -> None:
-        """Take the lock again if the folder or the file was removed; raises as entering does."""
+        """Take the lock again if the folder or the file was removed; raises the same errors as `__enter__`."""
         if self._descriptor is not None and not self._is_there(self._descriptor):
             os.close(self._descriptor)
             self._descriptor = None
@@ -71,7 +71,7 @@ class FolderLock:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._lock(descriptor)
-                # The holder before may have removed the file in the meantime; then others would not see this one.
+                # The previous holder may have removed the file; then others would not see this lock.
                 if self._is_there(descriptor):
                     os.ftruncate(descriptor, 0)
                     os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())

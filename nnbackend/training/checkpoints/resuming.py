@@ -1,4 +1,4 @@
-"""Where a run begins: at its first step, or at a checkpoint."""
+"""Determines where a run starts: at its first step, or at a checkpoint."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ Resume = bool | str | os.PathLike[str]
 
 @dataclass(eq=False, repr=False)
 class Start:
-    """Where a run begins, and how it keeps checkpoints.
+    """Where a run starts, and how it writes checkpoints.
 
     Attributes
     ----------
     keeps : bool
-        Whether the run keeps checkpoints.
+        Whether the run writes checkpoints.
     path : Path or None
         The checkpoint to resume from.
     saved : CheckpointContents or None
         Its contents.
     settings : dict
-        `run_settings` of the run, if it keeps checkpoints.
+        `run_settings` of the run, if it writes checkpoints.
     checkpoint : Checkpoint or None
-        The callback among the run's, on the rank that writes.
+        The run's `Checkpoint` callback, on the rank that writes.
     lock : FolderLock or None
-        Of its folder, held by that rank.
+        The lock of its folder, held by that rank.
     """
 
     keeps: bool = False
@@ -62,13 +62,13 @@ class Start:
     lock: FolderLock | None = None
 
     def restore(self, state: RunState, communicator: Communicator) -> None:
-        """Put the run into the state of the checkpoint, if there is one; raises as `RunState.restore`."""
+        """Restore the run from the checkpoint, if there is one; raises the errors of `RunState.restore`."""
         if self.saved is None:
             return
         try:
             state.restore(self.saved)
         except ModelFileError as error:
-            # All ranks were told the same.
+            # All ranks received the same checkpoint.
             communicator.alike(error)
             raise
         _log.info("training goes on from %s", self.path)
@@ -79,7 +79,7 @@ class Start:
             state.restore_callbacks(self.saved)
 
     def listener(self, state: RunState, communicator: Communicator) -> Listener:
-        """What writes the run's checkpoints, or this rank's part of them."""
+        """The listener that writes the run's checkpoints, or sends this rank's part of them."""
         if self.checkpoint is not None and self.lock is not None:
             return Keeper(self.checkpoint, state, self.lock, communicator)
         return Contributor(state, communicator) if self.keeps else Listener()
@@ -93,20 +93,20 @@ def find_start(
     checks: Checks,
     shard: bool = False,
 ) -> Start:
-    """Lock the folder for checkpoints and read the one to resume from, on the first rank, which tells the others.
+    """Lock the checkpoint folder and read the checkpoint to resume from, on the first rank, which informs the others.
 
     Parameters
     ----------
     resume : bool or path-like
     callbacks : sequence of Callback
-        Those of the first rank decide whether there are checkpoints.
+        The first rank's callbacks decide whether there are checkpoints.
     held : ExitStack
-        Given the lock.
+        Receives the lock.
     settings_of : callable
-        Returns `run_settings` of the run; called only if there are checkpoints to write or to read.
+        Returns `run_settings` of the run; called only if checkpoints are written or read.
     checks : Checks
     shard : bool
-        Whether each rank has rows of its own.
+        Whether each rank has its own rows.
 
     Raises
     ------

@@ -22,7 +22,7 @@ from nnbackend.training.run import TrainingRun
 __all__ = ["RunState", "named"]
 
 
-#: Errors from reading an undamaged file that `RunState` has not written.
+#: Errors that occur if an undamaged file was not written by `RunState`.
 _NOT_WHAT_WAS_WRITTEN = (NNBackendError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
@@ -34,9 +34,9 @@ class RunState:
     network, memory, run, history : Network, OptimizerState, TrainingRun, History
         Of the run.
     callbacks : sequence of Callback
-        Their state belongs to the run's.
+        Their state is part of the run's state.
     settings : dict
-        Plain JSON: settings that must be the same in a run that resumes.
+        Plain JSON: settings that must be the same in a resumed run.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class RunState:
     # ---- from a checkpoint -------------------------------------------------------------------------------------
 
     def restore(self, saved: CheckpointContents) -> None:
-        """Put the run into the state of a checkpoint, except for the callbacks.
+        """Restore the run from a checkpoint, except for the callbacks.
 
         Raises
         ------
@@ -187,6 +187,6 @@ def named(callbacks: Iterable[Callback]) -> Iterator[tuple[str, Callback]]:
 
 
 def _arrays_of(name: str, arrays: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    """The arrays whose names begin with this one and a dot, by the rest."""
+    """The arrays whose names begin with this prefix and a dot, by the rest of their names."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}

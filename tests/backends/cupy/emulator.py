@@ -127,7 +127,7 @@ class EmulatedRuntime:
     # ---- memory --------------------------------------------------------------------------------------------
 
     def zeros(self, shape, dtype) -> DeviceArray:
-        self._refuse("asks for memory")
+        self._refuse("allocates memory")
         return allocate(tuple(shape), dtype)
 
     def write(self, host, out) -> None:
@@ -151,7 +151,7 @@ class EmulatedRuntime:
         return self.free
 
     def pinned(self, shape, dtype) -> np.ndarray:
-        self._refuse("asks for memory")
+        self._refuse("allocates memory")
         return np.zeros(shape, dtype)
 
     def mark(self) -> None:

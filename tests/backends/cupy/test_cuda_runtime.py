@@ -170,7 +170,7 @@ def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy):
 @pytest.mark.parametrize(
     ("what", "work"),
     [
-        ("asks for memory", lambda backend: backend.empty((3,), np.float32)),
+        ("allocates memory", lambda backend: backend.empty((3,), np.float32)),
         ("copies from the host", lambda backend: backend.write(np.ones(3), backend.three)),
         ("copies to the host", lambda backend: backend.to_host(backend.three)),
         ("waits for the device", lambda backend: backend.synchronize()),
@@ -239,7 +239,7 @@ def test_free_memory_is_the_drivers_and_the_pools(backend):
 @pytest.mark.parametrize(
     ("what", "work"),
     [
-        ("asks for memory", lambda runtime, out: runtime.pinned((3,), np.float32)),
+        ("allocates memory", lambda runtime, out: runtime.pinned((3,), np.float32)),
         ("copies from the host", lambda runtime, out: runtime.send(np.ones(3), out, None)),
         ("waits for the device", lambda runtime, out: runtime.wait(None)),
     ],

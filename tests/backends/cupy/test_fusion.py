@@ -80,8 +80,8 @@ def test_finish_step(emulated):
     penalties = emulated.from_host(np.array([0.5, 0.25]))
     counter, trace = emulated.from_host(np.array([1, 7, 9])), emulated.empty((3, 3), np.float64)
     parameters, steps = emulated.from_host(np.zeros(600)), emulated.from_host(np.arange(600.0))
-    places = emulated.from_host(np.array([[0, 3], [10, 500], [599, 1]]))
-    emulated.finish_step(rows, penalties, counter, trace, counter, parameters, steps, places)
+    ranges = emulated.from_host(np.array([[0, 3], [10, 500], [599, 1]]))
+    emulated.finish_step(rows, penalties, counter, trace, counter, parameters, steps, ranges)
     added = np.arange(600.0)
     added[3:10] = added[510:599] = 0
     np.testing.assert_array_equal(emulated.to_host(parameters), added)

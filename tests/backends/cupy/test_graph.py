@@ -179,7 +179,7 @@ def test_the_next_order_is_drawn_while_the_device_works(monkeypatch):
 # ---- what cannot be captured ----------------------------------------------------------------------------------------
 
 FORBIDDEN = {
-    "asks for memory": lambda backend, array: backend.empty((3,), np.float32),
+    "allocates memory": lambda backend, array: backend.empty((3,), np.float32),
     "copies from the host": lambda backend, array: backend.write(np.zeros(3, np.int64), array),
     "copies to the host": lambda backend, array: backend.to_host(array),
     "waits for the device": lambda backend, array: backend.synchronize(),

@@ -64,7 +64,7 @@ def test_only_plain_steps_have_it():
 
 
 def test_what_one_block_would_take_too_long_for_has_its_launch(monkeypatch):
-    monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MOST", 19)
+    monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MAX_BIAS_ELEMENTS", 19)
     assert updates(nn.SGD(0.1)) == 30
-    monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MOST", 20)
+    monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MAX_BIAS_ELEMENTS", 20)
     assert updates(nn.SGD(0.1)) == 0

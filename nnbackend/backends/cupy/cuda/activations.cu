@@ -1,8 +1,8 @@
 // Activation functions, fused with the addition of the bias after a matrix product, and their gradients.
 //
-// Each function is a struct with `value`, of the pre-activation z, and `gradient`, of what the contract says the
-// forward pass keeps (output or pre-activation) and the gradient that comes from above. Comparisons are written so
-// that not-a-number passes through.
+// Each function is a struct with two methods: `value` takes the pre-activation z; `gradient` takes what the forward
+// pass saved according to the contract (output or pre-activation) and the upstream gradient. Comparisons are written so
+// that NaN propagates.
 #include "common.cuh"
 
 struct Identity {
@@ -12,7 +12,7 @@ struct Identity {
 
 struct Relu {
     static __device__ real value(real z, real) { return z <= 0 ? 0 : z; }
-    // A product, not a choice: upstream's not-a-number must not be dropped where the output is 0.
+    // A product rather than a condition, so that NaN in `upstream` propagates even where the output is 0.
     static __device__ real gradient(real output, real upstream, real) { return upstream * (real)(output > 0); }
 };
 
@@ -66,9 +66,9 @@ struct Softplus {
     static __device__ real gradient(real output, real upstream, real) { return upstream * -expm1(-output); }
 };
 
-// out = f(z + bias), keeping z + bias in `preactivation`. `bias` and `preactivation` may be null; `out` and
+// out = f(z + bias), with z + bias saved in `preactivation`. `bias` and `preactivation` may be null; `out` and
 // `preactivation` may be `z` itself, since each thread reads its element before it writes it.
-// (The loops usually take one turn: unrolled, which is what compilers do unasked, they only take longer to compile.)
+// (The loops usually run once. Unrolling them, as compilers do by default, would only take longer to compile.)
 template <typename Function>
 __device__ inline void forward(const real* z, int64 z_stride, const real* bias, real* preactivation,
                                int64 preactivation_stride, real* out, int64 out_stride, int64 rows, int64 columns,
@@ -97,9 +97,9 @@ __device__ inline void backward(const real* saved, int64 saved_stride, const rea
                 Function::gradient(saved[row * saved_stride + column], upstream[row * upstream_stride + column], alpha);
 }
 
-// The same, and the sum of every column of `out`, which is the gradient of the bias: a block does blockDim.x columns from
-// top to bottom, its blockDim.y threads of a column every blockDim.y-th row. Some rows are read before any is written:
-// the compiler could not put off the writes itself, since `out` may be `upstream`.
+// The same, and the sum of every column of `out`, which is the gradient of the bias: a block handles blockDim.x columns
+// from top to bottom, and each of its blockDim.y threads per column takes every blockDim.y-th row. Several rows are
+// read before any is written; the compiler cannot reorder this itself, since `out` may be `upstream`.
 template <typename Function>
 __device__ inline void backward_with_sums(const real* saved, int64 saved_stride, const real* upstream,
                                           int64 upstream_stride, real* out, int64 out_stride, int64 rows,
@@ -162,7 +162,7 @@ ACTIVATION(softplus, Softplus)
 // Softmax works on whole rows: one warp each.
 
 // out = softmax(z + bias) over each row; `bias` may be null, `out` may be `z`. The bias is added first, into `out`,
-// where each lane meets only its own columns again.
+// where each lane reads back only its own columns.
 extern "C" __global__ void softmax_forward(const real* z, int64 z_stride, const real* bias, real* out,
                                            int64 out_stride, int64 rows, int64 columns) {
     const int64 row = row_of_warp();
@@ -170,11 +170,11 @@ extern "C" __global__ void softmax_forward(const real* z, int64 z_stride, const 
     real* to = out + row * out_stride;
     for (int64 column = threadIdx.x; column < columns; column += LANES)
         to[column] = z[row * z_stride + column] + (bias ? bias[column] : 0);
-    __syncwarp();  // warp_largest looks at column 0 from every lane
+    __syncwarp();  // every lane of warp_largest reads column 0
     const real largest = warp_largest(to, columns).value;
     real sum = 0;
     for (int64 column = threadIdx.x; column < columns; column += LANES) {
-        to[column] = exp(to[column] - largest);  // at most 1, and 1 somewhere: no overflow, no division by zero
+        to[column] = exp(to[column] - largest);  // at most 1, and 1 at least once: no overflow, no division by zero
         sum += to[column];
     }
     sum = warp_sum(sum);

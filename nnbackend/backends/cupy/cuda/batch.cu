@@ -1,8 +1,8 @@
-// Fetching a minibatch, and counting steps. The order of the epoch and the counter live on the device, so that a step
-// asks nothing of the host and the same recorded step serves every batch.
+// Fetching a minibatch, and counting steps. The order of the epoch and the counter are on the device, so a step needs
+// nothing from the host, and one recorded step works for every batch.
 #include "common.cuh"
 
-// out[i] = source[order[counter[0] * batch_size + i]] * scale, for one type of source and one of result.
+// out[i] = source[order[counter[0] * batch_size + i]] * scale, for one source type and one result type.
 template <typename Source, typename Result>
 __device__ inline void gather(const Source* source, int64 source_stride, const int64* order, const int64* counter,
                               int64 batch_size, Result scale, Result* out, int64 out_stride, int64 rows,
@@ -34,7 +34,7 @@ extern "C" __global__ void gather_labels(const int* source, int64 source_stride,
     gather(source, source_stride, order, counter, batch_size, 1, out, out_stride, rows, columns);
 }
 
-// A batch of images and of their labels, one launch for both: labels_out[i] = labels[order[counter[0] * batch_size + i]].
+// Gather a batch of images and their labels in one launch: labels_out[i] = labels[order[counter[0] * batch_size + i]].
 template <typename Source>
 __device__ inline void gather_both(const Source* source, int64 source_stride, const int64* order, const int64* counter,
                                    int64 batch_size, real scale, real* out, int64 out_stride, int64 rows,
@@ -61,5 +61,5 @@ extern "C" __global__ void gather_reals_and_labels(const real* source, int64 sou
                 labels_out);
 }
 
-// The end of a step: add 1 to each of the counters. One thread each.
+// The end of a step: add 1 to each counter, with one thread per counter.
 extern "C" __global__ void advance(int64* counter) { counter[threadIdx.x] += 1; }

@@ -1,20 +1,20 @@
-// What all kernel files share.
+// Definitions shared by all kernel files.
 //
 // The files are plain CUDA C++17 without CUDA headers, inline assembly or grid-wide barriers, so that g++ can build the
 // same source for the CPU, where the tests run every kernel without a GPU. REAL is `float` or `double`, defined on the
-// compiler's command line: one source, two modules.
+// compiler's command line, so one source gives two modules.
 //
-// Conventions: a matrix is a pointer and the distance from one row to the next, counted in elements ("stride"), which
-// may be larger than its number of columns; padding between rows is never written. Sizes are 64 bits wide, because
-// rows * columns may not fit in 32. Scalar parameters are `int64` or `double` whatever REAL is. A pointer that may be
-// null says so. No kernel adds with float atomics: sums go through trees whose shape depends on the sizes alone, so a
-// run is repeatable bit for bit.
+// Conventions: a matrix is a pointer and a stride, the distance between rows in elements, which may be larger than the
+// number of columns; padding between rows is never written. Sizes have 64 bits, because rows * columns may not fit in
+// 32. Scalar parameters are `int64` or `double` for any REAL. Pointers that may be null are documented as such. No
+// kernel uses atomic floating-point additions: sums are reduction trees whose shape depends only on the sizes, so a run
+// is reproducible bit for bit.
 #pragma once
 
 typedef REAL real;
 typedef long long int64;
 
-// Shared memory whose size the launch chooses. The CPU build defines its own.
+// Dynamic shared memory. The CPU build defines its own.
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif
@@ -22,11 +22,11 @@ typedef long long int64;
 const unsigned int ALL_LANES = 0xffffffffu;
 const int LANES = 32;
 
-// ---- where a thread stands ------------------------------------------------------------------------------------------
+// ---- indices of a thread --------------------------------------------------------------------------------------------
 
-// A grid over a matrix: threadIdx.x and blockIdx.y walk along a row, so that neighbouring threads read neighbouring
-// memory; threadIdx.y and blockIdx.x, the grid axis that may be longest, walk over rows. A kernel loops from its first
-// row and column in steps, so any grid covers any matrix.
+// A grid over a matrix: threadIdx.x and blockIdx.y run along a row, so that neighbouring threads read neighbouring
+// memory; threadIdx.y and blockIdx.x, the longest possible grid axis, run over rows. Kernels use grid-stride loops, so
+// any grid covers any matrix.
 __device__ inline int64 first_row() { return (int64)blockIdx.x * blockDim.y + threadIdx.y; }
 __device__ inline int64 row_step() { return (int64)gridDim.x * blockDim.y; }
 __device__ inline int64 first_column() { return (int64)blockIdx.y * blockDim.x + threadIdx.x; }
@@ -36,7 +36,8 @@ __device__ inline int64 column_step() { return (int64)gridDim.y * blockDim.x; }
 __device__ inline int64 first_element() { return (int64)blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ inline int64 element_step() { return (int64)gridDim.x * blockDim.x; }
 
-// One warp per row: blockDim.x is 32, threadIdx.y counts the block's warps. All lanes of a warp have the same row.
+// One warp per row: blockDim.x is 32, threadIdx.y is the warp within the block. All lanes of a warp work on the same
+// row.
 __device__ inline int64 row_of_warp() { return (int64)blockIdx.x * blockDim.y + threadIdx.y; }
 
 // ---- sums -----------------------------------------------------------------------------------------------------------
@@ -49,8 +50,8 @@ __device__ inline T warp_sum(T value) {
 }
 
 // Sum over a block whose number of threads is a power of two; `scratch` holds one number per thread. All threads must
-// call it; the first one gets the result. Another sum may follow at once in the same scratch: what the first thread
-// returns, no other thread writes.
+// call it; the first one gets the result. Another sum may follow immediately in the same scratch, because only the
+// first thread writes the element it returns.
 __device__ inline double block_sum(double value, double* scratch) {
     const unsigned int thread = threadIdx.y * blockDim.x + threadIdx.x;
     scratch[thread] = value;
@@ -82,8 +83,8 @@ struct Largest {
     int64 column;
 };
 
-// Whether `a` is the one argmax would name: the larger, then the first of equals. Like NumPy's, not-a-number is larger
-// than any number, so that it reaches the maximum and, through it, the loss.
+// Whether argmax would choose `a`: the larger one, or the first of equals. As in NumPy, NaN is larger than any number,
+// so that it reaches the maximum and thus the loss.
 __device__ inline bool goes_before(Largest a, Largest b) {
     const bool a_is_nan = a.value != a.value;
     const bool b_is_nan = b.value != b.value;
@@ -92,8 +93,7 @@ __device__ inline bool goes_before(Largest a, Largest b) {
     return a.value > b.value;
 }
 
-// The largest element of a row, or the largest of its magnitudes, and its column, found by one warp, the same in every
-// lane.
+// The largest element or magnitude of a row, and its column, found by one warp; every lane gets the same result.
 template <bool MAGNITUDES = false>
 __device__ inline Largest warp_largest(const real* row, int64 columns) {
     Largest best = {MAGNITUDES ? fabs(row[0]) : row[0], 0};
@@ -111,8 +111,8 @@ __device__ inline Largest warp_largest(const real* row, int64 columns) {
 
 // ---- functions ------------------------------------------------------------------------------------------------------
 
-// 1 / (1 + exp(-z)). exp overflows to infinity for z far below zero and the quotient is then 0, as it should be.
+// 1 / (1 + exp(-z)). For z far below zero exp overflows to infinity, which correctly gives 0.
 __device__ inline real logistic(real z) { return 1 / (1 + exp(-z)); }
 
-// log(1 + exp(z)) without overflow: the larger of z and 0 taken out.
+// log(1 + exp(z)) without overflow.
 __device__ inline real log_one_plus_exp(real z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }

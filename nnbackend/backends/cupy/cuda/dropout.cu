@@ -21,13 +21,13 @@ __device__ inline Words philox(Words c, unsigned int key0, unsigned int key1) {
     return c;
 }
 
-// Element e = row * columns + column takes word e % 4 of Philox block e / 4, so one thread draws one block and serves
-// four elements, which may lie in two or more rows. Kept elements are scaled, the others are multiplied by 0, so that
-// not-a-number stays. `out` may be `x` itself.
+// Element e = row * columns + column takes word e % 4 of Philox block e / 4, so each thread draws one block for four
+// elements, which may be in two or more rows. Kept elements are scaled and the others multiplied by 0, so that NaN
+// propagates. `out` may be `x` itself.
 extern "C" __global__ void dropout(const real* x, int64 x_stride, real* out, int64 out_stride, int64 first_row,
                                    int64 rows, int64 columns, int64 seed, int64 stream, const int64* counter, int64 threshold,
                                    double keep_scale) {
-    // The elements of the rows that lie elsewhere come first; a block may begin among them.
+    // Rows of other ranks come first; a Philox block may begin in them.
     const int64 before = first_row * columns;
     const int64 size = before + rows * columns;
     const int64 step = counter[1];

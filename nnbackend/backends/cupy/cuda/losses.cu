@@ -1,16 +1,15 @@
-// Losses: value, gradient and correct of a row in one pass, one warp per row, any number of classes.
+// Losses: value, gradient and correct prediction of each row in one pass; one warp per row, any number of classes.
 //
 // `rows` is the (2, n) result of the contract: losses in its first row, correct in its second. `weights` may be null.
-// With `rates`, which may be null as well, the gradient is multiplied with minus the learning rate of the step at hand:
-// everything that follows going backwards is in proportion to it, so that what comes out is what plain SGD adds.
-// `gradient` may be the first matrix itself: a lane reads and writes only its own columns, and what it needs from
-// others' comes first, through shuffles.
+// With `rates`, which may also be null, the gradient is multiplied by minus the learning rate of this step. The
+// backward pass is linear in it, so its results are the changes that plain SGD adds. `gradient` may be the first matrix
+// itself: a lane reads and writes only its own columns, and gets values from other lanes beforehand, by shuffles.
 #include "common.cuh"
 
-// What the loss of this row counts for: its sample weight, 1 if there are none.
+// The sample weight of a row; 1 if there are no weights.
 __device__ inline real weight_of(const real* weights, int64 row) { return weights ? weights[row] : 1; }
 
-// What the gradient is multiplied with.
+// The factor of the gradient.
 __device__ inline real step_of(const double* rates, const int64* counter) {
     return rates ? -(real)rates[counter[0]] : (real)1;
 }
@@ -22,8 +21,8 @@ __device__ inline void note(real* rows, int64 rows_stride, int64 row, real loss,
     rows[rows_stride + row] = hit;
 }
 
-// Put exp(logits - largest) into `to` and return the sum. Every exponent is at most 0 and one is 0: no overflow, and
-// the sum is at least 1.
+// Write exp(logits - largest) to `to` and return the sum. All exponents are at most 0 and one is 0, so there is no
+// overflow and the sum is at least 1.
 __device__ inline real exponentials(const real* logits, int64 classes, real largest, real* to) {
     real sum = 0;
     for (int64 k = threadIdx.x; k < classes; k += LANES) {

@@ -1,12 +1,12 @@
-// Scaling of rows: one warp each, any number of columns.
+// Normalisation of rows: one warp per row, any number of columns.
 #include "common.cuh"
 
-// What a row is divided by: its largest magnitude, 1 if that is zero. Divided, not multiplied by the reciprocal, which
-// overflows for a subnormal magnitude.
+// The divisor of a row: its largest magnitude, or 1 if that is zero. The reciprocal would overflow for a subnormal
+// magnitude.
 __device__ inline real divisor(Largest largest) { return largest.value == 0 ? 1 : largest.value; }
 
 // out = x / m, with m the largest magnitude of the row; `out` may be `x`: the last shuffle that finds m comes after the
-// last look at another lane's columns.
+// last read of another lane's columns.
 extern "C" __global__ void max_abs_norm(const real* x, int64 x_stride, real* out, int64 out_stride, int64 rows,
                                         int64 columns) {
     const int64 row = row_of_warp();
@@ -17,7 +17,7 @@ extern "C" __global__ void max_abs_norm(const real* x, int64 x_stride, real* out
 }
 
 // out_j = (g_j - [j == k] y_k sum of g_i y_i) / m, with g = upstream, y = x / m, and k the column where m is found first;
-// `out` may be `upstream`. y is computed where it is needed: g_i x_i, divided by m later, could overflow.
+// `out` may be `upstream`. y is computed first, because g_i x_i could overflow before the division by m.
 extern "C" __global__ void max_abs_norm_gradient(const real* x, int64 x_stride, const real* upstream,
                                                  int64 upstream_stride, real* out, int64 out_stride, int64 rows,
                                                  int64 columns) {

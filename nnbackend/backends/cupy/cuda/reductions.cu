@@ -1,9 +1,10 @@
-// Sums over many elements, each a tree whose shape depends on the sizes alone.
+// Sums over many elements: reduction trees whose shape depends only on the sizes.
 #include "common.cuh"
 
-// Sum a chunk of rows: out[chunk, column] = sum of matrix[row, column] over the rows of chunk blockIdx.y. A block does
-// blockDim.x columns; its blockDim.y (a power of two) threads of one column take every blockDim.y-th row and meet in
-// a tree. With one chunk, `out` is the sum over all rows; with more, a second launch sums the chunks' sums.
+// Sum a chunk of rows: out[chunk, column] = sum of matrix[row, column] over the rows of chunk blockIdx.y. A block
+// handles blockDim.x columns; each of its blockDim.y (a power of two) threads per column sums every blockDim.y-th row,
+// followed by a tree. With one chunk, `out` is the sum over all rows; otherwise a second launch adds the sums of the
+// chunks.
 extern "C" __global__ void sum_rows(const real* matrix, int64 stride, int64 rows, int64 columns, int64 chunk_rows,
                                     real* out) {
     DYNAMIC_SHARED(real, column_sums);
@@ -17,18 +18,18 @@ extern "C" __global__ void sum_rows(const real* matrix, int64 stride, int64 rows
     if (threadIdx.y == 0 && column < columns) out[blockIdx.y * columns + column] = sum;
 }
 
-// A step's line of the trace: sum of the losses, sum of the correct, n times the sum of the penalties (null: none).
-// One block. Sums are double whatever REAL is. It may end the step as well: then `advanced` is the counter, of
-// `counters` numbers, to each of which 1 is added; else null. And it may add `steps` to `parameters` at some places,
-// each an offset and a length; without places the three may be null.
+// Write a step's row of the trace: sum of the losses, number of correct predictions, n times the sum of the penalties
+// (null: none). One block; sums are double for any REAL. Optionally it also ends the step: `advanced` is the counter of
+// `counters` numbers, to each of which 1 is added, or null. Optionally it adds `steps` to `parameters` in ranges given
+// by offset and length; without ranges these three pointers may be null.
 extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int64 n, const real* penalties,
                                        int64 penalty_count, const int64* counter, double* trace, int64 trace_stride,
                                        int64* advanced, int64 counters, real* parameters, const real* steps,
-                                       const int64* places, int64 place_count) {
+                                       const int64* ranges, int64 range_count) {
     DYNAMIC_SHARED(double, scratch);
-    for (int64 place = 0; place < place_count; ++place) {
-        const int64 end = places[2 * place] + places[2 * place + 1];
-        for (int64 i = places[2 * place] + threadIdx.x; i < end; i += blockDim.x) parameters[i] += steps[i];
+    for (int64 range = 0; range < range_count; ++range) {
+        const int64 end = ranges[2 * range] + ranges[2 * range + 1];
+        for (int64 i = ranges[2 * range] + threadIdx.x; i < end; i += blockDim.x) parameters[i] += steps[i];
     }
     double loss = 0, correct = 0, penalty = 0;
     for (int64 row = threadIdx.x; row < n; row += blockDim.x) {
@@ -49,7 +50,7 @@ extern "C" __global__ void record_loss(const real* rows, int64 rows_stride, int6
     }
 }
 
-// gradient += l1 sign(weight) + l2 weight, and each block's share of l1 sum |weight| + l2/2 sum weight^2.
+// gradient += l1 sign(weight) + l2 weight, and each block's partial sum of l1 sum |weight| + l2/2 sum weight^2.
 extern "C" __global__ void weight_penalty(const real* weight, int64 weight_stride, real* gradient,
                                           int64 gradient_stride, int64 rows, int64 columns, double l1, double l2,
                                           double* block_penalties) {
@@ -60,7 +61,7 @@ extern "C" __global__ void weight_penalty(const real* weight, int64 weight_strid
             const real w = weight[row * weight_stride + column];
             real slope = 0;
             if (l1 != 0) {
-                // w itself where it is neither above nor below zero: a zero, or not-a-number that must not be lost
+                // w itself if it is neither above nor below zero: zero, or NaN, which must propagate
                 slope = (real)l1 * (w > 0 ? 1 : w < 0 ? -1 : w);
                 penalty += l1 * fabs((double)w);
             }
@@ -75,7 +76,7 @@ extern "C" __global__ void weight_penalty(const real* weight, int64 weight_strid
     if (threadIdx.x == 0 && threadIdx.y == 0) block_penalties[blockIdx.y * gridDim.x + blockIdx.x] = penalty;
 }
 
-// penalties[slot] = the blocks' shares together. One block.
+// penalties[slot] = the total of the partial sums. One block.
 extern "C" __global__ void total_penalty(const double* block_penalties, int64 count, real* penalties, int64 slot) {
     DYNAMIC_SHARED(double, scratch);
     double penalty = 0;

@@ -2,7 +2,7 @@
 // device, so that a schedule needs no new launch parameters.
 #include "common.cuh"
 
-// Gradient with weight decay as a penalty. No decay, no product: 0 times infinity would be not-a-number.
+// Gradient with weight decay as a penalty. Without decay there is no product, because 0 times infinity would be NaN.
 __device__ inline real with_decay(real gradient, real parameter, real weight_decay) {
     return weight_decay != 0 ? gradient + weight_decay * parameter : gradient;
 }
