@@ -142,8 +142,8 @@ class LayerStep(Protocol):
         Raises
         ------
         InvalidInputError
-            From `record` and `call`: the scratch buffer belongs to an earlier call. After `forward` and `backward`: they
-            return a scratch buffer.
+            From `record` and `call`: the scratch buffer belongs to an earlier call. After `forward` and `backward`:
+            they return a scratch buffer.
         """
 
     def matrix(self, x: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, UnknownNameError
