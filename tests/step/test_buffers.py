@@ -11,8 +11,8 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.step.recorder import Recorder, Workspace
 from nnbackend.testing import check_gradients
 from tests.conftest import PaddedNumpyBackend
-from tests.helpers import images, same_weights
-from tests.layers.custom import assign, runs_functions
+from tests.helpers import any_device, images, same_weights
+from tests.layers.custom import assign
 
 X, Y = images(features=30)
 
@@ -133,8 +133,6 @@ class ApartIfFull(nn.Layer):
 
 
 def test_a_layer_may_ask_for_other_buffers_in_a_shorter_batch(backend):
-    if not runs_functions(backend):
-        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
     x, y = X[:6] / 255, Y[:6]
     nets = [
         nn.Network([*layers, nn.Dense(4)], 30, backend=backend, seed=1, dtype="float64")
@@ -273,8 +271,6 @@ def test_what_comes_back_through_flatten_has_the_axes(backend):
                 step.call(multiply, upstream, step.parameter("scale"), upstream)
             return upstream
 
-    if not runs_functions(backend):
-        pytest.skip("functions of one's own work on CuPy's arrays, and the emulated device has none")
     layers = [Scale(), Scale(), nn.Flatten(), nn.Dense(7, activation="tanh"), nn.Dense(4)]
     net = nn.Network(layers, (3, 2), backend=backend, dtype="float64")
     check_gradients(net, X[:6, :6] / 255, Y[:6], loss="softmax_cross_entropy", samples=9)
@@ -282,10 +278,12 @@ def test_what_comes_back_through_flatten_has_the_axes(backend):
     check_gradients(flat, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=9)
 
 
+@any_device
 def multiply(backend, x, scale, out):
     out[...] = x * scale[0]
 
 
+@any_device
 def sum_of_products(backend, x, upstream, out):
     out[0] = (x * upstream).reshape(-1, x.shape[-1]).sum(axis=0)
 
