@@ -69,6 +69,8 @@ class Argument:
         A sentence of documentation.
     names : collection of str, optional
         Valid values of a constant that is a name.
+    place_in : str, optional
+        The array that a constant is an index of.
     """
 
     access: Access
@@ -78,6 +80,7 @@ class Argument:
     alias: tuple[str, ...] = ()
     about: str = ""
     names: Collection[str] | None = None
+    place_in: str | None = None
 
     @property
     def written(self) -> bool:
@@ -115,9 +118,9 @@ def updates(*shape: str | int, dtype: str = "real", optional: bool = False, abou
     return Argument("update", (shape,), (dtype,), optional, about=about)
 
 
-def constant(about: str, names: Collection[str] | None = None) -> Argument:
-    """A number, or one of `names`, that is the same in every step."""
-    return Argument("constant", about=about, names=names)
+def constant(about: str, names: Collection[str] | None = None, place_in: str | None = None) -> Argument:
+    """A number, one of `names`, or an index of the array called `place_in`; the same in every step."""
+    return Argument("constant", about=about, names=names, place_in=place_in)
 
 
 #: Maximum number of valid combinations of shapes and dtypes that an operation caches.
@@ -180,6 +183,11 @@ class Operation:
         return {name: argument.names for name, argument in self.arguments.items() if argument.names is not None}
 
     @cached_property
+    def _places(self) -> dict[str, str]:
+        """For each constant that is a place in an array, the array."""
+        return {name: argument.place_in for name, argument in self.arguments.items() if argument.place_in is not None}
+
+    @cached_property
     def arrays(self) -> tuple[str, ...]:
         """Names of all its arrays."""
         return tuple(name for name, argument in self.arguments.items() if argument.access != "constant")
@@ -192,7 +200,8 @@ class Operation:
         Raises
         ------
         InvalidInputError
-            A shape, dtype or name does not match the declaration, or arrays overlap that must not.
+            A shape, dtype or name does not match the declaration, an index is outside its array, or arrays overlap that
+            must not.
         """
         for name, valid in self._names.items():
             given = arguments.get(name)
@@ -208,6 +217,13 @@ class Operation:
             if len(self._accepted) == _MOST_ACCEPTED:
                 self._accepted.clear()
             self._accepted.add(kinds)
+        for name, array in self._places.items():
+            length = arguments[array].shape[0]
+            if not isinstance(arguments[name], int) or not 0 <= arguments[name] < length:
+                raise InvalidInputError(
+                    f"{self.name}: {name} must be a place in {array}, 0 to {length - 1}, received "
+                    f"{shown(arguments[name])}"
+                )
         self._check_memory(arguments)
 
     @cached_property

@@ -291,7 +291,7 @@ class Operations(ABC):
         l2=constant("Factor of the squares."),
         gradient=updates("*shape"),
         penalties=updates("penalties"),
-        slot=constant("Index of the value in `penalties`."),
+        slot=constant("Index of the value in `penalties`.", place_in="penalties"),
     )
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
         """Add a weight penalty's gradient and store its value.

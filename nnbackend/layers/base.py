@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Protocol
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer
+from nnbackend.support.checks import count, number
 
 __all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "one_dimensional"]
 
@@ -52,6 +53,11 @@ class Parameter:
     trainable : bool
         True if the optimiser updates it. False for state, which the layer's forward pass updates. State has no
         gradient, weight decay or penalty.
+
+    Raises
+    ------
+    InvalidInputError
+        An argument has the wrong type or is out of range.
     """
 
     name: str
@@ -62,8 +68,22 @@ class Parameter:
     trainable: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name or "." in self.name:
+            raise InvalidInputError(f"a parameter's name must be text without dots, received {shown(self.name)}")
+        what = f"parameter {self.name!r}"
+        if not isinstance(self.shape, tuple | list):
+            raise InvalidInputError(f"{what} must have a tuple as its shape, received {shown(self.shape)}")
         if not self.shape:
-            raise InvalidInputError(f"parameter {self.name!r} must have at least one axis, received shape ()")
+            raise InvalidInputError(f"{what} must have at least one axis, received shape ()")
+        object.__setattr__(self, "shape", tuple(count(f"an axis of {what}", extent) for extent in self.shape))
+        if not isinstance(self.initializer, Initializer):
+            raise InvalidInputError(
+                f"{what} must have an initializer such as nn.Zeros(), received {shown(self.initializer)}"
+            )
+        for penalty in ("l1", "l2"):
+            number(f"{penalty} of {what}", getattr(self, penalty), low=0)
+        if not isinstance(self.trainable, bool):
+            raise InvalidInputError(f"trainable of {what} must be True or False, received {shown(self.trainable)}")
 
 
 class LayerStep(Protocol):

@@ -114,6 +114,9 @@ def _node(
 ) -> LayerNode:
     trainable = trainable and layer.trainable
     parameters = tuple(layer.parameters(input_shape))
+    names = [parameter.name for parameter in parameters]
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"{_written(name)}: two of its parameters have the same name: {', '.join(names)}")
     nodes = []
     if layer.sublayers:
         shapes = _placed(name, layer.sublayer_shapes, input_shape)

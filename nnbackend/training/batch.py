@@ -23,7 +23,7 @@ from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.training.divergence import check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss
-from nnbackend.training.run import take_up
+from nnbackend.training.run import memory_for, take_up
 
 __all__ = ["BatchStep", "train_on_batch"]
 
@@ -55,11 +55,12 @@ def train_on_batch(
         if network.batch_step is None:
             check_weights(network)
         rows, targets, weights = network.intake.batch(x, y, chosen_loss, sample_weight)
-        memory = take_up(network, chosen_loss, chosen_optimizer)
+        memory = memory_for(network, chosen_optimizer)
         batch = (rows, targets.values, weights)
         step = network.batch_step
         if step is None or not step.fits(network, chosen_loss, memory, batch):
             step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, step)
+        take_up(network, chosen_loss, memory)
         loss_value, correct = step.run(network, batch)
         metrics = {"loss": loss_value}
         if targets.accuracy_name is not None:

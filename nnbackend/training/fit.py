@@ -23,7 +23,7 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, take_up
+from nnbackend.training.run import EpochResult, TrainingRun, memory_for, take_up
 
 __all__ = ["fit"]
 
@@ -140,7 +140,7 @@ class _Training:
     def __init__(self, plan: Plan) -> None:
         network, ranks = plan.network, plan.communicator
         self._plan = plan
-        memory = take_up(network, plan.loss, plan.optimizer)
+        memory = memory_for(network, plan.optimizer)
         self._run = run = TrainingRun(
             network,
             plan.loss,
@@ -153,6 +153,7 @@ class _Training:
             communicator=ranks,
             shards=plan.shards,
         )
+        take_up(network, plan.loss, memory)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         # Callbacks may read the weights after any epoch.

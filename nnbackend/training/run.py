@@ -21,17 +21,23 @@ from nnbackend.step.recorder import OptimizerState, record_gradients, record_tra
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
 
-__all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "take_up"]
+__all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "memory_for", "take_up"]
 
 
-def take_up(network: Network, loss: Loss, optimizer: Optimizer) -> OptimizerState:
-    """Set the network's loss and optimiser; the optimiser object of an earlier training continues with its state."""
-    network.set_loss(loss)
+def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
+    """The state that the optimiser would train with: the network's if it belongs to this object, otherwise a new one."""
     memory = network.optimizer_state
     if memory is None or memory.optimizer is not optimizer:
-        optimizer.schedule.start()
-        memory = network.optimizer_state = OptimizerState.fresh(optimizer, network.model)
+        return OptimizerState.fresh(optimizer, network.model)
     return memory
+
+
+def take_up(network: Network, loss: Loss, memory: OptimizerState) -> None:
+    """Give the network its loss and the state of its optimiser, once the step is recorded and nothing was wrong."""
+    network.set_loss(loss)
+    if network.optimizer_state is not memory:
+        memory.optimizer.schedule.start()
+        network.optimizer_state = memory
 
 
 @dataclass(eq=False, repr=False)

@@ -56,6 +56,8 @@ def test_an_operation_is_documented_from_its_declaration(name):
         ("max_abs_norm", (ROWS[:1], ROWS[1:]), None),
         ("max_abs_norm", (3.0, X), r"x must be \(rows, features\) real, received 3\.0"),
         ("max_abs_norm", (X, [[1, 2]]), r"out must be \(rows, features\) real, received \[\[1, 2\]\]"),
+        ("weight_penalty", (WEIGHT, 0.0, 1.0, WEIGHT.copy(), ROWS[0], 5), "slot must be a place in penalties, 0 to 4"),
+        ("weight_penalty", (WEIGHT, 0.0, 1.0, WEIGHT.copy(), ROWS[0], -1), "received -1"),
         ("activation_forward", (X, "rellu", 0.0, X), "unknown activation of activation_forward 'rellu': did you mean"),
         ("activation_gradient", (X, None, 0.0, X, X), "unknown activation of activation_gradient None"),
     ],

@@ -109,3 +109,44 @@ def test_a_penalty_without_a_gradient_is_refused():
     net = nn.Network([Unwritten(), nn.Dense(4)], 12, backend="numpy")
     with pytest.raises(InvalidInputError, match=r"layers\.0\.weight has a penalty but no gradient"):
         net.fit(x, y, epochs=1, loss="softmax_cross_entropy")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a.b", (2,), nn.Zeros()), "a parameter's name must be text without dots, received 'a.b'"),
+        ((3, (2,), nn.Zeros()), "a parameter's name must be text"),
+        (("a", 2, nn.Zeros()), "parameter 'a' must have a tuple as its shape, received 2"),
+        (("a", (), nn.Zeros()), "parameter 'a' must have at least one axis"),
+        (("a", (2, -1), nn.Zeros()), "an axis of parameter 'a' must be a whole number of at least 0, received -1"),
+        (("a", (2.0,), nn.Zeros()), "an axis of parameter 'a' must be a whole number"),
+        (("a", (2,), "zeros"), "parameter 'a' must have an initializer such as"),
+        (("a", (2,), nn.Zeros(), 0.0, -1.0), "l2 of parameter 'a' must be at least 0, received -1"),
+        (("a", (2,), nn.Zeros(), float("nan")), "l1 of parameter 'a' must be a finite number"),
+        (("a", (2,), nn.Zeros(), 0.0, 0.0, "no"), "trainable of parameter 'a' must be True or False"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(InvalidInputError, match=message):
+        nn.Parameter(*arguments)
+
+
+def test_a_parameter_whose_shape_is_a_list_is_saved_and_loaded():
+    class Listed(Residual):
+        def parameters(self, input_shape):
+            return (nn.Parameter("weight", [*input_shape, *input_shape], nn.GlorotUniform()),)
+
+    net = nn.Network([Listed()], 3, backend="numpy")
+    net.set_weights(net.get_weights())
+    assert net.model.layout.shapes() == {"layers.0.weight": (3, 3)}
+
+
+def test_two_parameters_of_one_name_are_refused():
+    class Doubled(Residual):
+        def parameters(self, input_shape):
+            return 2 * super().parameters(input_shape)
+
+    with pytest.raises(
+        InvalidInputError, match=r"layers\[1\]: two of its parameters have the same name: weight, weight"
+    ):
+        nn.Network([nn.Dense(3), Doubled()], 3, backend="numpy")

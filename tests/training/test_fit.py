@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.errors import TrainingDivergedError
+from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from tests.helpers import classifier, images, rich_network, same_weights
 
 OPTIMIZERS = {
@@ -301,3 +301,30 @@ def test_finite_weights_that_give_no_finite_validation_loss_are_a_divergence(bac
             validation_data=(x, y),
         )  # fmt: skip
     assert same_weights(net, classifier(backend))
+
+
+class Reluctant(nn.Layer):
+    """Records a step only while it is willing."""
+
+    willing = True
+
+    def forward(self, step, x):
+        wrong = x if self.willing else step.buffer(1)
+        return wrong, None
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        return upstream
+
+
+@pytest.mark.parametrize("train", ["fit", "train_on_batch"])
+def test_a_step_that_cannot_be_recorded_changes_neither_loss_nor_optimiser(train):
+    x, y = images(rows=8)
+    layer, optimizer = Reluctant(), nn.Adam(0.01)
+    net = nn.Network([layer, nn.Dense(4)], 12, backend="numpy")
+    net.fit(x, y, epochs=1, loss="softmax_cross_entropy", optimizer=optimizer)
+    loss, state = net.loss, net.optimizer_state
+    layer.willing = False
+    with pytest.raises(InvalidInputError, match="forward must return an array of shape"):
+        getattr(net, train)(x, np.eye(4)[y], loss="mean_squared_error", optimizer=nn.SGD(0.1))
+    assert net.loss is loss
+    assert net.optimizer_state is state
