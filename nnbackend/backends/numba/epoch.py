@@ -10,7 +10,7 @@ import numpy as np
 
 from nnbackend.backends.numba import program
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, give_way
-from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.jit import as_written, internal_as_written
 from nnbackend.backends.numba.kinds import SCRATCH, STATE
 
 # Numba takes globals of this module for constants.
@@ -22,7 +22,7 @@ THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
 PATIENCE = 4_000
 
 
-@as_written
+@internal_as_written
 def meet(meeting, goal):
     """Wait until `goal` threads have arrived; False if the run was cancelled.
 
