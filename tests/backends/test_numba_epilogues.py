@@ -17,7 +17,7 @@ from nnbackend.backends.numba.updates import ADAM, CONSTANTS, RECORD, RULES
 from tests.backends.vectors import Guarded, name_of
 
 #: Small tiles, shallow panels and short blocks are quick to compile, and soon have edges everywhere. Every rule has
-#: some, of one type or the other in turn (`tests/backends/test_numba_compiled.py` trains with every rule in both); the
+#: some, of one type or the other in turn (`tests/backends/test_numba_updates.py` trains with every rule in both); the
 #: widest update has tiles of this CPU in both.
 SMALL = [TileShape("float32", 4, False, 3, 2, depth=8, block=7), TileShape("float64", 2, False, 4, 1, depth=6, block=8)]
 CASES = [
