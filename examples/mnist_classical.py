@@ -28,6 +28,8 @@ from nnbackend import plotting
 
 #: Images for the regression, whose time grows quadratically.
 REGRESSION_IMAGES = 5_000
+#: Images for scikit-learn's models with --quick.
+QUICK_IMAGES = 1_500
 #: Width of the first column.
 WIDTH = 39
 
@@ -91,8 +93,9 @@ def run(options: tools.Options) -> dict[str, dict[str, float]]:
 
     print(f"\n{'model':{WIDTH}} {'accuracy %':>10} {'train s':>10} {'predict s':>10}")
     judge(*regression(x_train, data.y_train, x_test, options))
+    few = slice(QUICK_IMAGES if options.quick else None)
     for name, model in classical(options.seed).items():
-        judge(name, lambda model=model: model.fit(x_train, data.y_train), lambda model: model.predict(x_test))
+        judge(name, lambda model=model: model.fit(x_train[few], data.y_train[few]), lambda model: model.predict(x_test))
     for name, train in networks(data, options).items():
         judge(f"ours: {name}", train, lambda network: network.predict_classes(data.x_test))
 

@@ -103,7 +103,7 @@ def _kernel_folder() -> str | None:
     """Where this process keeps the kernels of this package."""
     from nnbackend.backends.numba import dense_products
 
-    return dense_products.product.stats.cache_path
+    return dense_products.forward.stats.cache_path
 
 
 def _name(cache: Any) -> str:

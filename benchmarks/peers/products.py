@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.peers import results, works
 from benchmarks.peers.rounds import say
 from nnbackend.backends.numba import dense_products
+from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.tile_shape import FLOAT32
 
 __all__ = ["ROUNDS", "Product", "products", "run"]
@@ -123,8 +123,10 @@ def _contenders(product: Product, times: int) -> tuple[Callable[[], None], Calla
     left, right = (a.T if product.form == WEIGHT else a), (b.T if product.form == INPUT else b)
     out, expected = np.empty((m, n), np.float32), np.empty((m, n), np.float32)
 
+    form, address = _FORMS.index(product.form), dense_products.product_address(FLOAT32)
+
     def ours() -> None:
-        _repeat(_FORMS.index(product.form), FLOAT32, a.ctypes.data, b.ctypes.data, out.ctypes.data, m, n, k, times)
+        _repeat(form, address, a.ctypes.data, b.ctypes.data, out.ctypes.data, m, n, k, times)
 
     def blas() -> None:
         for _ in range(times):
@@ -137,12 +139,12 @@ def _contenders(product: Product, times: int) -> tuple[Callable[[], None], Calla
     return ours, blas
 
 
-@njit(error_model="numpy")
-def _repeat(form, tile, a, b, out, rows, columns, inner, times):  # type: ignore[no-untyped-def]
+@as_written
+def _repeat(form, product, a, b, out, rows, columns, inner, times):  # type: ignore[no-untyped-def]
     for _ in range(times):
         if form == 0:
-            dense_products.forward(tile, a, inner, b, columns, np.intp(0), out, columns, rows, columns, inner)
+            dense_products.forward(product, a, inner, b, columns, 0, out, columns, rows, columns, inner)
         elif form == 1:
-            dense_products.weight_gradient(tile, np.intp(0), a, rows, b, columns, out, columns, rows, columns, inner)
+            dense_products.weight_gradient(product, 0, 0, a, rows, b, columns, out, columns, rows, columns, inner)
         else:
-            dense_products.input_gradient(tile, a, inner, b, inner, out, columns, rows, columns, inner)
+            dense_products.input_gradient(product, a, inner, b, inner, out, columns, rows, columns, inner)

@@ -25,7 +25,7 @@ __all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "memory_for", "take_u
 
 
 def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
-    """The state that the optimiser would train with: the network's if it belongs to this object, otherwise a new one."""
+    """The state that the optimiser would train with: the network's if it belongs to this object, or a new one."""
     memory = network.optimizer_state
     if memory is None or memory.optimizer is not optimizer:
         return OptimizerState.fresh(optimizer, network.model)

@@ -6,7 +6,6 @@ import types
 
 import numpy as np
 import pytest
-from numba import njit
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
@@ -24,6 +23,7 @@ from nnbackend.backends.numba import (
 )
 from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.elementwise import activate, differentiate, scale_bytes, sigmoid_cross_entropy_row, update
+from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
 from tests.backends.vectors import Guarded, bits, each_tile_shape
 
@@ -32,27 +32,27 @@ NAMES = [name for name in ACTIVATION_CODES if name != "softmax"]
 
 
 # Without fast-math flags, as all callers must be: see the last test.
-@njit(error_model="numpy")
+@as_written
 def call_activate(tile, code, constants, z, out, count):
     activate(tile, code, constants, z, out, count)
 
 
-@njit(error_model="numpy")
+@as_written
 def call_differentiate(tile, code, constants, saved, upstream, out, count):
     differentiate(tile, code, constants, saved, upstream, out, count)
 
 
-@njit(error_model="numpy")
+@as_written
 def call_loss(tile, constants, z, targets, gradient, count, sums):
     sigmoid_cross_entropy_row(tile, constants, z, targets, gradient, count, sums)
 
 
-@njit(error_model="numpy")
+@as_written
 def call_scale(tile, constants, source, out, count, ahead):
     scale_bytes(tile, constants, source, out, count, ahead)
 
 
-@njit(error_model="numpy")
+@as_written
 def call_update(tile, rule, record, gradients, count):
     update(tile, rule, record, gradients, count)
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numba import njit
 
 from nnbackend.backends.numba import dense_products
 from nnbackend.backends.numba.elementwise import update
 from nnbackend.backends.numba.epilogues import EPILOGUES
+from nnbackend.backends.numba.jit import as_written
 from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, RECORD, RULES
 from tests.backends.vectors import Guarded, name_of
 
 #: Small tiles, shallow panels and short blocks are quick to compile, and soon have edges everywhere. Every rule has
-#: some, of one type or the other in turn (`tests/backends/test_numba_compiled.py` trains with every rule in both); the
+#: some, of one type or the other in turn (`tests/backends/test_numba_updates.py` trains with every rule in both); the
 #: widest update has tiles of this CPU in both.
 SMALL = [TileShape("float32", 4, False, 3, 2, depth=8, block=7), TileShape("float64", 2, False, 4, 1, depth=6, block=8)]
 CASES = [
@@ -36,11 +36,14 @@ CONSTANTS_OF_ALL = np.array([-0.03, 0.9, 0.8, 0.2, 0.7, 0.3, 0.01, 0.05, 0.99])
 
 
 def multiply(tile, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
-    """What `dense_products.weight_gradient` does. It would be compiled for each tile; the product is cached."""
-    dense_products.product(tile, record, x, 1, x_row, delta, delta_row, False, 0, out, out_row, rows, columns, inner)
+    product = dense_products.product_address(tile)
+    partial = dense_products.product_address(replace(tile, epilogue="store"))
+    dense_products.weight_gradient(
+        product, partial, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner
+    )
 
 
-@njit(error_model="numpy")
+@as_written
 def call_update(tile, code, record, gradients, count):
     update(tile, code, record, gradients, count)
 

@@ -6,10 +6,10 @@ import re
 
 import numpy as np
 import pytest
-from numba import njit
 
 from nnbackend.backends.numba import functions
 from nnbackend.backends.numba.elementwise import make_unary
+from nnbackend.backends.numba.jit import as_written
 from tests.backends.vectors import Guarded, bits, each_tile_shape
 
 NAMES = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid")
@@ -24,7 +24,7 @@ SLACK = {"float32": 0.0, "float64": 0.0 if np.finfo(np.longdouble).nmant > np.fi
 
 
 # Without fast-math flags, as all callers must be.
-@njit(error_model="numpy")
+@as_written
 def call(which, tile, x, out, count):
     if which == 0:
         EXP(tile, x, out, count)

@@ -91,7 +91,7 @@ def test_lines_are_split_as_their_declarations_allow(columns, monkeypatch):
         return original(lines, needed)
 
     monkeypatch.setattr(program, "schedule", noted)
-    from tests.backends.test_numba_compiled import ThroughTheTable
+    from tests.backends.steps import ThroughTheTable
 
     check_backend(ThroughTheTable(threads=2))
     for activation in ("relu", "softmax"):

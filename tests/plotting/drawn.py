@@ -11,7 +11,8 @@ def boxes(figure: Any, texts: list[Any]) -> list[Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    # The layout is computed as for a picture, whose pixels take longest and are not needed.
+    figure.draw_without_rendering()
     return [text.get_window_extent(canvas.get_renderer()) for text in texts if text.get_text()]
 
 

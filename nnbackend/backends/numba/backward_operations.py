@@ -7,7 +7,7 @@ import numpy as np
 from nnbackend.backends.numba import dense_products, kernels, normalization
 from nnbackend.backends.numba.elementwise import update_vectors
 from nnbackend.backends.numba.intrinsics import flush_subnormals
-from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.jit import internal_as_written
 from nnbackend.backends.numba.kinds import STATE, block, compiled, share
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
 from nnbackend.backends.numba.records import INTEGER, Record, at
@@ -68,7 +68,9 @@ def max_abs_norm_gradient(tile_shape, real, record):
     return max_abs_norm_gradient
 
 
-@compiled("dense_input_gradient", work=lambda call: call.delta.size * call.out.shape[1], is_product=True)
+@compiled(
+    "dense_input_gradient", work=lambda call: call.delta.size * call.out.shape[1], is_product=True, calls_product=True
+)
 def input_gradient(tile_shape, real, record):
     size, tile = tile_shape.size, tile_shape.columns
 
@@ -80,13 +82,19 @@ def input_gradient(tile_shape, real, record):
         weight = line.weight + left * inner * size
         out = line.out + (begin * columns + left) * size
         dense_products.input_gradient(
-            tile_shape, delta, inner, weight, inner, out, columns, end - begin, right - left, inner
+            line.product, delta, inner, weight, inner, out, columns, end - begin, right - left, inner
         )
 
     return input_gradient
 
 
-@compiled("dense_weight_gradient", work=lambda call: call.x.size * call.out.shape[1], follows="delta", updates=True)
+@compiled(
+    "dense_weight_gradient",
+    work=lambda call: call.x.size * call.out.shape[1],
+    follows="delta",
+    updates=True,
+    calls_product=True,
+)
 def weight_gradient(tile_shape, real, record):
     """Shares are rows and columns of the weights."""
     size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
@@ -100,8 +108,9 @@ def weight_gradient(tile_shape, real, record):
         delta = line.delta + left * size
         out = line.out + (begin * columns + left) * size
         dense_products.weight_gradient(
-            tile_shape, arrays, x, rows, delta, columns, out, columns, end - begin, right - left, line.rows
-        )
+            line.product, line.partial_product, arrays, x, rows, delta, columns, out, columns,
+            end - begin, right - left, line.rows,
+        )  # fmt: skip
 
     return weight_gradient
 
@@ -175,7 +184,7 @@ def rule_code(tile_shape):
     return next((code for code, rule in enumerate(RULES) if rule.name == tile_shape.epilogue), -1)
 
 
-@as_written
+@internal_as_written
 def prepare(rule, address, state, scratch):
     """Write this step's constants of an update to `scratch`, and return the address of its record of arrays.
 

@@ -18,13 +18,14 @@ from nnbackend.backends.declaration import Call
 
 # Imported to register the functions that they declare.
 from nnbackend.backends.numba import backward_operations, forward_operations  # noqa: F401
+from nnbackend.backends.numba.dense_products import product_address
 from nnbackend.backends.numba.jit import compile_callback
 from nnbackend.backends.numba.kinds import KINDS
 from nnbackend.backends.numba.lines import LineKind
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
 from nnbackend.backends.numba.updates import RULES
 
-__all__ = ["KINDS", "address_of", "kind_of"]
+__all__ = ["KINDS", "address_of", "kind_of", "product_for"]
 
 
 def kind_of(call: Call) -> LineKind | None:
@@ -60,11 +61,20 @@ def address_of(name: str, dtype: np.dtype[Any], rule: int | None = None) -> int:
     return address
 
 
+def product_for(dtype: np.dtype[Any], rule: int | None = None) -> int:
+    """Address of the matrix product that a line calls, with the arguments of `address_of`."""
+    address: int = product_address(_tile_shape(dtype, rule))
+    return address
+
+
+def _tile_shape(dtype: np.dtype[Any], rule: int | None) -> TileShape:
+    tile_shape = FLOAT32 if dtype == np.float32 else FLOAT64
+    return tile_shape if rule is None else replace(tile_shape, epilogue=RULES[rule].name)
+
+
 @functools.cache
 def _compiled(name: str, dtype: np.dtype[Any], rule: int | None) -> Any:
-    tile_shape = FLOAT32 if dtype == np.float32 else FLOAT64
-    if rule is not None:
-        tile_shape = replace(tile_shape, epilogue=RULES[rule].name)
+    tile_shape = _tile_shape(dtype, rule)
     kind = KINDS[name]
     function = kind.make(tile_shape, dtype.type, kind.record)
     # The name distinguishes the files on disk.

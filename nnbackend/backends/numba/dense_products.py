@@ -2,7 +2,10 @@
 
 A matrix is given as the address of its first element and the distance between its rows in elements, which is at least
 the number of columns. Sizes are 1 or more, `inner` may be 0, and addresses need only be aligned as elements are. The
-result must not overlap the operands. The first argument, a `TileShape`, stands for the type and the CPU.
+result must not overlap the operands.
+
+The product of a `TileShape` is compiled once, and all operations call it by its address, `product_address`. Compiling
+it into each of them would take seconds.
 
 **A part of a result has the bits of the whole.** Each element is the sum over k in order, of fused multiply-adds where
 the CPU has them, starting from the bias or from 0. A caller may therefore compute any range of rows or columns by
@@ -13,9 +16,13 @@ NaN and infinity propagate as IEEE 754 says: an operand of 0 does not hide them.
 
 from __future__ import annotations
 
-import numpy as np
+import functools
 
-from nnbackend.backends.numba.jit import as_written
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from nnbackend.backends.numba.jit import as_written, compile_callback
 from nnbackend.backends.numba.packing import (
     copy_panel,
     copy_strips,
@@ -26,7 +33,37 @@ from nnbackend.backends.numba.packing import (
 )
 from nnbackend.backends.numba.product_tiles import product_tile
 
-__all__ = ["forward", "input_gradient", "weight_gradient"]
+__all__ = ["forward", "input_gradient", "product_address", "weight_gradient"]
+
+#: Of a product, all integers; see `make_product`.
+_ARGUMENTS = 14
+
+
+def product_address(tile_shape):
+    """Address of the compiled product of a `TileShape`, which is valid as long as the process lives."""
+    return compiled_product(tile_shape).address
+
+
+@functools.cache
+def compiled_product(tile_shape):
+    function = make_product(tile_shape)
+    # The name tells the files on disk apart.
+    function.__qualname__ = tile_shape.function_name("product")
+    return compile_callback(function, types.void(*[types.intp] * _ARGUMENTS))
+
+
+@intrinsic
+def call_product(
+    context, product, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial
+):
+    """Call the product at an address."""
+
+    def generate(target, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return target.get_dummy_value()
+
+    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
 
 
 def part_of_caller(function):
@@ -37,93 +74,99 @@ def part_of_caller(function):
 
 
 @part_of_caller
-def forward(tile_shape, x, x_row, weight, weight_row, bias, out, out_row, rows, columns, inner):
+def forward(product, x, x_row, weight, weight_row, bias, out, out_row, rows, columns, inner):
     """``out = x @ weight + bias``; (rows, inner), (inner, columns) -> (rows, columns). A bias of 0 is none."""
-    # NumPy's numbers here and below: to Numba each literal of Python is a type of its own, for which it would compile
-    # `product` again.
-    one, no = np.intp(1), np.bool_(False)
-    product(
-        tile_shape, np.intp(0), x, x_row, one, weight, weight_row, no, np.intp(bias), out, out_row, rows, columns, inner
-    )
+    call_product(product, 0, x, x_row, 1, weight, weight_row, 0, bias, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
-def input_gradient(tile_shape, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
+def input_gradient(product, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
-    one, none, yes = np.intp(1), np.intp(0), np.bool_(True)
-    product(tile_shape, none, delta, delta_row, one, weight, weight_row, yes, none, out, out_row, rows, columns, inner)
+    call_product(product, 0, delta, delta_row, 1, weight, weight_row, 1, 0, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
-def weight_gradient(tile_shape, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
+def weight_gradient(product, partial, record, x, x_row, delta, delta_row, out, out_row, rows, columns, inner):
     """``out = x.T @ delta``; (inner, rows), (inner, columns) -> (rows, columns).
 
-    If the tile shape's epilogue is an update, the gradient is applied to the parameters at once; `record` is that of
-    `updates.py`, otherwise 0. Then `out` holds unfinished sums at most.
+    If the epilogue of the product's tile shape is an update, the gradient is applied to the parameters at once;
+    `record` is that of `updates.py`, otherwise 0. Then `out` holds unfinished sums at most. The product at the address
+    `partial`, that of the same tile shape with the epilogue "store", computes them.
     """
-    one, none, no = np.intp(1), np.intp(0), np.bool_(False)
-    product(
-        tile_shape, np.intp(record), x, one, x_row, delta, delta_row, no, none, out, out_row,
-        rows, columns, inner,
+    call_product(
+        product, record, x, 1, x_row, delta, delta_row, 0, 0, out, out_row, rows, columns, inner, partial,
     )  # fmt: skip
 
 
-@as_written
-def product(tile_shape, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner):
-    """``out = a @ b + bias``, or ``a @ b.T + bias``; ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`."""
-    size = tile_shape.size
-    panel, panel_row = panel_space(tile_shape), tile_shape.columns
-    # A copy does not pay for what is read once or twice.
-    in_place = rows <= tile_shape.rows and not transpose
-    # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it reads a
-    # few rows, and a copy pays only for many panels.
-    few = 2 if a_k != 1 else 7
-    packed = rows > tile_shape.rows and columns > few * tile_shape.columns
-    strips = strip_space(tile_shape)
-    for i in range(0, rows, tile_shape.block):
-        end = min(i + tile_shape.block, rows)
-        # At least once: an empty sum is stored as well.
-        for k in range(0, max(inner, 1), tile_shape.depth):
-            depth = min(inner - k, tile_shape.depth)
-            finished = 1 if k + depth >= inner else 0
-            block = a + size * (i * a_row + k * a_k)
-            if packed and a_k == 1:
-                transpose_strips(tile_shape, block, a_row, strips, end - i, depth)
-            elif packed:
-                copy_strips(tile_shape, block, a_k, strips, end - i, depth)
-            for j in range(0, columns, tile_shape.columns):
-                next_j, next_k = (j + tile_shape.columns, k) if j + tile_shape.columns < columns else (0, k + depth)
-                if transpose:
-                    here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
-                    transpose_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
-                else:
-                    here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
-                    if in_place:
-                        panel, panel_row = here, b_row
+def make_product(tile_shape):
+    """The function to compile: ``out = a @ b + bias``, or ``a @ b.T + bias``.
+
+    ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `partial` is not 0, the product at that address adds
+    up all panels but the last.
+    """
+    size, width, height = tile_shape.size, tile_shape.columns, tile_shape.rows
+
+    def product(record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial):
+        panel, panel_row = panel_space(tile_shape), width
+        # A copy does not pay for what is read once or twice.
+        in_place = rows <= height and not transpose
+        # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it
+        # reads a few rows, and a copy pays only for many panels.
+        few = 2 if a_k != 1 else 7
+        packed = rows > height and columns > few * width
+        strips = strip_space(tile_shape)
+        for i in range(0, rows, tile_shape.block):
+            end = min(i + tile_shape.block, rows)
+            first = 0
+            if partial and inner > tile_shape.depth:
+                first = (inner - 1) // tile_shape.depth * tile_shape.depth
+                call_product(
+                    partial, 0, a + size * i * a_row, a_row, a_k, b, b_row, transpose, bias,
+                    out + size * i * out_row, out_row, end - i, columns, first, 0,
+                )  # fmt: skip
+            # At least once: an empty sum is stored as well.
+            for k in range(first, max(inner, 1), tile_shape.depth):
+                depth = min(inner - k, tile_shape.depth)
+                block = a + size * (i * a_row + k * a_k)
+                if packed and a_k == 1:
+                    transpose_strips(tile_shape, block, a_row, strips, end - i, depth)
+                elif packed:
+                    copy_strips(tile_shape, block, a_k, strips, end - i, depth)
+                for j in range(0, columns, width):
+                    next_j, next_k = (j + width, k) if j + width < columns else (0, k + depth)
+                    if transpose:
+                        here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
+                        transpose_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
                     else:
-                        copy_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
-                # Each panel continues the sums of the previous one. Storing and loading does not change them.
-                start, start_row = (out, out_row) if k else (bias, 0)
-                row = i
-                while row < end:
-                    left, left_row, left_k = a + size * (row * a_row + k * a_k), a_row, a_k
-                    if packed:
-                        strip, place = divmod(row - i, tile_shape.rows)
-                        left, left_row, left_k = strips + size * (strip * tile_shape.strip + place), 1, tile_shape.rows
-                    row += product_tile(
-                        tile_shape,
-                        finished,
-                        record,
-                        left,
-                        left_row,
-                        left_k,
-                        panel,
-                        panel_row,
-                        start + size * (row * start_row + j) if start else 0,
-                        start_row,
-                        out + size * (row * out_row + j),
-                        out_row,
-                        end - row,
-                        columns - j,
-                        depth,
-                    )
+                        here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
+                        if in_place:
+                            panel, panel_row = here, b_row
+                        else:
+                            copy_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
+                    # Each panel continues the sums of the previous one. Storing and loading does not change them.
+                    start, start_row = (out, out_row) if k else (bias, 0)
+                    row = i
+                    while row < end:
+                        left, left_row, left_k = a + size * (row * a_row + k * a_k), a_row, a_k
+                        if packed:
+                            strip, place = divmod(row - i, height)
+                            left = strips + size * (strip * tile_shape.strip + place)
+                            left_row, left_k = 1, height
+                        row += product_tile(
+                            tile_shape,
+                            record,
+                            left,
+                            left_row,
+                            left_k,
+                            panel,
+                            panel_row,
+                            start + size * (row * start_row + j) if start else 0,
+                            start_row,
+                            out + size * (row * out_row + j),
+                            out_row,
+                            end - row,
+                            columns - j,
+                            depth,
+                        )
+
+    return product

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend.backends.numba import program
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, yield_core
-from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.jit import as_written, internal_as_written
 from nnbackend.backends.numba.kinds import SCRATCH, STATE
 
 # Numba treats globals as constants.
@@ -23,7 +23,7 @@ THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
 SPINS = 4_000
 
 
-@as_written
+@internal_as_written
 def wait_at_barrier(barrier, goal):
     """Barrier: wait until `goal` threads have arrived; False if the run was cancelled.
 

@@ -81,7 +81,7 @@ def _gather_values(kind, record):
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-@compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True)
+@compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True, calls_product=True)
 def dense(tile_shape, real, record):
     """The product and the bias; an activation is a separate line."""
     size, tile = tile_shape.size, tile_shape.columns
@@ -95,7 +95,7 @@ def dense(tile_shape, real, record):
         bias = line.bias + left * size if line.bias else 0
         out = line.out + (begin * columns + left) * size
         dense_products.forward(
-            tile_shape, x, inner, weight, columns, bias, out, columns, end - begin, right - left, inner
+            line.product, x, inner, weight, columns, bias, out, columns, end - begin, right - left, inner
         )
 
     return dense

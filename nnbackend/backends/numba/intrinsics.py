@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.jit import internal
 
 __all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "yield_core"]
 
@@ -37,14 +37,14 @@ def atomic_load(context, address):
 if os.name == "posix":
     _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
-    @jit
+    @internal
     def yield_core():
         """Yield this core to other threads."""
         _sched_yield()
 
 else:
 
-    @jit
+    @internal
     def yield_core():
         """Not needed on other systems."""
 

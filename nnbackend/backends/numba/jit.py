@@ -25,7 +25,7 @@ from numba.core.registry import cpu_target
 
 from nnbackend.backends.numba.disk_cache import KernelCache
 
-__all__ = ["as_written", "compile_callback", "jit"]
+__all__ = ["as_written", "compile_callback", "internal", "internal_as_written", "jit"]
 
 
 def _stamp(folder=Path(__file__).parent):
@@ -44,8 +44,18 @@ def _stamp(folder=Path(__file__).parent):
 STAMP = _stamp()
 
 
-def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"})):
-    jitted = njit(error_model="numpy", fastmath=set(fastmath), nogil=True)(function)
+def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"}), for_python=True):
+    """Compile a function when it is first called.
+
+    Without `for_python` only jitted code may call it, and Numba does not compile the conversion of Python's objects.
+    """
+    jitted = njit(
+        error_model="numpy",
+        fastmath=set(fastmath),
+        nogil=True,
+        no_cpython_wrapper=not for_python,
+        no_cfunc_wrapper=True,
+    )(function)
     _keep(jitted, function)
     compile_ = jitted._compiler.compile
 
@@ -105,3 +115,6 @@ def _keep(compiled, function):
 
 #: Without fast-math flags, with which LLVM could choose a different order of sums in different callers.
 as_written = partial(jit, fastmath=())
+
+#: The same two for functions that only jitted code calls.
+internal, internal_as_written = partial(jit, for_python=False), partial(jit, fastmath=(), for_python=False)

@@ -18,7 +18,7 @@ from nnbackend.backends.numba.elementwise import (
     sigmoid_cross_entropy_row,
     update,
 )
-from nnbackend.backends.numba.jit import as_written, jit
+from nnbackend.backends.numba.jit import as_written, internal, internal_as_written, jit
 from nnbackend.backends.numba.memory import row_at
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
@@ -57,7 +57,7 @@ def gather_values(source, order, start, scale, out, begin, end):
         out[i] = source[order[start + i]] * scale
 
 
-@jit
+@internal
 def in_one_piece(a):
     """Whether there are no gaps between rows."""
     return a.strides[0] == a.shape[1] * a.itemsize
@@ -72,7 +72,7 @@ def activation_forward(z, code, constants, out, begin, end, left, right):
         activate_block(z, code, constants, out, begin, end, left, right)
 
 
-@as_written
+@internal_as_written
 def activate_block(z, code, constants, out, begin, end, left, right):
     """The same for every activation but softmax."""
     rows, size = end - begin, right - left
@@ -96,7 +96,7 @@ def softmax(z, out, begin, end):
             row[j] *= factor
 
 
-@jit
+@internal
 def first_largest(row):
     best = 0
     for j in range(1, row.size):
@@ -105,7 +105,7 @@ def first_largest(row):
     return best
 
 
-@jit
+@internal
 def total_of(row):
     total = row.dtype.type(0)
     for j in range(row.size):
@@ -113,13 +113,13 @@ def total_of(row):
     return total
 
 
-@jit
+@internal
 def subtract(row, number, out):
     for j in range(row.size):
         out[j] = row[j] - number
 
 
-@as_written
+@internal_as_written
 def exponentiate(a, begin, end):
     """``a = exp(a)`` for a range of rows."""
     rows, size = end - begin, a.shape[1]
@@ -149,7 +149,7 @@ def activation_gradient(saved, code, constants, upstream, out, begin, end, left,
         differentiate_block(saved, code, constants, upstream, out, begin, end, left, right)
 
 
-@as_written
+@internal_as_written
 def differentiate_block(saved, code, constants, upstream, out, begin, end, left, right):
     """The same for every activation but softmax."""
     rows, size = end - begin, right - left
@@ -370,7 +370,7 @@ def update_all(rule, constants, parameters, gradients, first, second):
     update(tile_shape_of(parameters), rule, record.ctypes.data, gradients.ctypes.data, parameters.size)
 
 
-@jit
+@internal
 def distance(a, b):
     """Distance from a to b in elements."""
     return (b.ctypes.data - a.ctypes.data) // a.itemsize

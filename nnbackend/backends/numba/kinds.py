@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnbackend.backends.declaration import Call
-from nnbackend.backends.numba.jit import as_written
+from nnbackend.backends.numba.jit import as_written, internal_as_written
 from nnbackend.backends.numba.lines import LineKind, declared_record
 from nnbackend.backends.numba.records import INTEGER, REAL, Record, at
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD
@@ -43,6 +43,7 @@ def compiled(
     follows: str = "",
     is_product: bool = False,
     updates: bool = False,
+    calls_product: bool = False,
     record: Record | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a maker of compiled functions, called as ``make(tile_shape, real, record)``.
@@ -57,6 +58,9 @@ def compiled(
         Additional fields of the record, computed from the call.
     updates : bool
         Whether the line may end with an update; its record then contains the address of a record `UPDATE`, or 0.
+    calls_product : bool
+        Whether it calls a matrix product; its record then contains the addresses of one with the line's epilogue and of
+        one that only stores its sums.
     record : Record, optional
         Replaces the record derived from the declaration.
     """
@@ -64,6 +68,8 @@ def compiled(
     more = [*((name, INTEGER) for name in integers), *((name, REAL) for name in reals)]
     if updates:
         more.append(("update", INTEGER))
+    if calls_product:
+        more += [("product", INTEGER), ("partial_product", INTEGER)]
 
     def register(make: Callable[..., Any]) -> Callable[..., Any]:
         name = make.__name__
@@ -83,7 +89,7 @@ def share(size, state):
     return size * s.thread // s.threads, size * (s.thread + 1) // s.threads
 
 
-@as_written
+@internal_as_written
 def block(rows, columns, by_columns, tile, state):
     """A thread's share of a matrix: half-open ranges of rows and columns.
 

@@ -129,6 +129,11 @@ class LineKind:
         """Whether the line may end with an update."""
         return "update" in dict(self.record.fields)
 
+    @property
+    def calls_product(self) -> bool:
+        """Whether its record has the addresses of matrix products."""
+        return "product" in dict(self.record.fields)
+
 
 @dataclass(eq=False)
 class Line:

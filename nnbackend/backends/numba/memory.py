@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import make_array, populate_array
 
-from nnbackend.backends.numba.jit import jit
+from nnbackend.backends.numba.jit import internal
+from nnbackend.backends.numba.simd import INTEGER
 
 __all__ = ["bits_of", "counts", "matrix", "pointer", "row_at", "vector"]
 
@@ -21,24 +24,40 @@ def pointer(context, address):
     return types.voidptr(types.int64), generate
 
 
-@jit
-def matrix(address, rows, columns, kind):
+@intrinsic
+def matrix(context, address, rows, columns, kind):
     """The (rows, columns) array of a NumPy type at an address."""
-    return carray(pointer(address), (rows, columns), kind)
+    array = types.Array(kind.dtype, 2, "C")
+    return array(types.int64, types.int64, types.int64, kind), _array
 
 
-@jit
-def vector(address, size, kind):
-    return carray(pointer(address), (size,), kind)
+@intrinsic
+def vector(context, address, size, kind):
+    """The array of a NumPy type with one axis at an address."""
+    return types.Array(kind.dtype, 1, "C")(types.int64, types.int64, kind), _array
 
 
-@jit
-def counts(address, size):
+@intrinsic
+def counts(context, address, size):
     """A vector of integers at an address."""
-    return carray(pointer(address), (size,), np.int64)
+    return types.Array(types.int64, 1, "C")(types.int64, types.int64), _array
 
 
-@jit
+def _array(target, builder, signature, arguments):
+    """Writes an array. Numba's `carray` would be compiled for each type of arguments, each literal among them."""
+    array = signature.return_type
+    address, *shape = arguments[: 1 + array.ndim]
+    size = ir.Constant(INTEGER, target.get_abi_sizeof(target.get_data_type(array.dtype)))
+    strides = [size]
+    for extent in reversed(shape[1:]):
+        strides.insert(0, builder.mul(strides[0], extent))
+    made = make_array(array)(target, builder)
+    data = builder.inttoptr(address, target.get_data_type(array.dtype).as_pointer())
+    populate_array(made, data=data, shape=shape, strides=strides, itemsize=size, meminfo=None)
+    return made._getvalue()
+
+
+@internal
 def row_at(a, i):
     """Address of a row."""
     return a.ctypes.data + i * a.strides[0]

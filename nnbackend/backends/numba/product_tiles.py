@@ -38,7 +38,6 @@ _FEW = 2
 def product_tile(
     context,
     tile_shape,
-    finished,
     record,
     a,
     a_row,
@@ -53,7 +52,8 @@ def product_tile(
     columns,
     inner,
 ):
-    """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k.
+    """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k, and pass
+    the sums to the tile shape's epilogue.
 
     Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that the same code multiplies by a
     matrix and by its transpose.
@@ -61,8 +61,6 @@ def product_tile(
     Parameters
     ----------
     tile_shape : TileShape
-    finished : int
-        1 to pass the sums to the tile shape's epilogue, 0 to store them.
     record : int
         Address of the epilogue's record, if it has one.
     a, start, out : int
@@ -84,12 +82,12 @@ def product_tile(
     """
 
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
-        return _write_product(tile_shape.tile_shape, builder, arguments[1], arguments[2:])
+        return _write_product(tile_shape.tile_shape, builder, arguments[1:])
 
-    return types.intp(tile_shape, *[types.intp] * 14), write
+    return types.intp(tile_shape, *[types.intp] * 13), write
 
 
-def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, finished: Value, arguments: Sequence[Value]) -> Value:
+def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
     """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
     simd = Simd.of(tile_shape, builder)
     rows, columns = arguments[-3:-1]
@@ -100,14 +98,12 @@ def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, finished: Value
     width = builder.select(fits, simd.integer(0), needed)
     height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
     functions = []
-    for end in ("store", tile_shape.epilogue):
-        for many_or_few in (tile_shape.rows, _FEW):
-            for vectors, masked in widths:
-                name = tile_shape.function_name(f"product_{end}", many_or_few, vectors, masked)
-                write = partial(_product, EPILOGUES[end], tile_shape, many_or_few, vectors, masked)
-                functions.append(simd.function(name, 13, write))
-    kind = builder.mul(finished, simd.integer(2 * len(widths)))
-    simd.call_one(builder.add(kind, builder.add(height, width)), functions, arguments)
+    for many_or_few in (tile_shape.rows, _FEW):
+        for vectors, masked in widths:
+            name = tile_shape.function_name("product_tile", many_or_few, vectors, masked)
+            write = partial(_product, EPILOGUES[tile_shape.epilogue], tile_shape, many_or_few, vectors, masked)
+            functions.append(simd.function(name, 13, write))
+    simd.call_one(builder.add(height, width), functions, arguments)
     return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
 
 

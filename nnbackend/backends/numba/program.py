@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.declaration import OPERATIONS, Call, span_of
-from nnbackend.backends.numba.compiled import address_of, kind_of
+from nnbackend.backends.numba.compiled import address_of, kind_of, product_for
 from nnbackend.backends.numba.lines import (
     Addresses,
     Array,
@@ -213,6 +213,9 @@ def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[
             after = place + line.kind.record.size
             values["update"] = begin + after
             UPDATE.pack(records, after, line.update.fields())
+        if line.kind.calls_product:
+            values["product"] = product_for(line.dtype, rule)
+            values["partial_product"] = product_for(line.dtype) if rule is not None else 0
         line.kind.record.pack(records, place, values)
         table.append((address_of(line.kind.name, line.dtype, rule), line.wait, begin + place))
         place += size

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import importlib
+import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
-__all__ = ["compile_cubin", "compile_ptx", "why_not"]
+__all__ = ["compile_cubin", "compile_ptx", "kept_cubin", "why_not"]
 
 
 @cache
@@ -35,6 +38,28 @@ def compile_cubin(source: str, name: str, options: Sequence[str]) -> tuple[bytes
         If it does not compile; the message is the compiler's.
     """
     return _compile(source, name, options, "CUBIN")
+
+
+def kept_cubin(folder: Path, source: str, name: str, options: Sequence[str]) -> tuple[bytes, str]:
+    """What `compile_cubin` gives, from a folder that keeps it for this source, these options and this compiler."""
+    key = hashlib.sha256(repr((source, name, options, _library()._name, _version())).encode()).hexdigest()
+    path = folder / key
+    if not path.exists():
+        cubin, log = compile_cubin(source, name, options)
+        text = log.encode()
+        # In one step: another process may look for it.
+        unfinished = folder / f"{key}.{os.getpid()}"
+        unfinished.write_bytes(len(text).to_bytes(8, "little") + text + cubin)
+        unfinished.replace(path)
+    contents = path.read_bytes()
+    end = 8 + int.from_bytes(contents[:8], "little")
+    return contents[end:], contents[8:end].decode()
+
+
+def _version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    assert _library().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)) == 0
+    return major.value, minor.value
 
 
 def compile_ptx(source: str, name: str, options: Sequence[str]) -> str:

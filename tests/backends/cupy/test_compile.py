@@ -27,10 +27,11 @@ def _needs_nvrtc():
 @pytest.mark.parametrize("real", ["float32", "float64"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", KERNEL_FILES)
-def test_compiles_without_a_warning_or_a_spill(name, architecture, real):
-    """And the largest block's threads have registers enough."""
+def test_compiles_without_a_warning_or_a_spill(name, architecture, real, pytestconfig):
+    """And the largest block's threads have registers enough. What has not changed is not compiled again."""
     options = (*kernel_options(np.dtype(real)), *CUPY_OPTIONS, f"--gpu-architecture={architecture}")
-    cubin, log = nvrtc.compile_cubin(kernel_source(name), f"{name}.cu", (*options, "--ptxas-options=-v"))
+    folder = pytestconfig.cache.mkdir("nvrtc")
+    cubin, log = nvrtc.kept_cubin(folder, kernel_source(name), f"{name}.cu", (*options, "--ptxas-options=-v"))
     assert [line for line in log.splitlines() if not re.match(r"ptxas (info  |       ) *[:.]", line)] == []
     assert cubin.startswith(b"\x7fELF")
     taken = registers.read(log)
@@ -40,6 +41,18 @@ def test_compiles_without_a_warning_or_a_spill(name, architecture, real):
         assert kernel.encode() in cubin
         assert figures.spilled == 0, kernel
         assert figures.registers * largest <= 65_536, kernel
+
+
+def test_another_source_is_compiled_again(tmp_path):
+    options = ("--gpu-architecture=sm_80",)
+    source = 'extern "C" __global__ void first(float* a) { a[0] = 1; }'
+    first = nvrtc.kept_cubin(tmp_path, source, "a.cu", options)
+    assert nvrtc.kept_cubin(tmp_path, source, "a.cu", options) == first
+    assert len(list(tmp_path.iterdir())) == 1
+    second, _ = nvrtc.kept_cubin(tmp_path, source.replace("first", "second"), "a.cu", options)
+    assert b"second" in second
+    assert b"first" not in second
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def _kernels(name):
