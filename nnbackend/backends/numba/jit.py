@@ -89,7 +89,9 @@ class _SelfContainedLibrary(JITCodeLibrary):
     def _optimize_final_module(self):
         for function in self._final_module.functions:
             if not function.is_declaration and function.linkage == Linkage.linkonce_odr:
-                function.linkage = Linkage.internal
+                # Not internal: names of internal functions are resolved across modules, to copies that LLVM may have
+                # given other calling conventions.
+                function.linkage = Linkage.private
         super()._optimize_final_module()
 
 
