@@ -183,12 +183,13 @@ def activation_gradients(lab: Lab) -> None:
         saved = lab.normal(n, q, scale=2)
         if kind.saves == "output":
             # The gradient is computed from the output, so `saved` must be an output.
-            output = lab.backend.empty((n, q), lab.dtype)
-            lab.backend.activation_forward(lab.backend.from_host(saved), name, kind.alpha, output)
+            output = lab.device(saved)
+            lab.backend.activation_forward(output, name, kind.alpha, output)
             saved = lab.backend.to_host(output)
         upstream = lab.normal(n, q)
-        lab.run("activation_gradient", saved, name, kind.alpha, upstream, lab.blank(n, q))
-        lab.run("activation_gradient", saved, name, kind.alpha, upstream, upstream)
+        scale = float(np.abs(upstream).max())
+        lab.run("activation_gradient", saved, name, kind.alpha, upstream, lab.blank(n, q), scale=scale)
+        lab.run("activation_gradient", saved, name, kind.alpha, upstream, upstream, scale=scale)
 
 
 @_case

@@ -95,10 +95,12 @@ class Lab:
         buffer = self.backend.from_host(padded.reshape(-1))
         return self.backend.view(buffer, 0, array.shape, stride), buffer
 
-    def run(self, operation: str, *arguments: Any, repeats: int = 1) -> list[HostArray]:
+    def run(self, operation: str, *arguments: Any, repeats: int = 1, scale: float = 0.0) -> list[HostArray]:
         """Call an operation with the same arguments on the backend and on the reference, and compare all arrays.
 
-        A host array given twice becomes one device array, to test aliasing.
+        A host array given twice becomes one device array, to test aliasing. Differences are relative to the largest
+        value of an array, or to `scale` if that is larger: a factor of a derivative may be a small difference of large
+        numbers.
 
         Returns
         -------
@@ -127,7 +129,7 @@ class Lab:
             if isinstance(argument, np.ndarray):
                 result = self.backend.to_host(devices[id(argument)])
                 assert result.dtype == argument.dtype, f"{operation}, {name}: dtype became {result.dtype}"
-                self.compare(f"{operation}, {name}", result, references[id(argument)])
+                self.compare(f"{operation}, {name}", result, references[id(argument)], scale)
                 results.append(result)
                 buffer = buffers[id(argument)]
                 if buffer is not None:
@@ -135,14 +137,14 @@ class Lab:
                     assert not padding.any(), f"{operation}, {name}: its padding was written"
         return results
 
-    def compare(self, what: str, result: HostArray, expected: HostArray) -> None:
+    def compare(self, what: str, result: HostArray, expected: HostArray, scale: float = 0.0) -> None:
         """Fail unless two arrays agree within the tolerance of the dtype; NaN equals NaN."""
         assert result.shape == expected.shape, f"{what}: shape {result.shape}, expected {expected.shape}"
         if expected.dtype.kind != "f":
             assert np.array_equal(result, expected), f"{what}: {result!r}, expected {expected!r}"
             return
         finite = np.isfinite(expected)
-        largest = float(np.abs(expected[finite]).max(initial=_SMALLEST))
+        largest = float(np.abs(expected[finite]).max(initial=max(scale, _SMALLEST)))
         close = np.isclose(result, expected, rtol=0, atol=self._tolerance * largest, equal_nan=True)
         if not close.all():
             where = tuple(int(index) for index in np.argwhere(~close)[0])
