@@ -1,7 +1,7 @@
 """The backends that parametrised tests run on, and how the tests are shared among pytest's workers.
 
-Two kinds of backends exist only here, to test promises that the real ones cannot break: ``*-padded`` asks for rows
-padded to 16 elements, and ``cupy-emulated`` is the CuPy backend with its CUDA kernels built for the CPU.
+Two kinds of backends exist only for tests: ``*-padded`` pads rows to 16 elements, and ``cupy-emulated`` is the CuPy
+backend with its CUDA kernels built for the CPU.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def pytest_configure() -> None:
 
 
 def _share_bytecode() -> None:
-    """Where Python is told to write no bytecode, write it outside the source tree. The tests start hundreds of
-    programs, and each would compile the package again."""
+    """If Python is configured to write no bytecode, write it outside the source tree, because the tests start hundreds
+    of programs and each would compile the package again."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
         folder = str(platformdirs.user_cache_path("nnbackend-tests") / "bytecode")
         # For the workers and all other processes, and for this one.
@@ -51,7 +51,7 @@ def _share_bytecode() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log):
-    """A worker that has finished its half of the suite takes over tests from the other worker."""
+    """Let a worker that has finished its tests take over some from another worker."""
     if config.getoption("dist") != "load":
         return None
     from xdist.scheduler import WorkStealingScheduling
@@ -61,8 +61,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests run first, so that no worker ends the run with one of them while the others are idle. The
-    first of all compiles kernels which most of the others load."""
+    """Run the longest tests first, so that no worker runs one of them at the end while the others are idle. The very
+    first one compiles kernels that most others load."""
     items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.endswith(_COMPILES_FIRST)))
 
 
@@ -70,19 +70,18 @@ _COMPILES_FIRST = "test_warmup.py::test_after_a_warm_up_nothing_is_compiled_agai
 
 
 def pytest_collection_finish() -> None:
-    """Thousands of collected tests need not be looked through by every garbage collection from here on."""
+    """Exclude the thousands of collected tests from garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def lock_folder(tmp_path_factory: pytest.TempPathFactory):
-    """The folder of the locks that let only one worker compile a kernel, which the others then load; None if there are
-    no workers."""
+    """The folder of the locks that let only one worker compile a kernel; None without workers."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         yield None
         return
-    # The parent of the workers' own folders.
+    # The parent of the workers' folders.
     folder = tmp_path_factory.getbasetemp().parent / "compiling"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ import nnbackend as nn
 
 
 def images(rows: int = 70, features: int = 12, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 rows whose class shows in their values, and labels."""
+    """uint8 rows whose values depend on their class, and labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
@@ -25,7 +25,8 @@ def classifier(backend="numpy", *, features: int = 12, classes: int = 4, **optio
 
 
 def rich_network(backend, dtype="float32") -> nn.Network:
-    """Something of everything: a saved pre-activation, dropout, penalties, sums over rows, an odd number of units."""
+    """A network with many features: a saved pre-activation, dropout, penalties, sums over rows, an odd number of
+    units."""
     layers = [
         nn.Dense(11, activation="gelu", l2=1e-3),
         nn.Dropout(0.2),
@@ -63,7 +64,7 @@ def any_device(function):
 
 
 class Shift(nn.Layer):
-    """A layer from outside, which checks nothing itself and passes on what it is given."""
+    """A user-defined layer without checks that returns its input."""
 
     def __init__(self, by):
         self.by = by + 0

@@ -1,6 +1,6 @@
-"""Lets test processes share what one of them has built: pytest's workers all start with the same empty caches.
+"""Lets test processes share compiled code, because all pytest workers start with the same empty caches.
 
-Otherwise two workers that need a kernel at the same time both compile it, which adds up to minutes.
+Otherwise two workers that need a kernel at the same time would both compile it, which adds up to minutes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ except ImportError:  # on Windows each worker builds for itself
 
 __all__ = ["adopt_kernels", "compile_once", "locked"]
 
-#: A process that has waited this many seconds for another one does the work itself.
+#: Seconds that a process waits for another before it does the work itself.
 PATIENCE = 60.0
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that all processes share that name this file. It need not exist; the lock ends with its process."""
+    """Hold a lock shared by all processes that use the same file, which need not exist. It is released when the process
+    ends."""
     with path.open("w") as file:
         end = time.monotonic() + PATIENCE
         while fcntl is not None and time.monotonic() < end:
@@ -40,11 +41,11 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let only one of the processes that name this folder compile a function that Numba keeps on disk.
+    """Let only one of the processes that use this folder compile a function that Numba caches on disk.
 
     If the compiled function is missing, the process takes a lock, looks again, compiles, saves and releases the lock.
-    There is one lock for all signatures of a function: Numba's list of them loses entries when two processes write it
-    at once.
+    There is one lock for all signatures of a function: Numba's index loses entries if two processes write it at the
+    same time.
     """
     from numba.core.caching import Cache
 
@@ -73,12 +74,12 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
 def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
     """Add compiled kernels of this package from another folder to those that this process loads.
 
-    Kernels that are there already stay; all others are copied.
+    Existing kernels are kept; all others are copied.
 
     Parameters
     ----------
     cache : Path
-        The folder that ``NUMBA_CACHE_DIR`` named for a process that ran this very source code.
+        The ``NUMBA_CACHE_DIR`` of a process that ran the same source code.
     lock_folder : Path, optional
         The folder that was passed to `compile_once`; None if no other process runs.
     """
@@ -100,7 +101,7 @@ def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
 
 
 def _kernel_folder() -> str | None:
-    """Where this process keeps the kernels of this package."""
+    """The folder in which this process caches the kernels of this package."""
     from nnbackend.backends.numba import dense_products
 
     return dense_products.forward.stats.cache_path
@@ -111,5 +112,5 @@ def _name(cache: Any) -> str:
 
 
 def _lock_name(files: Any) -> str:
-    """The name of the file that locks a function."""
+    """The name of the lock file of a function."""
     return hashlib.sha256(files._index_path.encode()).hexdigest()[:32]

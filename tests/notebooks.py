@@ -1,4 +1,4 @@
-"""Running notebooks, as Jupyter does, in a kernel of their own."""
+"""Runs notebooks like Jupyter, each in its own kernel."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 
 
 def run(notebook: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run all cells in a new folder ``cells`` of `folder`; an error in one is raised here.
+    """Run all cells in a new folder ``cells`` of `folder`, and raise the error of a cell.
 
-    Returns the notebook with what its cells show.
+    Returns the notebook with its outputs.
     """
     pytest.importorskip("ipykernel", reason='needs a kernel: pip install -e ".[notebook]"')
     client = pytest.importorskip("nbclient", reason="needs nbclient").NotebookClient
-    # Whatever the user of this machine has set up or kept stays out, and as it is.
+    # Isolate the run from the user's configuration and files.
     for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(name, str(folder / "jupyter"))
     (folder / "cells").mkdir()

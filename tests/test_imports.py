@@ -41,7 +41,7 @@ net.predict(np.ones((1, 4)))
     assert not imported_after(code) & set(HEAVY) - {"threadpoolctl", "argparse"}
 
 
-def test_rooms_are_there_when_asked_for():
+def test_subpackages_are_imported_on_access():
     code = "import nnbackend as nn; nn.plotting.plot_loss, nn.datasets.load, nn.LiveCurves, nn.TensorBoard"
     modules = imported_after(code)
     assert {"nnbackend.plotting", "nnbackend.interop.notebook", "nnbackend.interop.tensorboard"} <= modules
@@ -68,7 +68,7 @@ def test_the_numba_backend_does_not_import_cupy():
 
 
 @pytest.mark.parametrize("library", ["numba", "cupy"])
-def test_only_its_own_room_imports_an_array_library(library):
+def test_only_its_backend_imports_an_array_library(library):
     for path in ROOT.rglob("*.py"):
         names = {name.partition(".")[0] for name in _imports(path)}
         assert library not in names or f"backends/{library}" in path.as_posix(), path
@@ -92,7 +92,7 @@ def _imports(path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from nnbackend import datasets` names the room in the alias.
+            # In `from nnbackend import datasets`, the alias is the subpackage.
             names += (
                 [f"nnbackend.{alias.name}" for alias in node.names] if node.module == "nnbackend" else [node.module]
             )

@@ -1,4 +1,4 @@
-"""The tests' own locks: one worker builds what all workers need, and the others wait for it and load it."""
+"""The locks of the tests: one worker compiles, and the others wait and load the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(locks.fcntl is None, reason="this system has no 
 
 @pytest.fixture
 def worker(monkeypatch, tmp_path):
-    """``worker()``: how Numba looks for a function, and keeps one, in one of the processes that share a cache."""
+    """``worker()``: Numba's loading and saving of a function, in one of the processes that share a cache."""
     kept = {}
 
     def worker():
@@ -41,7 +41,7 @@ def in_a_thread(load, *arguments):
     return thread, found
 
 
-def test_who_needs_what_another_compiles_waits_for_it(worker):
+def test_a_process_waits_for_a_kernel_that_another_compiles(worker):
     (load, save), (other_load, _) = worker(), worker()
     assert load(cache(), "float32", None) is None
     thread, found = in_a_thread(other_load, cache(), "float32", None)

@@ -1,4 +1,4 @@
-"""The network: parameters in one buffer, names and shapes, the step as data, describing it."""
+"""The network: the parameter buffer, names and shapes, recorded steps, descriptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_weights_have_the_promised_names_and_shapes():
     assert net.output_shape == (3,)
 
 
-def test_get_weights_gives_copies_and_set_weights_takes_them_back():
+def test_get_weights_returns_copies_for_set_weights():
     net, other = classifier(), classifier(seed=1)
     weights = net.get_weights()
     weights["layers.0.weight"] += 1
@@ -70,7 +70,7 @@ def test_padding_stays_zero_through_training():
         np.testing.assert_allclose(net.get_weights()[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_a_layer_more_changes_no_other_layer_s_first_weights():
+def test_an_additional_layer_changes_no_initial_weights_of_others():
     short = nn.Network([nn.Dense(5), nn.Dense(3)], 4, backend="numpy", seed=7)
     long = nn.Network([nn.Dense(5), nn.Dense(3), nn.Dense(2)], 4, backend="numpy", seed=7)
     for name, value in short.get_weights().items():
@@ -125,7 +125,7 @@ def test_the_default_initialiser_follows_the_activation():
 
 
 def test_steps_are_replayed_without_allocating_or_looking_up():
-    """Every operation of an epoch works on the buffers that were there when it began."""
+    """Every operation of an epoch uses buffers that existed at its start."""
     seen: list[tuple[str, tuple[int, ...]]] = []
 
     class Watching(NumpyBackend):
@@ -155,7 +155,7 @@ def test_steps_are_replayed_without_allocating_or_looking_up():
     ]  # fmt: skip
 
 
-def test_the_host_reads_the_device_once_an_epoch():
+def test_the_host_reads_the_device_once_per_epoch():
     reads = []
 
     class Counting(NumpyBackend):
@@ -166,7 +166,7 @@ def test_the_host_reads_the_device_once_an_epoch():
     x, y = images(rows=40)
     net = classifier(Counting())
     net.fit(x, y, epochs=5, batch_size=8, loss="softmax_cross_entropy")
-    # The trace of each epoch, and the parameters once, to see whether they are finite at the end.
+    # The trace of each epoch, and the parameters once, to check at the end that they are finite.
     assert reads == [(5, 3)] * 5 + [(net.model.layout.size,)]
 
 
@@ -201,13 +201,13 @@ def test_max_abs_norm_divides_each_sample_by_its_largest_magnitude():
     assert any(line.split() == ["0:", "MaxAbsNorm()", "3", "0"] for line in lines)
 
 
-def test_a_network_describes_itself_shortly():
+def test_a_network_has_a_short_repr():
     assert repr(classifier()) == (
         "<Network (12,) -> [Dense(9, activation='relu'), Dense(4, activation='identity')] on numpy, 157 parameters>"
     )
 
 
-def test_predictions_come_the_way_of_the_loss():
+def test_the_loss_determines_predictions():
     x, y = images(rows=20)
     net = classifier()
     logits = net.predict(x)
@@ -266,7 +266,7 @@ def test_accuracy_is_the_share_of_rows_whose_class_is_predicted(loss):
     for targets in (y, np.eye(4)[y]):
         metrics = net.evaluate(x, targets)
         if loss == "sigmoid_cross_entropy":
-            # Four questions a row: what is counted is said in the name.
+            # Four binary outputs per row; the name says what is counted.
             outputs = (net.predict(x) > 0.5) == np.eye(4)[y]
             assert metrics["binary_accuracy"] == pytest.approx(outputs.mean())
             assert "accuracy" not in metrics
@@ -284,7 +284,7 @@ def test_one_hot_targets_take_class_weights_with_every_loss():
 
 
 @pytest.mark.parametrize("how", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
-def test_a_copy_is_a_network_of_its_own(how):
+def test_a_copy_is_independent(how):
     x, y = images(rows=40)
     net = classifier()
     net.fit(x, y, epochs=1, loss="softmax_cross_entropy")
@@ -354,7 +354,7 @@ def test_layout_takes_any_number_of_axes():
 
 @pytest.mark.parametrize(("method", "function"), [("fit", fit), ("train_on_batch", train_on_batch)])
 def test_methods_have_the_signatures_of_the_functions_that_they_call(method, function):
-    """So that an editor completes them; and every argument arrives."""
+    """So that editors can complete them, and every argument is passed on."""
     ours = inspect.signature(getattr(nn.Network, method))
     theirs = inspect.signature(function)
     assert list(ours.parameters.values())[1:] == list(theirs.parameters.values())[1:]
@@ -365,7 +365,7 @@ def test_methods_have_the_signatures_of_the_functions_that_they_call(method, fun
 
 
 @pytest.mark.parametrize("method", ["fit", "train_on_batch"])
-def test_methods_hand_every_argument_on(monkeypatch, method):
+def test_methods_pass_on_every_argument(monkeypatch, method):
     module = importlib.import_module({"fit": "nnbackend.training.fit"}.get(method, "nnbackend.training.batch"))
     received = {}
     monkeypatch.setattr(module, method, lambda network, x, y, **options: received.update(options, x=x, y=y))

@@ -1,4 +1,4 @@
-"""Each optimiser hands its own hyperparameters to the operation, each in its place."""
+"""Each optimiser passes its hyperparameters to its operation in the right order."""
 
 from __future__ import annotations
 

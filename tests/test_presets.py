@@ -1,4 +1,4 @@
-"""Recipes and presets: what they build, what they refuse, and that they learn."""
+"""Recipes and presets: what they build, what they reject, and that they learn."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_optimizer_options_arrive() -> None:
         ({"schedule": "step", "decay_every": 0}, "decay every must be"),
     ],
 )
-def test_what_cannot_work_is_refused_without_data(attributes: dict[str, object], message: str) -> None:
+def test_invalid_settings_are_rejected_without_data(attributes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Recipe(**attributes).check()  # type: ignore[arg-type]
 
@@ -147,14 +147,14 @@ def test_a_recipe_survives_json() -> None:
     assert Recipe(optimizer="sgd").to_dict()["learning_rate"] == nn.SGD.default_learning_rate
 
 
-def test_the_rates_of_the_default_recipe_fall_to_nothing() -> None:
+def test_the_rates_of_the_default_recipe_fall_to_zero() -> None:
     rates = np.concatenate([DEFAULT.make_schedule().epoch_rates(epoch, 5) for epoch in range(DEFAULT.epochs)])
     assert rates[0] == DEFAULT.learning_rate
     assert (np.diff(rates) < 0).all()
     assert rates[-1] < rates[0] / 100
 
 
-def test_a_rate_that_falls_to_zero_begins_higher():
+def test_a_rate_that_falls_to_zero_starts_higher():
     assert Recipe(optimizer="adam", schedule="constant").first_rate == nn.Adam.default_learning_rate
     assert Recipe(optimizer="adam", schedule="cosine").first_rate == 2 * nn.Adam.default_learning_rate
     assert Recipe(optimizer="adam", schedule="cosine", learning_rate=0.3).first_rate == 0.3

@@ -1,16 +1,16 @@
-"""Results of small training runs as checksums, to see that a change of the code changes none of them.
+"""Checksums of the results of small training runs, to verify that a change of the code changes no result.
 
     python -m benchmarks.golden [--only PATTERN] [--json] [--twice]
 
-prints one line for each configuration: its name and checksums of all that it came to, weights, history and outputs.
+prints one line for each configuration: its name and checksums of its weights, history and outputs.
 
     python -m benchmarks.golden --against COMMIT
 
-runs the same configurations with the package of another commit too, in a temporary worktree, and prints the
-differences. Each package runs in new processes until two in a row agree. The results of the other commit are kept in
-`build/golden` for the next comparison.
+also runs the configurations with the package of another commit, in a temporary worktree, and prints the differences.
+Each package runs in new processes until two consecutive ones agree. The results of the other commit are cached in
+`build/golden`.
 
-Checksums depend on the processor and on the versions of NumPy and Numba, so they are compared with those of another run
-on the same machine and never kept in the repository. The configurations use public names of the package alone: its
-internals may move between the two commits.
+Checksums depend on the processor and on the versions of NumPy and Numba, so compare only runs on the same machine; they
+are not stored in the repository. The configurations use only public names of the package, because its internals may
+differ between the commits.
 """

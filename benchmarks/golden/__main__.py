@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nnbackend as nn
 
-# These register their configurations.
+# Importing these registers their configurations.
 from . import estimators as estimators
 from . import parts as parts
 from . import runs as runs
@@ -19,11 +19,11 @@ from .digest import CONFIGURATIONS, run
 
 
 def main() -> int:
-    """Run or compare as the command line says; the exit code."""
+    """Run or compare configurations; returns the exit code."""
     options = _options()
     if options.against:
         return _compare(options.against, options.only)
-    # A worktree whose package is not the one imported would be compared with itself.
+    # Make sure that the imported package is the one to compare.
     if options.package and not Path(nn.__file__).is_relative_to(options.package):
         sys.exit(f"the package is that of {Path(nn.__file__).parent} and not that of {options.package}")
     chosen = [name for name in CONFIGURATIONS if re.search(options.only, name)]

@@ -14,7 +14,7 @@ __all__ = ["BACKENDS", "CLASSES", "FEATURES", "backend_of", "images", "numbers",
 
 BACKENDS = ("numpy", "numba", "numpy-padded", "numba-padded")
 FEATURES, CLASSES = 12, 4
-#: The same on every machine: sums are divided among threads.
+#: The same on every machine, because sums are divided among threads.
 _THREADS = 2
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 @functools.cache
 def backend_of(name: str) -> nn.Backend:
-    """A backend with two threads; "-padded" ones ask for rows padded to 16 elements."""
+    """A backend with two threads; "-padded" ones require rows padded to 16 elements."""
     kind: Any = nn.NumbaBackend if name.startswith("numba") else nn.NumpyBackend
     if name.endswith("-padded"):
         kind = type(f"Padded{kind.__name__}", (kind,), {"row_multiple": 16})
@@ -31,7 +31,7 @@ def backend_of(name: str) -> nn.Backend:
 
 
 def images(rows: int = 70, features: int = FEATURES, classes: int = CLASSES, seed: int = 0) -> tuple[Array, Array]:
-    """Rows of uint8 whose class shows in their values, and labels."""
+    """uint8 rows whose values depend on their class, and labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
@@ -55,7 +55,7 @@ def numbers(rows: int = 70, features: int = FEATURES, outputs: int = 3, seed: in
 
 
 def rich_network(backend: str, dtype: str = "float32", seed: int = 5) -> nn.Network:
-    """Something of everything: a saved pre-activation, dropout, a norm, penalties, an odd number of units."""
+    """A network with many features: a saved pre-activation, dropout, a norm, penalties, an odd number of units."""
     layers = [
         nn.Dense(11, activation="gelu", l2=1e-3),
         nn.Dropout(0.2),
@@ -67,6 +67,6 @@ def rich_network(backend: str, dtype: str = "float32", seed: int = 5) -> nn.Netw
 
 
 def train(network: nn.Network, x: Any, y: Any = None, **options: Any) -> nn.History:
-    """Two epochs in batches of 16, unless the options say otherwise; 70 rows leave a last batch of 6."""
+    """Train for two epochs in batches of 16 by default; with 70 rows the last batch has 6."""
     settings = {"epochs": 2, "batch_size": 16, "loss": "softmax_cross_entropy", "verbose": False, **options}
     return network.fit(x, y, **settings)

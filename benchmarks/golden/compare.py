@@ -1,4 +1,4 @@
-"""Runs the configurations with the package of a checkout, in a process of its own, and compares two of them."""
+"""Runs the configurations with the package of a checkout in a separate process, and compares two packages."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ __all__ = ["INTENDED", "ROOT", "against", "differences"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Configurations whose results differ from those of older commits on purpose, and why. They are printed, and not
-#: counted as differences. Empty it when the commit to compare with has the new results too.
+#: Configurations with intended differences from older commits, and the reasons. They are printed but not counted.
+#: Remove entries when the commit to compare with also has the new results.
 INTENDED: dict[str, str] = {
     "numba/own-layer": "a function of the user's own no longer sends its neighbours to BLAS: they run compiled",
 }
 
-#: The first process compiles, the second and the third should agree.
+#: The first process compiles; the second and third should agree.
 _MOST_RUNS = 4
 
 Results = Mapping[str, Mapping[str, str]]
 
 
 def against(commit: str, only: str) -> tuple[Results, Results]:
-    """The results of another commit's package, and those of this one's.
+    """The results of another commit's package, and of this one.
 
     Parameters
     ----------
     commit : str
         Anything that names a commit.
     only : str
-        A regular expression; configurations whose names it matches are run.
+        A regular expression for the names of configurations to run.
 
     Returns
     -------
     then, now : dict
         By configuration, checksums by part.
     """
-    # The files of this folder run with both packages, whatever the other commit has here.
+    # The files of this folder are used with both packages, not those of the other commit.
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder, "golden")
         shutil.copytree(Path(__file__).parent, script, ignore=shutil.ignore_patterns("__pycache__"))
@@ -61,7 +61,7 @@ def against(commit: str, only: str) -> tuple[Results, Results]:
 
 
 def differences(then: Results, now: Results) -> Iterator[tuple[str, str]]:
-    """Names of configurations that differ, or fail, and what is different.
+    """Names of configurations that differ or fail, with the differences.
 
     Parameters
     ----------
@@ -80,9 +80,9 @@ def differences(then: Results, now: Results) -> Iterator[tuple[str, str]]:
 
 
 def _run(script: Path, checkout: Path, only: str) -> Results:
-    """The configurations' results with the package of a checkout, the same ones in two processes in a row.
+    """The configurations' results with the package of a checkout, confirmed by two consecutive processes.
 
-    The process that compiles for Numba may get other bits than those that load what it compiled.
+    A process that compiles for Numba may get different bits from those that load the compiled code.
     """
     before = _run_once(script, checkout, only)
     for _ in range(_MOST_RUNS - 1):
@@ -97,7 +97,7 @@ def _run(script: Path, checkout: Path, only: str) -> Results:
 def _run_once(script: Path, checkout: Path, only: str) -> Results:
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     command = [sys.executable, "-m", script.name, "--json", "--only", only, "--package", str(checkout)]
-    # Failed configurations are part of the results; anything else that goes wrong ends the comparison.
+    # Failed configurations are part of the results; other errors end the comparison.
     done = subprocess.run(command, cwd=script.parent, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     try:
         results: Results = json.loads(done.stdout)
@@ -125,7 +125,7 @@ def _git(*arguments: str) -> str:
 
 
 def _fingerprint(script: Path, only: str) -> str:
-    """What results depend on beside the package: the configurations, Python and its packages, the processor."""
+    """What results depend on besides the package: the configurations, Python and its packages, the processor."""
     from importlib.metadata import distributions
 
     packages = sorted(f"{found.name} {found.version}" for found in distributions())
@@ -133,7 +133,7 @@ def _fingerprint(script: Path, only: str) -> str:
     for text in (only, sys.version, *packages, _processor(), str(os.cpu_count())):
         digest.update(text.encode())
     for path in sorted(script.glob("*.py")):
-        # Which results are meant to differ changes none of them, nor does the rest of this file.
+        # This file does not affect results.
         if path.name != Path(__file__).name:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

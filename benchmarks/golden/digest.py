@@ -14,7 +14,7 @@ import nnbackend as nn
 
 __all__ = ["CONFIGURATIONS", "Outcome", "checksum", "configuration", "run"]
 
-#: Figures of a history that are measured, and so differ from run to run.
+#: Metrics of a history that depend on time.
 _TIMINGS = ("seconds", "samples_per_second")
 _LETTERS = 16
 
@@ -35,14 +35,14 @@ class Outcome:
         self.add("weights", [network.steps_trained, network.epochs_trained])
 
     def history(self, history: nn.History) -> None:
-        """Add all of a history that does not depend on the clock."""
+        """Add the parts of a history that do not depend on time."""
         for epoch in history.epochs:
             self.add("history", {name: float(value) for name, value in epoch.items() if name not in _TIMINGS})
         self.add("history", list(history.step_losses))
         self.add("history", [bool(history.interrupted), str(history.stopped_by)])
 
     def run(self, network: nn.Network, history: nn.History) -> None:
-        """Add what a training run came to."""
+        """Add the results of a training run."""
         self.network(network)
         self.history(history)
 
@@ -52,7 +52,7 @@ class Outcome:
 
 
 def checksum(value: Any) -> str:
-    """The first letters of the SHA-256 of a value, in which every bit, type and shape counts."""
+    """The beginning of the SHA-256 of a value, including its type and shape."""
     digest = hashlib.sha256()
     for piece in _pieces(value):
         digest.update(piece)
@@ -62,7 +62,7 @@ def checksum(value: Any) -> str:
 def _pieces(value: Any) -> Iterable[bytes]:
     if isinstance(value, np.ndarray):
         yield f"array {value.dtype.str} {value.shape}\n".encode()
-        # Arrays of objects hold texts.
+        # Arrays of objects contain strings.
         yield repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
     elif isinstance(value, Mapping):
         yield f"mapping {len(value)}\n".encode()
@@ -92,7 +92,8 @@ CONFIGURATIONS: dict[str, Callable[[Outcome], None]] = {}
 
 
 def configuration(name: str, /, *arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function ``program(outcome, *arguments)`` as a configuration; may be used several times on one."""
+    """Register a function ``program(outcome, *arguments)`` as a configuration; may be applied several times to one
+    function."""
 
     def register(program: Callable[..., None]) -> Callable[..., None]:
         if name in CONFIGURATIONS:

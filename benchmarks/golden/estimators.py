@@ -57,7 +57,7 @@ def _keep(outcome: Outcome, estimator: Any, x: Any) -> None:
 
 def _fit(outcome: Outcome, estimator: Any, x: Any, y: Any, **options: Any) -> None:
     with warnings.catch_warnings():
-        # Few epochs do not converge, which scikit-learn's estimators warn of, and these too.
+        # So few epochs do not converge, which causes warnings.
         warnings.simplefilter("ignore")
         estimator.fit(x, y, **options)
         _keep(outcome, estimator, x)
@@ -74,14 +74,14 @@ def _settings(backend: str, name: str, random_state: int) -> dict[str, Any]:
         "hidden_layer_sizes": (9, 5),
         "max_iter": 5,
         "random_state": random_state,
-        # By name, for an object that has threads cannot be pickled.
+        # By name, because an object with threads cannot be pickled.
         "backend": backend,
         **_SOLVERS[name],
     }
 
 
 def _classifier(outcome: Outcome, backend: str, solver: str) -> None:
-    """Several classes with names, two classes, and rows that belong to several."""
+    """Several named classes, two classes, and rows that belong to several classes."""
     x, labels = table(rows=90)
     names = np.array(["north", "east", "south", "west"])[labels]
     for y in (names, labels > 1, np.stack([labels > 1, labels % 2], axis=1).astype(int)):

@@ -1,4 +1,4 @@
-"""Configurations that try the parts of a network: optimisers, schedules, layers, activations, losses, weights."""
+"""Configurations for the parts of a network: optimisers, schedules, layers, activations, losses, weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OPTIMIZERS: dict[str, Callable[[], nn.Optimizer]] = {
 
 
 class _Waves(nn.Schedule):
-    """A schedule from outside, with a memory."""
+    """A user-defined schedule with state."""
 
     def __init__(self) -> None:
         self.seen = 0.0
@@ -102,7 +102,7 @@ def _initializers(outcome: Outcome) -> None:
 @configuration("numba/activations", "numba")
 @configuration("numba-padded/activations", "numba-padded")
 def _activations(outcome: Outcome, backend: str) -> None:
-    """Each one in a dense layer, and as a layer of its own."""
+    """Each one in a dense layer and as a separate layer."""
     x, y = table(rows=40)
     for name in _ACTIVATIONS:
         alpha = {"leaky_relu": 0.2, "elu": 0.7}.get(name)
@@ -119,7 +119,7 @@ def _activations(outcome: Outcome, backend: str) -> None:
 @configuration("numba/layers", "numba")
 @configuration("numpy-padded/layers", "numpy-padded")
 def _layers(outcome: Outcome, backend: str) -> None:
-    """Flat images, dropout in several places and of inputs, norms, no biases, penalties on more than one layer."""
+    """Flattened images, dropout of inputs and hidden layers, norms, no biases, penalties on several layers."""
     x, y = images()
     stacks: list[list[nn.Layer]] = [
         [nn.Flatten(), nn.Dense(10, activation="relu", use_bias=False), nn.Dense(CLASSES, use_bias=False)],
@@ -136,7 +136,7 @@ def _layers(outcome: Outcome, backend: str) -> None:
 
 
 class _Scale(nn.Layer):
-    """A layer from outside: one learned factor for each feature, and functions of its own."""
+    """A user-defined layer with one learned factor for each feature and its own functions."""
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[nn.Parameter, ...]:
         return (nn.Parameter("scale", input_shape, nn.Normal(1.0, 0.1), l2=0.01),)
@@ -194,7 +194,7 @@ def _losses(x: Any) -> dict[str, tuple[Any, int, dict[str, Any]]]:
 @configuration("numba/losses", "numba")
 @configuration("numpy-padded/losses", "numpy-padded")
 def _loss(outcome: Outcome, backend: str) -> None:
-    """Each with plain rows, and with weights of rows; figures of an evaluation, and predictions."""
+    """Each with and without sample weights; metrics and predictions."""
     x, _ = numbers()
     weights = np.linspace(0, 3, len(x))
     for y, outputs, options in _losses(x).values():
@@ -224,7 +224,7 @@ def _class_weights(outcome: Outcome, backend: str) -> None:
 @configuration("numba/wide-float64", "numba", "float64")
 @configuration("numba-padded/wide", "numba-padded", "float32")
 def _wide(outcome: Outcome, backend: str, dtype: str) -> None:
-    """Few rows and many columns: the Numba backend then shares a layer's columns among its threads."""
+    """Few rows and many columns, so that the Numba backend splits layers by columns."""
     x, y = images(rows=44, features=1000, classes=10)
     layers = [nn.Dense(1000, activation="relu"), nn.Dropout(0.2), nn.Dense(600, activation="tanh"), nn.Dense(10)]
     for batch_size in (8, 20):
@@ -237,7 +237,7 @@ def _wide(outcome: Outcome, backend: str, dtype: str) -> None:
 @configuration("numpy/large-batch", "numpy")
 @configuration("numba/large-batch", "numba")
 def _large_batch(outcome: Outcome, backend: str) -> None:
-    """Many rows, which threads share; sizes that are no multiples of anything."""
+    """Many rows, which threads share; odd sizes."""
     x, y = images(rows=1501, features=131, classes=10)
     layers = [nn.Dense(203, activation="gelu"), nn.Dense(77, activation="relu"), nn.Dense(10)]
     for dtype in _DTYPES:
@@ -249,7 +249,7 @@ def _large_batch(outcome: Outcome, backend: str) -> None:
 @configuration("numpy/input-scale", "numpy")
 @configuration("numba/input-scale", "numba")
 def _input_scale(outcome: Outcome, backend: str) -> None:
-    """Inputs of several types, scaled or not."""
+    """Inputs of several types, with and without scaling."""
     x, y = images()
     for scale in (None, 0.01):
         for kind in (np.uint8, np.int64, np.float32, np.float64):

@@ -1,4 +1,4 @@
-"""Ranks that are threads of this process and talk through a list."""
+"""Ranks that are threads of this process and communicate through a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECONDS = 120
 
 
 class _Table:
-    """Where ranks put what they say, and meet. One of them computes at a time."""
+    """The shared messages and barrier of the ranks, of which only one computes at a time."""
 
     def __init__(self, size: int) -> None:
         self.said: list[Any] = [None] * size
@@ -66,12 +66,12 @@ class _ThreadCommunicator(nn.distributed.Communicator):
 
 
 def run_ranks(size: int, program: Callable[[nn.distributed.Communicator], Any]) -> list[Any]:
-    """What ``program(communicator)`` returns on each of `size` ranks.
+    """The results of ``program(communicator)`` on each of `size` ranks.
 
     Raises
     ------
     Exception
-        The first one that a rank raised.
+        The first exception that a rank raised.
     """
     table = _Table(size)
     results: list[Any] = [None] * size

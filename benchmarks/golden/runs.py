@@ -1,4 +1,4 @@
-"""Configurations that try how training goes on: streams, ranks, callbacks, checkpoints, files, moves."""
+"""Configurations for training runs: streams, ranks, callbacks, checkpoints, files, changes of the backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Program = Callable[..., None]
 
 
 def _on(*backends: str) -> Callable[[Program], Program]:
-    """Register a program on several backends, by its own name."""
+    """Register a program on several backends, with its own name."""
 
     def register(program: Program) -> Program:
         for backend in backends:
@@ -40,7 +40,7 @@ _plain = _on("numpy", "numba")
 
 @_plain
 def _streamed(outcome: Outcome, backend: str) -> None:
-    """Rows in portions, and the same from a file."""
+    """Rows streamed in portions, from memory and from a file."""
     x, y = images(rows=203)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.npy")
@@ -77,7 +77,7 @@ def _steps_per_epoch(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _single_batches(outcome: Outcome, backend: str) -> None:
-    """Steps on batches that the caller brings, of two sizes, with weights, and training that goes on after them."""
+    """Steps on the caller's batches of two sizes, with weights, followed by more training."""
     x, y = images()
     network, optimizer = rich_network(backend), nn.Adam(0.01)
     for start in (0, 16, 32, 48, 64):
@@ -92,7 +92,7 @@ def _single_batches(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _fits_in_a_row(outcome: Outcome, backend: str) -> None:
-    """The same optimiser goes on, another one begins anew, and with another loss."""
+    """Training continued with the same optimiser, a new optimiser, and another loss."""
     x, y = images()
     network, optimizer = rich_network(backend), nn.Adam(nn.CosineDecay(0.02, 4))
     outcome.run(network, train(network, x, y, epochs=1, optimizer=optimizer))
@@ -103,7 +103,7 @@ def _fits_in_a_row(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _skipped_steps(outcome: Outcome, backend: str) -> None:
-    """Targets so large that the step with them cannot be taken."""
+    """Targets so large that their step must be skipped."""
     x, _ = table(rows=80)
     y = np.sin(x[:, :2])
     y[[5, 61]] = 1e30
@@ -116,7 +116,7 @@ def _skipped_steps(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _callbacks(outcome: Outcome, backend: str) -> None:
-    """Early stopping, the best epoch kept, and files of both."""
+    """Early stopping, keeping the best epoch, and the files of both."""
     x, y = table(rows=60)
     options = {"epochs": 12, "validation_data": (x[:20][::-1], y[:20]), "optimizer": nn.SGD(0.3)}
     with tempfile.TemporaryDirectory() as folder:
@@ -139,7 +139,7 @@ def _callbacks(outcome: Outcome, backend: str) -> None:
 
 
 class _Steps(nn.Callback):
-    """Remembers when it was called, and with what."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -171,7 +171,7 @@ def _own_callback(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _resumed(outcome: Outcome, backend: str) -> None:
-    """Two epochs, and a new network goes on to four; with checkpoints at ends of epochs, and within."""
+    """Two epochs, continued by a new network to four; with checkpoints at the ends of epochs and within."""
     x, y = images()
     for every_steps in (None, 3):
         with tempfile.TemporaryDirectory() as folder:
@@ -189,7 +189,7 @@ def _resumed(outcome: Outcome, backend: str) -> None:
 
 
 class _Cut(nn.Callback):
-    """Ends the run as a crash would."""
+    """Ends the run like a crash."""
 
     def on_epoch_begin(self, network: nn.Network, epoch: int) -> None:
         if epoch == 3:
@@ -237,7 +237,7 @@ def _three_ranks(outcome: Outcome, backend: str) -> None:
 
 @_on("numpy", "numba")
 def _two_shards(outcome: Outcome, backend: str) -> None:
-    """Each rank has rows of its own, not as many as the other; in memory and as a stream."""
+    """Each rank has its own, different number of rows; in memory and as a stream."""
     x, y = images()
 
     def program(communicator: nn.distributed.Communicator) -> tuple[nn.Network, nn.History]:
@@ -254,7 +254,7 @@ def _two_shards(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _moved(outcome: Outcome, backend: str) -> None:
-    """To the other backend in the middle of a run, and back, with the optimiser's memory."""
+    """Change the backend in the middle of a run and back, with the optimiser's state."""
     x, y = images()
     other = "numba" if backend == "numpy" else "numpy"
     network, optimizer = rich_network(backend), nn.Adam(0.01)
@@ -267,7 +267,7 @@ def _moved(outcome: Outcome, backend: str) -> None:
 
 @_plain
 def _predictions(outcome: Outcome, backend: str) -> None:
-    """Before and after training, in portions of several sizes; and those of copies, pickles and files."""
+    """Predictions before and after training with several batch sizes, and those of copies, pickles and files."""
     x, y = images(rows=1100)
     network = rich_network(backend)
     outcome.add("outputs", network.predict(x[:50]))
@@ -286,7 +286,7 @@ def _predictions(outcome: Outcome, backend: str) -> None:
 
 @configuration("numpy/files")
 def _files(outcome: Outcome) -> None:
-    """A model file to the last byte, a network that is read from it, and one that is made from its description."""
+    """The bytes of a model file, a network loaded from it, and one created from its configuration."""
     x, y = images()
     network = rich_network("numpy")
     history = train(network, x, y)
@@ -327,7 +327,7 @@ def _data_sets(outcome: Outcome) -> None:
 
 
 def _command_line(outcome: Outcome, backend: str, *options: str) -> None:
-    """What ``nnbackend train`` leaves in its folder."""
+    """The files of ``nnbackend train``."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "nnbackend", "train", "--backend", backend, "--out", f"{folder}/run"]
         done = subprocess.run(
@@ -338,7 +338,7 @@ def _command_line(outcome: Outcome, backend: str, *options: str) -> None:
         outcome.add("outputs", done.stdout)
         outcome.network(nn.Network.load(f"{folder}/run/model.safetensors", backend=backend_of(backend)))
         for line in Path(folder, "run", "history.csv").read_text(encoding="utf-8").splitlines()[1:]:
-            # Without the seconds and the rows a second, which come last.
+            # Without the last columns, seconds and rows per second.
             outcome.add("history", line.split(",")[:5])
 
 

@@ -1,4 +1,4 @@
-"""The benchmark suites run, small, on every backend that runs here; what they claim to measure is what they measure."""
+"""Small versions of the benchmark suites run on every usable backend and measure what they claim."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ every_suite = pytest.mark.parametrize("suite", ON_BACKENDS, ids=_id)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Little data and short blocks; every net still has a shorter last batch."""
+    """Little data and short blocks; every network still has a shorter last batch."""
     small = {"TRAIN_ROWS": 550, "EPOCH_ROWS": 550, "TEST_ROWS": 30, "GATHER_ROWS": 600}
     small |= {"BLOCK_SECONDS": 1e-3, "BLOCKS": 2}
     for name, value in small.items():
         monkeypatch.setattr(common, name, value)
 
 
-#: What a step cannot record, but a benchmark may call.
+#: Methods that a step cannot record but a benchmark may call.
 OUTSIDE_OF_STEPS = ("from_host", "write", "to_host", "copy", "synchronize")
 
 
 class LoggingBackend(NumpyBackend):
-    """NumPy that notes the operations called, in order."""
+    """A NumPy backend that records the called operations in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ def logging_backend(monkeypatch):
 
 
 def _run_source(source) -> None:
-    """Run what a `timeraw_` method returned the way asv does: as string literals in a fresh process."""
+    """Run the code from a `timeraw_` method like asv: as string literals in a new process."""
     statement, setup = source if isinstance(source, tuple) else (source, "")
     code = f'from timeit import timeit\ntimeit(stmt="""{statement}""", setup="""{setup}""", number=1)'
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -148,7 +148,7 @@ def test_without_its_backend_a_suite_is_not_applicable_and_builds_nothing(suite,
 
 @every_suite
 def test_setup_builds_once(suite, logging_backend, monkeypatch):
-    # asv calls setup again before every timed call: a second build would time cold caches, and take for ever.
+    # asv calls setup before every timed call; building again would time cold caches and take very long.
     built = []
     monkeypatch.setattr(suite, "build", lambda self, device, *parameters: built.append(parameters))
     first, *rest = itertools.product(*suite.params)
@@ -195,7 +195,7 @@ def test_every_operation_of_the_contract_is_measured(logging_backend):
                 logging_backend.log.clear()
                 getattr(benchmark, name)(*parameters)
                 measured.update(logging_backend.log)
-    # Memory is taken before training starts, never in a loop.
+    # Memory is allocated before training starts, never in the loop.
     assert measured == {*OPERATIONS, *OUTSIDE_OF_STEPS} - {"empty"}
 
 
@@ -210,7 +210,7 @@ def test_a_block_of_steps_stays_within_the_epoch(net, monkeypatch):
 
 @pytest.mark.parametrize("net", common.NETS)
 def test_training_does_not_diverge(net):
-    # NaN takes other paths through exp and log than numbers do.
+    # NaN takes other paths through exp and log than numbers.
     run = common.training_run(nn.get_backend("numpy"), net, common.TRAIN_ROWS)
     for _ in range(5):
         result = run.epoch()
@@ -239,7 +239,7 @@ def test_matrix_has_the_padding_the_backend_asks_for():
     assert np.array_equal(padded, plain)
 
 
-# ---- what asv and its readers see -----------------------------------------------------------------------------
+# ---- asv and its results --------------------------------------------------------------------------------------
 
 
 @every_suite
@@ -250,7 +250,7 @@ def test_backends_are_the_first_axis_on_every_machine(suite):
     assert len(suite.param_names) == len(suite.params)
 
 
-def test_nets_are_what_earlier_figures_were_taken_with():
+def test_nets_are_those_of_earlier_results():
     # Results are compared over years. If a preset changes, raise `version` in the suites that use it.
     facts = {
         name: (PRESETS[name].hidden, PRESETS[name].activation, PRESETS[name].batch_size, PRESETS[name].optimizer)
@@ -267,7 +267,7 @@ def test_nets_are_what_earlier_figures_were_taken_with():
         assert type(PRESETS[name].make_optimizer()) is OPTIMIZERS[PRESETS[name].optimizer]
 
 
-def test_every_benchmark_has_a_name_of_its_own_to_show():
+def test_every_benchmark_has_a_unique_display_name():
     names = [method.__dict__.get("pretty_name") for method in BENCHMARKS.values()]
     assert all(names)
     assert len(set(names)) == len(names)
@@ -296,7 +296,7 @@ def test_regressions_ignore_exactly_the_figures_where_higher_is_better():
 def test_asv_accepts_the_suites(tmp_path):
     pytest.importorskip("asv", reason="asv is not installed: pip install -e '.[bench]'")
     settings = _settings()
-    # Away from the checkout, whose .asv folder holds somebody's results.
+    # Outside the checkout, whose .asv folder may contain results.
     settings |= {"repo": str(ROOT), "benchmark_dir": str(ROOT / settings["benchmark_dir"])}
     settings |= {folder: str(tmp_path / folder) for folder in ("env_dir", "results_dir", "html_dir")}
     (tmp_path / "asv.conf.json").write_text(json.dumps(settings))

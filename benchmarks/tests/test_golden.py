@@ -1,4 +1,4 @@
-"""The checksums of `benchmarks.golden` tell results apart, and comparisons tell what differs."""
+"""The checksums of `benchmarks.golden` distinguish results, and comparisons report differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.golden.digest import CONFIGURATIONS, checksum, configuration, ru
 OTHERS = [1, 1.0, "1", [1], {"1": 1}, None, b"1", np.ones(1), np.ones((1, 1)), np.ones(1, np.float32), -0.0, 0.0]
 
 
-def test_every_bit_type_and_shape_counts():
+def test_checksums_depend_on_every_bit_type_and_shape():
     assert len({checksum(value) for value in OTHERS}) == len(OTHERS)
     values = np.arange(3.0)
     before = checksum({"a": values, "b": 1})
@@ -24,13 +24,13 @@ def test_every_bit_type_and_shape_counts():
 
 
 @pytest.mark.parametrize("name", ["numpy/optimizer-adam", "numpy/two-ranks", "numpy/resumed", "numpy/batch-stream"])
-def test_a_configuration_has_the_same_results_again(name):
+def test_a_configuration_has_reproducible_results(name):
     first = run(name)
     assert {"weights", "history"} <= first.keys()
     assert run(name) == first
 
 
-def test_differences_and_failures_are_told(monkeypatch):
+def test_differences_and_failures_are_reported(monkeypatch):
     then = {"same": {"weights": "1"}, "other": {"weights": "1", "history": "2"}, "failed": {"error": "E"}, "gone": {}}
     now = {"same": {"weights": "1"}, "other": {"weights": "3", "history": "2"}, "failed": {"error": "E"}}
     assert dict(differences(then, now)) == {"other": "weights 1 -> 3", "failed": "then: E; now: E"}
@@ -40,5 +40,5 @@ def test_differences_and_failures_are_told(monkeypatch):
         assert run("broken")["error"].startswith("TypeError: no checksum of a object")
 
 
-def test_differences_on_purpose_are_of_configurations_that_there_are():
+def test_intended_differences_name_existing_configurations():
     assert INTENDED.keys() <= CONFIGURATIONS.keys()

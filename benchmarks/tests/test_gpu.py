@@ -1,4 +1,4 @@
-"""The GPU benchmark: a dry run of all of it on the CPU, and what it says where there is no GPU."""
+"""The GPU benchmark: a complete dry run on the CPU, and the message without a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("cupy", reason="its contenders are asked for CuPy, also in a
 
 @pytest.fixture
 def leaves_no_trace(monkeypatch):
-    """A dry run is told to other processes by a variable of the environment."""
+    """An environment variable makes dry runs apply to other processes."""
     monkeypatch.setenv("NNBACKEND_BENCHMARK_DRY_RUN", "0")
 
 
@@ -34,7 +34,7 @@ def test_a_dry_run_trains_every_net_and_keeps_what_it_prints(leaves_no_trace, tm
     for measured in result["works"]:
         assert set(measured["contenders"]) == {"cupy", "cupy-plain"}
         for contender in measured["contenders"].values():
-            # Its losses are those of the reference, or it would not have been timed.
+            # Its losses agree with the reference; otherwise it would not have been timed.
             assert contender["disagreement"] < 1e-3
             assert len(contender["seconds"]) == 2
     assert gpu.text(result) in printed
@@ -53,7 +53,7 @@ def test_without_a_gpu_it_says_why_and_measures_nothing(monkeypatch, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_says_who_failed_and_how_others_compare():
+def test_the_table_shows_failures_and_ratios():
     seconds = {"cupy": [2e-3, 4e-3, 3e-3], "torch-gpu": [6e-3] * 3}
     contenders = {name: {"seconds": each, "warm_up": 1.0} for name, each in seconds.items()}
     contenders["jax-gpu"] = {"error": "JAX has no GPU here"}
@@ -86,16 +86,16 @@ def test_a_dry_run_learns(leaves_no_trace, tmp_path, capsys, mnist):
 
 def test_without_mnist_there_is_no_time_to_learn_it(leaves_no_trace, tmp_path, capsys, monkeypatch):
     def missing(*_, **__):
-        raise DataError("MNIST is nowhere to be had")
+        raise DataError("MNIST is not available")
 
     monkeypatch.setattr("nnbackend.datasets.load", missing)
     assert gpu.main(["accuracy", "--dry-run", "--contenders", "cupy", "--out", str(tmp_path)]) == 0
-    assert "accuracy: skipped: MNIST is nowhere to be had" in capsys.readouterr().err
+    assert "accuracy: skipped: MNIST is not available" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "sees"), [("cupy", True), ("jax-gpu", True), ("numpy", False), ("jax", False)])
-def test_those_on_a_gpu_get_to_see_one(monkeypatch, name, sees):
+def test_workers_on_a_gpu_see_it(monkeypatch, name, sees):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     given = environment(2, find(name).on_gpu)

@@ -1,4 +1,4 @@
-"""The kill study, short: what `python -m benchmarks.kills` does fifty times."""
+"""A short version of the kill study `python -m benchmarks.kills`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.kills import Findings, kill_and_resume, report
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits():
+def test_a_run_killed_repeatedly_ends_with_the_same_bits():
     findings = kill_and_resume("numpy", kills=3, seed=0, rows=1000, epochs=25)
     assert findings.kills == 3
     assert findings.runs >= 1

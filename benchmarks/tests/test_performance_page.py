@@ -1,4 +1,4 @@
-"""docs/performance.md has what the stored results say, and its numbers are the code's."""
+"""docs/performance.md agrees with the stored results, and its numbers with the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEADER = {
 
 
 def result(kind="nets", threads=2, peak=100e9, bandwidth=10e9, speeds=(("numba", 50e9), ("torch", 25e9))):
-    """Everybody at the same speed with every work."""
+    """The same speed for all contenders and networks."""
     measured = []
     for work in {"nets": works.NETS, "sweep": works.SWEEP}[kind]:
         flops, moved = work.steps * work.flops, work.steps * work.bytes
@@ -48,7 +48,7 @@ def result(kind="nets", threads=2, peak=100e9, bandwidth=10e9, speeds=(("numba",
 # ---- the page ----------------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_what_the_stored_results_make_it():
+def test_the_page_agrees_with_the_stored_results():
     text = page.PAGE.read_text()
     assert text == page.refreshed(text, results.read_all(results.FOLDER)), "run: python -m benchmarks.peers page"
 
@@ -115,7 +115,7 @@ def test_with_nothing_measured_the_page_says_so_and_there_is_no_picture(copy, st
     assert page.refresh(stored / "absent", copy) == said
 
 
-def test_results_without_a_bandwidth_are_drawn_and_that_is_said(copy, stored):
+def test_results_without_a_bandwidth_are_drawn_with_a_note(copy, stored):
     pytest.importorskip("matplotlib")
     results.write(stored, result(bandwidth=None))
     assert f"roofline.png: {roofline.NO_BANDWIDTH}" in page.refresh(stored, copy)
@@ -137,7 +137,7 @@ def test_without_matplotlib_the_page_stays_as_it_was(copy, stored, monkeypatch):
 @pytest.mark.parametrize(
     "change", [("<!-- peers: nets -->", ""), ("peers: nets", "peers: nests"), ("<!-- /peers -->", "")]
 )
-def test_a_page_without_its_places_is_an_error(change):
+def test_a_page_without_markers_is_an_error(change):
     with pytest.raises(ValueError, match="must have the parts"):
         page.refreshed(page.PAGE.read_text().replace(*change, 1), [])
 
@@ -158,7 +158,7 @@ def test_panels_hold_speeds_over_intensities():
     assert roofline.panels([]) == []
 
 
-def test_the_mark_changes_with_what_is_shown():
+def test_the_fingerprint_changes_with_the_contents():
     drawn = roofline.fingerprint(roofline.panels([result()]))
     assert drawn == roofline.fingerprint(roofline.panels([result()]))
     others = [result(bandwidth=None), result(peak=99e9), result(speeds=[("numba", 51e9)]), result(threads=1)]
@@ -169,7 +169,7 @@ def test_the_mark_changes_with_what_is_shown():
 @pytest.mark.parametrize(
     "options", [{}, {"bandwidth": None}, {"peak": None}, {"peak": None, "bandwidth": None}, {"speeds": ()}]
 )
-def test_whatever_is_missing_there_is_a_picture_that_says_so(tmp_path, options):
+def test_missing_measurements_are_noted_in_the_picture(tmp_path, options):
     pytest.importorskip("matplotlib")
     drawn = roofline.panels([result("nets", **options), result("sweep", **options)])
     path = tmp_path / "roofline.png"
@@ -185,13 +185,13 @@ def test_whatever_is_missing_there_is_a_picture_that_says_so(tmp_path, options):
 
 
 def shown(*words):
-    """Whether the page says this, wherever its lines end."""
+    """Whether the page contains this text, independent of line breaks."""
     text = " ".join(page.PAGE.read_text().split())
     return [word for word in words if word not in text] == []
 
 
 def test_thresholds_are_those_of_the_code():
-    assert shown(f"After {epoch.PATIENCE:,} iterations")
+    assert shown(f"After {epoch.SPINS:,} iterations")
     assert shown(f"at least {executor._SHARED_STEP:,} multiply-adds", f"at least {executor._SHARED_RUN:,};")
     assert shown(f"at least {program._MANY_COLUMNS} columns per thread")
     (few, much), (more, most) = program._WORTH_COLUMNS
@@ -207,8 +207,8 @@ def test_tiles_are_those_of_the_code():
     assert shown(f"and {many.depth} rows deep", f"{many.block} rows of the left", f"more than {many.depth} rows")
 
 
-def test_meetings_are_as_many_as_the_page_says():
-    """2 a step for the nets that are shared by rows, more for the one that is shared by columns."""
+def test_barriers_are_as_many_as_the_page_says():
+    """2 per step for the networks split by rows, more for the one split by columns."""
     found = {}
     for work in works.NETS:
         layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(10)]

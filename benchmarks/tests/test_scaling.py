@@ -1,4 +1,4 @@
-"""The model of many ranks, and that the study runs; its figures come from `python -m benchmarks.scaling`."""
+"""The model of many ranks, and a short run of the study `python -m benchmarks.scaling`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RANK = Rank(100e-6, 50e9)
 
 
 def result():
-    """What ranks that are just as the model has them would measure."""
+    """The measurements of ranks that follow the model exactly."""
     runs = []
     for plan in plans((1, 2)):
         work = next(work for work in NETS if work.name == plan.net)
@@ -38,11 +38,11 @@ def test_a_rank_is_found_again_from_its_steps(work):
     assert flops(work, work.batch_size) == work.flops
 
 
-def test_a_rank_from_what_a_device_can_do():
+def test_a_rank_from_a_device_specification():
     work = NETS[1]
     rank = roofline_rank(work, peak=1e12, bandwidth=1e11, overhead=1e-5)
     assert rank.speed == 1e12
-    # At least the weights are read, and read and written by the update.
+    # At least, the weights are read, and the update reads and writes them.
     assert rank.fixed > 1e-5 + 3 * 4 * parameters(work) / 1e11 * 0.9
 
 
@@ -50,26 +50,26 @@ def test_the_sum_of_many():
     assert allreduce(1e6, 1, NETWORK) == 0
     # Two ranks send each other everything, once.
     assert allreduce(1e6, 2, NETWORK) == pytest.approx(1e-6 + 1e-3)
-    # Small sums are latency, large ones twice their bytes.
+    # Small sums take the latency, large ones twice their bytes.
     assert allreduce(4, 1024, NETWORK) == pytest.approx(10e-6, rel=0.01)
     assert allreduce(1e9, 1024, NETWORK) == pytest.approx(2.0, rel=0.01)
     assert all(allreduce(1e5, size, NETWORK) <= allreduce(1e5, 2 * size, NETWORK) for size in (2, 8, 64, 512))
 
 
-def test_what_the_options_are_worth():
+def test_the_values_of_options():
     work = NETS[2]
     plain, compressed, overlapped = (
         step(work, 800, 8, RANK, NETWORK, **option) for option in ({}, {"compress": True}, {"overlap": True})
     )
     assert compressed < plain
     assert overlapped < plain
-    # What the first layer's gradient costs to send is not hidden behind anything.
+    # The communication of the first layer's gradient is not hidden.
     first = (784 + 1) * 500
     assert overlapped > step(work, 800, 1, Rank(RANK.fixed, 8 * RANK.speed), NETWORK) + allreduce(4 * first, 8, NETWORK)
     assert step(work, 800, 1, RANK, NETWORK, overlap=True) == step(work, 800, 1, RANK, NETWORK)
 
 
-def test_the_report_says_again_what_was_measured():
+def test_the_report_repeats_the_measurements():
     found = result()
     network = report.local_network(found)
     assert network.bandwidth == pytest.approx(NETWORK.bandwidth)
@@ -106,14 +106,14 @@ def test_a_picture(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_is_of_real_ranks(monkeypatch):
+def test_a_study_measures_real_ranks(monkeypatch):
     pytest.importorskip("mpi4py")
     both = [measure.Plan("strong", "784-40-10", 2, 100), measure.Plan("weak", "784-40-10", 2, 100)]
     monkeypatch.setattr(measure, "plans", lambda ranks: both)
     tried = []
     monkeypatch.setattr(measure, "measure", lambda *given, real=measure.measure: tried.append(given) or real(*given))
     strong, weak = measure.study((2,), 2, 0.01, "numpy")
-    # What is the same is measured once a round.
+    # Equal measurements are done once per round.
     assert len(tried) == 2
     assert strong == {**weak, "kind": "strong"}
     assert strong["ranks"] == 2

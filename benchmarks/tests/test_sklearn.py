@@ -1,4 +1,4 @@
-"""`python -m benchmarks.sklearn`: what it trains, whom it refuses to time, what it prints."""
+"""`python -m benchmarks.sklearn`: training, rejected contenders, and output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Answer:
 
 
 class _HerePool:
-    """Works in this process, which starts at once."""
+    """Runs in this process, which needs no start."""
 
     def submit(self, function, *arguments):
         return _Answer(function(*arguments))
@@ -51,7 +51,7 @@ def test_a_run_keeps_what_it_prints(in_this_process, tmp_path, capsys):
     assert "| iris " in capsys.readouterr().out
 
 
-def test_who_learns_something_else_is_not_timed(in_this_process, monkeypatch):
+def test_contenders_with_other_losses_are_not_timed(in_this_process, monkeypatch):
     real = contest._estimator
 
     def hasty(task, contender, quick):
@@ -69,7 +69,7 @@ def test_who_learns_something_else_is_not_timed(in_this_process, monkeypatch):
 def test_every_data_set_trains_both(monkeypatch):
     assert len(TASKS) == 10
     for task in TASKS:
-        # The rows do not matter here, the targets' kind and the parameters do.
+        # Only the kind of targets and the parameters matter here, not the rows.
         data = data_of(task.name, "float32")
         assert data.x_train.dtype == "float32"
         model = contest._estimator(task, "numpy", quick=True).set_params(max_iter=1, early_stopping=False)

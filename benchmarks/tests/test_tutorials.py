@@ -1,4 +1,4 @@
-"""The tutorials' own algorithms give the tutorials' figures, mistakes included, and asv does not take them for ours."""
+"""The tutorials' algorithms reproduce the tutorials' results, including errors, and asv does not collect them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ASV = re.compile(r"(time|timeraw|track|mem|peakmem)_|(Time|Timeraw|Track|Mem|Pea
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_blas_thread():
-    """Two would wait for each other's core wherever the machine has other work: several times slower."""
+    """Two threads would be several times slower on a busy machine."""
     with threadpool_limits(1, "blas"):
         yield
 
@@ -113,7 +113,7 @@ def test_two_two_one(seed):
     [("and", (3.586, 3.586), -5.699), ("or", (4.636, 4.636), -1.876), ("not", (-6.790,), 3.263)],
 )
 def test_one_net_has_the_printed_weights(gate, weights, bias, monkeypatch):
-    # A tenth of the steps, ten times as long: that moves the figures by 1e-4, and saves seven seconds a gate.
+    # A tenth of the steps, each ten times larger, changes the results by 1e-4 and saves seven seconds per gate.
     assert (one_net.LEARNING_RATE, inspect.signature(one_net.train).parameters["epochs"].default) == (1e-3, 200_000)
     monkeypatch.setattr(one_net, "LEARNING_RATE", 1e-2)
     figures = one_net.train(0, gate=gate, epochs=20_000).figures
@@ -137,7 +137,7 @@ def test_one_net_penalty_is_the_sum_of_all_weights(gate, shape):
     assert net.weights.shape == shape
 
 
-# ---- S3, S4, S5: biases that only fade -------------------------------------------------------------------------
+# ---- S3, S4, S5: biases that only shrink -----------------------------------------------------------------------
 
 
 def test_two_net_learns_xor():
@@ -180,7 +180,7 @@ def test_three_net_on_digits(digits):
     assert tenth["loss"] < 1.2
 
 
-def test_three_net_leaves_the_last_batch_out(digits, monkeypatch):
+def test_three_net_skips_the_last_batch(digits, monkeypatch):
     sizes = []
     step = three_net.ThreeNet.step
     monkeypatch.setattr(three_net.ThreeNet, "step", lambda net, x, y: sizes.append(len(x)) or step(net, x, y))
@@ -209,11 +209,11 @@ def test_three_net_keeps_the_last_of_the_best(train, digits, monkeypatch):
 def test_pure_python_gets_ten_of_ten():
     figures = pure_python.train(0).figures
     assert figures["accuracy"] == 1
-    # Squared distance of good outputs to (0, 0), not to their targets: about a half a row; 3.77 in the tutorial.
+    # Squared distance of good outputs to (0, 0) instead of their targets: about a half per row; 3.77 in the tutorial.
     assert 3 < figures["printed_error"] < 4.5
 
 
-def test_pure_python_learns_what_the_numpy_layers_learn_without_their_mistake():
+def test_pure_python_agrees_with_the_corrected_numpy_layers():
     generator = np.random.default_rng(0)
     net = numpy_layers.Network.drawn(generator, (2, 3, 2))
     layers = [
@@ -268,12 +268,12 @@ def test_neural_net_gradients_are_those_of_half_the_squared_error():
 def test_deep_net_on_digits(digits):
     first, second = (deep_net.train(0, epochs=epochs, held_out=0, data=digits).figures for epochs in (1, 2))
     assert second["accuracy"] > 0.65
-    # The "loss of an epoch" that it prints is never set back.
+    # The printed "loss of an epoch" is never reset.
     assert second["printed_loss"] == pytest.approx(first["printed_loss"] + second["loss"] * 40)
 
 
 def test_deep_net_does_what_adam_does_on_its_first_step():
-    # Whatever the gradient, Adam's first step has the learning rate's length.
+    # For any gradient, the first step of Adam has the length of the learning rate.
     net = deep_net.DeepNet(np.random.default_rng(0), (5, 4, 3))
     before = [w.copy() for w in net.weights]
     net.step(np.ones((2, 5), np.float32), np.eye(3, dtype=np.float32)[[0, 1]])
@@ -302,7 +302,7 @@ def test_circle_ends_near_ninety_percent():
 
 
 def make_trainer(monkeypatch, losses):
-    """A trainer whose network changes by a step, and has these losses, in turn: old, new, old, new, ..."""
+    """A trainer with a fake network that has these losses: old, new, old, new, ..."""
     trainer = circle.Trainer(circle_network.Network(np.random.default_rng(0)), random.Random(0).uniform)
     values = iter(losses)
     monkeypatch.setattr(circle, "losses", lambda *_: next(values))
@@ -350,7 +350,7 @@ def test_circle_rows_are_divided_by_their_largest():
     for layer in new.layers:
         assert np.allclose(np.abs(layer.weights).max(axis=1), 1)
         assert np.abs(layer.biases).max() == pytest.approx(1)
-    # The network that it started from is what a step that is not kept goes back to.
+    # A step that is not kept restores the initial network.
     assert np.abs(net.layers[0].weights).max() > 1
 
 

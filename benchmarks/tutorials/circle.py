@@ -1,10 +1,10 @@
 """S1, the circle: a 2-100-200-100-2 ReLU network, "demands" in place of gradients; is a point outside the unit circle?
 
-Errors in the tutorial: its demands are no gradients (a wrong row asks for -1 and 1 however wrong it is, a right one
-for nothing; every matrix is divided, row by row, by its largest magnitude), so most steps make the batch worse and
-are thrown away; every batch is trained twice; a round of training ends at the first batch with at most 10 % wrong,
-which chance brings soon, so the network stays near 90 %, and where that is the round's first batch the tutorial divides
-by zero. Some of its lines are cut off in print; they are here as what stands around them asks for.
+Errors in the tutorial: its demands are not gradients (-1 and 1 for every wrong row regardless of the error, 0 for
+correct rows; each row of every matrix is divided by its largest magnitude), so most steps make the batch worse and are
+undone; every batch is trained twice; a round ends at the first batch with at most 10 % wrong, which soon happens by
+chance, so the network stays near 90 %; if that is the first batch of the round, the tutorial divides by zero. Some
+lines are truncated in the tutorial and reconstructed here from the context.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def train(
     candidates: int = 1,
     data: Dataset | None = None,
 ) -> Result:
-    """Train one round for each number of `points`: by default the rounds that the tutorial's author asked for.
+    """Train one round for each number of `points`, by default those of the tutorial.
 
-    The tutorial draws networks until its user likes the picture of one; its author took the first. Here the best of
-    `candidates` on 1,000 points is taken.
-    Only the test points of `data` are used: the points to train on are drawn one by one, within the time taken.
+    The tutorial draws networks until the user accepts the picture of one; its author accepted the first. Here the best
+    of `candidates` on 1,000 points is used. Only the test points of `data` are used: training points are drawn one by
+    one, which is included in the time.
     """
     data = data or load("circle")
     generator, uniform = np.random.default_rng(seed), random.Random(seed).uniform
@@ -75,9 +75,9 @@ class Trainer:
         for _ in range(points // BATCH_SIZE + 1):
             batch = draw(BATCH_SIZE, self.uniform)
             self.train_batch(*batch)
-            if not self.train_batch(*batch):  # twice: the tutorial calls it once more to look at what it returns
+            if not self.train_batch(*batch):  # twice, because the tutorial calls it again to read its result
                 break
-        # A forced step that makes the batch worse counts as neither. Where nothing counts the tutorial divides by zero.
+        # A forced step that makes the batch worse is not counted. If nothing is counted, the tutorial divides by zero.
         counted = self.improved + self.worse
         self.force = counted > 0 and self.improved / counted <= FORCE_BELOW
 
@@ -100,7 +100,7 @@ class Trainer:
 
 
 def losses(predicted: Array, targets: Array) -> tuple[float, float]:
-    """The mean probability that the right classes lack, and the share of rows that are wrong."""
+    """The mean of 1 - p(true class), and the fraction of wrong rows."""
     doubt = 1 - np.sum(predicted * targets, axis=1)
     wrong = 1 - np.sum(np.where(predicted > 0.5, 1, 0) * targets, axis=1)
     return float(doubt.mean()), float(wrong.mean())

@@ -1,4 +1,4 @@
-"""The network of S1, which moves by "demands": see circle.py."""
+"""The network of S1, which learns by "demands"; see circle.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 def divided_by_largest(array: Array, axis: int | None = 1) -> Array:
     largest = np.max(np.absolute(array), axis=axis, keepdims=True)
-    # Divides by zero before it looks for zeros, as the tutorial does, and warns just there.
+    # Like the tutorial, divides by zero before checking for zeros, and warns there.
     with np.errstate(divide="ignore"):
         return array * np.where(largest == 0, 1, 1 / largest)
 
@@ -55,7 +55,7 @@ class Network:
         return np.rint(self.outputs(x)[-1][:, 1])
 
     def stepped(self, outputs: list[Array], targets: Array) -> Network:
-        """A changed copy; this network stays as it is."""
+        """A changed copy; this network is unchanged."""
         new = copy.deepcopy(self)
         demands = np.zeros(targets.shape)
         for i in range(len(targets)):
@@ -64,7 +64,7 @@ class Network:
         last = new.layers[-1]
         last.move_biases(demands)
         last.move_weights(outputs[-2], demands)
-        # Back through weights that have just changed; the layers below use theirs of before.
+        # Backwards through the weights that have just changed; the layers below use their old weights.
         demands = divided_by_largest(demands @ last.weights.T)
         for layer, x in zip(new.layers[-2::-1], outputs[-3::-1], strict=True):
             layer.move_biases(demands)  # without ReLU's derivative

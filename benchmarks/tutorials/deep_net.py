@@ -1,11 +1,11 @@
 """S9, the TensorFlow net: 784-500-1000-300-10, ReLU, softmax cross-entropy, Adam, N(0, 1) weights, on MNIST.
 
-TensorFlow 1 is no more, so its graph is spelt out in float32 NumPy, with the arithmetic of its kernels.
+TensorFlow 1 is obsolete, so its graph is reimplemented in float32 NumPy with the same arithmetic.
 
-Errors in the tutorial: weights of N(0, 1) make logits of tens of thousands, so the loss starts near 60,000 and the net
-ends below what a scaled start reaches; the loss it prints "of an epoch" is never set back to zero, so it is the sum
-since the first step ("printed_loss" below). Its loader keeps the first 5,000 images for a validation that never comes:
-it trains on 55,000.
+Errors in the tutorial: weights of N(0, 1) cause logits of tens of thousands, so the loss starts near 60,000 and the
+final accuracy is lower than with scaled weights; the loss printed for an epoch is never reset to zero, so it is the sum
+since the first step ("printed_loss" below). Its loader reserves the first 5,000 images for a validation that is never
+done, so it trains on 55,000.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def train(
     held_out: int = 5_000,
     data: Dataset | None = None,
 ) -> Result:
-    """Train on `data`, by default MNIST, without its first `held_out` images."""
+    """Train on `data`, by default MNIST, without the first `held_out` images."""
     data = data or load("mnist")
     x, y = scaled(data.x_train[held_out:]), one_hot(data.y_train[held_out:], len(data.classes)).astype(np.float32)
     generator = np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def train(
     start = time.perf_counter()
     for _ in range(epochs):
         order = generator.permutation(len(x))
-        x, y = x[order], y[order]  # TensorFlow's loader copies the whole set, too
+        x, y = x[order], y[order]  # TensorFlow's loader also copies the whole set
         before = printed_loss
         for step in range(steps):
             batch = slice(step * batch_size, (step + 1) * batch_size)
@@ -74,7 +74,7 @@ class DeepNet:
         return [*outputs, outputs[-1] @ self.weights[-1] + self.biases[-1]]
 
     def step(self, x: Array, y: Array) -> float:
-        """One step on a batch; its cross-entropy before."""
+        """Take a step; returns the cross-entropy before it."""
         *outputs, logits = self.forward(x)
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
@@ -91,7 +91,7 @@ class DeepNet:
 
 
 class Adam:
-    """Adam as TensorFlow 1 has it: epsilon is added before the second moment is corrected for its start at zero."""
+    """Adam as in TensorFlow 1: epsilon is added before the bias correction of the second moment."""
 
     def __init__(self, parameters: list[Array]) -> None:
         self.parameters = parameters

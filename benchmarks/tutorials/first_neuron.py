@@ -1,4 +1,4 @@
-"""S11: one neuron, a 2-2-1 network of three such neurons, and a mean squared error: a forward pass, nothing is trained.
+"""S11: one neuron, a 2-2-1 network of three such neurons, and a mean squared error: a forward pass without training.
 
 There are no errors.
 """
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 def train(seed: int = 0) -> Result:
-    """The tutorial's three figures. Nothing is random: `seed` is there because every baseline takes one."""
+    """The tutorial's three numbers. Nothing is random; `seed` exists because every baseline has it."""
     x = np.array([2, 3])
     start = time.perf_counter()
     neuron = Neuron(np.array([0, 1]), bias=4).forward(x)

@@ -1,9 +1,9 @@
 """S8, NeuralNet: 784-40-10, sigmoid, squared error, N(0, 1) weights, on MNIST; backpropagation sample by sample.
 
-Errors in the tutorial: none, but a batch is a Python loop over columns of one sample, which is what makes
-it slow; weights of N(0, 1) saturate the sigmoids at the start, and with batches of 100 a digit is often lost for good.
-The tutorial's text has lost lines; they are as in M. Nielsen's "Neural Networks and Deep Learning", which it follows:
-the samples are shuffled every epoch (`import random` is left over in the text, for nothing else).
+Errors in the tutorial: none, but it is slow, because a batch is a Python loop over single samples; weights of N(0, 1)
+saturate the sigmoids at the start, and with batches of 100 some digits are often never learned. Lines missing from the
+tutorial are taken from its source, M. Nielsen's "Neural Networks and Deep Learning": the samples are shuffled every
+epoch (the text still has an otherwise unused `import random`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def train(
     hidden: int = 40,
     data: Dataset | None = None,
 ) -> Result:
-    """Train on `data`, by default MNIST. The test after every epoch, which the tutorial prints, is left out."""
+    """Train on `data`, by default MNIST, without the tutorial's test after every epoch."""
     data = data or load("mnist")
     targets = one_hot(data.y_train, len(data.classes))
     samples = list(zip(columns(data.x_train), targets[:, :, np.newaxis], strict=True))
@@ -56,7 +56,7 @@ def sigmoid(z: Array) -> Array:
 
 
 def sigmoid_derivative(z: Array) -> Array:
-    return sigmoid(z) * (1 - sigmoid(z))  # three sigmoids a layer, with that of the forward pass
+    return sigmoid(z) * (1 - sigmoid(z))  # three sigmoids per layer, including the forward pass
 
 
 class NeuralNet:
@@ -75,7 +75,7 @@ class NeuralNet:
         for w, b in zip(self.weights, self.biases, strict=True):
             zs.append(w @ activations[-1] + b)
             activations.append(sigmoid(zs[-1]))
-        # Zeros that are all replaced below.
+        # Zeros, all replaced below.
         dw = [np.zeros(w.shape) for w in self.weights]
         db = [np.zeros(b.shape) for b in self.biases]
         delta = (activations[-1] - y) * sigmoid_derivative(zs[-1])

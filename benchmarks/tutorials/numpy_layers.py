@@ -1,8 +1,8 @@
 """S7: the network of S6 with a NumPy matrix for each layer, 2-3-2, sigmoid, squared error, one sample at a time.
 
 Errors in the tutorial: hidden layers apply the sigmoid's derivative twice, so that their gradients are at most a
-quarter of what they should be: of 300 seeds 144 learned the ten points in 40 epochs, without the mistake 287. And 100
-epochs are too few for XOR, with or without it.
+quarter of the correct ones: 144 of 300 seeds learned the ten points in 40 epochs, and 287 without the error. 100 epochs
+are too few for XOR with or without it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Network:
             inputs = layer.outputs
 
     def train(self, rows: Array, targets: Array, epochs: int) -> float:
-        """The mean squared error that the tutorial prints after the last epoch: the sum of that of every row."""
+        """The error that the tutorial prints after the last epoch: the sum of the mean squared errors of all rows."""
         loss = 0.0
         for _ in range(epochs):
             loss = 0.0

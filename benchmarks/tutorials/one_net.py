@@ -1,9 +1,9 @@
 """S2, OneNet: logistic regression on the truth tables of AND, OR and NOT, full batch, NumPy.
 
-Errors in the tutorial: its penalty adds the sum of all weights to every weight (so they are held back as one, and
-weights of opposite sign would not be); for AND the bias has a column for each input, not one for the output, so that
-broadcasting makes the weights 2 x 2: two copies of one classifier that meet in the penalty alone. The tutorial's
-text says 20,000 steps; its code takes 200,000, and so did its figures.
+Errors in the tutorial: its penalty adds the sum of all weights to the gradient of every weight, so it penalises only
+their sum; for AND the bias has a column for each input instead of one for the output, so broadcasting makes the weights
+2 x 2: two copies of one classifier, coupled only by the penalty. The text says 20,000 steps, but the code takes
+200,000, and so do its results.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnbackend.datasets import Dataset, load
 LEARNING_RATE = 1e-3
 PENALTY = 1e-3
 
-#: The figures printed for OR and NOT come from biases of the right shape.
+#: The results printed for OR and NOT are from biases of the correct shape.
 BIAS_COLUMNS = {"and": 2, "or": 1, "not": 1}
 
 Array = NDArray[np.float64]
@@ -50,14 +50,14 @@ def train(seed: int, *, epochs: int = 200_000, gate: str = "and", data: Dataset 
 
 
 def loss(probabilities: Array, y: NDArray[np.integer]) -> float:
-    """Binary cross-entropy, of the first column; 1e-4 keeps the logarithms finite."""
+    """Binary cross-entropy of the first column; 1e-4 keeps the logarithms finite."""
     log_likelihood = y.T @ np.log(probabilities + 1e-4) + (1 - y).T @ np.log(1 - probabilities + 1e-4)
     return float((-1 / len(y) * log_likelihood)[0, 0])
 
 
 class OneNet:
     def __init__(self, generator: np.random.Generator, inputs: int, bias_columns: int) -> None:
-        # One column of weights; the first update broadcasts it to as many as the bias has.
+        # One column of weights; the first update broadcasts it to the bias's number of columns.
         self.weights = 0.01 * generator.standard_normal((inputs, 1))
         self.bias = 0.01 * generator.standard_normal((1, bias_columns))
 

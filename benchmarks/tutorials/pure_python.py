@@ -1,8 +1,8 @@
 """S6: neurons, layers and a network as Python objects, 2-2-2, sigmoid, squared error, one sample at a time.
 
-Errors in the tutorial: the "mean squared error" it prints compares every output with the first labels of the whole
-table, (0, 0), in place of the row's own target, so it rises while the network learns ("printed_error" below). Training
-never looks at it. (One seed in seven has not learned all ten points after 40 epochs; that is no mistake.)
+Errors in the tutorial: the "mean squared error" it prints compares every output with the first labels of the table, (0,
+0), instead of the row's target, so it rises while the network learns ("printed_error" below). Training does not use it.
+(One seed in seven has not learned all ten points after 40 epochs, which is not an error.)
 """
 
 from __future__ import annotations

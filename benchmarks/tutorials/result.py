@@ -17,7 +17,7 @@ class Result:
     Attributes
     ----------
     figures : dict of str to float
-        Accuracies are shares, 0 to 1; "accuracy" is that on the test set, which for tables is the training set.
+        Accuracies are fractions from 0 to 1; "accuracy" is on the test set, which for tables is the training set.
     seconds : float
         Wall time of training, without loading, preparation and the final test.
     """
@@ -38,5 +38,5 @@ def cross_entropy(probabilities: NDArray[np.float64], labels: NDArray[np.integer
 
 
 def one_hot(labels: ArrayLike, classes: int) -> NDArray[np.float64]:
-    """Rows with a one at the label's place and zeros elsewhere."""
+    """One-hot rows."""
     return np.eye(classes)[np.asarray(labels)]

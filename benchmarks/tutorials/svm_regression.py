@@ -1,9 +1,9 @@
 """S10: support vector regression on the raw labels of MNIST, rounded; scikit-learn.
 
-Errors in the tutorial: digits are names, not quantities. A regression puts what looks half like a 1 and half like a 7
-at 4, so it gets 40.23 % right, where a support vector classifier gets about 98 %. The scikit-learn of its day took
-gamma = 1 / 784, now called "auto"; today's default, "scale", does better. It predicts image by image, which is slow as
-well, but is not training and not timed.
+Errors in the tutorial: digits are names, not quantities. A regression predicts 4 for an image between a 1 and a 7, so
+it reaches 40.23 %, where a support vector classifier reaches about 98 %. The default at that time was gamma = 1 / 784,
+now called "auto"; today's default, "scale", is better. It predicts image by image, which is also slow, but not part of
+the timed training.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def train(
     gamma: str = "auto",
     data: Dataset | None = None,
 ) -> Result:
-    """Train on `images` of `data`, by default MNIST, drawn by `seed`; test on the first `test_images`, or all.
+    """Train on `images` random images of `data`, by default MNIST; test on the first `test_images`, or all.
 
-    The tutorial takes all 60,000; the time grows with the square of the number.
+    The tutorial uses all 60,000; the time grows quadratically with the number.
     """
-    from sklearn.svm import SVR  # here: asv imports this module, and need not have scikit-learn
+    from sklearn.svm import SVR  # here, because asv imports this module and may not have scikit-learn
 
     data = data or load("mnist")
     rows = np.random.default_rng(seed).permutation(len(data.x_train))[:images]

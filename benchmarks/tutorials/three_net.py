@@ -1,10 +1,10 @@
 """S4 and S5, ThreeNet: two ReLU layers, softmax cross-entropy with L2, on iris and on MNIST; float64 NumPy.
 
-Errors in the tutorial: the biases of the second and third layer are moved by themselves in place of their gradients,
-so they only fade away; exp without the usual shift can overflow. On MNIST the images keep their pixels of 0 to 255;
-they are shuffled once, before training, and never again; the last batch of every epoch is left out, so the last 96 of
-60,000 images are never seen; and the "training accuracy" by which the best network is kept is that of a single
-batch: it soon is 100 %, and as an equal one wins too, the last network that got it is the best.
+Errors in the tutorial: the biases of the second and third layer are updated with themselves instead of their gradients,
+so they only shrink; exp without the usual shift can overflow. On MNIST the pixels range from 0 to 255; images are
+shuffled only once, before training; the last batch of every epoch is skipped, so the last 96 of 60,000 images are never
+used; and the "training accuracy" that selects the best network is that of a single batch: it soon is 100 %, and because
+the last of equals wins, the last such network is the best.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def train(seed: int, *, epochs: int = 10_000, data: Dataset | None = None) -> Result:
-    """S4: 4-20-20-3 on `data`, by default iris, the whole set in a batch. An epoch is one step."""
+    """S4: 4-20-20-3 on `data`, by default iris, with full batches. An epoch is one step."""
     data = data or load("iris")
     net = ThreeNet(np.random.default_rng(seed), (data.input_shape, 20, 20, len(data.classes)), learning_rate=0.05)
     best, best_accuracy, loss, total = net, 0.0, float("nan"), 0.0
@@ -48,7 +48,7 @@ def train_mnist(seed: int, *, epochs: int = 200, batch_size: int = 256, data: Da
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(data.x_train))
     x, y = data.x_train[order], data.y_train[order]
-    # Stops a batch early: a whole batch is lost even where the size divides the number of images.
+    # Stops one batch early, even if the batch size divides the number of images.
     starts = range(0, len(x) - batch_size, batch_size)
     net = ThreeNet(generator, (data.input_shape, 200, 80, len(data.classes)), learning_rate=1e-3)
     best, best_accuracy, loss = net, 0.0, float("nan")
@@ -67,7 +67,7 @@ def train_mnist(seed: int, *, epochs: int = 200, batch_size: int = 256, data: Da
 
 
 def figures(best: ThreeNet, data: Dataset, best_accuracy: float, loss: float) -> dict[str, float]:
-    """`train_accuracy` is the one that the best network was picked by."""
+    """`train_accuracy` is the one that selected the best network."""
     test_accuracy = accuracy(best.predict(data.x_test), data.y_test)
     return {"accuracy": test_accuracy, "train_accuracy": best_accuracy, "loss": loss}
 
@@ -81,7 +81,7 @@ class ThreeNet:
         )
 
     def step(self, x: NDArray[Any], y: NDArray[np.integer]) -> float:
-        """One step on a batch; its cross-entropy before."""
+        """Take a step; returns the cross-entropy before it."""
         loss = cross_entropy(self.forward(x), y)
         self.backward(y)
         self.update()
@@ -91,7 +91,7 @@ class ThreeNet:
         return self.forward(x).argmax(axis=1)
 
     def forward(self, x: NDArray[Any]) -> Array:
-        self.x = x  # uint8 for images: every product with them turns them into float64 first
+        self.x = x  # uint8 for images, which every product converts to float64 first
         self.z1 = x @ self.w1 + self.b1
         self.a1 = np.maximum(0, self.z1)
         self.z2 = self.a1 @ self.w2 + self.b2
@@ -106,11 +106,11 @@ class ThreeNet:
         delta[np.arange(rows), y] -= 1
         delta /= rows
         self.dw3 = self.a2.T @ delta
-        self.db3 = np.sum(delta, axis=0, keepdims=True)  # worked out, never used
+        self.db3 = np.sum(delta, axis=0, keepdims=True)  # computed but never used
         delta = delta @ self.w3.T
         delta[self.z2 < 0] = 0
         self.dw2 = self.a1.T @ delta
-        self.db2 = np.sum(delta, axis=0, keepdims=True)  # worked out, never used
+        self.db2 = np.sum(delta, axis=0, keepdims=True)  # computed but never used
         delta = delta @ self.w2.T
         delta[self.z1 < 0] = 0
         self.dw1 = self.x.T @ delta

@@ -1,10 +1,10 @@
 """S3, TwoNet: 2-6-2, ReLU, softmax cross-entropy with L2, on XOR; full batch, NumPy.
 
-Errors in the tutorial: the output layer's bias is moved by itself in place of its gradient, so it only fades away;
-exp without the usual shift can overflow; its code has 30 hidden neurons where its text and its figures have 6, and
-ends in an error after training (it calls `get_parameters`, which the class lacks). With six, nine seeds of 30 do not
-learn XOR: six get three rows right, which the mended bias cures, and three get two, with weights that never leave the
-small values they start from.
+Errors in the tutorial: the output layer's bias is updated with itself instead of its gradient, so it only shrinks; exp
+without the usual shift can overflow; its code has 30 hidden neurons, but its text and results have 6; and it ends with
+an error after training (it calls `get_parameters`, which does not exist). With 6 neurons, nine of 30 seeds do not learn
+XOR: six get three rows right, which correcting the bias fixes, and three get two, because their small initial weights
+hardly change.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class TwoNet:
         delta[np.arange(rows), y] -= 1
         delta /= rows
         self.dw2 = self.a1.T @ delta
-        self.db2 = np.sum(delta, axis=0, keepdims=True)  # worked out, never used
+        self.db2 = np.sum(delta, axis=0, keepdims=True)  # computed but never used
         delta = delta @ self.w2.T
         delta[self.z1 < 0] = 0
         self.dw1 = self.x.T @ delta

@@ -1,7 +1,7 @@
-"""S12: 2-2-1, sigmoid, squared error, every weight a number of its own, one person at a time: gender from build.
+"""S12: 2-2-1, sigmoid, squared error, a variable for every weight, one person at a time: gender from weight and height.
 
-Errors in the tutorial: none, but it is slow. Its numbers are NumPy's, whose arithmetic one by one is
-slower than Python's, and every partial derivative works out its sigmoid anew: eleven where three are known.
+Errors in the tutorial: none, but it is slow. It uses NumPy scalars, which are slower than Python's numbers, and every
+partial derivative computes its sigmoid again: eleven times instead of three.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Array = NDArray[np.float64]
 
 
 def train(seed: int, *, epochs: int = 1_000, data: Dataset | None = None) -> Result:
-    """Train on `data`, by default the four people. `first_loss` and `loss` are those after the first and last epoch."""
+    """Train on `data`, by default the four people. `first_loss` and `loss` are the losses after the first and last
+    epoch."""
     data = data or load("people")
     net = TwoTwoOne(np.random.default_rng(seed))
     losses = []
@@ -64,9 +65,10 @@ class TwoTwoOne:
         sum_2 = self.w3 * x[0] + self.w4 * x[1] + self.b2
         h1, h2 = sigmoid(sum_1), sigmoid(sum_2)
         sum_3 = self.w5 * h1 + self.w6 * h2 + self.b3
-        slope = -2 * (y - sigmoid(sum_3))  # of the loss, by the output
+        slope = -2 * (y - sigmoid(sum_3))  # derivative of the loss with respect to the output
 
-        # The output by the weights and inputs of the last neuron; the hidden outputs by theirs.
+        # Derivatives of the output with respect to the last neuron's weights and inputs, and of the hidden outputs
+        # likewise.
         by_w5, by_w6 = h1 * sigmoid_derivative(sum_3), h2 * sigmoid_derivative(sum_3)
         by_b3 = sigmoid_derivative(sum_3)
         by_h1, by_h2 = self.w5 * sigmoid_derivative(sum_3), self.w6 * sigmoid_derivative(sum_3)

@@ -242,7 +242,7 @@ class Operation:
                 raise InvalidInputError(self._misfit(name, array, extents))
             elif not _last_axis_is_contiguous(array):
                 raise InvalidInputError(
-                    f"{self.name}: the elements of a row of {name} must be neighbours in memory, received strides of "
+                    f"{self.name}: the rows of {name} must be contiguous in memory, received strides of "
                     f"{array.strides} bytes; copy it to a buffer"
                 )
 
@@ -288,7 +288,7 @@ class Operation:
                 continue
             if not self._may_alias(name, arguments[name], other, arguments[other]):
                 raise InvalidInputError(
-                    f"{self.name}: {name}, which it writes, shares memory with {other}; give it a buffer of its own"
+                    f"{self.name}: the output {name} shares memory with {other}; give it a separate buffer"
                 )
 
     def _may_alias(self, name: str, out: Any, other: str, array: Any) -> bool:

@@ -245,7 +245,7 @@ class Operations(ABC):
         ``out_j = (g_j - [j == k] y_k sum_i g_i y_i) / m``, with ``g = upstream``, ``y = x / m`` and k the first column
         where ``|x_k| = m``, so that ``y_k`` is the sign of ``x_k``. It follows from ``dy_i / dx_j = ([i == j] - y_i
         dm / dx_j) / m`` and ``dm / dx_j = [j == k] y_k``, where the first of equal magnitudes counts as the largest.
-        In a row of zeros m is 1 and y is 0, so `upstream` stays as it is.
+        In a row of zeros m is 1 and y is 0, so the result is `upstream`.
 
         The sum is over ``g_i y_i``, with ``|y_i| <= 1``, because ``g_i x_i`` could overflow. NaN, infinity and
         subnormal numbers in `x` are treated as in :meth:`max_abs_norm`.

@@ -147,7 +147,9 @@ def _made(name: str) -> Backend:
         ) from error
     if not isinstance(backend, Backend):
         raise BackendUnavailableError(
-            name, f"its entry point gave a {type(backend).__name__}, not an nnbackend Backend", "Ask its authors."
+            name,
+            f"its entry point returned a {type(backend).__name__}, not an nnbackend Backend",
+            "Report this to its authors.",
         )
     return backend
 
@@ -172,7 +174,7 @@ def _probe(name: str) -> tuple[str | None, str]:
     try:
         return probe() if probe is not None else (None, "")
     except Exception as error:
-        return f"asking whether it can run failed ({type(error).__name__}: {error})", "Ask its authors."
+        return f"its probe failed ({type(error).__name__}: {error})", "Report this to its authors."
 
 
 def _load(name: str) -> Callable[[], Backend]:

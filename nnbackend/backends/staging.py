@@ -1,8 +1,8 @@
 """Double buffering: rows reach one half of a device buffer while the device works on the other half.
 
-The caller uses the halves in turn. It fills and sends half 0, starts work on it, and fills and sends half 1 while that
-work runs. A half may be sent again once work on the other half was started. Before the caller begins again with half 0,
-it waits for all work.
+The caller alternates between the halves. It fills and sends half 0, starts work on it, and fills and sends half 1 while
+that work runs. A half may be sent again once work on the other half was started. Before the caller begins again with
+half 0, it waits for all work.
 """
 
 from __future__ import annotations

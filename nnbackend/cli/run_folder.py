@@ -110,7 +110,7 @@ class RunFolder:
         clear_checkpoints(self.checkpoints)
 
     def save_model(self, network: Network) -> None:
-        """Write the network as it is now."""
+        """Write the current network."""
         network.save(self.path / MODEL)
 
     def save_history(self, history: History, test: dict[str, float]) -> None:

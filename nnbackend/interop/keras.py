@@ -1,6 +1,6 @@
 """Exchange weights with Keras, as the lists that ``model.get_weights()`` returns and ``model.set_weights()`` accepts.
 
-The lists contain NumPy arrays: kernel and bias of each layer in turn. Both libraries store a kernel as (inputs,
+The lists contain NumPy arrays: kernel and bias of each layer. Both libraries store a kernel as (inputs,
 outputs). Keras itself is not needed.
 """
 

@@ -69,7 +69,7 @@ def plot_weights(weights: Any, shape: tuple[int, int] | None = None, ax: Axes | 
 
     from matplotlib.ticker import MaxNLocator
 
-    # Inset Axes keep the colour bar as high as the tiles, whatever the layout does.
+    # Inset Axes keep the colour bar as high as the tiles for any layout.
     bar = ax.inset_axes((1.02, 0, 0.03, 1))
     extend = "both" if np.abs(units).max() > largest else "neither"
     # Fix the number of ticks: if it depended on the final height, the labels could outgrow the space measured for them.

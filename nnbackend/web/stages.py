@@ -15,7 +15,7 @@ __all__ = ["Stages"]
 class Stages:
     """A network split before each dense layer except the first; each part is a network on the same backend.
 
-    Running all parts in turn does the same work as running the whole network. Their outputs are the activations of
+    Running all parts in sequence does the same work as running the whole network. Their outputs are the activations of
     the hidden layers, each after everything that precedes the next dense layer (an activation, a normalisation).
 
     Parameters

@@ -1,6 +1,6 @@
-"""A replayed step works on buffers that are there: how much memory it asks for besides, as tracemalloc counts it.
+"""A replayed step works on existing buffers: limits on additional memory, measured by tracemalloc.
 
-NumPy reports its arrays to tracemalloc. Limits are in KiB above what was held when the step began.
+NumPy reports its arrays to tracemalloc. Limits are in KiB above the memory at the start of the step.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.presets import PRESETS
 
-#: A piece of the NumPy backend: 32,768 elements.
+#: A chunk of the NumPy backend: 32,768 elements.
 PIECE = {"float32": 128, "float64": 256}
 
 
 class PlainNumbaBackend(NumbaBackend):
-    """Jitted kernels, called one by one."""
+    """Jitted kernels called one by one."""
 
     def executor(self, calls):
         return NumpyBackend.executor(self, calls)
 
 
-#: Adam on NumPy has three pieces in hand at a time, and there are some KiB for NumPy's own buffers. Jitted kernels have
-#: nothing in between.
+#: Adam on NumPy needs three chunks at a time, and a few KiB for NumPy's buffers. Jitted kernels need no temporary
+#: arrays.
 LIMITS = {NumpyBackend: 4 * PIECE["float32"], PlainNumbaBackend: 32, NumbaBackend: 32}
 
 
 def allocated(network, x, y, loss, optimizer, sample_weight=None):
-    """The most KiB that a replayed step holds at a time beyond the buffers that it works on."""
+    """The peak memory of a replayed step in KiB, beyond its buffers."""
     train = functools.partial(network.train_on_batch, x, y, sample_weight=sample_weight)
     train(loss=loss, optimizer=optimizer)
     step = network.batch_step
@@ -57,7 +57,7 @@ def allocated(network, x, y, loss, optimizer, sample_weight=None):
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("make", LIMITS)
-def test_a_step_of_the_three_nets_allocates_next_to_nothing(make, preset):
+def test_a_step_of_the_three_nets_allocates_almost_nothing(make, preset):
     recipe = PRESETS[preset]
     network = nn.Network(recipe.layers(10), 784, backend=make(threads=1), seed=0)
     generator = np.random.default_rng(0)
@@ -77,7 +77,7 @@ CASES = {
 @pytest.mark.parametrize("loss", CASES)
 @pytest.mark.parametrize("dtype", PIECE)
 def test_every_operation_of_numpy_works_in_pieces(dtype, loss):
-    """Six pieces for the gradient of GELU; random numbers for dropout, whatever the type; a matrix has fourteen."""
+    """Six chunks for the gradient of GELU; random numbers for dropout of any dtype; a matrix has fourteen chunks."""
     rows, features = 1500, 300
     layers = [nn.Activation(name) for name in ACTIVATIONS]
     layers = [nn.Dense(features, l1=1e-4, l2=1e-4), *layers, nn.Dropout(0.1), nn.MaxAbsNorm(), nn.Dense(features)]

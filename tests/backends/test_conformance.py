@@ -21,7 +21,7 @@ DTYPES = ("float32", "float64")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)
 def test_operations_follow_the_contract(backend, case, dtype):
-    # Fibers for every CUDA thread take their time; the largest shape adds no other path through a kernel.
+    # A fiber for every CUDA thread is slow, and the largest shape adds no other path through a kernel.
     for shape in SHAPES[:4] if backend.name == "cupy" else SHAPES:
         CASES[case](Lab(backend, dtype, shape))
 
@@ -52,7 +52,7 @@ def test_signatures_are_the_contract_s(backend):
 
 
 class TestTheSuiteItself:
-    """A suite that cannot fail proves nothing: each of these backends is wrong in one way."""
+    """A suite that cannot fail proves nothing, so each of these backends has one error."""
 
     SHAPE = (Shape(7, 17, 10),)
 
@@ -152,7 +152,7 @@ class TestTheSuiteItself:
         calls = itertools.count()
 
         def bias_gradient(self, delta, out):
-            # Drawn factors would sometimes be equal, and this test would fail then: no two calls in a row are here.
+            # Random factors could be equal, and then this test would fail.
             out[...] = delta.sum(axis=0) * (1 + 1e-14 * (next(calls) % 2))
 
         self.assert_caught(self.broken(bias_gradient=bias_gradient), "repeats_are_bit_identical")

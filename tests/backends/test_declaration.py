@@ -1,4 +1,4 @@
-"""Operations are declared once, and every recorded call is held to its declaration."""
+"""Operations are declared once, and every recorded call is checked against its declaration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_operation_is_documented_from_its_declaration(name):
     ("operation", "given", "message"),
     [
         ("bias_gradient", (Y, X[0]), r"out must be \(outputs,\) real with outputs = 2.* received \(3,\)"),
-        ("bias_gradient", (Y, WEIGHT.reshape(-1)[:4:2]), "neighbours in memory, received strides of"),
+        ("bias_gradient", (Y, WEIGHT.reshape(-1)[:4:2]), "contiguous in memory, received strides of"),
         ("bias_gradient", (Y[0], np.zeros(2, np.float32)), r"delta must be \(rows, outputs\) real, received \(2,\)"),
         ("bias_gradient", (Y, np.zeros(2)), "out must be .*received .*float64"),
         ("bias_gradient", (Y.astype(np.int32), np.zeros(2, np.int32)), "delta must be .*received .*int32"),
@@ -50,7 +50,7 @@ def test_an_operation_is_documented_from_its_declaration(name):
         ("softmax_cross_entropy", (Y, np.zeros(5, np.int64), None, Y.copy(), ROWS), "targets must be"),
         ("softmax_cross_entropy", (Y, np.zeros(5, np.int32), None, Y.copy(), ROWS[:1]), "row_losses must be"),
         ("advance", (np.zeros(2, np.int64),), r"counter must be \(3,\) int64"),
-        ("activation_forward", (X, "relu", 0.0, X[::-1]), "out, which it writes, shares memory with z"),
+        ("activation_forward", (X, "relu", 0.0, X[::-1]), "output out shares memory with z"),
         ("dense_input_gradient", (Y, WEIGHT, X.reshape(-1)[:15].reshape(5, 3)), None),
         ("dense_forward", (X, WEIGHT, None, "gelu", 0.0, Y, Y), "shares memory"),
         ("max_abs_norm", (ROWS[:1], ROWS[1:]), None),
@@ -62,7 +62,7 @@ def test_an_operation_is_documented_from_its_declaration(name):
         ("activation_gradient", (X, None, 0.0, X, X), "unknown activation of activation_gradient None"),
     ],
 )  # fmt: skip
-def test_a_call_is_held_to_the_declaration(operation, given, message):
+def test_a_call_is_checked_against_the_declaration(operation, given, message):
     if message is None:
         check(operation, *given)
         return
@@ -100,7 +100,7 @@ def test_a_call_shows_its_arguments_as_attributes():
 
 
 class Wrong(nn.Layer):
-    """Passes a buffer of the wrong width on to the layers above."""
+    """Returns a buffer of the wrong width."""
 
     def forward(self, step, x):
         out = step.buffer(x.shape[1] + 1)

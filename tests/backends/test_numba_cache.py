@@ -1,4 +1,4 @@
-"""Compiled kernels on disk, where several processes share the folder and where it fails."""
+"""Compiled kernels on disk, with several processes sharing the folder, and with errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numba.core.caching import IndexDataCacheFile
 
 from nnbackend.backends.numba.disk_cache import KernelFiles
 
-#: Functions of ours in little, and a program that calls one.
+#: A minimal module of jitted functions, and a program that calls one.
 FUNCTIONS = """
 from nnbackend.backends.numba.jit import jit
 
@@ -51,7 +51,7 @@ def save_at_once(first: IndexDataCacheFile, second: IndexDataCacheFile) -> None:
         return found
 
     second._load_index = early
-    # What the second writes comes before what the first has under way: its machine code.
+    # The second writes its machine code before the first does.
     written = first._save_data
     waiting = []
     first._save_data = lambda *pair: waiting.append(pair)
@@ -69,10 +69,10 @@ def test_processes_that_compile_at_once_never_get_each_others_code(tmp_path: Pat
         assert found[1] in (None, "code for float64")
         assert any(found)
     elif found[1] == "code for float64":
-        pytest.fail("Numba has learned this itself: KernelFiles may go")
+        pytest.fail("Numba has fixed this: KernelFiles can be removed")
 
 
-def test_what_is_saved_is_found_and_what_is_outdated_is_removed(tmp_path: Path):
+def test_saved_files_are_found_and_outdated_ones_removed(tmp_path: Path):
     other = tmp_path / "function-10.py311.abc.nbc"
     other.touch()
     files(tmp_path).save("a", 1)
@@ -86,7 +86,7 @@ def test_what_is_saved_is_found_and_what_is_outdated_is_removed(tmp_path: Path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x80", b"no pickle", pickle.dumps("0.0.1"), pickle.dumps([1])])
-def test_files_that_a_crash_cut_off_are_written_anew(tmp_path: Path, damage: bytes):
+def test_files_truncated_by_a_crash_are_written_again(tmp_path: Path, damage: bytes):
     files(tmp_path).save("a", 1)
     for path in tmp_path.iterdir():
         good = path.read_bytes()
@@ -134,14 +134,14 @@ def test_a_folder_that_is_lost_does_not_end_a_program(tmp_path: Path, monkeypatc
     folder = Path(module.twice.stats.cache_path)
     shutil.rmtree(folder)
     folder.touch()
-    # A full disk and a folder that has become read-only fail alike: with an OSError of the system.
+    # A full disk and a folder that has become read-only both raise an OSError.
     assert (module.twice(3), module.twice(1.5)) == (6, 3.0)
     (record,) = caplog.records
-    assert record.getMessage().startswith(f"compiled kernels cannot be kept in {folder} (")
+    assert record.getMessage().startswith(f"compiled kernels cannot be cached in {folder} (")
     assert folder.read_bytes() == b""
 
 
-def test_a_home_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unwritable_home_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for locator in ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator"):
         monkeypatch.setattr(f"numba.core.caching.{locator}.ensure_cache_path", refuse)
     module = functions(tmp_path, tmp_path / "cache", monkeypatch)
@@ -153,8 +153,8 @@ def refuse(locator: object) -> None:
     raise PermissionError(13, "Permission denied")
 
 
-def test_no_copy_of_a_function_stands_for_another():
-    """Copies are optimised with their callers, so with fast-math flags two of them may round differently."""
+def test_copies_of_a_function_are_not_interchangeable():
+    """Copies are optimised with their callers, so with fast-math flags two copies may round differently."""
     from llvmlite.binding import Linkage
 
     from nnbackend.backends.numba.jit import jit
@@ -179,7 +179,7 @@ def test_no_copy_of_a_function_stands_for_another():
     assert not {Linkage.linkonce_odr, Linkage.weak_odr} & set(linkages)
 
 
-#: Losses in float64 whose sums may be taken in any order: what is most sensitive to how it was compiled.
+#: Losses in float64, whose sums may be reordered, are most sensitive to how they are compiled.
 LOSSES = """
 import hashlib
 import numpy as np, nnbackend as nn
@@ -193,7 +193,7 @@ for targets in (random.dirichlet(np.ones(4), 70), random.integers(0, 4, 70)):
 
 
 @pytest.mark.slow
-def test_compiled_and_loaded_kernels_come_to_the_same_bits(tmp_path):
+def test_compiled_and_loaded_kernels_have_the_same_bits(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     said = [
         subprocess.run(

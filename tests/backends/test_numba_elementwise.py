@@ -1,4 +1,4 @@
-"""Whole-vector loops over memory: each formula against float64 NumPy, at every edge, and nothing outside written."""
+"""Vector loops over memory: each formula against float64 NumPy, for all lengths, without writes outside."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def gelu_slope(z):
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z * z)
 
 
-#: As `nnbackend.backends.activations` has them: the activation of z, and its derivative at what is saved, which is z
-#: for GELU and SiLU and the result for the others.
+#: As in `nnbackend.backends.activations`: the activation of z, and its derivative as a function of the saved value,
+#: which is z for GELU and SiLU and the result for the others.
 FORWARD = {
     "identity": lambda z: z,
     "relu": lambda z: np.maximum(z, 0),
@@ -97,12 +97,12 @@ SLOPES = {
 
 
 def lengths(tile):
-    """Less than a vector, and all around one and two."""
+    """Lengths below one vector, and around one and two vectors."""
     return range(2 * tile.lanes + 2)
 
 
 def assert_near(result, expected, scale, tile, message, units=12):
-    """Within so many roundings, of numbers about as large as `scale`; NaN where NaN is expected."""
+    """Compare within a number of rounding errors relative to `scale`; NaN where NaN is expected."""
     bound = units * np.finfo(tile.real).eps * np.maximum(abs(expected), scale)
     with np.errstate(invalid="ignore"):
         wrong = np.isnan(result) != np.isnan(expected)
@@ -130,7 +130,7 @@ def test_activations(tile):
         out = Guarded(np.zeros_like(z), 1)
         call_activate(tile, code, constants.ctypes.data, z.ctypes.data, out.address, z.size)
         whole = out.array.copy()
-        # GELU takes the difference of two numbers that are nearly the same.
+        # GELU has cancellation: the difference of two nearly equal numbers.
         scale = abs(z) if name == "gelu" else 0
         assert_near(whole, expected, scale, tile, name)
         for length in lengths(tile):
@@ -160,7 +160,7 @@ def test_derivatives(tile):
             tile, code, constants.ctypes.data, saved.ctypes.data, upstream.ctypes.data, out.address, z.size
         )
         whole = out.array.copy()
-        # 1 - a, and the like, is as exact as what it is the difference of.
+        # Differences such as 1 - a have the absolute error of their operands.
         scale = abs(upstream) * np.maximum(1, abs(z)) if name in ("gelu", "silu", "tanh", "elu", "sigmoid") else 0
         assert_near(whole, expected, scale, tile, name)
         for length in lengths(tile):
@@ -181,7 +181,8 @@ def test_derivatives(tile):
 @pytest.mark.parametrize("real", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["sigmoid", "tanh", "elu", "silu", "softplus"])
 def test_the_kernels_keep_the_digits_of_small_results(name, real):
-    """As compiled for use: fast-math flags once took all of them from softplus, whose log1p corrects 1 + x by x."""
+    """As compiled for use: fast-math flags once removed the small results of softplus, whose log1p corrects 1 + x by
+    x."""
     z = np.concatenate([-np.geomspace(1e-12, 60, 200), np.geomspace(1e-12, 60, 200)]).astype(real)[None, :]
     expected = FORWARD[name](z.astype(np.float64))
     out = np.empty_like(z)
@@ -201,7 +202,7 @@ def test_bytes_are_scaled(tile):
             Guarded(every[-length:] if length else every[:0], length % 5),
             Guarded(np.zeros(length, tile.real)),
         )
-        # What is fetched ahead may lie anywhere.
+        # Prefetched addresses may be anywhere.
         call_scale(tile, constants.ctypes.data, source.address, out.address, length, 0)
         out.check()
         np.testing.assert_array_equal(out.array, source.array.astype(tile.real) * out.array.dtype.type(1 / 255))
@@ -239,7 +240,7 @@ def test_sigmoid_cross_entropy(tile):
 
 
 @each_tile_shape
-def test_a_loss_that_is_not_a_number_shows(tile):
+def test_a_nan_loss_is_visible(tile):
     factor, sums = np.ones(1), np.zeros(2, tile.real)
     for length in (1, tile.lanes, tile.lanes + 1):
         z, t, gradient = np.zeros(length, tile.real), np.ones(length, tile.real), np.zeros(length, tile.real)
@@ -253,7 +254,7 @@ def test_a_loss_that_is_not_a_number_shows(tile):
 # ---- updates -------------------------------------------------------------------------------------------------------
 
 RATE, STEP = 0.03, 4
-#: By rule: the names of its settings in the record `UPDATE`, and some values.
+#: Settings of each rule in the record `UPDATE`, with values.
 SETTING_NAMES = {
     "sgd": ("weight_decay", "momentum"),
     "momentum": ("weight_decay", "momentum"),
@@ -271,7 +272,7 @@ SETTINGS = {
 
 
 def updated(rule, settings, p, g, slots):
-    """As the contract, `nnbackend.backends.contract`, writes it."""
+    """As in the contract, `nnbackend.backends.contract`."""
     decay = settings[0]
     if rule == "adam":
         _, beta1, beta2, epsilon, decoupled = settings
@@ -350,7 +351,7 @@ def updated_rows(tile, code, constants, values):
 
 
 def test_nothing_with_fast_math_flags_calls_vector_code():
-    """The flags would be lent to it. LLVM may then sum in any order, and rounding tricks come to nothing."""
+    """The caller's flags would apply to it. LLVM could then reorder sums and break rounding tricks."""
     written = {
         name
         for module in (elementwise, product_tiles)

@@ -1,4 +1,4 @@
-"""Updates at the end of a product: the bits of the product stored first, and nothing written but what is updated."""
+"""Updates at the end of a product: bit-identical to a separate update, and no other memory is written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, RECORD, RULES
 from tests.backends.vectors import Guarded, name_of
 
-#: Small tiles, shallow panels and short blocks are quick to compile, and soon have edges everywhere. Every rule has
-#: some, of one type or the other in turn (`tests/backends/test_numba_updates.py` trains with every rule in both); the
-#: widest update has tiles of this CPU in both.
+#: Small tiles, shallow panels and short blocks compile quickly and have many edges. Every rule is tested with one of
+#: the two types (`tests/backends/test_numba_updates.py` trains with every rule in both); the widest update also has
+#: this CPU's tiles in both types.
 SMALL = [TileShape("float32", 4, False, 3, 2, depth=8, block=7), TileShape("float64", 2, False, 4, 1, depth=6, block=8)]
 CASES = [
     *zip(range(len(RULES)), itertools.cycle(SMALL), strict=False),
@@ -28,10 +28,10 @@ CASES = [
 each_case = pytest.mark.parametrize(
     ("code", "tile"), CASES, ids=lambda part: RULES[part].name if isinstance(part, int) else name_of(part)
 )
-# Every case compiles a product of its own.
+# Every case compiles its own product.
 pytestmark = pytest.mark.slow
 
-#: Numbers that any rule may have for its constants.
+#: Values that are valid constants of any rule.
 CONSTANTS_OF_ALL = np.array([-0.03, 0.9, 0.8, 0.2, 0.7, 0.3, 0.01, 0.05, 0.99])
 
 
@@ -53,7 +53,7 @@ class Weights:
 
     def __init__(self, tile, code, rows, columns, seed):
         rng = np.random.default_rng(seed)
-        # All above 0: some rules take roots.
+        # All above 0, because some rules take roots.
         values = rng.uniform(0.1, 2, (1 + RULES[code].slots, rows * columns)).astype(tile.real)
         self.shape, self.tile, self.code = (rows, columns), tile, code
         self.gradient = Guarded(np.full(rows * columns, np.nan, tile.real))
@@ -65,7 +65,7 @@ class Weights:
             self.record[1 + n] = (place.address - self.gradient.address) // tile.size
 
     def learn(self, x, delta, begin_row=0, end_row=None, begin_column=0, end_column=None):
-        """By the epilogue; a range of the rows and columns."""
+        """Update a range of rows and columns by the epilogue."""
         tile, (rows, columns) = replace(self.tile, epilogue=RULES[self.code].name), self.shape
         rows_here = (rows if end_row is None else end_row) - begin_row
         columns_here = (columns if end_column is None else end_column) - begin_column
@@ -95,7 +95,7 @@ def operands(tile, rows, columns, inner, seed=0):
 
 
 def sizes(tile):
-    """Rows and columns around the edges of tiles and vectors, with depths around those of panels, each in turn."""
+    """Rows and columns around the edges of tiles and vectors, with depths around those of panels."""
     rows = sorted({1, 2, 3, tile.rows - 1, tile.rows, tile.rows + 1, 2 * tile.rows + 1, 3 * tile.rows + 2})
     lanes, columns = tile.lanes, tile.columns
     columns = sorted({1, 2, lanes - 1, lanes, lanes + 1, columns - 1, columns, columns + 1, 2 * columns + 1} - {0})
@@ -115,7 +115,7 @@ def test_an_update_at_the_end_of_a_product_has_the_bits_of_one_after_it(code, ti
         np.testing.assert_array_equal(fused.results(), apart.results(), f"{rows, columns, inner}")
         assert not (fused.results() == before).all()
         if inner <= tile.depth:
-            # One panel: the gradient never leaves the registers.
+            # One panel, so that the gradient stays in registers.
             assert np.isnan(fused.gradient.array).all()
 
 
@@ -137,7 +137,7 @@ def test_ranges_as_threads_cut_them_have_the_bits_of_the_whole(code, tile):
 
 
 @each_case
-def test_what_is_not_a_number_reaches_its_parameter_and_no_other(code, tile):
+def test_nan_reaches_only_its_own_parameter(code, tile):
     rows, columns, inner = tile.rows + 1, tile.columns + 1, tile.depth + 1
     x, delta = operands(tile, rows, columns, inner)
     for row, column in [(0, 0), (tile.rows - 1, tile.lanes), (rows - 1, columns - 1)]:
@@ -145,7 +145,7 @@ def test_what_is_not_a_number_reaches_its_parameter_and_no_other(code, tile):
         bad = x.copy()
         bad[0, row] = np.nan
         weights.learn(bad, delta)
-        # A row of the weights belongs to a column of x.
+        # A row of the weights corresponds to a column of x.
         hit = np.isnan(weights.results()[0].reshape(rows, columns))
         expected = np.zeros((rows, columns), bool)
         expected[row] = True

@@ -1,4 +1,4 @@
-"""Exponentials and logarithms of whole vectors: how exact, at which extremes, and the same wherever an element lies."""
+"""Exponentials and logarithms of vectors: accuracy, extreme values, and independence of an element's position."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ NAMES = ("exp", "expm1", "log", "log1p", "tanh", "sigmoid")
 EXP, EXPM1, LOG, LOG1P, TANH, SIGMOID = (make_unary(getattr(functions, name)) for name in NAMES)
 each_function = pytest.mark.parametrize("name", NAMES)
 
-#: The largest errors in units in the last place, as the module's own table states them: what is documented is tested.
+#: The largest errors in units in the last place, parsed from the module's docstring, so that the documented limits are
+#: tested.
 BOUNDS = {name: float(bound) for name, bound in re.findall(r"^(\w+) +([\d.]+) ", functions.__doc__, re.MULTILINE)}
 
 # Extended precision where the platform has it. Elsewhere the reference itself is off by about a unit.
@@ -48,19 +49,19 @@ def computed(name, tile, x):
 
 
 def reference(name, x):
-    """By NumPy, in a wider format."""
+    """The reference: NumPy in a wider format."""
     x = x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
     with np.errstate(over="ignore", under="ignore"):
         return 1 / (1 + np.exp(-x)) if name == "sigmoid" else getattr(np, name)(x)
 
 
 def domain(name, real):
-    """Numbers from all of the range that the table states, most of them where a function bends."""
+    """Numbers from the whole range in the table, most of them where the function changes its shape."""
     rng, info = np.random.default_rng(0), np.finfo(real)
     largest, smallest, count = np.log(float(info.max)), np.log(float(info.tiny)), 40_000
 
     def small():
-        """Of every order of magnitude."""
+        """Numbers of all orders of magnitude."""
         return np.exp(rng.uniform(smallest, 0, count))
 
     if name == "log":
@@ -69,7 +70,7 @@ def domain(name, real):
         return np.concatenate([[1, float(info.tiny), float(info.max)], *parts]).clip(float(info.tiny), float(info.max))
     if name == "log1p":
         return np.concatenate([[0, 1], rng.uniform(0, 1, 2 * count), small()])
-    # exp(x) is infinite from here on; where expm1 stays what it is, its table says.
+    # exp(x) is infinite from here on; expm1 is constant beyond the limit in the table.
     end = {"exp": largest - 1e-4, "expm1": 88 if real == "float32" else 709}.get(name, 2 * largest)
     signed = small() * rng.choice([-1, 1], count)
     parts = rng.uniform(2 * smallest, end, count), rng.uniform(-20, 20, count), rng.uniform(-1, 1, count), signed
@@ -117,7 +118,7 @@ def test_extremes(tile):
     check("sigmoid", huge, [1, 1, 1, 0, 0, 0])
     check("sigmoid", [0.0, -0.0, tiny, -tiny], [0.5] * 4)
     for name in ("expm1", "tanh", "log1p"):
-        # What is small is what it was, be it subnormal.
+        # Small arguments are returned unchanged, even if they are subnormal.
         numbers = [0.0, -0.0, tiny, tiny / 8, info.eps / 64]
         if name != "log1p":
             numbers += [-tiny, -tiny / 8, -info.eps / 64]
@@ -127,7 +128,7 @@ def test_extremes(tile):
 
 @each_tile_shape
 @each_function
-def test_an_element_has_the_same_bits_wherever_it_lies(name, tile):
+def test_an_element_has_the_same_bits_at_any_position(name, tile):
     rng = np.random.default_rng(1)
     x = rng.standard_normal(4 * tile.lanes).astype(tile.real)
     if name.startswith("log"):
@@ -137,7 +138,7 @@ def test_an_element_has_the_same_bits_wherever_it_lies(name, tile):
     expected = computed(name, tile, x)
     which, ends = NAMES.index(name), (1, tile.lanes - 1, tile.lanes, tile.lanes + 1)
     for length in range(3 * tile.lanes + 1):
-        # All offsets for lengths around a vector's, for the others one after the other.
+        # All offsets for lengths around one vector; for others one offset each.
         for offset in range(tile.lanes) if length in ends else (length % tile.lanes,):
             part, wanted = x[offset : offset + length], bits(expected[offset : offset + length])
             source, out = Guarded(part, offset), Guarded(np.zeros_like(part), (3 * offset) % tile.lanes)

@@ -1,6 +1,6 @@
-"""The lines of a program: their records, what they use, how they are split, and their order.
+"""The lines of a program: records, memory, splits and order.
 
-The order is compared with a plain definition that looks at all pairs of lines.
+The order is compared with a simple definition that compares all pairs of lines.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.helpers import images
 
 
 def test_every_operation_has_a_compiled_function():
-    """The epoch function itself adds to the counter."""
+    """The epoch function advances the counter."""
     missing = set(OPERATIONS) - {"advance"} - {name for kind in compiled.KINDS.values() for name in kind.operations}
     assert not missing, f"write compiled functions for these, see compiled.py: {missing}"
 
@@ -61,7 +61,7 @@ def test_python_and_jitted_code_read_the_same_fields():
     assert (values["number"], values["factor"], values["other"]) == (-3, 0.5, 2**60 + 1)
 
 
-def test_a_field_that_a_record_has_not_does_not_compile():
+def test_an_unknown_field_does_not_compile():
     from numba.core.errors import TypingError
 
     from nnbackend.backends.numba.jit import jit
@@ -76,7 +76,7 @@ def test_a_field_that_a_record_has_not_does_not_compile():
 
 @pytest.mark.parametrize("columns", [False, True])
 def test_lines_are_split_as_their_declarations_allow(columns, monkeypatch):
-    """All operations, with the calls of the contract's checks and those of networks."""
+    """Calls of all operations, from the conformance suite and from networks."""
     if columns:
         monkeypatch.setattr(program, "_WORTH_COLUMNS", [(10**9, 0)])
         monkeypatch.setattr(program, "_MANY_COLUMNS", 1)
@@ -102,8 +102,8 @@ def test_lines_are_split_as_their_declarations_allow(columns, monkeypatch):
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "advance"])
-def test_what_an_operation_writes_is_split(operation):
-    """A thread that continues with its own share relies on that."""
+def test_outputs_of_operations_are_split(operation):
+    """Threads that continue with their own share rely on this."""
     declared = OPERATIONS[operation]
     for unit in set(declared.splits) - {"parts"}:
         for name in uses_of(operation).written:
@@ -111,7 +111,7 @@ def test_what_an_operation_writes_is_split(operation):
 
 
 def test_weights_are_cut_by_columns_only_along_their_columns():
-    """Of a square layer, its input gradient's columns are the rows of its weights."""
+    """The columns of a layer's input gradient are the rows of its weights."""
     assert "weight" not in uses_of("dense_forward").elsewhere["columns"]
     assert "weight" in uses_of("dense_input_gradient").elsewhere["columns"]
     assert "delta" in uses_of("dense_input_gradient").elsewhere["columns"]
@@ -160,7 +160,7 @@ def must_wait(line, other):
 
 
 def fused(lines):
-    """Which lines update, and the gradients that are left."""
+    """The lines that update, and the remaining gradients."""
     updates = [line for line in lines if isinstance(line, UpdateLine)]
     if len(updates) != 1:
         return [], None
@@ -261,7 +261,7 @@ def test_the_order_of_networks_is_that_of_the_pairs(layers, optimizer, columns, 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_the_order_of_any_program_is_that_of_the_pairs(seed):
-    """Calls on windows of a few buffers, which overlap in all ways that there are."""
+    """Calls on views of a few buffers that overlap in all possible ways."""
     rng = np.random.default_rng(seed)
     buffers = rng.standard_normal((3, 64))
     parameters, gradients, velocity = np.zeros((3, 64))
@@ -299,7 +299,7 @@ def test_the_order_of_any_program_is_that_of_the_pairs(seed):
 
 
 def test_the_time_to_compile_a_step_is_in_proportion_to_its_length(monkeypatch):
-    """Counted in pieces of memory that are looked up: seconds would depend on the machine."""
+    """Measured in lookups of memory pieces, because seconds would depend on the machine."""
     looked_up = []
     original = scheduling._Pieces.of
 

@@ -1,4 +1,4 @@
-"""Matrix products made of tiles, against NumPy: at every edge, for every width of vectors, and nothing outside."""
+"""Matrix products of tiles against NumPy: all edges, all vector widths, no access outside."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape, Vec
 FORMS = ("forward", "input_gradient", "weight_gradient")
 FORWARD, INPUT, WEIGHT = range(3)
 REALS = ("float32", "float64")
-#: Without fused multiply-adds everywhere; with them where LLVM has an instruction to write them with.
+#: Without fused multiply-adds on all CPUs; with them where the CPU has an instruction.
 FUSED = VectorUnit.of_this_cpu().fused
 UNITS = [VectorUnit(16, 16, False), VectorUnit(32, 16, FUSED), VectorUnit(64, 32, FUSED)]
 CHOSEN = [TileShape.choose(real, unit) for unit in UNITS for real in REALS]
-#: The same tiles with shallow panels and short blocks, which soon have edges everywhere; and this CPU's as they are.
+#: The same tiles with shallow panels and short blocks, which have many edges; and this CPU's unchanged.
 SMALL = [replace(tile, depth=2 * tile.lanes, block=2 * tile.rows + 1) for tile in CHOSEN]
 
 
@@ -32,14 +32,14 @@ def name_of(tile):
     return f"{tile.real}x{tile.lanes}{'' if tile in SMALL else '-as-used'}"
 
 
-#: Nothing else needs the kernels that are compiled for the small ones.
+#: The kernels for the small ones are not used elsewhere.
 SLOW = [pytest.param(tile, marks=pytest.mark.slow) for tile in SMALL]
 each_small_tiling = pytest.mark.parametrize("tile", SLOW, ids=name_of)
 each_tile_shape = pytest.mark.parametrize("tile", [*SLOW, FLOAT32, FLOAT64], ids=name_of)
 each_form = pytest.mark.parametrize("form", range(3), ids=FORMS)
 
 
-# With fast-math flags, which must not reach the sums: the unfused ones would take another order.
+# Fast-math flags must not affect the sums, or unfused ones would be reordered.
 @jit
 def call(form, product, a, a_row, b, b_row, bias, out, out_row, rows, columns, inner):
     if form == FORWARD:
@@ -51,17 +51,17 @@ def call(form, product, a, a_row, b, b_row, bias, out, out_row, rows, columns, i
 
 
 def surrounded(shape, by, dtype, more_columns):
-    """Room for a matrix with rows longer than its own and something else all around, and that something."""
+    """Memory for a padded matrix surrounded by a fill value, and that value."""
     rows, columns = shape
     row = columns + more_columns
     memory = np.full(rows * row + 2 * 67, by, dtype)
-    # From an odd element on, so that it is not aligned for vectors.
+    # Start at an odd element, so that it is not aligned for vectors.
     matrix = memory[67 : 67 + rows * row].reshape(rows, row)[:, :columns]
     return memory, matrix
 
 
 def multiply(form, tile, a, b, bias=None, more_columns=(0, 0, 0)):
-    """``a @ b + bias`` by the function asked for, of operands amid NaN; nothing but the result may be written."""
+    """Compute ``a @ b + bias`` with operands surrounded by NaN, and check that only the result is written."""
     (rows, inner), columns = a.shape, b.shape[1]
     operands = []
     for values, more in zip((a.T if form == WEIGHT else a, b.T if form == INPUT else b), more_columns, strict=False):
@@ -88,7 +88,7 @@ def call_on(form, tile, a, b, bias, out, rows, columns, inner):
 
 
 def integers(rng, *shape):
-    """Of which all sums are exact, in any order."""
+    """Small integers, whose sums are exact in any order."""
     return rng.integers(-3, 4, shape)
 
 
@@ -130,7 +130,7 @@ def test_every_depth_around_vectors_and_panels(tile, form):
 @each_form
 @each_small_tiling
 def test_blocks_that_are_copied_to_strips(tile, form):
-    """As they are for so many columns, and every number of rows up to two strips, with blocks that end anywhere."""
+    """All numbers of rows up to two strips, with blocks that end anywhere."""
     rng = np.random.default_rng(6)
     inners = itertools.cycle([*range(1, 2 * tile.lanes + 2), 4 * tile.lanes + 3])
     for rows, columns in itertools.product(range(1, 5 * tile.rows), (2 * tile.columns + 1, 7 * tile.columns + 2)):
@@ -142,12 +142,12 @@ def test_blocks_that_are_copied_to_strips(tile, form):
 
 @each_form
 @each_tile_shape
-def test_real_numbers(tile, form):
+def test_reals_are_converted(tile, form):
     rng = np.random.default_rng(2)
     for rows, columns, inner in [(100, 40, 300), (7, 129, 50), (33, 10, 1000)]:
         a, b = normal(rng, tile, rows, inner), normal(rng, tile, inner, columns)
         exact = a.astype(np.float64) @ b
-        # Each of the roundings is off by half a unit at most: Higham 2002, "Accuracy and stability", section 3.5.
+        # Rounding errors are at most half a unit each: Higham 2002, "Accuracy and stability", section 3.5.
         bound = inner * np.finfo(tile.real).eps * (abs(a).astype(np.float64) @ abs(b))
         assert (abs(multiply(form, tile, a, b) - exact) <= bound).all()
 
@@ -160,7 +160,7 @@ def test_real_numbers(tile, form):
 def test_sums_are_taken_in_the_order_of_k(tile, form):
     rng = np.random.default_rng(3)
     rows, columns, inner = 2 * tile.rows + 1, 2 * tile.columns + 3, 2 * tile.depth + 5
-    # Of so few digits that products are exact, so that fused or not makes no difference. The sums are rounded.
+    # So few digits that products are exact, with or without fusing; only the sums are rounded.
     digits = 12 if tile.real == "float32" else 26
     shapes = (rows, inner), (inner, columns), columns
     a, b, bias = (rng.integers(-(2**digits), 2**digits, shape).astype(tile.real) for shape in shapes)
@@ -179,7 +179,7 @@ def test_sums_are_taken_in_the_order_of_k(tile, form):
 
 @each_tile_shape
 def test_multiply_adds_are_fused_or_not_as_the_tiling_says(tile):
-    # (1 + e)^2 = 1 + 2e + e^2, of which the last term is lost if the product is rounded.
+    # (1 + e)^2 = 1 + 2e + e^2, whose last term is lost if the product is rounded.
     e = 2.0 ** (-12 if tile.real == "float32" else -27)
     result = multiply(FORWARD, tile, np.array([[1 + e]]), np.array([[1 + e]]), bias=[-(1 + 2 * e)])
     assert result == (e * e if tile.fused else 0)
@@ -213,12 +213,12 @@ def test_a_range_of_the_result_has_the_bits_of_the_whole(tile, form):
         np.testing.assert_array_equal(out, expected)
 
 
-# ---- what is not a number ------------------------------------------------------------------------------------------
+# ---- NaN and infinity ----------------------------------------------------------------------------------------------
 
 
 @each_form
 @each_tile_shape
-def test_nan_and_infinity_go_where_they_must(tile, form):
+def test_nan_and_infinity_propagate(tile, form):
     rng = np.random.default_rng(5)
     for _ in range(40):
         rows, columns, inner = (rng.integers(1, n) for n in (2 * tile.rows, 2 * tile.columns, 2 * tile.lanes + 2))
@@ -336,8 +336,8 @@ def test_all_forms_are_one_compilation():
     assert "nnbackend_product" not in code
 
 
-def test_an_edited_file_makes_for_another_stamp(tmp_path):
-    """What was compiled from it before is outdated."""
+def test_an_edited_file_changes_the_stamp(tmp_path):
+    """Code compiled from it before is outdated."""
     assert dense_products.forward._cache._cache_file._source_stamp == jit_module.STAMP
     folder = Path(jit_module.__file__).parent
     for name in ("simd.py", "kernels.py"):

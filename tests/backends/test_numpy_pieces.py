@@ -1,4 +1,4 @@
-"""The NumPy backend computes with chunks of large arrays: their boundaries must not change the results."""
+"""The NumPy backend computes large arrays in chunks, whose boundaries must not change the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_pieces_cover_everything_once_and_in_order(shape, monkeypatch):
 
 @pytest.mark.parametrize("optimizer", [nn.SGD, nn.Adam, nn.AdamW, nn.RMSprop])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
-def test_a_network_learns_the_same_in_small_pieces(loss, optimizer, monkeypatch):
+def test_a_network_learns_the_same_with_small_chunks(loss, optimizer, monkeypatch):
     """For chunks of any size, down to single rows; only the order of the penalty sums differs."""
     generator = np.random.default_rng(0)
     x, y = generator.normal(size=(20, 13)), generator.uniform(0.1, 1, (20, 6))

@@ -1,4 +1,4 @@
-"""A third party's backend, installed as a package of its own, without touching this one."""
+"""A third-party backend, installed as a separate package."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SOURCE = Path(__file__).parent.parent / "plugin"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The plug-in installed by pip into a folder of its own; returns an environment that sees it."""
-    # Built from a copy, because setuptools leaves its work beside the source.
+    """Install the plug-in with pip into a separate folder; returns an environment that finds it."""
+    # Built from a copy, because setuptools writes to the source folder.
     source = tmp_path_factory.mktemp("source") / "plugin"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
     target = tmp_path_factory.mktemp("site")

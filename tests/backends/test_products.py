@@ -1,4 +1,4 @@
-"""Products whose bits do not depend on the number of threads."""
+"""Products with bit-identical results for any number of threads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_number_of_threads_gives_the_same_bits_and_the_right_ones(shape, d
     assert len(set(results)) == 1
 
 
-def test_large_products_are_shared_out_and_small_ones_are_not():
+def test_large_products_are_divided_and_small_ones_are_not():
     products = Products(2)
     products.matmul(np.ones((10, 10)), np.ones((10, 10)), np.empty((10, 10)))
     assert products._pool is None
@@ -45,7 +45,7 @@ def test_large_products_are_shared_out_and_small_ones_are_not():
 
 
 @pytest.mark.parametrize("kind", ["NumpyBackend", "NumbaBackend"])
-def test_training_is_bit_identical_whatever_the_number_of_threads(kind):
+def test_training_is_bit_identical_for_any_number_of_threads(kind):
     generator = np.random.default_rng(0)
     x, y = generator.integers(0, 256, (400, 700)).astype(np.uint8), generator.integers(0, 10, 400)
     results = []
@@ -57,7 +57,7 @@ def test_training_is_bit_identical_whatever_the_number_of_threads(kind):
     assert len(set(results)) == 1
 
 
-def test_training_is_bit_identical_whatever_blas_was_told():
+def test_training_is_bit_identical_for_any_blas_limit():
     script = """
 import hashlib, numpy as np, nnbackend as nn
 generator = np.random.default_rng(0)
@@ -76,7 +76,7 @@ print(hashlib.sha256(b"".join(array.tobytes() for array in net.get_weights().val
 
 
 def blas_threads() -> list[int]:
-    # Only those that were there when NumPy was loaded: other libraries bring a BLAS of their own along later.
+    # Only those loaded with NumPy, because other libraries load their own BLAS later.
     return [library["num_threads"] for library in _controller().info()]
 
 
@@ -98,7 +98,7 @@ def test_the_limit_holds_until_the_last_of_several_users_is_done():
 
 
 def test_the_limit_holds_on_every_thread_whoever_set_it_first():
-    """threadpoolctl 3.8 hears the first thread that told it something, and no other."""
+    """threadpoolctl 3.8 accepts limits only from the first thread that set one."""
     before = blas_threads()
     seen = []
 
@@ -114,7 +114,7 @@ def test_the_limit_holds_on_every_thread_whoever_set_it_first():
     assert seen == [[1] * len(before)]
     assert blas_threads() == before
 
-    # Entered here, left there: the last one out is another thread.
+    # Entered on this thread; the last one to leave is another thread.
     ALONE.__enter__()
     thread = threading.Thread(target=ALONE.__exit__, args=(None, None, None))
     thread.start()
@@ -152,7 +152,7 @@ def _in_a_child(products: Products, queue) -> None:
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_makes_threads_of_its_own():
+def test_a_forked_process_creates_its_own_threads():
     products = Products(2)
     products.matmul(np.ones((500, 500)), np.ones((500, 500)), np.empty((500, 500)))
     context = multiprocessing.get_context("fork")

@@ -1,4 +1,4 @@
-"""Backends by name: what there is, what can run, what "auto" chooses and why."""
+"""Backends by name: which exist, which can run, and what "auto" chooses and why."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_backend_object_is_passed_through():
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Let built-in backends be unusable."""
+    """Make built-in backends unusable."""
 
     def unusable(*names):
         real = registry._probe
@@ -67,7 +67,7 @@ def test_auto_takes_the_fastest_that_runs_and_logs_why(pretend, caplog, off, cho
         assert reason in message
 
 
-def test_a_backend_asked_for_by_name_never_falls_back(pretend):
+def test_a_backend_requested_by_name_never_falls_back(pretend):
     pretend("numba")
     with pytest.raises(BackendUnavailableError, match=r"'numba' cannot run here: it is switched off\. Switch it on\."):
         nn.get_backend("numba")
@@ -96,7 +96,7 @@ class _Entry:
         self.name, self.load, self.value = name, load, f"plugin:{name}"
 
 
-def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
+def test_a_broken_plugin_affects_no_other_backend(monkeypatch):
     def broken():
         raise RuntimeError("no such wheel")
 
@@ -118,9 +118,9 @@ def test_a_broken_plugin_spoils_nothing_else(monkeypatch):
     infos = {info.name: info for info in nn.available_backends()}
     assert infos["good"].usable
     assert "plugin:bad failed to load (RuntimeError: no such wheel)" in infos["bad"].reason
-    assert "gave a dict" in infos["odd"].reason
+    assert "returned a dict" in infos["odd"].reason
     assert "could not be started (RuntimeError: device on fire)" in infos["hot"].reason
-    assert "asking whether it can run failed (OSError: no answer)" in infos["unsure"].reason
+    assert "its probe failed (OSError: no answer)" in infos["unsure"].reason
     assert infos["numpy"].usable
     registry._made.cache_clear()
     registry._probe.cache_clear()

@@ -1,4 +1,4 @@
-"""Forms of vector code that no CPU at hand has, and memory that shows who wrote beside what it was given."""
+"""Vector forms of other CPUs, and guarded memory."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 
 from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
 
-#: Vectors of 16, 32 and 64 bytes: LLVM makes do with any. Fused multiply-adds are slow without an instruction for them,
-#: so they are left to the vectors that this CPU has.
+#: Vectors of 16, 32 and 64 bytes: LLVM supports any width. Fused multiply-adds are slow without an instruction, so they
+#: are tested only with this CPU's vectors.
 FORCED = [TileShape(f"float{8 * size}", width // size, False, 4, 2) for size in (4, 8) for width in (16, 32, 64)]
 TILINGS = [*FORCED, FLOAT32, FLOAT64]
 
@@ -17,7 +17,7 @@ def name_of(tile: TileShape) -> str:
     return f"{tile.real}x{tile.lanes}{'-fused' if tile.fused else ''}"
 
 
-#: Nothing else needs the kernels that are compiled for the forced ones.
+#: The kernels for the forced ones are not used elsewhere.
 each_tile_shape = pytest.mark.parametrize(
     "tile",
     [*(pytest.param(tile, marks=pytest.mark.slow) for tile in FORCED), FLOAT32, FLOAT64],
@@ -26,13 +26,13 @@ each_tile_shape = pytest.mark.parametrize(
 
 
 class Guarded:
-    """An array amid elements that nothing may write.
+    """An array surrounded by guard elements.
 
     Parameters
     ----------
     values : (size,) array
     offset : int
-        How many elements it is moved by: vectors need not be aligned.
+        Offset in elements, because vectors need not be aligned.
 
     Attributes
     ----------
@@ -50,12 +50,12 @@ class Guarded:
         self.address = self.array.ctypes.data
 
     def check(self) -> None:
-        """Nothing but the array was written."""
+        """Check that only the array was written."""
         end = self._begin + self.array.size
         outside = np.concatenate([self._memory[: self._begin], self._memory[end:]])
         assert (outside == self.VALUE).all(), "wrote outside"
 
 
 def bits(array: np.ndarray) -> np.ndarray:
-    """An array's memory as integers, of which NaN equals itself."""
+    """An array's memory as integers, so that NaN equals itself."""
     return np.ascontiguousarray(array).view(f"i{array.itemsize}")

@@ -26,7 +26,7 @@ def test_networks_train_side_by_side_on_one_backend(backend: Backend):
 
 
 @pytest.mark.parametrize("name", ON_CPU)
-def test_so_do_networks_whose_steps_are_shared_out(name: str):
+def test_networks_with_divided_steps_train_side_by_side(name: str):
     backend = type(nn.get_backend(name))(threads=2)
     alone = [job(backend, seed, BIG) for seed in range(2)]
     assert in_threads([partial(job, backend, seed, BIG) for seed in range(2)], SECONDS) == alone
@@ -62,7 +62,7 @@ def test_children_forked_from_a_process_that_trains_train_too(name: str):
 
 
 @pytest.mark.slow
-def test_spawned_processes_come_to_the_same():
+def test_spawned_processes_have_the_same_results():
     assert in_processes("spawn", "numba", [(0,), (1,)], SECONDS) == [job("numba", seed) for seed in range(2)]
 
 

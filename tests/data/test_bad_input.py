@@ -1,4 +1,4 @@
-"""Bad input ends in one clear error before anything is changed: what was wrong, what was received, what to do."""
+"""Bad input ends in one clear error before anything is changed: what is wrong, what was received, and what to do."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_softmax_is_noticed_behind_layers_that_pass_it_on():
         fit(net)
 
 
-def test_softmax_that_is_divided_afterwards_is_no_softmax():
+def test_normalised_softmax_is_not_softmax():
     fit(nn.Network([nn.Dense(4, activation="softmax"), nn.MaxAbsNorm()], 12, backend="numpy"))
 
 

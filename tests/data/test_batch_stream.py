@@ -1,4 +1,4 @@
-"""Rows that come piece by piece give the network that arrays of them give."""
+"""A stream of pieces trains the same network as arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def small_portions(monkeypatch):
 
 
 def pieces_of(*arrays, size=7):
-    """A function that gives rows of arrays in pieces of this size."""
+    """A function that yields rows of arrays in pieces of this size."""
     return lambda epoch: (
         tuple(array[start : start + size] for array in arrays) for start in range(0, len(arrays[0]), size)
     )
@@ -44,14 +44,14 @@ def test_weights_and_wide_targets_come_along(backend):
     whole, pieced = classifier(backend), classifier(backend)
     whole.fit(x, targets, sample_weight=weights, **OPTIONS)
     pieced.fit(nn.BatchStream(pieces_of(x, targets, weights), 60), **OPTIONS)
-    # The mean of these weights is 1, to which those of arrays are scaled.
+    # The mean of these weights is 1; weights of arrays are scaled to this mean.
     assert same_weights(whole, pieced)
 
 
-# ---- one backend is enough -------------------------------------------------------------------------------------------
+# ---- on one backend --------------------------------------------------------------------------------------------------
 
 
-def test_every_epoch_asks_anew_with_its_number():
+def test_every_epoch_calls_the_stream_with_its_number():
     x, y = images(rows=40)
     asked = []
 
@@ -65,7 +65,7 @@ def test_every_epoch_asks_anew_with_its_number():
     network, optimizer = classifier(), nn.Adam()
     network.fit(stream, optimizer=optimizer, **{**OPTIONS, "epochs": 2})
     network.fit(stream, optimizer=optimizer, validation_data=stream, **{**OPTIONS, "epochs": 1})
-    # For the first piece, then for each epoch the network has gone through; validation always asks for the first.
+    # Once for the first piece, and once for each epoch; validation always requests epoch 0.
     assert asked == [0, 0, 1, 0, 0, 2, 0]
     again = classifier()
     again.fit(stream, **OPTIONS)
@@ -91,7 +91,7 @@ def test_shuffling_mixes_what_is_held_together():
         orders.append(np.concatenate(seen))
     first, second = orders
     np.testing.assert_array_equal(first, second)
-    # Two epochs of two portions; each holds its own rows, in an order of its own.
+    # Two epochs of two portions, each with its own rows in its own order.
     portions = first.reshape(4, 24)
     for portion in portions:
         np.testing.assert_array_equal(np.sort(portion), np.repeat(np.arange(4), 6))
@@ -99,7 +99,7 @@ def test_shuffling_mixes_what_is_held_together():
     assert (portions[0] != portions[2]).any()
 
 
-def test_more_rows_than_an_epoch_has_are_not_asked_for():
+def test_no_more_rows_than_an_epoch_has_are_requested():
     x, y = images(rows=75)
     given = []
 
@@ -125,7 +125,7 @@ def test_more_rows_than_an_epoch_has_are_not_asked_for():
         (lambda x, y: x, r"piece 3 of the stream: it must be \(x, y\).*received ndarray"),
     ],
 )
-def test_a_bad_piece_costs_its_epoch_at_most(change, message):
+def test_a_bad_piece_loses_at_most_its_epoch(change, message):
     x, y = images(rows=75)
 
     def pieces(epoch):
@@ -149,7 +149,7 @@ def test_a_stream_that_ends_too_early_says_when():
         classifier().fit(nn.BatchStream(lambda epoch: [], 80), **OPTIONS)
 
 
-def test_errors_of_the_callers_own_come_through():
+def test_errors_of_the_caller_propagate():
     def pieces(epoch):
         yield images(rows=20)
         raise OSError("the network is down")

@@ -24,7 +24,7 @@ def test_the_ranks_parts_are_the_batches(rows, batch_size, size):
         assert plan.size == max([piece.rows for piece in plan.slices])
     begin = 0
     for step, batch in enumerate(sizes):
-        # What the gather of each rank takes: its own order, from step times its own batch size on.
+        # The rows that each rank's gather selects: from its own order, starting at step times its batch size.
         taken = []
         for plan, part in zip(plans, parts, strict=True):
             own = [piece.rows for piece in plan.slices for _ in range(piece.repeats)][step]
@@ -35,7 +35,7 @@ def test_the_ranks_parts_are_the_batches(rows, batch_size, size):
         begin += batch
 
 
-def test_slices_are_as_equal_as_can_be():
+def test_slices_are_as_equal_as_possible():
     assert batch_slices(70, 16, 0, 3) == [Slice(6, 0, 16, 4), Slice(2, 0, 6, 1)]
     assert batch_slices(70, 16, 1, 3) == [Slice(5, 6, 16, 4), Slice(2, 2, 6, 1)]
     assert batch_slices(70, 16, 2, 3) == [Slice(5, 11, 16, 4), Slice(2, 4, 6, 1)]
@@ -50,7 +50,7 @@ def test_every_row_of_every_shard_is_taken_once(counts, more):
     assert len({tuple((piece.batch, piece.repeats) for piece in own) for own in slices}) == 1
     for rank, (own, count) in enumerate(zip(slices, counts, strict=True)):
         rows = [piece.rows for piece in own for _ in range(piece.repeats)]
-        # The gather asks for full slices first, then for what is left.
+        # The gather requests full slices first, then the rest.
         each = rows_of(batch_size, rank, len(counts))
         wanted = [each] * (count // each) + [count % each]
         assert rows == (wanted + [0] * len(rows))[: len(rows)]

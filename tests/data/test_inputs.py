@@ -22,7 +22,7 @@ class OnAGpu:
 
 
 class CuPyLike(OnAGpu):
-    """CuPy arrays come to the host with get()."""
+    """Like a CuPy array, which get() copies to the host."""
 
     def get(self):
         return np.arange(3.0)
@@ -54,7 +54,7 @@ def test_a_numpy_array_is_not_copied():
     assert as_host_array("x", values) is values
 
 
-def test_an_array_on_another_device_says_how_to_bring_it():
+def test_an_array_on_another_device_says_how_to_copy_it():
     with pytest.raises(InvalidInputError, match=r"on another device \(DLPack device \(2, 0\)\); copy it .* x.cpu\(\)"):
         as_host_array("x", OnAGpu())
 
@@ -63,7 +63,7 @@ def test_a_cupy_array_is_copied_to_the_host():
     np.testing.assert_array_equal(as_host_array("x", CuPyLike()), [0, 1, 2])
 
 
-def test_what_dlpack_cannot_carry_is_read_by_numpy():
+def test_arrays_unsupported_by_dlpack_are_read_by_numpy():
     np.testing.assert_array_equal(as_host_array("x", NoDLPackDtype()), [1.0, 2.0])
 
 

@@ -1,4 +1,4 @@
-"""Rows that stay in their file, or on the host, give the network that rows on the device give."""
+"""Rows streamed from files or host memory train the same network as rows on the device."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def mapped(tmp_path):
 
 @pytest.mark.parametrize("rows", [75, 72, 24, 5])
 def test_streamed_rows_train_the_same_network(backend, rows):
-    """Portions that come out even, a shorter last batch, and fewer rows than a portion."""
+    """Even portions, a shorter last batch, and fewer rows than a portion."""
     x, y = images(rows=rows)
     options = {**OPTIONS, "batch_size": min(rows, 8)}
     resident, streamed = rich_network(backend), rich_network(backend)
@@ -74,7 +74,7 @@ def test_evaluating_and_predicting_from_a_file(backend, mapped, monkeypatch):
 
 
 def test_an_interrupted_epoch_leaves_nothing_behind(backend):
-    """What was on its way when the epoch ended is not taken for the next one's."""
+    """A transfer pending at the end of an epoch is not mistaken for one of the next epoch."""
 
     class Stop(nn.Callback):
         def on_epoch_begin(self, network, epoch):
@@ -91,11 +91,11 @@ def test_an_interrupted_epoch_leaves_nothing_behind(backend):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnbackend-rows")]
 
 
-# ---- one backend is enough -------------------------------------------------------------------------------------------
+# ---- on one backend --------------------------------------------------------------------------------------------------
 
 
-def test_an_epoch_cut_short_and_begun_again(monkeypatch):
-    """The step after the cut begins with the first portion, whatever the worker was bringing."""
+def test_an_interrupted_epoch_and_the_next(monkeypatch):
+    """The step after an interruption starts with the first portion, regardless of pending transfers."""
     x, y = images(rows=75)
     feed = classifier().intake.feed(x, y, get_loss(LOSS), 8, stream=True)
     seen = []
@@ -108,7 +108,7 @@ def test_an_epoch_cut_short_and_begun_again(monkeypatch):
     np.testing.assert_array_equal(seen[1], x[::-1][:24])
 
 
-def test_a_file_that_cannot_be_read_any_more_costs_the_epoch_at_most(monkeypatch):
+def test_a_file_that_becomes_unreadable_loses_at_most_the_epoch(monkeypatch):
     x, y = images(rows=75)
     network = classifier()
     network.fit(x, y, **OPTIONS)
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_any_more_costs_the_epoch_at_most(monkeypatch
     with pytest.raises(OSError, match="the disk is gone"):
         network.fit(StoredRows(x, 12, np.dtype(np.uint8)), y, stream=True, **OPTIONS)
     after = network.get_weights()
-    # The first epoch was done: 4 portions.
+    # The first epoch is complete: 4 portions.
     assert network.epochs_trained == 4
     assert not same_weights_dict(before, after)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("nnbackend-rows")]
@@ -145,7 +145,7 @@ class SmallDevice(NumpyBackend):
         return self.free
 
 
-def test_what_does_not_fit_on_the_device_is_streamed():
+def test_data_too_large_for_the_device_are_streamed():
     x, y = images(rows=75)  # 900 bytes and 300 of labels
     backend = SmallDevice()
     network = classifier(backend)
@@ -169,7 +169,7 @@ def test_only_large_files_are_streamed(mapped, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
-def test_values_of_a_file_are_looked_at_before_anything_changes(mapped, monkeypatch, bad):
+def test_values_of_a_file_are_checked_before_anything_changes(mapped, monkeypatch, bad):
     x, y = images(rows=75)
     x = x / 255.0
     x[41, 7] = bad
@@ -183,7 +183,7 @@ def test_values_of_a_file_are_looked_at_before_anything_changes(mapped, monkeypa
     assert network.loss is None
 
 
-def test_a_slice_of_a_mapped_file_is_one_as_well(mapped):
+def test_a_slice_of_a_mapped_file_is_a_mapped_file(mapped):
     x, _ = images(rows=75)
     rows = as_rows(mapped(x)[5:], (12,), np.dtype(np.float32))
     assert isinstance(rows, StoredRows)

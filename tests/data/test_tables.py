@@ -41,7 +41,7 @@ def test_frames_and_their_columns_are_arrays(library, rows, trained):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_a_frame_of_words_says_what_it_is(library):
+def test_a_data_frame_of_strings_is_rejected(library):
     module = pytest.importorskip(library, reason=f"{library} is not installed")
     frame = module.DataFrame({"a": [1.0, 2.0], "b": ["one", "two"]})
     with pytest.raises(nn.errors.InvalidInputError, match="x must hold numbers, received dtype"):
@@ -98,7 +98,7 @@ def test_numbers_of_64_bits_keep_them(tmp_path):
     np.testing.assert_array_equal(y, [True])
 
 
-def test_what_is_wrong_with_a_parquet_file(parquet, tmp_path):
+def test_errors_of_parquet_files(parquet, tmp_path):
     import pyarrow
     from pyarrow.parquet import write_table
 

@@ -1,4 +1,4 @@
-"""What targets become for each loss, and what the share of correct predictions is then called."""
+"""The conversion of targets for each loss, and the name of the accuracy metric."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_targets_of_every_loss(loss, y, labels, name):
     np.testing.assert_array_equal(targets.values, LABELS if as_labels else ONE_HOT if y is LABELS else y.reshape(3, -1))
 
 
-def test_what_is_no_target_of_a_loss_is_refused():
+def test_invalid_targets_of_a_loss_are_rejected():
     with pytest.raises(InvalidInputError, match="rows of class probabilities must sum to 1, row 1"):
         Targets.prepare(LOSSES["softmax_cross_entropy"], SHARES * [[1], [0.8], [1]], 3, 3, np.float64)
     for loss in ("softmax_cross_entropy", "sigmoid_cross_entropy"):

@@ -151,7 +151,7 @@ def test_a_file_is_stored_uncompressed_however_the_mirror_sends_it(
         ("hang", "no answer"),
     ],
 )
-def test_a_bad_mirror_is_told_and_leaves_nothing_and_the_next_one_is_used(
+def test_a_bad_mirror_is_reported_and_the_next_one_is_used(
     mirrors: Mirrors, tmp_path: Path, behaviour: str, reason: str
 ) -> None:
     # Allow for the delays of a busy machine.
@@ -164,7 +164,7 @@ def test_a_bad_mirror_is_told_and_leaves_nothing_and_the_next_one_is_used(
     assert os.listdir(tmp_path) == [FILE.name]
 
 
-def test_a_refused_connection_is_told_and_the_next_mirror_is_used(mirrors: Mirrors, tmp_path: Path) -> None:
+def test_a_refused_connection_is_reported_and_the_next_mirror_is_used(mirrors: Mirrors, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no connection \(Connection refused\)"):
         fetch(FILE, [refused()], tmp_path, patience=5)
     fetch(FILE, [refused(), mirrors.url("good")], tmp_path, patience=5)
@@ -255,7 +255,7 @@ def test_a_cache_that_cannot_be_written_is_a_data_error(mirrors: Mirrors, tmp_pa
         fetch(FILE, [mirrors.url("good")], tmp_path / "file", patience=5)
 
 
-def test_without_requests_the_install_command_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_requests_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(DataError, match=r'needs the package requests.*pip install -e "\.\[demo\]"'):
         fetch(FILE, ["http://a.example/"], tmp_path)

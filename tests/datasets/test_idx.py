@@ -64,7 +64,7 @@ def test_each_element_type_is_read_big_endian_and_returned_native(
     ),
     suffix=st.sampled_from(["", ".gz"]),
 )
-def test_what_is_written_is_read_back_bit_for_bit(tmp_path: Path, array: np.ndarray, suffix: str) -> None:
+def test_files_round_trip_bit_for_bit(tmp_path: Path, array: np.ndarray, suffix: str) -> None:
     path = tmp_path / f"array{suffix}"
     write_idx(path, array)
     back = read_idx(path, expect_dimensions=array.ndim)
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_refused_by_name_with_what_is_wrong(
         read_idx(path)
 
 
-def test_a_truncated_gzipped_array_is_told_with_both_sizes(path: Path) -> None:
+def test_a_truncated_gzipped_array_reports_both_sizes(path: Path) -> None:
     path.write_bytes(gzip.compress(header(0x0C, 5) + bytes(12)))
     with pytest.raises(DataError, match=r"truncated: header declares 20 bytes of data \(5,\), found 12"):
         read_idx(path)
@@ -163,7 +163,7 @@ def test_a_damaged_gzip_stream_is_refused(path: Path, damage: Any, message: str)
 
 
 @pytest.mark.parametrize("contents", [GOOD, gzip.compress(GOOD, mtime=0)], ids=["plain", "gzip"])
-def test_every_cut_is_noticed_and_no_flipped_bit_escapes_as_another_error(path: Path, contents: bytes) -> None:
+def test_every_truncation_is_detected_and_flipped_bits_raise_no_other_error(path: Path, contents: bytes) -> None:
     for length in range(len(contents)):
         path.write_bytes(contents[:length])
         with pytest.raises(DataError):
@@ -198,7 +198,7 @@ def test_memory_is_bounded_by_the_header_and_by_the_file(path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_the_best_that_deflate_can_do_is_not_taken_for_truncation(path: Path) -> None:
+def test_the_best_compression_of_deflate_is_not_taken_for_truncation(path: Path) -> None:
     path.write_bytes(gzip.compress(header(0x08, 3_000_000) + bytes(3_000_000), compresslevel=9))
     assert path.stat().st_size < 4_000
     assert read_idx(path).shape == (3_000_000,)

@@ -170,7 +170,7 @@ def test_only_what_the_cache_lacks_or_holds_damaged_is_fetched(cache: Path, onli
     assert online == [NAMES[0], NAMES[3]]
 
 
-def test_one_set_is_not_taken_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_two_data_sets_are_not_confused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNBACKEND_DATA_DIR", str(put(tmp_path / "mine", seed=1)))
     with pytest.raises(DatasetNotFoundError, match=r"NNBACKEND_DATA_DIR: .*mine holds 'mnist'"):
         datasets.load("fashion-mnist")
@@ -181,7 +181,7 @@ def test_one_set_is_not_taken_for_the_other(tmp_path: Path, monkeypatch: pytest.
     check(datasets.load("mnist"), seed=1)
 
 
-def test_what_was_not_found_is_told_with_places_reasons_and_remedies(
+def test_the_error_lists_places_reasons_and_remedies(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(tmp_path / "partial")
@@ -239,7 +239,7 @@ def test_the_first_failed_download_is_the_last(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 @pytest.mark.parametrize("name", ["mnist", "auto"])
-def test_files_that_do_not_fit_are_an_error_and_never_a_reason_to_look_elsewhere(
+def test_mismatched_files_are_an_error_and_the_search_ends(
     tmp_path: Path, changed: dict[str, np.ndarray], message: str, name: str
 ) -> None:
     put(tmp_path / "mine", **changed)
@@ -278,7 +278,7 @@ def test_auto_without_anything_tells_both_reasons(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("publication", [mnist._MNIST, mnist._FASHION_MNIST], ids=lambda publication: publication.name)
-def test_what_is_known_of_the_publications_is_plausible(publication: mnist._Publication) -> None:
+def test_the_published_file_data_are_plausible(publication: mnist._Publication) -> None:
     assert [file.name for file in publication.files] == NAMES
     assert [file.size for file in publication.files] == [16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000]
     assert len({file.sha256 for file in publication.files}) == 4

@@ -32,7 +32,7 @@ def test_an_unknown_name_gets_the_nearest(wrong: str, nearest: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, ["mnist"], 3])
-def test_a_name_that_is_no_name_gets_the_same_error(wrong: object) -> None:
+def test_an_invalid_name_gets_the_same_error(wrong: object) -> None:
     with pytest.raises(UnknownNameError, match="unknown data set"):
         datasets.load(wrong)  # type: ignore[arg-type]
 

@@ -66,7 +66,7 @@ def test_the_time_to_wait_is_checked(monkeypatch):
         world(0)
 
 
-def test_who_is_alive():
+def test_live_processes_are_detected():
     assert is_alive(os.getpid())
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_alive(child.pid)
@@ -115,7 +115,7 @@ def watches(size):
     return [Watch(post, post.group(rank), places, timeout=4.0) for rank in range(size)]
 
 
-def test_the_first_rank_names_who_says_nothing():
+def test_the_first_rank_names_silent_ranks():
     first, second, third, _ = watches(4)
     for seconds in (1.0, 2.0, 3.0, 4.0, 5.0):
         assert [watch.look("a sum", 7, seconds) for watch in (second, third, first)] == ["", "", ""]
@@ -135,7 +135,7 @@ def test_the_second_names_the_first():
     assert "ranks 0 and 1 do not report" in third.look("a sum", 7, 10.0)
 
 
-def test_who_waits_for_something_else_is_named():
+def test_a_rank_waiting_for_something_else_is_named():
     first, second = watches(2)
     second.look("the end of the program", 9, 1.0)
     assert first.look("a sum", 7, 6.0) == (
@@ -144,7 +144,7 @@ def test_who_waits_for_something_else_is_named():
     )
 
 
-def test_a_rank_that_has_died_is_missed_by_its_neighbours():
+def test_a_dead_rank_is_detected_on_its_machine():
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     places = [Place("here", os.getpid()), Place("there", 1), Place("here", child.pid)]
     watch = Watch(Post(3), Post(3).group(0), places, timeout=60.0)
@@ -155,7 +155,7 @@ def test_a_rank_that_has_died_is_missed_by_its_neighbours():
     assert watch.look("a sum", 7, 2.0) == f"rank 2 of 3, process {child.pid} on here, has died"
 
 
-def test_nobody_is_missed_too_early():
+def test_no_rank_is_reported_missing_too_early():
     first, *_ = watches(2)
     for number in range(20):
         assert first.look("a sum", number, 3.9) == ""
@@ -168,8 +168,8 @@ class FakeArray(np.ndarray):
 FakeArray.__module__ = "cupy._core.core"
 
 
-def test_gpus_sum_through_nccl_on_their_own_stream(monkeypatch):
-    """The calls of CuPy's NCCL, on a stand-in; `test_cupys_nccl_is_as_it_was` looks at the real signatures."""
+def test_gpus_sum_through_nccl_on_the_backends_stream(monkeypatch):
+    """The calls of CuPy's NCCL, with a fake; `test_cupys_nccl_has_the_expected_signatures` checks the real one."""
     from nnbackend.distributed.mpi import MpiCommunicator
 
     said = []
@@ -222,7 +222,7 @@ def test_gpus_sum_through_nccl_on_their_own_stream(monkeypatch):
         ranks.reducer(backend, buffer)
 
 
-def test_cupys_nccl_is_as_it_was():
+def test_cupys_nccl_has_the_expected_signatures():
     pytest.importorskip("cupy")
     distributed = pytest.importorskip("cupyx.distributed", exc_type=ImportError)
     options = inspect.signature(distributed.init_process_group).parameters

@@ -18,20 +18,20 @@ from tests.training.resuming import assert_close_end
 ROOT = Path(__file__).resolve().parents[2]
 
 
-#: Installed along with this Python, as the extra does it: another one may be of another MPI than mpi4py's.
+#: The mpiexec installed with this Python by the extra; another one may belong to another MPI than mpi4py's.
 MPIEXEC = Path(sys.executable).parent / "mpiexec"
 if importlib.util.find_spec("mpi4py") is None or not MPIEXEC.exists():
     pytest.skip('needs mpi4py and its mpiexec: pip install -e ".[mpi]"', allow_module_level=True)
 
 
 def mpiexec(ranks, *program):
-    """The output and exit code of a program, which must end in time."""
+    """Run a program, which must end in time; returns its output and exit code."""
     command = [str(MPIEXEC), "-n", str(ranks), sys.executable, *program]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
 def trouble(kind):
-    """The errors of the ranks, and all that was printed, of a program in which the second rank fails."""
+    """Run a program in which the second rank fails; returns the errors of the ranks and all output."""
     done = mpiexec(2, "-m", "tests.distributed.program", kind)
     assert done.returncode != 0
     return re.findall("nnbackend: error: (.*)", done.stderr), done.stdout + done.stderr
@@ -70,12 +70,12 @@ def test_an_error_of_one_rank_ends_all():
 
 def test_a_killed_rank_ends_all():
     _, output = trouble("kill")
-    # The launcher's words; the process that it names may be another one, which it ended itself.
+    # The launcher's message may name another process, which it ended itself.
     assert "Killed (signal 9)" in output
 
 
 def test_a_killed_rank_is_named_by_the_others(tmp_path):
-    """Where the launcher does not end them before they can say so: this one sees a shell that ends well."""
+    """The launcher sees a shell that succeeds, so that it does not end the ranks before they report the error."""
     program = f"{shlex.quote(sys.executable)} -m tests.distributed.program kill {shlex.quote(str(tmp_path))} || true"
     command = [str(MPIEXEC), "-disable-auto-cleanup", "-n", "2", "sh", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
@@ -85,8 +85,9 @@ def test_a_killed_rank_is_named_by_the_others(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_ranks_and_ended_ones_go_on_with_another_number(tmp_path):
-    """SIGKILL in the second epoch, SIGTERM to one of three ranks at the step where they take it up, and one goes on."""
+def test_killed_and_terminated_ranks_resume_with_another_number(tmp_path):
+    """SIGKILL in the second epoch; three ranks resume, and one gets SIGTERM in the first step; then a single rank
+    finishes."""
     killed = mpiexec(2, "-m", "tests.distributed.program", "keep", str(tmp_path))
     assert killed.returncode != 0
     assert checkpoint_steps(checkpoint_files(tmp_path)[0]) == 7

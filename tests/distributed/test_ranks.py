@@ -85,7 +85,7 @@ def test_shards(backend):
 
 
 def test_the_first_batch_of_shards():
-    """With as many steps as one batch has, two shards are one set of rows."""
+    """Two shards equal one set of rows."""
     options = {"shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}
     order = np.r_[0:8, 35:43]
     weights = np.linspace(0.5, 2, 70)
@@ -111,7 +111,7 @@ def test_shards_of_unequal_size_and_streams():
 
     results = worked(run_ranks(3, program))
     assert all(same_weights(net, results[0][0]) for net, _ in results)
-    # 6 + 5 + 5 rows of the first batch, and in the end only the first rank has any.
+    # 6 + 5 + 5 rows of the first batch; at the end only the first rank has rows.
     assert [len(losses) for losses in results[0][1].step_losses] == [6, 6]
 
 
@@ -130,15 +130,15 @@ def test_another_number_of_ranks_goes_on_where_the_first_ended(tmp_path):
         assert difference(net, alone) < 1e-12
 
 
-def test_one_sum_a_step_and_little_else():
+def test_one_sum_per_step_and_little_else():
     calls = worked(run_ranks(2, lambda ranks: (train("numpy", ranks, epochs=3), ranks.calls)[1]))[0]
     sums = calls.count("allreduce")
-    # 15 steps; an agreement for a number of steps that doubles, and for every last batch; the losses of each epoch.
+    # 15 steps; an agreement for portions that double in size and for every last batch; the losses of each epoch.
     assert 15 + 3 * 2 <= sums <= 15 + 3 * 7
     assert len(calls) - sums < 30
 
 
-def test_what_writes_is_called_on_the_first_rank_alone(tmp_path, capsys):
+def test_writing_callbacks_are_called_only_on_the_first_rank(tmp_path, capsys):
     seen = []
 
     class Everywhere(nn.Callback):
@@ -224,7 +224,7 @@ def test_ranks_with_different_weights_are_refused():
         assert "all ranks must have the same weights" in str(error)
 
 
-def test_a_rank_that_goes_its_own_way_is_noticed():
+def test_a_rank_with_other_weights_is_detected():
     class Nudge(nn.Callback):
         def on_epoch_begin(self, network, epoch):
             network.set_weights({name: value + 1e-6 for name, value in network.get_weights().items()})
@@ -239,9 +239,9 @@ def test_a_rank_that_goes_its_own_way_is_noticed():
 
 def test_ranks_diverge_together():
     def program(ranks):
-        # One of them looks at the weights after every epoch, and all do then.
+        # A callback on one rank uses the weights after every epoch, so all ranks check them.
         callbacks = [nn.Callback()] if ranks.rank else []
-        # One step an epoch, which breaks the weights while its loss is still good.
+        # One step per epoch, which breaks the weights while its loss is still finite.
         train("numpy", ranks, "float32", x=X[:16], y=Y[:16], optimizer=nn.SGD(1e39), callbacks=callbacks, epochs=9)
 
     errors = run_ranks(2, program)
@@ -264,7 +264,7 @@ def test_an_error_of_one_rank_ends_all():
     assert str(errors[0]) == "rank 1 failed: OSError: the disk is full"
 
 
-def test_what_cannot_be_shared_is_refused():
+def test_overlapping_arrays_are_rejected():
     stream = nn.BatchStream(lambda epoch: [(X, Y)], 70)
     for options, message in (
         ({"batch_size": 2}, "at least the 3 ranks"),
@@ -281,7 +281,7 @@ def test_what_cannot_be_shared_is_refused():
 # ---- checkpoints; `test_resume.py` has them on every backend ---------------------------------------------------------
 
 
-def test_the_first_rank_alone_has_the_folder_and_the_clock(tmp_path):
+def test_only_the_first_rank_has_the_folder_and_the_clock(tmp_path):
     """Other ranks have no Checkpoint and are informed."""
 
     def program(ranks):
@@ -297,7 +297,7 @@ def test_the_first_rank_alone_has_the_folder_and_the_clock(tmp_path):
         assert history.epochs == wanted.epochs
 
 
-def test_shards_go_on_with_as_many_ranks(tmp_path):
+def test_shards_resume_with_the_same_number_of_ranks(tmp_path):
     def program(ranks, epochs=2):
         rows = np.arange(70)[ranks.rank :: ranks.size]
         folder = {"callbacks": [nn.Checkpoint(tmp_path, every_steps=3)], "resume": True}
@@ -316,7 +316,7 @@ def test_shards_go_on_with_as_many_ranks(tmp_path):
     assert all(isinstance(error, DistributedError) and "is of another run" in str(error) for error in errors[1:])
 
 
-def test_a_checkpoint_that_cannot_be_gone_on_from_ends_all(tmp_path):
+def test_an_unusable_checkpoint_ends_all_ranks(tmp_path):
     def program(ranks):
         try:
             train("numpy", ranks, callbacks=[nn.Checkpoint(tmp_path, keep=1)], resume=True)

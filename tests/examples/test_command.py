@@ -20,8 +20,8 @@ def nnbackend(*arguments: str, folder: Path, answers: str = "") -> subprocess.Co
 
 @pytest.fixture
 def in_this_process(example, tmp_path, monkeypatch, capsys):
-    """``in_this_process("run", "xor")``: the same without a new Python, whose imports take longer than the examples
-    here. The exit code, and what was printed and what was complained of.
+    """``in_this_process("run", "xor")``: the same in this process, because imports take longer than the examples.
+    Returns the exit code, the output and the errors.
     """
     monkeypatch.chdir(tmp_path)
 
@@ -72,7 +72,7 @@ def test_the_same_program_runs_without_the_command(tmp_path):
     assert (tmp_path / "here" / "sigmoid.png").exists()
 
 
-def test_help_is_the_examples_own(tmp_path):
+def test_help_is_that_of_the_example(tmp_path):
     done = nnbackend("run", "circle", "--help", folder=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: circle.py ")
@@ -82,7 +82,7 @@ def test_help_is_the_examples_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_circle_asks_and_takes_piped_answers(tmp_path):
+def test_the_circle_accepts_piped_answers(tmp_path):
     done = nnbackend(
         "run", "circle", "--interactive", "--backend", "numpy", "--out", "c", folder=tmp_path, answers="n\ny\n300\nn\n"
     )
@@ -108,7 +108,7 @@ def test_the_circle_asks_and_takes_piped_answers(tmp_path):
         (["run", "xor", "--out", f"{sys.executable}/deeper"], "is a file; choose a folder"),
     ],
 )
-def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path, in_this_process):
+def test_an_error_is_reported_in_one_line(arguments, message, tmp_path, in_this_process):
     code, _, errors = in_this_process(*arguments)
     assert code == 2
     assert message in errors
@@ -116,7 +116,7 @@ def test_a_mistake_is_told_in_a_line(arguments, message, tmp_path, in_this_proce
     assert not list(tmp_path.iterdir())
 
 
-def test_so_it_is_by_a_process(tmp_path):
+def test_a_lock_is_held_by_a_process(tmp_path):
     done = nnbackend("run", "xor", "--backend", "abacus", folder=tmp_path)
     assert done.returncode == 2
     assert "xor: error: unknown backend 'abacus'" in done.stderr
@@ -150,7 +150,7 @@ def test_without_matplotlib_it_says_what_to_install_before_it_trains(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_them_along(tmp_path):
+def test_a_wheel_contains_the_examples(tmp_path):
     """Installed without the checkout, the command finds them within the package."""
     import zipfile
 
@@ -162,7 +162,7 @@ def test_a_wheel_brings_them_along(tmp_path):
         names = set(archive.namelist())
         archive.extractall(tmp_path / "site")
     assert {f"nnbackend/examples/{path.name}" for path in folder().glob("*.py")} <= names
-    # The notebook, most of it pictures, stays behind.
+    # The notebook, which consists mostly of pictures, is not included.
     assert not [name for name in names if name.endswith(".ipynb")]
     page = root / "nnbackend" / "web" / "page"
     assert {f"nnbackend/web/page/{path.name}" for path in page.iterdir()} <= names

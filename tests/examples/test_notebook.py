@@ -1,4 +1,4 @@
-"""The notebook runs, its claims are true, and its stored outputs are those of a run."""
+"""The notebook runs, its statements are true, and its stored outputs are from one run."""
 
 from __future__ import annotations
 

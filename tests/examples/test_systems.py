@@ -17,9 +17,9 @@ NAMES = list(summaries())
 
 @pytest.fixture(params=BACKENDS)
 def run(request, example, tmp_path, capsys):
-    """``run("circle", {"curves"})``: the figures, and what was printed. The pictures are drawn by NumPy's run: they do
-    not know what trained the network, and take as long as that. The other run is told to draw none, unless the example
-    `keeps` something else beside them.
+    """``run("circle", {"curves"})`` returns the results and the output. Only NumPy's run draws pictures, because they
+    do not depend on the backend and take as long as the training; other runs draw none, unless the example `keeps`
+    other files.
     """
 
     def run(name, drawn, keeps=False, **options):
@@ -62,14 +62,14 @@ def test_circle(run):
 def test_logic_gates(run):
     figures, printed = run("logic_gates", {"loss"})
     assert figures["right"] == figures["rows"] == 10
-    # With the tutorial's formula its own figures come out, to what they were printed with.
+    # The tutorial's formula reproduces its results to the printed precision.
     (first, second), bias = figures["and, tutorial's formula"]
     assert (first, second, bias) == pytest.approx((3.5863, 3.5866, -5.6989), abs=2e-3)
     (first, second), bias = figures["or, tutorial's formula"]
     assert (first, second, bias) == pytest.approx((4.6363, 4.6364, -1.8757), abs=2e-3)
     (only,), bias = figures["not, tutorial's formula"]
     assert (only, bias) == pytest.approx((-6.7901, 3.2628), abs=2e-3)
-    # The penalty on each weight pulls AND's and OR's less.
+    # The correct penalty shrinks the weights of AND and OR less.
     assert figures["and"][0][0] > 4
     assert figures["not"][0][0] == pytest.approx(only, abs=1e-6)
     assert "rows right: 10 of 10" in printed
@@ -152,7 +152,7 @@ def test_mnist_adam(run):
 @pytest.mark.slow
 def test_mnist_classical(run, example, monkeypatch):
     if run.backend != "numpy":
-        # scikit-learn's do not change with the backend, and train for long.
+        # scikit-learn's models do not depend on the backend and are slow to train.
         monkeypatch.setattr(example("mnist_classical"), "classical", lambda seed: {})
     table, printed = run("mnist_classical", {"comparison"})
     best = {name: row["accuracy"] for name, row in table.items()}
@@ -195,14 +195,14 @@ class TestCircle:
         """Every step seems to make its batch worse."""
         monkeypatch.setattr(session.network, "evaluate", lambda x, y: {"loss": np.inf, "accuracy": -1.0})
 
-    def test_a_step_that_does_not_help_is_taken_back(self, session, monkeypatch):
+    def test_a_step_that_does_not_help_is_undone(self, session, monkeypatch):
         before = session.network.get_weights()
         self.worse(session, monkeypatch)
         assert session.train(90) == 0
         for name, array in session.network.get_weights().items():
             np.testing.assert_array_equal(array, before[name])
 
-    def test_if_hardly_any_helps_the_next_round_keeps_all(self, session, monkeypatch):
+    def test_if_few_steps_help_the_next_round_keeps_all(self, session, monkeypatch):
         before = session.network.get_weights()
         self.worse(session, monkeypatch)
         session.train(30)
@@ -238,7 +238,7 @@ class TestCircle:
         figures = example("circle").run(example("tools").Options(backend="numpy", interactive=True))
         return figures, capsys.readouterr().out
 
-    def test_a_person_chooses_and_says_how_much(self, example, monkeypatch, capsys):
+    def test_the_user_chooses_a_network_and_numbers_of_points(self, example, monkeypatch, capsys):
         figures, printed = self.interactive(example, monkeypatch, capsys, "n", "what?", "Y", "300", "-3", "600", "n")
         assert figures["points"] == 900
         assert printed.count("Use this network?") == 3
@@ -254,7 +254,7 @@ class TestCircle:
         second, _ = self.interactive(example, monkeypatch, capsys, "n", "y", "3000", "n")
         assert first["accuracy"] != second["accuracy"]
 
-    def test_when_nobody_answers_any_more_it_ends(self, example, monkeypatch, capsys):
+    def test_a_download_without_answers_ends(self, example, monkeypatch, capsys):
         figures, _ = self.interactive(example, monkeypatch, capsys)
         assert figures["points"] == 0
 
@@ -269,7 +269,7 @@ def test_the_docstring_teaches(name):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "tools"])
-def test_examples_use_public_names_alone(name):
+def test_examples_use_only_public_names(name):
     """Examples use only public names."""
     tree = ast.parse((folder() / f"{name}.py").read_text())
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""The results table: its contents, and that the document has it as printed."""
+"""The results table, in the document as printed."""
 
 from __future__ import annotations
 

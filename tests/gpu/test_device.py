@@ -47,7 +47,7 @@ def test_repeats_bit_for_bit(backend, name):
 
 
 def test_products_are_float32_and_not_tf32(backend):
-    """TF32 keeps ten bits of each factor: such products would miss by about a hundredth."""
+    """TF32 keeps ten bits of each factor: such products would have an error of about a hundredth."""
     rng = np.random.default_rng(0)
     x, weight = rng.standard_normal((512, 1024)), rng.standard_normal((1024, 512))
     x, weight = x.astype(np.float32), weight.astype(np.float32)
@@ -57,14 +57,14 @@ def test_products_are_float32_and_not_tf32(backend):
     assert np.abs(backend.to_host(out) - exact).max() < 3e-4
 
 
-def test_products_are_tf32_if_asked_for(backend):
+def test_products_use_tf32_on_request(backend):
     rng = np.random.default_rng(0)
     x, weight = (rng.standard_normal((512, 512)).astype(np.float32) for _ in range(2))
     tensor = CupyBackend(precision="tf32")
     out = tensor.empty((512, 512), np.float32)
     tensor.dense_forward(tensor.from_host(x), tensor.from_host(weight), None, "identity", 0.0, None, out)
     error = np.abs(tensor.to_host(out) - x.astype(np.float64) @ weight.astype(np.float64)).max()
-    # Devices before Ampere have no TF32, and compute in float32.
+    # Devices before Ampere lack TF32 and compute in float32.
     assert error < 0.2
 
 
@@ -94,8 +94,8 @@ def test_a_run_with_epilogues_repeats_bit_for_bit(backend):
 
 
 @pytest.mark.parametrize("kind", EPILOGUES)
-def test_which_epilogues_this_device_has(backend, kind, record_property):
-    """cuBLASLt need not have them all; those that it has are the emulator's, for sizes that are no multiples."""
+def test_the_epilogues_of_this_device(backend, kind, record_property):
+    """cuBLASLt may lack some; the others agree with the emulator, also for odd sizes."""
     if backend.runtime._cublaslt is None:
         pytest.skip("no cuBLASLt")
     emulated = EmulatedRuntime()
@@ -117,7 +117,7 @@ def test_which_epilogues_this_device_has(backend, kind, record_property):
         product.launch()
         found.append([runtime.read(c), runtime.read(bias)])
         if kind == "relu_aux_bias":
-            # The order of the bits is the library's own affair; how many there are is not.
+            # The order of the bits depends on the library, but not their number.
             found[-1].append(np.unpackbits(runtime.read(mask)[:, :10]).sum())
     if kind == "drelu_bgrad":
         pytest.skip("reads bits that only the library writes: whole runs show it")

@@ -1,4 +1,4 @@
-"""NVIDIA's compute-sanitizer over training steps: what the CPU build of the kernels cannot show."""
+"""NVIDIA's compute-sanitizer on training steps, which finds errors that the CPU build of the kernels cannot show."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nnbackend.backends.cupy import probe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
-#: Without initcheck: all memory is zeroed when it is asked for.
+#: Without initcheck, because all memory is zeroed on allocation.
 TOOLS = ("memcheck", "racecheck", "synccheck")
 
-#: Several optimisers, labels and probabilities, dropout, penalties, a shorter last batch; plainly and as a graph.
+#: Several optimisers, labels and probabilities, dropout, penalties, a shorter last batch; without and with a graph.
 STEPS = """
 import cupy, numpy as np, nnbackend as nn
 # A pool of memory would hide accesses beyond the end of an array.

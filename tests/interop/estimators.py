@@ -1,4 +1,4 @@
-"""Data and small estimators that the tests of MLPClassifier and MLPRegressor share."""
+"""Data and small estimators for the tests of MLPClassifier and MLPRegressor."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def check(net, x, path, input_dtype=None):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation_in_a_layer_and_as_one(tmp_path, activation, dtype):
+def test_every_activation_in_a_dense_layer_and_as_a_layer(tmp_path, activation, dtype):
     x = ROWS.astype(dtype)
     for alpha in (None, 1.7) if ACTIVATIONS[activation].alpha else (None,):
         alone = nn.Network([nn.Activation(activation, alpha=alpha)], 6, backend="numpy", dtype=dtype)
@@ -78,7 +78,7 @@ def test_every_layer(tmp_path, layers, dtype):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_output_is_what_the_loss_makes_of_it(tmp_path, loss):
+def test_the_output_has_the_activation_of_the_loss(tmp_path, loss):
     x, y = images()
     net = classifier()
     net.fit(x, y, epochs=1, loss=loss)
@@ -137,7 +137,7 @@ class DenseOfMine(nn.Dense):
     """Derived from a built-in layer, so it may compute something else."""
 
 
-def test_a_layer_from_outside_is_refused(target):
+def test_a_user_defined_layer_is_rejected(target):
     for layer in (Shift(2), DenseOfMine(6)):
         net = nn.Network([nn.Dense(6), layer], 6, backend="numpy")
         with pytest.raises(InvalidInputError, match=r"layers\[1\] is .*, a user-defined layer.* MaxAbsNorm can be"):
@@ -151,7 +151,7 @@ def test_a_network_of_nans_is_refused(target):
         export(net, target)
 
 
-def test_what_does_not_fit_into_a_file_is_refused(target, monkeypatch):
+def test_networks_too_large_for_a_file_are_rejected(target, monkeypatch):
     monkeypatch.setattr("nnbackend.interop.onnx._LARGEST", 4 * classifier().parameter_count - 1)
     with pytest.raises(InvalidInputError, match="at most 2 GiB, and 157 float32 parameters are more"):
         export(classifier(), target)
@@ -181,7 +181,7 @@ def test_without_the_package_it_says_what_to_install(target, monkeypatch):
         export(classifier(), target)
 
 
-def test_the_command_writes_the_file_and_says_what_it_takes(tmp_path, capsys):
+def test_the_command_writes_the_file_and_describes_its_input(tmp_path, capsys):
     x, y = images()
     net = classifier()
     net.fit(x, y, epochs=1, loss="softmax_cross_entropy")

@@ -14,7 +14,7 @@ from tests.helpers import classifier, images
 pandas = pytest.importorskip("pandas", reason='needs pandas: pip install -e ".[pandas]"')
 
 
-def test_a_row_an_epoch_and_a_column_a_figure():
+def test_a_row_per_epoch_and_a_column_per_metric():
     x, y = images()
     history = classifier().fit(x, y, epochs=3, loss="softmax_cross_entropy", validation_data=(x[:20], y[:20]))
     frame = history.to_pandas()
@@ -27,7 +27,7 @@ def test_a_row_an_epoch_and_a_column_a_figure():
     assert frame.val_loss.idxmin() == 1 + int(np.argmin(history["val_loss"]))
 
 
-def test_what_an_epoch_lacks_is_missing():
+def test_missing_metrics_of_an_epoch_are_missing_values():
     history = History()
     history.append({"epoch": 1, "loss": 1.0}, np.ones(1))
     history.append({"epoch": 2, "loss": 0.5, "val_loss": 0.25}, np.ones(1))

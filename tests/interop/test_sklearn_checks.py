@@ -1,4 +1,4 @@
-"""scikit-learn's own acceptance suite for estimators, all of it."""
+"""scikit-learn's complete acceptance suite for estimators."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import nnbackend as nn
 
-#: What every estimator skips, because of where it runs or what a perceptron has not: no method `decision_function`, and
-#: an environment variable that has to be there before SciPy is imported.
+#: Checks that every perceptron skips: it has no method `decision_function`, and an environment variable must be set
+#: before SciPy is imported.
 SKIPPED = {"check_array_api_input", "check_classifiers_multilabel_output_format_decision_function"}
 
 #: Small, so that it takes seconds.

@@ -50,7 +50,7 @@ class TestData:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert predicted.shape == (8_000, 2)
-        # All rows would be 128 MB.
+        # All rows would take 128 MB.
         assert peak < 64e6
 
     @both
@@ -82,9 +82,9 @@ class TestData:
         assert {array.dtype.name for array in model.coefs_ + model.intercepts_} == {expected}
         if estimator is nn.MLPRegressor:
             assert model.predict(x).dtype == expected
-        # Bytes are numbers like others here, and not images.
+        # Bytes are ordinary numbers here, not images.
         assert same_weights(model, make(estimator, dtype=asked).fit(x.astype(expected), Y))
-        # What was float32 stays so.
+        # float32 stays float32.
         part = model.set_params(warm_start=True).fit(x.astype(float), Y)
         assert part.coefs_[0].dtype == expected
 
@@ -132,7 +132,7 @@ class TestWeights:
         with pytest.raises(ValueError, match="read-only"):
             copy.deepcopy(model).intercepts_[0][0] = 1
 
-    def test_others_may_be_put_into_their_place(self):
+    def test_layers_may_be_replaced(self):
         model, other = make().fit(X, Y), make(random_state=1).fit(X, Y)
         model.coefs_, model.intercepts_ = list(other.coefs_), list(other.intercepts_)
         np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
@@ -140,7 +140,7 @@ class TestWeights:
         model.coefs_[1] = mine
         model.intercepts_[1] = np.log([1.0, 2, 5])
         np.testing.assert_allclose(model.predict_proba(X[:1]), [[0.125, 0.25, 0.625]])
-        # An array that can be written to is looked at again.
+        # Writable arrays are checked again.
         mine[:] = np.inf
         with pytest.raises(InvalidInputError, match="do not fit what was fitted"):
             model.predict(X)
@@ -159,8 +159,8 @@ class TestDropout:
         padded = make(dropout=0.3, backend=make_backend("numpy-padded")).fit(X, Y)
         np.testing.assert_allclose(padded.coefs_[0], dropping.coefs_[0], atol=1e-10)
 
-    def test_every_epoch_has_masks_of_its_own_whoever_goes_on(self):
-        # At such a rate nothing is learned: what losses differ by is the masks.
+    def test_every_epoch_has_its_own_masks_also_after_resuming(self):
+        # With this rate nothing is learned, so losses differ only by the masks.
         options = {"dropout": 0.5, "shuffle": False, "learning_rate_init": 1e-300, "tol": 0, "max_iter": 4}
         whole = make(**options).fit(X, Y)
         assert len({round(loss, 6) for loss in whole.loss_curve_}) == 4
@@ -177,7 +177,7 @@ class TestDropout:
 class TestCopies:
     @both
     @pytest.mark.parametrize("solver", ["adam", "sgd"])
-    def test_a_copy_goes_on_as_the_original(self, estimator, solver, tmp_path):
+    def test_a_copy_continues_like_the_original(self, estimator, solver, tmp_path):
         model = make(estimator, solver=solver, dropout=0.1, learning_rate="invscaling").fit(X, Y)
         joblib.dump(model, tmp_path / "model.joblib")
         copies = [
@@ -217,7 +217,7 @@ class TestCopies:
         assert elsewhere.coefs_[0].shape == (4, 6)
         np.testing.assert_array_equal(elsewhere.set_params(backend="numpy").predict(X), expected)
 
-    def test_a_fitted_one_moves_with_all_it_remembers(self):
+    def test_a_fitted_estimator_moves_with_its_whole_state(self):
         plain = make(alpha=0.1).fit(X, Y)
         moving = make(alpha=0.1).fit(X, Y)
         for name in ("numpy-padded", "numpy", "numpy-padded"):
@@ -247,7 +247,7 @@ class TestTools:
     @pytest.mark.slow
     def test_a_search_in_two_processes_shares_out_the_cores(self):
         def threads_in_use(model, x, y):
-            """The threads that this process's backend and its BLAS would work on."""
+            """The numbers of threads of this process's backend and BLAS."""
             libraries = threadpoolctl.threadpool_info()
             return max(nn.get_backend("numpy").products.threads, *(found["num_threads"] for found in libraries))
 
@@ -265,7 +265,7 @@ class TestTools:
         # Two processes on all cores would be twice as many threads as there are cores.
         assert max(search.cv_results_["mean_test_threads"]) <= max(joblib.cpu_count() // 2, 1)
 
-    def test_threads_of_one_process_come_to_the_same(self):
+    def test_threads_of_one_process_have_the_same_results(self):
         with joblib.parallel_backend("threading", n_jobs=4):
             scores = cross_val_score(make(nn.MLPRegressor), X, LENGTHS, cv=4)
         np.testing.assert_array_equal(scores, cross_val_score(make(nn.MLPRegressor), X, LENGTHS, cv=4))
@@ -274,12 +274,12 @@ class TestTools:
         model = CalibratedClassifierCV(make(max_iter=60), cv=2).fit(X, Y, sample_weight=np.linspace(1, 2, 150))
         assert model.score(X, Y) > 0.9
 
-    def test_what_was_asked_of_a_backend_is_in_its_name(self):
+    def test_options_of_a_backend_are_in_its_name(self):
         shown = repr(nn.MLPClassifier(backend="numba", dropout=0.1))
         assert shown == "MLPClassifier(backend='numba', dropout=0.1)"
 
 
-def test_scikit_learn_is_imported_when_it_is_asked_for_and_missed_in_one_sentence():
+def test_scikit_learn_is_imported_on_demand_and_its_absence_is_one_error():
     script = """
 import sys
 sys.modules["sklearn"] = None
@@ -293,7 +293,7 @@ except ImportError as error:
     assert 'need scikit-learn 1.6 or newer: pip install -e ".[sklearn]"' in done.stdout
 
 
-def test_the_estimators_have_the_same_parameters_but_for_their_own():
+def test_the_estimators_share_all_parameters_except_their_own():
     classifier = inspect.signature(nn.MLPClassifier.__init__).parameters
     regressor = inspect.signature(nn.MLPRegressor.__init__).parameters
     common = [name for name in classifier if name != "class_weight"]

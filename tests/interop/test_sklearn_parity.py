@@ -1,4 +1,4 @@
-"""The same `random_state` trains to the same weights as scikit-learn's own estimators do."""
+"""The same `random_state` gives the same weights as scikit-learn's estimators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import nnbackend as nn
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-#: Batches of 32 leave a last one of 8 rows.
+#: With batches of 32 the last one has 8 rows.
 ROWS, FEATURES, BATCH = 72, 5, 32
 
 CLASSIFIERS = ("two classes", "three classes", "several labels a row")
@@ -122,7 +122,7 @@ def test_every_backend_takes_the_same_steps(backend, solver, weighted):
     np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-10)
 
 
-def test_what_is_added_to_a_step_keeps_it_compiled(caplog):
+def test_additional_calls_keep_a_step_compiled(caplog):
     x, y = data("several labels a row")
     model, _ = both("several labels a row", backend="numba", max_iter=1)
     with caplog.at_level("INFO", "nnbackend"):
@@ -136,7 +136,7 @@ def test_partial_fit_by_partial_fit(kind, solver):
     x, y = data(kind)
     ours, theirs = both(kind, solver=solver, learning_rate="invscaling", learning_rate_init=0.05, alpha=1.0)
     classes = {"classes": np.arange(3) if y.ndim == 2 else np.unique(y)} if kind in CLASSIFIERS else {}
-    # Rows of one kind may follow each other, or come after others.
+    # Rows of the same kind in succession, and after others.
     for begin, end in ((0, 40), (40, 72), (10, 50), (20, 60), (30, 70), (0, 72)):
         weights = row_weights(end - begin == 40)
         part = slice(begin, end)
@@ -155,7 +155,7 @@ def test_warm_starts(solver):
     assert_same(ours.partial_fit(x, y), theirs.partial_fit(x, y))
 
 
-def test_a_random_state_object_is_used_as_far():
+def test_a_random_state_object_advances_equally():
     x, y = data("two classes")
     generators = np.random.RandomState(8), np.random.RandomState(8)
     ours, theirs = both("two classes", max_iter=3)
@@ -166,7 +166,7 @@ def test_a_random_state_object_is_used_as_far():
     assert generators[0].randint(1 << 30) == generators[1].randint(1 << 30)
 
 
-def test_float32_agrees_as_far_as_it_goes():
+def test_float32_agrees_within_its_precision():
     x, y = data("three numbers")
     ours, theirs = both("three numbers", max_iter=10)
     ours.fit(x.astype(np.float32), y)

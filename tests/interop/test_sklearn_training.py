@@ -1,4 +1,4 @@
-"""How MLPClassifier and MLPRegressor train: when they stop, what they refuse, what they keep."""
+"""Training of MLPClassifier and MLPRegressor: when it stops, what is rejected, what is kept."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class TestRefusals:
         ],
         ids=str,
     )
-    def test_what_is_out_of_range(self, parameters, message):
+    def test_values_out_of_range(self, parameters, message):
         model = make(**parameters)
         for call in (model.fit, lambda x, y: model.partial_fit(x, y, classes=[0, 1, 2])):
             with pytest.raises(InvalidInputError, match=message):
                 call(X, Y)
             assert not hasattr(model, "coefs_")
 
-    def test_losses_there_are_none_of(self):
+    def test_unknown_losses(self):
         with pytest.raises(InvalidInputError, match="use loss='squared_error', or scikit-learn's own"):
             make(nn.MLPRegressor, loss="poisson").fit(X, LENGTHS)
         with pytest.raises(UnknownNameError):
@@ -82,27 +82,27 @@ class TestRefusals:
             model.fit(X, Y, weights)
         assert not hasattr(model, "coefs_")
 
-    def test_what_has_the_shape_of_no_targets(self):
+    def test_targets_of_a_wrong_shape(self):
         with pytest.raises(InvalidInputError, match="MultiOutputClassifier"):
             make().fit(X, np.c_[Y, Y])
         with pytest.raises(InvalidInputError, match="beyond the range of float32"):
             make(nn.MLPRegressor, dtype="float32").fit(X, LENGTHS * 1e300)
 
     @quiet
-    def test_going_on_with_something_else(self):
+    def test_resuming_with_other_settings(self):
         model = make(warm_start=True).fit(X, Y)
         for other in (BINARY, Y + 1, np.where(Y == 2, 3, Y)):
             with pytest.raises(InvalidInputError, match="same classes as before"):
                 model.fit(X, other)
         with pytest.raises(ValueError, match="3 features, but MLPClassifier is expecting 4"):
             model.fit(X[:, :3], Y)
-        with pytest.raises(InvalidInputError, match="training cannot go on"):
+        with pytest.raises(InvalidInputError, match="training cannot continue"):
             model.set_params(hidden_layer_sizes=7).fit(X, Y)
-        with pytest.raises(InvalidInputError, match="training cannot go on"):
+        with pytest.raises(InvalidInputError, match="training cannot continue"):
             model.set_params(hidden_layer_sizes=6, activation="tanh").partial_fit(X, Y)
         model.fit(X, Y)
         regressor = make(nn.MLPRegressor).partial_fit(X, LENGTHS)
-        with pytest.raises(InvalidInputError, match="training cannot go on"):
+        with pytest.raises(InvalidInputError, match="training cannot continue"):
             regressor.partial_fit(X, np.c_[LENGTHS, LENGTHS])
 
 
@@ -110,7 +110,7 @@ class TestWhenToStop:
     def test_patience_is_counted_in_epochs(self):
         for patience in (1, 3):
             model = make(solver="sgd", tol=10, max_iter=50, n_iter_no_change=patience).fit(X, Y)
-            # The first epoch is better than none, and one more than the patience has to fail.
+            # The first epoch counts as an improvement, and one more epoch than the patience must fail.
             assert model.n_iter_ == patience + 2
 
     def test_no_patience_ends_only_with_the_epochs(self):
@@ -121,13 +121,13 @@ class TestWhenToStop:
         assert model.best_loss_ == min(model.loss_curve_)
         assert model.validation_scores_ is model.best_validation_score_ is None
 
-    def test_an_adaptive_rate_falls_until_it_is_too_small(self, capsys):
+    def test_an_adaptive_rate_is_lowered_until_it_is_too_small(self, capsys):
         model = make(
             solver="sgd", learning_rate="adaptive", learning_rate_init=0.1, tol=10, n_iter_no_change=1, max_iter=99,
             verbose=True,
         ).fit(X, Y)  # fmt: skip
         said = capsys.readouterr().out
-        # 0.1 / 5 ** 8 is the first below 1e-6; each takes two epochs that fail, the first one epoch more.
+        # 0.1 / 5 ** 8 is the first rate below 1e-6; each rate takes two failing epochs, the first one more.
         assert model.n_iter_ == 1 + 2 * 9
         assert said.count("Setting learning rate to") == 8
         assert "Setting learning rate to 0.020000" in said
@@ -145,7 +145,7 @@ class TestWhenToStop:
         assert model.best_loss_ is None
         best = scores.index(max(scores)) + 1
         assert best < model.n_iter_
-        # As many epochs as it took to get there, and the weights are those.
+        # Training up to the best epoch gives the same weights.
         with pytest.warns(ConvergenceWarning):
             short = make(**{**model.get_params(), "max_iter": best}, estimator=estimator).fit(X, Y)
         assert same_weights(model, short)
@@ -153,7 +153,7 @@ class TestWhenToStop:
 
     @both
     @quiet
-    def test_a_warm_start_that_gets_no_better_keeps_what_was_best(self, estimator):
+    def test_a_warm_start_without_improvement_keeps_the_best(self, estimator):
         model = make(estimator, early_stopping=True, warm_start=True, max_iter=40).fit(X, Y)
         best, scores = model.best_validation_score_, len(model.validation_scores_)
         before = [coef.copy() for coef in model.coefs_]
@@ -173,7 +173,7 @@ class TestWhenToStop:
     @quiet
     def test_ctrl_c_keeps_what_was_learned(self):
         class Pressed(np.random.RandomState):
-            """Presses Ctrl-C when so many orders have been drawn."""
+            """Sends Ctrl-C after a number of orders have been drawn."""
 
             def __init__(self, epochs):
                 super().__init__(0)
@@ -190,7 +190,7 @@ class TestWhenToStop:
             model.fit(X, Y)
         assert model.n_iter_ == 3
         assert same_weights(model, make(max_iter=3).fit(X, Y))
-        # Before anything was learned there is nothing to keep.
+        # Before the first epoch there is nothing to keep.
         with pytest.raises(KeyboardInterrupt):
             make(random_state=Pressed(1)).fit(X, Y)
 
@@ -211,7 +211,7 @@ class TestDivergence:
 
     @quiet
     @pytest.mark.parametrize("solver", ["adam", "sgd"])
-    def test_what_was_fitted_stays(self, solver):
+    def test_the_fitted_state_is_kept(self, solver):
         model = make(nn.MLPRegressor, solver=solver).fit(X, LENGTHS)
         before, curve = model.predict(X), model.loss_curve_
         for _ in range(2):
@@ -219,7 +219,7 @@ class TestDivergence:
                 model.partial_fit(X * 1e200, LENGTHS)
             np.testing.assert_array_equal(model.predict(X), before)
             assert model.loss_curve_ == curve
-        # The weights are those of before, and the solver begins anew, as in another fit.
+        # The weights are unchanged, and the solver starts over, as in a new fit.
         anew = copy.deepcopy(model).set_params(warm_start=True, max_iter=1).fit(X, LENGTHS)
         assert same_weights(model.partial_fit(X, LENGTHS), anew)
 

@@ -40,7 +40,7 @@ def numbered(values, start: int = 1) -> list[tuple[int, float]]:
     return [(step, float(np.float32(value))) for step, value in enumerate(values, start)]
 
 
-def test_every_figure_and_the_loss_of_every_step_are_there(backend, tmp_path):
+def test_every_metric_and_step_loss_is_recorded(backend, tmp_path):
     history = classifier(backend).fit(
         X, Y, epochs=3, validation_data=(X[:20], Y[:20]), callbacks=[nn.TensorBoard(tmp_path / "run")], **OPTIONS
     )
@@ -54,7 +54,7 @@ def test_every_figure_and_the_loss_of_every_step_are_there(backend, tmp_path):
     assert len(train["step/loss"]) == 15
 
 
-def test_a_network_that_is_trained_further_goes_on_with_its_curves(tmp_path):
+def test_further_training_continues_the_curves(tmp_path):
     net, board = classifier(), nn.TensorBoard(tmp_path)
     first = net.fit(X, Y, epochs=2, callbacks=[board], **OPTIONS)
     second = net.fit(X, Y, epochs=1, callbacks=[board], **OPTIONS)
@@ -73,7 +73,7 @@ def test_it_changes_nothing(tmp_path):
     assert same_weights(watched, alone)
 
 
-def test_weights_are_histograms_of_every_so_many_epochs(tmp_path):
+def test_weights_are_histograms_at_an_interval_of_epochs(tmp_path):
     net = classifier()
     net.fit(X, Y, epochs=5, callbacks=[nn.TensorBoard(tmp_path, weights_every=2)], **OPTIONS)
     events = read(tmp_path / "train")
@@ -128,7 +128,7 @@ def test_a_run_that_diverges_leaves_whole_files_and_nothing_open(tmp_path):
         assert not any(name.startswith(str(tmp_path)) for name in names)
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused_before_training(tmp_path):
+def test_a_file_instead_of_the_folder_is_rejected_before_training(tmp_path):
     (tmp_path / "run").write_text("mine")
     net = classifier()
     with pytest.raises(InvalidInputError, match=r"needs a folder, but '.*run' is a file"):

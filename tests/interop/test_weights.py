@@ -40,14 +40,14 @@ def test_a_state_dict_has_the_names_and_shapes_of_a_sequential():
     assert not (net.get_weights()["layers.5.bias"] == 7).any()
 
 
-def test_a_list_has_kernels_and_biases_in_turn():
+def test_a_list_alternates_kernels_and_biases():
     net = network()
     weights = keras.get_weights(net)
     assert [array.shape for array in weights] == [(12, 5), (5,), (5, 6), (6, 4), (4,)]
     np.testing.assert_array_equal(weights[2], net.get_weights()["layers.3.weight"])
 
 
-def test_what_one_network_gives_another_takes(backend):
+def test_configurations_round_trip(backend):
     source = network(backend=backend)
     for names in (None, ["fc1", "fc2", "head"]):
         target = network(seed=1, backend=backend)
@@ -140,13 +140,13 @@ class Scale(nn.Layer):
         return upstream
 
 
-def test_parameters_of_a_layer_from_outside_stay_at_home():
+def test_parameters_of_a_user_defined_layer_are_not_exported():
     net = nn.Network([nn.Dense(3), Scale()], 2, backend="numpy")
     with pytest.raises(InvalidInputError, match=r"layers\.1\.scale belongs to a user-defined layer, Scale\(\)"):
         torch.state_dict(net, tensors=False)
 
 
-def test_tensors_without_pytorch_are_refused_with_a_way_out(monkeypatch):
+def test_tensors_without_pytorch_are_an_error_with_a_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"https://pytorch\.org, .* tensors=False"):
         torch.state_dict(network())

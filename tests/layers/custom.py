@@ -1,4 +1,4 @@
-"""Layers from outside that several tests share: state, four axes, layers within layers."""
+"""User-defined layers for several tests: state, four axes, nested layers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def divide(backend, x, by, out):
 
 
 class Convolution(nn.Layer):
-    """A 2-D convolution as a sum over the kernel's places, with a count of its training steps as state."""
+    """A 2-D convolution as a sum over kernel positions, with the number of training steps as state."""
 
     def __init__(self, filters, size):
         self.filters, self.size = filters, size
@@ -111,7 +111,7 @@ def _places(image, kernel, result):
 
 
 class Chain(nn.Layer):
-    """Its layers, one after the other. Written with the contract's operations alone."""
+    """Its layers in sequence, using only operations of the contract."""
 
     def __init__(self, layers):
         self.sublayers = check_layers(layers)
@@ -139,7 +139,7 @@ class Residual(Chain):
         return out, saved
 
     def backward(self, step, saved, upstream, need_input_gradient):
-        # The layers may overwrite what they are given.
+        # The layers may overwrite their arguments.
         kept = step.like(upstream)
         step.call(assign, upstream, kept)
         downstream = step.backward(self.sublayers, saved, upstream, need_input_gradient)

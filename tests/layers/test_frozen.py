@@ -1,4 +1,4 @@
-"""Frozen layers: their bits never change, and freezing or unfrozing carries everything else over."""
+"""Frozen layers: their bits never change, and freezing or unfreezing keeps everything else."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def test_gradients_are_right_around_a_frozen_layer(backend):
         check_gradients(net, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)
 
 
-def test_what_is_learned_is_what_plain_sgd_makes_of_the_other_layers(backend):
-    """One step of SGD: the layers that are not frozen change as if nothing were."""
+def test_learned_layers_follow_plain_sgd(backend):
+    """One step of SGD: the other layers change as if none were frozen."""
     whole, part = network(backend), network(backend, (1,))
     for net in (whole, part):
         net.train_on_batch(X, Y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
@@ -65,7 +65,7 @@ def test_initial_weights_do_not_depend_on_what_is_frozen():
 
 
 def test_a_layer_may_be_frozen_and_unfrozen_between_runs(backend):
-    """Slots of the optimiser go on by name, and those of layers that learn again begin at zero."""
+    """Slots of the optimiser are kept by name; those of unfrozen layers start at zero."""
     net, optimizer = network(backend), nn.Adam(0.01)
     net.fit(X, Y, epochs=1, optimizer=optimizer, **OPTIONS)
     before, kept, slots = net.get_weights(), bits(net, 0), slots_of(net)
@@ -135,7 +135,7 @@ def test_snapshots_are_restored_by_name_after_freezing(backend):
 
 
 class Unaware(nn.Layer):
-    """A layer from outside, of the contract's operations, that has never heard of freezing."""
+    """A user-defined layer of operations of the contract that does not support freezing."""
 
     def __init__(self, units):
         self.units = units
@@ -165,7 +165,7 @@ class Unaware(nn.Layer):
 
 
 @pytest.mark.parametrize("optimizer", [lambda: nn.SGD(0.1), lambda: nn.AdamW(0.01, weight_decay=0.1)])
-def test_a_layer_that_does_not_know_of_it_can_be_frozen(backend, optimizer):
+def test_a_layer_unaware_of_freezing_can_be_frozen(backend, optimizer):
     nets = []
     first = nn.Network([nn.Dense(9, activation="relu"), nn.Dense(7), nn.Dense(4)], 12, "numpy", seed=3).get_weights()
     for kind in (Unaware, nn.Dense):
@@ -211,7 +211,7 @@ def test_the_loss_of_an_evaluation_follows_what_is_frozen_now():
         ((3,), ["input", "input", "weight", "weight"]),
     ],
 )
-def test_gradients_that_nobody_needs_are_not_recorded(frozen, products):
+def test_unneeded_gradients_are_not_recorded(frozen, products):
     class Watching(NumpyBackend):
         def executor(self, calls):
             recorded.extend(call.operation for call in calls)

@@ -72,7 +72,7 @@ def test_dropout_flatten_and_penalties(backend, loss):
 )
 @pytest.mark.parametrize("loss", LOSSES)
 def test_max_abs_norm(backend, layers, loss):
-    """What it saves is its input, which no other layer may have written over by the time of the backward pass."""
+    """It saves its input, which no other layer may overwrite before the backward pass."""
     check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
 
 

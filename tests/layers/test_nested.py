@@ -1,4 +1,4 @@
-"""Layers within layers: names, random streams, state, freezing and configuration nest."""
+"""Nested layers: names, random streams, state, freezing and configuration."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def deep(backend="numpy"):
     return nn.Network(layers, 12, backend=backend, seed=2)
 
 
-def test_a_chain_is_what_its_layers_are(backend):
-    """Same operations, same first weights; only the names and the streams of dropout differ."""
+def test_a_chain_equals_its_layers(backend):
+    """The same operations and initial weights; only names and dropout streams differ."""
     nested, flat = network(backend), network(backend, nested=False)
     names = ["layers.1.layers.0.weight", "layers.1.layers.0.bias", "layers.1.layers.2.weight", "layers.1.layers.2.bias"]
     assert list(nested.get_weights())[2:6] == names

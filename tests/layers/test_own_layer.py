@@ -1,4 +1,4 @@
-"""A layer from outside: with the operations of the contract, or with functions of its own."""
+"""User-defined layers, with operations of the contract or with their own functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.helpers import any_device, images
 
 
 class Residual(nn.Layer):
-    """``x + tanh(x W)``: made of the contract's operations, so it runs on every backend at full speed."""
+    """``x + tanh(x W)``: composed of operations of the contract, so it runs on every backend at full speed."""
 
     def parameters(self, input_shape):
         return (nn.Parameter("weight", (*input_shape, *input_shape), nn.GlorotUniform()),)
@@ -36,7 +36,7 @@ class Residual(nn.Layer):
 
 @any_device
 def add(backend, one, other, out):
-    """Works on NumPy's and CuPy's arrays alike."""
+    """Works with arrays of NumPy and CuPy."""
     out[...] = one + other
 
 
@@ -50,7 +50,7 @@ def test_its_gradients_are_right(backend):
     check_gradients(network(backend), x / 255, y, loss="softmax_cross_entropy", samples=10)
 
 
-def test_it_trains_alike_everywhere(backend):
+def test_it_trains_the_same_on_every_backend(backend):
     x, y = images()
     losses = []
     for where in ("numpy", backend):

@@ -1,4 +1,4 @@
-"""State beside parameters: saved with the network, updated by the layer, left alone by the optimiser."""
+"""State: saved with the network, updated by the layer, unchanged by the optimiser."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def network(backend="numpy", **options):
 
 
 def image_network(backend, **options):
-    """A four-axis parameter, two state entries, functions of one's own, and samples of three axes."""
+    """A four-axis parameter, two state entries, user-defined functions, and samples with three axes."""
     layers = [
         nn.Dropout(0.1),
         Convolution(3, 2),
@@ -54,11 +54,11 @@ def test_running_statistics_are_kept_by_files(backend, tmp_path):
 def test_weight_decay_does_not_touch_state(backend):
     net = network(backend)
     net.fit(X * 0, Y, epochs=1, batch_size=len(X), loss="softmax_cross_entropy", optimizer=nn.SGD(0.5, weight_decay=1))
-    # The inputs of the layer are zero, so its mean loses a tenth, and nothing else.
+    # The inputs of the layer are zero, so its mean decreases by a tenth.
     np.testing.assert_allclose(mean_of(net), 0.9, rtol=1e-6)
 
 
-def test_it_has_a_gradient_that_nobody_reads(backend):
+def test_state_has_an_unused_gradient(backend):
     class Writes(RunningScale):
         def backward(self, step, saved, upstream, need_input_gradient):
             step.record("bias_gradient", upstream, step.buffer(9)[0])
@@ -125,7 +125,7 @@ def test_a_skipped_step_leaves_the_state_as_it_was(backend):
     assert same_weights(skipping, without)
 
 
-def test_the_way_back_of_a_batch_restores_the_state(backend):
+def test_restoring_after_a_bad_batch_includes_the_state(backend):
     net = network(backend)
     x = X.astype(np.float32)[:16] / 255
     options = {"loss": "mean_squared_error", "optimizer": nn.SGD(0.01)}
@@ -161,14 +161,14 @@ def test_best_epochs_and_snapshots_hold_the_state():
     assert mean_of(net) == 1
 
 
-def test_optimisers_and_gradients_see_the_parameters_alone():
+def test_optimisers_and_gradients_see_only_the_parameters():
     net = network()
     net.fit(X, Y, epochs=1, optimizer=nn.Adam(), **OPTIONS)
     size = net.model.layout.trainable_size
     assert {slot.shape for slot in net.optimizer_state.slots.values()} == {(size,)}
 
 
-def test_other_first_weights_do_not_depend_on_state():
+def test_other_initial_weights_do_not_depend_on_state():
     class Learned(RunningScale):
         def parameters(self, input_shape):
             return (nn.Parameter("mean", (1,), nn.Normal(1.0, 0.0)),)

@@ -1,6 +1,7 @@
-"""The runs behind the files of older versions: `write.py` begins them, `tests/saving/test_older_versions.py` ends them.
+"""The runs of the files of older versions: `write.py` starts them, `tests/saving/test_older_versions.py` completes
+them.
 
-Public names alone, and nothing here may change as long as there are files that were written with it.
+Uses only public names. Do not change this as long as files written with it exist.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ __all__ = [
     "train",
 ]
 
-#: Of a whole run; those in the files were cut off before.
+#: Of a complete run; those in the files were interrupted earlier.
 EPOCHS = 5
-#: Epochs that were begun when a run was cut off, and steps between the checkpoints of one that is cut off in an epoch.
+#: Number of started epochs when a run is interrupted, and steps between checkpoints of one interrupted within an epoch.
 CUT, EVERY = 3, 4
 
 _TIMINGS = ("seconds", "samples_per_second")
 
 
 def data(rows: int = 70, features: int = 12, classes: int = 4) -> tuple[Any, Any]:
-    """Rows of uint8 whose class shows in their values, and labels."""
+    """uint8 rows whose values depend on their class, and labels."""
     generator = np.random.default_rng(3)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
@@ -45,7 +46,7 @@ def data(rows: int = 70, features: int = 12, classes: int = 4) -> tuple[Any, Any
 
 
 class Shift(nn.Layer):
-    """A layer from outside."""
+    """A user-defined layer."""
 
     def __init__(self, by: float) -> None:
         self.by = by
@@ -63,7 +64,7 @@ class Shift(nn.Layer):
 
 
 class Waves(nn.Schedule):
-    """A schedule from outside, with a memory."""
+    """A user-defined schedule with state."""
 
     def __init__(self, rate: float = 0.02) -> None:
         self.base = rate
@@ -86,7 +87,7 @@ class Waves(nn.Schedule):
 
 
 class Norms(nn.Callback):
-    """A callback from outside, whose memory is an array and a number."""
+    """A user-defined callback, whose state is an array and a number."""
 
     def __init__(self) -> None:
         self.norms = np.zeros(0)
@@ -132,7 +133,7 @@ def _image_layers() -> list[nn.Layer]:
     ]
 
 
-#: Networks whose model files there are, and the options of the `fit` that came before; an untrained one has none.
+#: Networks with model files, and the options of their `fit`; an untrained one has none.
 MODELS: dict[str, tuple[Callable[[Any], nn.Network], dict[str, Any] | None]] = {
     "rich": (lambda backend: nn.Network(_rich_layers(), 12, backend, seed=5), {}),
     "float64": (lambda backend: nn.Network(_rich_layers(), 12, backend, seed=6, dtype="float64"), {}),
@@ -149,7 +150,7 @@ MODELS: dict[str, tuple[Callable[[Any], nn.Network], dict[str, Any] | None]] = {
     "untrained": (lambda backend: nn.Network([nn.Dense(3, activation="softmax")], 12, backend), None),
 }
 
-#: Folders of checkpoints: the backend, and a way to make the network, the optimiser, callbacks and options of `fit`.
+#: Checkpoint folders: the backend, and a function that creates the network, optimiser, callbacks and options of `fit`.
 CHECKPOINTS: dict[str, tuple[str, str]] = {
     f"{backend}-{place}": (backend, place) for backend in ("numpy", "numba") for place in ("middle", "end", "own")
 }
@@ -165,16 +166,16 @@ SCHEDULES: dict[str, Callable[[], Any]] = {
 
 
 def train(name: str, folder: Path, *, cut: bool) -> tuple[nn.Network, nn.History]:
-    """Begin a run that keeps checkpoints, or go on with it.
+    """Start or resume a run with checkpoints.
 
     Parameters
     ----------
     name : str
         One of `CHECKPOINTS`.
     folder : Path
-        Of its checkpoints.
+        Folder of its checkpoints.
     cut : bool
-        Whether it is to be cut off; that is a RuntimeError.
+        Whether to interrupt it with a RuntimeError.
     """
     backend, place = CHECKPOINTS[name]
     x, y = data()
@@ -215,7 +216,7 @@ def estimators() -> dict[str, tuple[Any, Any, Any]]:
 
 
 def fitted_figures(estimator: Any, x: Any, y: Any) -> dict[str, Any]:
-    """What a fitted estimator predicts, now and after another epoch, as plain JSON."""
+    """The predictions of a fitted estimator, now and after another epoch, as plain JSON."""
     predict = getattr(estimator, "predict_proba", estimator.predict)
     kept = {"outputs": predict(x[:9]).tolist(), "predictions": estimator.predict(x[:9]).tolist()}
     kept |= {"loss_curve": list(estimator.loss_curve_), "t": int(estimator.t_)}
@@ -227,7 +228,7 @@ def fitted_figures(estimator: Any, x: Any, y: Any) -> dict[str, Any]:
 
 
 def figures(network: nn.Network, history: nn.History) -> dict[str, Any]:
-    """What a run came to, as plain JSON."""
+    """The results of a run, as plain JSON."""
     return {
         "weights": {name: value.tolist() for name, value in network.get_weights().items()},
         "counts": [network.steps_trained, network.epochs_trained],
@@ -238,7 +239,7 @@ def figures(network: nn.Network, history: nn.History) -> dict[str, Any]:
 
 
 def arithmetic() -> str:
-    """A checksum of NumPy's own arithmetic: on a processor with another one, results agree to rounding only."""
+    """A checksum of NumPy's arithmetic; if it differs on this processor, results agree only up to rounding."""
     generator = np.random.default_rng(0)
     digest = hashlib.sha256(np.__version__.encode())
     for dtype in (np.float32, np.float64):

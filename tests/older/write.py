@@ -5,7 +5,7 @@ Run with the package of that version, which the files' folder is named after:
     git worktree add ../older c6ffbc3
     PYTHONPATH=../older python -P tests/older/write.py tests/older/c6ffbc3
 
-Files that are there stay as they are what people have; write another folder for another version.
+Do not change existing files, which represent those of users; write another folder for another version.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any
 
 import numpy as np
 
-# `-P` keeps this folder from the path, so that nothing of it hides the other version's package.
+# `-P` removes this folder from the path, so that it does not hide the other version's package.
 sys.path.append(str(Path(__file__).resolve().parent))
 
 import runs
 
 import nnbackend as nn
 
-#: Epochs after which a run of the command line is ended, of how many.
+#: Epochs after which a run of the command line is interrupted, and the total.
 _AFTER, _OF = 15, 50
 
 
@@ -54,7 +54,7 @@ def write_models(folder: Path) -> dict[str, Any]:
 
 
 def write_checkpoints(folder: Path) -> dict[str, Any]:
-    """Checkpoints of runs that were cut off, and what those come to when they are not."""
+    """Checkpoints of interrupted runs, and the results of the uninterrupted runs."""
     expected = {}
     for name in runs.CHECKPOINTS:
         try:
@@ -97,14 +97,14 @@ def _train(folder: Path, number: int | None) -> None:
             break
         time.sleep(0.001)
     process.wait()
-    # The newest checkpoint is enough, and they are the largest files of all.
+    # Keep only the newest checkpoint, because these are the largest files.
     older = sorted(folder.rglob("checkpoint-*"))[:-1]
     for leftover in (*older, *folder.rglob("lock"), *folder.rglob("*.tmp*")):
         leftover.unlink()
 
 
 def write_pickles(folder: Path) -> dict[str, Any]:
-    """Pickles of all that people keep, and predictions and figures of what is in them."""
+    """Pickles of all public objects, with predictions and metrics of their contents."""
     folder.mkdir()
     expected: dict[str, Any] = {}
     network, history, callbacks = _trained()
@@ -145,7 +145,7 @@ def write_pickles(folder: Path) -> dict[str, Any]:
 
 
 def _trained() -> tuple[nn.Network, nn.History, list[Any]]:
-    """A network, its history, and the callbacks that were there."""
+    """A network, its history, and its callbacks."""
     x, y = runs.data()
     network = runs.MODELS["rich"][0]("numpy")
     callbacks = [nn.EarlyStopping("loss", patience=2), nn.KeepBest("val_accuracy")]
@@ -180,13 +180,13 @@ _ERRORS = [
 
 
 def _classes() -> dict[str, type]:
-    """Public classes, of which a pickle keeps the name of the module."""
+    """Public classes, whose module names are stored in pickles."""
     found = {name: getattr(nn, name) for name in nn.__all__ if name != "CupyBackend"}
     return {name: value for name, value in found.items() if isinstance(value, type)}
 
 
 def write_estimators(folder: Path) -> dict[str, Any]:
-    """Fitted estimators, and what they predict now and after another epoch."""
+    """Fitted estimators, and their predictions now and after another epoch."""
     expected = {}
     for name, (estimator, x, y) in runs.estimators().items():
         _write(folder, {name: estimator.fit(x, y)})

@@ -36,7 +36,7 @@ def test_every_number_is_a_bar_and_is_written_at_its_end() -> None:
     ("value", "written"),
     [(0, "0"), (97.22, "97.22"), (0.0123, "0.0123"), (-1234.5, "\N{MINUS SIGN}1,234"), (5, "5"), (2.5e12, "2.5e+12")],
 )
-def test_numbers_are_written_as_people_write_them(value: float, written: str) -> None:
+def test_numbers_are_formatted_for_readers(value: float, written: str) -> None:
     assert _numbers(plot_bars({"a": value})) == [written]
 
 
@@ -110,7 +110,7 @@ def test_the_callers_axes_are_drawn_on() -> None:
         ({"a": 1}, {"errors": [0.1]}, r"errors must map names to \(low, high\)"),
     ],
 )
-def test_wrong_values_are_refused_before_anything_is_drawn(values: Any, options: Any, message: str) -> None:
+def test_wrong_values_are_rejected_before_anything_is_drawn(values: Any, options: Any, message: str) -> None:
     from matplotlib.figure import Figure
 
     ax = Figure().subplots()

@@ -77,7 +77,7 @@ def test_curves_differ_by_more_than_colour() -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "validation", "axes", "lines"), [(True, False, 2, 1), (False, True, 1, 2)])
-def test_curves_draw_what_there_is(accuracy: bool, validation: bool, axes: int, lines: int) -> None:
+def test_curves_draw_the_available_metrics(accuracy: bool, validation: bool, axes: int, lines: int) -> None:
     drawn = plot_curves(_history(accuracy=accuracy, validation=validation))
     assert [len(ax.lines) for ax in drawn] == [lines] * axes
     assert len(drawn[0].figure.axes) == axes
@@ -88,7 +88,7 @@ def test_epochs_are_whole_numbers() -> None:
     assert all(float(tick).is_integer() for tick in loss.get_xticks())
 
 
-def test_curves_go_where_the_caller_says() -> None:
+def test_curves_are_drawn_on_the_given_axes() -> None:
     from matplotlib.figure import Figure
 
     axes = Figure().subplots(1, 2)
@@ -113,7 +113,7 @@ def test_a_history_without_accuracy_has_no_picture_of_it() -> None:
 
 
 @pytest.mark.parametrize("ax", [[], 3, ["left", "right"]])
-def test_what_is_no_axes_is_refused(ax: Any) -> None:
+def test_wrong_axes_are_rejected(ax: Any) -> None:
     with pytest.raises(InvalidInputError, match="ax must be"):
         plot_curves(_history(), ax)
 

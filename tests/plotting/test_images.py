@@ -102,7 +102,7 @@ def test_the_wrong_ones_are_shown_with_both_classes() -> None:
     assert_readable(ax)
 
 
-def test_only_so_many_are_shown_and_the_title_says_so() -> None:
+def test_the_number_shown_is_limited_and_in_the_title() -> None:
     ax = plot_misclassified(IMAGES, np.zeros(30), np.ones(30), ["cat", "dog"], most=4)
     assert _captions(ax) == ["cat,\ntaken for dog"] * 4
     np.testing.assert_array_equal(_tiles(ax), IMAGES[:4].reshape(4, 8, 8))
@@ -110,7 +110,7 @@ def test_only_so_many_are_shown_and_the_title_says_so() -> None:
     assert len(plot_misclassified(IMAGES, np.zeros(30), np.ones(30)).images) == 24
 
 
-def test_none_wrong_is_said_in_words() -> None:
+def test_no_misclassified_image_gives_a_note() -> None:
     ax = plot_misclassified(IMAGES, np.zeros(30), np.zeros(30))
     assert _captions(ax) == ["all 30 are correct"]
     assert ax.get_title() == "0 of 30 wrong (0.00 %)"
@@ -214,7 +214,7 @@ def test_a_network_shows_its_first_dense_layer() -> None:
         ),
     ],
 )
-def test_what_is_no_image_is_refused_before_anything_is_drawn(call: Any, message: str) -> None:
+def test_wrong_images_are_rejected_before_anything_is_drawn(call: Any, message: str) -> None:
     ax = _axes()
     with pytest.raises(InvalidInputError, match=message):
         call(ax)

@@ -195,6 +195,6 @@ def test_wrong_points_are_refused_before_anything_is_drawn(x: Any, y: Any, class
         (Quadrants(), POINTS.astype(np.uint8), 200, r"received uint8"),
     ],
 )
-def test_what_has_no_regions_is_refused(network: Any, x: Any, resolution: int, message: str) -> None:
+def test_networks_without_regions_are_rejected(network: Any, x: Any, resolution: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         plot_decision_regions(network, x, LABELS, resolution=resolution)

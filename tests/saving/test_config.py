@@ -32,7 +32,7 @@ def through_json(config):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_configuration_makes_the_same_network(dtype):
+def test_a_configuration_recreates_the_network(dtype):
     net = network(seed=2**62 + 1, dtype=dtype, input_scale=0.5)
     again = nn.Network.from_config(through_json(net.config()), backend="numpy")
     assert again.config() == net.config()
@@ -44,7 +44,7 @@ def test_a_configuration_makes_the_same_network(dtype):
     assert again.config() == net.config()
 
 
-def test_with_its_weights_a_trained_network_trains_on_as_it_would_have():
+def test_a_network_with_restored_weights_continues_as_the_original():
     x, y = images(rows=30)
     net = network(seed=3)
     net.fit(x, y, epochs=2, batch_size=8, loss="softmax_cross_entropy")
@@ -68,7 +68,7 @@ def test_another_seed_makes_a_new_network():
         nn.Network.from_config(net.config(), backend="numpy", seed=-1)
 
 
-def test_a_configuration_may_be_as_short_as_a_call():
+def test_a_configuration_may_omit_defaults():
     net = nn.Network.from_config({"layers": [{"kind": "dense", "units": 2}], "input_shape": 3}, backend="numpy")
     assert same_weights(net, nn.Network([nn.Dense(2)], 3, backend="numpy"))
 
@@ -79,7 +79,7 @@ def test_the_model_file_uses_the_same_form(tmp_path):
     assert read_model(tmp_path / "model.safetensors")[0] == net.config()
 
 
-def test_a_layer_from_outside_is_handed_over():
+def test_a_user_defined_layer_is_passed_in():
     config = through_json(nn.Network([Shift(2), nn.Dense(2)], 3, backend="numpy").config())
     assert nn.Network.from_config(config, "numpy", custom_layers=[Shift]).layers[0].by == 2
     with pytest.raises(InvalidInputError, match=r"layers\[0\]: unknown layer 'shift'.*custom_layers=\[\.\.\.\]"):
@@ -102,7 +102,7 @@ class Dense(Shift):
         ([Dense], "two layers are called Dense"),
     ],
 )
-def test_what_is_no_list_of_layer_classes_is_refused(custom_layers, message):
+def test_custom_layers_must_be_a_list_of_layer_classes(custom_layers, message):
     with pytest.raises(InvalidInputError, match=message):
         nn.Network.from_config(network().config(), "numpy", custom_layers=custom_layers)
 
@@ -125,12 +125,12 @@ def test_what_is_no_list_of_layer_classes_is_refused(custom_layers, message):
         ({"epochs_trained": -2}, "epochs_trained must be a whole number of at least 0"),
     ],
 )
-def test_a_mistake_is_named_with_its_place(change, message):
+def test_an_error_names_its_position(change, message):
     with pytest.raises(InvalidInputError, match=message):
         nn.Network.from_config({**network().config(), **change}, "numpy")
 
 
-def test_what_is_missing_is_named():
+def test_missing_arrays_are_named():
     with pytest.raises(InvalidInputError, match="must have 'layers' and 'input_shape'"):
         nn.Network.from_config({}, "numpy")
     with pytest.raises(InvalidInputError, match=r"must be a dict, .* received str"):

@@ -54,7 +54,7 @@ def test_a_few_broken_inputs_of_every_kind(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("path", sorted(FOUND.glob("*")), ids=lambda path: path.name)
-def test_what_once_broke_the_promise_does_not_any_more(path: Path, tmp_path: Path):
+def test_past_findings_are_fixed(path: Path, tmp_path: Path):
     with closing(TARGETS[path.name.rpartition("-")[0]](tmp_path)) as target:
         outcome, _, wrong = try_input(target, path.read_bytes())
     assert wrong is None, f"{outcome}: {wrong!r}"
@@ -124,7 +124,7 @@ def test_counts_leave_room_for_training_on(key: str, limit: int):
     network.fit(x, y, epochs=1, batch_size=2, loss="mean_squared_error", verbose=False)
 
 
-def test_many_layers_take_time_in_proportion():
+def test_time_is_linear_in_the_number_of_layers():
     # Comparing all pairs, as an earlier version did, would take minutes.
     layers = [nn.Flatten() for _ in range(30_000)]
     assert len(check_layers(layers)) == 30_000
@@ -166,7 +166,7 @@ def test_a_description_of_any_length_is_not_read(tmp_path: Path):
         tracemalloc.stop()
 
 
-def test_what_would_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch):
+def test_files_too_large_to_be_read_are_not_written(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("nnbackend.saving.model_file.MOST_DESCRIPTION", 100)
     with pytest.raises(ModelFileError, match=r"not saved to .*its description has \d+ characters"):
         classifier().save(tmp_path / "model.safetensors")
@@ -174,7 +174,7 @@ def test_what_would_not_be_read_again_is_not_written(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("depth", [900, 960, 985, 995, 5000])
-def test_a_description_of_any_depth_ends_in_one_error(tmp_path: Path, depth: int):
+def test_a_deeply_nested_description_is_one_error(tmp_path: Path, depth: int):
     path = tmp_path / "model.safetensors"
     arrays, metadata = saved(path)
     deep = "[" * depth + "]" * depth
@@ -202,7 +202,7 @@ def test_a_gzip_stream_may_promise_less_than_a_file(tmp_path: Path, monkeypatch)
         read_idx(path)
 
 
-def test_a_bomb_that_keeps_its_promise_takes_what_it_promised_and_no_more(tmp_path: Path):
+def test_a_decompression_bomb_takes_no_more_memory_than_it_declares(tmp_path: Path):
     path = tmp_path / "bomb"
     size = 20_000_000
     path.write_bytes(gzip.compress(struct.pack(">BBBBI", 0, 0, 8, 1, size) + bytes(size), mtime=0))
@@ -270,14 +270,14 @@ def test_names_of_classes_cannot_speak_to_the_terminal(run_folder: Path, capsys)
 
 
 @pytest.mark.parametrize("classes", [["a"], "ab", [["a"], "b"], [1, 2], {"0": 1}, None])
-def test_what_are_no_names_of_classes_is_left_out(run_folder: Path, classes):
+def test_invalid_class_names_are_ignored(run_folder: Path, classes):
     (run_folder / "config.json").write_text(json.dumps({"classes": classes}))
     model = run_folder / "model.safetensors"
     assert class_names(model, nn.Network.load(model, "numpy")) == ["0", "1"]
 
 
 @pytest.mark.parametrize("name", [["mnist"], {"mnist": 1}, 5, None])
-def test_a_data_set_that_is_no_name_is_an_error(run_folder: Path, name, capsys):
+def test_a_data_set_must_be_a_name(run_folder: Path, name, capsys):
     (run_folder / "config.json").write_text(json.dumps({"dataset": name}))
     with pytest.raises(InvalidInputError, match="the data set must be a name"):
         dataset_name(run_folder / "model.safetensors")
@@ -288,13 +288,13 @@ def test_a_data_set_that_is_no_name_is_an_error(run_folder: Path, name, capsys):
 @pytest.mark.parametrize(
     "contents", [b"[" * 100_000, b"\xff\xfe", b"", b"[]", b'{"classes": ["a", "b"]}' + b" " * (1 << 20)]
 )
-def test_a_configuration_that_is_none_is_left_out(run_folder: Path, contents: bytes):
+def test_an_invalid_run_configuration_is_ignored(run_folder: Path, contents: bytes):
     (run_folder / "config.json").write_bytes(contents)
     assert read_configuration(run_folder / "model.safetensors") == {}
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs the device /dev/zero")
-def test_a_configuration_without_end_is_not_read(run_folder: Path):
+def test_an_endless_configuration_is_not_read(run_folder: Path):
     (run_folder / "config.json").symlink_to("/dev/zero")
     assert read_configuration(run_folder / "model.safetensors") == {}
 
@@ -337,7 +337,7 @@ def test_pictures_of_other_formats_are_not_opened(tmp_path: Path, kind: str):
 # ---- rows --------------------------------------------------------------------------------------------------------
 
 
-def test_rows_that_a_file_only_says_it_has_are_refused(tmp_path: Path):
+def test_rows_missing_from_their_file_are_rejected(tmp_path: Path):
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         x = file.create_dataset("x", (2**45, 12), "f4", chunks=(1024, 12))
         x[:5] = 1
@@ -354,7 +354,7 @@ def test_predictions_that_do_not_fit_into_memory_are_refused():
         network._room_for_outputs(len(x))
 
 
-def test_damage_that_hdf5_comes_to_late_is_a_data_error():
+def test_damage_that_hdf5_finds_late_is_a_data_error():
     class Damaged:
         shape, dtype = (5, 12), np.dtype("f4")
         __module__ = "h5py._hl.dataset"
@@ -369,7 +369,7 @@ def test_damage_that_hdf5_comes_to_late_is_a_data_error():
         as_rows(Damaged(), (12,), np.dtype("f4"))
 
 
-def test_unknown_names_from_files_are_cut_too():
+def test_unknown_names_from_files_are_truncated_too():
     with pytest.raises(UnknownNameError) as error:
         get_loss("softmax" * 10_000)
     assert len(str(error.value)) < 500

@@ -79,7 +79,7 @@ def test_the_file_is_plain_safetensors(tmp_path):
     assert json.loads(header["__metadata__"]["nnbackend"])["format"] == 1
 
 
-def test_training_goes_on_in_a_loaded_network_with_other_orders(tmp_path):
+def test_a_loaded_network_continues_training_with_new_orders(tmp_path):
     path = tmp_path / "model.safetensors"
     x, y = images(rows=30)
     net = trained()
@@ -99,7 +99,7 @@ class Double(nn.Layer):
         return upstream
 
 
-def test_a_layer_from_outside_is_named_and_handed_over(tmp_path):
+def test_a_user_defined_layer_is_named_and_passed_in(tmp_path):
     path = tmp_path / "model.safetensors"
     net = nn.Network([Double(), nn.Dense(2)], 3, backend="numpy")
     net.save(path)

@@ -1,6 +1,6 @@
-"""Files and pickles that an older version wrote are read, and what they hold goes on, as if it had never stopped.
+"""Files and pickles of an older version can be read, and their runs resume as if uninterrupted.
 
-`tests/older/write.py` wrote them, with the package of the commit that their folder is named after.
+`tests/older/write.py` wrote them with the package of the commit in the name of their folder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MOVED = pytest.mark.filterwarnings("ignore:nnbackend.* is now nnbackend:Deprecat
 
 FOLDER = Path(__file__).parents[1] / "older" / "c6ffbc3"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text(encoding="utf-8"))
-#: Where NumPy computes as it did on the machine that wrote the files, its results have the same bits.
+#: If NumPy's arithmetic is the same as on the machine that wrote the files, results are bit-identical.
 SAME_BITS = runs.arithmetic() == EXPECTED["arithmetic"]
 ROUNDING = 1e-5
 
 
 def assert_agrees(found: Any, expected: Any, backend: str = "numpy") -> None:
-    """The same structure, and the same numbers: to the last bit, or to rounding where other bits are right too."""
+    """Check that structure and numbers are the same, bit for bit or up to rounding."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for name in expected:
@@ -67,15 +67,15 @@ def test_model_files(name, backend):
 
 
 @pytest.mark.parametrize("name", ["rich", "float64", "squares"])
-def test_a_model_file_is_written_as_it_was(name, tmp_path):
-    """Byte for byte, so that the version before reads it too."""
+def test_a_model_file_is_written_byte_for_byte_as_before(name, tmp_path):
+    """Byte for byte, so that the previous version can read it."""
     original = FOLDER / "models" / f"{name}.safetensors"
     nn.Network.load(original, backend="numpy").save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == original.read_bytes()
 
 
 @pytest.mark.parametrize("name", runs.CHECKPOINTS)
-def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
+def test_a_run_resumes_from_its_checkpoint(name, tmp_path):
     shutil.copytree(FOLDER / "checkpoints" / name, tmp_path / name)
     (checkpoint,) = (tmp_path / name).glob("*.safetensors")
     begun = nn.Network.load(checkpoint, backend="numpy")
@@ -85,13 +85,13 @@ def test_a_run_goes_on_from_its_checkpoint(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", runs.CHECKPOINTS)
-def test_a_run_from_its_beginning_comes_to_what_the_older_one_did(name, tmp_path):
+def test_a_complete_run_has_the_results_of_the_older_version(name, tmp_path):
     network, history = runs.train(name, tmp_path / name, cut=False)
     assert_agrees(runs.figures(network, history), EXPECTED["checkpoints"][name], name.partition("-")[0])
 
 
 def nnbackend(*arguments: str | Path) -> str:
-    """What a command prints."""
+    """The output of a command."""
     command = [sys.executable, "-m", "nnbackend", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -99,7 +99,7 @@ def nnbackend(*arguments: str | Path) -> str:
 
 
 def of_folder(folder: Path) -> dict[str, Any]:
-    """What a finished run's folder says, in the words of the expected values."""
+    """The results in a finished run's folder, in the form of the expected values."""
     network = nn.Network.load(folder / "model.safetensors", backend="numpy")
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
     return {
@@ -112,7 +112,7 @@ def of_folder(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["killed", "interrupted"])
-def test_a_run_of_the_command_line_goes_on(name, tmp_path):
+def test_a_run_of_the_command_line_resumes(name, tmp_path):
     folder = tmp_path / name
     shutil.copytree(FOLDER / "runs" / name, folder)
     nnbackend("train", "--resume", folder, "--no-plots", "--quiet")
@@ -136,7 +136,7 @@ def test_pickled_networks(name):
     assert_agrees(network.predict(rows_for(network)).tolist(), EXPECTED["pickles"]["network"], network.backend.name)
 
 
-def test_a_pickled_network_goes_on_training():
+def test_a_pickled_network_continues_training():
     x, y = runs.data()
     network = unpickled("network")
     other = nn.Network.from_config(network.config(), backend="numpy")
@@ -174,13 +174,13 @@ def test_pickled_schedules():
     for name, schedule in kept.items():
         rates = [schedule.rate(time) for time in expected["times"]]
         np.testing.assert_allclose(rates, expected["rates"][name], rtol=1e-14)
-    # The memory of two epochs, the second of which was worse.
+    # The state after two epochs, the second of which was worse.
     assert kept["plateau"].state() == {"scale": 0.5, "best": 1.0, "waited": 0}
 
 
 @pytest.mark.parametrize("place", range(0, 36, 5))
 def test_pickled_optimizers(place):
-    """Each trains as a new one with the same settings does."""
+    """Each trains like a new one with the same settings."""
     optimizer = unpickled("optimizers")[place]
     settings = {name: value for name, value in vars(optimizer).items() if name not in ("schedule", "slots")}
     fresh = type(optimizer)(learning_rate=optimizer.schedule, **settings)
@@ -193,7 +193,7 @@ def test_pickled_optimizers(place):
     assert losses[0] == losses[1]
 
 
-def test_what_pickled_optimizers_say_of_themselves():
+def test_the_repr_of_pickled_optimizers():
     assert [repr(optimizer) for optimizer in unpickled("optimizers")] == EXPECTED["pickles"]["optimizers"]
 
 
@@ -249,7 +249,7 @@ def test_classes_are_found_where_pickles_look_for_them():
 
 @pytest.mark.parametrize("name", EXPECTED["pickles"]["estimators"])
 def test_pickled_estimators(name):
-    """They predict as they did, and another epoch takes them where it took them then."""
+    """Their predictions are unchanged, now and after another epoch."""
     pytest.importorskip("sklearn")
     estimator = unpickled(name)
     _, x, y = runs.estimators()[name]

@@ -1,4 +1,4 @@
-"""Buffers of any shape, scratch memory, and one memory seen with several shapes."""
+"""Buffers of any shape, scratch memory, and views with other shapes."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class TestScratch:
         other = each.scratch((12,))
         assert one.ctypes.data == other.ctypes.data
 
-    def test_what_one_call_uses_is_apart(self):
+    def test_scratch_buffers_of_one_call_do_not_overlap(self):
         each = recorder(NumpyBackend())
         for _ in range(2):
             arrays = [each.scratch((5,)), each.scratch((9,)), each.scratch((2, 2)), each.scratch((9,), "float64")]
@@ -181,7 +181,7 @@ class TestScratch:
                 assert not any(np.shares_memory(one, other) for other in arrays[:place])
             each.call(assign, *arrays)
 
-    def test_a_call_that_does_not_use_it_ends_it_too(self):
+    def test_a_call_without_the_scratch_buffer_releases_it_too(self):
         each = recorder(NumpyBackend())
         scratch, buffer = each.scratch((6, 5)), each.buffer(5)
         each.record("activation_forward", buffer, "relu", 0.0, buffer)
@@ -190,7 +190,7 @@ class TestScratch:
         with pytest.raises(InvalidInputError, match="uses a scratch buffer of an earlier call"):
             each.record("activation_forward", buffer, "relu", 0.0, scratch)
 
-    def test_its_memory_is_made_once(self):
+    def test_its_memory_is_allocated_once(self):
         backend = NumpyBackend()
         workspace = Workspace(backend, 6)
         addresses = set()
@@ -211,7 +211,7 @@ LAYERS = {
 
 
 def test_a_backend_of_the_array_api_standard_has_the_views():
-    """Its arrays have no methods to slice and reshape by."""
+    """Its arrays cannot be sliced or reshaped."""
     pytest.importorskip("array_api_strict")
     from tests.plugin.nnbackend_strict import StrictBackend
 
@@ -233,7 +233,7 @@ def test_a_backend_of_the_array_api_standard_has_the_views():
 
 @pytest.mark.parametrize("kind", LAYERS)
 def test_layers_do_the_same_whatever_the_shape(backend, kind):
-    """An image is the row of its numbers: same bits on the same backend."""
+    """Images and flat rows give the same bits on one backend."""
     nets = []
     for shape in ((30,), (5, 6), (5, 3, 2)):
         net = nn.Network([LAYERS[kind](), nn.Flatten(), LAYERS[kind](), nn.Dense(4)], shape, backend=backend, seed=4)
@@ -253,8 +253,8 @@ def test_outputs_may_have_several_axes(backend):
     assert net.evaluate(x, x.reshape(70, -1))["loss"] > 0
 
 
-def test_what_comes_back_through_flatten_has_the_axes(backend):
-    """Between layers that learn, where the rows of a flat gradient may be padded."""
+def test_the_gradient_of_flatten_has_the_axes(backend):
+    """Between layers that learn, where rows of flat gradients may be padded."""
 
     class Scale(nn.Layer):
         def parameters(self, input_shape):

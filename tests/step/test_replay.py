@@ -1,4 +1,4 @@
-"""The replay: which steps run, in which portions, and who is asked and told."""
+"""The replay: which steps run, in which portions, and the calls of the watch and feed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnbackend.step.replay import Replay, Watch
 
 
 class Noted(Executor):
-    """Notes how many steps it was asked for, and of how many rows."""
+    """Records the requested numbers of steps and rows."""
 
     name, reason = "noted", "for tests"
 
@@ -64,14 +64,14 @@ def replay_of(rows, batch_size, feed=None):
     return replay, runs
 
 
-def test_full_batches_and_the_shorter_last_one_have_executors_of_their_own():
+def test_full_batches_and_the_shorter_last_one_have_separate_executors():
     replay, runs = replay_of(23, 5)
     assert [(executor.rows, repeats) for executor, repeats in replay.executors] == [(5, 4), (3, 1)]
     assert replay.run() == 5
     assert runs == [(5, 4), (3, 1)]
 
 
-def test_an_epoch_goes_on_within_any_kind_of_batch():
+def test_an_epoch_resumes_within_any_kind_of_batch():
     for first, expected in ((2, [(5, 2), (3, 1)]), (4, [(3, 1)]), (5, [])):
         replay, runs = replay_of(23, 5)
         assert replay.run(first) == 5
@@ -97,7 +97,7 @@ def test_portions_that_take_long_do_not_grow(monkeypatch):
     assert [event[2] for event in watch.said if event[0] == "allow"] == [1, 1, 1, 1]
 
 
-def test_a_watch_ends_an_epoch_early_and_is_told_where():
+def test_a_watch_can_end_an_epoch_early():
     replay, runs = replay_of(75, 5)
     watch = Spy(last=4)
     assert replay.run(watch=watch) == 4

@@ -50,7 +50,7 @@ class Page(HTMLParser):
             self.caption += data
 
 
-def test_a_network_shows_what_its_summary_tells(backend):
+def test_a_network_displays_its_summary(backend):
     layers = [nn.Flatten(), nn.Dense(5, activation="relu"), nn.Dense(3)]
     net = nn.Network(layers, (2, 4), backend=backend, seed=4)
     page = Page(net._repr_html_())
@@ -68,7 +68,7 @@ def test_a_network_shows_what_its_summary_tells(backend):
         assert cell in text
 
 
-def test_it_stands_alone_and_leaves_the_page_its_colours():
+def test_it_is_self_contained_and_keeps_the_colours_of_the_page():
     html = classifier()._repr_html_()
     page = Page(html)
     assert page.tags == {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td"}
@@ -78,7 +78,7 @@ def test_it_stands_alone_and_leaves_the_page_its_colours():
     assert set(re.findall(r"border[\w-]*:([^;\"]*)", html)) == {"collapse", "1px solid rgba(128,128,128,0.6)"}
 
 
-def test_names_from_outside_are_text():
+def test_untrusted_names_are_escaped():
     class Evil(nn.Flatten):
         def __repr__(self):
             return "</td><script>alert('1')</script>&amp;"

@@ -73,7 +73,7 @@ def test_training_that_does_not_fit_says_what_it_takes(room):
     network.fit(X, Y, **OPTIONS)
 
 
-def test_the_gpu_backend_says_it_too(monkeypatch):
+def test_the_gpu_backend_reports_it_too(monkeypatch):
     from tests.conftest import make_backend
 
     backend = make_backend("cupy-emulated")

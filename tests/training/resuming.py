@@ -1,4 +1,4 @@
-"""Runs that end in the middle, and how to tell that one went on as if it had not."""
+"""Interrupted runs, and comparisons with uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from nnbackend.training.checkpoints import checkpoint as checkpoint_module
 from tests.helpers import images, rich_network, same_weights
 
 X, Y = images(rows=70)
-#: 9 steps an epoch, the last of 6 rows.
+#: 9 steps per epoch, the last with 6 rows.
 STEPS = 9
 
 
 def options(**others: Any) -> dict[str, Any]:
-    """What `fit` is given: a schedule with a memory, validation, and everything by its own new object."""
+    """Arguments of `fit`: a schedule with state, validation data, and new objects for everything."""
     return {
         "epochs": 3,
         "batch_size": 8,
@@ -33,11 +33,11 @@ def options(**others: Any) -> dict[str, Any]:
 
 
 class Killed(BaseException):
-    """What no `except Exception` catches, as nothing catches a SIGKILL."""
+    """Not caught by `except Exception`, like SIGKILL."""
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, steps: int, train: Callable[[], Any]) -> None:
-    """Train until the checkpoint after so many steps is written, and no further."""
+    """Train until the checkpoint after `steps` steps is written."""
     write = checkpoint_module.write_checkpoint
 
     def write_and_die(path: Path, contents: Any) -> None:
@@ -52,13 +52,13 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, steps: int, train: Callable[[], A
 
 
 def metrics(history: History) -> list[dict[str, float]]:
-    """All that must be the same when a run is done again."""
+    """Everything that must be reproducible."""
     timings = ("seconds", "samples_per_second")
     return [{name: value for name, value in epoch.items() if name not in timings} for epoch in history.epochs]
 
 
 def assert_close_end(run: tuple[nn.Network, History], other: tuple[nn.Network, History], tolerance: float) -> None:
-    """Both runs ended with the same, to rounding."""
+    """Check that both runs have the same results up to rounding."""
     (network, history), (expected, wanted) = run, other
     for name, weight in expected.get_weights().items():
         np.testing.assert_allclose(network.get_weights()[name], weight, rtol=tolerance, atol=tolerance)
@@ -71,7 +71,7 @@ def assert_close_end(run: tuple[nn.Network, History], other: tuple[nn.Network, H
 
 
 def assert_same_end(run: tuple[nn.Network, History], other: tuple[nn.Network, History]) -> None:
-    """Both runs ended with the same bits."""
+    """Check that both runs have bit-identical results."""
     (network, history), (expected, wanted) = run, other
     assert metrics(history) == metrics(wanted)
     assert [losses.tobytes() for losses in history.step_losses] == [losses.tobytes() for losses in wanted.step_losses]
@@ -106,7 +106,7 @@ def kept(
     dtype: str = "float32",
     **others: Any,
 ) -> tuple[Any, Any]:
-    """The same run with checkpoints in this folder, or the rest of it."""
+    """The same run, or the rest of it, with checkpoints in this folder."""
     network = rich_network(backend, dtype)
     checkpoint = nn.Checkpoint(folder, every_steps=every)
     settings = {"resume": True, **options(**others)}

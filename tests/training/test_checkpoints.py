@@ -1,4 +1,4 @@
-"""Checkpoints: what is in them, when they are written, what resuming takes and refuses."""
+"""Checkpoints: contents, when they are written, and what resuming accepts and rejects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIMIZERS = {
     "sgd": lambda: nn.SGD(0.2),
     "nesterov": lambda: nn.SGD(nn.CosineDecay(0.1, epochs=3), momentum=0.9, nesterov=True),
     "adamw": lambda: nn.AdamW(nn.StepDecay(0.01, every=1)),
-    # Too slow for any image to change its class: the rate falls after every epoch.
+    # So slow that no image changes its class, and the rate is reduced after every epoch.
     "rmsprop": lambda: nn.RMSprop(nn.Warmup(1, nn.ReduceOnPlateau(1e-7, patience=1, monitor="val_accuracy"))),
 }
 
@@ -46,8 +46,8 @@ def a_run(folder, **others):
 
 class TestEveryState:
     @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 1, 3 * STEPS])
-    def test_wherever_it_is_cut(self, tmp_path, monkeypatch, step):
-        """At the first step of a run or an epoch, at their last, and in between."""
+    def test_any_interruption(self, tmp_path, monkeypatch, step):
+        """At the first and last step of a run and an epoch, and in between."""
         expected = undisturbed()
         killed_at(monkeypatch, step, lambda: kept(tmp_path))
         assert_same_end(kept(tmp_path), expected)
@@ -70,7 +70,7 @@ class TestEveryState:
     def test_of_callbacks(self, tmp_path, monkeypatch):
         def callbacks(name):
             folder = tmp_path / name
-            # Two of a kind have each its own; the rate is so high that the first epochs are the best.
+            # Two callbacks of one class have separate state; the rate is so high that the first epochs are the best.
             return [
                 nn.KeepBest("loss"), nn.KeepBest("val_accuracy"), nn.ModelCheckpoint(folder / "best.safetensors"),
                 nn.CSVLogger(folder / "log.csv"), nn.EarlyStopping("val_loss", patience=2),
@@ -100,7 +100,7 @@ class TestEveryState:
         assert [line.split(",")[:5] for line in tables[0]] == [line.split(",")[:5] for line in tables[1]]
 
     def test_of_a_network_that_was_trained_before(self, tmp_path, monkeypatch):
-        """Its epochs and steps number orders and masks; the run counts its own."""
+        """The network's epochs and steps determine orders and masks; the run has its own counts."""
 
         def trained():
             network = rich_network("numpy")
@@ -118,7 +118,7 @@ class TestEveryState:
         assert_same_end(run(rich_network("numpy"), resume=tmp_path), expected)
 
     def test_of_a_run_that_had_ended(self, tmp_path):
-        """The network gets what it had then, the best weights included, and `epochs` may be more."""
+        """The network gets its earlier state, including the best weights, and `epochs` may be larger."""
         first = kept(tmp_path, callbacks=[nn.KeepBest("loss")], epochs=2)
         assert_same_end(kept(tmp_path, callbacks=[nn.KeepBest("loss")], epochs=2), first)
         longer = kept(tmp_path, callbacks=[nn.KeepBest("loss")], epochs=3)
@@ -132,7 +132,7 @@ class TestWhen:
     @pytest.mark.parametrize(
         ("rule", "steps"),
         [
-            # 27 steps in three epochs; the end is always kept.
+            # 27 steps in three epochs; the last step always has a checkpoint.
             ({}, [27, 18, 9]),
             ({"every_steps": 4}, [27, 24, 20, 16, 12, 8, 4]),
             ({"every_steps": 9}, [27, 18, 9]),
@@ -140,21 +140,21 @@ class TestWhen:
             ({"every_minutes": 60}, [27]),
         ],
     )
-    def test_they_are_written_as_asked(self, tmp_path, rule, steps):
+    def test_checkpoints_are_written_at_the_given_intervals(self, tmp_path, rule, steps):
         checkpoint = nn.Checkpoint(tmp_path, **{"keep": 99, **rule})
         rich_network("numpy").fit(X, Y, callbacks=[checkpoint], **options())
         assert steps_in(tmp_path) == steps
-        # Neither the lock nor a temporary file stays.
+        # Neither the lock nor a temporary file remains.
         assert len(os.listdir(tmp_path)) == len(steps)
 
-    def test_the_clock_may_ask_within_an_epoch(self, tmp_path):
+    def test_the_clock_may_request_a_checkpoint_within_an_epoch(self, tmp_path):
         checkpoint = nn.Checkpoint(tmp_path, every_minutes=1e-9, keep=99)
         rich_network("numpy").fit(X, Y, callbacks=[checkpoint], **options())
         found = steps_in(tmp_path)
         assert found[-1] == 1
         assert {27, 18, 9} < set(found)
 
-    def test_ctrl_c_leaves_one_at_the_step_it_came(self, tmp_path):
+    def test_ctrl_c_leaves_a_checkpoint_at_the_current_step(self, tmp_path):
         class Stop(nn.Layer):
             calls = 0
 
@@ -183,7 +183,7 @@ class TestWhen:
         Stop.calls = 100
         assert_same_end(resumed, run())
 
-    def test_a_run_that_diverges_keeps_its_last_sound_one(self, tmp_path):
+    def test_a_diverging_run_keeps_its_last_good_checkpoint(self, tmp_path):
         with pytest.raises(nn.errors.TrainingDivergedError):
             kept(tmp_path, optimizer=nn.SGD(1e15), epochs=30)
         for path in checkpoint_files(tmp_path):
@@ -204,7 +204,7 @@ class TestFiles:
             read_checkpoint(tmp_path / "model")
 
     def test_every_damaged_byte_is_found(self, tmp_path):
-        """In the description, in weights and in slots: one bit of each of 60 bytes all over the file."""
+        """One bit in each of 60 bytes throughout the file: in the description, weights and slots."""
         path = a_run(tmp_path)[0]
         good = path.read_bytes()
         for place in np.linspace(0, len(good) - 1, 60).astype(int):
@@ -224,10 +224,10 @@ class TestFiles:
         with pytest.warns(RuntimeWarning, match="trying the one before") as warned:
             assert_same_end(kept(tmp_path, epochs=2), expected)
         assert len(warned) == 2
-        # Neither stands in the way of those that were written since.
+        # Neither blocks later checkpoints.
         assert steps_in(tmp_path) == [18, 17, 16]
 
-    def test_damaged_ones_that_were_not_reached_again_go(self, tmp_path):
+    def test_newer_damaged_checkpoints_are_removed(self, tmp_path):
         newest, second, _ = a_run(tmp_path)
         newest.write_bytes(b"")
         second.write_bytes(b"")
@@ -287,7 +287,7 @@ class TestRefused:
         with pytest.raises(InvalidInputError, match="had the callbacks EarlyStopping; give them again"):
             kept(tmp_path, callbacks=[nn.KeepBest()])
 
-    def test_a_folder_with_a_run_in_it_is_not_begun_in(self, tmp_path):
+    def test_a_new_run_does_not_start_in_the_folder_of_another(self, tmp_path):
         files = a_run(tmp_path)
         with pytest.raises(InvalidInputError, match=r"holds checkpoints of a run already; .*resume=True"):
             kept(tmp_path, resume=False)
@@ -296,7 +296,7 @@ class TestRefused:
             kept(tmp_path, resume=tmp_path / "other")
         assert checkpoint_files(tmp_path) == files
 
-    def test_nothing_to_go_on_from(self, tmp_path):
+    def test_nothing_to_resume_from(self, tmp_path):
         with pytest.raises(InvalidInputError, match="there is no checkpoint in"):
             rich_network("numpy").fit(X, Y, resume=tmp_path / "nothing", **options())
         with pytest.raises(InvalidInputError, match="resume=True goes on from the folder of a Checkpoint"):
@@ -313,7 +313,7 @@ class TestRefused:
             rich_network("numpy").fit(X, Y, callbacks=two, **options())
 
     def test_a_state_that_lacks_something_changes_no_weight(self, tmp_path):
-        """Whole, and nothing that this version writes."""
+        """A complete file, but not one that this version writes."""
         from nnbackend.saving.model_file import write_checkpoint
 
         path = a_run(tmp_path)[0]
@@ -329,7 +329,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         "state", [{}, 3, {"best_epoch": "first", "best_value": 1}, {"best_epoch": 1, "best_value": 10**400}]
     )
-    def test_so_does_one_of_a_callback_that_says_something_else(self, tmp_path, state):
+    def test_a_divergence_takes_precedence_over_a_callback(self, tmp_path, state):
         from nnbackend.saving.model_file import write_checkpoint
 
         def stopping():
@@ -349,7 +349,7 @@ class TestRefused:
         assert (other.steps_trained, other.epochs_trained) == (0, 0)
 
 
-def test_a_seconds_figure_covers_both_parts_of_an_epoch(tmp_path, monkeypatch):
+def test_seconds_cover_both_parts_of_an_epoch(tmp_path, monkeypatch):
     killed_at(monkeypatch, STEPS - 1, lambda: kept(tmp_path))
     saved = read_checkpoint(checkpoint_files(tmp_path)[0]).training["seconds"]
     _, history = kept(tmp_path)
@@ -358,7 +358,7 @@ def test_a_seconds_figure_covers_both_parts_of_an_epoch(tmp_path, monkeypatch):
 
 
 def test_a_history_of_very_many_epochs_is_kept(tmp_path):
-    """It is longer than the description of a network is allowed to be."""
+    """It is longer than the limit for the description of a network."""
     metrics = {"loss": 0.123456789012345, "accuracy": 0.5, "learning_rate": 1e-3, "seconds": 0.001}
     training = {"history": {"epochs": [{"epoch": epoch, **metrics} for epoch in range(1, 60_001)]}}
     assert len(json.dumps(training)) > MOST_DESCRIPTION

@@ -1,4 +1,4 @@
-"""What happens to a run costs no more than the last interval between checkpoints."""
+"""Faults lose no more than the work since the last checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class At(nn.Callback):
 
 
 def run_to_the_end(folder, *callbacks, epochs=3, **checkpoint):
-    """A run with checkpoints that something happens to."""
+    """A run with checkpoints in which a fault occurs."""
     network = rich_network("numpy")
     keeper = nn.Checkpoint(folder, **checkpoint)
     return network, network.fit(X, Y, callbacks=[*callbacks, keeper], **options(epochs=epochs))
@@ -65,19 +65,19 @@ class TestDisk:
             ended = run_to_the_end(small_disk / "run", At(epoch_2=fill), keep=1)
         assert_same_end(ended, undisturbed())
         assert not [name for name in os.listdir(small_disk / "run") if name.endswith(".tmp")]
-        # What was there before stays, and is gone on from.
+        # Earlier checkpoints remain and are used to resume.
         assert len(checkpoint_files(small_disk / "run")) == 1
         os.unlink(small_disk / "other")
         assert_same_end(kept(small_disk / "run"), undisturbed())
 
-    def test_older_ones_make_room(self, small_disk):
-        """Each takes some 20 kB, so that four of them never fit."""
+    def test_older_checkpoints_are_removed(self, small_disk):
+        """Each takes about 20 kB, so that four never fit."""
         ended = run_to_the_end(small_disk / "run", every_steps=1, keep=9)
         assert_same_end(ended, undisturbed())
         assert checkpoint_files(small_disk / "run")[0].name.endswith("027.safetensors")
 
     def test_a_file_that_may_not_grow(self, tmp_path):
-        """A quota, seen without one: files may have a kilobyte while the second epoch runs."""
+        """Simulates a quota: files are limited to a kilobyte during the second epoch."""
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
         def limit(size):
@@ -105,7 +105,7 @@ class TestDisk:
         assert len(refused[0]) == 4
         assert [path.name[-15:-12] for path in checkpoint_files(tmp_path)] == ["027", "024", "020", "016"]
 
-    def test_a_read_only_folder_is_told_before_anything_else(self, small_disk):
+    def test_a_read_only_folder_is_reported_first(self, small_disk):
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         network = rich_network("numpy")
         with pytest.raises(OSError, match="Read-only"):
@@ -115,20 +115,20 @@ class TestDisk:
 
     def test_a_folder_that_becomes_read_only(self, small_disk):
         def lock_up():
-            # Over it: what is in use cannot be made read-only itself.
+            # An overlay, because a file system in use cannot be made read-only.
             subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(small_disk)], check=True)
 
         with pytest.warns(RuntimeWarning, match="no checkpoint written: .*Read-only"):
             ended = run_to_the_end(small_disk / "run", At(epoch_2=lock_up))
         assert_same_end(ended, undisturbed())
 
-    def test_a_file_in_the_place_of_the_folder(self, tmp_path):
+    def test_a_file_instead_of_the_folder(self, tmp_path):
         (tmp_path / "run").write_text("")
         with pytest.raises(nn.errors.InvalidInputError, match="a file; name another"):
             run_to_the_end(tmp_path / "run")
 
     @pytest.mark.parametrize("what", ["folder", "files"])
-    def test_what_somebody_removes_is_made_again(self, tmp_path, what):
+    def test_removed_folders_are_created_again(self, tmp_path, what):
         folder = tmp_path / "run"
 
         def remove():
@@ -157,7 +157,7 @@ def hold(folder, ready, stop):
 class TestTwoRuns:
     @pytest.fixture
     def holder(self, tmp_path):
-        """Another process that keeps its checkpoints in a folder."""
+        """Another process that writes checkpoints to a folder."""
         context = multiprocessing.get_context("spawn")
         ready, stop = context.Event(), context.Event()
         process = context.Process(target=hold, args=(str(tmp_path), ready, stop))
@@ -167,14 +167,14 @@ class TestTwoRuns:
         process.kill()
         process.join()
 
-    def test_the_second_is_told_who_the_first_is(self, tmp_path, holder):
+    def test_the_second_run_learns_who_holds_the_lock(self, tmp_path, holder):
         network = rich_network("numpy")
         with pytest.raises(FolderInUseError, match=rf"process {holder.pid} on \S+ keeps its checkpoints there"):
             network.fit(X, Y, callbacks=[nn.Checkpoint(tmp_path)], **options())
         assert network.optimizer_state is None
         holder.kill()
         holder.join()
-        # What a dead process left holds nothing.
+        # The file of a dead process holds no lock.
         assert (tmp_path / "lock").exists()
         run_to_the_end(tmp_path)
         assert not (tmp_path / "lock").exists()
@@ -190,7 +190,7 @@ class TestTwoRuns:
         run_to_the_end(tmp_path, At(epoch_2=second))
         assert found == [True]
 
-    def test_a_lock_is_given_back_when_training_fails(self, tmp_path):
+    def test_a_lock_is_released_when_training_fails(self, tmp_path):
         class Fails(nn.Callback):
             def on_epoch_end(self, network, epoch, metrics):
                 raise ZeroDivisionError
@@ -213,7 +213,7 @@ class TestTwoRuns:
         run_to_the_end(tmp_path / "next")
         kept(tmp_path)
 
-    def test_what_a_killed_process_was_writing_is_cleared_away(self, tmp_path):
+    def test_temporary_files_of_killed_processes_are_removed(self, tmp_path):
         (tmp_path / ".nnbackend-abc.tmp").write_bytes(b"half")
         run_to_the_end(tmp_path)
         assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]
@@ -253,7 +253,7 @@ def test_sigterm_saves_and_exits_with_its_code(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_sigterm_at_the_last_moment_of_an_epoch_loses_nothing(tmp_path, monkeypatch, epochs):
-    """After the run was asked whether it is to end, and before it is looked at again."""
+    """After the last check of the signal in the epoch."""
     ended = Keeper.save_point
 
     def end(self, last):
@@ -271,7 +271,7 @@ def test_sigterm_at_the_last_moment_of_an_epoch_loses_nothing(tmp_path, monkeypa
     assert_same_end(kept(tmp_path), undisturbed())
 
 
-def test_sigterm_is_left_alone_without_checkpoints_and_given_back_after(tmp_path):
+def test_the_sigterm_handler_is_replaced_only_with_checkpoints_and_restored(tmp_path):
     seen = []
     look = At(epoch_1=lambda: seen.append(signal.getsignal(signal.SIGTERM)))
     rich_network("numpy").fit(X, Y, callbacks=[look], **options())

@@ -68,7 +68,7 @@ def test_regression_learns(backend):
     assert np.abs(net.predict(x)[:, 0] - y).max() < 0.6
 
 
-def test_yes_or_no_questions_are_learned(backend):
+def test_binary_outputs_are_learned(backend):
     x, y = images(rows=160, classes=2)
     net = nn.Network([nn.Dense(6, activation="tanh"), nn.Dense(1)], 12, backend=backend)
     net.fit(x, y, epochs=10, batch_size=16, loss="sigmoid_cross_entropy", optimizer=nn.Adam(0.03))
@@ -110,7 +110,7 @@ def test_a_step_s_loss_is_the_mean_over_its_own_rows(backend):
 
 
 def test_softmax_regression_with_adam_is_what_the_textbook_says(backend):
-    """Written out by hand: nothing of the package takes part but the initial weights and the batch order."""
+    """A textbook implementation that uses only the package's initial weights and batch order."""
     from nnbackend.data.order import epoch_order
 
     x, y = images(rows=30)
@@ -194,7 +194,7 @@ def test_a_diverging_run_names_epoch_and_step_and_keeps_the_last_good_weights(ba
     x, y = images()
     net = classifier(backend)
 
-    # The rate jumps in the second epoch, so the first is good.
+    # The rate jumps in the second epoch, so the first epoch is good.
     class Jump(nn.Schedule):
         def rate(self, epoch):
             return 0.01 if epoch < 1 else 1e38
@@ -206,7 +206,7 @@ def test_a_diverging_run_names_epoch_and_step_and_keeps_the_last_good_weights(ba
     assert (error.value.epoch, error.value.step) == (2, error.value.step)
     assert 1 < error.value.step <= 5
     assert same_weights(net, good)
-    # Nothing of the broken run is left: the slots of its optimiser are NaN.
+    # Nothing of the broken run remains, although the slots of its optimiser were NaN.
     rate = nn.Adam(Jump())
     with pytest.raises(TrainingDivergedError):
         net.fit(x, y, epochs=2, batch_size=16, optimizer=rate)
@@ -220,7 +220,7 @@ def test_weights_that_break_in_the_very_last_step_are_found(backend):
         def rate(self, epoch):
             return 1e39 if epoch >= 0.75 else 0.01
 
-    # Whether it is the last epoch, or another one begins, or a callback looks at the network in between.
+    # In the last epoch, before another epoch, and with a callback that uses the network in between.
     for options in ({"epochs": 1}, {"epochs": 2}, {"epochs": 2, "callbacks": [nn.Callback()]}):
         net = classifier(backend)
         with pytest.raises(TrainingDivergedError, match="in the last step of epoch 1") as error:
@@ -244,7 +244,7 @@ def test_weight_penalties_count_in_the_loss(backend):
     assert history["loss"][0] == pytest.approx(data_loss + penalty, rel=1e-5)
 
 
-def test_training_goes_on_with_the_same_optimizer_and_starts_anew_with_another(backend):
+def test_training_continues_with_the_same_optimizer_and_restarts_with_another(backend):
     x, y = images()
     options = {"batch_size": 16, "loss": "softmax_cross_entropy"}
     whole, parts, anew = (classifier(backend) for _ in range(3))

@@ -1,4 +1,4 @@
-"""Listeners of a run: told in order, left in reverse, and asked together."""
+"""Listeners of a run: notified in order, exited in reverse, and asked together."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ for _event in EVENTS:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_all_are_told_in_order(event):
+def test_all_listeners_are_notified_in_order(event):
     said = []
     arguments = {"steps_end": (1, None), "epoch_end": (1, None, {})}.get(event, (3,))
     getattr(Listeners([Spy("a", said), Spy("b", said)]), event)(*arguments)
     assert said == [("a", event, *arguments), ("b", event, *arguments)]
 
 
-def test_the_most_careful_one_decides_how_far_the_steps_go():
+def test_the_smallest_limit_decides_the_number_of_steps():
     assert Listeners([Spy("a", []), Spy("b", [], most=4), Spy("c", [], most=7)]).allow(0, 9) == 4
     assert Listeners([Spy("a", [], most=0), Spy("b", [], most=4)]).allow(0, 9) == 0
 
 
-def test_they_are_left_in_reverse_and_when_one_cannot_be_entered():
+def test_listeners_are_exited_in_reverse_also_if_one_cannot_be_entered():
     said = []
     with Listeners([Spy("a", said), Spy("b", said)]):
         pass
@@ -99,7 +99,7 @@ def test_the_order_in_which_callbacks_are_called():
 
 
 def test_callbacks_that_were_pickled_when_they_were_one_file_still_load():
-    """A pickle names the module of a class: that of then."""
+    """A pickle contains the old module name of a class."""
     for name, kind in (("EarlyStopping", nn.EarlyStopping), ("KeepBest", nn.KeepBest), ("_Best", Best)):
         assert pickle.loads(b"cnnbackend.training.callbacks\n" + name.encode() + b"\n.") is kind
     again = pickle.loads(pickle.dumps(nn.EarlyStopping("loss", patience=7)))

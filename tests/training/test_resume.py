@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends with the bits of one that was not, wherever its rows are."""
+"""A killed and resumed run is bit-identical to an uninterrupted one, wherever its rows are."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from tests.training.resuming import (
 
 
 def pieces(epoch):
-    """Rows that are others in every epoch, 11 at a time."""
+    """Different rows in every epoch, 11 at a time."""
     order = np.random.default_rng(epoch).permutation(len(X))
     for start in range(0, len(X), 11):
         part = order[start : start + 11]
         yield X[part], Y[part]
 
 
-#: Before the first epoch's last and shorter step, and in the middle of the second.
+#: Before the shorter last step of the first epoch, and in the middle of the second.
 @pytest.mark.parametrize("step", [STEPS - 1, STEPS + 5])
-def test_a_killed_run_goes_on_with_the_same_bits(backend, tmp_path, monkeypatch, step):
+def test_a_killed_run_resumes_bit_for_bit(backend, tmp_path, monkeypatch, step):
     expected = undisturbed(backend, [nn.EarlyStopping()], epochs=2)
     killed_at(monkeypatch, step, lambda: kept(tmp_path, backend, [nn.EarlyStopping()], epochs=2))
     assert_same_end(kept(tmp_path, backend, [nn.EarlyStopping()], epochs=2), expected)
 
 
 @pytest.mark.parametrize(("how", "step"), [("rows", 2), ("stream", STEPS + 4)])
-def test_rows_on_their_way_go_on_within_the_epoch(backend, tmp_path, monkeypatch, how, step):
+def test_streamed_rows_resume_within_the_epoch(backend, tmp_path, monkeypatch, how, step):
     """Portions of three steps: within the first, and within the second."""
     monkeypatch.setattr("nnbackend.data.streaming._PORTION_BYTES", 3 * 8 * 12)
     data: dict = {"x": X, "y": Y, "stream": True} if how == "rows" else {"x": nn.BatchStream(pieces, len(X)), "y": None}
@@ -51,7 +51,7 @@ def test_rows_on_their_way_go_on_within_the_epoch(backend, tmp_path, monkeypatch
 
 
 def test_checkpoints_know_no_backend(backend, tmp_path, monkeypatch):
-    """Padded rows and places of their own stay behind; metrics agree as they do between backends."""
+    """Padding and layouts of the backends differ; metrics agree as between backends."""
     reference = undisturbed("numpy", epochs=2)[1]
     killed_at(monkeypatch, STEPS + 3, lambda: kept(tmp_path))
     network = rich_network(backend)
@@ -59,8 +59,8 @@ def test_checkpoints_know_no_backend(backend, tmp_path, monkeypatch):
     np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(reference.step_losses), rtol=1e-4)
 
 
-def test_two_ranks_are_killed_and_any_number_goes_on(backend, tmp_path, monkeypatch):
-    """In the middle of the second epoch. The losses of that epoch are those of both runs."""
+def test_two_killed_ranks_are_resumed_with_any_number(backend, tmp_path, monkeypatch):
+    """In the middle of the second epoch, whose losses are from both runs."""
     given = {"dtype": "float64", "epochs": 2}
 
     def run(ranks, folder=None):

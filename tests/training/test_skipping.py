@@ -1,4 +1,4 @@
-"""Steps that would break the network are left out, counted, and the rest is what it would be without them."""
+"""Steps that would break the network are skipped and counted, and have no effect on the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.training.resuming import assert_close_end, assert_same_end, killed_at
 
 X, Y = images(rows=64)
 X = X.astype(np.float32) / 255
-#: 8 steps an epoch in the rows' order.
+#: 8 steps per epoch, in the order of the rows.
 OPTIONS = {"batch_size": 8, "loss": "mean_squared_error", "shuffle": False, "verbose": False}
 TARGETS = np.eye(4)[Y]
 
@@ -29,8 +29,8 @@ def with_broken(*rows):
     return x
 
 
-def test_a_broken_step_is_as_if_it_had_not_been(backend):
-    """In the middle of an epoch, twice in a row, and the last; the optimiser does not count them."""
+def test_a_broken_step_has_no_effect(backend):
+    """In the middle of an epoch, twice in succession, and the last step; the optimiser does not count them."""
     x = with_broken(8 * 2 + 3, 8 * 5, 8 * 6 + 7, 63)
     broken = [2, 5, 6, 7]
     left = np.concatenate([np.arange(8 * step, 8 * step + 8) for step in range(8) if step not in broken])
@@ -47,10 +47,10 @@ def test_a_broken_step_is_as_if_it_had_not_been(backend):
     assert skipping.optimizer_state.steps == without.optimizer_state.steps == 8
 
 
-# ---- one backend is enough -------------------------------------------------------------------------------------------
+# ---- on one backend --------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_run_is_the_same_either_way():
+def test_a_good_run_is_the_same_with_both_modes():
     runs = []
     for rule in ("stop", "skip"):
         net = network("numpy")
@@ -60,7 +60,7 @@ def test_a_sound_run_is_the_same_either_way():
     assert_same_end(runs[1], runs[0])
 
 
-def test_a_step_that_breaks_what_no_loss_shows():
+def test_a_step_that_breaks_weights_but_not_the_loss():
     """The loss and the gradients of 1e15 are finite, but not their squares, and a weight whose mean square is infinite
     would never move again."""
     x = X.copy()
@@ -73,7 +73,7 @@ def test_a_step_that_breaks_what_no_loss_shows():
     assert same_weights(skipping, without)
 
 
-def test_stop_is_what_happens_unless_asked():
+def test_on_nan_is_stop_by_default():
     net = network("numpy")
     with pytest.raises(TrainingDivergedError, match="in epoch 1, step 3 of 8"):
         net.fit(with_broken(16), TARGETS, epochs=1, **OPTIONS)
@@ -81,13 +81,13 @@ def test_stop_is_what_happens_unless_asked():
         net.fit(X, TARGETS, epochs=1, on_nan="ignore", **OPTIONS)
 
 
-def test_an_epoch_of_which_nothing_is_left_ends_the_run():
+def test_an_epoch_with_only_skipped_steps_ends_the_run():
     net = network("numpy")
     with pytest.raises(TrainingDivergedError):
         net.fit(with_broken(*range(64)), TARGETS, epochs=1, on_nan="skip", **OPTIONS)
 
 
-def test_a_killed_run_knows_what_it_left_out(tmp_path, monkeypatch):
+def test_a_killed_run_remembers_its_skipped_steps(tmp_path, monkeypatch):
     def run(**more):
         net = network("numpy")
         more = {"optimizer": nn.Adam(0.01), "epochs": 2, "on_nan": "skip", **OPTIONS, **more}
@@ -99,8 +99,8 @@ def test_a_killed_run_knows_what_it_left_out(tmp_path, monkeypatch):
 
 
 def test_ranks_leave_out_the_same_steps(monkeypatch):
-    """Where the broken row is one rank's, and where the others have no rows in its batch at all; rows come in portions,
-    which end elsewhere on each rank."""
+    """With the broken row on one rank, also in a batch in which the others have no rows; rows are streamed in portions,
+    which end at different steps on each rank."""
     monkeypatch.setattr("nnbackend.data.streaming._PORTION_BYTES", 2 * 3 * 12 * 4)
 
     def run(ranks):

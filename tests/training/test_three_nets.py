@@ -24,7 +24,7 @@ NETS = {
 
 @functools.cache
 def images() -> tuple[np.ndarray, np.ndarray]:
-    """MNIST where NNBACKEND_DATA_DIR names it; noise of the same shape, with a trace of the label, elsewhere."""
+    """MNIST if NNBACKEND_DATA_DIR is set; otherwise noise of the same shape with a weak dependence on the label."""
     rows = STEPS * 256
     if os.environ.get("NNBACKEND_DATA_DIR"):
         data = datasets.load("mnist", download=False)
@@ -56,7 +56,7 @@ def step_losses(net: str, backend: str, dtype: str) -> np.ndarray:
 def test_the_first_fifty_steps_agree(net, dtype, tolerance, other):
     losses, reference = step_losses(net, other, dtype), step_losses(net, "numpy", dtype)
     assert len(reference) == STEPS
-    # It has learned something, so the agreement is one of moving networks.
+    # The networks have learned something, so the agreement is not trivial.
     assert reference[-10:].mean() < 0.9 * reference[:3].mean()
     np.testing.assert_allclose(losses, reference, rtol=0, atol=tolerance)
 

@@ -1,4 +1,4 @@
-"""Training by the batch, and epochs of a given number of steps, on every backend."""
+"""Training batch by batch, and epochs with a given number of steps, on every backend."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_batches_by_hand_are_the_steps_of_fit(backend):
     assert one.steps_trained == other.steps_trained == 3
 
 
-def test_weights_of_rows_count_by_their_ratios(backend):
+def test_only_ratios_of_sample_weights_matter(backend):
     x, y = images(rows=10)
     weights = np.linspace(0.5, 1.5, 10)
     nets = [network(backend) for _ in range(3)]
@@ -46,7 +46,7 @@ def test_weights_of_rows_count_by_their_ratios(backend):
     assert same_weights(nets[0], nets[1])
 
 
-def test_the_figures_are_those_before_the_step(backend):
+def test_the_metrics_are_those_before_the_step(backend):
     x, y = images(rows=20)
     net = nn.Network([nn.Dense(9, activation="tanh"), nn.Dense(4)], 12, backend=backend, dtype="float64")
     before = net.evaluate(x, y, loss="softmax_cross_entropy")
@@ -89,7 +89,7 @@ def test_a_step_whose_function_fails_leaves_the_network_as_it_was(backend):
     assert net.steps_trained == 1
 
 
-def test_a_step_can_be_taken_back(backend):
+def test_a_step_can_be_undone(backend):
     x, y = images(rows=20)
     net = network(backend)
     weights, kept = net.get_weights(), net.snapshot()
@@ -130,14 +130,14 @@ def test_another_kind_of_batch_is_recorded_anew(backend, change):
     else:
         net.to("numpy")
         fresh.to("numpy")
-    # A recording that does not fit any more would work on other buffers or with another rule than a fresh one.
+    # An outdated recording would use other buffers or another rule than a new one.
     net.train_on_batch(x, one_hot, **options)
     fresh.train_on_batch(x, one_hot, **options)
     assert same_weights(net, fresh)
 
 
 class TestDivergence:
-    """Weights that a step broke show in the loss of the next, and there is always something to go back to."""
+    """Weights broken by a step are detected by the next loss, and good weights can always be restored."""
 
     options: ClassVar = {"loss": "softmax_cross_entropy"}
 
@@ -148,7 +148,7 @@ class TestDivergence:
         assert not all(np.isfinite(array).all() for array in net.get_weights().values())
 
     @pytest.mark.parametrize("rows", [10, 11])
-    def test_the_step_that_broke_the_weights_is_taken_back(self, backend, rows):
+    def test_the_step_that_broke_the_weights_is_undone(self, backend, rows):
         x, y = images(rows=rows)
         net = network(backend)
         net.train_on_batch(x, y, optimizer=nn.SGD(0.1), **self.options)
@@ -170,7 +170,7 @@ class TestDivergence:
             net.train_on_batch(np.full((10, 12), 3e38), y)
         for name, array in net.get_weights().items():
             np.testing.assert_array_equal(array, kept[name])
-        # The optimiser is the same, and its memory is new.
+        # The same optimiser, with new state.
         assert net.optimizer_state.optimizer is optimizer
         assert net.optimizer_state.steps == 0
         assert all(not net.backend.to_host(slot).any() for slot in net.optimizer_state.slots.values())
@@ -198,14 +198,14 @@ def test_only_a_snapshot_of_its_own_is_restored(wrong):
         np.testing.assert_array_equal(array, weights[name])
 
 
-def test_weights_of_rows_come_and_go_from_batch_to_batch(backend):
-    """Every batch uses its own weights, or none, and never those of an earlier one."""
+def test_sample_weights_may_differ_between_batches(backend):
+    """Every batch uses its own weights or none, never those of an earlier batch."""
     x, y = images(rows=10)
     first, second = np.linspace(0.5, 1.5, 10), np.linspace(3.0, 0.1, 10)
     net = network(backend)
     options = {"loss": "softmax_cross_entropy", "optimizer": nn.SGD(0.0)}
     chosen = [first, second, None, first]
-    # A rate of zero: the same network sees all of them. Dropout's mask changes from step to step, so it is set back.
+    # With a rate of zero the network stays the same. The dropout mask depends on the step, so the step count is reset.
     losses = []
     for weights in chosen:
         net.steps_trained = 0
@@ -215,7 +215,7 @@ def test_weights_of_rows_come_and_go_from_batch_to_batch(backend):
     assert len(set(losses)) == 3
 
 
-def test_labels_and_probabilities_may_follow_each_other(backend):
+def test_labels_and_probabilities_in_successive_fits(backend):
     x, y = images(rows=10)
     soft = 0.9 * np.eye(4)[y] + 0.025
     net = network(backend)
@@ -259,7 +259,7 @@ class TestStepsPerEpoch:
 
     @pytest.mark.parametrize("shuffle", [False, True])
     def test_passes_follow_each_other_across_epochs(self, backend, shuffle):
-        """Cut differently into epochs, the same rows come in the same order."""
+        """The order of the rows does not depend on the length of epochs."""
         x, y = images(rows=7)
         options = {"loss": "softmax_cross_entropy", "batch_size": 3, "shuffle": shuffle}
         nets = [network(backend) for _ in range(2)]

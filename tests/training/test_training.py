@@ -1,4 +1,4 @@
-"""The training loop on the host's side: history, callbacks, schedules, Ctrl-C, what is printed."""
+"""The training loop on the host: history, callbacks, schedules, Ctrl-C and output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ X, Y = images(rows=64)
 OPTIONS = {"batch_size": 16, "loss": "softmax_cross_entropy"}
 
 
-def test_history_holds_every_figure_of_every_epoch(tmp_path):
+def test_history_has_every_metric_of_every_epoch(tmp_path):
     history = classifier().fit(X, Y, epochs=3, validation_data=(X[:20], Y[:20]), **OPTIONS)
     assert history.names() == [
         "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds", "samples_per_second"
@@ -69,12 +69,12 @@ def test_shuffling_gives_every_epoch_an_order_of_its_own():
     assert not np.array_equal(first, epoch_order(1, 0, 100))
 
 
-def test_small_data_are_one_batch_unless_told_otherwise():
+def test_small_data_are_one_batch_by_default():
     history = classifier().fit(X[:10], Y[:10], epochs=1, loss="softmax_cross_entropy")
     assert len(history.step_losses[0]) == 1
 
 
-def test_weights_of_zero_take_rows_out():
+def test_weights_of_zero_exclude_rows():
     weight = np.zeros(64)
     weight[:16] = 1
     some, few = classifier(), classifier()
@@ -102,7 +102,7 @@ def test_one_hot_labels_are_labels():
 
 
 class TestCallbacks:
-    def test_they_are_told_in_order(self):
+    def test_callbacks_are_called_in_order(self):
         seen = []
 
         class Spy(nn.Callback):
@@ -123,7 +123,7 @@ class TestCallbacks:
         assert seen == [("begin", 5), ("epoch", 1), ("end", 1, 1), ("epoch", 2), ("end", 2, 2), ("over", 2)]
         assert history.stopped_by == "Spy"
 
-    def test_the_losses_of_the_steps_are_told_before_the_figures(self):
+    def test_step_losses_are_reported_before_the_metrics(self):
         seen = []
 
         class Spy(nn.Callback):
@@ -165,14 +165,14 @@ class TestCallbacks:
         assert loss == pytest.approx(min(history["val_loss"]))
         assert history["val_loss"][-1] > min(history["val_loss"])
 
-    def test_a_callback_used_again_starts_anew(self):
+    def test_a_reused_callback_starts_over(self):
         stopping = nn.EarlyStopping(patience=4)
         _, first, _ = self.overfitted([stopping])
         _, second, loss = self.overfitted([stopping])
         assert second["val_loss"] == first["val_loss"]
         assert loss == pytest.approx(min(second["val_loss"]))
 
-    def test_the_last_is_kept_if_asked_for(self):
+    def test_the_last_result_is_kept_on_request(self):
         _, history, loss = self.overfitted([nn.EarlyStopping(patience=4, restore_best=False)])
         assert loss == pytest.approx(history["val_loss"][-1])
 
@@ -193,7 +193,7 @@ class TestCallbacks:
         _, history, _ = self.overfitted([stopping])
         assert stopping.best_value == max(history["val_accuracy"])
 
-    def test_a_figure_that_is_not_there_is_named(self):
+    def test_a_missing_metric_is_named(self):
         net = classifier()
         for callback in (nn.EarlyStopping(), nn.KeepBest(), nn.ModelCheckpoint("never-written")):
             with pytest.raises(InvalidInputError, match=r"cannot monitor 'val_loss'.*give validation_data"):
@@ -215,7 +215,7 @@ class TestCallbacks:
         classifier().fit(X, Y, epochs=1, callbacks=(nn.CSVLogger(name) for name in [path]), **OPTIONS)
         assert path.exists()
 
-    def test_the_network_cannot_be_moved_or_trained_again_meanwhile(self):
+    def test_the_network_cannot_be_moved_or_trained_during_training(self):
         class Meddle(nn.Callback):
             def on_epoch_end(self, network, epoch, metrics):
                 with pytest.raises(InvalidInputError, match="is being trained; move it"):
@@ -302,9 +302,9 @@ class TestSchedules:
             rising.observe({"loss": 1, "accuracy": accuracy})
         assert rising.rate(0) == 1.0
 
-    def test_fit_tells_a_plateau_what_it_has_seen_and_a_new_run_starts_anew(self):
+    def test_fit_passes_metrics_to_a_plateau_and_a_new_run_resets_it(self):
         schedule = nn.ReduceOnPlateau(1e-9, factor=0.5, patience=1, monitor="loss")
-        # With such a rate nothing improves, beyond rounding at most.
+        # With this rate nothing improves beyond rounding.
         options = {"epochs": 8, "shuffle": False, **OPTIONS}
         first = classifier().fit(X, Y, optimizer=nn.SGD(schedule), **options)["learning_rate"]
         assert first[0] == 1e-9
@@ -333,7 +333,7 @@ class CtrlC(nn.Layer):
 
 class TestInterrupt:
     def test_ctrl_c_ends_the_epoch_cleanly(self):
-        """The signal comes while an epoch runs: the step at hand is finished and the metrics cover what was done."""
+        """The signal comes during an epoch: the current step is finished, and the metrics cover the completed steps."""
         before = signal.getsignal(signal.SIGINT)
         net = nn.Network([CtrlC(3), nn.Dense(4)], 12, backend="numpy")
         history = net.fit(X, Y, epochs=5, validation_data=(X, Y), **{**OPTIONS, "batch_size": 1})
@@ -347,7 +347,7 @@ class TestInterrupt:
 
     @pytest.mark.parametrize(("monitor", "seen"), [("accuracy", [1]), ("val_accuracy", [1, 2])])
     def test_an_epoch_that_was_cut_is_not_the_best_in_training(self, monitor, seen):
-        """A few rows of easy ones would make it so; what is said of the validation data holds."""
+        """A few easy rows could have the best training metrics; validation metrics remain valid."""
 
         class Spy(nn.KeepBest):
             def on_epoch_end(self, network, epoch, metrics):
@@ -402,7 +402,7 @@ print("interrupted" if history.interrupted else "went on", flush=True)
             assert history.interrupted
             assert len(history) == net.epochs_trained == epochs
 
-    def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it(self):
+    def test_a_process_that_ignores_ctrl_c_continues_to_ignore_it(self):
         class Stop(nn.Callback):
             def on_epoch_begin(self, network, epoch):
                 signal.raise_signal(signal.SIGINT)
@@ -426,7 +426,7 @@ class TestOutput:
         classifier().fit(X, Y, epochs=1, **OPTIONS)
         assert capsys.readouterr() == ("", "")
 
-    def test_a_line_an_epoch_when_asked_for(self, capsys):
+    def test_a_line_per_epoch_on_request(self, capsys):
         classifier().fit(X, Y, epochs=2, verbose=True, validation_data=(X, Y), **OPTIONS)
         head, *lines = capsys.readouterr().out.splitlines()
         assert head.split() == [
@@ -437,7 +437,7 @@ class TestOutput:
         assert {len(line) for line in lines} == {len(head)}
         assert len(head) <= 80
 
-    def test_the_reason_of_an_early_end_is_told(self, capsys):
+    def test_the_reason_for_stopping_early_is_printed(self, capsys):
         class Stop(nn.Callback):
             def on_epoch_end(self, network, epoch, metrics):
                 return "it is good enough"

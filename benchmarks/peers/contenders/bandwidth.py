@@ -1,4 +1,4 @@
-"""How fast memory is: as many bytes as a step has to move at least, read and written with next to nothing computed."""
+"""The memory bandwidth: reads and writes as many bytes as a step must move at least, with almost no arithmetic."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from benchmarks.peers.works import Work
 
 __all__ = ["Bandwidth", "blocks_for", "stream"]
 
-#: Bytes of all threads' arrays together. McCalpin (1995), "Memory bandwidth and machine balance", asks for four times
-#: the last cache; what comes round again has then been pushed out of it.
+#: Total bytes of all threads' arrays. McCalpin (1995), "Memory bandwidth and machine balance", recommends four times
+#: the size of the last-level cache, so that data are evicted before they are used again.
 _ARRAYS_BYTES = 512 << 20
 
-#: Numbers of a block, so that counting the blocks costs nothing.
+#: Numbers per block, so that the loop over blocks has negligible cost.
 _BLOCK = 16_384
-#: Each is read and written.
+#: Each number is read and written.
 _BLOCK_BYTES = 2 * 4 * _BLOCK
 
 
 @njit("void(float32[::1], intp, intp)", nogil=True)
 def stream(array: NDArray[np.float32], first: int, blocks: int) -> None:
-    """Read and write `blocks` blocks from `first` on, cyclically.
+    """Read and write `blocks` blocks cyclically, starting at `first`.
 
-    In place, as an update does it: what is written has been read, and no line of the cache is fetched only to be
-    overwritten, of which it would be open whether it counts.
+    In place, like an update, so that no cache line is fetched only to be overwritten; it would be unclear whether that
+    counts as traffic.
     """
     count = array.size // _BLOCK
     for block in range(first, first + blocks):
@@ -63,15 +63,15 @@ class _Run(Training):
             return stream(array, self._place, blocks)
 
         list(self._pool.map(share, self._arrays))
-        # Go on where this run ended: what it touched last is still in a cache.
+        # Continue at the end of this run, because the data used last are still in a cache.
         self._place += blocks
 
 
 class Bandwidth(Contender):
-    """Stands in the round like `Peak`, so that its figure is of the same minutes as the libraries'."""
+    """Takes part in the rounds like `Peak`, so that it is measured in the same period as the libraries."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
-        """It needs no images, but memory that is there: written once."""
+        """Allocate memory and write to it once; no images are needed."""
         size = _ARRAYS_BYTES // 4 // self.threads
         self._arrays = [np.full(size, 0.5, np.float32) for _ in range(self.threads)]
 

@@ -1,4 +1,4 @@
-"""What the benchmark asks of a library."""
+"""The interface between the benchmark and a library."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ __all__ = ["Contender", "Training"]
 
 
 class Training(ABC):
-    """One net in training."""
+    """A network in training."""
 
     @abstractmethod
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
-        """Train on the rows given, (steps, batch_size), and return every step's loss. Called once, first of all."""
+        """Train on the given rows, (steps, batch_size), and return the loss of every step. Called once, before the
+        other methods."""
 
     @abstractmethod
     def shuffle(self) -> None:
-        """Draw the order of an epoch. Its time counts by the share of the epoch that is trained after it."""
+        """Draw the order of an epoch. Its time counts in proportion to the trained part of the epoch."""
 
     @abstractmethod
     def run(self, steps: int) -> None:
-        """Take some steps from the start of the epoch, and wait until they are done."""
+        """Run steps from the start of the epoch, and wait for their end."""
 
 
 class Contender(ABC):
-    """A library, as a worker holds it.
+    """A library in its worker.
 
     Parameters
     ----------
     threads : int
-        On which it runs; the worker has been bound to as many cores.
+        Number of threads; the worker is bound to the same number of cores.
     """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
-        """Bring the images into the form in which the library trains on them fastest. Its time does not count."""
+        """Convert the images to the form with which the library trains fastest. Not timed."""
         self.x, self.y = x, y
 
     @abstractmethod
     def build(self, work: Work, weights: Weights) -> Training:
-        """A net with these weights, ready to be trained."""
+        """A network with these weights, ready for training."""

@@ -1,4 +1,4 @@
-"""CuPy as one writes it by hand: NumPy's formulae on arrays of the device, each a kernel or more."""
+"""Plain CuPy: NumPy's formulae on device arrays, each with at least one kernel."""
 
 from __future__ import annotations
 

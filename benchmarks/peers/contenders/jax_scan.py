@@ -1,4 +1,4 @@
-"""JAX: a whole epoch is one compiled program, a `lax.scan` over the batches of an order that is handed to it."""
+"""JAX: an epoch is one compiled program, a `lax.scan` over the batches of a given order."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def logits(activation: str, parameters: Any, pixels: jax.Array) -> jax.Array:
 def epoch(
     activation: str, optimizer: str, state: State, rates: jax.Array, x: jax.Array, y: jax.Array, batches: jax.Array
 ) -> tuple[State, jax.Array]:
-    """Train on batches one after the other.
+    """Train on consecutive batches.
 
     Parameters
     ----------
     activation, optimizer : str
     state : State
-        Donated: its memory is used again.
+        Donated: its memory is reused.
     rates : (steps,) float32
     x : (rows, 784) uint8
     y : (rows,) int32
@@ -84,7 +84,7 @@ def _adam(parameters: Any, gradients: Any, memory: Any, rate: jax.Array) -> Stat
     steps = steps + 1
     first = jax.tree.map(lambda m, g: _BETA1 * m + (1 - _BETA1) * g, first, gradients)
     second = jax.tree.map(lambda v, g: _BETA2 * v + (1 - _BETA2) * g * g, second, gradients)
-    # 1 - beta**steps; taken literally, the difference of two numbers near 1 would lose half the digits of float32.
+    # 1 - beta**steps, computed without cancellation, which would cost half the digits of float32.
     scale = rate / -jnp.expm1(steps * jnp.log(_BETA1))
     root = jax.lax.rsqrt(-jnp.expm1(steps * jnp.log(_BETA2)))
     parameters = jax.tree.map(
@@ -104,7 +104,7 @@ class _Run(Training):
         return np.asarray(self._train(batches.astype(np.int32))).tolist()
 
     def shuffle(self) -> None:
-        # NumPy draws an order several times as fast as jax.random does on a CPU.
+        # On a CPU, NumPy draws an order several times faster than jax.random.
         self._order = self._generator.permutation(np.arange(self._work.rows, dtype=np.int32))
 
     def run(self, steps: int) -> None:
@@ -122,7 +122,7 @@ class _Run(Training):
 
 
 class Scan(Contender):
-    """The images lie in memory as bytes, and are scaled as a batch is gathered."""
+    """Images are stored as bytes and scaled when a batch is gathered."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         self.images, self.labels = jnp.asarray(x), jnp.asarray(y.astype(np.int32))
@@ -132,7 +132,7 @@ class Scan(Contender):
 
 
 class OnGpu(Scan):
-    """On the default device, which is the GPU where JAX has one. Products in full float32, as in all contenders."""
+    """On the default device, the GPU if JAX has one. Products use full float32, as in all contenders."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         use_gpu()
@@ -140,7 +140,7 @@ class OnGpu(Scan):
 
 
 def use_gpu() -> None:
-    """See that there is one, and that products are what everybody else's are."""
+    """Check that there is a GPU, and use the same precision as the other contenders."""
     if not is_dry() and jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX has no GPU here, its default is {jax.default_backend()}")
     jax.config.update("jax_default_matmul_precision", "highest")

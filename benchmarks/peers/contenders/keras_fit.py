@@ -1,4 +1,4 @@
-"""Keras: `Model.fit`, on the backend that KERAS_BACKEND names; if it names none, on JAX or else PyTorch."""
+"""Keras: `Model.fit`, on the backend that KERAS_BACKEND names; by default JAX, or else PyTorch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Run(Training):
         return losses
 
     def shuffle(self) -> None:
-        """It draws the order itself, in `run`."""
+        """Keras draws the order itself, in `run`."""
 
     def run(self, steps: int) -> None:
         rows = steps * self._work.batch_size
@@ -43,7 +43,7 @@ class _Run(Training):
 
 
 class Fit(Contender):
-    """On images that are float32 already."""
+    """Uses images in float32."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         self.images, self.y = scaled(x), y

@@ -1,4 +1,4 @@
-"""nnbackend itself: what `fit` runs, epoch by epoch, without its callbacks and pictures of progress."""
+"""nnbackend: the steps that `fit` runs, without callbacks and progress output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOSS = "softmax_cross_entropy"
 
 
 def make_network(work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32") -> nn.Network:
-    """The net with these weights."""
+    """The network with these weights."""
     layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(CLASSES)]
     network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype)
     values = {}
@@ -43,7 +43,7 @@ class _Run(Training):
         self._run: TrainingRun | None = None
 
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
-        # An order cannot be prescribed, but rows can be put in it: the run is the same, on other data.
+        # The order of the rows cannot be set, so permute the rows instead.
         rows = batches.ravel()
         feed = self._network.intake.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
         run = self._training(feed, shuffle=False)
@@ -52,7 +52,7 @@ class _Run(Training):
     def shuffle(self) -> None:
         if self._run is None:
             self._run = self._training(self._ours.feed(self._work.rows), shuffle=True)
-        # Orders are numbered by the epochs of the network.
+        # The number of the network's epoch determines the order.
         self._network.epochs_trained += 1
         self._run.begin()
 
@@ -84,7 +84,7 @@ class Ours(Contender):
         return _Run(self, work, weights)
 
     def feed(self, rows: int) -> Feed:
-        """The images where the backend wants them; copied once for all nets."""
+        """Copy the images to the device once for all networks."""
         if rows not in self._feeds:
             network = nn.Network([nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype)
             feed = network.intake.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
@@ -97,7 +97,7 @@ class Numpy(Ours):
 
 
 class Reference(Ours):
-    """In float64; what the losses of all others are held against."""
+    """The reference for all losses, in float64."""
 
     dtype = "float64"
 
@@ -108,7 +108,7 @@ class _UncorrectedRun(_Run):
             return super().losses(batches)
         losses = []
         for rows in batches:
-            # With epsilon beside the uncorrected root of the second moment, which is smaller by this factor at first.
+            # Epsilon is added to the root of the uncorrected second moment, which is smaller by this factor.
             factor = (1 - 0.999 ** (self._memory.steps + 1)) ** 0.5
             self._memory.optimizer = nn.Adam(self._work.learning_rate, epsilon=1e-8 / factor)
             losses += super().losses(rows[None])
@@ -116,7 +116,7 @@ class _UncorrectedRun(_Run):
 
 
 class UncorrectedReference(Reference):
-    """Adam with epsilon where some libraries have it. It matters where gradients are tiny: those of dead units."""
+    """Adam with epsilon in the position that some libraries use, which matters for tiny gradients, as of dead units."""
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _UncorrectedRun(self, work, weights)
@@ -146,6 +146,6 @@ class CupyTF32(Cupy):
 
 
 class CupyApart(Cupy):
-    """Biases, ReLU and sums in launches of their own, to see what it is worth that products do them."""
+    """Without epilogues: biases, ReLU and sums in separate launches, to measure the benefit of fusing them."""
 
     epilogues = False

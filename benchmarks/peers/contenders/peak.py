@@ -1,4 +1,4 @@
-"""How many multiply-adds the cores can do at all: the same number as a step takes, with nothing read or written."""
+"""The peak speed of the cores: as many multiply-adds as a step, without memory access."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Peak", "multiply_adds", "rounds_for"]
 _UNIT = VectorUnit.of_this_cpu()
 _LANES = _UNIT.width // 4
 
-#: Sums that do not wait for each other. A CPU that begins two multiply-adds a cycle and has each result after four or
-#: five is kept busy by ten; two registers have to remain for the factors.
+#: Number of independent sums. Ten keep a CPU busy that starts two multiply-adds per cycle with a latency of four or
+#: five cycles; two registers must remain for the factors.
 _CHAINS = 24 if _UNIT.registers >= 32 else 12
 
-#: Multiply-adds of each chain in a round of the loop, so that counting the rounds costs nothing.
+#: Multiply-adds per chain in an iteration, so that the loop has negligible cost.
 _UNROLLED = 4
 
-#: Multiplications and additions of a round.
+#: Multiplications and additions per iteration.
 _ROUND_FLOPS = 2 * _UNROLLED * _CHAINS * _LANES
 
 
@@ -48,10 +48,10 @@ def _loop(typing_context: Any, rounds: Any) -> Any:
                 sums = [simd.multiply_add(s, constant(0.5), constant(0.25)) for s in sums]
             return sums
 
-        # Sums that began alike would be computed once.
+        # Identical sums would be computed only once.
         initial = [constant(float(number)) for number in range(_CHAINS)]
         total, *others = simd.repeat(ir.Constant(INTEGER, 0), arguments[0], 1, initial, body)
-        # All of them are needed for the result, or they would not be computed.
+        # Use all sums in the result, so that the compiler does not remove them.
         for other in others:
             total = builder.fadd(total, other)
         return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
@@ -88,7 +88,7 @@ class _Run(Training):
 
 
 class Peak(Contender):
-    """Stands in the round like a library does, so that its figure is of the same minutes as theirs."""
+    """Takes part in the rounds like a library, so that it is measured in the same period."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         """It needs no images."""

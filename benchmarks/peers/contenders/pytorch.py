@@ -18,7 +18,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_network(work: Work, weights: Weights) -> torch.nn.Sequential:
-    """The net with these weights."""
+    """The network with these weights."""
     activation = {"relu": torch.nn.ReLU, "sigmoid": torch.nn.Sigmoid}[work.activation]
     layers: list[torch.nn.Module] = []
     for weight, bias in weights:
@@ -31,7 +31,7 @@ def make_network(work: Work, weights: Weights) -> torch.nn.Sequential:
 
 
 def make_optimizer(work: Work, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser in its fused form: on CPUs as fast as the others for SGD, and faster for Adam."""
+    """The fused optimiser: on CPUs as fast as the others for SGD, and faster for Adam."""
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[work.optimizer]
     return kind(network.parameters(), lr=work.learning_rate, fused=True)
 
@@ -65,7 +65,7 @@ class _Run(Training):
 
 
 class Eager(Contender):
-    """One kernel after the other, called from Python."""
+    """Eager mode: kernels called one by one from Python."""
 
     device = torch.device("cpu")
 
@@ -75,7 +75,7 @@ class Eager(Contender):
         self.labels = torch.from_numpy(y).to(self.device)
 
     def wait(self) -> None:
-        """For the device; the CPU is done when it returns."""
+        """Wait for the device; not needed on the CPU."""
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
@@ -86,9 +86,9 @@ class Eager(Contender):
 
 
 class Compiled(Eager):
-    """Forward pass, loss and backward pass compiled by `torch.compile`; the update's kernel is fused already."""
+    """Forward pass, loss and backward pass compiled by `torch.compile`; the update is already fused."""
 
     def loss_of(self, network: torch.nn.Module) -> Loss:
-        # What was compiled for an earlier net counts towards a limit, beyond which nothing is compiled any more.
+        # Reset, because functions compiled for earlier networks count towards a limit.
         torch.compiler.reset()
         return torch.compile(super().loss_of(network), dynamic=False)

@@ -1,4 +1,4 @@
-"""PyTorch on a GPU, float32: eager, in its mode for small kernels, and as a CUDA graph captured by hand."""
+"""PyTorch on a GPU, float32: eager, with mode "reduce-overhead", and as a manually captured CUDA graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["ByHand", "Eager", "ReduceOverhead"]
 
 
 class Eager(pytorch.Eager):
-    """Images and the epoch's order stay on the device, and nothing is read back."""
+    """Images and the epoch's order are on the device, and nothing is read back."""
 
     device = torch.device("cpu" if is_dry() else "cuda")
 
@@ -35,14 +35,14 @@ class ReduceOverhead(Eager):
 
         def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             torch.compiler.cudagraph_mark_step_begin()
-            # What the graph wrote would be written over by the next one.
+            # The next replay would overwrite the results of this one.
             return compiled(x, y).clone()
 
         return loss
 
 
 class _Captured(Training):
-    """The whole step in one graph: its rows come from an order on the device, at a place that it moves on itself."""
+    """The whole step in one graph, which reads the rows by an order on the device and advances its own position."""
 
     def __init__(self, contender: ByHand, work: Work, weights: Weights) -> None:
         self._work, self._device, self._wait = work, contender.device, contender.wait
@@ -87,8 +87,8 @@ class _Captured(Training):
         self._place += 1
 
     def _capture(self):  # type: ignore[no-untyped-def]
-        """As PyTorch's documentation has it: some steps on a stream of their own, which are taken back, then one in
-        the capture, which does not run."""
+        """As in PyTorch's documentation: a few steps on a side stream, which are undone, and then the capture, which
+        runs nothing."""
         before = [parameter.detach().clone() for parameter in self._network.parameters()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -111,7 +111,7 @@ class _Captured(Training):
 
 
 class ByHand(Eager):
-    """Compiled, then captured by hand together with the gather and the update: the least that PyTorch can launch."""
+    """Compiled, then captured manually together with the gather and the update: PyTorch's minimum of launches."""
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Captured(self, work, weights)

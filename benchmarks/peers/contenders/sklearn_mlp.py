@@ -1,4 +1,4 @@
-"""scikit-learn: `MLPClassifier.partial_fit`, which is one pass over the images it is given, in an order it draws."""
+"""scikit-learn: `MLPClassifier.partial_fit`, one pass over the images in random order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Run(Training):
             shuffle=False,
             random_state=0,
         )
-        # Weights can be given to it only after a first pass, and the optimiser has to forget that there was one.
+        # Weights can be set only after a first pass, whose effect on the optimiser must be undone.
         first = slice(work.batch_size)
         self._model.partial_fit(self._x[first], self._y[first], classes=np.arange(CLASSES))
         for index, (weight, bias) in enumerate(weights):
@@ -48,7 +48,7 @@ class _Run(Training):
         return losses
 
     def shuffle(self) -> None:
-        """It draws the order itself, in `run`."""
+        """scikit-learn draws the order itself, in `run`."""
 
     def run(self, steps: int) -> None:
         rows = steps * self._work.batch_size
@@ -56,7 +56,7 @@ class _Run(Training):
 
 
 class MLP(Contender):
-    """On float32 images, because it would convert uint8 in every call."""
+    """Uses float32 images, because it would convert uint8 in every call."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         sklearn.set_config(assume_finite=True, skip_parameter_validation=True)

@@ -1,4 +1,4 @@
-"""thinc: layers in a chain, on its NumPy operations with the matrix products of BLIS."""
+"""thinc: a chain of layers, with its NumPy operations and BLIS for matrix products."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Run(Training):
         for layer, (weight, bias) in zip(layers, weights, strict=True):
             layer.set_param("W", np.ascontiguousarray(weight.T))
             layer.set_param("b", bias)
-        # Plain rules: what it does to gradients and weights beyond them is turned off.
+        # Plain rules, without thinc's additional changes of gradients and weights.
         rule = {"sgd": api.SGD, "adam": api.Adam}[work.optimizer]
         self._optimizer = rule(work.learning_rate, L2=0.0, grad_clip=0.0, use_averages=False)
         self._generator = np.random.default_rng(0)
@@ -47,14 +47,14 @@ class _Run(Training):
 
     def _step(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         probabilities, backprop = self._model.begin_update(self._x[rows])
-        # Its softmax layer hands the gradient of the logits through.
+        # Its softmax layer passes on the gradient of the logits unchanged.
         backprop((probabilities - self._targets[rows]) / np.float32(len(rows)))
         self._model.finish_update(self._optimizer)
         return probabilities
 
 
 class Chain(Contender):
-    """On float32 images and one-hot labels."""
+    """Uses float32 images and one-hot labels."""
 
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         self.images, self.y = scaled(x), y

@@ -1,4 +1,4 @@
-"""What the benchmark asks of a learner, and the recipes that all of them follow."""
+"""The interface of learners, and the recipes that all of them use."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Note = Callable[[float], bool]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Adam with one cycle of the learning rate: a straight line up to the peak, half a cosine down to nothing.
+    """Adam with one cycle of the learning rate: linear up to the peak, then half a cosine down to zero.
 
     Attributes
     ----------
     work : Work
-        The net, the batch, and the peak.
+        The network, the batch size, and the peak rate.
     epochs : int
     seed : int
-        Of weights and orders.
+        Seed of weights and orders.
     """
 
     work: Work
@@ -37,7 +37,7 @@ class Recipe:
 
     @property
     def rise(self) -> float:
-        """Epochs until the peak."""
+        """Number of epochs until the peak."""
         return 0.3 * self.epochs
 
     def schedule(self) -> nn.Schedule:
@@ -46,8 +46,8 @@ class Recipe:
         return nn.Warmup(self.rise, falling, start=0.04)
 
 
-#: By name. The first was the fastest of two dozen for PyTorch, which likes large batches; the second is for those who
-#: pay little for a step.
+#: Recipes by name. The first was the fastest of two dozen for PyTorch, which is faster with large batches; the second
+#: suits libraries with little overhead per step.
 RECIPES = {
     "large batches": Recipe(Work("784-200-80-10", (200, 80), "relu", 256, "adam", 6e-3), 8),
     "small batches": Recipe(Work("784-160-64-10", (160, 64), "relu", 128, "adam", 5e-3), 5),
@@ -55,16 +55,16 @@ RECIPES = {
 
 
 class Learner(ABC):
-    """A library that trains one net."""
+    """A library that trains one network."""
 
     @abstractmethod
     def load(self, data: nn.datasets.Dataset, recipe: Recipe) -> None:
-        """Bring the images into the library's form, and build the net."""
+        """Convert the images for the library, and build the network."""
 
     @abstractmethod
     def warm_up(self) -> None:
-        """Compile what is to be compiled, leaving the net as it is."""
+        """Compile everything without changing the network."""
 
     @abstractmethod
     def train(self, note: Note) -> None:
-        """Train, and after every epoch test and tell."""
+        """Train, and report the test accuracy after every epoch."""

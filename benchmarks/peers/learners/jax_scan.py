@@ -1,4 +1,4 @@
-"""JAX, a compiled program an epoch. A shorter last batch would take another one, so it is left out."""
+"""JAX, with one compiled program per epoch. A shorter last batch would need another program and is skipped."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class _Scan(Learner):
 
 
 def make(name: str, threads: int) -> Learner:
-    """The learner; JAX takes the GPU if it gets to see one."""
+    """The learner; JAX uses the GPU if one is visible."""
     if name == "jax-gpu":
         use_gpu()
     return _Scan()

@@ -1,4 +1,4 @@
-"""nnbackend as its users call it: `Network.fit`."""
+"""nnbackend with `Network.fit`, as in ordinary use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["make"]
 
 
 class _Tell(nn.Callback):
-    """Passes on the accuracy."""
+    """Reports the accuracy."""
 
     def __init__(self, note: Note) -> None:
         self._note = note

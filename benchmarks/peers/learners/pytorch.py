@@ -1,4 +1,4 @@
-"""PyTorch, eager: what most of its users write."""
+"""PyTorch in eager mode, as in ordinary use."""
 
 from __future__ import annotations
 

@@ -65,5 +65,5 @@ class GraphExecutor(Executor):
             except CaptureError as error:
                 # Nothing has run, because a capture only records.
                 self.name, self.reason = self._plain.name, f"the step could not be captured in a CUDA graph: {error}"
-                _log.warning("training goes on with the %s executor: %s", self.name, self.reason)
+                _log.warning("training continues with the %s executor: %s", self.name, self.reason)
         return self._graphs.get(steps)

@@ -24,20 +24,20 @@ _UPDATE = "Update the NVIDIA driver"
 
 #: Reason and remedy by cudaError_t.
 _STATUS = {
-    2: ("the GPU has no memory left", "Free some: nvidia-smi shows who uses it"),
-    46: ("the GPU is in use by another process, exclusively", "Wait for it, or choose another GPU"),
+    2: ("the GPU is out of memory", "Free some memory; nvidia-smi shows which processes use it"),
+    46: ("another process has exclusive use of the GPU", "Wait for it, or choose another GPU"),
     100: (
         "the NVIDIA driver finds no GPU",
         "Check nvidia-smi and CUDA_VISIBLE_DEVICES; a container must be given the GPU (docker run --gpus all)",
     ),
     209: (
-        "CuPy has no code for this GPU, which is older than CUDA 13 supports",
+        "CuPy has no code for this GPU, which is too old for CUDA 13",
         f"Remove cupy-cuda13x, then {install_command('cuda12')}",
     ),
     222: ("the NVIDIA driver is older than the compiler CuPy uses", f"{_UPDATE}, or {install_command('cuda12')}"),
     802: ("the GPU is not ready yet", "Start the service nvidia-fabricmanager, or wait for it"),
     803: (
-        "the NVIDIA driver in the kernel and its library libcuda are of different versions",
+        "the NVIDIA kernel driver and the library libcuda have different versions",
         "Reboot, or install the driver again",
     ),
     804: (

@@ -93,4 +93,4 @@ _told: set[object] = set()
 def _tell_once(folder, error):
     if folder not in _told:
         _told.add(folder)
-        _log.warning("compiled kernels cannot be kept in %s (%s): every process compiles them anew", folder, error)
+        _log.warning("compiled kernels cannot be cached in %s (%s); every process compiles them again", folder, error)

@@ -1,7 +1,7 @@
 """The shape of the tiles that matrix products consist of, for a type and a CPU, as a constant of jitted code.
 
-A `TileShape` is passed to a jitted function like any argument. To Numba each one is a type of its own, so attributes
-are constants when the function is compiled, and the same function can be compiled for other types and CPUs.
+A `TileShape` is passed to a jitted function like any argument. Each one is a separate Numba type, so its attributes are
+compile-time constants, and the same function can be compiled for other types and CPUs.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         same = architecture == old.architecture
         if architecture.units != old.architecture.units or (incremental and not same):
             raise InvalidInputError(
-                f"training cannot go on with {architecture}: what was fitted before is {old.architecture}; "
-                "set the parameters back, or fit anew with warm_start=False"
+                f"training cannot continue with {architecture}, because the fitted network has {old.architecture}; "
+                "restore the parameters, or fit again with warm_start=False"
             )
         weights = (self.coefs_, self.intercepts_)
         if incremental:

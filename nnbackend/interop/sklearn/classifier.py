@@ -188,8 +188,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             found = announced if incremental else Labels.of(y).classes
             if found is not None and not np.array_equal(found, before.classes):
                 raise InvalidInputError(
-                    f"training can only go on with the same classes as before, {before.classes}, received {found}; to "
-                    "begin anew set warm_start=False and call fit"
+                    f"training can continue only with the same classes as before, {before.classes}, received {found}; "
+                    "to start over, set warm_start=False and call fit"
                 )
             return before
         labels = Labels.of(y)
@@ -197,7 +197,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return labels
         if announced is None:
             raise InvalidInputError(
-                "classes must be given in the first call to partial_fit, as later rows may be of others than these: "
+                "classes must be given in the first call to partial_fit, because later rows may have other classes: "
                 "classes=numpy.unique(all_of_y)"
             )
         return Labels(announced, multilabel=False)

@@ -105,8 +105,7 @@ def train(
                 break
             if not once and progress.n_iter == settings.max_iter:
                 warnings.warn(
-                    f"max_iter={settings.max_iter} epochs are over, and training still gets on; raise max_iter to let "
-                    "it converge",
+                    f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter",
                     ConvergenceWarning,
                     stacklevel=4,
                 )

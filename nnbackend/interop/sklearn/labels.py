@@ -54,8 +54,8 @@ class Labels:
             return cls(np.arange(y.shape[1]), multilabel=True)
         if kind not in ("binary", "multiclass"):
             raise InvalidInputError(
-                f"y must hold a class a row, or 0 and 1 for every class, received {kind} targets; fit an estimator for "
-                "each column (sklearn.multioutput.MultiOutputClassifier)"
+                f"y must have one class per row, or 0 and 1 for every class, received {kind} targets; fit an "
+                "estimator for each column (sklearn.multioutput.MultiOutputClassifier)"
             )
         return cls(np.unique(y), multilabel=False)
 

@@ -105,7 +105,7 @@ def _sizes(sizes: Any) -> tuple[int, ...]:
 def _solver(solver: Any) -> str:
     if solver == "lbfgs":
         raise InvalidInputError(
-            "solver='lbfgs' is not there: it needs all rows at every step, and networks here train on batches of them; "
+            "solver='lbfgs' is not supported, because it needs all rows in every step and networks train on batches; "
             "use solver='adam' (or 'sgd'), or scikit-learn's own estimator"
         )
     return _name("solver", solver, _SOLVERS)
@@ -114,7 +114,7 @@ def _solver(solver: Any) -> str:
 def _loss(loss: Any) -> None:
     if loss == "poisson":
         raise InvalidInputError(
-            "loss='poisson' is not there: no backend has an operation for it; use loss='squared_error', or "
+            "loss='poisson' is not supported, because no backend has an operation for it; use loss='squared_error', or "
             "scikit-learn's own MLPRegressor"
         )
     _name("loss", loss, ("squared_error",))

@@ -1,4 +1,4 @@
-"""One run per folder: a lock that the operating system releases when its process ends, for whatever reason."""
+"""One run per folder: a lock that the operating system releases when its process ends for any reason."""
 
 from __future__ import annotations
 

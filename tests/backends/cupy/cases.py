@@ -1,8 +1,8 @@
 """Calls of every operation with random data, to be run on any backend and compared with the reference.
 
 A case is the operation's name and its arguments. Arrays among them are host arrays, reals in float64 with values that
-float32 has too; :func:`run` moves them to a backend and brings *all* of them back, so a comparison also sees what
-should not have been written. The same array twice means the same device array twice.
+float32 has too; :func:`run` moves them to a backend and brings *all* of them back, so a comparison also detects
+unwanted writes. The same array twice means the same device array twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 def run(backend: Backend, case: Case, dtype: str, padding: int = 0) -> list[np.ndarray]:
-    """Make the call; matrices have rows padded by so many elements. Returns all arrays as they are afterwards."""
+    """Make the call with rows of matrices padded by `padding` elements; returns all arrays after the call."""
     placed = {id(value): _place(backend, value, dtype, padding) for value in _arrays(case)}
     arguments = [placed[id(value)][0] if isinstance(value, np.ndarray) else value for value in case.arguments]
     getattr(backend, case.operation)(*arguments)
@@ -46,12 +46,12 @@ def run(backend: Backend, case: Case, dtype: str, padding: int = 0) -> list[np.n
 
 
 def assert_agrees(backend: Backend, case: Case, dtype: str, padding: int = 0) -> None:
-    """The backend's result is that of NumPy in float64."""
+    """Check that the backend's result agrees with NumPy in float64."""
     expected = run(_REFERENCE, case, "float64")
     actual = run(backend, case, dtype, padding)
     for place, (mine, wanted) in enumerate(zip(actual, expected, strict=True)):
         scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        if scale > 1e6:  # what was not to be written; as a scale it would hide any error
+        if scale > 1e6:  # the sentinel, which as a scale would hide any error
             np.testing.assert_array_equal(mine, wanted, err_msg=f"{case.operation}: array {place}")
             continue
         np.testing.assert_allclose(
@@ -64,7 +64,7 @@ def _arrays(case: Case) -> Iterator[np.ndarray]:
 
 
 def _place(backend: Backend, host: np.ndarray, dtype: str, padding: int) -> tuple[Any, Any, int]:
-    """The array on the backend; with the buffer it is a window of, if its rows are padded."""
+    """The array on the backend and, if its rows are padded, the buffer that it is a view of."""
     real = np.dtype(dtype) if host.dtype == np.float64 and not _always_double(host) else host.dtype
     host = host.astype(real, subok=False)
     if host.ndim != 2 or not padding:
@@ -77,7 +77,7 @@ def _place(backend: Backend, host: np.ndarray, dtype: str, padding: int) -> tupl
 
 
 class _Double(np.ndarray):
-    """Marks the arrays that are float64 whatever the network's dtype is: learning rates and the trace."""
+    """Marks arrays that are float64 for any dtype of the network: learning rates and the trace."""
 
 
 def _always_double(host: np.ndarray) -> bool:
@@ -92,7 +92,7 @@ def _real(rng, *shape: int, scale: float = 1.0) -> np.ndarray:
 
 
 def _garbage(*shape: int) -> np.ndarray:
-    """What is in an output before it is written."""
+    """The initial contents of an output."""
     return np.full(shape, 1e30, np.float32).astype(np.float64)
 
 
@@ -192,7 +192,7 @@ def _penalty(rng, rows, columns, inner, l1, l2) -> Case:
 
 
 def _flat(rng, rows, columns, count) -> list[np.ndarray]:
-    """`count` buffers; from the third on they hold squares, which must not be negative."""
+    """`count` buffers; from the third on they contain squares, which must not be negative."""
     size = rows * columns
     return [_real(rng, size) if i < 2 else np.abs(_real(rng, size)) for i in range(count)]
 

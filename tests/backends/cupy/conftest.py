@@ -1,4 +1,4 @@
-"""Backends on the CPU for these tests; skipped, with the reason, where kernels cannot be built."""
+"""Backends on the CPU for these tests, which are skipped if kernels cannot be built."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def emulated(needs_compiler) -> CupyBackend:
 
 @pytest.fixture(scope="session", params=[(True, False), (False, True), (True, True)], ids=["threads", "blocks", "both"])
 def reversed_order(request, needs_compiler) -> CupyBackend:
-    """The same, with threads, blocks or both run last first."""
+    """The same, with threads, blocks or both in reverse order."""
     return _backend(*request.param)

@@ -1,7 +1,7 @@
 """The CUDA runtime of the CuPy backend on the CPU: the same backend class, the same kernels, no GPU.
 
-What a real device would take silently is an error here: an argument of the wrong type, a write outside of a buffer or
-between padded rows, a product that reads beyond its factors, threads that disagree on a barrier.
+It detects errors that a real device would ignore: arguments of the wrong type, writes outside of a buffer or to
+padding, products that read beyond their factors, and divergent barriers.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["EmulatedRuntime", "LaunchError", "emulated_cupy_backend", "why_not"]
 _GRID_LIMITS = (2**31 - 1, 65_535, 65_535)
 _BLOCK_LIMITS = (1024, 1024, 64)
 _SHARED_LIMIT = 48 << 10
-"""Dynamic shared memory a kernel gets without asking for more."""
+"""Default limit of dynamic shared memory."""
 
 
 class LaunchError(RuntimeError):
-    """A launch or a product that a GPU would refuse, or run wrongly."""
+    """A launch or a product that a GPU would reject or run incorrectly."""
 
 
 def why_not() -> str | None:
-    """Why kernels cannot be built for the CPU on this machine; None if they can."""
+    """The reason why kernels cannot be built for the CPU here; None if they can."""
     return None if compiler() else "the CUDA kernels are run on the CPU with g++ on Linux, which is not here"
 
 
@@ -47,7 +47,7 @@ def emulated_cupy_backend(**order: bool) -> CupyBackend:
     reverse_threads, reverse_blocks : bool, optional
         Run the threads of a block, and the blocks of a grid, last first.
 
-    Skips the test that asks for it, with the reason, where kernels cannot be built.
+    Skips the test if kernels cannot be built.
     """
     if reason := why_not():
         pytest.skip(reason)
@@ -76,24 +76,24 @@ class EmulatedModule:
 
 
 class EmulatedGraph:
-    """Launches and products with their arguments as they were."""
+    """Recorded launches and products with their arguments."""
 
     def __init__(self, work: list[Callable[[], None]]) -> None:
         self.work = work
 
     def launch(self) -> None:
-        # A device says nothing of overflows.
+        # A device does not report overflow.
         with _DEVICE, np.errstate(over="ignore", invalid="ignore"):
             for run in self.work:
                 run()
 
 
-#: There is one device, however many runtimes: its kernels keep what they know of a launch in static variables.
+#: One device for all runtimes, because the kernels store the parameters of a launch in static variables.
 _DEVICE = threading.RLock()
 
 
 class EmulatedRuntime:
-    """A ``Runtime`` on NumPy memory. Notes every launch and product in `log`, when that is a list."""
+    """A ``Runtime`` on NumPy memory. Records every launch and product in `log` if it is a list."""
 
     device = "CPU emulation of a CUDA device"
 
@@ -102,9 +102,9 @@ class EmulatedRuntime:
         self.log: list[str] | None = None
         self._captured: list[Callable[[], None]] | None = None
         self._tf32 = False
-        #: The products with epilogues that it has.
+        #: The supported epilogues.
         self.epilogues = set(EPILOGUES)
-        #: What it says of its memory.
+        #: The reported free memory.
         self.free = 1 << 33
 
     # ---- graphs --------------------------------------------------------------------------------------------
@@ -118,8 +118,8 @@ class EmulatedRuntime:
                 self._captured = None
         return EmulatedGraph(captured)
 
-    def _refuse(self, what: str) -> None:
-        # A thread waits here until another one's capture is done.
+    def _reject_in_capture(self, what: str) -> None:
+        # Wait for the end of another thread's capture.
         with _DEVICE:
             if self._captured is not None:
                 raise CaptureError(f"it {what}")
@@ -127,17 +127,17 @@ class EmulatedRuntime:
     # ---- memory --------------------------------------------------------------------------------------------
 
     def zeros(self, shape, dtype) -> DeviceArray:
-        self._refuse("allocates memory")
+        self._reject_in_capture("allocates memory")
         return allocate(tuple(shape), dtype)
 
     def write(self, host, out) -> None:
-        self._refuse("copies from the host")
+        self._reject_in_capture("copies from the host")
         host = _host_array(host)
         _same_layout(host, out)
         _device_array(out).host[...] = host
 
     def read(self, array) -> np.ndarray:
-        self._refuse("copies to the host")
+        self._reject_in_capture("copies to the host")
         return np.array(_device_array(array).host, order="C", copy=True)
 
     def copy(self, source, out) -> None:
@@ -151,32 +151,32 @@ class EmulatedRuntime:
         return self.free
 
     def pinned(self, shape, dtype) -> np.ndarray:
-        self._refuse("allocates memory")
+        self._reject_in_capture("allocates memory")
         return np.zeros(shape, dtype)
 
     def mark(self) -> None:
-        """Everything asked for is done already."""
+        """Nothing to wait for, because all work is synchronous."""
 
     def send(self, pinned, out, after) -> None:
-        self._refuse("copies from the host")
+        self._reject_in_capture("copies from the host")
         assert out.flags.c_contiguous
         self.write(pinned, out)
 
     def wait(self, mark) -> None:
-        self._refuse("waits for the device")
+        self._reject_in_capture("waits for the device")
 
     def active(self):
-        """The emulated device does everything at once; while one thread asks it for something, others wait."""
+        """The emulated device is synchronous, and serves one thread at a time."""
         return _DEVICE
 
     def synchronize(self) -> None:
-        self._refuse("waits for the device")
+        self._reject_in_capture("waits for the device")
         check_all()
 
     # ---- kernels -------------------------------------------------------------------------------------------
 
     def load(self, source: str, options: Sequence[str]) -> EmulatedModule:
-        self._refuse("compiles a kernel")
+        self._reject_in_capture("compiles a kernel")
         return EmulatedModule(CpuModule(source, options))
 
     def launch(self, kernel: EmulatedKernel, grid, block, arguments, shared_bytes: int = 0) -> None:
@@ -213,7 +213,7 @@ class EmulatedRuntime:
         self._tf32 = allow
 
     def gemm(self, operands: Operands) -> None:
-        """cuBLAS's contract, checked: stored by columns, leading dimensions, nothing read or written outside."""
+        """Check cuBLAS's contract: column-major storage, leading dimensions, no access outside."""
         if self._captured is not None:
             self._captured.append(partial(self.gemm, operands))
             return
@@ -224,7 +224,7 @@ class EmulatedRuntime:
         operands.c.allocation.check()
 
     def product(self, operands: Operands, epilogue: Epilogue) -> EmulatedProduct | None:
-        self._refuse("chooses an algorithm")
+        self._reject_in_capture("chooses an algorithm")
         return EmulatedProduct(self, operands, epilogue) if epilogue.kind in self.epilogues else None
 
     def launch_product(self, operands: Operands, epilogue: Epilogue) -> None:
@@ -285,7 +285,8 @@ class EmulatedProduct:
 
 
 def _bits(epilogue: Epilogue, rows: int, columns: int) -> Callable[[np.ndarray | None], np.ndarray]:
-    """Puts bits of (rows, columns) into the mask's order, a row of bits for every column; or reads them from it."""
+    """Converts a (rows, columns) array of bits to the layout of the mask, with a row of bits for every column, or
+    back."""
     mask, stride = _device_array(epilogue.mask), epilogue.mask_stride
     if stride % 128 or stride < rows or mask.nbytes < stride // 8 * columns or not mask.flags.c_contiguous:
         raise LaunchError(f"a mask of {mask.nbytes} bytes, {stride} bits a column, for {rows} x {columns}")
@@ -299,13 +300,14 @@ def _bits(epilogue: Epilogue, rows: int, columns: int) -> Callable[[np.ndarray |
 
 
 def _tf32(matrix: np.ndarray) -> np.ndarray:
-    """To the nearest number with 10 bits behind the point; halves away from 0."""
+    """Round to TF32, with 10 bits of fraction; halves away from 0."""
     bits = np.ascontiguousarray(matrix).view(np.uint32)
     return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 def _by_columns(name: str, array: DeviceArray, rows: int, columns: int, leading: int) -> np.ndarray:
-    """The matrix that cuBLAS sees: ``rows`` x ``columns``, stored by columns from the array's first element on."""
+    """The matrix that cuBLAS sees: ``rows`` x ``columns``, stored in column-major order from the array's first element
+    on."""
     host = _device_array(array).host
     if leading < max(1, rows):
         raise LaunchError(f"gemm: leading dimension of {name} is {leading}, with {rows} rows")
@@ -324,7 +326,7 @@ def _extents(kernel: EmulatedKernel, what: str, given: Sequence[int], limits: tu
 
 
 def _kernel_argument(kernel: EmulatedKernel, parameter: Parameter, value) -> np.ndarray:
-    """The argument as memory the kernel reads it from, if it is of exactly the declared type."""
+    """The memory of a kernel argument, which must have exactly the declared type."""
     if parameter.pointer and isinstance(value, DeviceArray) and value.dtype == parameter.dtype:
         if value.ndim and value.strides[-1] not in (value.itemsize, 0) and value.shape[-1] > 1:
             raise LaunchError(f"{kernel.name}: the last axis of {parameter.name} is not contiguous")
@@ -338,7 +340,7 @@ def _kernel_argument(kernel: EmulatedKernel, parameter: Parameter, value) -> np.
 
 
 def _padding(array: DeviceArray) -> np.ndarray | None:
-    """The memory between the rows of a matrix, if there is any."""
+    """The padding between the rows of a matrix, if there is any."""
     host = array.host
     if host.ndim != 2 or host.shape[0] < 2:
         return None

@@ -1,4 +1,4 @@
-"""The part of CuPy that ``runtime.py`` uses, on host memory: so that file runs in the tests too.
+"""A fake of the part of CuPy that ``runtime.py`` uses, on host memory.
 
 Memory is the emulator's, with guard zones; kernels are built for the CPU.
 """
@@ -19,12 +19,12 @@ STREAM_ADDRESS = 0x57BEA4
 
 
 class FakeCupy:
-    """Stands in for the module ``cupy``; `calls` notes what was asked of the driver."""
+    """A fake of the module ``cupy``; `calls` records calls of the driver."""
 
     def __init__(self) -> None:
         self._emulated = EmulatedRuntime()
         self.calls: list[str] = []
-        #: As CuPy on an AMD GPU does.
+        #: Like CuPy on an AMD GPU.
         self.refuses_capture = False
         self.current = 0
         self.queues = _Queues()
@@ -69,7 +69,7 @@ class FakeCupy:
 
     @property
     def stream(self) -> _Stream:
-        """The one that kernels run on: each runtime makes two, first this one."""
+        """The stream of kernels, which is the first of the two that each runtime creates."""
         return self.queues.streams[-2]
 
     def _event(self, disable_timing: bool = False) -> _Event:
@@ -98,13 +98,12 @@ class _Device:
 
 
 class _Queues:
-    """What streams have been asked for and have not done. They run when somebody waits, in turns that suit `first`.
+    """The pending work of streams. It runs when a thread waits, in an order that favours `first`.
 
     Attributes
     ----------
     first : {"kernels", "copies"}
-        Which stream gets as far ahead of the other as it is allowed to: whoever forgot to let one wait for the other
-        finds out with one of the two.
+        The stream that runs as far ahead as possible; a missing dependency is detected with one of the two.
     """
 
     def __init__(self) -> None:
@@ -113,7 +112,7 @@ class _Queues:
         self._lock = threading.Lock()
 
     def run(self, until) -> None:
-        """Until ``until()``; a thread that fills host memory may wait as well."""
+        """Run until ``until()`` is true; threads that fill host memory may also wait."""
         with self._lock:
             order = self.streams if self.first == "kernels" else self.streams[::-1]
             while not until():
@@ -158,7 +157,7 @@ class _Stream:
         self._cupy.queues.run(lambda: not self._queue)
 
     def do(self, work) -> None:
-        """When its turn has come, or when the graph is launched."""
+        """Run when its turn comes, or when the graph is launched."""
         (self._queue if self.captured is None else self.captured).append(work)
 
     def wait_event(self, event: _Event) -> None:
@@ -166,7 +165,7 @@ class _Stream:
         self._queue.append(event)
 
     def advance(self) -> bool:
-        """Do what comes next, if it may be done."""
+        """Run the next item if its dependencies are done."""
         if not self._queue or (isinstance(self._queue[0], _Event) and not self._queue[0].done):
             return False
         work = self._queue.popleft()

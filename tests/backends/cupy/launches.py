@@ -1,6 +1,6 @@
-"""What a training step of the three nets asks of a GPU: ``python -m tests.backends.cupy.launches`` prints it.
+"""The launches of a training step of the three networks: ``python -m tests.backends.cupy.launches`` prints them.
 
-The steps run on the CPU build of the kernels, which notes every launch and product by name.
+The steps run on the CPU build of the kernels, which records every launch and product by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["launched"]
 
 
 def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True) -> list[str]:
-    """The launches of a step after the first, by name."""
+    """The names of the launches of a step after the first."""
     runtime = EmulatedRuntime()
     network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues))
     rng = np.random.default_rng(0)

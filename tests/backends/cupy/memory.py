@@ -1,4 +1,4 @@
-"""Device memory on the CPU: arrays that refuse to be mistaken for NumPy's, as CuPy's do, between guard zones."""
+"""Device memory on the CPU: arrays between guard zones that, like CuPy's, cannot be converted implicitly to NumPy's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Allocation", "DeviceArray", "GuardError", "allocate", "check_all"]
 _GUARD_BYTES = 512
 _ALIGNMENT = 256
 _GUARD_VALUE = 0xFF
-"""Makes not-a-number of float and double and -1 of integers, so a read beyond the end shows in the result."""
+"""NaN as float and double and -1 as an integer, so that a read beyond the end affects the result."""
 
 _live: weakref.WeakSet[Allocation] = weakref.WeakSet()
 
@@ -50,13 +50,14 @@ def allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> DeviceArray:
 
 
 def check_all() -> None:
-    """Check the guards of every buffer that still lives."""
+    """Check the guards of all existing buffers."""
     for allocation in list(_live):
         allocation.check()
 
 
 class DeviceArray:
-    """What the backend may know of a device array: shape, dtype, strides, slices. Values go through the runtime."""
+    """The interface of a device array: shape, dtype, strides, slices. Values are accessible only through the
+    runtime."""
 
     __array_ufunc__ = None
 
@@ -72,7 +73,7 @@ class DeviceArray:
     nbytes = property(lambda self: self.host.nbytes)
     itemsize = property(lambda self: self.host.itemsize)
     flags = property(lambda self: self.host.flags)
-    #: Where CuPy keeps the address.
+    #: Holds the address, as in CuPy.
     data = property(lambda self: SimpleNamespace(ptr=self.host.ctypes.data))
 
     def __len__(self) -> int:

@@ -30,12 +30,12 @@ def why_not() -> str | None:
 
 
 def compile_cubin(source: str, name: str, options: Sequence[str]) -> tuple[bytes, str]:
-    """Machine code for a GPU, and what the compiler had to say.
+    """Machine code for a GPU, and the compiler's log.
 
     Raises
     ------
     RuntimeError
-        If it does not compile; the message is the compiler's.
+        It does not compile; the message is the compiler's.
     """
     return _compile(source, name, options, "CUBIN")
 

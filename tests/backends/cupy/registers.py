@@ -1,7 +1,7 @@
-"""What every kernel takes of a multiprocessor: ``python -m tests.backends.cupy.registers [sm_90 ...]`` prints a table.
+"""The registers of every kernel: ``python -m tests.backends.cupy.registers [sm_90 ...]`` prints a table.
 
-Registers limit how many threads run at once: 65,536 are there for the threads of all blocks. What does not fit is
-spilled to memory.
+Registers limit the number of concurrent threads: a multiprocessor has 65,536. Values that do not fit are spilled to
+memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True)
 class Resources:
-    """Of one thread: registers, and bytes of memory for what does not fit into them."""
+    """The registers of one thread, and bytes of memory for spilled values."""
 
     registers: int
     stack: int
@@ -35,14 +35,14 @@ class Resources:
 
 
 def resources(name: str, architecture: str, real: str) -> dict[str, Resources]:
-    """What the kernels of a file take, by name; as ptxas reports it."""
+    """The usage of the kernels in a file by name, as reported by ptxas."""
     options = (*kernel_options(np.dtype(real)), f"--gpu-architecture={architecture}", "--ptxas-options=-v")
     _, log = nvrtc.compile_cubin(kernel_source(name), f"{name}.cu", options)
     return read(log)
 
 
 def read(log: str) -> dict[str, Resources]:
-    """The same from what the compiler said, with ``--ptxas-options=-v``."""
+    """The same, parsed from the compiler's log with ``--ptxas-options=-v``."""
     return {
         entry["kernel"]: Resources(
             int(entry["registers"]), int(entry["stack"]), int(entry["stored"]) + int(entry["loaded"])

@@ -29,7 +29,7 @@ DOCUMENTED = {
     "cublasDgemm_v2": "cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k, "
     "const double *alpha, const double *A, int lda, const double *B, int ldb, const double *beta, double *C, int ldc",
 }
-# Scalars live on the host and are passed by reference; matrices are device addresses.
+# Scalars are on the host and passed by reference; matrices are device addresses.
 TYPES = {
     "cublasHandle_t *": POINTER(c_void_p),
     "cublasHandle_t": c_void_p,
@@ -76,7 +76,7 @@ def test_enumerations_have_the_documented_values():
     }
 
 
-def test_missing_library_says_where_it_was_looked_for(monkeypatch):
+def test_missing_library_lists_the_searched_places(monkeypatch):
     def not_found(name):
         raise RuntimeError(f"Failure finding lib{name}.so.13: looked in /usr/lib")
 
@@ -192,7 +192,7 @@ def test_gemm(library, dtype, transpose_a, transpose_b):
     np.testing.assert_allclose(c, expected, rtol=1e-5)
 
 
-def test_a_failure_has_a_name(library):
+def test_a_failed_status_is_named(library):
     handle = cublas.Cublas(library, 0, 0, 0)
     State.in_dll(library, "state").fail = 13
     with pytest.raises(cublas.CublasError, match=r"cublasSgemm_v2 failed: CUBLAS_STATUS_EXECUTION_FAILED \(13\)"):

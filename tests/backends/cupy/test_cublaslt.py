@@ -43,7 +43,7 @@ DOCUMENTED = {
     "const void* C, cublasLtMatrixLayout_t Cdesc, void* D, cublasLtMatrixLayout_t Ddesc, "
     "const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspaceSizeInBytes, cudaStream_t stream",
 }
-#: Enumerators, and what they are called here.
+#: Enumerators, and their names here.
 ENUMERATORS = {
     "CUBLASLT_MATMUL_DESC_TRANSA": cublaslt.DESC_TRANSA,
     "CUBLASLT_MATMUL_DESC_TRANSB": cublaslt.DESC_TRANSB,
@@ -73,7 +73,7 @@ def _c_type(parameter: str):
     if kind in ("uint64_t", "int64_t", "size_t"):
         return {"uint64_t": c_uint64, "int64_t": c_int64, "size_t": c_size_t}[kind]
     if kind.endswith("*"):
-        # Objects that the library makes are handed out through a pointer; all else is memory.
+        # The library returns new objects through a pointer; everything else is memory.
         return POINTER(c_void_p) if kind.startswith("cublasLt") else c_void_p
     if kind.endswith(("Type", "Type_t", "Attributes_t")):
         return c_int
@@ -99,7 +99,7 @@ def _header(name: str) -> str:
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", found[0].read_text(), flags=re.DOTALL)
 
 
-def test_the_installed_header_says_the_same():
+def test_the_installed_header_agrees():
     texts = {name: " ".join(_header(name).split()) for name in ("cublasLt.h", "cublas_api.h")}
     for name, parameters in DOCUMENTED.items():
         declared = re.search(rf"\b{name}\((.*?)\);", texts["cublasLt.h"]).group(1)
@@ -117,7 +117,7 @@ def test_the_installed_header_says_the_same():
 
 
 def test_the_installed_library_takes_every_attribute():
-    """Descriptions need no device: a wrong size or number of an attribute is refused."""
+    """Descriptors need no device, and reject wrong sizes and numbers of attributes."""
     _header("cublasLt.h")
     library = cublaslt.CublasLt.__new__(cublaslt.CublasLt)
     functions = {
@@ -244,7 +244,7 @@ extern "C" int cublasLtMatmul(int* handle, Desc* d, const void* alpha, const voi
 
 
 class State(ctypes.Structure):
-    """What the stand-in was told, and what it is to do."""
+    """The state of the fake library: recorded and configured values."""
 
     _fields_ = (
         *((name, c_int) for name in ("alive", "fail", "none", "no_nan", "compute", "reductions")),
@@ -285,7 +285,7 @@ def handle(library, state):
 @pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("kind", cublaslt.EPILOGUES)
 def test_products_are_those_of_the_emulator(handle, state, kind, adds, dtype, transpose_a, transpose_b):
-    """Two implementations of one contract, the stand-in's and the emulator's: the binding brings both the same."""
+    """The fake library and the emulator implement the same contract, and the binding gives both the same arguments."""
     runtime = EmulatedRuntime()
     rng = np.random.default_rng(0)
     m, n, k = 11, 5, 4
@@ -314,18 +314,18 @@ def test_products_are_those_of_the_emulator(handle, state, kind, adds, dtype, tr
 @pytest.mark.parametrize(
     ("dtype", "tf32", "compute"), [("float32", False, 68), ("float32", True, 77), ("float64", True, 70)]
 )
-def test_what_it_asks_for(handle, state, dtype, tf32, compute):
+def test_the_algorithm_request(handle, state, dtype, tf32, compute):
     arrays = [SimpleNamespace(dtype=np.dtype(dtype), data=SimpleNamespace(ptr=at)) for at in (1024, 48, 160)]
     operands = Operands(False, False, 2, 2, 2, arrays[0], 2, arrays[1], 2, arrays[2], 2)
     assert handle.plan(operands, "bias", 16, 0, 0, tf32)
     assert state.compute == compute
     assert list(state.alignment) == [256, 16, 32, 32]
-    # No sums in whatever order they are ready.
+    # No sums in varying order.
     assert state.reductions == 6
     assert state.workspace == 32 << 20
 
 
-def test_products_that_are_not_there(handle, state):
+def test_unsupported_products(handle, state):
     arrays = [SimpleNamespace(dtype=np.dtype("float32"), data=SimpleNamespace(ptr=256)) for _ in range(3)]
     operands = Operands(False, False, 2, 2, 2, arrays[0], 2, arrays[1], 2, arrays[2], 2)
     state.none = cublaslt.EPILOGUES["bgrada"]
@@ -333,7 +333,7 @@ def test_products_that_are_not_there(handle, state):
     assert handle.plan(operands, "bias", 16, 0, 0, False)
 
 
-def test_what_is_made_is_given_back(library, state):
+def test_created_objects_are_destroyed(library, state):
     gc.collect()
     before = state.alive
     handle = cublaslt.CublasLt(library, 0, 0, 0)
@@ -349,7 +349,7 @@ def test_what_is_made_is_given_back(library, state):
     assert state.alive == before
 
 
-def test_a_failure_has_a_name(library, state):
+def test_a_failed_status_is_named(library, state):
     state.fail = 1
     with pytest.raises(cublas.CublasError, match=r"cublasLtCreate failed: CUBLAS_STATUS_NOT_INITIALIZED \(1\)"):
         cublaslt.CublasLt(library, 0, 0, 0)

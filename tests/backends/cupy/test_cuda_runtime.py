@@ -1,4 +1,4 @@
-"""``runtime.py`` itself, on a CuPy whose memory is the host's: copies, launches and products as it asks for them."""
+"""``runtime.py`` with a fake CuPy on host memory: copies, launches and products."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cupy(monkeypatch, library, lt_library, lt_state):
     monkeypatch.setattr("nnbackend.backends.cupy.backend.probe", lambda: (None, ""))
     monkeypatch.setattr(runtime, "load_cublas", lambda: library)
     monkeypatch.setattr(runtime, "load_cublaslt", lambda: lt_library)
-    # The stand-in libraries compute at once; here a product is work of the stream like any other.
+    # The fake libraries compute immediately; here products are enqueued on the stream like other work.
     gemm, launch = runtime.Cublas.gemm, runtime.Plan.launch
 
     def product(plan):
@@ -72,7 +72,7 @@ def test_device_stream_and_workspace(backend, library):
     assert state.workspace % 256 == 0
 
 
-def test_tf32_is_for_those_who_ask_for_it(cupy, library):
+def test_tf32_is_used_only_on_request(cupy, library):
     assert CupyBackend().device == "Fake GPU 0"
     assert State.in_dll(library, "state").math == 0
     assert CupyBackend(precision="tf32").device == "Fake GPU 0, products in TF32"
@@ -128,7 +128,7 @@ def test_write_takes_any_host_layout(backend):
 
 @pytest.mark.slow
 def test_operations_neither_wait_nor_allocate_nor_talk_to_the_host(backend, cupy):
-    """What a graph can capture: after a first run, only kernels, products, and copies on the device."""
+    """After a first run, a step consists only of kernels, products and device copies, which a graph can capture."""
     for name in CASES:
         case = make(name, 700, 9, 4, 0)
         run(backend, case, "float64")
@@ -159,11 +159,11 @@ def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy):
     network = classifier(backend)
     history = network.fit(x, y, epochs=2, optimizer=nn.Adam(0.01), **options)
     np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(expected.step_losses), rtol=1e-4)
-    # The full batch, and several together unless the machine is very busy; and the last, shorter one.
+    # The full batch, several together unless the machine is very busy, and the shorter last one.
     captures = cupy.calls.count("begin_capture")
     assert captures in (2, 3)
     assert cupy.calls.count("end_capture") == cupy.calls.count("upload") == captures
-    # 17 full batches and a last one an epoch; the first of either kind runs plainly.
+    # 17 full batches and a last one per epoch; the first of either kind runs without a graph.
     assert captures < cupy.calls.count("graph") <= 2 * 18 - 2
 
 
@@ -177,12 +177,12 @@ def test_a_step_is_captured_once_and_launched_as_a_graph(backend, cupy):
         ("compiles a kernel", lambda backend: backend.runtime.load("", ())),
     ],
 )
-def test_what_a_graph_cannot_hold_never_reaches_the_driver(backend, cupy, what, work):
+def test_operations_that_cannot_be_captured_never_reach_the_driver(backend, cupy, what, work):
     backend.three = backend.empty((3,), np.float64)
     cupy.calls.clear()
     with pytest.raises(CaptureError, match=what):
         backend.runtime.capture(lambda: work(backend))
-    # The capture is ended all the same: nothing else could be done on the stream.
+    # The capture is ended anyway; otherwise the stream would be unusable.
     assert cupy.calls == ["begin_capture", "end_capture"]
     assert cupy.stream.captured is None
     np.testing.assert_array_equal(backend.to_host(backend.three), 0)
@@ -203,7 +203,7 @@ def test_copies_on_the_device_are_part_of_a_graph(backend, cupy):
     np.testing.assert_array_equal(backend.to_host(out), np.arange(6.0))
 
 
-# ---- rows that come while the device is at work ---------------------------------------------------------------------
+# ---- streaming of rows during computation ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("first", ["kernels", "copies"])
@@ -217,13 +217,13 @@ def test_rows_stream_whichever_stream_is_ahead(backend, cupy, first, monkeypatch
     cupy.calls.clear()
     streamed.fit(x, y, stream=True, **options)
     assert same_weights(resident, streamed)
-    # Rows and labels of 10 portions an epoch come from page-locked memory, and of what waits the host knows.
+    # Rows and labels of 10 portions per epoch come from page-locked memory, and the host observes the waits.
     assert cupy.calls.count("pinned") >= 4
     assert cupy.calls.count("wait") >= 3 * 2 * 8
 
 
 @pytest.mark.parametrize("first", ["kernels", "copies"])
-def test_the_coming_epochs_order_is_there_in_time(backend, cupy, first):
+def test_the_order_of_the_next_epoch_is_ready_in_time(backend, cupy, first):
     x, y = images(rows=75)
     options = {"batch_size": 4, "epochs": 4, "loss": "softmax_cross_entropy", "verbose": False}
     expected = classifier("numpy").fit(x, y, **options)
@@ -244,13 +244,13 @@ def test_free_memory_is_the_drivers_and_the_pools(backend):
         ("waits for the device", lambda runtime, out: runtime.wait(None)),
     ],
 )
-def test_a_capture_holds_no_streaming(backend, what, work):
+def test_a_capture_rejects_streaming(backend, what, work):
     three = backend.empty((3,), np.float64)
     with pytest.raises(CaptureError, match=what):
         backend.runtime.capture(lambda: work(backend.runtime, three))
 
 
-# ---- products that do more ------------------------------------------------------------------------------------------
+# ---- products with epilogues ----------------------------------------------------------------------------------------
 
 TRAINING = {"batch_size": 8, "epochs": 2, "loss": "softmax_cross_entropy", "verbose": False}
 
@@ -261,17 +261,17 @@ def trained(backend):
     return np.concatenate(history.step_losses)
 
 
-def test_a_run_with_products_that_do_more(backend, cupy):
+def test_a_run_with_epilogues(backend, cupy):
     cupy.calls.clear()
     np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
-    # A hidden layer with ReLU: forwards two products, backwards one with its derivative, one with the sums above.
+    # A hidden layer with ReLU: two products forwards; backwards one with its derivative, and one with the sums above.
     plain = cupy.calls[: cupy.calls.index("begin_capture")]
     assert not {"relu_forward", "relu_gradient_with_sums", "sum_rows", "identity_forward"} & set(plain)
     assert plain.count("product") >= 4
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_they_have_the_backends_precision(cupy, lt_state, precision):
+def test_epilogues_have_the_backends_precision(cupy, lt_state, precision):
     trained(CupyBackend(precision=precision))
     assert lt_state.compute == {"float32": 68, "tf32": 77}[precision]
 
@@ -286,7 +286,7 @@ def test_relu_that_hides_nan_is_not_used(backend, cupy, lt_state):
     assert not {"sum_rows", "identity_forward"} & set(plain)
 
 
-def test_a_run_that_diverges_shows_it(backend):
+def test_a_diverging_run_is_visible(backend):
     x, y = images(rows=75)
     network = classifier(backend)
     weights = network.get_weights()
@@ -296,7 +296,7 @@ def test_a_run_that_diverges_shows_it(backend):
     assert network.get_weights().keys() == weights.keys()
 
 
-def test_without_the_library_everything_else_goes_on(backend, cupy, monkeypatch, caplog):
+def test_without_the_library_everything_else_works(backend, cupy, monkeypatch, caplog):
     from nnbackend.backends.cupy import runtime
 
     def missing():
@@ -312,8 +312,8 @@ def test_without_the_library_everything_else_goes_on(backend, cupy, monkeypatch,
 # ---- several threads ------------------------------------------------------------------------------------------------
 
 
-def test_a_capture_takes_down_nothing_that_other_threads_ask_for(backend, cupy):
-    """They wait for its end, and what they ask for then runs at once."""
+def test_a_capture_records_no_requests_of_other_threads(backend, cupy):
+    """They wait for its end, and their requests then run immediately."""
     out, other = backend.empty((3,), np.float64), backend.empty((3,), np.float64)
     source = backend.from_host(np.arange(3.0))
     capturing, asked = threading.Event(), threading.Event()

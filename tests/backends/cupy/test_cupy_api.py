@@ -1,6 +1,6 @@
-"""Every name of CuPy that the package uses exists in the installed CuPy, and can be called as we call it.
+"""Every name of CuPy that the package uses exists in the installed CuPy, and accepts our arguments.
 
-CuPy imports without a GPU. The names are collected from our source, so a new one is checked without being listed.
+CuPy imports without a GPU. The names are collected from our source, so new ones are checked automatically.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
 
 PACKAGE = files("nnbackend.backends.cupy")
-# What our variables hold.
+# The types of our variables.
 TYPES = {
     "self._stream": cupy.cuda.Stream,
     "self._module": cupy.RawModule,
@@ -29,7 +29,7 @@ TYPES = {
     "c": cupy.ndarray,
     "self._workspace": cupy.ndarray,
 }
-# Set per instance, so the class does not show it; and names that need cuBLAS.
+# Attributes of instances, which the class does not have, and names that need cuBLAS.
 INSTANCE_ATTRIBUTES = {(cupy.cuda.Stream, "ptr")}
 NEEDS_CUBLAS = {"cupy.cuda.cublas"}
 
@@ -47,7 +47,7 @@ def _tree(file: str) -> ast.AST:
 
 
 def _chains(file: str) -> set[str]:
-    """Dotted names, the longest of each."""
+    """The longest dotted names."""
     found = {name for node in ast.walk(_tree(file)) if isinstance(node, ast.Attribute) and (name := _dotted(node))}
     return {name for name in found if not any(other.startswith(name + ".") for other in found)}
 
@@ -118,7 +118,7 @@ def test_attribute_exists(variable, attribute):
 
 
 def _parameters(function) -> tuple[list[str], set[str]]:
-    """Names in order, and those that only go by keyword; Cython keeps them in the docstring."""
+    """Parameter names in order, and keyword-only names, from the docstring that Cython writes."""
     try:
         found = inspect.signature(function).parameters.values()
         keyword_only = {p.name for p in found if p.kind is p.KEYWORD_ONLY}
@@ -149,7 +149,7 @@ def test_call_fits_the_signature(name, call):
 
 
 def test_kernels_can_be_called_with_a_stream():
-    """The function behind a RawKernel takes ``shared_mem`` and ``stream``: a wrong keyword is refused first."""
+    """The function behind a RawKernel takes ``shared_mem`` and ``stream``: a wrong keyword is rejected first."""
     function = cupy.cuda.Function.__new__(cupy.cuda.Function)
     with pytest.raises(TypeError, match="unexpected keyword"):
         function((1,), (1,), (np.int64(1),), shared_mem=0, stream=None, nonsense=1)

@@ -1,4 +1,4 @@
-"""The emulator finds what it promises to find: each test runs a kernel or product with one mistake."""
+"""The emulator detects errors: each test runs a kernel or product with one error."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_divergent_barriers(runtime, module, kernel):
     test_dynamic_shared_memory(runtime, module)
 
 
-def test_threads_that_left_are_not_waited_for(runtime, module):
+def test_finished_threads_are_not_waited_for(runtime, module):
     out = _array(runtime, *[0] * 8)
     _launch(runtime, module, "leave_early", out, np.int64(5))
     assert runtime.read(out).tolist() == [1] * 5 + [0] * 3
@@ -274,7 +274,7 @@ def test_gemm_refuses_other_types_and_aliases(runtime):
         (("drelu_bgrad", (2,), (1, 16), 128), "a mask of 16 bytes"),
     ],
 )
-def test_an_epilogue_refuses(runtime, epilogue, message):
+def test_an_epilogue_rejects_wrong_operands(runtime, epilogue, message):
     a, b, c = _matrices(runtime, (4,), (4,), (4,))
     kind, bias, *mask = epilogue
     if mask:

@@ -1,4 +1,4 @@
-"""Products that do what the step asks for after them: which do, and that whole steps come to the same."""
+"""Fusing operations into products: which are fused, and that results of whole steps are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers import images
 pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 RELU = {"activation": "relu"}
-#: Networks of all that can be put together, and of what must stay apart.
+#: Networks with everything that can be fused, and with what must not be.
 NETWORKS = {
     "two hidden layers": [nn.Dense(9, **RELU), nn.Dense(130, **RELU), nn.Dense(4)],
     "no bias": [nn.Dense(9, use_bias=False, **RELU), nn.Dense(7, **RELU), nn.Dense(4, use_bias=False)],
@@ -59,20 +59,20 @@ def test_a_device_may_have_only_some(missing):
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
     used = {name.removeprefix("gemm_") for name in runtime.log if name.startswith("gemm_")}
     pair = {"relu_aux_bias", "drelu_bgrad"}
-    # Bits that nobody reads are not written, and none are read that nobody wrote.
+    # Masks are written exactly if they are read.
     assert used == {"bias", "bgrada", *pair, *({"relu_bias"} if missing in pair else ())} - (
         pair if missing in pair else {missing}
     )
 
 
-def test_none_for_those_who_want_none():
+def test_no_gpu_for_workers_without_one():
     runtime = EmulatedRuntime()
     runtime.log = []
     train(NETWORKS["two hidden layers"], CupyBackend(runtime, epilogues=False), "float32")
     assert {name for name in runtime.log if name.startswith("gemm")} == {"gemm"}
 
 
-# ---- what stays apart -----------------------------------------------------------------------------------------------
+# ---- no fusion ------------------------------------------------------------------------------------------------------
 
 X, HIDDEN, DELTA, UP, OUT = (np.zeros((4, 3)) for _ in range(5))
 W, V, SLOPE, OTHER = (np.zeros((3, 3)) for _ in range(4))
@@ -89,7 +89,7 @@ STEP = [FORWARD, NEXT, INPUT, ABOVE, GRADIENT, WEIGHT, BIAS_GRADIENT]
 
 
 def made(step, sums=False):
-    """What is left of a step: names of operations, and the kinds of products that took their place."""
+    """The resulting step: names of operations, and kinds of products that replaced some."""
     kinds = []
 
     def make(transpose_a, transpose_b, a, b, out, epilogue, adds=False):
@@ -100,7 +100,7 @@ def made(step, sums=False):
     return [call.product.kind if call.operation == "run_product" else call.operation for call in calls]
 
 
-def test_a_layer_and_its_way_back():
+def test_a_layer_forward_and_backward():
     assert made(STEP) == ["relu_aux_bias", "dense_forward", "drelu_bgrad", *[WEIGHT.operation] * 2]
 
 
@@ -121,12 +121,12 @@ def test_a_layer_and_its_way_back():
         (6, Call.of("advance", BIAS)),
     ],
 )
-def test_what_stays_apart(place, call):
+def test_calls_that_are_not_fused(place, call):
     step = [*STEP[:place], call, *STEP[place + 1 :]]
     assert not {"relu_aux_bias", "drelu_bgrad"} & set(made(step))
 
 
-def test_sums_of_what_a_product_reads():
+def test_sums_of_an_operand_of_a_product():
     assert made([WEIGHT, BIAS_GRADIENT], sums=True) == ["bgrada"]
     for apart in ([WEIGHT, Call.of("bias_gradient", DELTA, SUMS)], [BIAS_GRADIENT, WEIGHT], [WEIGHT, ABOVE]):
         assert made(apart, sums=True) == [call.operation for call in apart]

@@ -1,4 +1,4 @@
-"""Operations that go into one launch: which do, that they come to the same, and how many launches are left."""
+"""Fusing operations into one launch: which are fused, that results are the same, and the number of launches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 
 def matrix(backend, values, dtype, padding=3):
-    """On the device, with room between the rows."""
+    """On the device, with padded rows."""
     rows, columns = values.shape
     view = backend.view(
         backend.from_host(np.zeros(rows * (columns + padding), dtype)), 0, values.shape, columns + padding
@@ -33,7 +33,7 @@ def matrix(backend, values, dtype, padding=3):
     return view
 
 
-# ---- they come to the same ------------------------------------------------------------------------------------------
+# ---- same results ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -91,7 +91,7 @@ def test_finish_step(emulated):
     np.testing.assert_array_equal(emulated.to_host(counter), [2, 8, 10])
 
 
-# ---- which are put together -----------------------------------------------------------------------------------------
+# ---- which are fused ------------------------------------------------------------------------------------------------
 
 X, LABELS, WEIGHT, BIAS = np.zeros((4, 3)), np.zeros(4, np.int32), np.zeros((3, 3)), np.zeros(3)
 DELTA, DOWN, SLOPE = np.zeros((4, 3)), np.zeros((4, 3)), np.zeros((3, 3))
@@ -111,7 +111,7 @@ def names(calls):
     return [call.operation for call in fuse(calls)]
 
 
-def test_neighbours_that_belong_together():
+def test_neighbours_that_are_fused():
     assert names([GATHER, GATHER_LABELS]) == ["gather_with_labels"]
     assert names([GRADIENT, SUMS]) == ["activation_and_bias_gradient"]
     products = [INPUT.operation, PRODUCT.operation]
@@ -137,11 +137,11 @@ def test_neighbours_that_belong_together():
     }.items(),
     ids=lambda item: item[0],
 )
-def test_what_does_not_belong_together_stays_apart(calls):
+def test_other_calls_are_not_fused(calls):
     assert [id(call) for call in fuse(calls[1])] == [id(call) for call in calls[1]]
 
 
-# ---- what is left ---------------------------------------------------------------------------------------------------
+# ---- launches -------------------------------------------------------------------------------------------------------
 
 
 def launches_of(hidden, activation, optimizer, epilogues=True):
@@ -168,7 +168,7 @@ def test_launches_of_the_three_nets():
     assert len(launches_of([500, 1000, 300], "relu", nn.Adam())) == 15
 
 
-def test_launches_without_products_that_do_more():
+def test_launches_without_epilogues():
     log = launches_of([200, 80], "relu", nn.SGD(0.1), epilogues=False)
     assert log == [
         "gather_bytes_and_labels",

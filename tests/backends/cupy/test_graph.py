@@ -23,15 +23,15 @@ OPTIMIZERS = {
     "rmsprop": lambda: nn.RMSprop(0.003),
 }
 
-#: In a training run: the full batch, and the last, shorter one. And several full ones together, unless this machine is
-#: so busy that a few steps take a tenth of a second: more than that is not asked for at once.
+#: The graphs of a training run: a full batch, the shorter last one, and several full ones together, unless this machine
+#: is so busy that a few steps take a tenth of a second, the limit of a portion.
 CAPTURES = (2, 3)
 
 pytestmark = pytest.mark.usefixtures("needs_compiler")
 
 
 class WatchedRuntime(EmulatedRuntime):
-    """Counts the captures and the reads to the host, and what is launched outside of graphs."""
+    """Counts captures, reads to the host, and launches outside of graphs."""
 
     def __init__(self, **order):
         super().__init__(**order)
@@ -47,7 +47,7 @@ class WatchedRuntime(EmulatedRuntime):
 
 
 class CountingRuntime(EmulatedRuntime):
-    """Notes what graphs are launched, by how many launches and products they hold."""
+    """Records the launched graphs by their numbers of launches and products."""
 
     def __init__(self):
         super().__init__()
@@ -68,11 +68,11 @@ def train(network, optimizer, epochs=3, **options):
     return np.concatenate(history.step_losses)
 
 
-# ---- the same as without -------------------------------------------------------------------------------------------
+# ---- same results --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_replayed_step_is_that_of_the_reference(name):
+def test_a_replayed_step_agrees_with_the_reference(name):
     runtime = WatchedRuntime()
     losses = train(rich_network(CupyBackend(runtime), "float64"), OPTIMIZERS[name]())
     expected = train(rich_network("numpy", "float64"), OPTIMIZERS[name]())
@@ -83,7 +83,7 @@ def test_a_replayed_step_is_that_of_the_reference(name):
 
 @pytest.mark.parametrize("order", [(True, False), (False, True), (True, True)])
 def test_the_order_of_threads_and_blocks_in_a_graph_does_not_matter(order):
-    """Bit for bit: anything else would be a race."""
+    """Bit for bit, because a difference would be a race."""
     networks = [rich_network(CupyBackend(EmulatedRuntime(*order_of))) for order_of in ((False, False), order)]
     first, second = (train(network, nn.Adam(0.01)) for network in networks)
     assert first.tobytes() == second.tobytes()
@@ -113,7 +113,7 @@ def test_predictions_are_replayed():
 
 
 def recorded(backend, steps=1):
-    """An executor of a step that counts, and how often it has run."""
+    """An executor of a step that advances a counter, and a function for the number of runs."""
     counter = backend.from_host(np.zeros(3, np.int64))
     executor = backend.executor([Call.of("advance", counter)])
     return executor, lambda: int(backend.to_host(counter)[0])
@@ -152,7 +152,7 @@ def test_a_new_learning_rate_needs_no_new_capture():
     assert runtime.captures in CAPTURES
 
 
-def test_the_host_reads_once_an_epoch():
+def test_the_host_reads_once_per_epoch():
     reads = []
     for epochs in (3, 8):
         runtime = WatchedRuntime()
@@ -162,14 +162,14 @@ def test_the_host_reads_once_an_epoch():
 
 
 def test_the_next_order_is_drawn_while_the_device_works(monkeypatch):
-    """Between the last launch of an epoch and the wait for it; and it is the one that would be drawn later."""
+    """Between the last launch of an epoch and the wait for it; the order is the same as if drawn later."""
     said = []
     draw, wait = run.epoch_order, WatchedRuntime.synchronize
     monkeypatch.setattr(run, "epoch_order", lambda *arguments: (said.append(arguments[1]), draw(*arguments))[1])
     monkeypatch.setattr(WatchedRuntime, "synchronize", lambda self: (said.append("wait"), wait(self))[1])
     network = classifier(CupyBackend(WatchedRuntime()))
     losses = train(network, nn.SGD(0.5))
-    # The first is needed at once; the last is drawn for an epoch that does not come.
+    # The first is needed immediately; the last is drawn for an epoch that does not take place.
     assert [event for event in said if said.count(event) == 1] == [0, 1, 2, 3]
     assert said[said.index(1) + 1] == said[said.index(2) + 1] == "wait"
     monkeypatch.undo()
@@ -193,13 +193,13 @@ def test_work_that_cannot_be_captured_is_refused(what):
     array = backend.from_host(np.zeros(3, np.int64))
     with pytest.raises(CaptureError, match=what):
         backend.runtime.capture(lambda: FORBIDDEN[what](backend, array))
-    # And allowed again after it.
+    # It is allowed again afterwards.
     if what != "compiles a kernel":
         FORBIDDEN[what](backend, array)
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-def test_a_step_that_is_refused_goes_on_plainly_and_says_so(what, caplog, monkeypatch):
+def test_a_rejected_capture_falls_back_to_the_plain_executor(what, caplog, monkeypatch):
     backend = CupyBackend(EmulatedRuntime())
     executor, count = recorded(backend)
     array = backend.from_host(np.zeros(3, np.int64))
@@ -219,15 +219,15 @@ def test_a_step_that_is_refused_goes_on_plainly_and_says_so(what, caplog, monkey
     assert executor.name == "plain"
     assert executor.reason == f"the step could not be captured in a CUDA graph: it {what}"
     assert [record.getMessage() for record in caplog.records] == [
-        f"training goes on with the plain executor: {executor.reason}"
+        f"training continues with the plain executor: {executor.reason}"
     ]
 
 
 def only_while_capturing(runtime):
-    return lambda source, options: runtime._refuse("compiles a kernel")
+    return lambda source, options: runtime._reject_in_capture("compiles a kernel")
 
 
-def test_a_device_without_graphs_trains_all_the_same(caplog):
+def test_a_device_without_graphs_trains_too(caplog):
     class WithoutGraphs(EmulatedRuntime):
         def capture(self, work):
             raise CaptureError("hipErrorNotSupported")
@@ -238,7 +238,7 @@ def test_a_device_without_graphs_trains_all_the_same(caplog):
     assert "hipErrorNotSupported" in caplog.text
 
 
-def test_a_function_from_outside_is_not_captured():
+def test_a_user_defined_function_is_not_captured():
     backend = CupyBackend(EmulatedRuntime())
     called = []
     executor = backend.executor([Call.custom(lambda backend, value: called.append(value), 7)])
@@ -248,7 +248,7 @@ def test_a_function_from_outside_is_not_captured():
 
 
 def with_function(backend, places):
-    """A step with a function in its middle, and what it writes."""
+    """A step with a user-defined function in the middle, and its output."""
     x, middle, out, counter = (backend.from_host(array) for array in (
         np.ones((4, 3), np.float32), np.zeros((4, 3), np.float32), np.zeros((4, 3), np.float32), np.zeros(3, np.int64)
     ))  # fmt: skip
@@ -260,7 +260,7 @@ def with_function(backend, places):
     ]
 
 
-def test_neighbours_of_a_function_from_outside_are_captured():
+def test_neighbours_of_a_user_defined_function_are_captured():
     """Each segment is a graph; the function runs between them, on the same stream."""
     runtime = EmulatedRuntime()
     backend, places, expected_places = CupyBackend(runtime), [], []

@@ -1,4 +1,4 @@
-"""Every operation of the CuPy backend, its kernels run on the CPU, against NumPy in float64."""
+"""Every operation of the CuPy backend, with kernels on the CPU, against NumPy in float64."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.backends.cupy.emulator import EmulatedRuntime
 
 DTYPES = ("float32", "float64")
 sizes = st.one_of(st.sampled_from([1, 2, 31, 32, 33, 64, 65]), st.integers(1, 70))
-# Sizes are small as they are drawn, so a failure needs no shrinking, which would take minutes.
+# Sizes are small, so failures need no shrinking, which would take minutes.
 quick = settings(max_examples=8, deadline=None, derandomize=True, phases=(Phase.generate,))
 
 
@@ -37,7 +37,7 @@ def test_agrees_with_numpy(emulated, name, dtype, rows, columns, inner, padding,
 
 @pytest.mark.parametrize("name", CASES)
 def test_order_of_threads_and_blocks_does_not_matter(emulated, reversed_order, name):
-    """Bit for bit: anything else would be a race, or a sum whose order depends on time."""
+    """Bit for bit, because a difference would be a race or a sum in varying order."""
     case = make(name, 37, 45, 9, 1)
     for mine, wanted in zip(run(reversed_order, case, "float32", 3), run(emulated, case, "float32", 3), strict=True):
         assert mine.tobytes() == wanted.tobytes()
@@ -56,7 +56,7 @@ def test_many_rows(emulated, reversed_order, name):
     "name", ["gather-uint8", "dropout-0.5", "adam_update-0.1-True", "weight_penalty-0.3-0.2", "activation_forward-relu"]
 )
 def test_more_elements_than_threads(emulated, monkeypatch, name):
-    """Kernels loop where the grid is smaller than the array, as it is for very large ones."""
+    """Kernels loop if the grid is smaller than the array, as for very large arrays."""
     monkeypatch.setattr(launches, "_MOST_BLOCKS", 2)
     monkeypatch.setattr(launches, "_GRID_Y_LIMIT", 1)
     monkeypatch.setattr(operations_module, "_PENALTY_BLOCKS", 4)
@@ -64,14 +64,14 @@ def test_more_elements_than_threads(emulated, monkeypatch, name):
 
 
 def test_one_row_whose_stride_says_nothing(emulated):
-    """A vector seen as one row reports 0 elements to the next row, which cuBLAS would refuse."""
+    """A vector viewed as one row may have a row stride of 0, which cuBLAS would reject."""
     x, weight, out = (emulated.from_host(np.arange(n) + 1.0) for n in (5, 10, 2))
     emulated.dense_forward(x[None], weight.reshape(5, 2), None, "identity", 0.0, None, out[None])
     np.testing.assert_array_equal(emulated.to_host(out), np.arange(1, 6) @ np.arange(1, 11).reshape(5, 2))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_is_allocated_once_it_ran(emulated, monkeypatch, name):
+def test_nothing_is_allocated_after_the_first_run(emulated, monkeypatch, name):
     case = make(name, 700, 9, 4, 4)
     arrays = {id(value): emulated.from_host(value) for value in case.arguments if isinstance(value, np.ndarray)}
     arguments = [arrays.get(id(value), value) for value in case.arguments]
@@ -82,7 +82,7 @@ def test_nothing_is_allocated_once_it_ran(emulated, monkeypatch, name):
     getattr(emulated, case.operation)(*arguments)
 
 
-# ---- values at the edges ---------------------------------------------------------------------------------------------
+# ---- extreme values --------------------------------------------------------------------------------------------------
 
 _EDGES = np.array(
     [[np.nan, 1.0, -2.0], [np.inf, 0.0, 3.0], [-np.inf, 2.0, -0.0], [88.0, -104.0, 0.5], [1e4, -1e4, 1.0]]
@@ -92,8 +92,8 @@ _EDGES = np.array(
 @pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("activation_", "dropout", "max_abs_"))])
-def test_not_a_number_infinity_and_zero(emulated, name, dtype):
-    """As NumPy in the same dtype has it: not-a-number stays, nothing overflows that need not."""
+def test_nan_infinity_and_zero(emulated, name, dtype):
+    """As in NumPy with the same dtype: NaN propagates, and there is no avoidable overflow."""
     case = make(name, 5, 3, 1, 5)
     arrays = [value for value in case.arguments if isinstance(value, np.ndarray) and value.shape == (5, 3)]
     for array in arrays:
@@ -103,7 +103,7 @@ def test_not_a_number_infinity_and_zero(emulated, name, dtype):
         np.testing.assert_allclose(mine, wanted, rtol=1e-5, atol=1e-12)
 
 
-def test_relu_keeps_not_a_number_and_has_no_negative_zero(emulated):
+def test_relu_propagates_nan_and_has_no_negative_zero(emulated):
     case = Case("activation_forward", (np.array([[np.nan, -0.0, -1.0, 2.0]]), "relu", 0.0, np.zeros((1, 4))))
     out = run(emulated, case, "float32")[1][0]
     assert np.isnan(out[0])
@@ -131,8 +131,8 @@ def test_softmax_loss_is_not_a_number_if_a_logit_is(emulated):
 
 
 @pytest.mark.parametrize("columns", [1, 4, 33, 100])
-def test_a_hit_is_the_first_of_equals(emulated, columns):
-    """All logits equal: the prediction is class 0, whatever lane holds it."""
+def test_a_correct_prediction_is_the_first_of_equals(emulated, columns):
+    """All logits are equal: the prediction is class 0, in any lane."""
     labels = np.arange(columns, dtype=np.int32)
     shape = (columns, columns)
     case = Case("softmax_cross_entropy", (np.ones(shape), labels, None, np.zeros(shape), np.zeros((2, columns))))
@@ -145,8 +145,8 @@ def test_a_hit_is_the_first_of_equals(emulated, columns):
 
 
 @pytest.mark.parametrize("columns", [3, 70])
-def test_not_a_number_is_the_largest(emulated, columns):
-    """As for NumPy's argmax: the first of them is the prediction, and the best target."""
+def test_nan_is_the_largest(emulated, columns):
+    """As in NumPy's argmax, the first of them is the prediction and the best target."""
     outputs = np.ones((4, columns))
     outputs[0, 1:] = outputs[1, columns - 1] = outputs[2, 0] = np.nan
     labels = np.array([1, columns - 1, 0, 1], np.int32)
@@ -163,7 +163,7 @@ def test_not_a_number_is_the_largest(emulated, columns):
 
 @pytest.mark.parametrize("word", range(4))
 def test_philox_known_answer(emulated, word):
-    """Key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8, as Random123 has it: kept from exactly there."""
+    """Key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8, as in Random123; the threshold is exactly there."""
     answer = (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)[word]
     for threshold, kept in ((answer, True), (answer + 1, False)):
         arguments = (np.ones((1, 4)), threshold / 2**32, 0, 0, np.zeros(3, np.int64), np.zeros((1, 4)))
@@ -181,7 +181,7 @@ def test_dropout_is_numpys_bit_for_bit(emulated, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_tf32_rounds_the_factors_of_float32_products_alone(emulated, dtype):
+def test_tf32_rounds_only_the_factors_of_float32_products(emulated, dtype):
     case = make("dense_forward-identity", 30, 20, 500, 8)
     exact = run(NumpyBackend(), case, "float64")[2]
     error = {

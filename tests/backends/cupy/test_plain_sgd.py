@@ -1,4 +1,4 @@
-"""Plain SGD inside of the products: which steps have it, and that they come to the same."""
+"""Plain SGD fused into the products: which steps use it, and that results are the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def train(backend, optimizer, dtype="float64", layers=LAYERS, loss="softmax_cros
 
 
 def updates(optimizer, layers=LAYERS, **options):
-    """How often an update of its own was launched."""
+    """The number of separate launches of updates."""
     runtime = EmulatedRuntime()
     runtime.log = []
     train(CupyBackend(runtime), optimizer, layers=layers, **options)
@@ -36,7 +36,7 @@ def updates(optimizer, layers=LAYERS, **options):
 @pytest.mark.parametrize("epilogues", [True, False])
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
 def test_a_run_agrees_with_the_reference(emulated, loss, epilogues, dtype):
-    """With a rate that changes, weights of rows, a shorter last batch."""
+    """With a varying rate, sample weights and a shorter last batch."""
     options = {"loss": loss, "sample_weight": np.linspace(0.5, 1.5, 75)}
     schedule = nn.ExponentialDecay(0.3, 0.5)
     expected, reference = train("numpy", nn.SGD(schedule), **options)
@@ -56,14 +56,14 @@ def test_probabilities_as_targets(emulated):
 
 def test_only_plain_steps_have_it():
     assert updates(nn.SGD(0.1)) == 0
-    # 10 steps an epoch, which are all launched by name also when they are replayed.
+    # 10 steps per epoch, whose launches are recorded by name also in replays.
     assert updates(nn.SGD(0.1, momentum=0.9)) == 30
     assert updates(nn.SGD(0.1, weight_decay=1e-3)) == 30
     assert updates(nn.SGD(0.1), layers=[nn.Dense(9, l2=1e-3), nn.Dense(4)]) == 30
     assert updates(nn.SGD(0.1), layers=[nn.Dense(9, use_bias=False), nn.Dense(4)]) == 0
 
 
-def test_what_one_block_would_take_too_long_for_has_its_launch(monkeypatch):
+def test_many_bias_elements_have_a_separate_launch(monkeypatch):
     monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MAX_BIAS_ELEMENTS", 19)
     assert updates(nn.SGD(0.1)) == 30
     monkeypatch.setattr("nnbackend.backends.cupy.plain_sgd._MAX_BIAS_ELEMENTS", 20)

@@ -1,4 +1,4 @@
-"""The probe: every reason why CuPy cannot run, on machines that do not exist, and the real answer on this one."""
+"""The probe: every reason why CuPy cannot run, on simulated machines, and the real result on this one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _raises(error: Exception):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A function that makes a machine on which all is well but for what it is told."""
+    """A function that simulates a machine that works except for the given faults."""
 
     def make(packages=("cupy-cuda13x",), hip=False, devices=1, driver=13020, memory=None, **missing):
         runtime = SimpleNamespace(
@@ -159,7 +159,7 @@ def test_driver_errors(machine, where, status, reason, remedy):
     assert "\n" not in found
 
 
-@pytest.mark.parametrize(("status", "reason"), [(46, "exclusively"), (2, "no memory left")])
+@pytest.mark.parametrize(("status", "reason"), [(46, "exclusive use"), (2, "out of memory")])
 def test_a_busy_gpu(machine, status, reason):
     machine(memory=FakeError(status))
     assert reason in package.probe()[0]
@@ -215,7 +215,7 @@ def test_libraries_missing_from_the_runtime_itself(machine):
     ],
     ids=["no GPU", "no CUDA libraries", "another CuPy than the driver's", "two CuPys"],
 )
-def test_what_nnbackend_info_says(machine, capsys, state, reason, remedy):
+def test_the_output_of_nnbackend_info(machine, capsys, state, reason, remedy):
     machine(**state)
     registry._probe.cache_clear()
     try:
@@ -228,21 +228,21 @@ def test_what_nnbackend_info_says(machine, capsys, state, reason, remedy):
     assert remedy in lines[place + 1]
 
 
-def test_a_backend_made_by_hand_says_it_too(machine):
+def test_a_user_created_backend_reports_it_too(machine):
     machine(devices=FakeError(35), driver=0)
     with pytest.raises(BackendUnavailableError, match="backend 'cupy' cannot run here: there is no NVIDIA driver"):
         package.CupyBackend(precision="tf32")
 
 
-def test_it_is_asked_once(machine):
+def test_a_backend_is_probed_once(machine):
     machine(devices=0)
     first = package.probe()
     machine()
     assert package.probe() is first
 
 
-def test_no_reason_ends_in_a_full_stop():
-    """It is put into a sentence: "backend 'cupy' cannot run here: <reason>. <remedy>"."""
+def test_no_reason_ends_with_a_full_stop():
+    """It becomes part of a sentence: "backend 'cupy' cannot run here: <reason>. <remedy>"."""
     for reason, remedy in probe_module._STATUS.values():
         assert not reason.endswith(".")
         assert not remedy.endswith(".")
