@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from nnbackend.backends.activations import ACTIVATIONS
-from nnbackend.backends.declaration import Array, Call, HostArray, span_of
+from nnbackend.backends.arrays import Array, HostArray, span_of
+from nnbackend.backends.declaration import Call
 from nnbackend.backends.executor import Executor, PlainExecutor
 from nnbackend.backends.operations import OPERATIONS, Operations
 from nnbackend.backends.staging import Staging, WrittenStaging

@@ -8,15 +8,21 @@ about a call.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import permutations
 from typing import Any, Literal, TypeVar
 
-import numpy.typing as npt
-
+from nnbackend.backends.arrays import (
+    Array,
+    HostArray,
+    dtype_name,
+    kind_of,
+    last_axis_is_contiguous,
+    overlap,
+    span_of,
+)
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 __all__ = [
@@ -32,10 +38,6 @@ __all__ = [
     "writes",
 ]
 
-#: An array on a backend's device; its type depends on the backend.
-Array = Any
-#: A NumPy array in host memory.
-HostArray = npt.NDArray[Any]
 
 Access = Literal["read", "write", "update", "constant"]
 #: How the work of an operation may be split without splitting any sum: by rows of the batch, by columns of the result,
@@ -209,7 +211,7 @@ class Operation:
                 raise UnknownNameError(f"{name} of {self.name}", given, valid)
         arrays = [arguments.get(name) for name in self.arrays]
         try:
-            kinds = tuple([None if array is None else _kind_of(array) for array in arrays])
+            kinds = tuple([None if array is None else kind_of(array) for array in arrays])
         except AttributeError:
             raise InvalidInputError(self._no_array(arguments)) from None
         if kinds not in self._accepted:
@@ -240,7 +242,7 @@ class Operation:
                     raise InvalidInputError(f"{self.name}: {name} must be an array, received None")
             elif not self._fits(self.arguments[name], array, extents):
                 raise InvalidInputError(self._misfit(name, array, extents))
-            elif not _last_axis_is_contiguous(array):
+            elif not last_axis_is_contiguous(array):
                 raise InvalidInputError(
                     f"{self.name}: the rows of {name} must be contiguous in memory, received strides of "
                     f"{array.strides} bytes; copy it to a buffer"
@@ -284,7 +286,7 @@ class Operation:
     def _check_memory(self, arguments: Mapping[str, Any]) -> None:
         spans = {name: span_of(arguments[name]) for name in self.arrays if arguments.get(name) is not None}
         for name, other in self._pairs:
-            if name not in spans or other not in spans or not _overlap(spans[name], spans[other]):
+            if name not in spans or other not in spans or not overlap(spans[name], spans[other]):
                 continue
             if not self._may_alias(name, arguments[name], other, arguments[other]):
                 raise InvalidInputError(
@@ -402,49 +404,6 @@ def _documentation(text: str, declared: Operation, parameters: Sequence[inspect.
         if notes:
             lines.append(f"    {' '.join(notes)}")
     return "\n".join(lines)
-
-
-def _kind_of(array: Any) -> tuple[Any, ...]:
-    """Everything that the check of a single array depends on."""
-    return tuple(array.shape), dtype_name(array), getattr(array, "strides", None)
-
-
-def dtype_name(array: Any) -> str:
-    """The name of an array's dtype, for any array library."""
-    dtype = array.dtype
-    library: Any = type(dtype)
-    name: str = _name_of(library, dtype)
-    return name
-
-
-@cache
-def _name_of(library: Any, dtype: Any) -> str:
-    # Cached because NumPy takes microseconds to format a dtype. Dtypes of two libraries are never compared.
-    return str(dtype).rpartition(".")[2]
-
-
-def span_of(array: Any) -> tuple[int, int] | None:
-    """Address of an array's first byte and the address after its last; None if its library does not provide them."""
-    interface = getattr(array, "__array_interface__", None) or getattr(array, "__cuda_array_interface__", None)
-    if interface is None:
-        return None
-    begin, itemsize, strides = int(interface["data"][0]), int(array.dtype.itemsize), interface.get("strides")
-    if strides is None:
-        return begin, begin + math.prod(array.shape) * itemsize
-    if 0 in array.shape:
-        return begin, begin
-    steps = [(extent - 1) * step for extent, step in zip(array.shape, strides, strict=True)]
-    return begin + sum(min(step, 0) for step in steps), begin + itemsize + sum(max(step, 0) for step in steps)
-
-
-def _last_axis_is_contiguous(array: Any) -> bool:
-    """Whether it is contiguous, as far as its library provides strides."""
-    strides = getattr(array, "strides", None)
-    return not strides or array.shape[-1] <= 1 or 0 in array.shape or strides[-1] == array.dtype.itemsize
-
-
-def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
-    return one is not None and other is not None and one[0] < other[1] and other[0] < one[1]
 
 
 def _matches(wanted: tuple[str | int, ...], shape: tuple[int, ...], extents: dict[str, Any]) -> bool:

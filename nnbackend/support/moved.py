@@ -14,7 +14,6 @@ __all__ = ["MOVED", "install"]
 
 #: Where the modules of version 0.1.0 are now.
 MOVED = {
-    "nnbackend.backends.arrays": "nnbackend.backends.declaration",
     "nnbackend.backends.base": "nnbackend.backends.contract",
     "nnbackend.backends.cores": "nnbackend.support.cores",
     "nnbackend.backends.forks": "nnbackend.support.fork_lock",

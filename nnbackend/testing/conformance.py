@@ -437,15 +437,14 @@ def repeats_are_bit_identical(lab: Lab) -> None:
 
     def once() -> list[bytes]:
         backend, put = lab.backend, lab.device
-        out, gradient, rows, weight_gradient, bias_gradient, x_gradient = (
-            backend.empty(size, lab.dtype) for size in ((n, q), (n, q), (2, n), (p, q), (q,), (n, p))
-        )
+        sizes = (n, q), (n, q), (2, n), (p, q), (q,), (n, p)
+        results = [backend.empty(size, lab.dtype) for size in sizes]
+        out, gradient, rows, weight_gradient, bias_gradient, x_gradient = results
         backend.dense_forward(put(x), put(weight), put(bias), "sigmoid", 0.0, None, out)
         backend.softmax_cross_entropy(out, put(labels), None, gradient, rows)
         backend.dense_weight_gradient(put(x), gradient, weight_gradient)
         backend.bias_gradient(gradient, bias_gradient)
         backend.max_abs_norm_gradient(put(x), put(x), x_gradient)
-        results = out, gradient, rows, weight_gradient, bias_gradient, x_gradient
         return [backend.to_host(array).tobytes() for array in results]
 
     assert once() == once(), "repeating the same calls with the same numbers gave different bits"

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.declaration import OPERATIONS, Call, span_of
+from nnbackend.backends.arrays import span_of
+from nnbackend.backends.declaration import OPERATIONS, Call
 from nnbackend.backends.numba.compiled import address_of, kind_of, product_for
 from nnbackend.backends.numba.lines import (
     Addresses,
