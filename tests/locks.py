@@ -6,10 +6,11 @@ Otherwise two workers that need a kernel at the same time would both compile it,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     same time.
     """
     from numba.core.caching import Cache
+    from numba.core.ccallback import CFunc
+    from numba.core.dispatcher import Dispatcher
 
     load, save = Cache.load_overload, Cache.save_overload
     held: dict[str, contextlib.ExitStack] = {}
@@ -67,8 +70,24 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
         with held.pop(_name(cache), contextlib.ExitStack()):
             save(cache, signature, compiled)
 
+    def releasing(compile_: Callable[..., Any]) -> Callable[..., Any]:
+        """`compile_`, which leaves no lock behind if it fails or does not save what it compiled."""
+
+        @functools.wraps(compile_)
+        def compile_and_release(*arguments: Any, **named: Any) -> Any:
+            before = set(held)
+            try:
+                return compile_(*arguments, **named)
+            finally:
+                for name in set(held) - before:
+                    held.pop(name).close()
+
+        return compile_and_release
+
     patch.setattr(Cache, "load_overload", load_overload)
     patch.setattr(Cache, "save_overload", save_overload)
+    patch.setattr(Dispatcher, "compile", releasing(Dispatcher.compile))
+    patch.setattr(CFunc, "compile", releasing(CFunc.compile))
 
 
 def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:

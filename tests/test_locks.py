@@ -86,3 +86,23 @@ def test_kernels_of_another_folder_are_added(monkeypatch, tmp_path):
     assert folders[0].load("float64") == "code"
     assert folders[0].load("float32") == "other code for float32"
     assert KernelFiles(str(ours), "forward-5.py311", STAMP).load("float32") == "forward"
+
+
+def test_a_compilation_that_fails_leaves_no_lock_behind(monkeypatch, tmp_path):
+    import fcntl
+
+    import numba
+
+    from nnbackend.backends.numba.jit import jit
+
+    locks.compile_once(monkeypatch, tmp_path)
+
+    @jit
+    def wrong(x):
+        return x.nonsense
+
+    with pytest.raises(numba.TypingError):
+        wrong(1.0)
+    (path,) = tmp_path.iterdir()
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
