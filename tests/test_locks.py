@@ -95,6 +95,7 @@ def test_a_compilation_that_fails_leaves_no_lock_behind(monkeypatch, tmp_path):
 
     from nnbackend.backends.numba.jit import jit
 
+    monkeypatch.setattr(Cache, "load_overload", lambda cache, signature, context: None)
     locks.compile_once(monkeypatch, tmp_path)
 
     @jit
@@ -106,3 +107,12 @@ def test_a_compilation_that_fails_leaves_no_lock_behind(monkeypatch, tmp_path):
     (path,) = tmp_path.iterdir()
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_second_call_takes_no_second_lock(monkeypatch, tmp_path):
+    """A process that waits for a lock of its own would wait until its patience ends."""
+    monkeypatch.setattr(Cache, "load_overload", lambda cache, signature, context: None)
+    locks.compile_once(monkeypatch, tmp_path)
+    once = Cache.load_overload
+    locks.compile_once(monkeypatch, tmp_path)
+    assert Cache.load_overload is once
