@@ -134,10 +134,10 @@ def kill_and_resume(backend: str, kills: int, seed: int, rows: int = 4000, epoch
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent, "run")
             while True:
-                process = _process(str(folder), backend, rows, epochs)
-                if findings.kills >= kills or not _kill(process, moments, folder, findings):
+                process, said = _process(str(folder), backend, rows, epochs), ""
+                if findings.kills >= kills or (said := _kill(process, moments, folder, findings)) is not None:
                     break
-            found = _ended(process)
+            found = _ended(process, said)
         findings.runs += 1
         findings.different += [name for name, checksum in undisturbed.items() if found.get(name) != checksum]
     return findings
@@ -148,15 +148,23 @@ def _process(folder: str, backend: str, rows: int, epochs: int) -> subprocess.Po
     return subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
 
 
-def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, findings: Findings) -> bool:
-    """Kill a process some time after training starts; False if the run was finished or the process ended before."""
+def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, findings: Findings) -> str | None:
+    """Kill a process some time after training starts.
+
+    Returns
+    -------
+    str or None
+        None if it was killed. If it ended before, the output that was read: its result if the run was finished when the
+        process started.
+    """
     assert process.stdout is not None
-    if process.stdout.readline() != _READY:
-        return False
+    line = process.stdout.readline()
+    if line != _READY:
+        return line
     began = time.time()
     time.sleep(moments.uniform(_SOONEST, _LATEST))
     if process.poll() is not None:
-        return False
+        return line
     process.kill()
     process.communicate()
     killed = time.time()
@@ -164,12 +172,12 @@ def _kill(process: subprocess.Popen[str], moments: random.Random, folder: Path, 
     findings.kills += 1
     findings.lost.append(max(0.0, killed - newest))
     findings.writing += any(name.endswith(".tmp") for name in os.listdir(folder)) if folder.exists() else 0
-    return True
+    return None
 
 
-def _ended(process: subprocess.Popen[str]) -> dict[str, str]:
-    """The output of a process that is not killed."""
-    output, _ = process.communicate()
+def _ended(process: subprocess.Popen[str], said: str = "") -> dict[str, str]:
+    """The result of a process that is not killed, of whose output `said` was read before."""
+    output = said + process.communicate()[0]
     if process.returncode:
         raise RuntimeError(f"the training process ended with code {process.returncode}")
     found: dict[str, str] = json.loads(output.splitlines()[-1])

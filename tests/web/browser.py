@@ -74,7 +74,11 @@ def browsing(chromium: str) -> Iterator[Any]:
 
 def draw_digit(page: Any, digit: str) -> None:
     """Draw a digit on the pad with the mouse."""
-    box = page.locator("#pad").bounding_box()
+    pad = page.locator("#pad")
+    # The page may still be changing its view, and on a phone the pad may be below the screen.
+    pad.wait_for(state="visible")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
     for stroke in DIGITS[digit]:
         points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
         page.mouse.move(*points[0])
