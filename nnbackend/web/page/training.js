@@ -94,6 +94,7 @@ export class Training {
     element("start").disabled = busy;
     element("stop").disabled = !busy || report.state === "stopping";
     element("adopt").hidden = busy || !last || report.state === "failed";
+    element("progress").dataset.run = report.run;
     element("progress").value = last ? Math.min(1, last.epoch / report.epochs) : 0;
     element("progress-text").textContent = progressText(report, last);
     for (const chart of this.charts) chart.show(this.points, this.before, report.epochs ?? Number(element("epochs").value));
