@@ -67,7 +67,7 @@ def train_mnist(seed: int, *, epochs: int = 200, batch_size: int = 256, data: Da
 
 
 def figures(best: ThreeNet, data: Dataset, best_accuracy: float, loss: float) -> dict[str, float]:
-    """`train_accuracy` is the one that selected the best network."""
+    """`train_accuracy` is the accuracy that selected the best network."""
     test_accuracy = accuracy(best.predict(data.x_test), data.y_test)
     return {"accuracy": test_accuracy, "train_accuracy": best_accuracy, "loss": loss}
 

@@ -86,7 +86,7 @@ def test_summary_says_that_it_is_compiled():
 
 
 def test_several_networks_train_at_once(always_shared):
-    """One gets the team, the others work alone meanwhile, and all get what they would get alone."""
+    """One uses the team while the others work alone; all results are those of a single thread."""
     backend = NumbaBackend(threads=3)
     expected, _ = trained(backend)
     results = []
