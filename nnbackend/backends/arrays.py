@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from typing import Any
 
@@ -40,11 +39,12 @@ def span_of(array: Any) -> tuple[int, int] | None:
     interface = getattr(array, "__array_interface__", None) or getattr(array, "__cuda_array_interface__", None)
     if interface is None:
         return None
-    begin, itemsize, strides = int(interface["data"][0]), int(array.dtype.itemsize), interface.get("strides")
+    begin, strides = int(interface["data"][0]), interface.get("strides")
     if strides is None:
-        return begin, begin + math.prod(array.shape) * itemsize
+        return begin, begin + int(array.nbytes)
     if 0 in array.shape:
         return begin, begin
+    itemsize = int(array.dtype.itemsize)
     steps = [(extent - 1) * step for extent, step in zip(array.shape, strides, strict=True)]
     return begin + sum(min(step, 0) for step in steps), begin + itemsize + sum(max(step, 0) for step in steps)
 

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any, Literal, TypeVar
 
 from nnbackend.backends.arrays import (
@@ -125,6 +125,9 @@ def constant(about: str, names: Collection[str] | None = None, place_in: str | N
     return Argument("constant", about=about, names=names, place_in=place_in)
 
 
+#: Takes an array; returns its span, or None if its library does not provide addresses.
+FindSpan = Callable[[Any], tuple[int, int] | None]
+
 #: Maximum number of valid combinations of shapes and dtypes that an operation caches.
 _MOST_ACCEPTED = 1000
 
@@ -160,7 +163,9 @@ class Operation:
         TypeError
             As for a function with this signature.
         """
-        names = list(self.arguments)
+        names = self._argument_names
+        if len(given) == len(names) and not named:
+            return dict(zip(names, given, strict=True))
         if len(given) > len(names):
             raise TypeError(f"{self.name} takes {len(names)} arguments, received {len(given)}")
         bound = dict(zip(names, given, strict=False))
@@ -173,6 +178,10 @@ class Operation:
         if missing:
             raise TypeError(f"{self.name} lacks {', '.join(missing)}")
         return {name: bound[name] for name in names if name in bound}
+
+    @cached_property
+    def _argument_names(self) -> tuple[str, ...]:
+        return tuple(self.arguments)
 
     @cached_property
     def written(self) -> tuple[str, ...]:
@@ -194,10 +203,16 @@ class Operation:
         """Names of all its arrays."""
         return tuple(name for name, argument in self.arguments.items() if argument.access != "constant")
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
+    def check(self, arguments: Mapping[str, Any], find_span: FindSpan = span_of) -> None:
         """Check a call against the declaration: shapes, dtypes and shared memory of its arrays, and names.
 
         Runs once, when a call is recorded, so that kernels need no checks.
+
+        Parameters
+        ----------
+        arguments : dict
+        find_span : callable
+            Returns what `span_of` returns, for callers that know the spans of many arrays already.
 
         Raises
         ------
@@ -226,7 +241,7 @@ class Operation:
                     f"{self.name}: {name} must be a place in {array}, 0 to {length - 1}, received "
                     f"{shown(arguments[name])}"
                 )
-        self._check_memory(arguments)
+        self._check_memory(arguments, find_span)
 
     @cached_property
     def _accepted(self) -> set[tuple[Any, ...]]:
@@ -283,8 +298,15 @@ class Operation:
             if name in self.written and not (other in self.written and other < name)
         )  # fmt: skip
 
-    def _check_memory(self, arguments: Mapping[str, Any]) -> None:
-        spans = {name: span_of(arguments[name]) for name in self.arrays if arguments.get(name) is not None}
+    def _check_memory(self, arguments: Mapping[str, Any], find_span: FindSpan) -> None:
+        spans = {}
+        for name in self.arrays:
+            array = arguments.get(name)
+            if array is not None and (span := find_span(array)) is not None:
+                spans[name] = span
+        ordered = sorted(spans.values())
+        if all(one[1] <= other[0] for one, other in pairwise(ordered)):
+            return
         for name, other in self._pairs:
             if name not in spans or other not in spans or not overlap(spans[name], spans[other]):
                 continue

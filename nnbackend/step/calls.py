@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.backends.arrays import span_of
 from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.step.model import Model
@@ -131,7 +132,8 @@ class Recorder:
         self.asked_gradients: set[str] = set()
         self._workspace = workspace
         self._unread: dict[str, Array] = {}
-        # By the id of an array and the new shape. The array itself is kept, so that its id is not reused.
+        # By the id of an array, and the new shape. The array itself is kept, so that its id is not reused.
+        self._spans: dict[int, tuple[Array, tuple[int, int] | None]] = {}
         self._reshaped: dict[tuple[int, tuple[int, ...]], tuple[Array, Array]] = {}
         self._scratch: dict[int, Array] = {}
         self._expired: dict[int, Array] = {}
@@ -220,8 +222,15 @@ class Recorder:
         if declared is None:
             raise UnknownNameError("operation (record a function of your own with call())", operation, OPERATIONS)
         bound = declared.bind(arguments, named)
-        declared.check(bound)
+        declared.check(bound, self._span)
         self._append(Call(operation, bound))
+
+    def _span(self, array: Array) -> tuple[int, int] | None:
+        """The span of an array, found once: NumPy is slow to provide addresses."""
+        known = self._spans.get(id(array))
+        if known is None:
+            known = self._spans[id(array)] = array, span_of(array)
+        return known[1]
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
         """Record a user-defined function; see :meth:`LayerStep.call`."""

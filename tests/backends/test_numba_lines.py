@@ -299,21 +299,20 @@ def test_the_order_of_any_program_is_that_of_the_pairs(seed):
 
 
 def test_the_time_to_compile_a_step_is_in_proportion_to_its_length(monkeypatch):
-    """Measured in lookups of memory pieces, because seconds would depend on the machine."""
-    looked_up = []
-    original = scheduling._Pieces.of
+    """Measured in uses of sets of memory pieces, because seconds would depend on the machine."""
+    read = []
 
-    def of(self, spans):
-        found = original(self, spans)
-        looked_up.append(len(found))
-        return found
+    class Counted(scheduling._Use):
+        def __getattribute__(self, name):
+            read.append(name)
+            return super().__getattribute__(name)
 
-    monkeypatch.setattr(scheduling._Pieces, "of", of)
+    monkeypatch.setattr(scheduling, "_Use", Counted)
     counted = []
     for depth in (20, 40):
         layers = [*(nn.Dense(8, activation="relu") for _ in range(depth)), nn.Dense(4)]
         calls = recorded(layers, nn.SGD(0.1, momentum=0.9))
-        looked_up.clear()
+        read.clear()
         program.compile_step(calls, 2)
-        counted.append(sum(looked_up))
+        counted.append(len(read))
     assert counted[1] < 2.2 * counted[0]

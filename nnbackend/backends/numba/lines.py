@@ -124,12 +124,12 @@ class LineKind:
     follows: str = ""
     is_product: bool = False
 
-    @property
+    @functools.cached_property
     def updates(self) -> bool:
         """Whether the line may end with an update."""
         return "update" in dict(self.record.fields)
 
-    @property
+    @functools.cached_property
     def calls_product(self) -> bool:
         """Whether its record has the addresses of matrix products."""
         return "product" in dict(self.record.fields)
@@ -384,19 +384,18 @@ class UpdateLine(Line):
     gradients : Span
     """
 
+    update: Update
     gradients: Span = (0, 0)
 
     def touched(self) -> list[Span]:
         return [self.gradients, *self.written()]
 
     def written(self) -> list[Span]:
-        assert self.update is not None
         return self.update.parts(self.gradients)
 
     def elsewhere(self) -> list[Span]:
         return []
 
     def fields(self) -> dict[str, Any]:
-        assert self.update is not None
         begin, end = self.gradients
         return {"gradients": begin, "size": (end - begin) // self.update.itemsize}

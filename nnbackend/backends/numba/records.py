@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,13 +67,15 @@ class Record:
 
     def pack(self, buffer: Any, offset: int, values: Mapping[str, Any]) -> None:
         """Write the values to a buffer; fields without a value become 0."""
-        _layout_of(self.fields).pack_into(buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
+        self._layout.pack_into(buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
 
+    @cached_property
+    def _layout(self) -> struct.Struct:
+        return struct.Struct("=" + "".join(kind for _, kind in self.fields))
 
-@cache
-def _layout_of(fields: tuple[tuple[str, str], ...]) -> struct.Struct:
-    # Not kept in the record, which Numba pickles.
-    return struct.Struct("=" + "".join(kind for _, kind in fields))
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Numba pickles records, and a struct cannot be pickled.
+        return Record, (self.name, self.fields)
 
 
 class _RecordType(types.Type):

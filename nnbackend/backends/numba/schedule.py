@@ -1,15 +1,16 @@
 """The order of a program's lines, their fused updates, and the barriers between them.
 
-All three depend on overlapping memory. Comparing every array with every other would take minutes for a deep
-network, so memory is cut into *pieces* at all addresses where an array begins or ends: two arrays overlap exactly if
-they have a piece in common. Each pass then goes through the lines once and remembers, for each piece, which lines have
-used it. The time grows with the number of lines.
+All three depend on overlapping memory. Memory is cut into *pieces* at all addresses where an array begins or ends, and
+a set of pieces is an integer with one bit for each: two sets overlap if ``one & other`` is not 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from nnbackend.backends.numba.lines import Line, Span, UpdateLine
 
@@ -26,137 +27,142 @@ def schedule(lines: Sequence[Line], needed: Sequence[Span] = ()) -> list[Line]:
     needed : sequence of Span
         Memory that other segments of the step use: gradients in it are always stored.
     """
-    fused = _fuse_updates(lines, needed)
-    pieces = _Pieces(span for line in fused for span in line.touched())
-    ordered = _late_lines_later([_Use(line, pieces) for line in fused])
+    updates = [line for line in lines if isinstance(line, UpdateLine)]
+    last = updates[0] if len(updates) == 1 else None
+    updatable = {} if last is None else {line: spans for line in lines if (spans := _updatable(line, last))}
+    touched = [line.touched() for line in lines]
+    memory = _Memory([*chain.from_iterable(touched), *chain.from_iterable(updatable.values()), *needed])
+    uses = [_Use(line, memory) for line in lines]
+    if last is not None:
+        uses = _fuse_updates(uses, last, updatable, memory, needed)
+    ordered = _late_lines_later(uses)
     _place_waits(ordered)
     return [use.line for use in ordered]
 
 
-class _Pieces:
-    """Divides memory into pieces wherever a span begins or ends."""
+class _Memory:
+    """Memory, cut into pieces wherever a span begins or ends."""
 
     def __init__(self, spans: Iterable[Span]) -> None:
         edges = sorted({edge for span in spans for edge in span})
-        self._number = {edge: number for number, edge in enumerate(edges)}
+        self._bit = {edge: 1 << number for number, edge in enumerate(edges)}
 
-    def of(self, spans: Iterable[Span]) -> list[int]:
-        """The pieces that these spans consist of."""
-        number = self._number
-        return [piece for begin, end in spans for piece in range(number[begin], number[end])]
+    def pieces(self, spans: Iterable[Span]) -> int:
+        """The set of the pieces that these spans consist of."""
+        bits = 0
+        for begin, end in spans:
+            bits |= self._bit[end] - self._bit[begin]
+        return bits
 
 
 class _Use:
     """The pieces that a line uses."""
 
-    def __init__(self, line: Line, pieces: _Pieces) -> None:
+    def __init__(self, line: Line, memory: _Memory) -> None:
         self.line = line
         self.split = (line.split.unit, line.split.count)
-        self.touched = pieces.of(line.touched())
-        self.written = pieces.of(line.written())
-        self.elsewhere = pieces.of(line.elsewhere())
+        self.touched = memory.pieces(line.touched())
+        self.written = memory.pieces(line.written())
+        self.elsewhere = memory.pieces(line.elsewhere())
 
 
-def _fuse_updates(lines: Sequence[Line], needed: Sequence[Span]) -> list[Line]:
-    """Fuse updates into the lines that compute the gradients, if nothing else uses the gradient.
+def _updatable(line: Line, last: UpdateLine) -> list[Span]:
+    """What the line could update after computing a part of the gradients: that part, and those of the parameters and
+    slots."""
+    if not line.kind.updates or not last.update.covers(line.result):
+        return []
+    return [line.result, *last.update.parts(line.result)]
+
+
+def _fuse_updates(
+    lines: Sequence[_Use],
+    last: UpdateLine,
+    updatable: Mapping[Line, Sequence[Span]],
+    memory: _Memory,
+    needed: Sequence[Span],
+) -> list[_Use]:
+    """Fuse the update into the lines that compute the gradients, if nothing else uses the gradient.
 
     The rest of the flat buffers, such as a weight with a penalty, is updated by separate lines.
     """
-    updates = [line for line in lines if isinstance(line, UpdateLine)]
-    if len(updates) != 1:
-        return list(lines)
-    (last,) = updates
-    update = last.update
-    assert update is not None
-    gradients = {
-        place: (gradient, update.parts(gradient))
-        for place, line in enumerate(lines)
-        if line.kind.updates and line is not last and update.covers(gradient := line.result)
-    }
-    others = [line for line in lines if line is not last]
-    touched = [line.touched() for line in lines]
-    own = [part for gradient, parts in gradients.values() for part in (gradient, *parts)]
-    pieces = _Pieces([*(span for spans in touched for span in spans), *own, *needed])
-    #: The first and the last line that use a piece.
-    first: dict[int, int] = {}
-    final: dict[int, int] = {}
-    for place, line in enumerate(lines):
-        if line is not last:
-            for piece in pieces.of(touched[place]):
-                first.setdefault(piece, place)
-                final[piece] = place
-    for piece in pieces.of(needed):
-        first[piece], final[piece] = -1, len(lines)
+    others = [use for use in lines if use.line is not last]
+    elsewhere = memory.pieces(needed)
+    used, shared = elsewhere, elsewhere
+    for use in others:
+        shared |= used & use.touched
+        used |= use.touched
     done = []
-    for place, (gradient, parts) in gradients.items():
-        # Nothing else may use the gradient, and nothing later the old parameters.
-        alone = all(first[piece] == final[piece] == place for piece in pieces.of([gradient]))
-        if alone and all(final.get(piece, place) <= place for piece in pieces.of(parts)):
-            lines[place].update = update
-            done.append(gradient)
-    return [*others, *(replace(last, gradients=part) for part in update.without(done))]
+    later = elsewhere
+    for place, use in reversed([*enumerate(others)]):
+        if use.line in updatable:
+            gradient, *parts = updatable[use.line]
+            # Nothing else may use the gradient, and nothing later the old parameters.
+            if not (memory.pieces([gradient]) & shared or memory.pieces(parts) & later):
+                use.line.update = last.update
+                others[place] = _Use(use.line, memory)
+                done.append(gradient)
+        later |= use.touched
+    rest = (replace(last, gradients=part) for part in last.update.without(done))
+    return [*others, *(_Use(line, memory) for line in rest)]
 
 
 def _late_lines_later(lines: Sequence[_Use]) -> list[_Use]:
     """Move lines that others depend on ahead of those that can be delayed, as far as dependencies allow."""
     ordered: list[_Use] = []
-    #: Delayable lines so far, and how many of them are in `ordered`.
+    #: Delayed lines, and the pieces that they use.
     late: list[_Use] = []
-    placed = 0
-    #: The last delayable lines that use, and that write, each piece.
-    touched: dict[int, int] = {}
-    written: dict[int, int] = {}
-    for line in lines:
-        if line.line.late:
-            touched.update(dict.fromkeys(line.touched, len(late)))
-            written.update(dict.fromkeys(line.written, len(late)))
-            late.append(line)
+    touched = written = 0
+    for use in lines:
+        if use.line.late:
+            late.append(use)
+            touched |= use.touched
+            written |= use.written
             continue
-        needed = max([-1, *(touched.get(piece, -1) for piece in line.written)])
-        needed = max([needed, *(written.get(piece, -1) for piece in line.touched)])
-        if needed >= placed:
-            ordered += late[placed : needed + 1]
-            placed = needed + 1
-        ordered.append(line)
-    return [*ordered, *late[placed:]]
+        if touched & use.written or written & use.touched:
+            last = max(
+                place for place, one in enumerate(late) if one.touched & use.written or one.written & use.touched
+            )
+            ordered += late[: last + 1]
+            late = late[last + 1 :]
+            touched, written = _union(one.touched for one in late), _union(one.written for one in late)
+        ordered.append(use)
+    return [*ordered, *late]
+
+
+def _union(sets: Iterable[int]) -> int:
+    return functools.reduce(operator.or_, sets, 0)
 
 
 def _place_waits(lines: Sequence[_Use]) -> None:
     """Add a barrier before a line if another thread may still be using the same memory."""
     since = _Since()
-    for number, line in enumerate(lines):
+    for number, use in enumerate(lines):
         # The first line waits for the last line of the previous step.
-        line.line.wait = number == 0 or since.conflicts(line)
-        if line.line.wait:
+        use.line.wait = number == 0 or since.conflicts(use)
+        if use.line.wait:
             since = _Since()
-        since.add(line)
+        since.add(use)
 
 
 class _Since:
-    """How the lines since the last barrier have used each piece: the splits of those lines."""
+    """The pieces that the lines since the last barrier have used, by the splits of those lines."""
 
     def __init__(self) -> None:
-        self._touched: dict[int, set[tuple[str, int]]] = {}
-        self._written: dict[int, set[tuple[str, int]]] = {}
-        self._elsewhere: dict[int, set[tuple[str, int]]] = {}
+        #: What was touched, written, and read beyond a thread's own share.
+        self._used: dict[tuple[str, int], tuple[int, int, int]] = {}
 
-    def add(self, line: _Use) -> None:
-        split = line.split
-        for piece in line.touched:
-            self._touched.setdefault(piece, set()).add(split)
-        for piece in line.written:
-            self._written.setdefault(piece, set()).add(split)
-        for piece in line.elsewhere:
-            self._elsewhere.setdefault(piece, set()).add(split)
+    def add(self, use: _Use) -> None:
+        touched, written, elsewhere = self._used.get(use.split, (0, 0, 0))
+        self._used[use.split] = touched | use.touched, written | use.written, elsewhere | use.elsewhere
 
-    def conflicts(self, line: _Use) -> bool:
-        """Whether a line must wait until all threads have finished the earlier lines."""
-        touched, written, elsewhere = self._touched, self._written, self._elsewhere
-        alike = {line.split} if line.line.split.in_turn else set()
-        # If the lines are split identically, each thread continues with its own results.
-        return (
-            any(written[piece] - alike for piece in line.touched if piece in written)
-            or any(touched[piece] - alike for piece in line.written if piece in touched)
-            or any(alike & written[piece] for piece in line.elsewhere if piece in written)
-            or any(alike & elsewhere[piece] for piece in line.written if piece in elsewhere)
-        )
+    def conflicts(self, use: _Use) -> bool:
+        """Whether a thread that goes on to this line without waiting may use what another thread still computes, or
+        overwrite what another still reads."""
+        for split, (touched, written, elsewhere) in self._used.items():
+            if split == use.split and use.line.split.in_turn:
+                # Each thread continues with its own results.
+                if written & use.elsewhere or elsewhere & use.written:
+                    return True
+            elif written & use.touched or touched & use.written:
+                return True
+        return False
