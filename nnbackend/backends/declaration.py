@@ -14,30 +14,12 @@ from functools import cached_property
 from itertools import pairwise, permutations
 from typing import Any, Literal, TypeVar
 
-from nnbackend.backends.arrays import (
-    Array,
-    HostArray,
-    dtype_name,
-    kind_of,
-    last_axis_is_contiguous,
-    overlap,
-    span_of,
-)
+from nnbackend.backends.arrays import Array, HostArray, dtype_name, kind_of, last_axis_is_contiguous, overlap, span_of
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 
 __all__ = [
-    "Argument",
-    "Array",
-    "Call",
-    "HostArray",
-    "Operation",
-    "constant",
-    "operation",
-    "reads",
-    "updates",
-    "writes",
-]
-
+    "Argument", "Array", "Call", "HostArray", "Operation", "constant", "operation", "reads", "updates", "writes",
+]  # fmt: skip
 
 Access = Literal["read", "write", "update", "constant"]
 #: How the work of an operation may be split without splitting any sum: by rows of the batch, by columns of the result,
