@@ -19,24 +19,35 @@ from nnbackend.backends.contract import Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import BackendUnavailableError
+from nnbackend.support.cores import usable_cores
 from tests import locks
 
 BACKENDS = [
     "numpy",
     "numpy-padded",
     "numba",
-    "numba-padded",
+    # Numba compiles the kernels again for rows with gaps.
+    pytest.param("numba-padded", marks=pytest.mark.slow),
     "cupy-emulated",
     pytest.param("cupy", marks=pytest.mark.gpu),
 ]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Restore the default handler of Ctrl-C, for these tests and the programs that they start: a shell ignores Ctrl-C
     in background processes, and the package respects that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_bytecode()
+    _share_cores(len(config.getoption("tx", None) or ()))
+
+
+def _share_cores(workers: int) -> None:
+    """Limit the threads of each worker to its share of the cores: threads that wait for others would otherwise take
+    the time of another worker. Tests of threads say how many they use."""
+    if workers > 1:
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, usable_cores() // workers)))
 
 
 def _share_bytecode() -> None:
@@ -57,6 +68,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests of Numba in float64 as slow: Numba compiles all kernels again for a second dtype."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    in_float64 = "float64" in parameters.values() or item.get_closest_marker("float64")
+    if in_float64 and (parameters.get("backend") == "numba" or item.path.name.startswith("test_numba_")):
+        item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)
