@@ -74,8 +74,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests of Numba in float64 as slow: Numba compiles all kernels again for a second dtype."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
-    in_float64 = "float64" in parameters.values() or item.get_closest_marker("float64")
-    if in_float64 and (parameters.get("backend") == "numba" or item.path.name.startswith("test_numba_")):
+    named = {value for value in parameters.values() if isinstance(value, str)}
+    in_float64 = "float64" in named or item.get_closest_marker("float64")
+    if in_float64 and ("numba" in named or item.path.name.startswith("test_numba_")):
         item.add_marker("slow")
 
 
