@@ -96,6 +96,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the processor time of the tests with all workers and programs, which other programs on the same machine
+    change less than the time that has passed."""
+    times = os.times()
+    seconds = times.user + times.system + times.children_user + times.children_system
+    terminalreporter.write_line(f"processor time: {seconds:.0f} s")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def lock_folder(tmp_path_factory: pytest.TempPathFactory):
     """The folder of the locks that let only one worker compile a kernel; None without workers."""

@@ -16,7 +16,6 @@ from nnbackend.support.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.path import Path
 
 __all__ = ["COLORS", "MARKERS", "axes_or_new", "inches", "new_axes", "save_figure", "text_width"]
 
@@ -85,7 +84,7 @@ def text_width(text: str, points: float) -> float:
     return _ROUNDING * float(widest) / 72
 
 
-def _path_width(path: Path) -> float:
+def _path_width(path: Any) -> float:
     """The width of a path's extents, whose own method takes a millisecond per letter."""
     x, codes = path.vertices[:, 0], np.asarray(path.codes)
     if (codes == path.CURVE4).any():

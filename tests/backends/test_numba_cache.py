@@ -180,8 +180,8 @@ def test_copies_of_a_function_are_not_interchangeable():
     assert not {Linkage.linkonce_odr, Linkage.weak_odr} & set(linkages)
 
 
-#: Losses in float64, whose sums may be reordered, are most sensitive to how they are compiled: called from Python, and as
-#: lines of a program.
+#: Losses in float64, whose sums may be reordered, are most sensitive to how they are compiled. They are called from
+#: Python, and as lines of a program.
 LOSSES = """
 import hashlib
 from nnbackend.backends.numba import NumbaBackend
