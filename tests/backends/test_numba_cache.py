@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ import numba
 import numpy as np
 import pytest
 from numba.core.caching import IndexDataCacheFile
+from numba.core.errors import TypingError
 
 from nnbackend.backends.numba.disk_cache import KernelFiles
 
@@ -140,6 +142,21 @@ def test_a_folder_that_is_lost_does_not_end_a_program(tmp_path: Path, monkeypatc
     (record,) = caplog.records
     assert record.getMessage().startswith(f"compiled kernels cannot be cached in {folder} (")
     assert folder.read_bytes() == b""
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_compilation_leaves_garbage_collection_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enabled: bool
+):
+    module = functions(tmp_path, tmp_path / "cache", monkeypatch)
+    try:
+        (gc.enable if enabled else gc.disable)()
+        assert module.twice(3) == 6
+        with pytest.raises(TypingError):
+            module.twice({})
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
 
 
 def test_an_unwritable_home_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
