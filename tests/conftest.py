@@ -73,18 +73,33 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark tests of Numba in float64 as slow: Numba compiles all kernels again for a second dtype."""
-    parameters = getattr(getattr(item, "callspec", None), "params", {})
-    named = {value for value in parameters.values() if isinstance(value, str)}
-    in_float64 = "float64" in named or item.get_closest_marker("float64")
-    if in_float64 and ("numba" in named or item.path.name.startswith("test_numba_")):
+    in_float64 = item.get_closest_marker("float64") or "float64" in _parameters(item)
+    if in_float64 and _is_of_numba(item):
         item.add_marker("slow")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that no worker runs one of them at the end while the others are idle. The very
-    first one compiles kernels that most others load."""
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.endswith(_COMPILES_FIRST)))
+    first one compiles kernels that most others load, and the other tests of Numba run last, so that another worker does
+    not compile the same kernels at the same time."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            not item.nodeid.endswith(_COMPILES_FIRST),
+            _is_of_numba(item),
+        )
+    )
+
+
+def _parameters(item: pytest.Item) -> set[str]:
+    """The texts among the parameters of a test."""
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return {value for value in values if isinstance(value, str)}
+
+
+def _is_of_numba(item: pytest.Item) -> bool:
+    return item.path.name.startswith("test_numba_") or not _parameters(item).isdisjoint({"numba", "numba-padded"})
 
 
 _COMPILES_FIRST = "test_warmup.py::test_after_a_warm_up_nothing_is_compiled_again"
