@@ -29,7 +29,7 @@ from nnbackend import plotting
 #: Images for the regression, whose time grows quadratically.
 REGRESSION_IMAGES = 5_000
 #: Images for scikit-learn's models with --quick.
-QUICK_IMAGES = 1_500
+QUICK_IMAGES = 1_000
 #: Width of the first column.
 WIDTH = 39
 
@@ -121,7 +121,7 @@ def regression(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, opt
     """The tutorial's model: a regression of the digit as a number, rounded and clipped to 0..9."""
     from sklearn.svm import SVR
 
-    count = 1_000 if options.quick else REGRESSION_IMAGES
+    count = 500 if options.quick else REGRESSION_IMAGES
 
     def predict(model: SVR) -> np.ndarray:
         return np.clip(np.rint(model.predict(x_test)), 0, 9).astype(int)

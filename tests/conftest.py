@@ -19,24 +19,35 @@ from nnbackend.backends.contract import Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import BackendUnavailableError
+from nnbackend.support.cores import usable_cores
 from tests import locks
 
 BACKENDS = [
     "numpy",
     "numpy-padded",
     "numba",
-    "numba-padded",
+    # Numba compiles the kernels again for rows with gaps.
+    pytest.param("numba-padded", marks=pytest.mark.slow),
     "cupy-emulated",
     pytest.param("cupy", marks=pytest.mark.gpu),
 ]
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Restore the default handler of Ctrl-C, for these tests and the programs that they start: a shell ignores Ctrl-C
     in background processes, and the package respects that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_bytecode()
+    _share_cores(len(config.getoption("tx", None) or ()))
+
+
+def _share_cores(workers: int) -> None:
+    """Limit the threads of each worker to its share of the cores: threads that wait for others would otherwise take
+    the time of another worker. Tests of threads say how many they use."""
+    if workers > 1:
+        for library in ("OMP", "OPENBLAS", "MKL"):
+            os.environ.setdefault(f"{library}_NUM_THREADS", str(max(1, usable_cores() // workers)))
 
 
 def _share_bytecode() -> None:
@@ -59,11 +70,36 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log):
     return WorkStealingScheduling(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark tests of Numba in float64 as slow: Numba compiles all kernels again for a second dtype."""
+    in_float64 = item.get_closest_marker("float64") or "float64" in _parameters(item)
+    if in_float64 and _is_of_numba(item):
+        item.add_marker("slow")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that no worker runs one of them at the end while the others are idle. The very
-    first one compiles kernels that most others load."""
-    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, not item.nodeid.endswith(_COMPILES_FIRST)))
+    first one compiles kernels that most others load, and the other tests of Numba run last, so that another worker does
+    not compile the same kernels at the same time."""
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("slow") is None,
+            not item.nodeid.endswith(_COMPILES_FIRST),
+            _is_of_numba(item),
+        )
+    )
+
+
+def _parameters(item: pytest.Item) -> set[str]:
+    """The texts among the parameters of a test."""
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return {value for value in values if isinstance(value, str)}
+
+
+def _is_of_numba(item: pytest.Item) -> bool:
+    return item.path.name.startswith("test_numba_") or not _parameters(item).isdisjoint({"numba", "numba-padded"})
 
 
 _COMPILES_FIRST = "test_warmup.py::test_after_a_warm_up_nothing_is_compiled_again"
@@ -73,6 +109,14 @@ def pytest_collection_finish() -> None:
     """Exclude the thousands of collected tests from garbage collection."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the processor time of the tests with all workers and programs, which other programs on the same machine
+    change less than the time that has passed."""
+    times = os.times()
+    seconds = times.user + times.system + times.children_user + times.children_system
+    terminalreporter.write_line(f"processor time: {seconds:.0f} s")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -80,8 +80,25 @@ def text_width(text: str, points: float) -> float:
     with _matplotlib_needed():
         from matplotlib.textpath import TextPath
     lines = [line for line in text.split("\n") if line.strip()]
-    widest = max((TextPath((0, 0), line, size=points).get_extents().width for line in lines), default=0.0)
+    widest = max((_path_width(TextPath((0, 0), line, size=points)) for line in lines), default=0.0)
     return _ROUNDING * float(widest) / 72
+
+
+def _path_width(path: Any) -> float:
+    """The width of a path's extents, whose own method takes a millisecond per letter."""
+    x, codes = path.vertices[:, 0], np.asarray(path.codes)
+    if (codes == path.CURVE4).any():
+        return float(path.get_extents().width)
+    reached = x[(codes == path.MOVETO) | (codes == path.LINETO)]
+    # Each curve is a control point and an end; it reaches farthest where its derivative is 0.
+    control = np.flatnonzero(codes == path.CURVE3)[::2]
+    start, middle, end = x[control - 1], x[control], x[control + 1]
+    bend = start - 2 * middle + end
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.nan_to_num((start - middle) / bend, nan=0.0, posinf=0.0, neginf=0.0).clip(0, 1)
+    turn = (1 - t) ** 2 * start + 2 * (1 - t) * t * middle + t**2 * end
+    reached = np.concatenate([reached, end, turn])
+    return float(np.ptp(reached))
 
 
 def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:

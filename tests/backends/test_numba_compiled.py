@@ -51,6 +51,7 @@ def test_layers_of_the_same_width_wait_for_each_other(always_shared):
     assert same_weights(nets[0], nets[2])
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_it_agrees_with_the_reference(loss, optimizer):

@@ -93,7 +93,8 @@ def test_lines_are_split_as_their_declarations_allow(columns, monkeypatch):
     monkeypatch.setattr(program, "schedule", noted)
     from tests.backends.steps import ThroughTheTable
 
-    check_backend(ThroughTheTable(threads=2))
+    # The dtype has no influence.
+    check_backend(ThroughTheTable(threads=2), dtypes=["float32"])
     for activation in ("relu", "softmax"):
         recorded([nn.Dense(8, activation=activation), nn.Dense(4)], nn.SGD())
     assert {operation for operation, _ in seen} == set(OPERATIONS) - {"advance"}

@@ -46,13 +46,15 @@ VECTOR_CASES = (
     ],
     ids=lambda value: value if isinstance(value, str) and value.isalnum() else "",
 )
-def test_lesser_processors_do_what_the_contract_says(cpu, features, unit, dtype, tmp_path):
-    """Without fused multiply-adds above all: this one has them, and hides what only they make right."""
+def test_lesser_processors_do_what_the_contract_says(cpu, features, unit, dtype, pytestconfig):
+    """Without fused multiply-adds above all: this one has them, and hides what only they make right. Unchanged sources
+    are not compiled again."""
     here = VectorUnit.of_this_cpu()
     if unit.width > here.width or unit.fused > here.fused:
         pytest.skip(f"this CPU has less: {here}")
     forced = {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-    output = in_a_process_of_its_own(LESSER, dtype, *VECTOR_CASES, cache=tmp_path, **forced)
+    kept = pytestconfig.cache.mkdir(f"kernels-{cpu}")
+    output = in_a_process_of_its_own(LESSER, dtype, *VECTOR_CASES, cache=kept, **forced)
     fused = str(unit.fused)
     assert output.split() == [str(unit.width), fused, str(unit.width), str(unit.width), fused, fused, "0"]
 

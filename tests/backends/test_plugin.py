@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+#: pip installs the plug-in, which takes a second.
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(__file__).parent.parent / "plugin"
 
 
@@ -31,13 +34,11 @@ def run(script: str, environment) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_it_is_found_by_its_name(installed):
     out = run("import nnbackend as nn; print(*nn.available_backends(), sep='\\n')", installed)
     assert "strict: usable on array-api-strict" in out
 
 
-@pytest.mark.slow
 def test_it_passes_the_acceptance_suite(installed):
     script = """
 import nnbackend as nn

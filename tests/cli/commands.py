@@ -1,14 +1,19 @@
-"""Runs the command line as users do, in a process of its own."""
+"""Runs the command line, in this process or, as users do, in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
-__all__ = ["DIGITS", "PICTURES", "POINTS", "RUN_FILES", "environment", "error", "nnbackend"]
+from nnbackend.cli import main
+
+__all__ = ["DIGITS", "PICTURES", "POINTS", "RUN_FILES", "environment", "error", "in_a_process", "nnbackend"]
 
 #: Real images, but importing scikit-learn takes seconds; use points in a plane if any data will do.
 DIGITS = ("--dataset", "digits", "--backend", "numpy", "--batch-size", "32")
@@ -24,7 +29,26 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def nnbackend(*arguments: str | Path, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with these arguments and changes of the environment."""
+    """Run the command with these arguments and changes of the environment, in this process: starting Python and its
+    imports take longer than most commands."""
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, environment(**variables), clear=True),
+        contextlib.chdir(folder or Path.cwd()),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            code = main([*map(str, arguments)])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+
+def in_a_process(
+    *arguments: str | Path, folder: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The same in a process of its own, for what depends on how Python starts."""
     return subprocess.run(
         [sys.executable, "-m", "nnbackend", *map(str, arguments)],
         cwd=folder,

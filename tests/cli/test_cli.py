@@ -1,6 +1,7 @@
-"""The command line as users run it: real processes of ``python -m nnbackend``.
+"""The command line.
 
-Only the long table of invalid options calls `main` in this process, because starting Python would take too long.
+Real processes of ``python -m nnbackend`` run what depends on them: signals, imports, variables that libraries read when
+they are loaded, and one training run as users start it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from nnbackend.cli import main, train
 from nnbackend.cli.machine import cpu_features, kernel_advice
 from nnbackend.cli.parser import make_parser
 from nnbackend.datasets import write_idx
-from tests.cli.commands import PICTURES, POINTS, RUN_FILES, environment, error, nnbackend
+from tests.cli.commands import PICTURES, POINTS, RUN_FILES, environment, error, in_a_process, nnbackend
 
 # ---- train ---------------------------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ def test_options_win_over_the_preset(tmp_path: Path) -> None:
 
 
 def test_quiet_prints_only_the_accuracy(tmp_path: Path) -> None:
-    result = nnbackend("train", *POINTS, "--epochs", "1", "--quiet", "--no-plots", folder=tmp_path)
+    result = in_a_process("train", *POINTS, "--epochs", "1", "--quiet", "--no-plots", folder=tmp_path)
     assert re.fullmatch(r"test accuracy \d+\.\d\d % \(10,000 rows\)\n", result.stdout)
     assert result.stderr == ""
     [run] = (tmp_path / "runs").iterdir()
@@ -120,7 +121,7 @@ def test_without_matplotlib_the_run_is_saved_and_says_what_to_install(tmp_path: 
     (tmp_path / "matplotlib").mkdir()
     (tmp_path / "matplotlib" / "__init__.py").write_text("raise ImportError('not here')")
     paths = os.pathsep.join(path for path in (str(tmp_path), os.environ.get("PYTHONPATH")) if path)
-    result = nnbackend("train", *POINTS, "--epochs", "1", "--out", tmp_path / "run", PYTHONPATH=paths)
+    result = in_a_process("train", *POINTS, "--epochs", "1", "--out", tmp_path / "run", PYTHONPATH=paths)
     assert result.returncode == 0
     assert 'no pictures: pictures need the package matplotlib: pip install -e ".[plot]"' in result.stdout
     assert {file.name for file in (tmp_path / "run").iterdir()} == RUN_FILES
@@ -356,7 +357,7 @@ def test_blas_advice(library: str, architecture: str, features: set[str], advise
 
 
 def test_info_gives_advice_if_openblas_does_not_use_avx512() -> None:
-    result = nnbackend("info", OPENBLAS_CORETYPE="Haswell")
+    result = in_a_process("info", OPENBLAS_CORETYPE="Haswell")
     if not re.search(r"^  kernels  Haswell$", result.stdout, re.MULTILINE):
         pytest.skip("NumPy's BLAS is not an OpenBLAS with Haswell kernels")
     assert ("ADVICE" in result.stdout) is (cpu_features() >= AVX512)
@@ -387,8 +388,8 @@ def test_bench_measures_the_three_nets_and_says_why_not() -> None:
 
 
 def test_version_and_help() -> None:
-    assert nnbackend("--version").stdout == f"nnbackend {nn.__version__}\n"
-    text = nnbackend("train", "--help").stdout
+    assert in_a_process("--version").stdout == f"nnbackend {nn.__version__}\n"
+    text = in_a_process("train", "--help").stdout
     assert all(len(line) <= 80 for line in text.splitlines())
     for option in ("--preset", "--weight-decay", "--patience", "--out", "--warmup"):
         assert option in text

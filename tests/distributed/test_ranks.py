@@ -36,6 +36,7 @@ def difference(one, other):
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_ranks_train_the_network_of_one(backend, size):
     """Dropout, penalties, weights, a last batch of 6 rows, and validation rows that cannot be divided evenly."""
@@ -57,6 +58,7 @@ def test_in_float32_as_well(backend):
         assert difference(net, alone) < 1e-5
 
 
+@pytest.mark.float64
 def test_a_rank_without_rows_of_the_last_batch(backend):
     alone, expected = train(backend, None, x=X[:33], y=Y[:33])
     for net, history in worked(run_ranks(3, lambda ranks: train(backend, ranks, x=X[:33], y=Y[:33]))):
@@ -64,12 +66,14 @@ def test_a_rank_without_rows_of_the_last_batch(backend):
         np.testing.assert_allclose(history.step_losses, expected.step_losses, rtol=1e-12)
 
 
+@pytest.mark.float64
 def test_rows_that_are_streamed(backend):
     alone, _ = train(backend, None)
     for net, _ in worked(run_ranks(2, lambda ranks: train(backend, ranks, stream=True))):
         assert difference(net, alone) < 1e-12
 
 
+@pytest.mark.float64
 def test_shards(backend):
     def program(ranks):
         rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)

@@ -110,6 +110,7 @@ def test_every_parameter_means_the_same(kind, parameters):
         assert ours.n_iter_ < ours.max_iter
 
 
+@pytest.mark.float64
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_every_backend_takes_the_same_steps(backend, solver, weighted):
@@ -122,6 +123,7 @@ def test_every_backend_takes_the_same_steps(backend, solver, weighted):
     np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_additional_calls_keep_a_step_compiled(caplog):
     x, y = data("several labels a row")
     model, _ = both("several labels a row", backend="numba", max_iter=1)

@@ -44,6 +44,7 @@ def test_the_bits_of_a_frozen_layer_never_change(backend, frozen):
         assert (bits(net, layer) == before[layer]) == (layer in frozen)
 
 
+@pytest.mark.float64
 def test_gradients_are_right_around_a_frozen_layer(backend):
     for frozen in ((0,), (1,), (3,)):
         net = network(backend, frozen, dtype="float64")

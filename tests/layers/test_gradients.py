@@ -10,6 +10,8 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.losses import LOSSES
 from nnbackend.testing import check_gradients
 
+pytestmark = pytest.mark.float64
+
 ROWS, FEATURES, OUTPUTS = 6, 5, 3
 
 

@@ -47,6 +47,7 @@ def test_a_chain_equals_its_layers(backend):
     assert histories[0]["loss"] != histories[1]["loss"]
 
 
+@pytest.mark.float64
 def test_gradients_through_nested_layers_are_right(backend):
     net = network(backend, dtype="float64")
     check_gradients(net, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)
@@ -54,6 +55,7 @@ def test_gradients_through_nested_layers_are_right(backend):
     check_gradients(first, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)
 
 
+@pytest.mark.float64
 def test_gradients_of_residuals_are_right(backend):
     layers = [Residual([nn.Dense(5), Residual([nn.Dense(12, activation="gelu"), nn.Dense(5)]), nn.Dense(12)])]
     net = nn.Network([*layers, nn.Dense(4)], 12, backend=backend, dtype="float64", seed=1)

@@ -45,11 +45,13 @@ def network(backend, dtype="float64"):
     return nn.Network(layers, 12, backend=backend, dtype=dtype, seed=1)
 
 
+@pytest.mark.float64
 def test_its_gradients_are_right(backend):
     x, y = images(rows=6)
     check_gradients(network(backend), x / 255, y, loss="softmax_cross_entropy", samples=10)
 
 
+@pytest.mark.float64
 def test_it_trains_the_same_on_every_backend(backend):
     x, y = images()
     losses = []

@@ -105,6 +105,7 @@ def test_a_four_axis_parameter_trains_saves_loads_and_resumes_bit_for_bit(backen
         np.testing.assert_allclose(whole.get_weights()[name], value, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.float64
 def test_gradients_of_several_axes_are_right(backend):
     layers = [Convolution(3, 2), nn.Activation("tanh"), Convolution(2, 3), nn.Dropout(0.2), nn.Flatten(), nn.Dense(4)]
     net = nn.Network(layers, (5, 5, 1), backend=backend, seed=1, dtype="float64")

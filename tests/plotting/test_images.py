@@ -11,6 +11,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
 from nnbackend.plotting import plot_images, plot_misclassified, plot_weights
+from nnbackend.plotting.figures import _path_width
 from tests.plotting.drawn import assert_inside, assert_no_overlap, assert_readable, texts_of
 
 pytest.importorskip("matplotlib", reason="pictures need matplotlib")
@@ -116,6 +117,14 @@ def test_no_misclassified_image_gives_a_note() -> None:
     assert ax.get_title() == "0 of 30 wrong (0.00 %)"
     assert not ax.images
     assert_readable(ax)
+
+
+@pytest.mark.parametrize("text", ["true 3, predicted 6", LONG_NAMES[0], "éßΩ,;:!?@%&()[]{}"])
+def test_widths_of_texts_are_those_of_matplotlib(text: str) -> None:
+    from matplotlib.textpath import TextPath
+
+    path = TextPath((0, 0), text, size=9)
+    assert _path_width(path) == pytest.approx(path.get_extents().width, rel=1e-12)
 
 
 @pytest.mark.slow

@@ -132,6 +132,7 @@ class ApartIfFull(nn.Layer):
         return upstream
 
 
+@pytest.mark.float64
 def test_a_layer_may_ask_for_other_buffers_in_a_shorter_batch(backend):
     x, y = X[:6] / 255, Y[:6]
     nets = [
@@ -210,6 +211,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.float64
 def test_a_backend_of_the_array_api_standard_has_the_views():
     """Its arrays cannot be sliced or reshaped."""
     pytest.importorskip("array_api_strict")
@@ -253,6 +255,7 @@ def test_outputs_may_have_several_axes(backend):
     assert net.evaluate(x, x.reshape(70, -1))["loss"] > 0
 
 
+@pytest.mark.float64
 def test_the_gradient_of_flatten_has_the_axes(backend):
     """Between layers that learn, where rows of flat gradients may be padded."""
 

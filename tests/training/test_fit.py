@@ -109,6 +109,7 @@ def test_a_step_s_loss_is_the_mean_over_its_own_rows(backend):
     np.testing.assert_allclose(history.step_losses[0], expected, rtol=1e-5)
 
 
+@pytest.mark.float64
 def test_softmax_regression_with_adam_is_what_the_textbook_says(backend):
     """A textbook implementation that uses only the package's initial weights and batch order."""
     from nnbackend.data.order import epoch_order

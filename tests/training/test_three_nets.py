@@ -65,6 +65,5 @@ def test_the_first_fifty_steps_agree(net, dtype, tolerance, other):
 @pytest.mark.parametrize("other", ["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("net", NETS)
 def test_runs_of_full_size_are_bit_identical(net, other):
-    first = step_losses(net, other, "float32").tobytes()
-    step_losses.cache_clear()
-    assert step_losses(net, other, "float32").tobytes() == first
+    again = step_losses.__wrapped__(net, other, "float32")
+    assert again.tobytes() == step_losses(net, other, "float32").tobytes()

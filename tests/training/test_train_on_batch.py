@@ -46,6 +46,7 @@ def test_only_ratios_of_sample_weights_matter(backend):
     assert same_weights(nets[0], nets[1])
 
 
+@pytest.mark.float64
 def test_the_metrics_are_those_before_the_step(backend):
     x, y = images(rows=20)
     net = nn.Network([nn.Dense(9, activation="tanh"), nn.Dense(4)], 12, backend=backend, dtype="float64")
