@@ -99,6 +99,6 @@ def __getattr__(name: str) -> Any:
     import importlib
     import warnings
 
-    moved = "nnbackend.data.targets"
+    moved = "nnbackend.data.targets" if name == "Targets" else "nnbackend.data.weights"
     warnings.warn(f"nnbackend.losses.{name} is now {moved}.{name}", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(moved), name)

@@ -126,8 +126,9 @@ class Network(NetworkInference):
         callbacks : sequence of Callback
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
-        class_weight : dict or (classes,) array_like, optional
-            Weights of the classes, multiplied with those of the rows.
+        class_weight : dict, (classes,) array_like or "balanced", optional
+            Weights of the classes, multiplied with those of the rows. Classes missing in a dict have weight 1;
+            "balanced" gives all classes the same total weight.
         shuffle : bool
             Whether to shuffle the rows in every epoch, with the network's seed.
         steps_per_epoch : int, optional

@@ -69,11 +69,14 @@ class Feed(ABC):
         Number of rows.
     accuracy_name : str or None
         Name of the share of correct predictions, as in `Targets`.
+    class_weights : (classes,) float64 or None
+        The weights of the classes that are part of the rows' weights, for other rows of the same problem.
     """
 
     examples: Examples
     count: int
     accuracy_name: str | None = None
+    class_weights: HostArray | None = None
 
     @abstractmethod
     def places(self, order: Order) -> Order:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,8 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feed import Examples, Feed, Resident
 from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
 from nnbackend.data.rows import Rows, as_rows
-from nnbackend.data.targets import Targets, combine_weights, row_weights
+from nnbackend.data.targets import Targets
+from nnbackend.data.weights import Exchange, class_weights, combine_weights, only_here, row_weights
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 
@@ -57,10 +57,10 @@ class Intake:
         sample_weight: Any = None,
         class_weight: Any = None,
         stream: bool | None = None,
-        mean_weight: Callable[[HostArray], float] = np.mean,
+        exchange: Exchange = only_here,
     ) -> Feed:
         """Check data and make a feed of them; see :func:`make_feed` for `stream` and
-        :func:`nnbackend.data.targets.combine_weights` for `mean_weight`.
+        :func:`nnbackend.data.weights.combine_weights` for `exchange`.
 
         Raises
         ------
@@ -77,10 +77,12 @@ class Intake:
             raise InvalidInputError("y is missing: give one target for each row of x, or both in a BatchStream")
         rows = as_rows(x, self.input_shape, self.dtype)
         targets = self._targets(y, rows.count, loss)
-        weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, mean_weight)
+        if class_weight is not None:
+            class_weight = class_weights(class_weight, targets, self._outputs, exchange)
+        weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, exchange)
         scale = input_scale_of(rows.dtype, self.input_scale)
         feed = make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream)
-        feed.accuracy_name = targets.accuracy_name
+        feed.accuracy_name, feed.class_weights = targets.accuracy_name, class_weight
         return feed
 
     def batch(self, x: Any, y: Any, loss: Loss, sample_weight: Any) -> tuple[HostArray, Targets, HostArray | None]:
@@ -101,7 +103,7 @@ class Intake:
             names[:] = names or [targets.accuracy_name]
             if sample_weight is None:
                 return [rows, targets.values]
-            return [rows, targets.values, row_weights(sample_weight, len(rows)).astype(self.dtype)]
+            return [rows, targets.values, self._as_given(row_weights(sample_weight, len(rows)))]
 
         def scale(dtype: np.dtype[Any]) -> float:
             return input_scale_of(dtype, self.input_scale)
@@ -109,6 +111,15 @@ class Intake:
         feed = Pieced(self.backend, stream, check, scale, min(batch_size, stream.rows))
         feed.accuracy_name = names[0]
         return feed
+
+    def _as_given(self, weights: HostArray) -> HostArray:
+        """Weights that are used as they are, in the network's dtype."""
+        if weights.max() > np.finfo(self.dtype).max:
+            raise InvalidInputError(
+                f"sample_weight holds {weights.max():g}, beyond the range of {self.dtype}; only the ratios of weights "
+                "matter, so divide them by their largest value"
+            )
+        return weights.astype(self.dtype)
 
     def _targets(self, y: Any, rows: int, loss: Loss) -> Targets:
         return Targets.prepare(loss, as_host_array("y", y), rows, self._outputs, self.dtype)

@@ -1,21 +1,17 @@
-"""Targets and sample weights: checked, and converted for a loss's operation."""
+"""Targets: checked, and converted for a loss's operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
-from nnbackend.support.checks import count, number
 
-__all__ = ["Targets", "combine_weights", "row_weights"]
+__all__ = ["Targets"]
 
 
 @dataclass(eq=False, repr=False)
@@ -115,79 +111,6 @@ class Targets:
         if loss.takes_probabilities and outputs == 1:
             labels = (values[:, 0] > 0.5).astype(np.int32)
         return cls(values, labels, name)
-
-
-def combine_weights(
-    targets: Targets,
-    sample_weight: Any,
-    class_weight: Any,
-    outputs: int,
-    dtype: npt.DTypeLike,
-    mean: Callable[[HostArray], float] = np.mean,
-) -> HostArray | None:
-    """One weight per row, scaled to a mean of 1, or None if all weights are equal.
-
-    The mean of 1 makes the loss of an epoch a weighted mean, so that doubling all weights changes nothing.
-
-    Parameters
-    ----------
-    sample_weight : (n,) array_like or None
-    class_weight : dict from label to weight, or (outputs,) array_like, or None
-    mean : callable
-        Computes the mean weight over all ranks, if other ranks have more rows.
-
-    Raises
-    ------
-    InvalidInputError
-        Wrong length, negative or not finite, all zero, or class weights for targets that have no classes.
-    """
-    if sample_weight is None and class_weight is None:
-        return None
-    rows = len(targets.values)
-    weights = np.ones(rows)
-    if sample_weight is not None:
-        weights = weights * row_weights(sample_weight, rows)
-    if class_weight is not None:
-        if targets.labels is None:
-            raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
-        weights = weights * _class_weights(class_weight, max(outputs, 2))[targets.labels]
-    average = mean(weights)
-    if average == 0:
-        raise InvalidInputError("all weights are zero; at least one row must count")
-    scaled: HostArray = (weights / average).astype(dtype)
-    return scaled
-
-
-def row_weights(sample_weight: Any, rows: int) -> HostArray:
-    """Weights of rows, in float64, or InvalidInputError."""
-    given = _real_numbers("sample_weight", sample_weight)
-    if given.shape != (rows,):
-        raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
-    return _not_negative(given)
-
-
-def _not_negative(weights: HostArray) -> HostArray:
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise InvalidInputError("weights must be finite and not negative")
-    return weights
-
-
-def _class_weights(class_weight: Any, classes: int) -> HostArray:
-    if not isinstance(class_weight, Mapping):
-        values = _real_numbers("class_weight", class_weight)
-        if values.shape != (classes,):
-            raise InvalidInputError(f"class_weight must have one weight for each of {classes} classes")
-        return _not_negative(values)
-    values = np.ones(classes)
-    for label, weight in class_weight.items():
-        if count("a class in class_weight", label) >= classes:
-            raise InvalidInputError(f"class_weight names class {label!r}; classes are 0 to {classes - 1}")
-        values[label] = number(f"the weight of class {label}", weight, low=0)
-    return values
-
-
-def _real_numbers(what: str, values: Any) -> HostArray:
-    return as_host_array(what, values).astype(np.float64)
 
 
 def _first_bad_row(y: HostArray) -> int:

@@ -15,6 +15,7 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
 from nnbackend.data.rows import as_rows
+from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import follow_shapes
@@ -27,7 +28,7 @@ from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.fingerprint import run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
 from nnbackend.training.divergence import check_weights
-from nnbackend.training.ranks import check_alike, check_settings, mean_over
+from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import Validator
 
 __all__ = ["Arguments", "Plan", "make_plan", "required_loss", "training_memory"]
@@ -135,7 +136,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     weighted = given.sample_weight is not None or given.class_weight is not None
     check_alike(checks, network, len(data), shard, weighted, streams)
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
-    feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
+    feed = _make_feed(network, data, given, loss, own_batch, checks.exchange if shard else only_here, held)
     validator = Validator.of(network, loss, given.validation_data, held, communicator, shard)
     names = _metric_names(feed, validator)
     optimizer.schedule.check(names)
@@ -218,7 +219,7 @@ def _check_steps_per_epoch(steps: int | None, streams: bool) -> int | None:
 
 
 def _make_feed(
-    network: Network, data: Any, given: Arguments, loss: Loss, batch_size: int, mean_weight: Any, held: ExitStack
+    network: Network, data: Any, given: Arguments, loss: Loss, batch_size: int, exchange: Exchange, held: ExitStack
 ) -> Feed:
     feed = network.intake.feed(
         data,
@@ -228,7 +229,7 @@ def _make_feed(
         sample_weight=given.sample_weight,
         class_weight=given.class_weight,
         stream=given.stream,
-        mean_weight=mean_weight,
+        exchange=exchange,
     )
     held.enter_context(closing(feed))
     return feed

@@ -88,8 +88,9 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"validation_data": (X[:, :4], Y)}, "validation_data: x must have 12 features"),
         ({"validation_data": (X, Y[:3])}, "validation_data: x has 20 rows but y has 3"),
         ({"sample_weight": np.ones(3)}, r"sample_weight must have shape \(20,\)"),
-        ({"sample_weight": -np.ones(20)}, "weights must be finite and not negative"),
-        ({"sample_weight": np.full(20, np.inf)}, "weights must be finite"),
+        ({"sample_weight": -np.ones(20)}, "sample_weight must be finite and not negative, received -1 for row 0"),
+        ({"sample_weight": np.full(20, np.inf)}, "sample_weight must be finite"),
+        ({"sample_weight": np.ma.masked_less(np.arange(20), 3)}, "sample_weight has 3 masked values; leave those"),
         ({"sample_weight": np.zeros(20)}, "all weights are zero"),
         ({"y": 5}, "y must hold one target for each of 20 rows"),
         ({"class_weight": {"a": 1}}, "a class in class_weight must be a whole number"),
@@ -100,6 +101,15 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"callbacks": nn.EarlyStopping()}, "callbacks must be a list"),
         ({"class_weight": {7: 1.0}}, "class_weight names class 7"),
         ({"class_weight": [1.0, 2.0]}, "one weight for each of 4 classes"),
+        (
+            {"class_weight": [1.0, 2.0, -1.0, 1.0]},
+            "class_weight must be finite and not negative, received -1 for class 2",
+        ),
+        ({"class_weight": {0: np.nan}}, "the weight of class 0 must be a finite number"),
+        ({"class_weight": np.zeros(4)}, "all of class_weight is zero; at least one class must count"),
+        ({"class_weight": dict.fromkeys(range(3), 0), "y": Y % 3}, "all weights are zero"),
+        ({"class_weight": np.ma.masked_equal([1, 2, 3, 4], 2)}, "class_weight has 1 masked values"),
+        ({"class_weight": "heavy"}, "class_weight must be 'balanced', a dict"),
     ],
 )
 def test_bad_training_input_changes_nothing(options, message):

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
-from nnbackend.interop.sklearn.data import Problem, row_weights, split
+from nnbackend.interop.sklearn.data import Problem, split, weights_of_rows
 from nnbackend.interop.sklearn.engine import Engine, freeze, outputs_of
 from nnbackend.interop.sklearn.fitting import train
 from nnbackend.interop.sklearn.progress import Progress
@@ -89,7 +89,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             )
         goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
         X, y = self._validated(X, y, settings, reset=not goes_on)
-        given = row_weights(sample_weight, X.shape[0])
+        given = weights_of_rows(sample_weight, X.shape[0])
         problem = self._problem(y, goes_on, incremental, classes)
         generator = check_random_state(self.random_state)
         engine, start = self._engine_for(X, problem, settings, generator, goes_on, incremental)
