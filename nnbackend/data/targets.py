@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 
-__all__ = ["Targets"]
+__all__ = ["Kind", "Targets"]
+
+Kind = Literal["labels", "one-hot", "multilabel", "values"]
 
 
 @dataclass(eq=False, repr=False)
@@ -25,14 +28,25 @@ class Targets:
         The class of each row, if targets are classes; needed for accuracy and class weights.
     accuracy_name : str or None
         Name of the fraction of correct predictions; see :meth:`nnbackend.losses.Loss.accuracy_name`.
+    kind : {"labels", "one-hot", "multilabel", "values"}
+        Class indices; rows with a single one; any number of labels for each row; anything else. One-hot rows can also
+        be multilabel rows that happen to have one label each.
     """
 
     values: HostArray
     labels: HostArray | None
     accuracy_name: str | None
+    kind: Kind = "values"
+
+    def counts_rows(self, loss: Loss) -> bool:
+        """Whether rows are right or wrong, although the operation of the loss counts outputs."""
+        several = self.values.ndim == 2 and loss.takes_several_labels(self.values.shape[1])
+        return several and self.kind != "multilabel"
 
     @classmethod
-    def prepare(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
+    def prepare(
+        cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike, multilabel: bool = False
+    ) -> Targets:
         """Check the caller's targets and convert them for the loss's operation.
 
         Parameters
@@ -43,6 +57,8 @@ class Targets:
         outputs : int
             The network's number of outputs.
         dtype : the network's dtype
+        multilabel : bool
+            Whether class indices and one-hot rows are rows with one label each, if the loss takes several.
 
         Raises
         ------
@@ -62,8 +78,13 @@ class Targets:
         if np.issubdtype(y.dtype, np.floating) and not np.isfinite(y).all():
             raise InvalidInputError(f"y holds NaN or infinity, first in row {_first_bad_row(y)}; remove such rows")
         if y.ndim == 1 and (outputs > 1 or loss.takes_labels):
-            return cls._from_labels(loss, y, outputs, dtype)
-        return cls._from_values(loss, y, rows, outputs, dtype)
+            targets = cls._from_labels(loss, y, outputs, dtype)
+        else:
+            targets = cls._from_values(loss, y, rows, outputs, dtype)
+        several = loss.takes_several_labels(outputs)
+        if several and (multilabel or targets.labels is None):
+            return cls(targets.values, None, loss.accuracy_name(outputs, have_classes=False), "multilabel")
+        return targets
 
     @classmethod
     def _from_labels(cls, loss: Loss, y: HostArray, outputs: int, dtype: npt.DTypeLike) -> Targets:
@@ -79,7 +100,7 @@ class Targets:
             )
         labels = y.astype(np.int32)
         values = labels if loss.takes_labels else np.eye(outputs, dtype=dtype)[labels]
-        return cls(values, labels, loss.accuracy_name(outputs, have_classes=True))
+        return cls(values, labels, loss.accuracy_name(outputs, have_classes=True), "labels")
 
     @classmethod
     def _from_values(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
@@ -96,13 +117,14 @@ class Targets:
         one_hot = outputs > 1 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
         labels = values.argmax(axis=1).astype(np.int32) if one_hot else None
         name = loss.accuracy_name(outputs, have_classes=one_hot)
+        kind: Kind = "one-hot" if one_hot else "values"
         if loss.takes_probabilities and (values.min() < 0 or values.max() > 1):
             raise InvalidInputError(
                 f"targets of {loss.name} must be in [0, 1], received {values.min():g} to {values.max():g}"
             )
         if loss.takes_labels:
             if labels is not None:
-                return cls(labels, labels, name)
+                return cls(labels, labels, name, kind)
             sums = values.sum(axis=1)
             if not np.allclose(sums, 1, atol=1e-3):
                 row = int(np.argmax(np.abs(sums - 1)))
@@ -110,7 +132,7 @@ class Targets:
             return cls(values, values.argmax(axis=1).astype(np.int32), name)
         if loss.takes_probabilities and outputs == 1:
             labels = (values[:, 0] > 0.5).astype(np.int32)
-        return cls(values, labels, name)
+        return cls(values, labels, name, kind)
 
 
 def _first_bad_row(y: HostArray) -> int:
