@@ -248,19 +248,18 @@ def _make_feed(
     return feed
 
 
-def _given(arguments: Arguments) -> str:
-    """Which weights and validation data were given: ranks with rows of their own exchange values for each."""
+def _given(arguments: Arguments) -> dict[str, str]:
+    """The forms of weights and validation data, which must be the same on all ranks: ranks with rows of their own
+    exchange values for each."""
     balanced = isinstance(arguments.class_weight, str)
-    weights = [
-        "sample_weight" if arguments.sample_weight is not None else "",
-        "" if arguments.class_weight is None else "balanced class_weight" if balanced else "class_weight",
-    ]
+    classes = "none" if arguments.class_weight is None else "balanced" if balanced else "given"
+    rows = "none" if arguments.sample_weight is None else "given"
     data = arguments.validation_data
-    if isinstance(data, tuple | list):
-        weights.append("validation_data with weights" if len(data) == 3 else "validation_data")
-    elif data is not None:
-        weights.append(f"validation_data ({type(data).__name__})")
-    return ", ".join(filter(None, weights)) or "none"
+    parts = f" of {len(data)}" if isinstance(data, tuple | list) else ""
+    return {
+        "kind of sample_weight and class_weight": f"{rows}, {classes}",
+        "kind of validation_data": "none" if data is None else f"{type(data).__name__}{parts}",
+    }
 
 
 def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:

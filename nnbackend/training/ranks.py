@@ -34,7 +34,9 @@ def check_ranks(communicator: Any) -> Checks:
     return communicator.checks()
 
 
-def check_alike(checks: Checks, network: Network, rows: int, shard: bool, given: str, stream: bool) -> None:
+def check_alike(
+    checks: Checks, network: Network, rows: int, shard: bool, given: Mapping[str, str], stream: bool
+) -> None:
     """Reject ranks with different networks, or different rows where they must be the same.
 
     Raises
@@ -52,7 +54,7 @@ def check_alike(checks: Checks, network: Network, rows: int, shard: bool, given:
         "network": json.dumps(network.config(), sort_keys=True),
         "weights (their checksum)": _checksum(network),
         "optimizer memory": _memory(network),
-        "kind of sample_weight, class_weight and validation_data": given,
+        **given,
     }
     checks.alike(settings)
     if not shard:
