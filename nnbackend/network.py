@@ -109,8 +109,8 @@ class Network(NetworkInference):
         Parameters
         ----------
         x : (n, *input_shape) array_like, or BatchStream
-            In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and
-            is then scaled by 1/255.
+            In memory, or in a memory-mapped file or HDF5 data set; it must not be changed during training. uint8 stays
+            uint8 until a batch is gathered, and is then scaled by 1/255.
         y : (n,) labels or (n, outputs) values
             Omitted for a stream, which contains the targets. With sigmoid cross-entropy, values that are not one-hot
             make a network that predicts any number of labels for a row; see `multilabel`.

@@ -47,11 +47,23 @@ class Examples:
 
     @classmethod
     def on_device(
-        cls, backend: Backend, x: HostArray, targets: HostArray, weights: HostArray | None, scale: float
+        cls,
+        backend: Backend,
+        x: HostArray,
+        targets: HostArray,
+        weights: HostArray | None,
+        scale: float,
+        shared: bool = False,
     ) -> Examples:
-        """Copy checked host arrays to the device."""
+        """Copy checked host arrays to the device.
+
+        Parameters
+        ----------
+        shared : bool
+            Whether `x` may stay where it is, because nobody writes to it; the other arrays are copied.
+        """
         return cls(
-            x=backend.from_host(x),
+            x=backend.asarray(x) if shared else backend.from_host(x),
             targets=backend.from_host(targets),
             target_dtype=targets.dtype,
             weights=None if weights is None else backend.from_host(weights),

@@ -189,7 +189,7 @@ def make_feed(
         from nnbackend.data.streaming import Streamed
 
         return Streamed(backend, rows, targets, weights, scale, min(batch_size, rows.count))
-    return Resident(Examples.on_device(backend, rows.array(), targets, weights, scale))
+    return Resident(Examples.on_device(backend, rows.array(), targets, weights, scale, shared=True))
 
 
 def _too_large(backend: Backend, rows: Rows, targets: HostArray) -> bool:

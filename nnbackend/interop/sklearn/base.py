@@ -11,6 +11,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.data.inputs import check_features, check_values
+from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.data import Problem, split, weights_of_rows
@@ -21,6 +23,7 @@ from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.losses import get_loss
+from nnbackend.network import Network
 
 __all__ = ["BaseMLP"]
 
@@ -95,8 +98,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         engine, start = self._engine_for(X, problem, settings, generator, goes_on, incremental)
         rows, held = split(X, problem, given, settings, generator)
         network = engine.place(settings.backend, start)
-        x, targets, _ = network.intake.batch(rows.x, rows.targets, get_loss(problem.loss), None)
-        rows = Rows(x, targets.values, rows.weights)
+        rows = _for_device(network, rows, problem)
 
         def validate() -> float:
             assert held is not None
@@ -172,6 +174,20 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:
+    """Rows with x and targets in the form that the network trains on; InvalidInputError if the targets do not fit."""
+    loss = get_loss(problem.loss)
+    targets = Targets.prepare(loss, rows.targets, len(rows), problem.outputs, network.dtype)
+    x = rows.x
+    if rows.sparse:
+        x = x.tocsr()
+        check_values(x.data[:, None], network.dtype)
+        x = x.astype(network.dtype, copy=False)
+    elif x.dtype != network.dtype or not x.flags.c_contiguous:
+        x = check_features(x, network.input_shape, network.dtype)
+    return Rows(x, targets.values, rows.weights)
 
 
 def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:

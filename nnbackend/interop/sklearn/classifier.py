@@ -93,7 +93,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Notes
     -----
-    Training converts a sparse X to a dense array; prediction converts 1024 rows at a time. Sample weights must not be
+    Of a sparse X, only one batch at a time is converted to a dense array. Sample weights must not be
     negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a `random_state` that
     is a number gives every call of `partial_fit` the same order of rows.
 

@@ -69,7 +69,7 @@ def weights_of_rows(sample_weight: Any, rows: int) -> HostArray | None:
 def split(
     x: Any, problem: Problem, weights: HostArray | None, settings: Settings, generator: np.random.RandomState
 ) -> tuple[Rows, Rows | None]:
-    """The rows for training, as a dense array, and those for validation with early stopping, unchanged.
+    """The rows for training, and those for validation with early stopping.
 
     Both have the weights of the rows and of their classes, so that the best epoch is the best by the weights that
     training uses.
@@ -97,7 +97,7 @@ def split(
                     f"all {len(part)} rows {name} weigh zero; leave out rows of weight zero, change "
                     "validation_fraction or random_state, or set early_stopping=False"
                 )
-    return Rows(x.toarray() if hasattr(x, "toarray") else x, targets, weights), held
+    return Rows(x, targets, weights), held
 
 
 def _check_sizes(problem: Problem, fraction: float) -> None:
