@@ -14,7 +14,7 @@ from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import count, number
 
-__all__ = ["check_not_negative", "class_weights", "combine_weights", "multiply_weights", "row_weights"]
+__all__ = ["check_not_negative", "class_weights", "combine_weights", "multiply_weights", "row_weights", "without_index"]
 
 #: Takes a value of this rank and returns the values of all ranks.
 Exchange = Callable[[Any], list[Any]]
@@ -138,7 +138,7 @@ def class_weights(class_weight: Any, targets: Targets, outputs: int, exchange: E
 
     Parameters
     ----------
-    class_weight : dict from label to weight, (classes,) array_like, or "balanced"
+    class_weight : dict or Series from label to weight, (classes,) array_like, or "balanced"
         Classes missing in a dict have weight 1. "balanced" gives all classes that occur the same total weight.
     targets : Targets
     outputs : int
@@ -163,6 +163,7 @@ def class_weights(class_weight: Any, targets: Targets, outputs: int, exchange: E
         counts = np.sum(exchange(np.bincount(targets.labels, minlength=classes)), axis=0)
         balanced: HostArray = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
         return balanced
+    class_weight = without_index(class_weight)
     if isinstance(class_weight, Mapping):
         values = np.ones(classes)
         for label, weight in class_weight.items():
@@ -179,6 +180,13 @@ def class_weights(class_weight: Any, targets: Targets, outputs: int, exchange: E
     if not values.any():
         raise InvalidInputError("all of class_weight is zero; at least one class must count")
     return values
+
+
+def without_index(class_weight: Any) -> Any:
+    """A pandas Series as a dict, because its index has the classes, often in the order of their frequency."""
+    return (
+        class_weight.to_dict() if hasattr(class_weight, "index") and hasattr(class_weight, "to_dict") else class_weight
+    )
 
 
 def _real_numbers(what: str, values: Any) -> HostArray:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.datasets import make_classification
-from sklearn.metrics import r2_score
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import check_class_weight_classifiers
 
@@ -99,3 +100,27 @@ class TestTheBestEpochByWeights:
             make(early_stopping=True).fit(X, y)
         y[1] = rare
         make(early_stopping=True, max_iter=2).fit(X, y)
+
+
+@quiet
+@both
+def test_scores_with_weights_of_any_size(estimator):
+    model, weights = make(estimator).fit(X, Y), np.linspace(0, 2, 150)
+    expected = model.score(X, Y, weights)
+    assert expected != model.score(X, Y)
+    assert model.score(X, Y, weights * 5e307) == pytest.approx(expected, rel=1e-12)
+    metric = accuracy_score if estimator is nn.MLPClassifier else r2_score
+    assert expected == metric(Y, model.predict(X), sample_weight=weights)
+    for wrong in (-weights, 0 * weights, weights[1:], np.full(150, np.nan)):
+        with pytest.raises(InvalidInputError, match="sample_weight"):
+            model.score(X, Y, wrong)
+
+
+@quiet
+def test_several_labels_in_a_sparse_matrix():
+    several = np.c_[Y == 0, Y != 1, Y == 2].astype(int)
+    options = {"early_stopping": True, "class_weight": "balanced", "max_iter": 3}
+    one, other = make(**options).fit(X, several), make(**options).fit(X, scipy.sparse.csr_matrix(several))
+    assert same_weights(one, other)
+    assert other.predict(X).shape == (150, 3)
+    assert set(np.unique(other.predict(X))) <= {0, 1}

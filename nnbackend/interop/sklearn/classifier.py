@@ -12,10 +12,10 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import unique_labels
 
 from nnbackend.backends.contract import Backend, HostArray
-from nnbackend.data.weights import check_not_negative
+from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem
+from nnbackend.interop.sklearn.data import Problem, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
 from nnbackend.support.checks import number
@@ -179,6 +179,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             return np.log(probabilities, out=probabilities)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The fraction of rows whose classes are predicted, all of them if there are several.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : (n,) classes, or (n, k) of 0 and 1
+        sample_weight : (n,) array_like, optional
+            Only their ratios matter.
+
+        Returns
+        -------
+        float
+        """
+        return float(super().score(X, y, comparable_weights(sample_weight, X)))
+
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         labels = self._labels_of(y, goes_on, incremental, classes)
         targets = labels.encode(y)
@@ -229,7 +245,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         return weights
 
     def _checked_class_weight(self, labels: Labels) -> Any:
-        given, known = self.class_weight, labels.classes.tolist()
+        given, known = without_index(self.class_weight), labels.classes.tolist()
         if isinstance(given, str) and given == "balanced":
             return given
         if not isinstance(given, Mapping):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.model_selection import train_test_split
+from sklearn.utils.validation import _num_samples
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.weights import multiply_weights, row_weights
@@ -16,7 +17,7 @@ from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings
 
-__all__ = ["Problem", "split", "weights_of_rows"]
+__all__ = ["Problem", "comparable_weights", "split", "weights_of_rows"]
 
 
 @dataclass
@@ -64,6 +65,12 @@ def weights_of_rows(sample_weight: Any, rows: int) -> HostArray | None:
     if not weights.any():
         raise InvalidInputError("all of sample_weight is zero; at least one row must count")
     return weights
+
+
+def comparable_weights(sample_weight: Any, X: Any) -> HostArray | None:
+    """Checked weights for a score, which depends only on their ratios, of a size whose sums are finite."""
+    given = weights_of_rows(sample_weight, _num_samples(X))
+    return None if given is None else multiply_weights([given])[0]
 
 
 def split(
