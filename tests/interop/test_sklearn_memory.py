@@ -121,6 +121,11 @@ def test_chunks_of_changing_sizes_have_the_bits_of_single_calls():
 
 
 class TestSparseRows:
+    @pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["by batch", "small"])
+    def small(self, request, monkeypatch):
+        """The most bytes of a dense matrix that are small."""
+        monkeypatch.setattr("nnbackend.interop.sklearn.base._SMALL", request.param)
+
     @pytest.mark.parametrize(
         "options",
         [
@@ -170,3 +175,4 @@ class TestSparseRows:
         model.set_params(dtype="float64")
         with pytest.raises(nn.errors.InvalidInputError, match="beyond the range of float32"):
             model.partial_fit(SPARSE * 1e300, LENGTHS)
+        model.partial_fit(SPARSE * 0, LENGTHS)

@@ -27,6 +27,9 @@ from nnbackend.network import Network
 
 __all__ = ["BaseMLP"]
 
+#: A sparse matrix that is dense in at most this many bytes is converted once, which is faster than batch by batch.
+_SMALL = 4 << 20
+
 
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
     """A multi-layer perceptron. A subclass defines its targets and how predictions are scored."""
@@ -183,8 +186,11 @@ def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:
     x = rows.x
     if rows.sparse:
         x = x.tocsr()
-        check_values(x.data[:, None], network.dtype)
+        if x.nnz:
+            check_values(x.data[:, None], network.dtype)
         x = x.astype(network.dtype, copy=False)
+        if len(rows) * x.shape[1] * network.dtype.itemsize <= _SMALL:
+            x = x.toarray()
     elif x.dtype != network.dtype or not x.flags.c_contiguous:
         x = check_features(x, network.input_shape, network.dtype)
     return Rows(x, targets.values, rows.weights)
