@@ -94,8 +94,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Notes
     -----
     Of a sparse X, only one batch at a time is converted to a dense array, unless all of it takes at most 4 MiB. Sample
-    weights must not be negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a `random_state` that
-    is a number gives every call of `partial_fit` the same order of rows.
+    weights must not be negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a
+    `random_state` that is a number gives every call of `partial_fit` the same order of rows.
 
     If the loss becomes NaN or infinite, `fit` raises an error (a ValueError); with early stopping it warns, and keeps
     the weights of the best epoch.
