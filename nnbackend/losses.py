@@ -39,6 +39,10 @@ class Loss:
         """Whether target values must be in [0, 1]."""
         return self.targets != "numbers"
 
+    def takes_several_labels(self, outputs: int) -> bool:
+        """Whether a row may have any number of labels: each of several outputs is a probability of its own."""
+        return self.targets == "independent" and outputs > 1
+
     def accuracy_name(self, outputs: int, have_classes: bool) -> str | None:
         """The name of the metric for correct predictions.
 
@@ -55,7 +59,7 @@ class Loss:
             "accuracy" if each row is right or wrong, "binary_accuracy" if each of several outputs is, None if targets
             are numbers.
         """
-        if self.targets == "independent" and outputs > 1:
+        if self.takes_several_labels(outputs) and not have_classes:
             return "binary_accuracy"
         return "accuracy" if have_classes or self.takes_probabilities else None
 
@@ -99,6 +103,6 @@ def __getattr__(name: str) -> Any:
     import importlib
     import warnings
 
-    moved = "nnbackend.data.targets"
+    moved = "nnbackend.data.targets" if name == "Targets" else "nnbackend.data.weights"
     warnings.warn(f"nnbackend.losses.{name} is now {moved}.{name}", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(moved), name)

@@ -91,7 +91,7 @@ class Network(NetworkInference):
         batch_size: int | None = None,
         loss: str | Loss | None = None,
         optimizer: Optimizer | str = "adam",
-        validation_data: tuple[Any, Any] | BatchStream | None = None,
+        validation_data: tuple[Any, ...] | BatchStream | None = None,
         callbacks: Iterable[Callback] = (),
         sample_weight: Any = None,
         class_weight: Any = None,
@@ -109,25 +109,28 @@ class Network(NetworkInference):
         Parameters
         ----------
         x : (n, *input_shape) array_like, or BatchStream
-            In memory, or in a memory-mapped file or HDF5 data set. uint8 stays uint8 until a batch is gathered, and
-            is then scaled by 1/255.
+            In memory, or in a memory-mapped file or HDF5 data set; it must not be changed during training. uint8 stays
+            uint8 until a batch is gathered, and is then scaled by 1/255.
         y : (n,) labels or (n, outputs) values
-            Omitted for a stream, which contains the targets.
+            Omitted for a stream, which contains the targets. With sigmoid cross-entropy, values that are not one-hot
+            make a network that predicts any number of labels for a row; see `multilabel`.
         epochs : int
             Number of epochs: passes over all rows, unless `steps_per_epoch` is given.
         batch_size : int, optional
-            Rows per step. Default: 32, or all rows if there are fewer. A shorter last batch is included.
+            Rows per step, or all rows if there are fewer. Default: 32. A shorter last batch is included.
         loss : str, optional
             "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; required at first.
         optimizer : Optimizer or str
             The object of an earlier training continues with its state; a name creates a new optimiser.
-        validation_data : (x, y) or BatchStream, optional
-            Evaluated after every epoch.
+        validation_data : (x, y), (x, y, sample_weight) or BatchStream, optional
+            Evaluated after every epoch. "val_loss" is weighted with `class_weight` and with the weights given here; if
+            that makes a difference, the history also has "val_loss_unweighted".
         callbacks : sequence of Callback
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
-        class_weight : dict or (classes,) array_like, optional
-            Weights of the classes, multiplied with those of the rows.
+        class_weight : dict, (classes,) array_like or "balanced", optional
+            Weights of the classes, multiplied with those of the rows. Classes missing in a dict have weight 1;
+            "balanced" gives all classes the same total weight.
         shuffle : bool
             Whether to shuffle the rows in every epoch, with the network's seed.
         steps_per_epoch : int, optional
@@ -271,7 +274,7 @@ class Network(NetworkInference):
 
         Arrays of initial values count as weights, too, and are replaced by zeros.
         """
-        return {
+        config = {
             "layers": layers_config(self.layers),
             "input_shape": list(self.input_shape),
             "seed": self.seed,
@@ -281,6 +284,8 @@ class Network(NetworkInference):
             "steps_trained": self.steps_trained,
             "epochs_trained": self.epochs_trained,
         }
+        # Only if it is True, so that earlier releases can read the files of other networks.
+        return {**config, "multilabel": True} if self.multilabel else config
 
     @classmethod
     def from_config(
@@ -321,6 +326,7 @@ class Network(NetworkInference):
         )
         if parts.loss is not None:
             network.set_loss(parts.loss)
+        network.multilabel = parts.multilabel
         if seed is None:
             network.steps_trained, network.epochs_trained = parts.steps_trained, parts.epochs_trained
         return network

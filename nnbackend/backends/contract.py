@@ -56,6 +56,10 @@ class Backend(Operations):
     def from_host(self, array: HostArray) -> Array:
         """A new device array with the shape, dtype and values of `array`; never shares memory with it."""
 
+    def asarray(self, array: HostArray) -> Array:
+        """`array` on the device, to be read only; without a copy if the device uses host memory."""
+        return self.from_host(array)
+
     @abstractmethod
     def write(self, array: HostArray, out: Array) -> None:
         """Copy a host array into the device array `out` of the same shape and dtype."""

@@ -54,6 +54,10 @@ class NumpyBackend(Backend):
     def from_host(self, array: HostArray) -> HostArray:
         return np.array(array, order="C", copy=True)
 
+    def asarray(self, array: HostArray) -> HostArray:
+        flags = array.flags
+        return array if flags.c_contiguous and flags.aligned and flags.writeable else self.from_host(array)
+
     def write(self, array: HostArray, out: HostArray) -> None:
         out[...] = array
 

@@ -55,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
         print(field("NOTE", data.notice))
     print(field("backend", backend_line(options.backend, backend)))
     print(f"\ntest loss {metrics['loss']:.4f}")
+    if "binary_accuracy" in metrics:
+        # The network predicts any number of labels for a row.
+        print(f"test accuracy of all outputs {percent(metrics['binary_accuracy'])} ({rows})")
+        return 0
     correct = accuracy(data.y_test, network.predict_classes(data.x_test))
     print(f"test accuracy {percent(correct)} ({rows})")
     return 0

@@ -37,7 +37,8 @@ class BatchStream:
 
     Notes
     -----
-    Weights of rows are used unchanged; `fit` scales those of arrays to a mean of 1.
+    Training uses the weights of rows unchanged, and scales those of arrays to a mean of 1. The loss of an evaluation is
+    a weighted mean in both cases.
     """
 
     def __init__(self, pieces: Callable[[int], Iterable[tuple[Any, ...]]], rows: int) -> None:

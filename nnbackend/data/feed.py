@@ -11,6 +11,8 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.order import Order
+from nnbackend.data.targets import Kind, Targets
+from nnbackend.losses import Loss
 
 __all__ = ["Examples", "Feed", "Resident"]
 
@@ -30,6 +32,9 @@ class Examples:
         n.
     scale : float
         Factor the gather applies to `x`.
+    by_class : bool
+        Whether a row is predicted correctly if its largest output is that of its class, with a loss that would count
+        every output.
     """
 
     x: Array
@@ -38,14 +43,27 @@ class Examples:
     weights: Array | None
     count: int
     scale: float
+    by_class: bool = False
 
     @classmethod
     def on_device(
-        cls, backend: Backend, x: HostArray, targets: HostArray, weights: HostArray | None, scale: float
+        cls,
+        backend: Backend,
+        x: HostArray,
+        targets: HostArray,
+        weights: HostArray | None,
+        scale: float,
+        shared: bool = False,
     ) -> Examples:
-        """Copy checked host arrays to the device."""
+        """Copy checked host arrays to the device.
+
+        Parameters
+        ----------
+        shared : bool
+            Whether `x` may stay where it is, because nobody writes to it; the other arrays are copied.
+        """
         return cls(
-            x=backend.from_host(x),
+            x=backend.asarray(x) if shared else backend.from_host(x),
             targets=backend.from_host(targets),
             target_dtype=targets.dtype,
             weights=None if weights is None else backend.from_host(weights),
@@ -69,11 +87,36 @@ class Feed(ABC):
         Number of rows.
     accuracy_name : str or None
         Name of the share of correct predictions, as in `Targets`.
+    kind : str
+        As in `Targets`.
+    class_weights : (classes,) float64 or None
+        The weights of the classes that are part of the rows' weights, for other rows of the same problem.
+    streams : bool
+        Whether the rows are those of a BatchStream.
+    weighted : bool
+        Whether the rows have different weights.
+    weight_total : float or None
+        If the weights of the rows have no mean of 1: their sum, over the rows that have been read in this epoch.
     """
 
     examples: Examples
     count: int
     accuracy_name: str | None = None
+    kind: Kind = "values"
+    class_weights: HostArray | None = None
+    streams: bool = False
+    weighted: bool = False
+    weight_total: float | None = None
+
+    def describe(self, targets: Targets, loss: Loss) -> None:
+        """Take over what the targets mean, before a step is recorded."""
+        self.accuracy_name, self.kind = targets.accuracy_name, targets.kind
+        self.examples.by_class = targets.counts_rows(loss)
+
+    def count_labels(self) -> None:
+        """Treat classes as rows with one label each, before a step is recorded."""
+        self.accuracy_name, self.kind = "binary_accuracy", "multilabel"
+        self.examples.by_class = False
 
     @abstractmethod
     def places(self, order: Order) -> Order:

@@ -176,6 +176,7 @@ class Pieced(PortionFeed):
         scale: Callable[[np.dtype[Any]], float],
         batch_size: int,
     ) -> None:
+        self.streams = True
         self._stream, self._check = stream, check
         self._pieces: Iterator[Piece] = iter(())
         self._rest: Piece = []
@@ -198,6 +199,7 @@ class Pieced(PortionFeed):
     def begin(self, order: Order, epoch: int, step: int = 0) -> None:
         self._halt()
         self._pieces, self._rest, self._taken = self._checked(epoch), [], 0
+        self.weight_total = None if self.examples.weights is None else 0.0
         #: Rows of portions that were trained on before the run was resumed.
         self._past = step // self._steps * self._portion
         super().begin(order, epoch, step)
@@ -212,6 +214,8 @@ class Pieced(PortionFeed):
             for values, wanted in zip(taken, out, strict=True):
                 wanted[done : done + now] = values
             done += now
+        if self.weight_total is not None:
+            self.weight_total += float(out[2].sum(dtype=np.float64))
 
     def _take(self, most: int) -> Piece:
         """The next rows, at most `most`."""

@@ -1,21 +1,20 @@
-"""Targets and sample weights: checked, and converted for a loss's operation."""
+"""Targets: checked, and converted for a loss's operation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
-from nnbackend.support.checks import count, number
 
-__all__ = ["Targets", "combine_weights", "row_weights"]
+__all__ = ["Kind", "Targets"]
+
+Kind = Literal["labels", "one-hot", "multilabel", "values"]
 
 
 @dataclass(eq=False, repr=False)
@@ -29,14 +28,25 @@ class Targets:
         The class of each row, if targets are classes; needed for accuracy and class weights.
     accuracy_name : str or None
         Name of the fraction of correct predictions; see :meth:`nnbackend.losses.Loss.accuracy_name`.
+    kind : {"labels", "one-hot", "multilabel", "values"}
+        Class indices; rows with a single one; any number of labels for each row; anything else. One-hot rows can also
+        be multilabel rows that happen to have one label each.
     """
 
     values: HostArray
     labels: HostArray | None
     accuracy_name: str | None
+    kind: Kind = "values"
+
+    def counts_rows(self, loss: Loss) -> bool:
+        """Whether rows are right or wrong, although the operation of the loss counts outputs."""
+        several = self.values.ndim == 2 and loss.takes_several_labels(self.values.shape[1])
+        return several and self.kind != "multilabel"
 
     @classmethod
-    def prepare(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
+    def prepare(
+        cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike, multilabel: bool = False
+    ) -> Targets:
         """Check the caller's targets and convert them for the loss's operation.
 
         Parameters
@@ -47,6 +57,8 @@ class Targets:
         outputs : int
             The network's number of outputs.
         dtype : the network's dtype
+        multilabel : bool
+            Whether class indices and one-hot rows are rows with one label each, if the loss takes several.
 
         Raises
         ------
@@ -66,8 +78,13 @@ class Targets:
         if np.issubdtype(y.dtype, np.floating) and not np.isfinite(y).all():
             raise InvalidInputError(f"y holds NaN or infinity, first in row {_first_bad_row(y)}; remove such rows")
         if y.ndim == 1 and (outputs > 1 or loss.takes_labels):
-            return cls._from_labels(loss, y, outputs, dtype)
-        return cls._from_values(loss, y, rows, outputs, dtype)
+            targets = cls._from_labels(loss, y, outputs, dtype)
+        else:
+            targets = cls._from_values(loss, y, rows, outputs, dtype)
+        several = loss.takes_several_labels(outputs)
+        if several and (multilabel or targets.labels is None):
+            return cls(targets.values, None, loss.accuracy_name(outputs, have_classes=False), "multilabel")
+        return targets
 
     @classmethod
     def _from_labels(cls, loss: Loss, y: HostArray, outputs: int, dtype: npt.DTypeLike) -> Targets:
@@ -83,7 +100,7 @@ class Targets:
             )
         labels = y.astype(np.int32)
         values = labels if loss.takes_labels else np.eye(outputs, dtype=dtype)[labels]
-        return cls(values, labels, loss.accuracy_name(outputs, have_classes=True))
+        return cls(values, labels, loss.accuracy_name(outputs, have_classes=True), "labels")
 
     @classmethod
     def _from_values(cls, loss: Loss, y: HostArray, rows: int, outputs: int, dtype: npt.DTypeLike) -> Targets:
@@ -100,13 +117,14 @@ class Targets:
         one_hot = outputs > 1 and bool(((values == 0) | (values == 1)).all() and (values.sum(axis=1) == 1).all())
         labels = values.argmax(axis=1).astype(np.int32) if one_hot else None
         name = loss.accuracy_name(outputs, have_classes=one_hot)
+        kind: Kind = "one-hot" if one_hot else "values"
         if loss.takes_probabilities and (values.min() < 0 or values.max() > 1):
             raise InvalidInputError(
                 f"targets of {loss.name} must be in [0, 1], received {values.min():g} to {values.max():g}"
             )
         if loss.takes_labels:
             if labels is not None:
-                return cls(labels, labels, name)
+                return cls(labels, labels, name, kind)
             sums = values.sum(axis=1)
             if not np.allclose(sums, 1, atol=1e-3):
                 row = int(np.argmax(np.abs(sums - 1)))
@@ -114,80 +132,7 @@ class Targets:
             return cls(values, values.argmax(axis=1).astype(np.int32), name)
         if loss.takes_probabilities and outputs == 1:
             labels = (values[:, 0] > 0.5).astype(np.int32)
-        return cls(values, labels, name)
-
-
-def combine_weights(
-    targets: Targets,
-    sample_weight: Any,
-    class_weight: Any,
-    outputs: int,
-    dtype: npt.DTypeLike,
-    mean: Callable[[HostArray], float] = np.mean,
-) -> HostArray | None:
-    """One weight per row, scaled to a mean of 1, or None if all weights are equal.
-
-    The mean of 1 makes the loss of an epoch a weighted mean, so that doubling all weights changes nothing.
-
-    Parameters
-    ----------
-    sample_weight : (n,) array_like or None
-    class_weight : dict from label to weight, or (outputs,) array_like, or None
-    mean : callable
-        Computes the mean weight over all ranks, if other ranks have more rows.
-
-    Raises
-    ------
-    InvalidInputError
-        Wrong length, negative or not finite, all zero, or class weights for targets that have no classes.
-    """
-    if sample_weight is None and class_weight is None:
-        return None
-    rows = len(targets.values)
-    weights = np.ones(rows)
-    if sample_weight is not None:
-        weights = weights * row_weights(sample_weight, rows)
-    if class_weight is not None:
-        if targets.labels is None:
-            raise InvalidInputError("class_weight needs integer or one-hot labels; use sample_weight for other targets")
-        weights = weights * _class_weights(class_weight, max(outputs, 2))[targets.labels]
-    average = mean(weights)
-    if average == 0:
-        raise InvalidInputError("all weights are zero; at least one row must count")
-    scaled: HostArray = (weights / average).astype(dtype)
-    return scaled
-
-
-def row_weights(sample_weight: Any, rows: int) -> HostArray:
-    """Weights of rows, in float64, or InvalidInputError."""
-    given = _real_numbers("sample_weight", sample_weight)
-    if given.shape != (rows,):
-        raise InvalidInputError(f"sample_weight must have shape ({rows},), received {given.shape}")
-    return _not_negative(given)
-
-
-def _not_negative(weights: HostArray) -> HostArray:
-    if not np.isfinite(weights).all() or weights.min() < 0:
-        raise InvalidInputError("weights must be finite and not negative")
-    return weights
-
-
-def _class_weights(class_weight: Any, classes: int) -> HostArray:
-    if not isinstance(class_weight, Mapping):
-        values = _real_numbers("class_weight", class_weight)
-        if values.shape != (classes,):
-            raise InvalidInputError(f"class_weight must have one weight for each of {classes} classes")
-        return _not_negative(values)
-    values = np.ones(classes)
-    for label, weight in class_weight.items():
-        if count("a class in class_weight", label) >= classes:
-            raise InvalidInputError(f"class_weight names class {label!r}; classes are 0 to {classes - 1}")
-        values[label] = number(f"the weight of class {label}", weight, low=0)
-    return values
-
-
-def _real_numbers(what: str, values: Any) -> HostArray:
-    return as_host_array(what, values).astype(np.float64)
+        return cls(values, labels, name, kind)
 
 
 def _first_bad_row(y: HostArray) -> int:

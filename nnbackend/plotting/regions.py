@@ -93,6 +93,11 @@ def _predicted(network: Any, dtype: np.dtype[Any], low: Any, high: Any, resoluti
         raise InvalidInputError(
             f"decision regions need a network with 2 inputs, received one with {inputs}; train one on two features"
         )
+    if getattr(network, "multilabel", False):
+        raise InvalidInputError(
+            "decision regions need one class for each point, but this network predicts any number of labels; give an "
+            "object whose predict_classes(x) returns one column of the network's"
+        )
     if dtype == np.uint8:
         # A network scales uint8 inputs itself, and the grid between the points is not uint8.
         raise InvalidInputError("x must be floating point, received uint8; train and plot with x / 255")

@@ -21,6 +21,7 @@ _DEFAULTS: dict[str, Any] = {
     "dtype": "float32",
     "input_scale": None,
     "loss": None,
+    "multilabel": False,
     "steps_trained": 0,
     "epochs_trained": 0,
 }
@@ -37,6 +38,7 @@ class Description:
     dtype: np.dtype[Any]
     input_scale: float | None
     loss: Loss | None
+    multilabel: bool
     steps_trained: int
     epochs_trained: int
 
@@ -67,6 +69,9 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
     if missing:
         raise InvalidInputError(f"a network's configuration must have {' and '.join(map(repr, missing))}")
     values = {**_DEFAULTS, **config}
+    multilabel = values["multilabel"]
+    if not isinstance(multilabel, bool):
+        raise InvalidInputError(f"multilabel must be True or False, received {shown(multilabel)}")
     scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
     if not isinstance(dtype, str):  # NumPy converts nearly anything to a dtype.
         raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
@@ -77,6 +82,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         real_dtype(dtype),
         None if scale is None else number("input_scale", scale),
         None if loss is None else get_loss(loss),
+        multilabel,
         steps_count(values["steps_trained"]),
         epochs_count(values["epochs_trained"]),
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.contract import Executor
+from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
+from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.step.recorder import Model, record_evaluation
 from nnbackend.step.replay import Replay
 
-__all__ = ["Evaluator"]
+__all__ = ["Evaluator", "Sums"]
 
 
 class Evaluator:
@@ -27,6 +28,8 @@ class Evaluator:
         Rows per batch; limits the memory used.
     part : (first, last + 1), optional
         The range of rows to evaluate. Default: all rows.
+    unweighted : bool
+        Whether to compute the losses without weights, too.
 
     Attributes
     ----------
@@ -35,7 +38,13 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: Model, loss: Loss, feed: Feed, batch_size: int, part: tuple[int, int] | None = None
+        self,
+        model: Model,
+        loss: Loss,
+        feed: Feed,
+        batch_size: int,
+        part: tuple[int, int] | None = None,
+        unweighted: bool = False,
     ) -> None:
         begin, end = (0, feed.count) if part is None else part
         self.count = end - begin
@@ -44,25 +53,55 @@ class Evaluator:
         self._order = np.arange(begin, end, dtype=np.int64)
         self._replay = replay = Replay(model, batches, training=False, feed=feed)
         replay.write_order(feed.places(self._order))
+        self._second = model.backend.empty((batches.steps, 3), np.float64) if unweighted else None
+        self._backend = model.backend
 
         def make_executor(piece: Slice) -> Executor:
             recorder = replay.recorder(piece)
-            record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, replay.trace)
+            record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, replay.trace, self._second)
             return model.backend.executor(recorder.calls)
 
         replay.record(make_executor)
 
     def run(self) -> tuple[float, float]:
-        """The mean loss (without penalties) and the share of correct predictions."""
-        loss, correct = self.sums()
-        return loss / self.count, correct / self.count
+        """The weighted mean of the losses (without penalties), and the share of correct predictions."""
+        return self.sums().means()[:2]
 
-    def sums(self) -> tuple[float, float]:
-        """The sums of the losses and of the correct predictions over the rows."""
+    def sums(self) -> Sums:
+        """The sums over the rows."""
         if self.count == 0:
-            return 0.0, 0.0
+            return Sums(np.zeros(5))
         self._replay.count_from(0)
         self._feed.begin(self._order, 0)
         self._replay.run()
         loss, correct, _ = self._replay.read_trace().sum(axis=0)
-        return float(loss), float(correct)
+        plain = loss if self._second is None else self._backend.to_host(self._second)[:, 0].sum()
+        total = self._feed.weight_total
+        return Sums(np.array([loss, correct, plain, self.count if total is None else total, self.count], np.float64))
+
+
+class Sums:
+    """Sums over evaluated rows.
+
+    Parameters
+    ----------
+    values : (5,) float64
+        The sums of the weighted losses, of the correct predictions, of the losses without weights, and of the weights;
+        and the number of rows. Those of several ranks may be added.
+    """
+
+    def __init__(self, values: HostArray) -> None:
+        self.values = values
+
+    def means(self) -> tuple[float, float, float]:
+        """The weighted mean of the losses, the share of correct predictions, and the plain mean of the losses.
+
+        Raises
+        ------
+        InvalidInputError
+            The weights of a stream are all zero; those of arrays were checked before.
+        """
+        loss, correct, plain, weight, rows = self.values.tolist()
+        if weight == 0:
+            raise InvalidInputError("all weights of the stream are zero; at least one row must count")
+        return loss / weight, correct / rows, plain / rows

@@ -13,7 +13,7 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
 from nnbackend.data.rows import as_rows
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
 from nnbackend.step.evaluation import Evaluator
@@ -50,6 +50,7 @@ class NetworkInference(NetworkWeights):
         self.input_scale = None if input_scale is None else number("input_scale", input_scale)
         #: The loss of the last training, which determines how outputs are converted to predictions.
         self.loss: Loss | None = None
+        self._multilabel = False
         super().__init__(layers, input_shape, backend, seed, dtype)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
@@ -90,10 +91,24 @@ class NetworkInference(NetworkWeights):
             ) from error
 
     def predict_classes(self, x: Any, batch_size: int | None = None) -> HostArray:
-        """The most likely class of every row, (n,) int64; for a single output, 0 or 1."""
+        """The classes of every row.
+
+        Parameters
+        ----------
+        x, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        (n,) or (n, outputs) int64
+            The most likely class of each row; for a single output, 0 or 1. If `multilabel`, 1 for every output whose
+            probability is above 0.5, and 0 for the others.
+        """
         scores = self.predict(x, batch_size).reshape(len(x), -1)
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0.5).astype(np.int64)
+        if self._predicts_several():
+            return (scores > 0.5).astype(np.int64)
         classes: HostArray = scores.argmax(axis=1)
         return classes
 
@@ -122,8 +137,8 @@ class NetworkInference(NetworkWeights):
         Returns
         -------
         dict
-            "loss" (including L1 and L2 penalties) and, if the targets are classes, "accuracy". For sigmoid
-            cross-entropy on several outputs, each of which is right or wrong, it is "binary_accuracy".
+            "loss" (including L1 and L2 penalties, and weighted with `sample_weight`) and, if the targets are classes,
+            "accuracy". If a row may have several labels, each of which is right or wrong, it is "binary_accuracy".
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -138,7 +153,29 @@ class NetworkInference(NetworkWeights):
     @property
     def intake(self) -> Intake:
         """Checks data for this network and makes feeds of them."""
-        return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale)
+        several = self._predicts_several()
+        return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale, several)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have any number of labels, so that `predict_classes` returns a 0 or 1 for every output.
+
+        It has an effect only with sigmoid cross-entropy on several outputs. Training with (n, outputs) targets that are
+        not one-hot sets it to True, class indices set it to False, and one-hot targets leave it. Set it to True before
+        training if the targets may be one-hot by chance. It is saved with the network.
+        """
+        return self._multilabel
+
+    @multilabel.setter
+    def multilabel(self, value: bool) -> None:
+        if not isinstance(value, bool | np.bool_):
+            raise InvalidInputError(f"multilabel must be True or False, received {shown(value)}")
+        self._multilabel = bool(value)
+
+    def _predicts_several(self) -> bool:
+        """Whether predictions are any number of labels; before the first training, the loss is unknown."""
+        outputs = math.prod(self.output_shape)
+        return self._multilabel and (self.loss is None or self.loss.takes_several_labels(outputs))
 
     def set_loss(self, loss: str | Loss) -> Loss:
         """Set the loss, which also determines how predictions are computed.

@@ -137,11 +137,28 @@ def record_update(
 
 
 def record_evaluation(
-    recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss, trace: Array
+    recorder: Recorder,
+    examples: Examples,
+    order: Array,
+    batch_size: int,
+    loss: Loss,
+    trace: Array,
+    unweighted: Array | None = None,
 ) -> None:
-    """Record one step of evaluation: gather, forward, loss, bookkeeping."""
-    *_, rows = _record_loss(recorder, examples, order, batch_size, loss)
-    recorder.record("record_loss", rows, None, recorder.counter, trace)
+    """Record one step of evaluation: gather, forward, loss, bookkeeping.
+
+    Parameters
+    ----------
+    unweighted : (steps, 3) float64 array, optional
+        A second trace, of the losses without weights; the other parameters are those of `record_training`.
+    """
+    x, targets, weights = _record_gather(recorder, examples, order, batch_size)
+    output, _ = record_forward(recorder, recorder.model.views, x)
+    gradient = recorder.like(output)
+    for given, place in ((weights, trace), (None, unweighted)):
+        if place is not None:
+            rows = _record_row_losses(recorder, examples, loss, output, targets, given, gradient)
+            recorder.record("record_loss", rows, None, recorder.counter, place)
     recorder.record("advance", recorder.counter)
 
 
@@ -150,15 +167,44 @@ def _record_loss(
 ) -> tuple[list[Any], Array, Array]:
     """Record the gather to the loss. Returns what the layers saved, the gradient of the loss, and each row's loss and
     correctness."""
-    x, counter = recorder.input(), recorder.counter
-    recorder.record("gather", examples.x, order, counter, batch_size, examples.scale, recorder.matrix(x))
-    targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
-    weights = _record_weights(recorder, examples, order, batch_size)
+    x, targets, weights = _record_gather(recorder, examples, order, batch_size)
     output, saved = record_forward(recorder, recorder.model.views, x)
     gradient = recorder.like(output)
-    rows = recorder.model.backend.empty((2, recorder.rows), recorder.model.dtype)
+    return saved, gradient, _record_row_losses(recorder, examples, loss, output, targets, weights, gradient)
+
+
+def _record_gather(
+    recorder: Recorder, examples: Examples, order: Array, batch_size: int
+) -> tuple[Array, Array, Array | None]:
+    """Record the gather of a minibatch's samples, targets and weights."""
+    x = recorder.input()
+    recorder.record("gather", examples.x, order, recorder.counter, batch_size, examples.scale, recorder.matrix(x))
+    targets = recorder.gather(examples.targets, order, batch_size, dtype=examples.target_dtype)
+    return x, targets, _record_weights(recorder, examples, order, batch_size)
+
+
+def _record_row_losses(
+    recorder: Recorder,
+    examples: Examples,
+    loss: Loss,
+    output: Array,
+    targets: Array,
+    weights: Array | None,
+    gradient: Array,
+) -> Array:
+    """Record the loss and its gradient; returns the (2, rows) buffer for each row's loss and correctness."""
+    backend, dtype, count = recorder.model.backend, recorder.model.dtype, recorder.rows
+    flat = backend.empty((2 * count,), dtype)
+    rows = backend.view(flat, 0, (2, count))
     recorder.record(loss.name, output, targets, weights, gradient, rows)
-    return saved, gradient, rows
+    if examples.by_class:
+        # The loss counts every output. The squared error counts the rows whose largest output is at their class.
+        other = backend.empty((2 * count,), dtype)
+        unused = recorder.scratch(tuple(output.shape))
+        recorder.record("mean_squared_error", output, targets, None, unused, backend.view(other, 0, (2, count)))
+        correct, counted = backend.view(other, count, (1, count)), backend.view(flat, count, (1, count))
+        recorder.record("activation_forward", correct, "identity", 0.0, counted)
+    return rows
 
 
 def _record_weights(recorder: Recorder, examples: Examples, order: Array, batch_size: int) -> Array | None:

@@ -57,10 +57,11 @@ def train_on_batch(
         rows, targets, weights = network.intake.batch(x, y, chosen_loss, sample_weight)
         memory = memory_for(network, chosen_optimizer)
         batch = (rows, targets.values, weights)
+        by_class = targets.counts_rows(chosen_loss)
         step = network.batch_step
-        if step is None or not step.fits(network, chosen_loss, memory, batch):
-            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, step)
-        take_up(network, chosen_loss, memory)
+        if step is None or not step.fits(network, chosen_loss, memory, batch, by_class):
+            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, by_class, step)
+        take_up(network, chosen_loss, targets.kind == "multilabel", memory)
         loss_value, correct = step.run(network, batch)
         metrics = {"loss": loss_value}
         if targets.accuracy_name is not None:
@@ -94,6 +95,8 @@ class BatchStep:
     memory : OptimizerState
     batch : rows, targets and weights (or None) on the host
         The first batch; later ones must be of the same kind.
+    by_class : bool
+        As in `Examples`.
     previous : BatchStep, optional
         The step of earlier batches, which has the weights from before them.
     """
@@ -104,15 +107,17 @@ class BatchStep:
         loss: Loss,
         memory: OptimizerState,
         batch: _Batch,
+        by_class: bool,
         previous: BatchStep | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         rows, targets, weights = batch
         count = len(rows)
-        self._kind = _kind(network, loss, memory, batch)
+        self._kind = _kind(network, loss, memory, batch, by_class)
         self._memory = memory
         scale = input_scale_of(rows.dtype, network.input_scale)
         examples = self._examples = Examples.on_device(backend, rows, targets, weights, scale)
+        examples.by_class = by_class
         # The weights before this step and before the previous one, to restore if the run diverges.
         if previous is None:
             self._before, self._earlier = network.snapshot(), network.snapshot()
@@ -132,9 +137,9 @@ class BatchStep:
         #: The step's executor, which tests and benchmarks inspect.
         self._executor = replay.executors[0][0]
 
-    def fits(self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> bool:
+    def fits(self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, by_class: bool) -> bool:
         """Whether this recording can be used for another batch."""
-        return self._kind == _kind(network, loss, memory, batch)
+        return self._kind == _kind(network, loss, memory, batch, by_class)
 
     def run(self, network: Network, batch: _Batch) -> tuple[float, float]:
         """Take the step; returns the loss and the fraction of correct predictions before it."""
@@ -175,8 +180,8 @@ class BatchStep:
         )
 
 
-def _kind(network: Network, loss: Loss, memory: OptimizerState, batch: _Batch) -> tuple[Any, ...]:
+def _kind(network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, by_class: bool) -> tuple[Any, ...]:
     """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, network.input_scale, memory, memory.optimizer.rule(), loss.name, *shapes)
+    return (network.model, network.input_scale, memory, memory.optimizer.rule(), loss.name, by_class, *shapes)

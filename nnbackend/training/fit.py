@@ -39,7 +39,7 @@ def fit(
     batch_size: int | None = None,
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
-    validation_data: tuple[Any, Any] | BatchStream | None = None,
+    validation_data: tuple[Any, ...] | BatchStream | None = None,
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
@@ -153,7 +153,7 @@ class _Training:
             communicator=ranks,
             shards=plan.shards,
         )
-        take_up(network, plan.loss, memory)
+        take_up(network, plan.loss, plan.multilabel, memory)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         # Callbacks may read the weights after any epoch.
@@ -210,10 +210,7 @@ class _Training:
         if plan.feed.accuracy_name is not None:
             metrics[plan.feed.accuracy_name] = result.correct
         if plan.validator is not None:
-            loss, correct = plan.validator.run()
-            metrics["val_loss"] = loss + plan.network.penalty()
-            if plan.validator.accuracy_name is not None:
-                metrics[plan.validator.accuracy_name] = correct
+            metrics |= plan.validator.run(plan.network.penalty())
         metrics["learning_rate"] = result.learning_rate
         metrics["seconds"] = result.seconds
         metrics["samples_per_second"] = result.rows / max(result.seconds, 1e-9)

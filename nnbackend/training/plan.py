@@ -15,6 +15,7 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
 from nnbackend.data.rows import as_rows
+from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import follow_shapes
@@ -27,8 +28,8 @@ from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.fingerprint import run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
 from nnbackend.training.divergence import check_weights
-from nnbackend.training.ranks import check_alike, check_settings, mean_over
-from nnbackend.training.validation import Validator
+from nnbackend.training.ranks import check_alike, check_settings
+from nnbackend.training.validation import Validator, settle_kind, validation_feed
 
 __all__ = ["Arguments", "Plan", "make_plan", "required_loss", "training_memory"]
 
@@ -46,7 +47,7 @@ class Arguments:
     batch_size: int | None
     loss: str | Loss | None
     optimizer: Optimizer | str
-    validation_data: tuple[Any, Any] | BatchStream | None
+    validation_data: tuple[Any, ...] | BatchStream | None
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
@@ -72,6 +73,8 @@ class Plan:
         Provides the training rows.
     validator : Validator or None
         Evaluates the validation data.
+    multilabel : bool
+        Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
     epochs, batch_size : int
     steps_per_epoch : int or None
@@ -91,6 +94,7 @@ class Plan:
     optimizer: Optimizer
     feed: Feed
     validator: Validator | None
+    multilabel: bool
     callbacks: tuple[Callback, ...]
     epochs: int
     batch_size: int
@@ -132,11 +136,17 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
     steps_per_epoch = _check_steps_per_epoch(given.steps_per_epoch, streams)
-    weighted = given.sample_weight is not None or given.class_weight is not None
-    check_alike(checks, network, len(data), shard, weighted, streams)
+    check_alike(checks, network, len(data), shard, _given(given), streams)
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
-    feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
-    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard)
+    exchange = checks.exchange if shard else only_here
+    feed = _make_feed(network, data, given, loss, own_batch, exchange, held)
+    held_out = validation_feed(network, loss, given.validation_data, feed.class_weights, exchange)
+    feeds = [feed] if held_out is None else [feed, held_out]
+    multilabel = settle_kind(feeds, exchange)
+    validator = None
+    if held_out is not None:
+        held.enter_context(closing(held_out))
+        validator = Validator(network, loss, held_out, communicator, shard, any(exchange(held_out.weighted)))
     names = _metric_names(feed, validator)
     optimizer.schedule.check(names)
     for callback in callbacks:
@@ -157,6 +167,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         optimizer=optimizer,
         feed=feed,
         validator=validator,
+        multilabel=multilabel,
         callbacks=callbacks,
         epochs=epochs,
         batch_size=batch_size,
@@ -200,12 +211,14 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
 
 
 def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
-    size = min(max(_DEFAULT_BATCH, ranks), rows) if batch_size is None else positive_integer("batch_size", batch_size)
+    size = max(_DEFAULT_BATCH, ranks) if batch_size is None else positive_integer("batch_size", batch_size)
     if size < ranks:
         raise InvalidInputError(f"batch_size must be at least the {ranks} ranks that share a batch, received {size}")
-    if size > rows:
-        raise InvalidInputError(f"batch_size must be at most the {rows} rows there are, received {batch_size}")
-    return size
+    if rows < ranks:
+        raise InvalidInputError(
+            f"there are {rows} rows for {ranks} ranks; start at most as many ranks as there are rows"
+        )
+    return min(size, rows)
 
 
 def _check_steps_per_epoch(steps: int | None, streams: bool) -> int | None:
@@ -218,7 +231,7 @@ def _check_steps_per_epoch(steps: int | None, streams: bool) -> int | None:
 
 
 def _make_feed(
-    network: Network, data: Any, given: Arguments, loss: Loss, batch_size: int, mean_weight: Any, held: ExitStack
+    network: Network, data: Any, given: Arguments, loss: Loss, batch_size: int, exchange: Exchange, held: ExitStack
 ) -> Feed:
     feed = network.intake.feed(
         data,
@@ -228,17 +241,32 @@ def _make_feed(
         sample_weight=given.sample_weight,
         class_weight=given.class_weight,
         stream=given.stream,
-        mean_weight=mean_weight,
+        exchange=exchange,
+        training=True,
     )
     held.enter_context(closing(feed))
     return feed
+
+
+def _given(arguments: Arguments) -> dict[str, str]:
+    """The forms of weights and validation data, which must be the same on all ranks: ranks with rows of their own
+    exchange values for each."""
+    balanced = isinstance(arguments.class_weight, str)
+    classes = "none" if arguments.class_weight is None else "balanced" if balanced else "given"
+    rows = "none" if arguments.sample_weight is None else "given"
+    data = arguments.validation_data
+    parts = f" of {len(data)}" if isinstance(data, tuple | list) else ""
+    return {
+        "kind of sample_weight and class_weight": f"{rows}, {classes}",
+        "kind of validation_data": "none" if data is None else f"{type(data).__name__}{parts}",
+    }
 
 
 def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
     """The metrics of every epoch that can be monitored."""
     names = ["loss", feed.accuracy_name]
     if validator is not None:
-        names += ["val_loss", validator.accuracy_name]
+        names += validator.names
     return [name for name in names if name is not None]
 
 
@@ -269,6 +297,7 @@ def _sizes(network: Network, given: Arguments) -> dict[str, int]:
     shapes, last = follow_shapes(network.layers, network.input_shape)
     # The output of every layer, and its gradient.
     widths = 2 * sum(math.prod(shape) for shape in (*shapes, last))
-    rows = _DEFAULT_BATCH if given.batch_size is None else given.batch_size
+    most = len(given.x) if hasattr(given.x, "__len__") else _DEFAULT_BATCH
+    rows = min(_DEFAULT_BATCH if given.batch_size is None else given.batch_size, most)
     sizes["about, for a batch"] = rows * widths * network.dtype.itemsize
     return sizes

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.contract import HostArray
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import DistributedError, InvalidInputError
 from nnbackend.network import Network
@@ -17,7 +16,7 @@ from nnbackend.training.checkpoints.fingerprint import as_text, data_checksum
 from nnbackend.training.listeners import Listener
 from nnbackend.training.run import EpochResult
 
-__all__ = ["ReplicaListener", "check_alike", "check_ranks", "check_settings", "mean_over"]
+__all__ = ["ReplicaListener", "check_alike", "check_ranks", "check_settings"]
 
 
 def check_ranks(communicator: Any) -> Checks:
@@ -35,7 +34,9 @@ def check_ranks(communicator: Any) -> Checks:
     return communicator.checks()
 
 
-def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weighted: bool, stream: bool) -> None:
+def check_alike(
+    checks: Checks, network: Network, rows: int, shard: bool, given: Mapping[str, str], stream: bool
+) -> None:
     """Reject ranks with different networks, or different rows where they must be the same.
 
     Raises
@@ -53,7 +54,7 @@ def check_alike(checks: Checks, network: Network, rows: int, shard: bool, weight
         "network": json.dumps(network.config(), sort_keys=True),
         "weights (their checksum)": _checksum(network),
         "optimizer memory": _memory(network),
-        "kind of sample_weight and class_weight": weighted,
+        **given,
     }
     checks.alike(settings)
     if not shard:
@@ -98,16 +99,6 @@ class ReplicaListener(Listener):
                     "round differently. Train on machines of one kind, with the same versions of everything",
                     rank,
                 )
-
-
-def mean_over(checks: Checks) -> Callable[[HostArray], float]:
-    """A function for the mean of values that are spread over the ranks."""
-
-    def mean(values: HostArray) -> float:
-        totals = np.sum(checks.exchange((float(values.sum()), len(values))), axis=0)
-        return float(totals[0] / totals[1])
-
-    return mean
 
 
 def _checksum(network: Network) -> int:

@@ -32,9 +32,11 @@ def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
     return memory
 
 
-def take_up(network: Network, loss: Loss, memory: OptimizerState) -> None:
-    """Give the network its loss and the state of its optimiser, once the step is recorded and nothing was wrong."""
+def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerState) -> None:
+    """Give the network its loss, what it predicts and the state of its optimiser, once the step is recorded and nothing
+    was wrong."""
     network.set_loss(loss)
+    network.multilabel = multilabel
     if network.optimizer_state is not memory:
         memory.optimizer.schedule.start()
         network.optimizer_state = memory

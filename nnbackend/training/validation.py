@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import part_of
 from nnbackend.data.feed import Feed
+from nnbackend.data.weights import Exchange
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.step.evaluation import Evaluator
 
-__all__ = ["Validator"]
+__all__ = ["Validator", "settle_kind", "validation_feed"]
 
+_UNWEIGHTED = "val_loss_unweighted"
 _BATCH = 1024
 
 
@@ -31,60 +32,116 @@ class Validator:
     feed : Feed
         Brings the rows.
     communicator : Communicator
-    split : bool
-        Whether all ranks have the same rows and each takes a part of them; otherwise this rank takes all of its rows.
-    alike : bool
-        Whether all ranks evaluate all rows, because a stream cannot be split.
+    shard : bool
+        Whether this rank's rows are its own; otherwise all ranks have the same rows, and each takes a part of them. A
+        stream cannot be split, so all ranks evaluate all of its rows.
+    weighted : bool
+        Whether the rows have different weights on any rank, so that the loss is reported without weights, too.
 
     Attributes
     ----------
-    accuracy_name : str or None
-        Name of the share of correct predictions.
+    names : list of str
+        Names of the metrics.
     """
 
     def __init__(
-        self, network: Network, loss: Loss, feed: Feed, communicator: Communicator, split: bool, alike: bool
+        self, network: Network, loss: Loss, feed: Feed, communicator: Communicator, shard: bool, weighted: bool
     ) -> None:
-        part = part_of(feed.count, communicator.rank, communicator.size) if split else None
-        self.accuracy_name = None if feed.accuracy_name is None else f"val_{feed.accuracy_name}"
-        self._communicator, self._alike = communicator, alike
-        self._evaluator = Evaluator(network.model, loss, feed, _BATCH, part)
-
-    @classmethod
-    def of(
-        cls,
-        network: Network,
-        loss: Loss,
-        data: tuple[Any, Any] | BatchStream | None,
-        feeds: ExitStack,
-        communicator: Communicator,
-        shard: bool,
-    ) -> Validator | None:
-        """A validator for what the caller gave as `validation_data`; `feeds` closes its feed.
-
-        Raises
-        ------
-        InvalidInputError
-            The data do not fit the network or the loss.
-        """
-        if data is None:
-            return None
-        pieces = isinstance(data, BatchStream)
-        pair = (data, None) if pieces else data
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
-        try:
-            feed = network.intake.feed(pair[0], pair[1], loss, _BATCH)
-        except InvalidInputError as error:
-            raise InvalidInputError(f"validation_data: {error}") from None
-        feeds.enter_context(closing(feed))
+        pieces = feed.streams
         split = communicator.size > 1 and not shard and not pieces
-        return cls(network, loss, feed, communicator, split, alike=pieces and not shard)
+        part = part_of(feed.count, communicator.rank, communicator.size) if split else None
+        self._accuracy_name = None if feed.accuracy_name is None else f"val_{feed.accuracy_name}"
+        self._weighted = weighted
+        names = ["val_loss", _UNWEIGHTED if weighted else None, self._accuracy_name]
+        self.names = [name for name in names if name is not None]
+        self._communicator, self._alike = communicator, pieces and not shard
+        self._evaluator = Evaluator(network.model, loss, feed, _BATCH, part, weighted)
 
-    def run(self) -> tuple[float, float]:
-        """The mean loss (without penalties) and the share of correct predictions, over the rows of all ranks."""
-        sums = np.array([*self._evaluator.sums(), self._evaluator.count], np.float64)
+    def run(self, penalty: float) -> dict[str, float]:
+        """The metrics over the rows of all ranks.
+
+        Parameters
+        ----------
+        penalty : float
+            The penalties of the weights, which are added to the losses.
+        """
+        sums = self._evaluator.sums()
         if not self._alike:
-            self._communicator.allreduce(sums)
-        loss, correct, rows = sums
-        return float(loss / rows), float(correct / rows)
+            self._communicator.allreduce(sums.values)
+        loss, correct, unweighted = sums.means()
+        metrics = {"val_loss": loss + penalty}
+        if self._weighted:
+            metrics[_UNWEIGHTED] = unweighted + penalty
+        if self._accuracy_name is not None:
+            metrics[self._accuracy_name] = correct
+        return metrics
+
+
+def validation_feed(
+    network: Network, loss: Loss, data: Any, class_weights: HostArray | None, exchange: Exchange
+) -> Feed | None:
+    """A feed for what the caller gave as `validation_data`.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    data : (x, y), (x, y, sample_weight), BatchStream or None
+    class_weights : (classes,) array or None
+        Those of the training rows.
+    exchange : callable
+        For ranks that have rows of their own.
+
+    Raises
+    ------
+    InvalidInputError
+        The data do not fit the network or the loss.
+    """
+    if data is None:
+        return None
+    given = (data, None) if isinstance(data, BatchStream) else data
+    if not isinstance(given, tuple | list) or len(given) not in (2, 3):
+        raise InvalidInputError("validation_data must be (x, y), (x, y, sample_weight), or a BatchStream")
+    x, y, *weights = given
+    try:
+        return network.intake.feed(
+            x,
+            y,
+            loss,
+            _BATCH,
+            sample_weight=weights[0] if weights else None,
+            class_weight=class_weights,
+            exchange=exchange,
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(f"validation_data: {error}") from None
+
+
+def settle_kind(feeds: Sequence[Feed], exchange: Exchange) -> bool:
+    """Whether the network learns to predict several labels for a row; makes all feeds count them.
+
+    One-hot rows of some data do not tell whether a row may have several labels, if rows of other data do.
+
+    Parameters
+    ----------
+    feeds : sequence of Feed
+        Of the training rows and, if given, the validation data; nothing has been recorded for them.
+    exchange : callable
+        For ranks that have rows of their own.
+
+    Raises
+    ------
+    InvalidInputError
+        The training rows have class indices, and other rows several labels or none.
+    """
+    kinds = exchange([feed.kind for feed in feeds])
+    if not any("multilabel" in each for each in kinds):
+        return False
+    if any(each[0] == "labels" for each in kinds):
+        raise InvalidInputError(
+            "y has one class for each row, but rows of validation_data or of another rank have several labels or none; "
+            "give all targets in the same form: class indices, or zeros and ones for every class"
+        )
+    for feed in feeds:
+        feed.count_labels()
+    return True

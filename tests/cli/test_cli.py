@@ -415,3 +415,16 @@ def test_the_command_line_loads_no_heavy_package_before_it_is_needed() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_evaluation_of_a_network_for_several_labels(tmp_path, capsys):
+    from nnbackend.cli import main
+
+    data = nn.datasets.load("circle")
+    network = nn.Network([nn.Dense(2)], 2, backend="numpy")
+    both = np.column_stack([data.y_train, data.y_train])
+    network.fit(data.x_train, both, epochs=1, loss="sigmoid_cross_entropy", verbose=False)
+    network.save(tmp_path / "model.safetensors")
+    assert main(["evaluate", str(tmp_path / "model.safetensors"), "--dataset", "circle", "--backend", "numpy"]) == 0
+    correct = network.evaluate(data.x_test, data.y_test)["binary_accuracy"]
+    assert f"test accuracy of all outputs {100 * correct:.2f}" in capsys.readouterr().out

@@ -88,6 +88,54 @@ def test_shards(backend):
     assert history["val_accuracy"][-1] == pytest.approx(whole["accuracy"], rel=1e-12)
 
 
+WEIGHTS = np.linspace(0, 2, 70)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+@pytest.mark.parametrize("class_weight", [{0: 3.0, 1: 0.5}, "balanced"])
+@pytest.mark.parametrize("scale", [1, 1e308])
+def test_the_loss_of_weighted_validation_rows(shard, class_weight, scale):
+    options = {"class_weight": class_weight, "shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}
+    balanced = 70 / (4 * np.bincount(Y))
+    weights = WEIGHTS * (balanced if class_weight == "balanced" else np.array([3, 0.5, 1, 1]))[Y]
+
+    def program(ranks):
+        rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35) if shard else slice(None)
+        data = (X[rows], Y[rows], WEIGHTS[rows] * (scale / 2))
+        return train("numpy", ranks, x=X[rows], y=Y[rows], shard=shard, validation_data=data, **options)
+
+    results = worked(run_ranks(2, program))
+    net, history = results[0]
+    assert history.epochs == results[1][1].epochs
+    assert history["val_loss"][-1] == pytest.approx(net.evaluate(X, Y, sample_weight=weights)["loss"], rel=1e-12)
+    assert history["val_loss_unweighted"][-1] == pytest.approx(net.evaluate(X, Y)["loss"], rel=1e-12)
+
+
+def test_a_rank_whose_rows_have_one_label_each():
+    """The other rank's rows show that a row may have several."""
+    several = np.eye(4)[Y]
+    several[35:] = np.maximum(several[35:], several[34:-1])
+
+    def program(ranks):
+        net, rows = classifier(), slice(ranks.rank * 35, (ranks.rank + 1) * 35)
+        history = net.fit(
+            X[rows], several[rows], epochs=1, loss="sigmoid_cross_entropy", communicator=ranks, shard=True
+        )
+        return net, history
+
+    for net, history in worked(run_ranks(2, program)):
+        assert net.multilabel
+        assert "binary_accuracy" in history.names()
+
+
+def test_a_batch_larger_than_the_rows_of_all_ranks():
+    alone, _ = train("numpy", None, x=X[:7], y=Y[:7])
+    for net, _ in worked(run_ranks(2, lambda ranks: train("numpy", ranks, x=X[:7], y=Y[:7]))):
+        assert difference(net, alone) < 1e-12
+    results = run_ranks(3, lambda ranks: train("numpy", ranks, x=X[:2], y=Y[:2]))
+    assert all("2 rows for 3 ranks; start at most as many" in str(error) for error in results)
+
+
 def test_the_first_batch_of_shards():
     """Two shards equal one set of rows."""
     options = {"shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}
@@ -201,7 +249,7 @@ def test_all_ranks_fail_together_before_anything_is_changed():
         ("shard", lambda options: options.update(shard=True)),
         ("epochs", lambda options: options.update(epochs=3)),
         ("optimizer", lambda options: options.update(optimizer=nn.Adam(0.02))),
-        ("metrics", lambda options: options.update(validation_data=VALIDATION)),
+        ("kind of validation_data", lambda options: options.update(validation_data=VALIDATION)),
         ("kind of sample_weight", lambda options: options.update(sample_weight=np.ones(70))),
     ],
 )

@@ -7,11 +7,31 @@ import sys
 import numpy as np
 import pytest
 
+import nnbackend as nn
 from nnbackend.interop.pandas import history_frame
 from nnbackend.training import History
-from tests.helpers import classifier, images
+from tests.helpers import classifier, images, same_weights
 
 pandas = pytest.importorskip("pandas", reason='needs pandas: pip install -e ".[pandas]"')
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_class_weights_are_found_by_the_index_of_a_series():
+    """`value_counts` sorts classes by frequency."""
+    x, y = images(70)
+    y = np.where(y == 0, 3, y)
+    counts = pandas.Series(y).value_counts()
+    assert counts.index.tolist() != sorted(counts.index)
+    options = {"epochs": 1, "loss": "softmax_cross_entropy", "verbose": False}
+    one, other = classifier(), classifier()
+    one.fit(x, y, **options, class_weight=70 / counts)
+    other.fit(x, y, **options, class_weight={int(label): 70 / count for label, count in counts.items()})
+    assert same_weights(one, other)
+    estimators = [
+        nn.MLPClassifier((4,), max_iter=3, random_state=0, backend="numpy", class_weight=weights).fit(x / 255, y)
+        for weights in (70 / counts, (70 / counts).to_dict())
+    ]
+    np.testing.assert_array_equal(*[estimator.coefs_[0] for estimator in estimators])
 
 
 def test_a_row_per_epoch_and_a_column_per_metric():

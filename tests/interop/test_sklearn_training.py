@@ -82,6 +82,45 @@ class TestRefusals:
             model.fit(X, Y, weights)
         assert not hasattr(model, "coefs_")
 
+    @both
+    @quiet
+    def test_masked_weights(self, estimator):
+        weights = np.ma.masked_less(np.arange(150.0), 3)
+        with pytest.raises(InvalidInputError, match="sample_weight has 3 masked values"):
+            make(estimator).fit(X, Y, weights)
+        make(estimator, max_iter=1).fit(X, Y, weights.filled(0))
+
+    @quiet
+    @pytest.mark.parametrize(
+        ("weights", "message"),
+        [
+            ({0: -1, 1: 1}, "the weight of class 0 must be at least 0, received -1"),
+            ({0: np.nan}, "the weight of class 0 must be a finite number, received nan"),
+            ({1: np.inf}, "the weight of class 1 must be a finite number"),
+            ({1: None}, "the weight of class 1 must be a finite number"),
+            (dict.fromkeys(range(3), 0), "all rows weigh zero by sample_weight and class_weight"),
+            ({"a": 1}, r"class_weight names class 'a'; the classes are \[0, 1, 2\]"),
+            ([1, 2, 3], "class_weight must be a dict from class to weight, 'balanced' or None"),
+            ("heavy", "class_weight must be a dict from class to weight, 'balanced' or None"),
+        ],
+    )
+    def test_class_weights(self, weights, message):
+        for train in ("fit", "partial_fit"):
+            model = make(class_weight=weights, max_iter=1)
+            with pytest.raises(InvalidInputError, match=message):
+                getattr(model, train)(X, Y, **({"classes": [0, 1, 2]} if train == "partial_fit" else {}))
+            assert not hasattr(model, "coefs_")
+        # As in scikit-learn, a class may be absent, and one without a weight has 1.
+        make(class_weight={0: 2, 1: 1, 2: 1, 3: 1}, max_iter=1).fit(X, Y)
+        one, other = (make(class_weight=given, max_iter=1).fit(X, Y) for given in ({0: 2}, {0: 2, 1: 1, 2: 1}))
+        assert same_weights(one, other)
+
+    def test_class_weights_of_several_columns(self):
+        several = np.c_[Y == 0, Y == 1].astype(int)
+        for weights in ({0: 1, 1: 5}, [{0: 1, 1: -5}, {0: 1, 1: 1}]):
+            with pytest.raises(InvalidInputError, match="class_weight"):
+                make(class_weight=weights).fit(X, several)
+
     def test_targets_of_a_wrong_shape(self):
         with pytest.raises(InvalidInputError, match="MultiOutputClassifier"):
             make().fit(X, np.c_[Y, Y])
@@ -165,8 +204,12 @@ class TestWhenToStop:
     def test_validation_data_need_two_rows_of_each_kind(self):
         with pytest.raises(InvalidInputError, match=r"validation set is too small: 1 of 5 rows"):
             make(early_stopping=True).fit(X[:5], Y[:5])
-        with pytest.raises(ValueError, match="least populated class"):
-            make(early_stopping=True, validation_fraction=0.5).fit(X[:6], [0, 0, 0, 0, 0, 1])
+        with pytest.raises(InvalidInputError, match=r"validation set is too small: 0 of 150 rows"):
+            make(early_stopping=True, validation_fraction=0.0).fit(X, Y)
+        with pytest.raises(InvalidInputError, match=r"training set is too small: 150 of 150 rows"):
+            make(early_stopping=True, validation_fraction=0.999).fit(X, Y)
+        with pytest.raises(InvalidInputError, match=r"training set is too small: 5 of 6 rows"):
+            make(early_stopping=True, validation_fraction=0.8).fit(X[:6], [0, 0, 0, 1, 1, 1])
         with pytest.raises(InvalidInputError, match="partial_fit does not support early_stopping=True"):
             make(early_stopping=True).partial_fit(X, Y, classes=[0, 1, 2])
 

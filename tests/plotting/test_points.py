@@ -198,3 +198,17 @@ def test_wrong_points_are_refused_before_anything_is_drawn(x: Any, y: Any, class
 def test_networks_without_regions_are_rejected(network: Any, x: Any, resolution: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         plot_decision_regions(network, x, LABELS, resolution=resolution)
+
+
+def test_a_network_for_several_labels_is_refused_and_one_label_is_drawn() -> None:
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    network = nn.Network([nn.Dense(3)], 2, backend="numpy")
+    network.fit(x, x[:, [0, 1, 0]] > 0, epochs=1, loss="sigmoid_cross_entropy", verbose=False)
+    with pytest.raises(InvalidInputError, match="this network predicts any number of labels; give an object whose"):
+        plot_decision_regions(network, x, (x[:, 0] > 0).astype(int))
+
+    class OneLabel:
+        def predict_classes(self, points: Any) -> Any:
+            return network.predict_classes(points)[:, 1]
+
+    plot_decision_regions(OneLabel(), x, (x[:, 1] > 0).astype(int))

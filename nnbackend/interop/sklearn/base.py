@@ -11,9 +11,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.data.inputs import check_features, check_values
+from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
-from nnbackend.interop.sklearn.data import Problem, row_weights, split
+from nnbackend.interop.sklearn.data import Problem, split, weights_of_rows
 from nnbackend.interop.sklearn.engine import Engine, freeze, outputs_of
 from nnbackend.interop.sklearn.fitting import train
 from nnbackend.interop.sklearn.progress import Progress
@@ -21,8 +23,12 @@ from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.losses import get_loss
+from nnbackend.network import Network
 
 __all__ = ["BaseMLP"]
+
+#: A sparse matrix that is dense in at most this many bytes is converted once, which is faster than batch by batch.
+_SMALL = 4 << 20
 
 
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
@@ -89,14 +95,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             )
         goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
         X, y = self._validated(X, y, settings, reset=not goes_on)
-        given = row_weights(sample_weight, X.shape[0])
+        given = weights_of_rows(sample_weight, X.shape[0])
         problem = self._problem(y, goes_on, incremental, classes)
         generator = check_random_state(self.random_state)
         engine, start = self._engine_for(X, problem, settings, generator, goes_on, incremental)
         rows, held = split(X, problem, given, settings, generator)
         network = engine.place(settings.backend, start)
-        x, targets, _ = network.intake.batch(rows.x, rows.targets, get_loss(problem.loss), None)
-        rows = Rows(x, targets.values, rows.weights)
+        rows = _for_device(network, rows, problem)
 
         def validate() -> float:
             assert held is not None
@@ -172,6 +177,23 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:
+    """Rows with x and targets in the form that the network trains on; InvalidInputError if the targets do not fit."""
+    loss = get_loss(problem.loss)
+    targets = Targets.prepare(loss, rows.targets, len(rows), problem.outputs, network.dtype)
+    x = rows.x
+    if rows.sparse:
+        x = x.tocsr()
+        if x.nnz:
+            check_values(x.data[:, None], network.dtype)
+        x = x.astype(network.dtype, copy=False)
+        if len(rows) * x.shape[1] * network.dtype.itemsize <= _SMALL:
+            x = x.toarray()
+    elif x.dtype != network.dtype or not x.flags.c_contiguous:
+        x = check_features(x, network.input_shape, network.dtype)
+    return Rows(x, targets.values, rows.weights)
 
 
 def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:

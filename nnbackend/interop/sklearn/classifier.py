@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,11 +12,13 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import unique_labels
 
 from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem
+from nnbackend.interop.sklearn.data import Problem, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
+from nnbackend.support.checks import number
 
 __all__ = ["MLPClassifier"]
 
@@ -70,6 +73,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         "auto" uses the data of the first call of `fit`: float32 for float32 data, otherwise float64.
     class_weight : dict, "balanced" or None
         Weights of the classes, multiplied with those of the rows; "balanced" gives all classes the same total weight.
+        They also weight the rows that early stopping scores. Classes missing in a dict have weight 1. For rows that may
+        belong to several classes, a list with a dict for each column.
 
     Attributes
     ----------
@@ -88,9 +93,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     Notes
     -----
-    Training converts a sparse X to a dense array; prediction converts 1024 rows at a time. Sample weights must not be
-    negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a `random_state` that
-    is a number gives every call of `partial_fit` the same order of rows.
+    Of a sparse X, only one batch at a time is converted to a dense array, unless all of it takes at most 4 MiB. Sample
+    weights must not be negative. After unpickling, `partial_fit` continues from the same state. As in scikit-learn, a
+    `random_state` that is a number gives every call of `partial_fit` the same order of rows.
 
     If the loss becomes NaN or infinite, `fit` raises an error (a ValueError); with early stopping it warns, and keeps
     the weights of the best epoch.
@@ -174,6 +179,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         with np.errstate(divide="ignore"):
             return np.log(probabilities, out=probabilities)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The fraction of rows whose classes are predicted, all of them if there are several.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : (n,) classes, or (n, k) of 0 and 1
+        sample_weight : (n,) array_like, optional
+            Only their ratios matter.
+
+        Returns
+        -------
+        float
+        """
+        return float(super().score(X, y, comparable_weights(sample_weight, X)))
+
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         labels = self._labels_of(y, goes_on, incremental, classes)
         targets = labels.encode(y)
@@ -210,11 +231,34 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
                 "class_weight='balanced' needs all rows at once; for partial_fit give the weights of all classes: "
                 "sklearn.utils.class_weight.compute_class_weight('balanced', classes=..., y=...)"
             )
-        if labels.multilabel:
-            weights: HostArray = compute_sample_weight(self.class_weight, y)
-        else:
-            weights = compute_class_weight(self.class_weight, classes=labels.classes, y=y)[targets]
+        try:
+            if labels.multilabel:
+                weights: HostArray = compute_sample_weight(self.class_weight, y)
+            else:
+                weights = compute_class_weight(self._checked_class_weight(labels), classes=labels.classes, y=y)[targets]
+        except InvalidInputError:
+            raise
+        except (TypeError, ValueError) as error:
+            # scikit-learn checks the forms of several columns.
+            raise InvalidInputError(f"class_weight={self.class_weight!r} cannot be used: {error}") from error
+        check_not_negative("the product of class_weight", weights, "row")
         return weights
+
+    def _checked_class_weight(self, labels: Labels) -> Any:
+        given, known = without_index(self.class_weight), labels.classes.tolist()
+        if isinstance(given, str) and given == "balanced":
+            return given
+        if not isinstance(given, Mapping):
+            raise InvalidInputError(
+                f"class_weight must be a dict from class to weight, 'balanced' or None, received {given!r}"
+            )
+        for label, weight in given.items():
+            number(f"the weight of class {label!r}", weight, low=0)
+        unknown = [label for label in given if label not in known]
+        # As in scikit-learn, a class may be absent if all others have weights.
+        if unknown and not all(label in given for label in known):
+            raise InvalidInputError(f"class_weight names class {unknown[0]!r}; the classes are {known}")
+        return dict(given)
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
         assert problem.labels is not None

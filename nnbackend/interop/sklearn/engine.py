@@ -11,7 +11,7 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
-from nnbackend.interop.sklearn.run import EpochRun, Rows
+from nnbackend.interop.sklearn.run import BatchRun, BatchSteps, EpochRun, Rows
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerState
@@ -20,6 +20,9 @@ __all__ = ["Engine", "freeze", "outputs_of"]
 
 #: Rows per chunk in predictions; of a sparse matrix only one chunk is dense at a time.
 _SLICE = 1024
+
+#: About the most bytes of a dense chunk of a sparse matrix, unless it would have too few rows for fast products.
+_SLICE_BYTES, _FEWEST = 32 << 20, 200
 
 
 class Engine:
@@ -51,7 +54,8 @@ class Engine:
         self._asked: str | Backend | None = None
         #: The arrays that equal the network's weights.
         self._there: tuple[HostArray, ...] = ()
-        self._run: EpochRun | None = None
+        #: The recorded steps of `partial_fit`.
+        self._run: BatchSteps | None = None
         # Several threads may predict with one estimator.
         self._lock = threading.Lock()
 
@@ -105,18 +109,31 @@ class Engine:
         self._there = (*coefs, *intercepts)
         return coefs, intercepts
 
-    def run_on(self, network: Network, rows: Rows, alpha: float, batch_size: int, keep: bool) -> EpochRun:
-        """A recorded step for these rows; the last one is reused if it still exists and the rows are of the same
-        kind."""
+    def run_on(self, network: Network, rows: Rows, alpha: float, batch_size: int, keep: int = 0) -> EpochRun | BatchRun:
+        """Training on these rows.
+
+        Parameters
+        ----------
+        network : Network
+            The engine's.
+        rows : Rows
+        alpha : float
+        batch_size : int
+            At most the number of rows.
+        keep : int
+            If not 0: keep the recorded steps, but none of these rows, for batches of at most this many rows.
+        """
         # From here on the weights of the network change.
         self._there = ()
-        run = self._run
-        if run is not None and run.fits(network, self.architecture, alpha, rows, batch_size):
-            run.load(rows)
-        else:
-            run = EpochRun(network, self.architecture, self.solver, alpha, rows, batch_size)
-        self._run = run if keep else None
-        return run
+        steps, self._run = self._run, None
+        if not keep and not rows.sparse:
+            return EpochRun(network, self.architecture, self.solver, alpha, rows, batch_size)
+        if steps is None or not steps.fits(network, self.architecture, alpha, batch_size):
+            # Batches that become larger and larger are rarely recorded again.
+            capacity = batch_size if steps is None else max(batch_size, min(2 * steps.capacity, keep))
+            steps = BatchSteps(network, self.architecture, self.solver, alpha, rows, capacity)
+        self._run = steps if keep else None
+        return BatchRun(steps, rows, batch_size)
 
     def forget(self) -> None:
         """Discard the state of the network and the solver, which may be broken; the next `place` copies the weights
@@ -149,6 +166,7 @@ def outputs_of(network: Network, x: Any) -> HostArray:
     if not hasattr(x, "tocsr"):
         return network.predict(x, _SLICE)
     rows = x.tocsr()
-    parts = [network.predict(rows[at : at + _SLICE].toarray(), _SLICE) for at in range(0, rows.shape[0], _SLICE)]
+    size = max(_FEWEST, min(_SLICE, _SLICE_BYTES // (rows.shape[1] * rows.dtype.itemsize)))
+    parts = [network.predict(rows[at : at + size].toarray(), size) for at in range(0, rows.shape[0], size)]
     joined: HostArray = np.concatenate(parts)
     return joined

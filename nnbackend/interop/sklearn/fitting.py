@@ -75,7 +75,8 @@ def train(
     KeyboardInterrupt
         Ctrl-C before the end of the first epoch.
     """
-    run = engine.run_on(network, rows, settings.alpha, _batch_size(settings, len(rows)), keep=once)
+    keep = (settings.batch_size or _BATCH) if once else 0
+    run = engine.run_on(network, rows, settings.alpha, _batch_size(settings, len(rows)), keep)
     if not once:
         executor = run.executor
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)

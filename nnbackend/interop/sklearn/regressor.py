@@ -12,7 +12,7 @@ from sklearn.metrics import r2_score
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem
+from nnbackend.interop.sklearn.data import Problem, comparable_weights
 from nnbackend.interop.sklearn.run import Rows
 
 __all__ = ["MLPRegressor"]
@@ -94,6 +94,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         """
         outputs = self._outputs(X)
         return outputs if self.n_outputs_ > 1 else outputs.ravel()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The coefficient of determination R^2 of the predictions; 1 is best.
+
+        Parameters
+        ----------
+        X : (n, features) array_like or sparse matrix
+        y : (n,) or (n, outputs) array_like
+        sample_weight : (n,) array_like, optional
+            Only their ratios matter.
+
+        Returns
+        -------
+        float
+        """
+        return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")

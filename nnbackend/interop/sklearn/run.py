@@ -1,4 +1,4 @@
-"""Epochs over rows on the device, with scikit-learn's arithmetic.
+"""Epochs of training with scikit-learn's arithmetic, over all rows on the device or batch by batch.
 
 scikit-learn's gradient of a minibatch with weights w_i is ``(sum_i w_i delta_i x_i^T + alpha W) / sum_i w_i``, where
 delta is the prediction minus the target for every loss. This package's is ``f / n sum_i v_i delta_i x_i^T + l2 W``,
@@ -11,6 +11,7 @@ and a negative rate for each step, adds it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,10 @@ from nnbackend.step.parameters import ParameterLayout
 from nnbackend.step.recorder import Model, Recorder, record_training
 from nnbackend.step.replay import Replay, Watch
 
-__all__ = ["EpochRun", "Rows"]
+__all__ = ["BatchRun", "BatchSteps", "EpochRun", "Rows"]
+
+#: Number of recordings that are kept for batches of different sizes.
+_KEPT = 256
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,25 +42,34 @@ class Rows:
 
     Attributes
     ----------
-    x : (n, features) array of the network's dtype
+    x : (n, features) array or sparse matrix in CSR format, of the network's dtype
     targets : (n,) int32 or (n, outputs) array of the network's dtype
     weights : (n,) float64 or None
     """
 
-    x: HostArray
+    x: Any
     targets: HostArray
     weights: npt.NDArray[np.float64] | None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.targets)
 
-    def kind(self) -> tuple[Any, ...]:
-        """Identifies rows that fit into the same buffers."""
-        return self.x.shape, self.targets.shape, self.weights is None
+    @property
+    def sparse(self) -> bool:
+        """Whether `x` is a sparse matrix."""
+        return not isinstance(self.x, np.ndarray)
+
+    def read(self, places: npt.NDArray[np.int64], out: HostArray) -> None:
+        """Copy the rows of `x` with these numbers to a dense array."""
+        if self.sparse:
+            self.x[places].toarray(out=out)
+        else:
+            # With "clip" NumPy writes directly to `out`; the numbers are known to be in range.
+            np.take(self.x, places, axis=0, out=out, mode="clip")
 
 
-class EpochRun:
-    """Training steps that are recorded once and replayed in every epoch.
+class _Recording:
+    """What steps over all rows and over single batches have in common.
 
     Parameters
     ----------
@@ -66,43 +79,35 @@ class EpochRun:
     solver : Solver
     alpha : float
         Strength of the L2 penalty.
-    rows : Rows
-    batch_size : int
-        At most the number of rows.
+    batches : Batches
+        As for `Replay`.
+    steps : int
+        Number of steps that run without the host.
     """
 
     def __init__(
-        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, batch_size: int
+        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, batches: Batches, steps: int
     ) -> None:
         backend, memory = network.backend, network.optimizer_state
         assert memory is not None
-        self._network, self._solver, self._alpha = network, solver, alpha
-        self._memory, self._parameters = memory, network.model.parameters
-        self._kind = (architecture, alpha, batch_size, rows.kind())
-        self._batches = Batches(len(rows), batch_size)
-        self._gradient_factor, self._loss_factor = _factors(architecture)
-        self._row_weights = rows.weights
-
-        weighted = rows.weights is not None or self._gradient_factor != 1
-        constant = np.full(len(rows), self._gradient_factor, network.dtype) if weighted else None
-        self._examples = Examples.on_device(backend, rows.x, rows.targets, constant, 1.0)
-        self._corrections = backend.empty((self._batches.steps,), np.float64)
+        self.network, self.solver = network, solver
+        self._alpha, self._architecture, self._memory = alpha, architecture, memory
+        self.gradient_factor, self._loss_factor = _factors(architecture)
+        self._corrections = backend.empty((steps,), np.float64)
         self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
-        #: The order that is on the device.
-        self._order_there: HostArray | None = None
-        self._replay = Replay(network.model, self._batches, training=True)
-        self._replay.record(partial(self._make_executor, architecture))
+        self._replay = Replay(network.model, batches, training=True)
 
-    def _make_executor(self, architecture: Architecture, piece: Slice) -> Executor:
-        backend, replay, gradients = self._network.backend, self._replay, self._gradients
-        model = _with_penalty(self._network.model, architecture, self._alpha / piece.rows)
+    def _record(self, piece: Slice, examples: Examples, batch_size: int, weighted: bool) -> Executor:
+        """Record the step for batches of `piece.rows` rows; `weighted` rows have weights of their own."""
+        backend, replay, gradients = self.network.backend, self._replay, self._gradients
+        model = _with_penalty(self.network.model, self._architecture, self._alpha / piece.rows)
         pairs = []
-        if self._row_weights is not None:
+        if weighted:
             places = [(entry.offset, (entry.size,)) for entry in model.layout.regularised]
             pairs = [(backend.view(gradients, *at), backend.view(model.parameters, *at)) for at in places]
         recorder = replay.recorder(piece, model)
         record_training(
-            recorder, self._examples, replay.order, self._batches.size, get_loss(architecture.loss), self._memory,
+            recorder, examples, replay.order, batch_size, get_loss(self._architecture.loss), self._memory,
             gradients, replay.rates, replay.trace, partial(self._record_corrections, pairs),
         )  # fmt: skip
         return backend.executor(recorder.calls)
@@ -123,24 +128,61 @@ class EpochRun:
                 **plain_sgd,
             )
 
+    def epoch_weights(
+        self, weights: npt.NDArray[np.float64], batch_size: int
+    ) -> tuple[HostArray, HostArray, HostArray]:
+        """The weights of an epoch's rows on the device, n / sum w of each batch, and the corrections of the penalty.
+
+        Parameters
+        ----------
+        weights : (n,) float64
+            In the order of the epoch.
+        batch_size : int
+        """
+        starts = np.arange(0, len(weights), batch_size)
+        counts = np.diff(starts, append=len(weights))
+        sums = np.add.reduceat(weights, starts)
+        # A batch whose weights are all 0 is a step without a gradient.
+        shares: HostArray = np.divide(counts, sums, out=np.zeros(len(sums)), where=sums > 0)
+        scaled = (weights * np.repeat(shares * self.gradient_factor, counts)).astype(self.network.dtype)
+        return scaled, shares, self._alpha / counts * (1 - shares)
+
+    def loss(self, trace: HostArray, shares: float | HostArray, rows: int) -> float:
+        """scikit-learn's `loss_` of an epoch, including penalties."""
+        return float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) / rows
+
+
+class EpochRun(_Recording):
+    """Training steps over rows that are all on the device, recorded once and replayed in every epoch.
+
+    Parameters
+    ----------
+    network, architecture, solver, alpha
+        As for `_Recording`.
+    rows : Rows
+        Dense. A device that uses host memory reads them where they are.
+    batch_size : int
+        At most the number of rows.
+    """
+
+    def __init__(
+        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, batch_size: int
+    ) -> None:
+        backend, self._batches = network.backend, Batches(len(rows), batch_size)
+        super().__init__(network, architecture, solver, alpha, self._batches, self._batches.steps)
+        self._row_weights = rows.weights
+        weighted = rows.weights is not None
+        constant = np.full(len(rows), self.gradient_factor, network.dtype)
+        weights = constant if weighted or self.gradient_factor != 1 else None
+        self._examples = examples = Examples.on_device(backend, rows.x, rows.targets, weights, 1.0, shared=True)
+        #: The order that is on the device.
+        self._order_there: HostArray | None = None
+        self._replay.record(lambda piece: self._record(piece, examples, batch_size, weighted))
+
     @property
     def executor(self) -> Executor:
         """Runs the full batches."""
         return self._replay.executors[0][0]
-
-    def fits(self, network: Network, architecture: Architecture, alpha: float, rows: Rows, batch_size: int) -> bool:
-        """Whether this recording can be used for other rows of the same network."""
-        here = network is self._network and network.optimizer_state is self._memory
-        # A network that was moved to another backend has new buffers.
-        there = network.model.parameters is self._parameters
-        return here and there and self._kind == (architecture, alpha, batch_size, rows.kind())
-
-    def load(self, rows: Rows) -> None:
-        """Replace the rows with others of the same kind."""
-        backend, examples = self._network.backend, self._examples
-        backend.write(rows.x, examples.x)
-        backend.write(rows.targets, examples.targets)
-        self._row_weights = rows.weights
 
     def epoch(self, order: npt.NDArray[np.int64], watch: Watch) -> float | None:
         """Run an epoch.
@@ -157,37 +199,165 @@ class EpochRun:
         float or None
             scikit-learn's `loss_`, including penalties; None if the epoch was ended early.
         """
-        network, replay = self._network, self._replay
+        network, replay = self.network, self._replay
         if order is not self._order_there:
             replay.write_order(order)
             self._order_there = order
         shares = self._write_weights(order)
-        replay.write_rates(self._solver.rates(self._batches.steps))
-        replay.count_from(0, network.steps_trained, self._solver.step_counter)
+        replay.write_rates(self.solver.rates(self._batches.steps))
+        replay.count_from(0, network.steps_trained, self.solver.step_counter)
         steps = replay.run(watch=watch)
         network.steps_trained += steps
-        self._solver.steps += steps
+        self.solver.steps += steps
         if steps < self._batches.steps:
             return None
         network.epochs_trained += 1
-        trace = replay.read_trace()
-        return float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) / self._examples.count
+        return self.loss(replay.read_trace(), shares, self._examples.count)
 
     def _write_weights(self, order: npt.NDArray[np.int64]) -> float | HostArray:
         """Copy the sample weights of an epoch to the device; returns n / sum w of every batch."""
         if self._row_weights is None:
             return 1.0
-        backend, weights = self._network.backend, self._row_weights[order]
-        starts = np.arange(0, len(order), self._batches.size)
-        counts = np.diff(starts, append=len(order))
-        sums = np.add.reduceat(weights, starts)
-        # A batch whose weights are all 0 is a step without a gradient.
-        shares: HostArray = np.divide(counts, sums, out=np.zeros(len(sums)), where=sums > 0)
-        scaled = np.empty(len(order), self._network.dtype)
-        scaled[order] = weights * np.repeat(shares * self._gradient_factor, counts)
-        backend.write(scaled, self._examples.weights)
-        backend.write(self._alpha / counts * (1 - shares), self._corrections)
+        scaled, shares, corrections = self.epoch_weights(self._row_weights[order], self._batches.size)
+        placed = np.empty_like(scaled)
+        placed[order] = scaled
+        self.network.backend.write(placed, self._examples.weights)
+        self.network.backend.write(corrections, self._corrections)
         return shares
+
+
+class BatchSteps(_Recording):
+    """A training step for batches of any size up to a capacity, on buffers to which the rows of a batch are copied.
+
+    So only one batch is on the device, and of a sparse matrix only one batch is dense. The step is recorded once for
+    each number of rows.
+
+    Parameters
+    ----------
+    network, architecture, solver, alpha
+        As for `_Recording`.
+    rows : Rows
+        The first rows; later ones have as many features and outputs.
+    capacity : int
+        The most rows of a batch.
+    """
+
+    def __init__(
+        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, capacity: int
+    ) -> None:
+        super().__init__(network, architecture, solver, alpha, Batches(capacity, capacity), 1)
+        backend, dtype = network.backend, network.dtype
+        self.capacity = capacity
+        self._parameters = network.model.parameters
+        self._x = backend.empty((capacity * rows.x.shape[1],), dtype)
+        self._target_shape, self._target_dtype = rows.targets.shape[1:], rows.targets.dtype
+        self._targets = backend.empty((capacity * math.prod(self._target_shape),), self._target_dtype)
+        self._weights = backend.empty((capacity,), dtype)
+        self._replay.write_order(np.arange(capacity, dtype=np.int64))
+        #: By number of rows, and whether they have weights of their own; the last used one is at the end.
+        self._recorded: dict[tuple[int, bool], tuple[Executor, Examples]] = {}
+
+    def fits(self, network: Network, architecture: Architecture, alpha: float, batch_size: int) -> bool:
+        """Whether these recordings can be used for rows of the same network."""
+        here = network is self.network and network.optimizer_state is self._memory
+        # A network that was moved to another backend has new buffers.
+        there = network.model.parameters is self._parameters
+        return (
+            here
+            and there
+            and (architecture, alpha) == (self._architecture, self._alpha)
+            and (batch_size <= self.capacity)
+        )
+
+    def recorded(self, count: int, weighted: bool) -> tuple[Executor, Examples]:
+        """The step for `count` rows, and views of the buffers for them."""
+        found = self._recorded.pop((count, weighted), None)
+        if found is None:
+            if len(self._recorded) == _KEPT:
+                del self._recorded[next(iter(self._recorded))]
+            view, features = self.network.backend.view, self.network.input_shape[0]
+            constant = weighted or self.gradient_factor != 1
+            examples = Examples(
+                x=view(self._x, 0, (count, features)),
+                targets=view(self._targets, 0, (count, *self._target_shape)),
+                target_dtype=self._target_dtype,
+                weights=view(self._weights, 0, (count,)) if constant else None,
+                count=count,
+                scale=1.0,
+            )
+            found = self._record(Slice(count, 0, count, 1), examples, count, weighted), examples
+        self._recorded[count, weighted] = found
+        return found
+
+    def run(self, rows: Rows, places: npt.NDArray[np.int64], weights: HostArray | None, correction: float) -> HostArray:
+        """Take a step on the rows with these numbers; returns its line of the trace.
+
+        Parameters
+        ----------
+        rows : Rows
+        places : (count,) int64
+        weights : (count,) array or None
+            The weights on the device.
+        correction : float
+            Of the penalty.
+        """
+        network, backend, replay = self.network, self.network.backend, self._replay
+        executor, examples = self.recorded(len(places), weights is not None)
+        x = examples.x
+        dense = x if isinstance(x, np.ndarray) else np.empty((len(places), rows.x.shape[1]), network.dtype)
+        rows.read(places, dense)
+        if dense is not x:
+            backend.write(dense, x)
+        backend.write(rows.targets[places], examples.targets)
+        if weights is not None:
+            backend.write(weights, examples.weights)
+            backend.write(np.array([correction]), self._corrections)
+        elif examples.weights is not None:
+            backend.write(np.full(len(places), self.gradient_factor, network.dtype), examples.weights)
+        replay.count_from(0, network.steps_trained, self.solver.step_counter)
+        replay.write_rates(self.solver.rates(1))
+        executor.run(1)
+        network.steps_trained += 1
+        self.solver.steps += 1
+        line: HostArray = replay.read_trace()[0]
+        return line
+
+
+class BatchRun:
+    """Epochs over some rows, batch by batch.
+
+    Parameters
+    ----------
+    steps : BatchSteps
+    rows : Rows
+    batch_size : int
+        At most the capacity of the steps.
+    """
+
+    def __init__(self, steps: BatchSteps, rows: Rows, batch_size: int) -> None:
+        self._steps, self._rows, self._batch_size = steps, rows, batch_size
+
+    @property
+    def executor(self) -> Executor:
+        """Runs the full batches."""
+        return self._steps.recorded(self._batch_size, self._rows.weights is not None)[0]
+
+    def epoch(self, order: npt.NDArray[np.int64], watch: Watch) -> float | None:
+        """Run an epoch; see `EpochRun.epoch`."""
+        steps, rows, size = self._steps, self._rows, self._batch_size
+        weights: HostArray | None = None
+        shares: float | HostArray = 1.0
+        corrections = np.zeros(-(-len(order) // size))
+        if rows.weights is not None:
+            weights, shares, corrections = steps.epoch_weights(rows.weights[order], size)
+        trace = np.empty((len(corrections), 3))
+        for step, correction in enumerate(corrections):
+            if not watch.allow(step, 1):
+                return None
+            part = slice(step * size, (step + 1) * size)
+            trace[step] = steps.run(rows, order[part], None if weights is None else weights[part], float(correction))
+        steps.network.epochs_trained += 1
+        return steps.loss(trace, shares, len(order))
 
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:

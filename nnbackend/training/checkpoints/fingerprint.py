@@ -62,8 +62,9 @@ def run_settings(
         Other settings, by the names of `fit`'s parameters.
     """
     config = network.config()
-    for count in ("steps_trained", "epochs_trained"):
-        del config[count]
+    # What the network predicts follows from the data.
+    for name in ("steps_trained", "epochs_trained", "multilabel"):
+        config.pop(name, None)
     settings = {
         **config,
         "loss": loss,
