@@ -97,6 +97,9 @@ class Products:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.threads,)
+
     def matmul(self, a: Real, b: Real, out: Real) -> None:
         """``out = a @ b``; (m, k), (k, n) -> (m, n), any strides."""
         m, n = out.shape
