@@ -146,8 +146,10 @@ def _cut(a: Real, b: Real, out: Real, blocks: int) -> list[_Part]:
 
 
 def _multiply(parts: list[_Part]) -> None:
-    for a, b, out in parts:
-        np.matmul(a, b, out=out)
+    # The threads of the pool do not inherit NumPy's error state.
+    with np.errstate(all="ignore"):
+        for a, b, out in parts:
+            np.matmul(a, b, out=out)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.data import Problem
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["MLPClassifier"]
 
@@ -145,7 +146,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        self._train(X, y, sample_weight, incremental=True, classes=classes)
+        with own_error_state():
+            self._train(X, y, sample_weight, incremental=True, classes=classes)
         return self
 
     def predict(self, X: Any) -> HostArray:
@@ -171,7 +173,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> HostArray:
         """The logarithms of `predict_proba`."""
         probabilities = self.predict_proba(X)
-        with np.errstate(divide="ignore"):
+        with own_error_state():
             return np.log(probabilities, out=probabilities)
 
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:

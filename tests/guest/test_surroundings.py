@@ -1,0 +1,540 @@
+"""This package is a guest in other programs: whatever they have done to Python, NumPy and their streams, the results
+are those of an ordinary run, and the program finds everything as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import decimal
+import functools
+import gc
+import inspect
+import io
+import locale
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import tracemalloc
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.registry import get_backend
+from nnbackend.support.fork_lock import ForkLock
+from tests.conftest import make_backend
+from tests.guest.work import data, state_of_process, work
+
+BACKENDS = ["numpy", "numba", "cupy-emulated", pytest.param("cupy", marks=pytest.mark.gpu)]
+
+#: A surrounding is a context manager that takes an empty folder.
+Surrounding = Callable[[Path], contextlib.AbstractContextManager[None]]
+SURROUNDINGS: list[Surrounding] = []
+
+
+def surrounding(function: Callable[[Path], Iterator[None]]) -> Surrounding:
+    made = contextlib.contextmanager(function)
+    SURROUNDINGS.append(made)
+    return made
+
+
+# ---- streams -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def output(stream: Any) -> Iterator[None]:
+    """Standard output and standard error are this object."""
+    before = sys.stdout, sys.stderr
+    sys.stdout = sys.stderr = stream
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@surrounding
+def no_streams(folder):
+    """As in programs with windows only, and in services."""
+    before, sys.stdin = sys.stdin, None
+    with output(None):
+        yield
+    sys.stdin = before
+
+
+@surrounding
+def closed_streams(folder):
+    stream = io.StringIO()
+    stream.close()
+    with output(stream):
+        yield
+
+
+@surrounding
+def a_stream_that_only_writes(folder):
+    class OnlyWrites:
+        def write(self, text):
+            pass
+
+    with output(OnlyWrites()):
+        yield
+
+
+@surrounding
+def an_object_that_is_no_stream(folder):
+    with output(object()):
+        yield
+
+
+@surrounding
+def a_stream_of_bytes(folder):
+    with output(io.BytesIO()):
+        yield
+
+
+@surrounding
+def an_ascii_stream(folder):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with output(stream):
+        yield
+    stream.flush()
+    assert b"val_loss" in stream.buffer.getvalue()
+
+
+@surrounding
+def a_string_buffer(folder):
+    with output(io.StringIO()):
+        yield
+
+
+@surrounding
+def a_broken_pipe(folder):
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w", buffering=1)
+    with output(stream):
+        yield
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+@surrounding
+def a_full_disk_for_the_output(folder):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    stream = open("/dev/full", "w", buffering=1)  # noqa: SIM115
+    with output(stream):
+        yield
+    with contextlib.suppress(OSError):
+        stream.close()
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    encoding = "ascii"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@surrounding
+def a_terminal(folder):
+    with output(Terminal()):
+        yield
+
+
+@surrounding
+def a_terminal_that_is_gone(folder):
+    class Gone(Terminal):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    with output(Gone()):
+        yield
+
+
+@surrounding
+def a_terminal_with_the_programs_own_bar(folder):
+    from rich.progress import Progress
+
+    with output(Terminal()), Progress() as bar:
+        bar.add_task("the program", total=3)
+        yield
+
+
+# ---- NumPy and warnings --------------------------------------------------------------------------------------
+
+
+def raise_it(kind: str, flag: int) -> None:
+    raise AssertionError(kind)
+
+
+@surrounding
+def numpy_raises(folder):
+    with np.errstate(all="raise"):
+        yield
+
+
+@surrounding
+def numpy_calls_a_function(folder):
+    with np.errstate(all="call", call=raise_it):
+        yield
+
+
+@surrounding
+def numpy_warns_and_warnings_are_errors(folder):
+    with np.errstate(all="warn"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@surrounding
+def numpy_prints_little(folder):
+    with np.printoptions(precision=1, threshold=2, edgeitems=1, suppress=True, legacy="1.13"):
+        yield
+
+
+@surrounding
+def small_numpy_buffers(folder):
+    before = np.setbufsize(16)
+    yield
+    np.setbufsize(before)
+
+
+@surrounding
+def seeded_generators(folder):
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    yield
+    random.setstate(before[0])
+    np.random.set_state(before[1])  # noqa: NPY002
+
+
+@surrounding
+def another_decimal_context(folder):
+    with decimal.localcontext(decimal.Context(prec=3, traps=[decimal.Inexact])):
+        yield
+
+
+# ---- the interpreter -----------------------------------------------------------------------------------------
+
+
+@surrounding
+def a_locale_with_decimal_commas(folder):
+    before = locale.setlocale(locale.LC_ALL)
+    for name in ("de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8", "es_ES.UTF-8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_ALL, name)
+            break
+    else:
+        pytest.skip("no locale with decimal commas is installed")
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@surrounding
+def a_working_directory_that_is_gone(folder):
+    before = os.getcwd()
+    gone = folder / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    yield
+    os.chdir(before)
+
+
+@surrounding
+def no_garbage_collection(folder):
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@surrounding
+def frequent_garbage_collection(folder):
+    before = gc.get_threshold()
+    gc.set_threshold(50)
+    yield
+    gc.set_threshold(*before)
+
+
+@surrounding
+def little_recursion(folder):
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 90)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@surrounding
+def no_arguments(folder):
+    before, sys.argv = sys.argv, []
+    yield
+    sys.argv = before
+
+
+@surrounding
+def a_debugger(folder):
+    def trace(frame, event, argument):
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    yield
+    sys.settrace(before)
+
+
+@surrounding
+def a_profiler(folder):
+    sys.setprofile(lambda frame, event, argument: None)
+    yield
+    sys.setprofile(None)
+
+
+@surrounding
+def traced_memory(folder):
+    tracemalloc.start(5)
+    yield
+    tracemalloc.stop()
+
+
+@surrounding
+def all_messages_are_logged(folder):
+    handler = logging.StreamHandler(io.StringIO())
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    yield
+    root.removeHandler(handler)
+    root.setLevel(level)
+
+
+@surrounding
+def hurried_threads(folder):
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+# ---- signals -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def handler(number: int, handle: Any) -> Iterator[None]:
+    before = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@surrounding
+def own_signal_handlers(folder):
+    with handler(signal.SIGINT, lambda *_: None), handler(signal.SIGTERM, lambda *_: None):
+        yield
+
+
+@surrounding
+def ignored_signals(folder):
+    with handler(signal.SIGINT, signal.SIG_IGN), handler(signal.SIGTERM, signal.SIG_IGN):
+        yield
+
+
+@surrounding
+def default_signals(folder):
+    with handler(signal.SIGINT, signal.SIG_DFL), handler(signal.SIGTERM, signal.SIG_DFL):
+        yield
+
+
+@surrounding
+def a_timer(folder):
+    """It interrupts system calls and Python a thousand times a second, as profilers do."""
+    with handler(signal.SIGPROF, lambda *_: None):
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+        yield
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+# ---- tests ---------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def expected(backend: str) -> str:
+    """The digest of an ordinary run."""
+    with output(io.StringIO()):
+        return work(make_backend(backend), None)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("surrounding", SURROUNDINGS, ids=lambda each: each.__name__)
+def test_results_are_ordinary_and_everything_is_left_as_it_was(surrounding, backend, tmp_path):
+    ordinary = expected(backend)
+    with surrounding(tmp_path):
+        before = state_of_process()
+        found = work(make_backend(backend), tmp_path)
+        after = state_of_process()
+    assert found == ordinary
+    assert after == before
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_thread_other_than_the_first(backend, tmp_path):
+    """Python handles signals in the first thread only, and NumPy's error state belongs to a thread."""
+
+    def run() -> str:
+        with np.errstate(all="raise"):
+            return work(make_backend(backend), tmp_path)
+
+    ordinary, before = expected(backend), state_of_process()
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(run).result(60) == ordinary
+    assert state_of_process() == before
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_threads_of_which_one_has_the_terminals_bar(backend):
+    ordinary = expected(backend)
+    with output(Terminal()):
+        before = state_of_process()
+        with ThreadPoolExecutor(3) as threads:
+            runs = [threads.submit(work, make_backend(backend), None) for _ in range(3)]
+            assert [run.result(60) for run in runs] == [ordinary] * 3
+        assert state_of_process() == before
+
+
+def test_a_coroutine(tmp_path):
+    async def program() -> str:
+        return work("numpy", tmp_path)
+
+    assert asyncio.run(program()) == expected("numpy")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_child_that_is_forked_while_other_threads_hold_locks(backend):
+    """They hold them in the parent only."""
+    ordinary = expected(backend)
+    locks = [lock for lock in gc.get_objects() if isinstance(lock, ForkLock)]
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with contextlib.ExitStack() as held:
+            for lock in locks:
+                held.enter_context(lock)
+            taken.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert taken.wait(60)
+    try:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with contextlib.suppress(BaseException):
+                signal.alarm(30)
+                code = int(work(get_backend(backend), None, verbose=False) != ordinary)
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        holder.join()
+
+
+class TestNumpysErrors:
+    """Other ways into this package, while NumPy raises an error where it would otherwise return infinity or zero."""
+
+    @pytest.fixture(autouse=True)
+    def strict(self):
+        with np.errstate(all="raise"), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            yield
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_products_that_overflow_in_several_threads(self, backend):
+        """A pool of threads computes them, with an error state of its own."""
+        made = make_backend(backend)
+        backend = made if made.name == "cupy" else type(made)(threads=2)
+        net = nn.Network([nn.Dense(512), nn.Dense(512)], 64, backend=backend)
+        net.set_weights({name: np.full_like(values, 1e3) for name, values in net.get_weights().items()})
+        outputs = net.predict(np.full((600, 64), 1e38))
+        assert not np.isfinite(outputs).any()
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_a_diverging_run_ends_with_our_error(self, backend):
+        net = nn.Network([nn.Dense(4, activation="relu"), nn.Dense(1)], 5, backend=make_backend(backend))
+        with pytest.raises(nn.errors.TrainingDivergedError):
+            net.fit(np.ones((20, 5)), np.ones((20, 1)), epochs=9, loss="mean_squared_error", optimizer=nn.SGD(1e9))
+
+    @pytest.mark.parametrize("backend", BACKENDS)
+    def test_values_out_of_range_are_our_error(self, backend):
+        net = nn.Network([nn.Dense(1)], 5, backend=make_backend(backend))
+        x, y = np.full((3, 5), 1e300), np.full((3, 1), 1e300)
+        for call in (
+            lambda: net.fit(x, y * 0, loss="mean_squared_error"),
+            lambda: net.fit(x * 0, y, loss="mean_squared_error"),
+            lambda: net.predict(x),
+            lambda: net.set_weights({"layers.0.weight": x[:1].T, "layers.0.bias": y[0]}),
+        ):
+            with pytest.raises(nn.errors.InvalidInputError):
+                call()
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_streams(self, stream):
+        x, y = data()
+        net = nn.Network([nn.Dense(3)], 5, backend="numpy")
+        options = {"epochs": 2, "loss": "softmax_cross_entropy", "batch_size": 9}
+        if stream:
+            net.fit(x, y, stream=True, **options)
+        else:
+            net.fit(nn.BatchStream(lambda epoch: [(x, y)], len(x)), **options)
+        assert net.evaluate(x, y)["loss"] > 0
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_estimators(self, dtype):
+        pytest.importorskip("sklearn")
+        x, y = data()
+        # scikit-learn scales data before; its own sums of squares would overflow.
+        x = x / 100
+        for model in (
+            nn.MLPClassifier(
+                hidden_layer_sizes=(4,), max_iter=3, tol=0, n_iter_no_change=99, dtype=dtype, random_state=0
+            ),
+            nn.MLPRegressor(
+                hidden_layer_sizes=(4,),
+                max_iter=3,
+                tol=0,
+                n_iter_no_change=99,
+                dtype=dtype,
+                random_state=0,
+                verbose=True,
+            ),
+        ):
+            with output(None), pytest.raises(UserWarning, match="not converged"):
+                model.fit(x, y)  # warnings are errors
+            with output(None):
+                for _ in range(3):
+                    model.partial_fit(x, y, **({"classes": [0, 1, 2]} if hasattr(model, "predict_proba") else {}))
+            assert np.isfinite(model.predict(x * 1e3)).all()
+            if hasattr(model, "predict_log_proba"):
+                assert (model.predict_log_proba(x * 1e3) <= 0).all()
+
+
+def test_the_reason_why_nothing_is_printed_any_more_is_logged_once(caplog):
+    stream = io.StringIO()
+    stream.close()
+    with output(stream):
+        work("numpy", None)
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "cannot print to standard output (I/O operation on closed file); the training continues" in record.message
