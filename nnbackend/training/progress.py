@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from nnbackend.support.fork_lock import ForkLock
 from nnbackend.support.surroundings import is_terminal, say
 from nnbackend.training.history import COLUMNS, cells
 from nnbackend.training.listeners import Listener
@@ -217,18 +218,10 @@ class _Bar:
     """
 
     def __init__(self, epochs: int, steps: int) -> None:
-        import random
-
-        # Rich draws from the generator that the program may have seeded.
-        state = random.getstate()
+        _import_rich()
         from rich import get_console
         from rich.live import Live
 
-        # Imported here for the same reason.
-        from rich.progress_bar import ProgressBar  # noqa: F401
-        from rich.table import Table  # noqa: F401
-
-        random.setstate(state)
         self.time = RemainingTime(epochs, steps)
         self._console = get_console()
         self._live = Live(self, console=self._console, refresh_per_second=10, transient=True)
@@ -272,3 +265,20 @@ class _Bar:
         bar = [ProgressBar(self.time.steps, self.time.done, width=length)] if length else []
         line.add_row(head, *bar, tail)
         return line
+
+
+def _import_rich() -> None:
+    """Import what draws the bar, without a change to the generator of random numbers, which the program may have
+    seeded: Rich draws from it once, when it is imported."""
+    import random
+
+    with _IMPORTING:
+        state = random.getstate()
+        import rich.live
+        import rich.progress_bar
+        import rich.table  # noqa: F401
+
+        random.setstate(state)
+
+
+_IMPORTING = ForkLock()

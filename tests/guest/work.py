@@ -149,7 +149,6 @@ _PARTS: dict[str, Callable[[], Any]] = {
     "warning filters": lambda: (list(warnings.filters), warnings.showwarning),
     "signal handlers": _signal_handlers,
     "loggers": _loggers,
-    "environment": lambda: dict(os.environ),
     "BLAS threads": _blas_threads,
     "open files": _open_files,
     "folder": _folder,
@@ -163,5 +162,8 @@ _PARTS: dict[str, Callable[[], Any]] = {
 
 
 def state_of_process() -> dict[str, Any]:
-    """Everything that this package shares with the rest of a program."""
-    return {name: read() for name, read in _PARTS.items()}
+    """Everything that this package shares with the rest of a program, by name."""
+    # threadpoolctl sets one when it is imported, which protects the process from a crash of Intel's OpenMP.
+    names = os.environ.keys() - {"KMP_DUPLICATE_LIB_OK"}
+    variables = {f"variable {name}": os.environ[name] for name in names}
+    return {**variables, **{name: read() for name, read in _PARTS.items()}}
