@@ -169,3 +169,8 @@ def _picklable(value: object) -> object:
 def _either(names: list[str]) -> str:
     quoted = [repr(name) for name in names]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

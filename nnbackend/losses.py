@@ -102,3 +102,8 @@ def __getattr__(name: str) -> Any:
     moved = "nnbackend.data.targets"
     warnings.warn(f"nnbackend.losses.{name} is now {moved}.{name}", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(moved), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)
