@@ -87,7 +87,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         settings = Settings.of(self)
         if incremental and settings.early_stopping:
             raise InvalidInputError(
-                "partial_fit does not support early_stopping=True, for a single pass leaves nothing to stop; "
+                "partial_fit does not support early_stopping=True, because it trains for a single epoch; "
                 "set it to False, or use fit"
             )
         goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
