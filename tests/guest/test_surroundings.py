@@ -172,7 +172,6 @@ class TestNumpysErrors:
     def test_estimators(self, dtype):
         pytest.importorskip("sklearn")
         x, y = data()
-        # scikit-learn scales data before; its own sums of squares would overflow.
         x = x / 100
         for model in (
             nn.MLPClassifier(
