@@ -135,7 +135,7 @@ class TestNumpysErrors:
         backend = made if made.name == "cupy" else type(made)(threads=2)
         net = nn.Network([nn.Dense(512), nn.Dense(512)], 64, backend=backend)
         net.set_weights({name: np.full_like(values, 1e3) for name, values in net.get_weights().items()})
-        outputs = net.predict(np.full((600, 64), 1e38))
+        outputs = net.predict(np.full((1600, 64), 1e38), batch_size=1600)
         assert not np.isfinite(outputs).any()
 
     @pytest.mark.parametrize("backend", BACKENDS)
