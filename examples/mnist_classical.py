@@ -75,7 +75,9 @@ def networks(data: nn.datasets.Dataset, options: tools.Options) -> dict[str, Cal
 def run(options: tools.Options) -> dict[str, dict[str, float]]:
     """Train and evaluate all models: accuracy, seconds to train, seconds to predict the test set."""
     if find_spec("sklearn") is None:
-        raise ImportError('the classical models need scikit-learn: pip install -e ".[demo]"')
+        raise ImportError(
+            'the classical models need scikit-learn: pip install -e ".[demo]" in your checkout of nnbackend'
+        )
     data = nn.datasets.load("mnist-5k" if options.quick else "auto")
     print(data.notice or data)
     x_train, x_test = (images.astype(np.float32) / 255 for images in (data.x_train, data.x_test))

@@ -89,7 +89,9 @@ def main(
     options = Options(**vars(parser.parse_args(arguments)))
     try:
         if find_spec("matplotlib") is None:
-            raise ImportError('pictures need the package matplotlib: pip install -e ".[plot]"')
+            raise ImportError(
+                'pictures need the package matplotlib: pip install -e ".[plot]" in your checkout of nnbackend'
+            )
         # Check before training.
         check_folder(options.folder)
         run(options)

@@ -150,6 +150,9 @@ _LAZY = {
     "TensorBoard": "nnbackend.interop.tensorboard",
 }
 
+#: Names that need scikit-learn, without which they raise an ImportError that says how to install it.
+_ESTIMATORS = {"MLPClassifier", "MLPRegressor"}
+
 moved.install()
 
 
@@ -164,5 +167,12 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, and no others."""
-    return sorted([*__all__, "__version__"])
+    """The public names, and no others; without the estimators if scikit-learn is not installed, because `help` and
+    programs that read every name would fail."""
+    from importlib.util import find_spec
+
+    try:
+        left_out = set() if find_spec("sklearn") else _ESTIMATORS
+    except ValueError:
+        left_out = _ESTIMATORS  # a program has blocked it
+    return sorted({*__all__, "__version__"} - left_out)

@@ -6,7 +6,8 @@ this module. A message says what is wrong, what was received and what to do, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 __all__ = [
     "BackendUnavailableError",
@@ -36,7 +37,15 @@ def shown(value: object) -> str:
 
 
 class NNBackendError(Exception):
-    """Base class of every error raised by nnbackend."""
+    """Base class of every error raised by nnbackend.
+
+    Errors of all classes can be pickled with their attributes, so that worker processes can report them.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, unpickling would call the class with the message as its only argument.
+        kept = {name: _picklable(value) for name, value in vars(self).items()}
+        return _restored, (type(self), *map(_picklable, self.args)), kept
 
 
 class InvalidInputError(NNBackendError, ValueError):
@@ -89,9 +98,6 @@ class BackendUnavailableError(NNBackendError, RuntimeError):
         self.reason = reason
         self.remedy = remedy
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        return type(self), (self.name, self.reason, self.remedy)
-
 
 class DataError(NNBackendError, ValueError):
     """A data file is missing, truncated, corrupt or of an unexpected kind."""
@@ -113,9 +119,6 @@ class DistributedError(NNBackendError, RuntimeError):
     def __init__(self, message: str, rank: int | None = None) -> None:
         super().__init__(message)
         self.rank = rank
-
-    def __reduce__(self) -> tuple[type, tuple[str, int | None]]:
-        return type(self), (self.args[0], self.rank)
 
 
 class FolderInUseError(NNBackendError, RuntimeError):
@@ -140,10 +143,34 @@ class TrainingDivergedError(NNBackendError, FloatingPointError):
         self.epoch = epoch
         self.step = step
 
-    def __reduce__(self) -> tuple[type, tuple[str, int, int]]:
-        return type(self), (self.args[0], self.epoch, self.step)
+
+def _restored(kind: type[NNBackendError], *arguments: object) -> NNBackendError:
+    """An error from a pickle, without a call of its class; its attributes are set afterwards."""
+    # The class that determines the memory layout; Python rejects the constructor of any other.
+    base: type = kind
+    while base.__module__ != "builtins":
+        assert base.__base__ is not None
+        base = base.__base__
+    construct: Callable[..., NNBackendError] = base.__new__
+    return construct(kind, *arguments)
+
+
+def _picklable(value: object) -> object:
+    """`value`, or its text if it cannot be pickled: it may be whatever a caller gave in place of a name."""
+    import pickle
+
+    try:
+        pickle.dumps(value)
+    except Exception:
+        return shown(value)
+    return value
 
 
 def _either(names: list[str]) -> str:
     quoted = [repr(name) for name in names]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

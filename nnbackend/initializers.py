@@ -234,3 +234,8 @@ def get_initializer(initializer: Any) -> Initializer:
         raise InvalidInputError(
             f"an initializer is a name, an Initializer or an array of numbers, received {shown(initializer)}"
         ) from None
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

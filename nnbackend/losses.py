@@ -106,3 +106,8 @@ def __getattr__(name: str) -> Any:
     moved = "nnbackend.data.targets" if name == "Targets" else "nnbackend.data.weights"
     warnings.warn(f"nnbackend.losses.{name} is now {moved}.{name}", DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(moved), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

@@ -52,3 +52,8 @@ def _pair(labels: Any, predicted: Any) -> tuple[Labels, Labels]:
             f"labels and predictions must be (n,) arrays of the same length, received {true.shape} and {guess.shape}"
         )
     return true, guess
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

@@ -387,7 +387,7 @@ class Network(NetworkInference):
         return _remake(self.backend, *self._state())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self.backend.name, *self._state())
+        return _remake, (self.backend, *self._state())
 
     def _state(self) -> tuple[dict[str, Any], tuple[type[Layer], ...], dict[str, HostArray]]:
         return self.config(), tuple({type(layer) for layer in all_layers(self.layers)}), self.get_weights()

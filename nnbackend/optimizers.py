@@ -202,3 +202,8 @@ class RMSprop(Optimizer):
 
 #: Optimisers by name, as on the command line.
 OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

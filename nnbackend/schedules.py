@@ -220,3 +220,8 @@ class ReduceOnPlateau(Schedule):
 def as_schedule(rate: float | Schedule) -> Schedule:
     """Convert a number to a constant schedule; a schedule is returned unchanged."""
     return rate if isinstance(rate, Schedule) else Constant(rate)
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from nnbackend.support.extras import install_command
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
@@ -60,7 +63,31 @@ def test_no_document_installs_from_an_index():
     for path in sources:
         text = path.read_text()
         assert not re.search(r"pip install [^\n]*nnbackend(\[|$)", text, re.MULTILINE), path
-        assert "github.com/nnbackend" not in text, path
+        # There is no address of the repository, the package or its pages yet, so none may be named.
+        addresses = re.findall(r"(?:https?://|git@|git clone )[^\s)\"'>]+", text)
+        assert [address for address in addresses if "nnbackend" in address] == [], path
+
+
+def test_commands_install_extras_that_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    folders = [ROOT / name for name in ("nnbackend", "docs", "examples", "benchmarks", "tests")]
+    paths = [path for folder in folders for kind in ("py", "md", "ipynb") for path in folder.rglob(f"*.{kind}")]
+    named = set()
+    for path in [*ROOT.glob("*.md"), ROOT / ".ci" / "run", *paths]:
+        text = path.read_text(encoding="utf-8")
+        for found in re.findall(r"pip install [^\n]*?\.\[([\w,]+)\]", text):
+            named |= set(found.split(","))
+        named |= set(re.findall(r"""install_command\(["'](\w+)["']\)""", text))
+    assert len(named) > 10
+    assert named <= extras
+
+
+def test_messages_say_where_the_command_works():
+    """With the same words everywhere: those of `install_command`."""
+    words = re.escape(install_command("demo")).replace("demo", r"[\w{}]+")
+    for path in [*(ROOT / "nnbackend").rglob("*.py"), *(ROOT / "examples").glob("*.py")]:
+        text = path.read_text()
+        assert len(re.findall(r'pip install -e "', text)) == len(re.findall(words, text)), path
 
 
 def test_links_and_pictures_exist():

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import pydoc
+import re
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -141,7 +145,33 @@ def test_circles_are_found():
     assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
-@pytest.mark.parametrize("name", ["training", "losses", "interop", "datasets"])
-def test_dir_shows_the_public_names_and_no_others(name):
+PUBLIC = [name for name in nnbackend.__all__ if inspect.ismodule(getattr(nnbackend, name))]
+
+
+def test_dir_shows_the_public_names_and_no_others():
     assert set(dir(nnbackend)) == {*nnbackend.__all__, "__version__"}
-    assert getattr(nnbackend, name).__name__ == f"nnbackend.{name}"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_module_has_its_public_names(name):
+    module = getattr(nnbackend, name)
+    assert module.__name__ == f"nnbackend.{name}"
+    assert dir(module) == sorted(module.__all__)
+    for each in dir(module):
+        assert getattr(module, each) is not None
+
+
+def test_help_shows_every_public_name():
+    text = pydoc.plain(pydoc.render_doc(nnbackend))
+    for name in nnbackend.__all__:
+        assert re.search(rf"\b{name}\b", text), name
+
+
+def test_help_without_scikit_learn(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "sklearn" or ".sklearn" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    assert "MLPClassifier" not in dir(nnbackend)
+    assert "class Dense" in pydoc.plain(pydoc.render_doc(nnbackend))
+    with pytest.raises(ImportError, match="need scikit-learn"):
+        nnbackend.MLPClassifier()

@@ -46,6 +46,9 @@ class Backend(Operations):
     row_multiple: int = 1
     works_apart: bool = False
 
+    #: For a backend that was requested by name: the function and the arguments that request it again.
+    _requested: tuple[Any, ...] | None = None
+
     # ---- memory --------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -138,9 +141,18 @@ class Backend(Operations):
         executor = self.executor(calls)
         return executor.name, executor.reason
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+    # ---- copies and pickles ----------------------------------------------------------------------------------
+
+    def __copy__(self) -> Backend:
         """Backends are not copied: `sklearn.base.clone` copies all parameters, and the copies share the backend."""
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A backend that was requested by name is requested by name again where it is unpickled."""
+        return self._requested or super().__reduce_ex__(protocol)
 
     def __repr__(self) -> str:
         return f"<nnbackend backend {self.name!r} on {self.device}>"

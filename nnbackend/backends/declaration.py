@@ -354,7 +354,7 @@ class Call:
         """Why executors cannot compile it, if it is a user-defined function; None for an operation of the contract."""
         if self.function is None:
             return None
-        return f"{getattr(self.function, '__name__', type(self.function).__name__)} is a function from outside"
+        return f"{getattr(self.function, '__name__', type(self.function).__name__)} is a user-defined function"
 
     def written(self) -> Iterator[Array]:
         """The arrays that this call writes."""

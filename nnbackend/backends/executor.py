@@ -47,7 +47,7 @@ class PlainExecutor(Executor):
 
     def run(self, repeats: int) -> None:
         # Overflow is visible in the loss; NumPy's warnings for each operation would add nothing.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             for _ in range(repeats):
                 for operation, arguments in self._bound:
                     operation(*arguments)

@@ -97,6 +97,9 @@ class Products:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.threads,)
+
     def matmul(self, a: Real, b: Real, out: Real) -> None:
         """``out = a @ b``; (m, k), (k, n) -> (m, n), any strides."""
         m, n = out.shape
@@ -143,8 +146,10 @@ def _cut(a: Real, b: Real, out: Real, blocks: int) -> list[_Part]:
 
 
 def _multiply(parts: list[_Part]) -> None:
-    for a, b, out in parts:
-        np.matmul(a, b, out=out)
+    # The threads of the pool do not inherit NumPy's error state.
+    with np.errstate(all="ignore"):
+        for a, b, out in parts:
+            np.matmul(a, b, out=out)
 
 
 @functools.cache

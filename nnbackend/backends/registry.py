@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnbackend.backends.contract import Backend
 from nnbackend.errors import BackendUnavailableError, InvalidInputError, UnknownNameError
+from nnbackend.support.fork_lock import ForkLock
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -151,6 +151,7 @@ def _made(name: str) -> Backend:
             f"its entry point returned a {type(backend).__name__}, not an nnbackend Backend",
             "Report this to its authors.",
         )
+    backend._requested = get_backend, (name,)
     return backend
 
 
@@ -163,7 +164,7 @@ def _info(name: str) -> BackendInfo:
 
 
 #: Reentrant, because creating a backend may request another one.
-_MAKING = threading.RLock()
+_MAKING = ForkLock(reentrant=True)
 
 
 @functools.cache

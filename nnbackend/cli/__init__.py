@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 2 after an error, 130 after Ctrl-C.
+        Exit code: 0, 2 after an error, 130 after Ctrl-C; others as the help of a command says.
     """
     options = make_parser().parse_args(arguments)
     try:

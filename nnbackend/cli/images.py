@@ -1,4 +1,9 @@
-"""Read the image files of ``nnbackend predict`` as rows of pixels."""
+"""Read the image files of ``nnbackend predict`` as rows of pixels.
+
+Networks for images expect light objects on a dark background, in images of one size. Pictures from cameras and drawing
+programs are prepared: composed if they are transparent, inverted if they look dark on light, and scaled. For digits,
+this is the preparation of the page of ``nnbackend demo`` (:func:`nnbackend.web.digits.normalise`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,18 +31,44 @@ _GZIP = b"\x1f\x8b"
 _IDX = b"\x00\x00"
 _WHITE = 255
 
+#: Most pixels of a picture; a camera's has 12 to 24 million. Decoding takes about eight bytes for each.
+_MOST_PIXELS = 25_000_000
 
-def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[Any]:
+#: Longest side of a picture while it is prepared, many times that of any network's images.
+_LONGEST = 1_000
+
+#: Share of the brightest value below which a pixel of a photograph belongs to the background.
+_BACKGROUND = 0.2
+
+#: Side of the images that digits are normalised to.
+_DIGIT_SIDE = 28
+
+Image8 = npt.NDArray[np.uint8]
+
+
+def read_images(
+    path: str,
+    shape: tuple[int, ...],
+    invert: bool | None = None,
+    digits: bool = True,
+    note: Callable[[str], None] = lambda text: None,
+) -> npt.NDArray[Any]:
     """Read the images in a file.
 
     Parameters
     ----------
     path : str
-        A picture (PNG, JPEG, BMP, GIF, TIFF, WebP or PPM) or an IDX file, gzipped or not, with any number of images.
+        A picture (PNG, JPEG, BMP, GIF, TIFF, WebP or PPM) of any size, or an IDX file, gzipped or not, with any number
+        of images of the network's size.
     shape : tuple of int
         Shape of the network's input.
-    invert : bool
-        Swap black and white.
+    invert : bool, optional
+        Whether to swap black and white. Default: if a picture has a light background; IDX files are not changed.
+    digits : bool
+        Whether a network for 28 x 28 pixels was trained on digits like MNIST's. A picture of another size is then
+        cropped, scaled and centred by its mass, as those were; otherwise it is scaled as a whole.
+    note : callable
+        Called with a text that says what was changed in a way that may be wrong.
 
     Returns
     -------
@@ -46,9 +78,9 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
     Raises
     ------
     DataError
-        The file is missing or not an image.
+        The file is missing or not an image, or the picture has too many pixels.
     InvalidInputError
-        The images do not have as many pixels as the network has inputs, or cannot be inverted.
+        The images do not fit the network's inputs, or cannot be inverted.
     """
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):
@@ -58,12 +90,20 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
     pixels = math.prod(shape)
-    if start in (_GZIP, _IDX):
-        images = read_idx(path)
-        if images.ndim < 2 or math.prod(images.shape[1:]) != pixels:
-            raise _wrong_size(path, shape, images.shape[1:])
-    else:
-        images = _read_picture(path, shape)[None]
+    if start not in (_GZIP, _IDX):
+        picture = _read_picture(path)
+        light = _is_light(picture)
+        if invert is None and light:
+            note(
+                f"{path}: it looks dark on a light background, so black and white were swapped; "
+                "--no-invert leaves them as they are"
+            )
+        if light if invert is None else invert:
+            picture = _WHITE - picture
+        return _prepared(path, picture, shape, digits).reshape(1, pixels)
+    images = read_idx(path)
+    if images.ndim < 2 or math.prod(images.shape[1:]) != pixels:
+        raise _wrong_size(path, shape, images.shape[1:])
     if invert:
         if images.dtype != np.uint8:
             raise InvalidInputError(f"{path}: --invert needs uint8 pixels (0 to 255), received {images.dtype}")
@@ -71,23 +111,26 @@ def read_images(path: str, shape: tuple[int, ...], invert: bool) -> npt.NDArray[
     return images.reshape(len(images), pixels)
 
 
-def _read_picture(path: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Read a picture as grey values, on a white background; decode it only if it has the right size."""
+def _read_picture(path: str) -> Image8:
+    """Read a picture as grey values."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise demo_package_missing(f"reading {path}", "pillow") from error
     try:
-        # Pillow warns about large pictures and refuses very large ones. The warning is not needed: the size is
-        # checked against the network's input before decoding.
+        # Pillow warns about large pictures and refuses very large ones. The size is checked before decoding.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(path, formats=_FORMATS)
         with opened as picture:
-            if math.prod(picture.size) != math.prod(shape):
-                raise _wrong_size(path, shape, picture.size[::-1])
+            if math.prod(picture.size) > _MOST_PIXELS:
+                width, height = picture.size
+                raise DataError(
+                    f"{path}: a picture may have at most {_MOST_PIXELS:,} pixels, received {width:,} x {height:,}; "
+                    "scale it down first"
+                )
             return _grey(picture)
-    except InvalidInputError:
+    except DataError:
         raise
     except MemoryError as error:
         raise DataError(f"{path}: not enough memory to decode it") from error
@@ -98,16 +141,92 @@ def _read_picture(path: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
         raise DataError(f"{path}: cannot be read as a picture: {reason}") from error
 
 
-def _grey(picture: Any) -> npt.NDArray[np.uint8]:
-    from PIL import Image
+def _grey(picture: Any) -> Image8:
+    """The picture in grey and upright, on white or black where it is transparent."""
+    from PIL import Image, ImageOps
 
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):
         # 16-bit grey: Pillow would clip at 255 instead of scaling.
         return (np.asarray(picture).astype(np.int64) >> 8).astype(np.uint8)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return np.asarray(Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("L"))
-    return np.asarray(picture.convert("L"))
+    if not picture.has_transparency_data:
+        return np.asarray(_reduced(picture.convert("L")))
+    layer = _reduced(picture.convert("RGBA"))
+    alpha, grey = layer.getchannel("A"), layer.convert("L")
+    # Light ink was drawn for a dark background, and dark ink for a light one.
+    opacity = np.asarray(alpha, np.float64)
+    ink = float((np.asarray(grey) * opacity).sum()) / max(float(opacity.sum()), 1.0)
+    background = Image.new("L", layer.size, 0 if ink > _WHITE / 2 or not opacity.any() else _WHITE)
+    return np.asarray(Image.composite(grey, background, alpha))
+
+
+def _reduced(picture: Any) -> Any:
+    """The picture, scaled down by a whole factor if its longer side has many more pixels than any network needs."""
+    factor = max(picture.size) // _LONGEST
+    return picture.reduce(factor) if factor > 1 else picture
+
+
+def _border(picture: Image8) -> Image8:
+    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
+
+
+def _is_light(picture: Image8) -> bool:
+    """Whether the background is light: most of the border, and most of the picture."""
+    return bool(np.median(_border(picture)) > _WHITE / 2 and np.median(picture) > _WHITE / 2)
+
+
+def _prepared(path: str, picture: Image8, shape: tuple[int, ...], digits: bool) -> Image8:
+    """An image of the network's size; a picture that has it already is not changed."""
+    height, width = _image_size(shape)
+    if picture.shape == (height, width):
+        return picture
+    if not height or picture.size == math.prod(shape):
+        # Such as a column of pixels, or an image for a network whose inputs are not one.
+        if picture.size != math.prod(shape):
+            raise _wrong_size(path, shape, picture.shape)
+        return picture
+    if digits and (height, width) == (_DIGIT_SIDE, _DIGIT_SIDE):
+        from nnbackend.web.digits import normalise
+
+        return normalise(_without_background(picture))
+    return _scaled(picture, height, width)
+
+
+def _image_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of the grey images that the network takes; (0, 0) if its inputs are no such images."""
+    if len(shape) == 1:
+        side = math.isqrt(shape[0])
+        return (side, side) if side * side == shape[0] else (0, 0)
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
+        return shape[0], shape[1]
+    return 0, 0
+
+
+def _without_background(picture: Image8) -> Image8:
+    """Light strokes with their full brightness on black. A photograph's background is neither black nor even."""
+    ground = float(np.quantile(_border(picture), 0.95))
+    strokes = np.maximum(picture - ground, 0)
+    if not strokes.any():
+        return np.zeros_like(picture)
+    strokes /= strokes.max()
+    if ground:
+        strokes[strokes < _BACKGROUND] = 0
+    cleaned: Image8 = np.round(_WHITE * strokes).astype(np.uint8)
+    return cleaned
+
+
+def _scaled(picture: Image8, height: int, width: int) -> Image8:
+    """The whole picture in an image of another size, with black beside it if its proportions differ."""
+    from PIL import Image
+
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    rows, columns = (max(1, round(scale * side)) for side in picture.shape)
+    # Averages where it shrinks, without new edges where it grows.
+    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR
+    image = np.zeros((height, width), np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    image[top : top + rows, left : left + columns] = np.asarray(Image.fromarray(picture).resize((columns, rows), how))
+    return image
 
 
 def _wrong_size(path: str, shape: tuple[int, ...], received: tuple[int, ...]) -> InvalidInputError:

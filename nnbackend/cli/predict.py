@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 from nnbackend.backends.contract import HostArray
 from nnbackend.cli.images import read_images
 from nnbackend.cli.options import add_backend
-from nnbackend.cli.run_folder import class_names, find_model
-from nnbackend.cli.text import aligned, percent
+from nnbackend.cli.run_folder import class_names, dataset_name, find_model
+from nnbackend.cli.text import aligned, error_text, percent, printable
+from nnbackend.errors import NNBackendError
 from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
@@ -21,16 +23,31 @@ __all__ = ["DESCRIPTION", "add_options", "run"]
 DESCRIPTION = """\
 Print the predicted class of each image.
 
-Pictures must have exactly as many pixels as the model has inputs; colours are
-converted to grey. Models trained on MNIST expect white digits on black: for
-dark digits on white, add --invert. IDX files may hold any number of images."""
+Pictures may have any size, and colours are converted to grey. A picture that
+does not have the size of the model's images is scaled; for digits, it is
+cropped, scaled and centred like the digits of MNIST. Models expect light
+objects on a dark background, so a picture with a light background is inverted,
+with a note. IDX files hold any number of images of the model's size, and are
+not changed.
+
+A file that cannot be read is reported, and the others are predicted. Exit
+codes: 1 if some files could not be read, 2 after another error or if none
+could be read."""
+
+#: Exit code if some of the files could not be read.
+_INCOMPLETE = 1
+_FAILED = 2
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="a model file or the folder of a run")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="a picture (PNG, JPEG, ...) or an IDX file")
-    parser.add_argument("--invert", action="store_true", help="swap black and white first")
+    parser.add_argument(
+        "--invert",
+        action=argparse.BooleanOptionalAction,
+        help="swap black and white, or not (default: in pictures with a light background)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON with the outputs for all classes")
     add_backend(parser)
 
@@ -39,14 +56,29 @@ def run(options: argparse.Namespace) -> int:
     """Predict the classes and return the exit code."""
     path = find_model(options.model)
     network = Network.load(path, options.backend)
-    # Read all files before the first prediction, so that a bad one gives one error and no partial table.
-    files = [(name, read_images(name, network.input_shape, options.invert)) for name in options.images]
-    entries = [entry for name, rows in files for entry in _entries(network, name, rows, class_names(path, network))]
+    names = class_names(path, network)
+    digits = dataset_name(path) != "fashion-mnist"
+    entries: list[dict[str, Any]] = []
+    failed = 0
+    for name in options.images:
+        try:
+            rows = read_images(name, network.input_shape, options.invert, digits, _note)
+        except NNBackendError as error:
+            failed += 1
+            print(f"nnbackend: error: {error_text(error)}", file=sys.stderr)
+            continue
+        entries += _entries(network, name, rows, names)
+    if failed == len(options.images):
+        return _FAILED
     if options.json:
         print(json.dumps(entries, indent=1))
     else:
         _print_table(network, entries)
-    return 0
+    return _INCOMPLETE if failed else 0
+
+
+def _note(text: str) -> None:
+    print(f"nnbackend: note: {printable(text)}", file=sys.stderr)
 
 
 def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from nnbackend.data.feed import Examples, Feed
 from nnbackend.data.order import Order
 from nnbackend.data.rows import Rows
 from nnbackend.errors import InvalidInputError
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["Kind", "Piece", "Pieced", "PortionFeed", "Streamed"]
 
@@ -138,7 +139,8 @@ class Streamed(PortionFeed):
         super().__init__(backend, rows.count, batch_size, scale, kinds)
 
     def _read(self, order: Order, out: Sequence[HostArray]) -> None:
-        self._rows.read(order, out[0])
+        with own_error_state():
+            self._rows.read(order, out[0])
         for values, wanted in zip(self._others, out[1:], strict=True):
             np.take(values, order, axis=0, out=wanted, mode="clip")
 
@@ -237,7 +239,8 @@ class Pieced(PortionFeed):
                 if not isinstance(given, tuple | list) or len(given) not in (2, 3):
                     received = type(given).__name__
                     raise InvalidInputError(f"it must be (x, y) or (x, y, sample_weight), received {received}")
-                piece = self._check(*given)
+                with own_error_state():
+                    piece = self._check(*given)
                 kinds = [_kind(values) for values in piece]
                 if self._kinds and kinds != self._kinds:
                     raise InvalidInputError(

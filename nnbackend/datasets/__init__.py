@@ -94,3 +94,8 @@ def load(name: str, *, folder: str | os.PathLike[str] | None = None, download: b
 def names() -> tuple[str, ...]:
     """All names that `load` accepts."""
     return tuple(_LOADERS)
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

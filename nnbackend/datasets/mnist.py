@@ -139,9 +139,6 @@ class DatasetNotFoundError(DataError):
         self.name = name
         self.looked = looked
 
-    def __reduce__(self) -> tuple[type, tuple[str, tuple[str, ...]]]:
-        return type(self), (self.name, self.looked)
-
 
 def mnist(folder: str | os.PathLike[str] | None = None, download: bool = True) -> Dataset:
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 pixels.

@@ -23,3 +23,8 @@ __all__ = [
     "shard_slices",
     "world",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

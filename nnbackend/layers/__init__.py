@@ -37,3 +37,8 @@ __all__ = [
     "layers_config",
     "layers_from_config",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

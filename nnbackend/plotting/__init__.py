@@ -29,3 +29,8 @@ __all__ = [
     "plot_weights",
     "save_figure",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

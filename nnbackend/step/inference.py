@@ -20,6 +20,7 @@ from nnbackend.step.evaluation import Evaluator
 from nnbackend.step.prediction import Predictor
 from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["NetworkInference"]
 
@@ -73,12 +74,13 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
-        rows = as_rows(x, self.input_shape, self.dtype)
-        size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
-        outputs = self._room_for_outputs(rows.count)
-        for start in range(0, rows.count, size):
-            part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
-            outputs[start : start + size] = self._predictor(part)
+        size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+        with own_error_state():
+            rows = as_rows(x, self.input_shape, self.dtype)
+            outputs = self._room_for_outputs(rows.count)
+            for start in range(0, rows.count, size):
+                part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
+                outputs[start : start + size] = self._predictor(part)
         return outputs.reshape(rows.count, *self.output_shape)
 
     def _room_for_outputs(self, rows: int) -> HostArray:
@@ -142,10 +144,11 @@ class NetworkInference(NetworkWeights):
         """
         chosen = self.resolve_loss(loss)
         size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
-        feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
-        with closing(feed):
-            value, correct = Evaluator(self._model, chosen, feed, size).run()
-        metrics = {"loss": value + self.penalty()}
+        with own_error_state():
+            feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
+            with closing(feed):
+                value, correct = Evaluator(self._model, chosen, feed, size).run()
+            metrics = {"loss": value + self.penalty()}
         if feed.accuracy_name is not None:
             metrics[feed.accuracy_name] = correct
         return metrics

@@ -275,7 +275,7 @@ def machine_memory() -> int:
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:
     """Convert `array` to `dtype`, and check that all values are finite."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         converted = array.astype(dtype)
     if not np.isfinite(converted).all():
         what = f"values beyond the range of {converted.dtype}" if np.isfinite(array).all() else "NaN or infinity"

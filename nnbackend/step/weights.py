@@ -17,6 +17,7 @@ from nnbackend.step.model import Model, OptimizerState, Snapshot
 from nnbackend.step.parameters import ParameterLayout, initial_values
 from nnbackend.support.checks import real_dtype, sample_shape, seed_number
 from nnbackend.support.memory import memory_explained
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["NetworkWeights"]
 
@@ -53,7 +54,8 @@ class NetworkWeights:
         layout = self._layout_on(backend)
         layout.check_fits(self.dtype)
         sizes = {"weights": layout.size * self.dtype.itemsize}
-        with memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'."):
+        explained = memory_explained(backend, "the network", lambda: sizes, "Give fewer units, or dtype='float32'.")
+        with own_error_state(), explained:
             values = initial_values(layout, self.seed, self.dtype) if weights is None else weights
             buffer = backend.from_host(layout.pack(values, self.dtype))
         self._model = Model(backend, self.layers, layout, buffer, self.dtype, self.seed)
@@ -109,7 +111,9 @@ class NetworkWeights:
             An array is missing, unknown, of the wrong shape or not finite; nothing was changed.
         """
         layout = self._model.layout
-        self.backend.write(layout.pack(layout.check(weights, self.dtype), self.dtype), self._model.parameters)
+        with own_error_state():
+            values = layout.pack(layout.check(weights, self.dtype), self.dtype)
+        self.backend.write(values, self._model.parameters)
 
     def to(self, backend: str | Backend) -> Self:
         """Move the network to another backend, in place and without changing the weights. Returns the network.
@@ -138,7 +142,8 @@ class NetworkWeights:
     def penalty(self) -> float:
         """The L1 and L2 penalties of the current weights; those of frozen layers do not count."""
         layout = self._current_layout()
-        return layout.penalty(self.get_weights()) if layout.regularised else 0.0
+        with own_error_state():
+            return layout.penalty(self.get_weights()) if layout.regularised else 0.0
 
     # ---- during training -----------------------------------------------------------------------------------
 

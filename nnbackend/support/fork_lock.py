@@ -14,10 +14,17 @@ __all__ = ["ForkLock"]
 
 
 class ForkLock:
-    """A lock to use as ``with lock:``, like `threading.Lock`."""
+    """A lock to use as ``with lock:``, like `threading.Lock`.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Parameters
+    ----------
+    reentrant : bool
+        Whether the thread that holds it may acquire it again, like `threading.RLock`.
+    """
+
+    def __init__(self, reentrant: bool = False) -> None:
+        self._make = threading.RLock if reentrant else threading.Lock
+        self._lock = self._make()
         _LOCKS.add(self)
 
     def __enter__(self) -> None:
@@ -32,7 +39,7 @@ _LOCKS: weakref.WeakSet[ForkLock] = weakref.WeakSet()
 
 def _replace_all() -> None:
     for lock in _LOCKS:
-        lock._lock = threading.Lock()
+        lock._lock = lock._make()
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,3 +8,8 @@ from nnbackend.testing.conformance import CASES, Lab, check_backend
 from nnbackend.testing.gradients import LossAndGradients, check_gradients
 
 __all__ = ["CASES", "Lab", "LossAndGradients", "check_backend", "check_gradients"]
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

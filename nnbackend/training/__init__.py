@@ -17,3 +17,8 @@ __all__ = [
     "fit",
     "train_on_batch",
 ]
+
+
+def __dir__() -> list[str]:
+    """The public names, and no others."""
+    return sorted(__all__)

@@ -21,6 +21,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
+from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.divergence import check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss
 from nnbackend.training.run import memory_for, take_up
@@ -49,7 +50,7 @@ def train_on_batch(
     -------
     dict
     """
-    with network.in_training():
+    with own_error_state(), network.in_training():
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(network, optimizer)
         if network.batch_step is None:

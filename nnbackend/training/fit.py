@@ -13,6 +13,7 @@ from nnbackend.errors import ModelFileError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
 from nnbackend.training.checkpoints.run_state import RunState
@@ -87,7 +88,7 @@ def fit(
     )
     ranks = Alone() if communicator is None else communicator
     memory = training_memory(network, given)
-    with network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
+    with own_error_state(), network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
         return _train(plan)
@@ -117,8 +118,9 @@ def _train(plan: Plan) -> History:
             if stop:
                 break
         listeners.epochs_end(epoch)
-    for callback in training.callbacks:
-        callback.on_train_end(plan.network, history)
+    with callers_error_state():
+        for callback in training.callbacks:
+            callback.on_train_end(plan.network, history)
     return history
 
 
@@ -180,8 +182,9 @@ class _Training:
         plan, network = self._plan, self._plan.network
         taken = network.steps_trained, network.epochs_trained
         plan.start.restore(state, plan.communicator)
-        for callback in self.callbacks:
-            callback.on_train_begin(network, plan.epochs)
+        with callers_error_state():
+            for callback in self.callbacks:
+                callback.on_train_begin(network, plan.epochs)
         try:
             plan.start.restore_callbacks(state)
         except ModelFileError:

@@ -13,6 +13,7 @@ from types import TracebackType
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.network import Network
 from nnbackend.step.replay import Watch
+from nnbackend.support.surroundings import callers_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
@@ -140,17 +141,19 @@ class CallbackListener(Listener):
         self._communicator, self._note = communicator, note
 
     def epoch_begin(self, epoch: int) -> None:
-        for callback in self._callbacks:
-            callback.on_epoch_begin(self._network, epoch)
+        with callers_error_state():
+            for callback in self._callbacks:
+                callback.on_epoch_begin(self._network, epoch)
 
     def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
-        for callback in self._callbacks:
-            callback.on_steps_end(self._network, epoch, result.losses)
         reasons = []
-        for callback in self._callbacks:
-            told = callback.on_epoch_cut if result.cut else callback.on_epoch_end
-            if reason := told(self._network, epoch, metrics):
-                reasons.append((type(callback).__name__, reason))
+        with callers_error_state():
+            for callback in self._callbacks:
+                callback.on_steps_end(self._network, epoch, result.losses)
+            for callback in self._callbacks:
+                told = callback.on_epoch_cut if result.cut else callback.on_epoch_end
+                if reason := told(self._network, epoch, metrics):
+                    reasons.append((type(callback).__name__, reason))
         stops = [stop for given in self._communicator.gather(reasons) for stop in given]
         if stops:
             self._history.stopped_by, reason = stops[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -54,7 +55,7 @@ class _Run:
     epochs: int
     state: str = "preparing"
     message: str = "reading the data"
-    points: list[dict[str, float]] = field(default_factory=list)
+    points: list[dict[str, float | None]] = field(default_factory=list)
     network: Network | None = None
     classes: tuple[str, ...] = ()
     stop: threading.Event = field(default_factory=threading.Event)
@@ -176,9 +177,9 @@ class Trainer:
             if run is None or run.network is None or run.state in BUSY:
                 raise InvalidInputError("there is no trained network yet; start a training and wait until it ends")
             last = run.points[-1]
-            source = (
-                f"trained on this page for {last['epoch']:.3g} epochs: test accuracy {100 * last['val_accuracy']:.1f} %"
-            )
+            correct = last.get("val_accuracy")
+            accuracy = "unknown" if correct is None else f"{100 * correct:.1f} %"
+            source = f"trained on this page for {last['epoch']:.3g} epochs: test accuracy {accuracy}"
             return run.network, run.classes, source
 
     # ---- in the thread ---------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ class Trainer:
         with self._lock:
             run.network, run.classes = network, data.classes
 
-    def _update(self, run: _Run, state: str, message: str, point: dict[str, float] | None = None) -> None:
+    def _update(self, run: _Run, state: str, message: str, point: dict[str, float | None] | None = None) -> None:
         with self._lock:
             if point is not None:
                 run.points.append(point)
@@ -241,9 +242,10 @@ class _Progress(Callback):
     def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
         self._seconds += metrics["seconds"]
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        point = {
+        point: dict[str, float | None] = {
             "epoch": epoch / self._points_per_pass,
-            **{name: metrics[name] for name in names if name in metrics},
+            # JSON has no NaN.
+            **{name: metrics[name] if math.isfinite(metrics[name]) else None for name in names if name in metrics},
             "seconds": self._seconds,
         }
         self._update(self._run, "training", "", point)

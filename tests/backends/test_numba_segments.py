@@ -41,7 +41,7 @@ def test_a_function_from_outside_costs_only_itself_and_the_summary_and_the_log_s
     with caplog.at_level("INFO", logger="nnbackend"):
         assert np.isfinite(net.fit(x, y, epochs=2, loss="softmax_cross_entropy")["loss"]).all()
     (message,) = (record.getMessage() for record in caplog.records if "executor" in record.getMessage())
-    name, reason = "compiled, 2 of 23 calls from Python", "double is a function from outside"
+    name, reason = "compiled, 2 of 23 calls from Python", "double is a user-defined function"
     assert message.endswith(f"with the {name} executor: {reason}")
     for network in (net, custom_network("numba")):
         assert network.summary().splitlines()[-1].endswith(f"; executor {name}: {reason}")
@@ -50,7 +50,7 @@ def test_a_function_from_outside_costs_only_itself_and_the_summary_and_the_log_s
 def test_a_step_of_functions_from_outside_is_plain():
     called = []
     executor = NumbaBackend(threads=1).executor([Call.custom(lambda backend, value: called.append(value), 7)])
-    assert (executor.name, executor.reason) == ("plain", "<lambda> is a function from outside")
+    assert (executor.name, executor.reason) == ("plain", "<lambda> is a user-defined function")
     executor.run(3)
     assert called == [7] * 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import subprocess
 import sys
 
@@ -85,10 +84,30 @@ print(info.usable, info.reason, info.remedy, sep="|")
     assert done.stdout.strip() == "False|Numba is not installed|Run: pip install numba"
 
 
-def test_unavailable_errors_survive_pickling():
-    error = BackendUnavailableError("cupy", "no GPU", "Buy one.")
-    copy = pickle.loads(pickle.dumps(error))
-    assert (str(copy), copy.remedy) == (str(error), "Buy one.")
+@pytest.fixture
+def numba_without_compiler(monkeypatch):
+    """What the environment variable NUMBA_DISABLE_JIT=1 does."""
+    monkeypatch.setattr("numba.core.config.DISABLE_JIT", 1)
+    registry._made.cache_clear()
+    registry._probe.cache_clear()
+    yield
+    registry._made.cache_clear()
+    registry._probe.cache_clear()
+
+
+def test_a_numba_that_does_not_compile_is_unusable(numba_without_compiler, caplog):
+    reason = "'numba' cannot run here: Numba's compiler is turned off by NUMBA_DISABLE_JIT"
+    for request in (
+        lambda: nn.get_backend("numba"),
+        lambda: nn.Network([nn.Dense(1)], 1, "numba"),
+        lambda: nn.NumbaBackend(),
+    ):
+        with pytest.raises(BackendUnavailableError, match=reason):
+            request()
+    with caplog.at_level(logging.INFO, logger="nnbackend"):
+        assert nn.get_backend("auto").name == ("cupy" if nn.available_backends()[2].usable else "numpy")
+    if not nn.available_backends()[2].usable:
+        assert "numba cannot run here (Numba's compiler is turned off by NUMBA_DISABLE_JIT" in caplog.text
 
 
 class _Entry:

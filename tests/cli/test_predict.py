@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.datasets import write_idx
 from tests.cli.commands import environment, error, nnbackend
 
 
@@ -78,20 +79,30 @@ def test_predict_sees_one_digit_in_every_kind_of_picture(
 
     plain = outputs("0.png")
     np.testing.assert_allclose(outputs("deep.png"), plain, rtol=1e-6)
-    np.testing.assert_allclose(outputs("inverted.png", "--invert"), plain, rtol=1e-6)
+    np.testing.assert_allclose(outputs("large.png"), plain, rtol=1e-6)
     np.testing.assert_allclose(outputs("transparent.png", "--invert"), plain, rtol=0.1, atol=0.01)
+    for options in ([], ["--invert"]):
+        np.testing.assert_allclose(outputs("inverted.png", *options), plain, rtol=1e-6)
+    assert np.abs(np.subtract(outputs("inverted.png", "--no-invert"), plain)).max() > 0.1
 
 
-def test_predict_refuses_images_of_another_size_or_format(
+def test_bad_files_are_reported_one_by_one(
     trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]], tmp_path: Path
 ) -> None:
     folder, _ = images
-    predict = ("predict", trained[0], "--backend", "numpy", folder / "0.png")
-    large = nnbackend(*predict, folder / "large.png")
-    assert "must have 64 pixels (8 x 8), received 16 x 16" in error(large)
-    assert large.stdout == ""
     (tmp_path / "text.png").write_text("no picture")
-    assert "text.png: cannot be read as a picture" in error(nnbackend(*predict, tmp_path / "text.png"))
+    write_idx(tmp_path / "wide.idx", np.zeros((2, 3, 4), np.uint8))
+    bad = [tmp_path / "text.png", tmp_path / "none.png", tmp_path / "wide.idx"]
+    predict = ("predict", trained[0], "--json", "--backend", "numpy")
+    some = nnbackend(*predict, bad[0], folder / "0.png", bad[1], bad[2], folder / "1.png")
+    assert some.returncode == 1
+    assert [entry["image"] for entry in json.loads(some.stdout)] == [str(folder / "0.png"), str(folder / "1.png")]
+    reports = some.stderr.splitlines()
+    assert [report.split(": ")[:3] for report in reports] == [["nnbackend", "error", str(name)] for name in bad]
+    assert "cannot be read as a picture" in reports[0]
+    assert "must have 64 pixels (8 x 8), received 3 x 4" in reports[2]
+    none = nnbackend(*predict, bad[0], bad[1])
+    assert (none.returncode, none.stdout, len(none.stderr.splitlines())) == (2, "", 2)
 
 
 def test_a_closed_pipe_is_not_an_error(trained: tuple[Path, str], images: tuple[Path, np.ndarray[Any, Any]]) -> None:

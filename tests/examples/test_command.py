@@ -145,7 +145,7 @@ def test_without_matplotlib_it_says_what_to_install_before_it_trains(tmp_path):
     blocked += "from nnbackend.cli import main; sys.exit(main(['examples', 'run', 'xor', '--backend', 'numpy']))"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert 'pictures need the package matplotlib: pip install -e ".[plot]"' in done.stderr
+    assert 'pictures need the package matplotlib: pip install -e ".[plot]" in your checkout' in done.stderr
     assert done.stdout == ""
 
 

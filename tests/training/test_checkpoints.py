@@ -289,17 +289,17 @@ class TestRefused:
 
     def test_a_new_run_does_not_start_in_the_folder_of_another(self, tmp_path):
         files = a_run(tmp_path)
-        with pytest.raises(InvalidInputError, match=r"holds checkpoints of a run already; .*resume=True"):
+        with pytest.raises(InvalidInputError, match=r"already contains the checkpoints of a run; .*resume=True"):
             kept(tmp_path, resume=False)
         a_run(tmp_path / "other")
-        with pytest.raises(InvalidInputError, match="holds checkpoints of a run already"):
+        with pytest.raises(InvalidInputError, match="already contains the checkpoints of a run"):
             kept(tmp_path, resume=tmp_path / "other")
         assert checkpoint_files(tmp_path) == files
 
     def test_nothing_to_resume_from(self, tmp_path):
         with pytest.raises(InvalidInputError, match="there is no checkpoint in"):
             rich_network("numpy").fit(X, Y, resume=tmp_path / "nothing", **options())
-        with pytest.raises(InvalidInputError, match="resume=True goes on from the folder of a Checkpoint"):
+        with pytest.raises(InvalidInputError, match="resume=True needs a Checkpoint among the callbacks"):
             rich_network("numpy").fit(X, Y, resume=True, **options())
         with pytest.raises(InvalidInputError, match="resume must be"):
             rich_network("numpy").fit(X, Y, resume=3, **options())

@@ -61,7 +61,7 @@ class TestDisk:
                 while True:
                     stream.write(bytes(1024))
 
-        with pytest.warns(RuntimeWarning, match=r"no checkpoint written: .*No space left.*training goes on"):
+        with pytest.warns(RuntimeWarning, match=r"no checkpoint written: .*No space left.*training continues"):
             ended = run_to_the_end(small_disk / "run", At(epoch_2=fill), keep=1)
         assert_same_end(ended, undisturbed())
         assert not [name for name in os.listdir(small_disk / "run") if name.endswith(".tmp")]

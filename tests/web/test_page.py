@@ -133,6 +133,24 @@ def test_a_network_is_trained_and_then_reads_drawings(tab):
     expect(tab.get_by_role("img", name=re.compile("of 40 units active"))).to_be_visible()
 
 
+def test_a_run_that_diverges_is_clipped_and_named(tab):
+    tab.get_by_role("link", name="Train", exact=True).click()
+    tab.get_by_label("Network", exact=True).select_option("784-40-10")
+    tab.get_by_label("Backend", exact=True).select_option("numpy")
+    tab.get_by_label("Learning rate").fill("100000")
+    tab.get_by_label("Epochs", exact=True).fill("2")
+    progress = tab.locator("#progress")
+    number = int(progress.get_attribute("data-run")) + 1
+    tab.get_by_role("button", name="Start").click()
+    expect(progress).to_have_attribute("data-run", str(number))
+    expect(tab.locator("#progress-text")).to_contain_text(re.compile("Done|Failed"), timeout=60_000)
+    if "Done" in tab.locator("#progress-text").text_content():
+        expect(tab.locator("#chart-loss text.trouble")).to_contain_text("The run diverged: loss above 5,000")
+    chart = tab.locator("#chart-loss").bounding_box()
+    for curve in tab.locator("#chart-loss path").all():
+        assert curve.bounding_box()["y"] >= chart["y"]
+
+
 def test_training_is_stopped(tab):
     tab.get_by_role("link", name="Train", exact=True).click()
     tab.get_by_label("Network", exact=True).select_option("784-500-1000-300-10")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy.typing as npt
 
@@ -73,6 +74,10 @@ class CupyBackend(CupyOperations):
         self._epilogues = epilogues
         self._kernels = KernelLibrary(runtime)
         self._scratch = {}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Memory and kernels stay on this process's device.
+        return self._requested or (type(self), (None, self.precision, self._epilogues))
 
     # ---- memory --------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nnbackend.errors import BackendUnavailableError
+
 if TYPE_CHECKING:
     from nnbackend.backends.numba.backend import NumbaBackend
 
@@ -13,7 +15,7 @@ __all__ = ["NumbaBackend", "probe"]
 def probe() -> tuple[str | None, str]:
     """The reason why Numba cannot be used here (None if it can), and the remedy."""
     try:
-        import numba  # noqa: F401
+        import numba
     except ModuleNotFoundError as error:
         if error.name != "numba":
             return f"Numba is installed but {error.name} is missing", "Run: pip install --force-reinstall numba"
@@ -21,11 +23,20 @@ def probe() -> tuple[str | None, str]:
     except ImportError as error:
         # Numba raises an ImportError for NumPy versions that it does not support.
         return f"Numba does not import ({error})", "Run: pip install --upgrade numba"
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+        # Numba would return plain Python functions, and this backend needs compiled ones.
+        return (
+            "Numba's compiler is turned off by NUMBA_DISABLE_JIT (in the environment or in .numba_config.yaml)",
+            "Unset NUMBA_DISABLE_JIT, or use backend='numpy'",
+        )
     return None, ""
 
 
 def __getattr__(name: str) -> Any:
     if name == "NumbaBackend":
+        reason, remedy = probe()
+        if reason is not None:
+            raise BackendUnavailableError("numba", reason, remedy)
         from nnbackend.backends.numba.backend import NumbaBackend
 
         return NumbaBackend

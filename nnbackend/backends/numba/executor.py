@@ -40,6 +40,9 @@ class Team:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        return type(self), (self.threads,)
+
     def run(self, program: Program, steps: int) -> None:
         """Run several steps of a program."""
         worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN

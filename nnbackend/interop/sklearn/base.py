@@ -24,6 +24,7 @@ from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.losses import get_loss
 from nnbackend.network import Network
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["BaseMLP"]
 
@@ -77,12 +78,14 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         BackendUnavailableError
             The backend cannot run here.
         """
-        self._train(X, y, sample_weight, incremental=False)
+        with own_error_state():
+            self._train(X, y, sample_weight, incremental=False)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call; otherwise like `fit`."""
-        self._train(X, y, sample_weight, incremental=True)
+        with own_error_state():
+            self._train(X, y, sample_weight, incremental=True)
         return self
 
     def _train(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> None:
@@ -90,7 +93,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         settings = Settings.of(self)
         if incremental and settings.early_stopping:
             raise InvalidInputError(
-                "partial_fit does not support early_stopping=True, for a single pass leaves nothing to stop; "
+                "partial_fit does not support early_stopping=True, because it trains for a single epoch; "
                 "set it to False, or use fit"
             )
         goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
@@ -164,9 +167,10 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> HostArray:
         """The fitted network's outputs for some rows, (n, outputs)."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
-        network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
-        return outputs_of(network, X)
+        with own_error_state():
+            X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
+            network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
+            return outputs_of(network, X)
 
     def __setstate__(self, state: Any) -> None:
         super().__setstate__(state)

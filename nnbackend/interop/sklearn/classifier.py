@@ -19,6 +19,7 @@ from nnbackend.interop.sklearn.data import Problem, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.interop.sklearn.run import Rows
 from nnbackend.support.checks import number
+from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["MLPClassifier"]
 
@@ -150,7 +151,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        self._train(X, y, sample_weight, incremental=True, classes=classes)
+        with own_error_state():
+            self._train(X, y, sample_weight, incremental=True, classes=classes)
         return self
 
     def predict(self, X: Any) -> HostArray:
@@ -176,7 +178,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def predict_log_proba(self, X: Any) -> HostArray:
         """The logarithms of `predict_proba`."""
         probabilities = self.predict_proba(X)
-        with np.errstate(divide="ignore"):
+        with own_error_state():
             return np.log(probabilities, out=probabilities)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from nnbackend.interop.sklearn.run import BatchRun, BatchSteps, EpochRun, Rows
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerState
+from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["Engine", "freeze", "outputs_of"]
 
@@ -57,7 +57,7 @@ class Engine:
         #: The recorded steps of `partial_fit`.
         self._run: BatchSteps | None = None
         # Several threads may predict with one estimator.
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     @property
     def steps(self) -> int:
@@ -151,7 +151,7 @@ class Engine:
         return {**vars(self), **left_out, "_slots": slots, "_steps": self.steps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        vars(self).update(state, _lock=ForkLock())
 
 
 def freeze(weights: Weights) -> Weights:

@@ -18,6 +18,7 @@ from nnbackend.interop.sklearn.progress import Progress
 from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.network import Network
+from nnbackend.support.surroundings import say
 from nnbackend.training.interrupt import Interrupt
 
 __all__ = ["DivergedFitError", "train"]
@@ -176,4 +177,4 @@ def _diverged(engine: Engine, progress: Progress, network: Network, best: object
 
 def _say(settings: Settings, text: str) -> None:
     if settings.verbose:
-        print(text)
+        say(text)

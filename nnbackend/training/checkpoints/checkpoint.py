@@ -144,7 +144,7 @@ class Keeper(Listener):
             self._write(path, contents)
         except (OSError, NNBackendError) as error:
             warnings.warn(
-                f"no checkpoint written: {error}; training goes on, and the next one is tried in its turn",
+                f"no checkpoint written: {error}; training continues; the next checkpoint is written when it is due",
                 RuntimeWarning,
                 stacklevel=2,
             )

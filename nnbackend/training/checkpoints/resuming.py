@@ -71,7 +71,7 @@ class Start:
             # All ranks received the same checkpoint.
             communicator.alike(error)
             raise
-        _log.info("training goes on from %s", self.path)
+        _log.info("resuming from %s", self.path)
 
     def restore_callbacks(self, state: RunState) -> None:
         """Restore the state of the callbacks, if there is a checkpoint."""
@@ -143,7 +143,7 @@ def _find(
         raise InvalidInputError(f"resume must be True, False or a folder, received {resume!r}")
     if resume is True and checkpoint is None:
         raise InvalidInputError(
-            "resume=True goes on from the folder of a Checkpoint, and there is none among the callbacks; add "
+            "resume=True needs a Checkpoint among the callbacks, whose folder it resumes from; add "
             "nnbackend.Checkpoint(folder), or name the folder: resume=folder"
         )
     lock = None if checkpoint is None else held.enter_context(checkpoint.lock())
@@ -160,7 +160,7 @@ def _find(
         same = newest is not None and os.path.samefile(newest[0].parent, checkpoint.folder)
         if not same:
             raise InvalidInputError(
-                f"{checkpoint.folder} holds checkpoints of a run already; go on with it with resume=True, or choose "
+                f"{checkpoint.folder} already contains the checkpoints of a run; resume it with resume=True, or choose "
                 "another folder"
             )
     if newest is not None:

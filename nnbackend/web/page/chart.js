@@ -2,6 +2,9 @@
 
 const ROOM = { left: 48, right: 14, top: 8, bottom: 22 };
 
+// The ends of a logarithmic axis. Curves beyond them are clipped: a network that guesses has a loss of about 2.3.
+const [LEAST, MOST] = [1e-5, 5000];
+
 export class Chart {
   // names: the training metric and the test metric of a point; logarithmic: whether the vertical axis is.
   constructor(place, title, names, logarithmic) {
@@ -42,25 +45,46 @@ export class Chart {
     for (const [points, kind] of [[this.before, " before"], [this.points, ""]]) {
       this.names.forEach((name, place) => {
         const curve = place === 0 ? "train" : "test";
-        const shown = points.filter((point) => point[name] !== undefined);
+        const shown = points
+          .map((point) => ({ epoch: point.epoch, value: this.#clipped(point[name]) }))
+          .filter((point) => point.value !== undefined);
         if (!shown.length) return;
-        const line = shown.map((point) => `${x(point.epoch).toFixed(1)} ${y(point[name]).toFixed(1)}`).join("L");
+        const line = shown.map((point) => `${x(point.epoch).toFixed(1)} ${y(point.value).toFixed(1)}`).join("L");
         parts.push(make("path", { class: curve + kind, d: `M${line}` }));
         const last = shown.at(-1);
-        if (!kind) parts.push(make("circle", { class: curve, cx: x(last.epoch), cy: y(last[name]), r: 4 }));
+        if (!kind) parts.push(make("circle", { class: curve, cx: x(last.epoch), cy: y(last.value), r: 4 }));
       });
     }
+    const trouble = this.#trouble();
+    if (trouble) parts.push(make("text", { class: "trouble", x: ROOM.left + 10, y: ROOM.top + 22 }, trouble));
     this.svg.replaceChildren(...parts);
     this.place.setAttribute("aria-label", this.#spoken());
   }
 
   #scaled(value) {
-    return this.logarithmic ? Math.log10(Math.max(value, 1e-6)) : value;
+    return this.logarithmic ? Math.log10(Math.max(value, LEAST)) : value;
+  }
+
+  // A value as far as the axis reaches; undefined if there is none to show. The server sends null for NaN and infinity.
+  #clipped(value) {
+    if (value === undefined) return undefined;
+    if (!this.logarithmic) return Number.isFinite(value) ? value : undefined;
+    return Number.isFinite(value) ? Math.min(value, MOST) : MOST;
+  }
+
+  // What to say if the curve leaves the axis, or "".
+  #trouble() {
+    if (!this.logarithmic) return "";
+    const fits = (value) => value === undefined || (Number.isFinite(value) && value <= MOST);
+    const isAbove = (point) => !this.names.every((name) => fits(point[name]));
+    if (!this.points.some(isAbove)) return "";
+    if (isAbove(this.points.at(-1))) return `The run diverged: ${this.title.toLowerCase()} above ${MOST.toLocaleString("en")}`;
+    return `Clipped at ${MOST.toLocaleString("en")}`;
   }
 
   #values() {
-    const all = [...this.points, ...this.before].flatMap((point) => this.names.map((name) => point[name]));
-    return all.filter((value) => Number.isFinite(value));
+    const all = [...this.points, ...this.before].flatMap((point) => this.names.map((name) => this.#clipped(point[name])));
+    return all.filter((value) => value !== undefined);
   }
 
   // Round values that enclose all values.
@@ -70,7 +94,7 @@ export class Chart {
       const grid = [1, 2, 5].flatMap((step) => [-5, -4, -3, -2, -1, 0, 1, 2, 3].map((power) => step * 10 ** power));
       grid.sort((one, other) => one - other);
       const [least, greatest] = values.length ? [Math.min(...values), Math.max(...values)] : [0.06, 0.9];
-      const begin = Math.max(0, grid.findLastIndex((tick) => tick <= least));
+      const begin = Math.min(Math.max(0, grid.findLastIndex((tick) => tick <= least)), grid.length - 2);
       const end = Math.max(begin + 1, grid.findIndex((tick) => tick >= greatest));
       return thin(grid.slice(begin, end + 1));
     }
@@ -89,8 +113,10 @@ export class Chart {
     const last = this.points.at(-1);
     if (!last) return `${this.title}: no curve yet`;
     const format = (value) => (this.logarithmic ? value.toFixed(3) : `${(100 * value).toFixed(1)} %`);
-    const [train, test] = this.names.map((name) => (last[name] === undefined ? "unknown" : format(last[name])));
-    return `${this.title} after ${last.epoch.toFixed(1)} epochs: ${train} in training, ${test} on the test images`;
+    const [train, test] = this.names.map((name) => (Number.isFinite(last[name]) ? format(last[name]) : "unknown"));
+    const trouble = this.#trouble();
+    const text = `${this.title} after ${last.epoch.toFixed(1)} epochs: ${train} in training, ${test} on the test images`;
+    return trouble ? `${text}. ${trouble}` : text;
   }
 }
 

@@ -103,7 +103,7 @@ export class Training {
 
 function progressText(report, last) {
   const epoch = last ? `epoch ${Number(last.epoch.toFixed(1))} of ${report.epochs}` : "";
-  const result = last ? `test accuracy ${(100 * last.val_accuracy).toFixed(1)}\u00a0% after ${last.seconds.toFixed(1)} s of training` : "";
+  const result = last ? `test accuracy ${(100 * (last.val_accuracy ?? NaN)).toFixed(1)}\u00a0% after ${last.seconds.toFixed(1)} s of training` : "";
   switch (report.state) {
     case "idle": return "No training yet";
     case "preparing": return `Preparing: ${report.message} …`;

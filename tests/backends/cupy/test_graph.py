@@ -242,7 +242,7 @@ def test_a_user_defined_function_is_not_captured():
     backend = CupyBackend(EmulatedRuntime())
     called = []
     executor = backend.executor([Call.custom(lambda backend, value: called.append(value), 7)])
-    assert (executor.name, executor.reason) == ("plain", "<lambda> is a function from outside")
+    assert (executor.name, executor.reason) == ("plain", "<lambda> is a user-defined function")
     executor.run(UNROLLED)
     assert called == [7] * UNROLLED
 
@@ -267,7 +267,7 @@ def test_neighbours_of_a_user_defined_function_are_captured():
     out, calls = with_function(backend, places)
     executor = backend.executor(calls)
     assert (executor.name, executor.reason) == (
-        "graph, 1 of 4 calls from Python", "<lambda> is a function from outside",
+        "graph, 1 of 4 calls from Python", "<lambda> is a user-defined function",
     )  # fmt: skip
     assert backend.explain_executor(calls) == (executor.name, executor.reason)
     expected, plain_calls = with_function(backend, expected_places)

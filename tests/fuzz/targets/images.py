@@ -51,10 +51,12 @@ def _png(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 class ImageTarget(Target):
-    """`read_images`, for a network that takes 8 x 8 pixels."""
+    """`read_images`, for networks that take 8 x 8 and 28 x 28 pixels."""
 
     name = "image"
     share = 3
+    #: A few bytes can be a picture with the most pixels that are decoded, in four bytes each and several forms.
+    most_memory = 400 << 20
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -88,5 +90,6 @@ class ImageTarget(Target):
         path.write_bytes(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pillow warns of much that it then reads
-            images = read_images(str(path), (8, 8), invert=False)
-        assert images.shape[1:] == (64,)
+            side = 28 if len(data) % 2 else 8
+            images = read_images(str(path), (side, side))
+        assert images.shape[1:] == (side * side,)
