@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.order import Order
+from nnbackend.data.scale import Inputs
 
 __all__ = ["Examples", "Feed", "Resident"]
 
@@ -69,11 +71,20 @@ class Feed(ABC):
         Number of rows.
     accuracy_name : str or None
         Name of the share of correct predictions, as in `Targets`.
+    inputs : callable
+        Returns what a network is trained with, if this is its feed.
+    row_dtype : numpy dtype
+        The NumPy dtype of the rows on the device.
+    largest_target : float or None
+        The largest target, if targets are numbers and so large that training is hard.
     """
 
     examples: Examples
     count: int
     accuracy_name: str | None = None
+    inputs: Callable[[], Inputs]
+    largest_target: float | None = None
+    row_dtype: np.dtype[Any]
 
     @abstractmethod
     def places(self, order: Order) -> Order:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import numpy as np
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feed import Examples, Feed, Resident
-from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
+from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
+from nnbackend.data.scale import Inputs, InputScale
 from nnbackend.data.targets import Targets, combine_weights, row_weights
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
@@ -37,15 +39,44 @@ class Intake:
     input_shape, output_shape : tuple of int
         Of a sample.
     dtype : numpy dtype
-    input_scale : float or None
-        Factor on the inputs; None for 1/255 on bytes and 1 otherwise.
+    scale : InputScale
+        Determines the factor on the inputs.
+    trained_with : Inputs or None
+        The inputs of the network's training.
     """
 
     backend: Backend
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    input_scale: float | None
+    scale: InputScale
+    trained_with: Inputs | None = None
+
+    def rows(self, x: Any) -> Rows:
+        """The rows of `x`, checked, with the factor on them.
+
+        Raises
+        ------
+        InvalidInputError
+            See :func:`nnbackend.data.rows.as_rows`; or the products with the factor overflow.
+        """
+        rows = as_rows(x, self.input_shape, self.dtype)
+        if not math.isnan(rows.scale):
+            return rows
+        rows.choose_scale(self.scale)
+        self.scale.warn_if_undecided(rows.received, rows.images)
+        trained_with = self.trained_with
+        if (
+            trained_with is not None
+            and trained_with.other_kind(rows.received)
+            and (extent := rows.extent()) is not None
+        ):
+            trained_with.warn_if_other_units(rows.received, extent[1], rows.scale)
+        return rows
+
+    def fixed(self, factor: float) -> Intake:
+        """The same for a network whose factor is decided."""
+        return replace(self, scale=replace(self.scale, factor=factor))
 
     def feed(
         self,
@@ -75,17 +106,18 @@ class Intake:
             return self._pieces(x, loss, batch_size)
         if y is None:
             raise InvalidInputError("y is missing: give one target for each row of x, or both in a BatchStream")
-        rows = as_rows(x, self.input_shape, self.dtype)
+        rows = self.rows(x)
         targets = self._targets(y, rows.count, loss)
         weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, mean_weight)
-        scale = input_scale_of(rows.dtype, self.input_scale)
-        feed = make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream)
+        feed = make_feed(self.backend, rows, targets.values, weights, rows.scale, batch_size, stream)
         feed.accuracy_name = targets.accuracy_name
+        feed.inputs = partial(rows.describe, self.scale, targets.describe(self._outputs))
+        feed.largest_target, feed.row_dtype = targets.largest, rows.dtype
         return feed
 
     def batch(self, x: Any, y: Any, loss: Loss, sample_weight: Any) -> tuple[HostArray, Targets, HostArray | None]:
         """Checked rows, targets and weights for the device, on the host; raises as `feed` does."""
-        rows = check_features(x, self.input_shape, self.dtype)
+        rows = self.rows(x).array()
         targets = self._targets(y, len(rows), loss)
         return rows, targets, combine_weights(targets, sample_weight, None, self._outputs, self.dtype)
 
@@ -93,21 +125,23 @@ class Intake:
         # Imported here because it needs threads, which a run without streaming does not.
         from nnbackend.data.streaming import Pieced
 
-        names: list[str | None] = []
+        first: list[tuple[Rows, Targets]] = []
 
         def check(x: Any, y: Any, sample_weight: Any = None) -> list[HostArray]:
-            rows = check_features(x, self.input_shape, self.dtype)
-            targets = self._targets(y, len(rows), loss)
-            names[:] = names or [targets.accuracy_name]
+            # The first piece decides the factor for all.
+            rows = (self.fixed(first[0][0].scale) if first else self).rows(x)
+            targets = self._targets(y, rows.count, loss)
+            first[:] = first or [(rows, targets)]
             if sample_weight is None:
-                return [rows, targets.values]
-            return [rows, targets.values, row_weights(sample_weight, len(rows)).astype(self.dtype)]
+                return [rows.array(), targets.values]
+            return [rows.array(), targets.values, row_weights(sample_weight, rows.count).astype(self.dtype)]
 
-        def scale(dtype: np.dtype[Any]) -> float:
-            return input_scale_of(dtype, self.input_scale)
-
-        feed = Pieced(self.backend, stream, check, scale, min(batch_size, stream.rows))
-        feed.accuracy_name = names[0]
+        feed = Pieced(self.backend, stream, check, lambda: first[0][0].scale, min(batch_size, stream.rows))
+        rows, targets = first[0]
+        feed.accuracy_name = targets.accuracy_name
+        inputs = rows.describe(self.scale, targets.describe(self._outputs))
+        feed.largest_target, feed.row_dtype = targets.largest, rows.dtype
+        feed.inputs = lambda: inputs
         return feed
 
     def _targets(self, y: Any, rows: int, loss: Loss) -> Targets:
@@ -136,7 +170,7 @@ def make_feed(
         a gigabyte.
     """
     if stream is None:
-        stream = _too_large(backend, rows, targets)
+        stream = not rows.dense or _too_large(backend, rows, targets)
     if stream:
         from nnbackend.data.streaming import Streamed
 

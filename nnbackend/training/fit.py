@@ -23,7 +23,7 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, memory_for, take_up
+from nnbackend.training.run import EpochResult, TrainingRun, describe_inputs, memory_for, take_up
 
 __all__ = ["fit"]
 
@@ -154,6 +154,7 @@ class _Training:
             shards=plan.shards,
         )
         take_up(network, plan.loss, memory)
+        describe_inputs(network, plan.feed.inputs(), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         # Callbacks may read the weights after any epoch.
@@ -162,7 +163,7 @@ class _Training:
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         self.history = History()
         state = RunState(network, memory, run, self.history, self.callbacks, plan.start.settings)
-        self._good = LastGoodWeights(network)
+        self._good = LastGoodWeights(network, plan.feed.largest_target)
         self._restore(state)
         progress = Progress(plan.verbose if first else False, plan.epochs, run.batches.steps)
         self.listeners = Listeners(

@@ -14,7 +14,7 @@ import numpy as np
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
-from nnbackend.data.rows import as_rows
+from nnbackend.data.scale import warn
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import follow_shapes
@@ -128,7 +128,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     if given.on_nan not in _ON_NAN:
         raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
     streams, shard = isinstance(given.x, BatchStream), given.shard
-    data = given.x if streams else as_rows(given.x, network.input_shape, network.dtype)
+    data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
     steps_per_epoch = _check_steps_per_epoch(given.steps_per_epoch, streams)
@@ -136,7 +136,8 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     check_alike(checks, network, len(data), shard, weighted, streams)
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
     feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
-    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard)
+    scale = feed.examples.scale
+    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard, scale)
     names = _metric_names(feed, validator)
     optimizer.schedule.check(names)
     for callback in callbacks:
@@ -146,7 +147,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         check_weights(network)
     chosen = {
         "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan,
+        "on_nan": given.on_nan, "input_scale": scale, "input_dtype": feed.row_dtype.name,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
     check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)
@@ -231,7 +232,18 @@ def _make_feed(
         mean_weight=mean_weight,
     )
     held.enter_context(closing(feed))
+    warn_of_large_targets(feed.largest_target)
     return feed
+
+
+def warn_of_large_targets(largest: float | None) -> None:
+    """Warn about regression targets that are too large to be learned well."""
+    if largest is not None:
+        warn(
+            f"y holds targets up to {largest:,.0f}, but a network starts with outputs near 0 and learns large ones "
+            "slowly or not at all: train on (y - y.mean()) / y.std(), and convert predictions back with "
+            "p * y.std() + y.mean()"
+        )
 
 
 def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
