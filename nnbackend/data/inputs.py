@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ def _from_objects(what: str, array: HostArray) -> HostArray:
     from nnbackend.data.frames import from_objects
 
     if array.ndim == 0:
-        raise InvalidInputError(f"{what} must be an array of numbers, received {shown(array.item())}")
+        hint = "; make a list of it" if isinstance(array.item(), Iterator) else ""
+        raise InvalidInputError(f"{what} must be an array of numbers, received {shown(array.item())}{hint}")
     return from_objects(what, array)
 
 
@@ -99,8 +100,9 @@ def _from_another_library(what: str, value: Any) -> Any:
         return np.asarray(value)
     except Exception as error:
         # Libraries raise different errors here; the caller needs one error that says what to do.
+        reason = "its rows have different lengths" if "inhomogeneous" in str(error) else error
         raise InvalidInputError(
-            f"{what} is a {kind} that NumPy cannot read ({error}); give an array of numbers"
+            f"{what} is a {kind} that NumPy cannot read ({reason}); give an array of numbers"
         ) from error
 
 
