@@ -104,6 +104,8 @@ def from_table(what: str, value: Any) -> HostArray:
     if type(value).__name__ == "LazyFrame":
         raise InvalidInputError(f"{what} is a polars LazyFrame, which has no values yet; give {what}.collect()")
     frame = column_names(value) is not None
+    if frame and library(value) == "pandas" and (plain := _one_block(value)) is not None:
+        return plain
     columns = list(_columns(value))
     rows = len(value)
     if not columns:
@@ -115,14 +117,20 @@ def from_table(what: str, value: Any) -> HostArray:
     arrays = [_values(what, column, frame) for column in columns]
     if not frame:
         return arrays[0]
-    if len({array.dtype for array in arrays}) == 1 and library(value) == "pandas":
-        whole = value.to_numpy()
-        if whole.dtype == arrays[0].dtype:
-            return np.asarray(whole)  # Without a copy, if pandas keeps the columns in one block.
     joined = np.empty((rows, len(arrays)), np.result_type(*(array.dtype for array in arrays)))
     for place, array in enumerate(arrays):
         joined[:, place] = array
     return joined
+
+
+def _one_block(frame: Any) -> HostArray | None:
+    """The values of a pandas frame whose columns have the same NumPy type and no NaN."""
+    dtypes = set(frame.dtypes)
+    dtype = dtypes.pop() if len(dtypes) == 1 else None
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "buif":
+        return None
+    values: HostArray = np.asarray(frame.to_numpy())
+    return None if dtype.kind == "f" and np.isnan(values).any() else values
 
 
 def missing_error(what: str, lacking: dict[Any, int], named: bool, remedy: str) -> InvalidInputError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ def _from_another_library(what: str, value: Any) -> Any:
         from nnbackend.data.frames import from_table, is_table
 
         if is_table(value):
-            return from_table(what, value)
+            return _read(what, value, partial(from_table, what))
     if isinstance(value, set | frozenset | dict | str | bytes):
         raise InvalidInputError(
             f"{what} is a {type(value).__name__}, received {shown(value)}; give an array of numbers"
@@ -96,10 +97,18 @@ def _from_another_library(what: str, value: Any) -> Any:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError):
             pass  # Such as a dtype unknown to DLPack, or a tensor that tracks gradients: numpy.asarray says which.
+    return _read(what, value, np.asarray)
+
+
+def _read(what: str, value: Any, read: Callable[[Any], HostArray]) -> HostArray:
+    """The result of `read`, or one error that says what to do."""
     try:
-        return np.asarray(value)
+        return read(value)
+    except InvalidInputError:
+        raise
     except Exception as error:
-        # Libraries raise different errors here; the caller needs one error that says what to do.
+        # Libraries raise different errors here.
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
         reason = "its rows have different lengths" if "inhomogeneous" in str(error) else error
         raise InvalidInputError(
             f"{what} is a {kind} that NumPy cannot read ({reason}); give an array of numbers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Intake:
         rows = as_rows(x, self.input_shape, self.dtype)
         if not math.isnan(rows.scale):
             return rows
-        rows.choose_scale(self.scale)
+        rows.choose_scale(self.scale, self.dtype)
         self.scale.warn_if_undecided(rows.received, rows.images)
         trained_with = self.trained_with
         if (
@@ -74,9 +74,9 @@ class Intake:
             trained_with.warn_if_other_units(rows.received, extent[1], rows.scale)
         return rows
 
-    def fixed(self, factor: float) -> Intake:
-        """The same for a network whose factor is decided."""
-        return replace(self, scale=replace(self.scale, factor=factor))
+    def fixed(self, factor: float, trained_with: Inputs | None = None) -> Intake:
+        """The same for a network whose factor is decided, by training with these inputs."""
+        return replace(self, scale=replace(self.scale, factor=factor), trained_with=trained_with or self.trained_with)
 
     def feed(
         self,
@@ -111,7 +111,7 @@ class Intake:
         weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, mean_weight)
         feed = make_feed(self.backend, rows, targets.values, weights, rows.scale, batch_size, stream)
         feed.accuracy_name = targets.accuracy_name
-        feed.inputs = partial(rows.describe, self.scale, targets.describe(self._outputs))
+        feed.inputs = cache(partial(rows.describe, self.scale, targets.describe(self._outputs)))
         feed.largest_target, feed.row_dtype = targets.largest, rows.dtype
         return feed
 

@@ -67,8 +67,8 @@ class Rows(ABC):
         """The smallest and the largest value; None if that needs reading a file."""
         return None
 
-    def choose_scale(self, choice: InputScale) -> None:
-        """Set the factor on these rows.
+    def choose_scale(self, choice: InputScale, dtype: npt.DTypeLike) -> None:
+        """Set the factor on these rows, for a network of that dtype.
 
         Raises
         ------
@@ -77,11 +77,7 @@ class Rows(ABC):
         """
         self.scale = choice.of(self.received, self.images)
         if abs(self.scale) > 1 and (extent := self.extent()) is not None:
-            check_scaled(extent, self.scale, self._real)
-
-    @property
-    def _real(self) -> np.dtype[Any]:
-        return np.dtype(np.float32) if self.dtype == np.uint8 else self.dtype
+            check_scaled(extent, self.scale, dtype)
 
     def describe(self, choice: InputScale, targets: str) -> Inputs:
         """What a network is trained with, if these are its rows."""
@@ -173,11 +169,11 @@ class StoredRows(Rows):
             numbers, places = np.unique(order, return_inverse=True)
             out[...] = self._read(numbers)[places]
 
-    def choose_scale(self, choice: InputScale) -> None:
-        super().choose_scale(choice)
+    def choose_scale(self, choice: InputScale, dtype: npt.DTypeLike) -> None:
+        super().choose_scale(choice, dtype)
         if abs(self.scale) > 1:
             for _, values in self._pieces():
-                check_scaled((float(values.min()), float(values.max())), self.scale, self._real)
+                check_scaled((float(values.min()), float(values.max())), self.scale, dtype)
 
     def check(self) -> None:
         """Check every value, reading piece by piece.

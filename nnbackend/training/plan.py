@@ -136,8 +136,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     check_alike(checks, network, len(data), shard, weighted, streams)
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
     feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
-    scale = feed.examples.scale
-    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard, scale)
+    validator = Validator.of(network, loss, given.validation_data, held, communicator, shard, feed)
     names = _metric_names(feed, validator)
     optimizer.schedule.check(names)
     for callback in callbacks:
@@ -147,7 +146,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         check_weights(network)
     chosen = {
         "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan, "input_scale": scale, "input_dtype": feed.row_dtype.name,
+        "on_nan": given.on_nan, "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
     check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)

@@ -59,11 +59,11 @@ class Validator:
         feeds: ExitStack,
         communicator: Communicator,
         shard: bool,
-        scale: float,
+        training: Feed,
     ) -> Validator | None:
         """A validator for what the caller gave as `validation_data`; `feeds` closes its feed.
 
-        Its inputs get the factor `scale`, that of the training.
+        Its inputs get the same factor as those of `training`, the feed of the training rows.
 
         Raises
         ------
@@ -77,7 +77,7 @@ class Validator:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
         try:
-            feed = network.intake.fixed(scale).feed(pair[0], pair[1], loss, _BATCH)
+            feed = network.intake.fixed(training.examples.scale, training.inputs()).feed(pair[0], pair[1], loss, _BATCH)
         except InvalidInputError as error:
             raise InvalidInputError(f"validation_data: {error}") from None
         feeds.enter_context(closing(feed))

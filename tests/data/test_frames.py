@@ -220,6 +220,25 @@ def test_what_is_no_array_of_numbers(value, message, call):
     assert all((before[name] == array).all() for name, array in net.get_weights().items())
 
 
+@pytest.mark.parametrize("kind", ["index", "array", "multi-index"])
+def test_an_index_and_an_array_of_pandas(kind):
+    made = {
+        "index": lambda: pandas.Index(Y),
+        "array": lambda: pandas.array(Y, dtype="Int64"),
+        "multi-index": lambda: pandas.MultiIndex.from_arrays([Y, Y]),
+    }[kind]()
+    if kind == "multi-index":
+        with pytest.raises(InvalidInputError, match=r"y is a pandas.* that NumPy cannot read"):
+            network().fit(TABLE, made, **OPTIONS)
+    else:
+        network().fit(TABLE, made, **OPTIONS)
+
+
+def test_a_frame_of_one_type_is_not_copied():
+    frame = pandas.DataFrame(np.ones((5, 4)))
+    assert np.shares_memory(as_host_array("x", frame), frame.to_numpy())
+
+
 def test_text_that_is_numbers_says_how_to_convert_it():
     with pytest.raises(InvalidInputError, match=r"text such as '31.0'; convert it with x.astype\(float\)"):
         network().fit(TABLE.astype(str), Y, **OPTIONS)

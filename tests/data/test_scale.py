@@ -273,3 +273,13 @@ def test_a_checkpoint_of_an_older_version_with_another_scale_is_refused(tmp_path
         pytest.raises(InvalidInputError, match=r"input_scale was 0.00392\d+ there and is 1.0 here"),
     ):
         network.fit(np.asarray(x), y, optimizer=optimizer, callbacks=callbacks, **options)
+
+
+def test_validation_data_in_other_units_are_noticed():
+    with pytest.warns(UserWarning, match="Give x in the units of the training"):
+        image_network().fit((PIXELS / 255).astype("float32"), Y, validation_data=(PIXELS, Y), **OPTIONS)
+
+
+def test_bytes_for_a_network_of_float64_may_be_scaled_beyond_float32():
+    network = classifier(input_scale=1e37, dtype="float64")
+    assert np.isfinite(network.predict(PIXELS)).all()
