@@ -86,6 +86,12 @@ class Feed(ABC):
     largest_target: float | None = None
     row_dtype: np.dtype[Any]
 
+    def describe(self) -> Inputs:
+        """What a network is trained with, if this is its feed; found once, so that the host's rows can be released."""
+        inputs = self.inputs()
+        self.inputs = lambda: inputs
+        return inputs
+
     @abstractmethod
     def places(self, order: Order) -> Order:
         """The positions in `examples` of an epoch's rows, in this order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class Intake:
         weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, mean_weight)
         feed = make_feed(self.backend, rows, targets.values, weights, rows.scale, batch_size, stream)
         feed.accuracy_name = targets.accuracy_name
-        feed.inputs = cache(partial(rows.describe, self.scale, targets.describe(self._outputs)))
+        feed.inputs = partial(rows.describe, self.scale, targets.describe(self._outputs))
         feed.largest_target, feed.row_dtype = targets.largest, rows.dtype
         return feed
 

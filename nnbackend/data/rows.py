@@ -277,6 +277,7 @@ def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
         check_shape(x.shape, x.dtype, input_shape)
         _check_claim(x)
     rows = StoredRows(x, math.prod(input_shape), np.dtype(np.uint8) if x.dtype == np.uint8 else dtype)
+    rows.images = isinstance(x, Images)
     if x.dtype.kind == "f":
         rows.check()
     return rows

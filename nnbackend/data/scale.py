@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,17 @@ class Inputs:
                 raise InvalidInputError(f"inputs: {name} must be a short text, received {shown(config[name])}")
         ends = (None if config[end] is None else number(f"inputs: {end}", config[end]) for end in ("low", "high"))
         return cls(config["description"], config["dtype"], *ends)
+
+    @classmethod
+    def of_ranks(cls, parts: Sequence[Inputs]) -> Inputs:
+        """The same on all ranks that train a network together, each with its own rows."""
+        lows, highs = [part.low for part in parts], [part.high for part in parts]
+        return cls(
+            parts[0].description,
+            parts[0].dtype,
+            None if None in lows else min(low for low in lows if low is not None),
+            None if None in highs else max(high for high in highs if high is not None),
+        )
 
     @property
     def fractions(self) -> bool:

@@ -16,7 +16,7 @@ from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.replay import Replay
 
-__all__ = ["LastGoodWeights", "Skipping", "advice", "check_weights", "weights_are_finite"]
+__all__ = ["LastGoodWeights", "Skipping", "advice", "check_weights", "shown_number", "weights_are_finite"]
 
 
 def weights_are_finite(network: Network) -> bool:
@@ -33,9 +33,14 @@ def advice(largest_target: float | None) -> str:
     if largest_target is None:
         return "Lower the learning rate, or scale the inputs."
     return (
-        f"Scale the targets, which are as large as {largest_target:,.0f}: train on (y - y.mean()) / y.std(), and "
-        "convert predictions back."
+        f"Scale the targets, which are as large as {shown_number(largest_target)}: train on (y - y.mean()) / y.std(), "
+        "and convert predictions back."
     )
+
+
+def shown_number(value: float) -> str:
+    """A large number for a message."""
+    return f"{value:,.0f}" if value < 1e12 else f"{value:.3g}"
 
 
 def check_weights(network: Network) -> None:

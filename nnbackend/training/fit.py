@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.errors import ModelFileError
 from nnbackend.losses import Loss
@@ -154,7 +155,7 @@ class _Training:
             shards=plan.shards,
         )
         take_up(network, plan.loss, memory)
-        describe_inputs(network, plan.feed.inputs(), plan.feed.examples.scale)
+        describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         # Callbacks may read the weights after any epoch.

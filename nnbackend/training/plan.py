@@ -26,7 +26,7 @@ from nnbackend.support.memory import memory_explained
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.fingerprint import run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
-from nnbackend.training.divergence import check_weights
+from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings, mean_over
 from nnbackend.training.validation import Validator
 
@@ -231,6 +231,7 @@ def _make_feed(
         mean_weight=mean_weight,
     )
     held.enter_context(closing(feed))
+    feed.describe()
     warn_of_large_targets(feed.largest_target)
     return feed
 
@@ -239,8 +240,8 @@ def warn_of_large_targets(largest: float | None) -> None:
     """Warn about regression targets that are too large to be learned well."""
     if largest is not None:
         warn(
-            f"y holds targets up to {largest:,.0f}, but a network starts with outputs near 0 and learns large ones "
-            "slowly or not at all: train on (y - y.mean()) / y.std(), and convert predictions back with "
+            f"y holds targets up to {shown_number(largest)}, but a network starts with outputs near 0 and learns "
+            "large ones slowly or not at all: train on (y - y.mean()) / y.std(), and convert predictions back with "
             "p * y.std() + y.mean()"
         )
 

@@ -77,7 +77,9 @@ class Validator:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InvalidInputError("validation_data must be a pair (x, y), or a BatchStream")
         try:
-            feed = network.intake.fixed(training.examples.scale, training.inputs()).feed(pair[0], pair[1], loss, _BATCH)
+            feed = network.intake.fixed(training.examples.scale, training.describe()).feed(
+                pair[0], pair[1], loss, _BATCH
+            )
         except InvalidInputError as error:
             raise InvalidInputError(f"validation_data: {error}") from None
         feeds.enter_context(closing(feed))

@@ -105,10 +105,18 @@ def test_a_table_of_bytes_is_left_alone(backend):
     assert network.input_description == "uint8 inputs with 4 features, not scaled; 4 classes"
 
 
-def test_images_of_a_data_set_are_scaled_in_slices_selections_and_copies():
+def test_images_of_a_data_set_are_scaled_in_slices_selections_and_copies(tmp_path):
     data = nn.datasets.Dataset("d", PIXELS, Y, PIXELS[:3], Y[:3], ("a", "b", "c", "d"), 12, "a test")
     assert isinstance(data.x_train, Images)
-    for rows in (data.x_train[::2], data.x_train[np.arange(9)], pickle.loads(pickle.dumps(data)).x_train, data.x_test):
+    np.save(tmp_path / "x.npy", data.x_train)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r").view(Images)
+    for rows in (
+        mapped,
+        data.x_train[::2],
+        data.x_train[np.arange(9)],
+        pickle.loads(pickle.dumps(data)).x_train,
+        data.x_test,
+    ):
         network = classifier()
         network.fit(rows, np.zeros(len(rows), int), **{**OPTIONS, "batch_size": 1})
         assert network.input_scale == 1 / 255

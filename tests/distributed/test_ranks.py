@@ -84,6 +84,17 @@ def test_shards(backend):
     assert history["val_accuracy"][-1] == pytest.approx(whole["accuracy"], rel=1e-12)
 
 
+def test_shards_with_other_values_are_described_alike_and_train_on():
+    def program(ranks):
+        rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)
+        net, _ = train("numpy", ranks, x=X[rows] - ranks.rank, y=Y[rows], shard=True)
+        net.fit(X[rows] + ranks.rank, Y[rows], epochs=1, batch_size=16, communicator=ranks, shard=True)
+        return net
+
+    one, other = worked(run_ranks(2, program))
+    assert one.config() == other.config()
+
+
 def test_the_first_batch_of_shards():
     """Two shards equal one set of rows."""
     options = {"shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}
