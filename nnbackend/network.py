@@ -329,10 +329,10 @@ class Network(NetworkInference):
             dtype=parts.dtype,
             input_scale=parts.input_scale,
         )
-        network.trained_with, network.scaled_by_dtype = parts.inputs, parts.scaled_by_dtype
         if parts.loss is not None:
             network.set_loss(parts.loss)
         if seed is None:
+            network.trained_with, network.scaled_by_dtype = parts.inputs, parts.scaled_by_dtype
             network.steps_trained, network.epochs_trained = parts.steps_trained, parts.epochs_trained
         return network
 

@@ -102,8 +102,9 @@ class Inputs:
         if not isinstance(config, Mapping) or set(config) != {"description", "dtype", "low", "high"}:
             raise InvalidInputError(f"inputs must describe the training inputs, received {shown(config)}")
         for name in ("description", "dtype"):
-            if not isinstance(config[name], str) or len(config[name]) > _MOST_TEXT:
-                raise InvalidInputError(f"inputs: {name} must be a short text, received {shown(config[name])}")
+            # Both may be printed.
+            if not isinstance(config[name], str) or len(config[name]) > _MOST_TEXT or not config[name].isprintable():
+                raise InvalidInputError(f"inputs: {name} must be a short line, received {shown(config[name])}")
         ends = (None if config[end] is None else number(f"inputs: {end}", config[end]) for end in ("low", "high"))
         return cls(config["description"], config["dtype"], *ends)
 

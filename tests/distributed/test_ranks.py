@@ -87,8 +87,8 @@ def test_shards(backend):
 def test_shards_with_other_values_are_described_alike_and_train_on():
     def program(ranks):
         rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)
-        net, _ = train("numpy", ranks, x=X[rows] - ranks.rank, y=Y[rows], shard=True)
-        net.fit(X[rows] + ranks.rank, Y[rows], epochs=1, batch_size=16, communicator=ranks, shard=True)
+        net, _ = train("numpy", ranks, x=X[rows] - 0.5 * ranks.rank, y=Y[rows], shard=True)
+        net.fit(X[rows] + 0.5 * ranks.rank, Y[rows], epochs=1, batch_size=16, communicator=ranks, shard=True)
         return net
 
     one, other = worked(run_ranks(2, program))
