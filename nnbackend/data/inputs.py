@@ -13,7 +13,16 @@ import numpy.typing as npt
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError, shown
 
-__all__ = ["as_host_array", "check_features", "check_scaled", "check_shape", "check_values", "is_sparse", "scaled_rows"]
+__all__ = [
+    "as_host_array",
+    "check_features",
+    "check_mask",
+    "check_scaled",
+    "check_shape",
+    "check_values",
+    "is_sparse",
+    "scaled_rows",
+]
 
 _DLPACK_CPU = 1
 
@@ -42,20 +51,27 @@ def as_host_array(what: str, value: Any) -> HostArray:
         )
     if not isinstance(value, np.ndarray):
         value = _from_another_library(what, value)
-    if isinstance(value, np.ma.MaskedArray):
-        masked = int(np.ma.getmaskarray(value).sum())
-        if masked:
-            raise InvalidInputError(
-                f"{what} has {masked:,} masked value{'' if masked == 1 else 's'} of {value.size:,}; fill them in, for "
-                f"example with {what}.filled(0), or remove those rows"
-            )
-        value = value.data
+    check_mask(what, value)
     # A subclass may index and multiply in its own way, as matrices do.
     array: HostArray = np.asarray(value)
     if array.dtype == object:
         array = _from_objects(what, array)
     _check_numbers(what, array)
     return array
+
+
+def check_mask(what: str, value: Any) -> None:
+    """Reject an array with masked values: what is behind the mask is not part of the data.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if isinstance(value, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(value).sum())):
+        raise InvalidInputError(
+            f"{what} has {masked:,} masked value{'' if masked == 1 else 's'} of {value.size:,}; fill them in, for example "
+            f"with {what}.filled(0), or remove those rows"
+        )
 
 
 def is_sparse(value: Any) -> bool:

@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.data.inputs import check_mask
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.data import Problem, row_weights, split
@@ -115,6 +116,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
+        check_mask("X", X)
+        check_mask("y", y)
         X, y = validate_data(
             self,
             X,
@@ -159,6 +162,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> HostArray:
         """The fitted network's outputs for some rows, (n, outputs)."""
         check_is_fitted(self)
+        check_mask("X", X)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
         network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
         return outputs_of(network, X)
