@@ -69,8 +69,8 @@ def check_mask(what: str, value: Any) -> None:
     """
     if isinstance(value, np.ma.MaskedArray) and (masked := int(np.ma.getmaskarray(value).sum())):
         raise InvalidInputError(
-            f"{what} has {masked:,} masked value{'' if masked == 1 else 's'} of {value.size:,}; fill them in, for example "
-            f"with {what}.filled(0), or remove those rows"
+            f"{what} has {masked:,} masked value{'' if masked == 1 else 's'} of {value.size:,}; fill them in, for "
+            f"example with {what}.filled(0), or remove those rows"
         )
 
 
