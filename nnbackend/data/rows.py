@@ -214,6 +214,10 @@ class SparseRows(Rows):
 
     def __init__(self, matrix: Any, dtype: np.dtype[Any]) -> None:
         self._matrix = matrix.tocsr()
+        if not self._matrix.has_canonical_format:
+            # Entries of the same place are added, so their sums are checked. The caller's matrix is not changed.
+            self._matrix = self._matrix.copy()
+            self._matrix.sum_duplicates()
         self.count, self.features = matrix.shape
         self.received = np.dtype(matrix.dtype)
         self.dtype = self.received if self.received == np.uint8 else dtype

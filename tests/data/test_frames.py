@@ -317,6 +317,17 @@ def test_a_sparse_matrix_is_never_dense_as_a_whole():
     net.predict(x)
 
 
+def test_entries_of_the_same_place_are_added_before_they_are_checked():
+    sparse = pytest.importorskip("scipy.sparse")
+    places = (np.array([0, 0, 1]), np.array([1, 1, 2]))
+    given = sparse.coo_array((np.array([1.0, 2.0, 3.0]), places), (4, 3)).tocsr()
+    np.testing.assert_array_equal(network().predict(given), network().predict(given.toarray()))
+    twice = sparse.csr_array((np.full(2, 1.5e308), np.array([1, 1]), np.array([0, 2, 2, 2, 2])), (4, 3))
+    with pytest.raises(InvalidInputError, match="1 NaN or infinite values, the first in row 0, feature 1"):
+        nn.Network([nn.Dense(2)], 3, "numpy", dtype="float64").predict(twice)
+    assert twice.nnz == 2
+
+
 def test_bad_sparse_matrices():
     sparse = pytest.importorskip("scipy.sparse")
     x = sparse.csr_array(TABLE)
