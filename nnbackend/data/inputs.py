@@ -26,6 +26,9 @@ __all__ = [
 
 _DLPACK_CPU = 1
 
+#: NumPy's kinds of truth values, integers and floating-point numbers.
+_NUMBERS = "buif"
+
 
 def as_host_array(what: str, value: Any) -> HostArray:
     """`value` as a NumPy array in host memory, without a copy if possible.
@@ -43,6 +46,8 @@ def as_host_array(what: str, value: Any) -> HostArray:
         It contains text, other objects or missing values, has masked values, is sparse or ragged, or is on another
         library's device; the message says how to convert it.
     """
+    if type(value) is np.ndarray and value.dtype.kind in _NUMBERS:
+        return value
     if value is None:
         raise InvalidInputError(f"{what} is None; give an array of numbers")
     if is_sparse(value):
@@ -167,7 +172,7 @@ _NOT_NUMBERS = {
 
 
 def _check_numbers(what: str, array: HostArray) -> None:
-    if array.dtype.kind in "buif":
+    if array.dtype.kind in _NUMBERS:
         return
     kind, remedy = _NOT_NUMBERS.get(array.dtype.kind, ("text", "convert it to numbers"))
     if kind == "text":
@@ -187,7 +192,8 @@ def _check_numbers(what: str, array: HostArray) -> None:
 
 def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple[int, ...]) -> None:
     """Reject an `x` without rows, with a wrong number of features, or without numbers."""
-    _check_numbers("x", np.empty(0, dtype))
+    if dtype.kind not in _NUMBERS:
+        _check_numbers("x", np.empty(0, dtype))
     features = math.prod(input_shape)
     if not shape:
         raise InvalidInputError("x is a single number; give an array of rows")
