@@ -139,7 +139,7 @@ def parameter_count(net: str) -> int:
 def make_network(device: Backend, net: str) -> nn.Network:
     """A network with a loss, so that its predictions are probabilities."""
     recipe = PRESETS[net]
-    network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED)
+    network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED, input_scale=1 / 255)
     network.set_loss(recipe.loss)
     return network
 

@@ -15,7 +15,7 @@ from nnbackend.backends.contract import Backend
 _NETWORK = """
 import nnbackend as nn
 layers = [nn.Dense(200, activation="relu"), nn.Dense(80, activation="relu"), nn.Dense(10)]
-network = nn.Network(layers, 784, backend="{backend}")
+network = nn.Network(layers, 784, backend="{backend}", input_scale=1 / 255)
 network.backend.synchronize()
 """
 

@@ -50,7 +50,7 @@ def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
         nn.Dense(_SIZES[1], activation="relu", l1=1e-6),
         nn.Dense(10),
     ]
-    network = nn.Network(layers, x.shape[1], backend=backend, seed=3)
+    network = nn.Network(layers, x.shape[1], backend=backend, seed=3, input_scale=1 / 255)
     optimizer = nn.Adam(nn.Warmup(1, nn.ReduceOnPlateau(2e-3, patience=1, factor=0.7)))
 
     class Ready(nn.Callback):

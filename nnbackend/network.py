@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.contract import Backend, HostArray
@@ -42,7 +43,9 @@ class Network(NetworkInference):
         Seed of initial weights, batch order and dropout, which are the same on every backend. 0 <= seed < 2**63.
     dtype : "float32" or "float64"
     input_scale : float, optional
-        Factor on the inputs. Default: 1/255 for uint8 inputs (images), 1 for others.
+        Factor on the inputs. Default: the first training decides it, and it then belongs to the network, whatever the
+        dtype of later inputs: 1/255 for uint8 if `input_shape` has two or three axes, as images have, or for images of
+        :func:`nnbackend.datasets.load`; otherwise 1.
 
     Raises
     ------
@@ -109,8 +112,9 @@ class Network(NetworkInference):
         Parameters
         ----------
         x : (n, *input_shape) array_like, or BatchStream
-            In memory, or in a memory-mapped file or HDF5 data set; it must not be changed during training. uint8 stays
-            uint8 until a batch is gathered, and is then scaled by 1/255.
+            In memory, or in a memory-mapped file or HDF5 data set; a data frame of numbers, or a sparse matrix. It must
+            not be changed during training. uint8 stays uint8 until a batch is gathered; see `input_scale` for how it
+            is scaled.
         y : (n,) labels or (n, outputs) values
             Omitted for a stream, which contains the targets. With sigmoid cross-entropy, values that are not one-hot
             make a network that predicts any number of labels for a row; see `multilabel`.
@@ -274,7 +278,14 @@ class Network(NetworkInference):
 
         Arrays of initial values count as weights, too, and are replaced by zeros.
         """
+        inputs: dict[str, Any] = {}
+        if self.trained_with is not None:
+            inputs = {"inputs": asdict(self.trained_with)}
+        elif self.input_scale is None and not self.scaled_by_dtype:
+            # Older versions wrote no such entry: without it, an open scale means theirs.
+            inputs = {"inputs": None}
         config = {
+            **inputs,
             "layers": layers_config(self.layers),
             "input_shape": list(self.input_shape),
             "seed": self.seed,
@@ -328,6 +339,7 @@ class Network(NetworkInference):
             network.set_loss(parts.loss)
         network.multilabel = parts.multilabel
         if seed is None:
+            network.trained_with, network.scaled_by_dtype = parts.inputs, parts.scaled_by_dtype
             network.steps_trained, network.epochs_trained = parts.steps_trained, parts.epochs_trained
         return network
 

@@ -7,15 +7,16 @@ import functools
 import numpy as np
 
 import nnbackend as nn
+from nnbackend.data.scale import Images
 
 
 def images(rows: int = 70, features: int = 12, classes: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 rows whose values depend on their class, and labels."""
+    """Rows of pixels, uint8 and scaled like those of a data set, whose values depend on their class; and labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
     noise = generator.normal(0, 25, (rows, features))
-    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels
+    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8).view(Images), labels
 
 
 def classifier(backend="numpy", *, features: int = 12, classes: int = 4, **options) -> nn.Network:

@@ -12,6 +12,11 @@ import nnbackend as nn
 
 __all__ = ["BACKENDS", "CLASSES", "FEATURES", "backend_of", "images", "numbers", "rich_network", "table", "train"]
 
+try:
+    from nnbackend.data.scale import Images as _Images
+except ImportError:  # A package from before October 2026, which scales all uint8.
+    _Images = np.ndarray  # type: ignore[misc, assignment]
+
 BACKENDS = ("numpy", "numba", "numpy-padded", "numba-padded")
 FEATURES, CLASSES = 12, 4
 #: The same on every machine, because sums are divided among threads.
@@ -31,12 +36,12 @@ def backend_of(name: str) -> nn.Backend:
 
 
 def images(rows: int = 70, features: int = FEATURES, classes: int = CLASSES, seed: int = 0) -> tuple[Array, Array]:
-    """uint8 rows whose values depend on their class, and labels."""
+    """Rows of pixels, uint8 and scaled like those of a data set, whose values depend on their class; and labels."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
     noise = generator.normal(0, 25, (rows, features))
-    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels
+    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8).view(_Images), labels
 
 
 def table(rows: int = 70, features: int = FEATURES, classes: int = CLASSES, seed: int = 1) -> tuple[Array, Array]:

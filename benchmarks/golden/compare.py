@@ -29,6 +29,10 @@ INTENDED: dict[str, str] = {
         "the validation loss of a stream with weights is a weighted mean, with the unweighted one beside it",
     ),
     "numba/own-layer": "a function of the user's own no longer sends its neighbours to BLAS: they run compiled",
+    "numpy/files": "files describe the inputs of the training",
+    "numpy/onnx-file": "models scale inputs of every dtype as the training did",
+    "numpy/flat-bytes": "uint8 is scaled only if it is known to be pixels",
+    "numba/flat-bytes": "uint8 is scaled only if it is known to be pixels",
 }
 
 #: The first process compiles; the second and third should agree.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -256,3 +257,15 @@ def _input_scale(outcome: Outcome, backend: str) -> None:
             network = nn.Network([nn.Dense(CLASSES)], FEATURES, backend=backend_of(backend), input_scale=scale)
             outcome.run(network, train(network, x.astype(kind), y, optimizer=nn.SGD(0.001)))
             outcome.add("outputs", network.evaluate(x.astype(kind), y))
+
+
+@configuration("numpy/flat-bytes", "numpy")
+@configuration("numba/flat-bytes", "numba")
+def _flat_bytes(outcome: Outcome, backend: str) -> None:
+    """uint8 that is not known to be pixels."""
+    x, y = images()
+    network = nn.Network([nn.Dense(CLASSES)], FEATURES, backend=backend_of(backend))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        outcome.run(network, train(network, np.asarray(x), y, optimizer=nn.SGD(0.001)))
+    outcome.add("outputs", network.evaluate(np.asarray(x), y))

@@ -45,7 +45,7 @@ def _streamed(outcome: Outcome, backend: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "x.npy")
         np.save(path, x)
-        for rows, options in ((x, {}), (np.load(path, mmap_mode="r"), {"shuffle": False})):
+        for rows, options in ((x, {}), (np.load(path, mmap_mode="r").view(type(x)), {"shuffle": False})):
             network = rich_network(backend)
             validation = (x[:20], y[:20])
             outcome.run(network, train(network, rows, y, stream=True, validation_data=validation, **options))

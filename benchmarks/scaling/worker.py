@@ -31,7 +31,7 @@ def main(net: str, batch: int, seconds: float, backend: str) -> None:
     world = nn.distributed.world(timeout=120)
     recipe = PRESETS[net]
     device = nn.distributed.local_backend(backend, world)
-    network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED)
+    network = nn.Network(recipe.layers(CLASSES), PIXELS, backend=device, seed=SEED, input_scale=1 / 255)
     network.set_loss(recipe.loss)
     loss = get_loss(recipe.loss)
     own = nn.distributed.rows_of(batch, world.rank, world.size)

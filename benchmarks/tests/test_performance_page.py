@@ -212,7 +212,7 @@ def test_barriers_are_as_many_as_the_page_says():
     found = {}
     for work in works.NETS:
         layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(10)]
-        net = nn.Network(layers, 784, backend=NumbaBackend(threads=2))
+        net = nn.Network(layers, 784, backend=NumbaBackend(threads=2), input_scale=1 / 255)
         x, y = np.zeros((work.batch_size, 784), np.uint8), np.zeros(work.batch_size, np.int64)
         optimizer = OPTIMIZERS[work.optimizer](work.learning_rate)
         net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)

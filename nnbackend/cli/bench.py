@@ -14,6 +14,7 @@ import numpy.typing as npt
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
 from nnbackend.cli.options import decimal
 from nnbackend.cli.text import aligned
+from nnbackend.data.scale import PIXEL_SCALE
 from nnbackend.network import Network
 from nnbackend.presets import PRESETS, Recipe
 from nnbackend.support.checks import number
@@ -87,7 +88,7 @@ class _Cell:
         self.step_seconds: list[float] = []
         self._data = x, y
         self._loss = recipe.loss
-        self._network = Network(recipe.layers(_CLASSES), _PIXELS, backend)
+        self._network = Network(recipe.layers(_CLASSES), _PIXELS, backend, input_scale=PIXEL_SCALE)
         # The labels are noise, on which the preset's learning rate may diverge. Speed does not depend on the rate.
         self._optimizer = recipe.changed(learning_rate=1e-4, schedule="constant").make_optimizer()
         self._estimate = self._train(_WARM_UP)

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnbackend.cli.run_folder import find_model
 from nnbackend.cli.text import field, network_line
+from nnbackend.data.scale import PIXEL_SCALE
 from nnbackend.interop.onnx import INPUT_DTYPES, OPSET, export
 from nnbackend.network import Network
 
@@ -27,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--input-dtype",
         metavar="NAME",
         help=f"data type of the input: {', '.join(INPUT_DTYPES)} (default: that of the model). "
-        "With uint8, for images, the exported model divides the bytes by 255",
+        "The exported model scales its inputs as the training did",
     )
 
 
@@ -50,10 +51,9 @@ def _shape(sample: tuple[int, ...]) -> str:
 
 def _scale(network: Network, dtype: str) -> str:
     """How the input values must be scaled."""
-    if network.input_scale is not None:
-        return f", multiplied by {network.input_scale:g} in the model"
-    if dtype == "uint8":
-        return ", divided by 255 in the model"
+    scale = network.scale.of(dtype)
+    if scale != 1 or network.input_scale is not None:
+        return f", {'divided by 255' if scale == PIXEL_SCALE else f'multiplied by {scale:g}'} in the model"
     return ", scaled as in training\n(images: bytes divided by 255, or use --input-dtype uint8)"
 
 

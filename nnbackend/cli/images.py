@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.scale import Images
 from nnbackend.datasets import read_idx
 from nnbackend.errors import DataError, InvalidInputError
 from nnbackend.support.extras import demo_package_missing
@@ -108,7 +109,7 @@ def read_images(
         if images.dtype != np.uint8:
             raise InvalidInputError(f"{path}: --invert needs uint8 pixels (0 to 255), received {images.dtype}")
         images = _WHITE - images
-    return images.reshape(len(images), pixels)
+    return images.reshape(len(images), pixels).view(Images)
 
 
 def _read_picture(path: str) -> Image8:

@@ -82,7 +82,9 @@ def _note(text: str) -> None:
 
 
 def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:
-    scores = network.predict(rows).reshape(len(rows), -1).astype(float)
+    # A network that was trained with fractions gets fractions, although files have pixels of 0 to 255.
+    given = rows if network.trained_with is None else network.trained_with.in_same_units(rows)
+    scores = network.predict(given).reshape(len(rows), -1).astype(float)
     if scores.shape[1] == 1:
         scores = np.hstack([1 - scores, scores])
     return [

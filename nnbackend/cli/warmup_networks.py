@@ -12,6 +12,7 @@ import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend
+from nnbackend.data.scale import PIXEL_SCALE
 from nnbackend.layers import Activation, Dense, Dropout, Layer, MaxAbsNorm
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, Optimizer, RMSprop
@@ -66,7 +67,9 @@ _VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
 
 def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
     chosen = _without_fast_executors(backend) if executor == "plain" else backend
-    network = Network(_layers(), _FEATURES, chosen, dtype=dtype, seed=0)
+    network = Network(
+        _layers(), _FEATURES, chosen, dtype=dtype, seed=0, input_scale=PIXEL_SCALE if data == "bytes" else None
+    )
     generator = np.random.default_rng(0)
     x: Any = generator.random((_ROWS, _FEATURES))
     y: Any = np.full((_ROWS, _OUTPUTS), 1 / _OUTPUTS)

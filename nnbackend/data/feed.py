@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.order import Order
+from nnbackend.data.scale import Inputs
 from nnbackend.data.targets import Kind, Targets
 from nnbackend.losses import Loss
 
@@ -97,6 +99,12 @@ class Feed(ABC):
         Whether the rows have different weights.
     weight_total : float or None
         If the weights of the rows have no mean of 1: their sum, over the rows that have been read in this epoch.
+    inputs : callable
+        Returns what a network is trained with, if this is its feed.
+    row_dtype : numpy dtype
+        The NumPy dtype of the rows on the device.
+    largest_target : float or None
+        The largest target, if targets are numbers and so large that training is hard.
     """
 
     examples: Examples
@@ -107,16 +115,25 @@ class Feed(ABC):
     streams: bool = False
     weighted: bool = False
     weight_total: float | None = None
+    inputs: Callable[[], Inputs]
+    largest_target: float | None = None
+    row_dtype: np.dtype[Any]
 
-    def describe(self, targets: Targets, loss: Loss) -> None:
+    def take(self, targets: Targets, loss: Loss) -> None:
         """Take over what the targets mean, before a step is recorded."""
-        self.accuracy_name, self.kind = targets.accuracy_name, targets.kind
+        self.accuracy_name, self.kind, self.largest_target = targets.accuracy_name, targets.kind, targets.largest
         self.examples.by_class = targets.counts_rows(loss)
 
     def count_labels(self) -> None:
         """Treat classes as rows with one label each, before a step is recorded."""
         self.accuracy_name, self.kind = "binary_accuracy", "multilabel"
         self.examples.by_class = False
+
+    def describe(self) -> Inputs:
+        """What a network is trained with, if this is its feed; found once, so that the host's rows can be released."""
+        inputs = self.inputs()
+        self.inputs = lambda: inputs
+        return inputs
 
     @abstractmethod
     def places(self, order: Order) -> Order:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feed import Examples, Feed, Resident
-from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
+from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
+from nnbackend.data.scale import Inputs, InputScale
 from nnbackend.data.targets import Targets
 from nnbackend.data.weights import Exchange, class_weights, combine_weights, only_here, row_weights
 from nnbackend.errors import InvalidInputError
@@ -37,8 +39,10 @@ class Intake:
     input_shape, output_shape : tuple of int
         Of a sample.
     dtype : numpy dtype
-    input_scale : float or None
-        Factor on the inputs; None for 1/255 on bytes and 1 otherwise.
+    scale : InputScale
+        Determines the factor on the inputs.
+    trained_with : Inputs or None
+        The inputs of the network's training.
     multilabel : bool
         Whether the network predicts several labels for each row.
     """
@@ -47,8 +51,35 @@ class Intake:
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    input_scale: float | None
+    scale: InputScale
+    trained_with: Inputs | None = None
     multilabel: bool = False
+
+    def rows(self, x: Any) -> Rows:
+        """The rows of `x`, checked, with the factor on them.
+
+        Raises
+        ------
+        InvalidInputError
+            See :func:`nnbackend.data.rows.as_rows`; or the products with the factor overflow.
+        """
+        rows = as_rows(x, self.input_shape, self.dtype)
+        if not math.isnan(rows.scale):
+            return rows
+        rows.choose_scale(self.scale, self.dtype)
+        self.scale.warn_if_undecided(rows.received, rows.images)
+        trained_with = self.trained_with
+        if (
+            trained_with is not None
+            and trained_with.other_kind(rows.received)
+            and (extent := rows.extent()) is not None
+        ):
+            trained_with.warn_if_other_units(rows.received, extent[1], rows.scale)
+        return rows
+
+    def fixed(self, factor: float, trained_with: Inputs | None = None) -> Intake:
+        """The same for a network whose factor is decided, by training with these inputs."""
+        return replace(self, scale=replace(self.scale, factor=factor), trained_with=trained_with or self.trained_with)
 
     def feed(
         self,
@@ -91,20 +122,20 @@ class Intake:
             return self._pieces(x, loss, batch_size, class_weight)
         if y is None:
             raise InvalidInputError("y is missing: give one target for each row of x, or both in a BatchStream")
-        rows = as_rows(x, self.input_shape, self.dtype)
+        rows = self.rows(x)
         targets = self._targets(y, rows.count, loss, training)
         if class_weight is not None:
             class_weight = class_weights(class_weight, targets, self._outputs, exchange)
         weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, exchange)
-        scale = input_scale_of(rows.dtype, self.input_scale)
-        feed = make_feed(self.backend, rows, targets.values, weights, scale, batch_size, stream)
-        feed.describe(targets, loss)
+        feed = make_feed(self.backend, rows, targets.values, weights, rows.scale, batch_size, stream)
+        feed.take(targets, loss)
+        feed.inputs, feed.row_dtype = partial(rows.describe, self.scale, targets.describe(self._outputs)), rows.dtype
         feed.class_weights, feed.weighted = class_weight, weights is not None and not np.allclose(weights, 1, rtol=1e-5)
         return feed
 
     def batch(self, x: Any, y: Any, loss: Loss, sample_weight: Any) -> tuple[HostArray, Targets, HostArray | None]:
         """Checked rows, targets and weights for the device, on the host; raises as `feed` does."""
-        rows = check_features(x, self.input_shape, self.dtype)
+        rows = self.rows(x).array()
         targets = self._targets(y, len(rows), loss, training=True)
         return rows, targets, combine_weights(targets, sample_weight, None, self._outputs, self.dtype)
 
@@ -112,28 +143,29 @@ class Intake:
         # Imported here because it needs threads, which a run without streaming does not.
         from nnbackend.data.streaming import Pieced
 
-        first: list[Targets] = []
+        first: list[tuple[Rows, Targets]] = []
 
         def check(x: Any, y: Any, sample_weight: Any = None) -> list[HostArray]:
-            rows = check_features(x, self.input_shape, self.dtype)
-            targets = self._targets(y, len(rows), loss)
-            first[:] = first or [targets]
-            if targets.kind == "multilabel" and first[0].kind != "multilabel":
+            # The first piece decides the factor for all.
+            rows = (self.fixed(first[0][0].scale) if first else self).rows(x)
+            targets = self._targets(y, rows.count, loss)
+            first[:] = first or [(rows, targets)]
+            if targets.kind == "multilabel" and first[0][1].kind != "multilabel":
                 _check_counted(feeds[0])
-            factors = [] if sample_weight is None else [row_weights(sample_weight, len(rows))]
+            factors = [] if sample_weight is None else [row_weights(sample_weight, rows.count)]
             if class_weight is not None:
                 factors.append(class_weights(class_weight, targets, self._outputs)[targets.labels])
             if not factors:
-                return [rows, targets.values]
-            return [rows, targets.values, self._as_given(np.prod(factors, axis=0))]
-
-        def scale(dtype: np.dtype[Any]) -> float:
-            return input_scale_of(dtype, self.input_scale)
+                return [rows.array(), targets.values]
+            return [rows.array(), targets.values, self._as_given(np.prod(factors, axis=0))]
 
         feeds: list[Feed] = []
-        feed = Pieced(self.backend, stream, check, scale, min(batch_size, stream.rows))
+        feed = Pieced(self.backend, stream, check, lambda: first[0][0].scale, min(batch_size, stream.rows))
         feeds.append(feed)
-        feed.describe(first[0], loss)
+        rows, targets = first[0]
+        inputs = rows.describe(self.scale, targets.describe(self._outputs))
+        feed.take(targets, loss)
+        feed.inputs, feed.row_dtype = lambda: inputs, rows.dtype
         feed.weighted = feed.examples.weights is not None
         return feed
 
@@ -184,7 +216,7 @@ def make_feed(
         a gigabyte.
     """
     if stream is None:
-        stream = _too_large(backend, rows, targets)
+        stream = not rows.dense or _too_large(backend, rows, targets)
     if stream:
         from nnbackend.data.streaming import Streamed
 

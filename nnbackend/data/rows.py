@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import check_features, check_shape, check_values
+from nnbackend.data.inputs import as_host_array, check_features, check_scaled, check_shape, check_values, is_sparse
+from nnbackend.data.scale import Images, Inputs, InputScale, scaled_by
 from nnbackend.errors import DataError, InvalidInputError
 
-__all__ = ["MemoryRows", "Rows", "StoredRows", "as_rows"]
+__all__ = ["MemoryRows", "Rows", "SparseRows", "StoredRows", "as_rows"]
 
 #: Libraries whose arrays are in files and are read by slicing.
 _STORES = ("h5py", "zarr")
@@ -37,11 +38,22 @@ class Rows(ABC):
     count, features : int
     dtype : numpy dtype
         Of the rows on the device.
+    received : numpy dtype
+        Of what the caller gave.
+    images : bool
+        Whether they are known to be images, whatever the shape of a sample.
+    scale : float
+        Factor the gather applies, once `choose_scale` was called.
     """
 
     count: int
     features: int
     dtype: np.dtype[Any]
+    received: np.dtype[Any]
+    images: bool = False
+    scale: float = math.nan
+    #: Whether all rows may be in memory at the same time.
+    dense = True
 
     def __len__(self) -> int:
         return self.count
@@ -50,6 +62,30 @@ class Rows(ABC):
     def nbytes(self) -> int:
         """Bytes of the rows on a device."""
         return self.count * self.features * self.dtype.itemsize
+
+    def extent(self) -> tuple[float, float] | None:
+        """The smallest and the largest value; None if that needs reading a file."""
+        return None
+
+    def choose_scale(self, choice: InputScale, dtype: npt.DTypeLike) -> None:
+        """Set the factor on these rows, for a network of that dtype.
+
+        Raises
+        ------
+        InvalidInputError
+            The products overflow.
+        """
+        self.scale = choice.of(self.received, self.images)
+        if abs(self.scale) > 1 and (extent := self.extent()) is not None:
+            check_scaled(extent, self.scale, dtype)
+
+    def describe(self, choice: InputScale, targets: str) -> Inputs:
+        """What a network is trained with, if these are its rows."""
+        pixels = choice.is_pixels(self.received, self.images)
+        what = "images" if pixels else f"inputs with {self.features} feature{'' if self.features == 1 else 's'}"
+        kind = f"{self.received.name} {'' if self.dense else 'sparse '}{what}"
+        low, high = self.extent() or (None, None)
+        return Inputs(f"{kind}, {scaled_by(self.scale)}; {targets}", self.received.name, low, high)
 
     @property
     @abstractmethod
@@ -74,10 +110,14 @@ class MemoryRows(Rows):
 
     stored = False
 
-    def __init__(self, array: HostArray) -> None:
+    def __init__(self, array: HostArray, received: np.dtype[Any] | None = None, images: bool = False) -> None:
         self._array = array
         self.count, self.features = array.shape
         self.dtype = array.dtype
+        self.received, self.images = array.dtype if received is None else received, images
+
+    def extent(self) -> tuple[float, float]:
+        return float(self._array.min()), float(self._array.max())
 
     def array(self) -> HostArray:
         return self._array
@@ -108,6 +148,7 @@ class StoredRows(Rows):
         self._source = source
         self.count, self.features = len(source), features
         self.dtype = dtype
+        self.received = np.dtype(getattr(source, "dtype", dtype))
 
     def array(self) -> HostArray:
         whole = np.empty((self.count, self.features), self.dtype)
@@ -127,6 +168,12 @@ class StoredRows(Rows):
             # HDF5 requires increasing numbers without repetition.
             numbers, places = np.unique(order, return_inverse=True)
             out[...] = self._read(numbers)[places]
+
+    def choose_scale(self, choice: InputScale, dtype: npt.DTypeLike) -> None:
+        super().choose_scale(choice, dtype)
+        if abs(self.scale) > 1:
+            for _, values in self._pieces():
+                check_scaled((float(values.min()), float(values.max())), self.scale, dtype)
 
     def check(self) -> None:
         """Check every value, reading piece by piece.
@@ -152,6 +199,55 @@ class StoredRows(Rows):
         return np.asarray(rows).reshape(len(rows), self.features)
 
 
+class SparseRows(Rows):
+    """Rows of a sparse matrix; only those of a portion are dense at a time.
+
+    Parameters
+    ----------
+    matrix : SciPy sparse matrix or array, (n, features)
+    dtype : numpy dtype
+        The network's.
+    """
+
+    stored = False
+    dense = False
+
+    def __init__(self, matrix: Any, dtype: np.dtype[Any]) -> None:
+        self._matrix = matrix.tocsr()
+        if not self._matrix.has_canonical_format:
+            # Entries of the same place are added, so their sums are checked. The caller's matrix is not changed.
+            self._matrix = self._matrix.copy()
+            self._matrix.sum_duplicates()
+        self.count, self.features = matrix.shape
+        self.received = np.dtype(matrix.dtype)
+        self.dtype = self.received if self.received == np.uint8 else dtype
+        values = self._matrix.data
+        if not np.isfinite(values).all():
+            bad = ~np.isfinite(values)
+            place = int(np.argmax(bad))
+            row = int(np.searchsorted(self._matrix.indptr, place, side="right")) - 1
+            raise InvalidInputError(
+                f"x holds {int(bad.sum())} NaN or infinite values, the first in row {row}, feature "
+                f"{int(self._matrix.indices[place])}; remove or replace them"
+            )
+        check_values(values.reshape(1, -1) if len(values) else np.zeros((1, 1)), dtype)
+
+    def extent(self) -> tuple[float, float]:
+        values = self._matrix.data
+        low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+        return (low, high) if len(values) == self.count * self.features else (min(low, 0.0), max(high, 0.0))
+
+    def array(self) -> HostArray:
+        return self.part(0, self.count)
+
+    def part(self, start: int, stop: int) -> HostArray:
+        rows: HostArray = self._matrix[start:stop].toarray().astype(self.dtype, copy=False)
+        return rows
+
+    def read(self, order: npt.NDArray[np.int64], out: HostArray) -> None:
+        out[...] = self._matrix[order].toarray()
+
+
 @contextmanager
 def _reading() -> Iterator[None]:
     """Turn errors of damaged files into DataError; h5py raises RuntimeError more often than OSError."""
@@ -174,15 +270,33 @@ def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
     """
     if isinstance(x, Rows):
         return x
+    if is_sparse(x):
+        if len(x.shape) == 1:
+            raise InvalidInputError(f"x is a sparse array of shape {x.shape}; give one of two dimensions")
+        check_shape(x.shape, np.dtype(x.dtype), input_shape)
+        return SparseRows(x, dtype)
     if not _is_stored(x):
-        return MemoryRows(check_features(x, input_shape, dtype))
+        return _in_memory(x, input_shape, dtype)
     with _reading():
         check_shape(x.shape, x.dtype, input_shape)
         _check_claim(x)
     rows = StoredRows(x, math.prod(input_shape), np.dtype(np.uint8) if x.dtype == np.uint8 else dtype)
+    rows.images = isinstance(x, Images)
     if x.dtype.kind == "f":
         rows.check()
     return rows
+
+
+def _in_memory(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
+    images = isinstance(x, Images)
+    names = None
+    if not isinstance(x, np.ndarray | list) and hasattr(x, "__len__"):
+        from nnbackend.data.frames import column_names
+
+        names = column_names(x)
+    array = as_host_array("x", x)
+    rows = check_features(array, input_shape, dtype, names)
+    return MemoryRows(rows, array.dtype, images)
 
 
 def _check_claim(x: Any) -> None:

@@ -156,7 +156,7 @@ class Pieced(PortionFeed):
         Called with the contents of a piece; returns rows, targets and weights (if given) for the device. Raises
         InvalidInputError.
     scale : callable
-        Called with the dtype of the rows; returns the factor the gather applies.
+        Called after the first piece was checked; returns the factor the gather applies.
     batch_size : int
 
     Attributes
@@ -175,7 +175,7 @@ class Pieced(PortionFeed):
         backend: Backend,
         stream: BatchStream,
         check: Callable[..., Piece],
-        scale: Callable[[np.dtype[Any]], float],
+        scale: Callable[[], float],
         batch_size: int,
     ) -> None:
         self.streams = True
@@ -188,7 +188,7 @@ class Pieced(PortionFeed):
         if first is None:
             raise InvalidInputError(f"{stream!r} gives no piece; it must give an iterable of (x, y)")
         self._kinds = [_kind(values) for values in first]
-        super().__init__(backend, stream.rows, batch_size, scale(first[0].dtype), self._kinds)
+        super().__init__(backend, stream.rows, batch_size, scale(), self._kinds)
 
     def places(self, order: Order) -> Order:
         """Rows are mixed within each portion, in the way the order mixes all rows."""

@@ -17,6 +17,10 @@ __all__ = ["Kind", "Targets"]
 Kind = Literal["labels", "one-hot", "multilabel", "values"]
 
 
+#: Targets above this are hard to learn: the initial outputs are near 1, and the gradients as large as the targets.
+_LARGE = 1000
+
+
 @dataclass(eq=False, repr=False)
 class Targets:
     """Targets ready for the device.
@@ -76,7 +80,10 @@ class Targets:
         if y.ndim not in (1, 2):
             raise InvalidInputError(f"y must be labels (n,) or values (n, {outputs}), received shape {y.shape}")
         if np.issubdtype(y.dtype, np.floating) and not np.isfinite(y).all():
-            raise InvalidInputError(f"y holds NaN or infinity, first in row {_first_bad_row(y)}; remove such rows")
+            raise InvalidInputError(
+                f"y holds NaN or infinity, first in row {_first_bad_row(y)} ({int((~np.isfinite(y)).sum()):,} values); "
+                "remove such rows"
+            )
         if y.ndim == 1 and (outputs > 1 or loss.takes_labels):
             targets = cls._from_labels(loss, y, outputs, dtype)
         else:
@@ -86,12 +93,29 @@ class Targets:
             return cls(targets.values, None, loss.accuracy_name(outputs, have_classes=False), "multilabel")
         return targets
 
+    def describe(self, outputs: int) -> str:
+        """What they are, in words: "10 classes", "3 targets"."""
+        if self.labels is not None:
+            return f"{max(outputs, 2)} classes"
+        return f"{outputs} target{'' if outputs == 1 else 's'}"
+
+    @property
+    def largest(self) -> float | None:
+        """The largest absolute value, if it is large enough to make training hard."""
+        if self.labels is not None or self.values.dtype.kind != "f":
+            return None
+        largest = float(max(self.values.max(), -self.values.min()))
+        return largest if largest > _LARGE else None
+
     @classmethod
     def _from_labels(cls, loss: Loss, y: HostArray, outputs: int, dtype: npt.DTypeLike) -> Targets:
+        if loss.takes_probabilities and y.dtype.kind == "f" and (y == np.trunc(y)).all():
+            # Numbers of classes, as a column of a data frame with missing values in other rows has them.
+            y = y.astype(np.int64)
         if not np.issubdtype(y.dtype, np.integer):
             raise InvalidInputError(
-                f"labels must be integers in [0, {outputs}), received dtype {y.dtype}; "
-                f"convert them with y.astype(int), or give values of shape (n, {outputs})"
+                f"labels must be integers in [0, {outputs}), received dtype {y.dtype} with values such as "
+                f"{y[np.argmax(y != np.trunc(y))]:g}; give class numbers (n,), or values of shape (n, {outputs})"
             )
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= outputs:
@@ -99,7 +123,7 @@ class Targets:
                 f"labels must be in [0, {outputs}) for a network with {outputs} outputs, received {low} to {high}"
             )
         labels = y.astype(np.int32)
-        values = labels if loss.takes_labels else np.eye(outputs, dtype=dtype)[labels]
+        values = labels if loss.takes_labels else _one_hot(labels, outputs, dtype)
         return cls(values, labels, loss.accuracy_name(outputs, have_classes=True), "labels")
 
     @classmethod
@@ -133,6 +157,12 @@ class Targets:
         if loss.takes_probabilities and outputs == 1:
             labels = (values[:, 0] > 0.5).astype(np.int32)
         return cls(values, labels, name, kind)
+
+
+def _one_hot(labels: HostArray, outputs: int, dtype: npt.DTypeLike) -> HostArray:
+    values = np.zeros((len(labels), outputs), dtype)
+    values[np.arange(len(labels)), labels] = 1
+    return values
 
 
 def _first_bad_row(y: HostArray) -> int:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
+
+from nnbackend.data.scale import Images
 
 __all__ = ["Dataset"]
 
@@ -19,8 +22,8 @@ class Dataset:
     name : str
         The data set that was loaded; for ``load("auto")``, the one that was chosen.
     x_train, x_test : ndarray, shape (rows, input_shape)
-        One sample per row, in C order. Images are uint8, 0 to 255; the network scales them to 0..1 when it gathers a
-        batch. Other data sets are floating point, in their own units.
+        One sample per row, in C order. Images are uint8, 0 to 255, in an array that networks recognise: they scale it
+        to 0..1 when they gather a batch. Other data sets are floating point, in their own units.
     y_train, y_test : ndarray of int32, shape (rows,)
         Index of each row's class in `classes`.
     classes : tuple of str
@@ -42,6 +45,12 @@ class Dataset:
     input_shape: int
     source: str
     notice: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("x_train", "x_test"):
+            rows = getattr(self, name)
+            if rows.dtype == np.uint8:
+                object.__setattr__(self, name, rows.view(Images))
 
     def __repr__(self) -> str:
         return (

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import LAYERS
 from nnbackend.network import Network
@@ -45,9 +44,8 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     path : str or path-like
         Ends in ".onnx". The folder is created if it is missing.
     input_dtype : str or dtype, optional
-        The dtype of the input: "uint8", "float32" or "float64". Default: the network's dtype. As in `predict`, it
-        determines the scale: uint8 (images) is divided by 255, floating point is not scaled, and a network with an
-        `input_scale` uses that for both.
+        The dtype of the input: "uint8", "float32" or "float64". Default: the network's dtype. The model multiplies
+        inputs of any dtype by the network's `input_scale`, as `predict` does.
 
     Raises
     ------
@@ -108,7 +106,7 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
         x = graph.add("Cast", x, to=computed)
     if len(network.input_shape) > 1:
         x = graph.add("Flatten", x, axis=1)
-    scale = input_scale_of(input_dtype, network.input_scale)
+    scale = network.scale.of(input_dtype)
     if scale != 1:
         x = graph.add("Mul", x, graph.number(scale))
     for index, layer in enumerate(network.layers):

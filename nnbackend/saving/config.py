@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.data.scale import Inputs, input_factor
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, layers_from_config
 from nnbackend.losses import Loss, get_loss
-from nnbackend.support.checks import count, number, real_dtype, sample_shape, seed_number
+from nnbackend.support.checks import count, real_dtype, sample_shape, seed_number
 
 __all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
 
@@ -20,6 +21,7 @@ _DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "dtype": "float32",
     "input_scale": None,
+    "inputs": None,
     "loss": None,
     "multilabel": False,
     "steps_trained": 0,
@@ -37,6 +39,8 @@ class Description:
     seed: int
     dtype: np.dtype[Any]
     input_scale: float | None
+    inputs: Inputs | None
+    scaled_by_dtype: bool
     loss: Loss | None
     multilabel: bool
     steps_trained: int
@@ -75,12 +79,19 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
     scale, loss, dtype = values["input_scale"], values["loss"], values["dtype"]
     if not isinstance(dtype, str):  # NumPy converts nearly anything to a dtype.
         raise InvalidInputError(f"dtype must be 'float32' or 'float64', received {shown(dtype)}")
+    checked, inputs = real_dtype(dtype), Inputs.from_config(values["inputs"])
+    if inputs is not None and scale is None:
+        raise InvalidInputError("a network with inputs must have an input_scale, received None")
     return Description(
         layers_from_config(values["layers"], custom_layers),
         sample_shape(values["input_shape"]),
         seed_number(values["seed"]),
-        real_dtype(dtype),
-        None if scale is None else number("input_scale", scale),
+        checked,
+        None if scale is None else input_factor(scale, checked),
+        inputs,
+        # Older versions wrote every entry but "inputs". If they left the scale open, the dtype of the inputs decided it
+        # in every call: uint8 was divided by 255, everything else was left alone. Their weights were trained so.
+        scale is None and "input_scale" in config and "inputs" not in config,
         None if loss is None else get_loss(loss),
         multilabel,
         steps_count(values["steps_trained"]),

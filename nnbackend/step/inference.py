@@ -12,14 +12,14 @@ import numpy as np
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
-from nnbackend.data.rows import as_rows
+from nnbackend.data.scale import Inputs, InputScale, input_factor
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
 from nnbackend.step.evaluation import Evaluator
 from nnbackend.step.prediction import Predictor
 from nnbackend.step.weights import NetworkWeights
-from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.checks import positive_integer
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["NetworkInference"]
@@ -36,7 +36,7 @@ class NetworkInference(NetworkWeights):
     layers, input_shape, backend, seed, dtype
         See :class:`NetworkWeights`.
     input_scale : float, optional
-        Factor on the inputs. Default: 1/255 for uint8 inputs (images), 1 for others.
+        Factor on the inputs; see :class:`nnbackend.Network`.
     """
 
     def __init__(
@@ -48,11 +48,51 @@ class NetworkInference(NetworkWeights):
         dtype: Any,
         input_scale: float | None,
     ) -> None:
-        self.input_scale = None if input_scale is None else number("input_scale", input_scale)
+        self._input_scale: float | None = None
+        #: The inputs of the last training.
+        self.trained_with: Inputs | None = None
+        #: Older versions scaled uint8 by 1/255 and nothing else, in every call. Their files say so by leaving it open.
+        self.scaled_by_dtype = False
         #: The loss of the last training, which determines how outputs are converted to predictions.
         self.loss: Loss | None = None
         self._multilabel = False
         super().__init__(layers, input_shape, backend, seed, dtype)
+        self.input_scale = input_scale
+
+    @property
+    def input_scale(self) -> float | None:
+        """The factor on the inputs, whatever their dtype. None until it is given or the first training decides it.
+
+        Raises
+        ------
+        InvalidInputError
+            When set: it is 0 or not finite, or the network was trained with another factor.
+        """
+        return self._input_scale
+
+    @input_scale.setter
+    def input_scale(self, value: float | None) -> None:
+        factor = None if value is None else input_factor(value, self.dtype)
+        if self.trained_with is not None and factor != self._input_scale:
+            raise InvalidInputError(
+                f"the network was trained with input_scale={self._input_scale:g}, which belongs to its weights; "
+                f"create a new network for input_scale={value}"
+            )
+        self._input_scale = factor
+
+    @property
+    def input_description(self) -> str | None:
+        """What the network was trained with, such as "uint8 images, scaled by 1/255; 10 classes"; None before."""
+        return None if self.trained_with is None else self.trained_with.description
+
+    @property
+    def scale(self) -> InputScale:
+        """Determines the factor on inputs."""
+        return InputScale(self._input_scale, self.input_shape, self.scaled_by_dtype)
+
+    def keep_inputs(self, inputs: Inputs, factor: float) -> None:
+        """Note what the network is trained with. From then on, the factor on its inputs is fixed."""
+        self._input_scale, self.scaled_by_dtype, self.trained_with = factor, False, inputs
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
@@ -65,7 +105,8 @@ class NetworkInference(NetworkWeights):
         Parameters
         ----------
         x : (n, *input_shape) array_like
-            uint8, or numbers with the same scale as in training. Memory-mapped files and HDF5 are read batch by batch.
+            Of any dtype, in the units of the training data; they are scaled as those were. Memory-mapped files, HDF5
+            and sparse matrices are read batch by batch.
         batch_size : int, optional
             Rows at a time.
 
@@ -74,12 +115,12 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
-        size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+        rows = self.intake.rows(x)
+        size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
         with own_error_state():
-            rows = as_rows(x, self.input_shape, self.dtype)
             outputs = self._room_for_outputs(rows.count)
             for start in range(0, rows.count, size):
-                part = scaled_rows(rows.part(start, start + size), self.input_scale, self.dtype)
+                part = scaled_rows(rows.part(start, start + size), rows.scale, self.dtype)
                 outputs[start : start + size] = self._predictor(part)
         return outputs.reshape(rows.count, *self.output_shape)
 
@@ -106,7 +147,8 @@ class NetworkInference(NetworkWeights):
             The most likely class of each row; for a single output, 0 or 1. If `multilabel`, 1 for every output whose
             probability is above 0.5, and 0 for the others.
         """
-        scores = self.predict(x, batch_size).reshape(len(x), -1)
+        scores = self.predict(x, batch_size)
+        scores = scores.reshape(len(scores), -1)
         if scores.shape[1] == 1:
             return (scores[:, 0] > 0.5).astype(np.int64)
         if self._predicts_several():
@@ -157,7 +199,9 @@ class NetworkInference(NetworkWeights):
     def intake(self) -> Intake:
         """Checks data for this network and makes feeds of them."""
         several = self._predicts_several()
-        return Intake(self.backend, self.input_shape, self.output_shape, self.dtype, self.input_scale, several)
+        return Intake(
+            self.backend, self.input_shape, self.output_shape, self.dtype, self.scale, self.trained_with, several
+        )
 
     @property
     def multilabel(self) -> bool:

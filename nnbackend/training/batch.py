@@ -7,6 +7,7 @@ optimiser's state (plain SGD has none).
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Examples
-from nnbackend.data.inputs import input_scale_of
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -22,9 +22,9 @@ from nnbackend.optimizers import Adam, Optimizer
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
-from nnbackend.training.divergence import check_weights, weights_are_finite
-from nnbackend.training.plan import required_loss
-from nnbackend.training.run import memory_for, take_up
+from nnbackend.training.divergence import advice, check_weights, weights_are_finite
+from nnbackend.training.plan import required_loss, warn_of_large_targets
+from nnbackend.training.run import describe_inputs, memory_for, take_up
 
 __all__ = ["BatchStep", "train_on_batch"]
 
@@ -55,15 +55,22 @@ def train_on_batch(
         chosen_optimizer = _get_optimizer(network, optimizer)
         if network.batch_step is None:
             check_weights(network)
-        rows, targets, weights = network.intake.batch(x, y, chosen_loss, sample_weight)
+        intake = network.intake
+        given = intake.rows(x)
+        rows, targets, weights = intake.batch(given, y, chosen_loss, sample_weight)
         memory = memory_for(network, chosen_optimizer)
         batch = (rows, targets.values, weights)
         by_class = targets.counts_rows(chosen_loss)
         step = network.batch_step
-        if step is None or not step.fits(network, chosen_loss, memory, batch, by_class):
-            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, by_class, step)
+        if step is None or not step.fits(network, chosen_loss, memory, batch, given.scale, by_class):
+            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, given.scale, by_class, step)
         take_up(network, chosen_loss, targets.kind == "multilabel", memory)
-        loss_value, correct = step.run(network, batch)
+        if network.trained_with is None:
+            warn_of_large_targets(targets.largest)
+            describe_inputs(
+                network, given.describe(intake.scale, targets.describe(math.prod(network.output_shape))), given.scale
+            )
+        loss_value, correct = step.run(network, batch, targets.largest)
         metrics = {"loss": loss_value}
         if targets.accuracy_name is not None:
             metrics[targets.accuracy_name] = correct
@@ -96,6 +103,8 @@ class BatchStep:
     memory : OptimizerState
     batch : rows, targets and weights (or None) on the host
         The first batch; later ones must be of the same kind.
+    scale : float
+        Factor on the rows.
     by_class : bool
         As in `Examples`.
     previous : BatchStep, optional
@@ -108,15 +117,15 @@ class BatchStep:
         loss: Loss,
         memory: OptimizerState,
         batch: _Batch,
+        scale: float,
         by_class: bool,
         previous: BatchStep | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         rows, targets, weights = batch
         count = len(rows)
-        self._kind = _kind(network, loss, memory, batch, by_class)
+        self._kind = _kind(network, loss, memory, batch, scale, by_class)
         self._memory = memory
-        scale = input_scale_of(rows.dtype, network.input_scale)
         examples = self._examples = Examples.on_device(backend, rows, targets, weights, scale)
         examples.by_class = by_class
         # The weights before this step and before the previous one, to restore if the run diverges.
@@ -138,12 +147,17 @@ class BatchStep:
         #: The step's executor, which tests and benchmarks inspect.
         self._executor = replay.executors[0][0]
 
-    def fits(self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, by_class: bool) -> bool:
+    def fits(
+        self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, scale: float, by_class: bool
+    ) -> bool:
         """Whether this recording can be used for another batch."""
-        return self._kind == _kind(network, loss, memory, batch, by_class)
+        return self._kind == _kind(network, loss, memory, batch, scale, by_class)
 
-    def run(self, network: Network, batch: _Batch) -> tuple[float, float]:
-        """Take the step; returns the loss and the fraction of correct predictions before it."""
+    def run(self, network: Network, batch: _Batch, largest: float | None = None) -> tuple[float, float]:
+        """Take the step; returns the loss and the fraction of correct predictions before it.
+
+        An error says that the largest target is large, if it is given.
+        """
         backend, memory, examples = network.backend, self._memory, self._examples
         self._before, self._earlier = network.snapshot(into=self._earlier), self._before
         for array, buffer in zip(batch, (examples.x, examples.targets, examples.weights), strict=True):
@@ -160,12 +174,12 @@ class BatchStep:
         losses, correct, penalties = self._replay.read_trace()[0] / examples.count
         loss = float(losses + penalties)
         if not np.isfinite(loss):
-            self._go_back(network, loss)
+            self._go_back(network, loss, largest)
         network.steps_trained += 1
         memory.steps += 1
         return loss, float(correct)
 
-    def _go_back(self, network: Network, loss: float) -> NoReturn:
+    def _go_back(self, network: Network, loss: float, largest: float | None) -> NoReturn:
         network.restore(self._before)
         step = "this step"
         if not weights_are_finite(network):
@@ -174,15 +188,16 @@ class BatchStep:
         # The slots may contain the broken values, so the optimiser starts over.
         network.optimizer_state = OptimizerState.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
-            f"the loss of this batch is {loss}; the network has the weights from before {step}. "
-            "Lower the learning rate, or scale the inputs.",
+            f"the loss of this batch is {loss}; the network has the weights from before {step}. " + advice(largest),
             network.epochs_trained + 1,
             network.steps_trained + 1,
         )
 
 
-def _kind(network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, by_class: bool) -> tuple[Any, ...]:
+def _kind(
+    network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, scale: float, by_class: bool
+) -> tuple[Any, ...]:
     """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, network.input_scale, memory, memory.optimizer.rule(), loss.name, by_class, *shapes)
+    return (network.model, scale, memory, memory.optimizer.rule(), loss.name, by_class, *shapes)

@@ -16,7 +16,7 @@ from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.replay import Replay
 
-__all__ = ["LastGoodWeights", "Skipping", "check_weights", "weights_are_finite"]
+__all__ = ["LastGoodWeights", "Skipping", "advice", "check_weights", "shown_number", "weights_are_finite"]
 
 
 def weights_are_finite(network: Network) -> bool:
@@ -26,6 +26,21 @@ def weights_are_finite(network: Network) -> bool:
         return True
     # The padding between parameters is meaningless.
     return all(np.isfinite(array).all() for array in network.get_weights().values())
+
+
+def advice(largest_target: float | None) -> str:
+    """What to do about a run that diverges."""
+    if largest_target is None:
+        return "Lower the learning rate, or scale the inputs."
+    return (
+        f"Scale the targets, which are as large as {shown_number(largest_target)}: train on (y - y.mean()) / y.std(), "
+        "and convert predictions back."
+    )
+
+
+def shown_number(value: float) -> str:
+    """A large number for a message."""
+    return f"{value:,.0f}" if value < 1e12 else f"{value:.3g}"
 
 
 def check_weights(network: Network) -> None:
@@ -47,10 +62,13 @@ class LastGoodWeights:
     Parameters
     ----------
     network : Network
+    largest_target : float, optional
+        The largest target, if it is so large that it may be the reason why a run diverges.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, largest_target: float | None = None) -> None:
         self._network = network
+        self._advice = advice(largest_target)
         self._before, self._earlier = network.snapshot(), network.snapshot()
 
     def begin_epoch(self) -> None:
@@ -102,8 +120,7 @@ class LastGoodWeights:
             step = steps
             what = f"weights became NaN or infinite in the last step of epoch {epoch}"
         raise TrainingDivergedError(
-            f"{what}; the network has the weights with which that epoch began. "
-            "Lower the learning rate, or scale the inputs.",
+            f"{what}; the network has the weights with which that epoch began. {self._advice}",
             epoch,
             step,
         )
@@ -120,7 +137,7 @@ class LastGoodWeights:
         self.restore()
         raise TrainingDivergedError(
             f"the validation loss became {metrics['val_loss']} after epoch {epoch}; the network has the weights with "
-            "which that epoch began. Lower the learning rate, or scale the inputs.",
+            f"which that epoch began. {self._advice}",
             epoch,
             steps,
         )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.errors import ModelFileError
 from nnbackend.losses import Loss
@@ -24,7 +25,7 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, memory_for, take_up
+from nnbackend.training.run import EpochResult, TrainingRun, describe_inputs, memory_for, take_up
 
 __all__ = ["fit"]
 
@@ -156,6 +157,7 @@ class _Training:
             shards=plan.shards,
         )
         take_up(network, plan.loss, plan.multilabel, memory)
+        describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         # Callbacks may read the weights after any epoch.
@@ -164,7 +166,7 @@ class _Training:
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         self.history = History()
         state = RunState(network, memory, run, self.history, self.callbacks, plan.start.settings)
-        self._good = LastGoodWeights(network)
+        self._good = LastGoodWeights(network, plan.feed.largest_target)
         self._restore(state)
         progress = Progress(plan.verbose if first else False, plan.epochs, run.batches.steps)
         self.listeners = Listeners(

@@ -14,7 +14,7 @@ import numpy as np
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
-from nnbackend.data.rows import as_rows
+from nnbackend.data.scale import warn
 from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError
@@ -27,7 +27,7 @@ from nnbackend.support.memory import memory_explained
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.fingerprint import run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
-from nnbackend.training.divergence import check_weights
+from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import Validator, settle_kind, validation_feed
 
@@ -132,7 +132,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     if given.on_nan not in _ON_NAN:
         raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
     streams, shard = isinstance(given.x, BatchStream), given.shard
-    data = given.x if streams else as_rows(given.x, network.input_shape, network.dtype)
+    data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
     steps_per_epoch = _check_steps_per_epoch(given.steps_per_epoch, streams)
@@ -140,7 +140,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
     exchange = checks.exchange if shard else only_here
     feed = _make_feed(network, data, given, loss, own_batch, exchange, held)
-    held_out = validation_feed(network, loss, given.validation_data, feed.class_weights, exchange)
+    held_out = validation_feed(network, loss, given.validation_data, feed, exchange)
     feeds = [feed] if held_out is None else [feed, held_out]
     multilabel = settle_kind(feeds, exchange)
     validator = None
@@ -156,7 +156,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         check_weights(network)
     chosen = {
         "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan,
+        "on_nan": given.on_nan, "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
     check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)
@@ -245,6 +245,8 @@ def _make_feed(
         training=True,
     )
     held.enter_context(closing(feed))
+    feed.describe()
+    warn_of_large_targets(feed.largest_target)
     return feed
 
 
@@ -260,6 +262,16 @@ def _given(arguments: Arguments) -> dict[str, str]:
         "kind of sample_weight and class_weight": f"{rows}, {classes}",
         "kind of validation_data": "none" if data is None else f"{type(data).__name__}{parts}",
     }
+
+
+def warn_of_large_targets(largest: float | None) -> None:
+    """Warn about regression targets that are too large to be learned well."""
+    if largest is not None:
+        warn(
+            f"y holds targets up to {shown_number(largest)}, but a network starts with outputs near 0 and learns "
+            "large ones slowly or not at all: train on (y - y.mean()) / y.std(), and convert predictions back with "
+            "p * y.std() + y.mean()"
+        )
 
 
 def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:

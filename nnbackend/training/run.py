@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from nnbackend.backends.contract import Array, Backend, Executor
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
 from nnbackend.data.order import Order, OrderPrefetch, epoch_order
+from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -21,7 +23,9 @@ from nnbackend.step.recorder import OptimizerState, record_gradients, record_tra
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
 
-__all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "memory_for", "take_up"]
+__all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "describe_inputs", "memory_for", "take_up"]
+
+_log = logging.getLogger("nnbackend")
 
 
 def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
@@ -40,6 +44,12 @@ def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerSta
     if network.optimizer_state is not memory:
         memory.optimizer.schedule.start()
         network.optimizer_state = memory
+
+
+def describe_inputs(network: Network, inputs: Inputs, scale: float) -> None:
+    """Log what the network is trained with, and fix the factor on its inputs."""
+    _log.info("training on %s", inputs.description)
+    network.keep_inputs(inputs, scale)
 
 
 @dataclass(eq=False, repr=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import part_of
 from nnbackend.data.feed import Feed
@@ -77,9 +76,7 @@ class Validator:
         return metrics
 
 
-def validation_feed(
-    network: Network, loss: Loss, data: Any, class_weights: HostArray | None, exchange: Exchange
-) -> Feed | None:
+def validation_feed(network: Network, loss: Loss, data: Any, training: Feed, exchange: Exchange) -> Feed | None:
     """A feed for what the caller gave as `validation_data`.
 
     Parameters
@@ -87,8 +84,8 @@ def validation_feed(
     network : Network
     loss : Loss
     data : (x, y), (x, y, sample_weight), BatchStream or None
-    class_weights : (classes,) array or None
-        Those of the training rows.
+    training : Feed
+        Of the training rows, whose factor on the inputs and class weights are those of the validation data, too.
     exchange : callable
         For ranks that have rows of their own.
 
@@ -104,13 +101,13 @@ def validation_feed(
         raise InvalidInputError("validation_data must be (x, y), (x, y, sample_weight), or a BatchStream")
     x, y, *weights = given
     try:
-        return network.intake.feed(
+        return network.intake.fixed(training.examples.scale, training.describe()).feed(
             x,
             y,
             loss,
             _BATCH,
             sample_weight=weights[0] if weights else None,
-            class_weight=class_weights,
+            class_weight=training.class_weights,
             exchange=exchange,
         )
     except InvalidInputError as error:

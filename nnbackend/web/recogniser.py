@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.scale import Images
 from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network
 from nnbackend.web.digits import SIDE
@@ -48,6 +49,7 @@ class Recogniser:
             )
         self._shape = network.input_shape
         self._stages = Stages(network)
+        self._trained_with = network.trained_with
         probabilities = network.loss is not None and network.loss.output_activation != "identity"
         sizes = [str(inputs), *(name.split()[0] for name in self._stages.names), str(outputs)]
         #: The page's description of the network.
@@ -76,8 +78,10 @@ class Recogniser:
             "image": the pixels, row by row; "outputs": one number per class, or None if the image is black; "hidden":
             a list of activations for each hidden layer.
         """
-        pixels = image.reshape(1, *self._shape)
-        hidden, outputs = self._stages(pixels)
+        pixels = image.reshape(1, *self._shape).view(Images)
+        hidden, outputs = self._stages(
+            pixels if self._trained_with is None else self._trained_with.in_same_units(pixels)
+        )
         return {
             "image": image.ravel().tolist(),
             "outputs": _plain(outputs) if image.any() else None,

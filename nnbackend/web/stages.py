@@ -64,9 +64,11 @@ class Stages:
             **whole,
             "layers": whole["layers"][begin:end],
             "input_shape": whole["input_shape"] if first else list(self._parts[-1].output_shape),
-            "input_scale": whole["input_scale"] if first else None,
+            "input_scale": whole["input_scale"] if first else 1.0,
             "loss": whole["loss"] if last else None,
         }
+        if not first:
+            config["inputs"] = None
         part = Network.from_config(config, network.backend, [type(layer) for layer in network.layers])
         part.set_weights(
             {

@@ -59,7 +59,7 @@ def allocated(network, x, y, loss, optimizer, sample_weight=None):
 @pytest.mark.parametrize("make", LIMITS)
 def test_a_step_of_the_three_nets_allocates_almost_nothing(make, preset):
     recipe = PRESETS[preset]
-    network = nn.Network(recipe.layers(10), 784, backend=make(threads=1), seed=0)
+    network = nn.Network(recipe.layers(10), 784, backend=make(threads=1), seed=0, input_scale=1 / 255)
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (recipe.batch_size, 784), dtype=np.uint8)
     y = generator.integers(0, 10, recipe.batch_size)

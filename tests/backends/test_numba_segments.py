@@ -113,7 +113,13 @@ def test_padded_rows_cost_only_the_calls_that_use_them():
     x, y = images(rows=40)
     nets = []
     for backend in (Padded(threads=1), NumbaBackend(threads=1)):
-        net = nn.Network([nn.Dense(16, activation="relu"), nn.Dense(32), nn.Dense(16)], 16, backend=backend, seed=1)
+        net = nn.Network(
+            [nn.Dense(16, activation="relu"), nn.Dense(32), nn.Dense(16)],
+            16,
+            backend=backend,
+            seed=1,
+            input_scale=1 / 255,
+        )
         nets.append(net)
         net.fit(np.resize(x, (40, 16)), y % 4, epochs=2, loss="softmax_cross_entropy")
     # Every width is a multiple of 16.

@@ -51,7 +51,7 @@ def test_training_is_bit_identical_for_any_number_of_threads(kind):
     results = []
     for threads in THREADS:
         layers = [nn.Dense(400, activation="relu"), nn.Dense(300, activation="tanh"), nn.Dense(10)]
-        net = nn.Network(layers, 700, backend=getattr(nn, kind)(threads=threads))
+        net = nn.Network(layers, 700, backend=getattr(nn, kind)(threads=threads), input_scale=1 / 255)
         net.fit(x, y, epochs=2, batch_size=128, loss="softmax_cross_entropy")
         results.append(b"".join(array.tobytes() for array in net.get_weights().values()))
     assert len(set(results)) == 1
@@ -63,7 +63,7 @@ import hashlib, numpy as np, nnbackend as nn
 generator = np.random.default_rng(0)
 x, y = generator.integers(0, 256, (400, 700)).astype(np.uint8), generator.integers(0, 10, 400)
 layers = [nn.Dense(400, activation="relu"), nn.Dense(300, activation="tanh"), nn.Dense(10)]
-net = nn.Network(layers, 700, backend="numpy")
+net = nn.Network(layers, 700, backend="numpy", input_scale=1 / 255)
 net.fit(x, y, epochs=1, batch_size=128, loss="softmax_cross_entropy")
 print(hashlib.sha256(b"".join(array.tobytes() for array in net.get_weights().values())).hexdigest())
 """

@@ -44,7 +44,7 @@ def test_predict_prints_a_line_per_image(trained: tuple[Path, str], images: tupl
     files = [folder / f"{index}.png" for index in range(5)]
     result = nnbackend("predict", trained[0], *files, "--backend", "numpy")
     assert result.returncode == 0, result.stderr
-    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64))
+    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64) / np.float32(255))
     header, *lines = result.stdout.splitlines()
     assert header.split() == ["image", "class", "probability"]
     expected = [
@@ -60,7 +60,7 @@ def test_predict_reads_idx_and_prints_json(
     folder, pixels = images
     result = nnbackend("predict", trained[0], folder / "five.idx.gz", "--json", "--backend", "numpy")
     entries = json.loads(result.stdout)
-    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64))
+    scores = nn.Network.load(trained[0] / "model.safetensors", "numpy").predict(pixels.reshape(5, 64) / np.float32(255))
     assert [entry["image"] for entry in entries] == [f"{folder / 'five.idx.gz'}[{index}]" for index in range(5)]
     assert [entry["class_index"] for entry in entries] == scores.argmax(axis=1).tolist()
     np.testing.assert_allclose([entry["outputs"] for entry in entries], scores, rtol=1e-6)

@@ -72,7 +72,7 @@ import nnbackend as nn
 from nnbackend.backends.numba.cache import cache_state
 from nnbackend.testing import check_backend
 
-net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numba")
+net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numba", input_scale=1 / 255)
 x = np.zeros((3000, 784), np.uint8)
 net.fit(x, np.arange(3000) % 10, epochs=2, batch_size=256, loss="softmax_cross_entropy", verbose=False)
 check_backend(nn.get_backend("numba"), dtypes=["float32"])

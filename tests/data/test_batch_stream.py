@@ -59,7 +59,10 @@ def test_every_epoch_calls_the_stream_with_its_number():
         asked.append(epoch)
         generator = np.random.default_rng(epoch)
         for start in range(0, 40, 10):
-            yield x[start : start + 10] ^ generator.integers(0, 2, (10, 12), np.uint8), y[start : start + 10]
+            yield (
+                (x[start : start + 10] ^ generator.integers(0, 2, (10, 12), np.uint8)).view(type(x)),
+                y[start : start + 10],
+            )
 
     stream = nn.BatchStream(pieces, 40)
     network, optimizer = classifier(), nn.Adam()
@@ -122,7 +125,7 @@ def test_no_more_rows_than_an_epoch_has_are_requested():
         (lambda x, y: (x, np.eye(4)[y] / 2 + 0.125), r"piece 3 .* targets of shape \(4,\) float32"),
         (lambda x, y: (x, y, np.ones(len(y))), r"piece 3 .* like the first one"),
         (lambda x, y: (x, y, -np.ones(len(y))), r"piece 3 .* not negative"),
-        (lambda x, y: x, r"piece 3 of the stream: it must be \(x, y\).*received ndarray"),
+        (lambda x, y: x, r"piece 3 of the stream: it must be \(x, y\).*received Images"),
     ],
 )
 def test_a_bad_piece_loses_at_most_its_epoch(change, message):

@@ -68,7 +68,7 @@ def test_evaluating_and_predicting_from_a_file(backend, mapped, monkeypatch):
     network = classifier(backend)
     network.fit(x, y, **OPTIONS)
     monkeypatch.setattr("nnbackend.data.intake._RESIDENT_BYTES", 10)
-    for rows in (x, x / 255.0):
+    for rows in (x, x.astype(float)):
         assert network.evaluate(mapped(rows), y, batch_size=8) == network.evaluate(rows, y, batch_size=8)
         np.testing.assert_array_equal(network.predict(mapped(rows), 16), network.predict(rows, 16))
 
@@ -159,11 +159,11 @@ def test_data_too_large_for_the_device_are_streamed():
 def test_only_large_files_are_streamed(mapped, monkeypatch):
     x, y = images(rows=75)
     loss = get_loss(LOSS)
-    assert isinstance(classifier().intake.feed(mapped(x), y, loss, 8), Resident)
+    assert isinstance(classifier(input_scale=1 / 255).intake.feed(mapped(x), y, loss, 8), Resident)
     monkeypatch.setattr("nnbackend.data.intake._RESIDENT_BYTES", 899)
-    feed = classifier().intake.feed(mapped(x), y, loss, 8)
+    feed = classifier(input_scale=1 / 255).intake.feed(mapped(x), y, loss, 8)
     assert isinstance(feed, Streamed)
-    assert isinstance(classifier().intake.feed(x, y, loss, 8), Resident)
+    assert isinstance(classifier(input_scale=1 / 255).intake.feed(x, y, loss, 8), Resident)
     # Two portions of the rows, whatever their number.
     assert feed.examples.x.nbytes == 2 * 3 * 8 * 12
 
@@ -198,7 +198,7 @@ def test_hdf5(tmp_path):
     x, y = images(rows=75)
     with h5py.File(tmp_path / "images.h5", "w") as file:
         file["x"] = x.reshape(75, 3, 4)
-        resident, streamed = classifier(), classifier()
+        resident, streamed = classifier(input_scale=1 / 255), classifier(input_scale=1 / 255)
         resident.fit(x, y, **OPTIONS)
         streamed.fit(file["x"], y, stream=True, **OPTIONS)
         assert same_weights(resident, streamed)

@@ -136,6 +136,17 @@ def test_a_batch_larger_than_the_rows_of_all_ranks():
     assert all("2 rows for 3 ranks; start at most as many" in str(error) for error in results)
 
 
+def test_shards_with_other_values_are_described_alike_and_train_on():
+    def program(ranks):
+        rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)
+        net, _ = train("numpy", ranks, x=X[rows] - 0.5 * ranks.rank, y=Y[rows], shard=True)
+        net.fit(X[rows] + 0.5 * ranks.rank, Y[rows], epochs=1, batch_size=16, communicator=ranks, shard=True)
+        return net
+
+    one, other = worked(run_ranks(2, program))
+    assert one.config() == other.config()
+
+
 def test_the_first_batch_of_shards():
     """Two shards equal one set of rows."""
     options = {"shuffle": False, "epochs": 1, "optimizer": nn.SGD(0.1)}

@@ -73,7 +73,7 @@ RELU_NET = [nn.Dense(200, activation="relu"), nn.Dense(81, activation="relu"), n
 
 def _trained(backend, dtype, rows=700):
     x, y = images(rows=rows, features=784, classes=10)
-    network = nn.Network(RELU_NET, 784, backend=backend, dtype=dtype, seed=1)
+    network = nn.Network(RELU_NET, 784, backend=backend, dtype=dtype, seed=1, input_scale=1 / 255)
     options = {"epochs": 2, "batch_size": 256, "loss": "softmax_cross_entropy", "verbose": False}
     history = network.fit(x, y, optimizer=nn.SGD(0.05), **options)
     return np.concatenate(history.step_losses), network

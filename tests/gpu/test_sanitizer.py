@@ -26,7 +26,7 @@ rng = np.random.default_rng(0)
 x, y = rng.integers(0, 256, (75, 12)).astype(np.uint8), rng.integers(0, 4, 75)
 for activation, optimizer in (("relu", nn.SGD(0.1)), ("gelu", nn.Adam()), ("tanh", nn.RMSprop())):
     layers = [nn.Dense(33, activation=activation, l2=1e-3), nn.Dropout(0.2), nn.MaxAbsNorm(), nn.Dense(4)]
-    network = nn.Network(layers, 12, backend="cupy")
+    network = nn.Network(layers, 12, backend="cupy", input_scale=1 / 255)
     options = dict(epochs=2, batch_size=16, loss="softmax_cross_entropy", optimizer=optimizer, verbose=False)
     network.fit(x, y, **options)
     network.fit(x, np.eye(4)[y] * 0.9 + 0.025, stream=True, **options)

@@ -88,6 +88,7 @@ def test_the_output_has_the_activation_of_the_loss(tmp_path, loss):
 def test_from_every_backend(tmp_path, backend):
     net = rich_network(backend)
     net.set_loss("softmax_cross_entropy")
+    net.input_scale = 1 / 255
     check(net, images(rows=8)[0], tmp_path / "model.onnx", "uint8")
 
 
@@ -192,6 +193,6 @@ def test_the_command_writes_the_file_and_describes_its_input(tmp_path, capsys):
     assert "output     float32 (batch, 4), probabilities\n" in output
     np.testing.assert_allclose(run(tmp_path / "out.onnx", x), net.predict(x), rtol=1e-5, atol=1e-6)
     assert main(["export", str(tmp_path), str(tmp_path / "out.onnx")]) == 0
-    assert "input      float32 (batch, 12), scaled as in training\n" in capsys.readouterr().out
+    assert "input      float32 (batch, 12), divided by 255 in the model\n" in capsys.readouterr().out
     assert main(["export", str(tmp_path), str(tmp_path / "out.pt")]) == 2
     assert "must end in .onnx" in capsys.readouterr().err

@@ -15,6 +15,12 @@ import numpy as np
 
 import nnbackend as nn
 
+try:
+    from nnbackend.data.scale import Images as _Images
+except ImportError:
+    # Older versions scale all uint8, newer ones only images.
+    _Images = np.ndarray  # type: ignore[misc, assignment]
+
 __all__ = [
     "CHECKPOINTS",
     "MODELS",
@@ -37,12 +43,12 @@ _TIMINGS = ("seconds", "samples_per_second")
 
 
 def data(rows: int = 70, features: int = 12, classes: int = 4) -> tuple[Any, Any]:
-    """uint8 rows whose values depend on their class, and labels."""
+    """Rows of uint8 pixels whose values depend on their class, and labels."""
     generator = np.random.default_rng(3)
     labels = generator.integers(0, classes, rows)
     centres = generator.integers(40, 215, (classes, features))
     noise = generator.normal(0, 25, (rows, features))
-    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels
+    return np.clip(centres[labels] + noise, 0, 255).astype(np.uint8).view(_Images), labels
 
 
 class Shift(nn.Layer):

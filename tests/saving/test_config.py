@@ -27,6 +27,9 @@ def network(**options) -> nn.Network:
     return nn.Network(layers, (3, 4), backend="numpy", **options)
 
 
+INPUTS = {"description": "uint8 images, scaled by 1/255; 4 classes", "dtype": "uint8", "low": 0, "high": 255}
+
+
 def through_json(config):
     return json.loads(json.dumps(config, allow_nan=False))
 
@@ -122,6 +125,15 @@ def test_custom_layers_must_be_a_list_of_layer_classes(custom_layers, message):
         ({"dtype": None}, "dtype must be 'float32' or 'float64', received None"),
         ({"loss": "hinge"}, "unknown loss 'hinge'"),
         ({"input_scale": float("nan")}, "input_scale must be a finite number"),
+        ({"input_scale": 0}, "input_scale must not be 0"),
+        ({"inputs": "uint8"}, "inputs must describe the training inputs, received 'uint8'"),
+        ({"inputs": {"dtype": "uint8"}}, "inputs must describe"),
+        ({"inputs": {**INPUTS, "high": "x"}, "input_scale": 1}, "inputs: high must be a finite number"),
+        ({"inputs": {**INPUTS, "low": float("nan")}, "input_scale": 1}, "inputs: low must be a finite number"),
+        ({"inputs": {**INPUTS, "dtype": 3}, "input_scale": 1}, "inputs: dtype must be a short line"),
+        ({"inputs": {**INPUTS, "dtype": "\x1b[2J"}, "input_scale": 1}, "inputs: dtype must be a short line"),
+        ({"inputs": {**INPUTS, "description": "x" * 2000}, "input_scale": 1}, "description must be a short line"),
+        ({"inputs": INPUTS}, "a network with inputs must have an input_scale"),
         ({"epochs_trained": -2}, "epochs_trained must be a whole number of at least 0"),
     ],
 )

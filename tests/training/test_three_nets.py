@@ -40,7 +40,9 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 def step_losses(net: str, backend: str, dtype: str) -> np.ndarray:
     hidden, activation, batch_size, optimizer = NETS[net]
     layers = [nn.Dense(units, activation=activation) for units in hidden]
-    network = nn.Network([*layers, nn.Dense(10)], 784, backend=make_backend(backend), seed=0, dtype=dtype)
+    network = nn.Network(
+        [*layers, nn.Dense(10)], 784, backend=make_backend(backend), seed=0, dtype=dtype, input_scale=1 / 255
+    )
     x, y = images()
     rows = STEPS * batch_size
     history = network.fit(

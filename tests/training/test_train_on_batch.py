@@ -120,7 +120,7 @@ def test_another_kind_of_batch_is_recorded_anew(backend, change):
     net, fresh = network(backend), network(backend)
     net.train_on_batch(x, one_hot, loss="softmax_cross_entropy", optimizer=optimizer)
     fresh.set_weights(net.get_weights())
-    fresh.steps_trained = 1
+    fresh.steps_trained, fresh.input_scale = 1, net.input_scale
     options = {"loss": "softmax_cross_entropy", "optimizer": optimizer}
     if change == "loss":
         options["loss"] = "mean_squared_error"

@@ -366,7 +366,7 @@ class TestInterrupt:
     def test_a_real_ctrl_c_leaves_a_network_that_saves(self, tmp_path):
         script = f"""
 import numpy as np, nnbackend as nn
-net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numpy")
+net = nn.Network([nn.Dense(300, activation="relu"), nn.Dense(10)], 784, backend="numpy", input_scale=1 / 255)
 x, y = np.zeros((20000, 784), np.uint8), np.zeros(20000, int)
 class Ready(nn.Callback):
     def on_epoch_begin(self, network, epoch):

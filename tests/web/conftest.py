@@ -42,7 +42,7 @@ def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def network() -> nn.Network:
     layers = [nn.Dense(12, activation="relu"), nn.Dropout(0.5), nn.Dense(7, activation="tanh"), nn.Dense(10)]
-    network = nn.Network(layers, 784, backend="numpy", seed=3)
+    network = nn.Network(layers, 784, backend="numpy", seed=3, input_scale=1 / 255)
     network.set_loss("softmax_cross_entropy")
     return network
 

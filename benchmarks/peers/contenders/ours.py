@@ -25,7 +25,7 @@ _LOSS = "softmax_cross_entropy"
 def make_network(work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32") -> nn.Network:
     """The network with these weights."""
     layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(CLASSES)]
-    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype)
+    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype, input_scale=1 / 255)
     values = {}
     for index, (weight, bias) in enumerate(weights):
         values |= {f"layers.{index}.weight": weight, f"layers.{index}.bias": bias}
@@ -86,7 +86,9 @@ class Ours(Contender):
     def feed(self, rows: int) -> Feed:
         """Copy the images to the device once for all networks."""
         if rows not in self._feeds:
-            network = nn.Network([nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype)
+            network = nn.Network(
+                [nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype, input_scale=1 / 255
+            )
             feed = network.intake.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
             self._feeds = {rows: feed}
         return self._feeds[rows]

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import check_features, check_values
+from nnbackend.data.inputs import check_features, check_mask, check_values
 from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
@@ -123,6 +123,8 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
+        check_mask("X", X)
+        check_mask("y", y)
         X, y = validate_data(
             self,
             X,
@@ -167,6 +169,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> HostArray:
         """The fitted network's outputs for some rows, (n, outputs)."""
         check_is_fitted(self)
+        check_mask("X", X)
         with own_error_state():
             X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
             network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))

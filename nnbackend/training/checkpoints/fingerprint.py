@@ -13,6 +13,7 @@ import numpy as np
 
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows
+from nnbackend.data.scale import PIXEL_SCALE
 from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
@@ -62,8 +63,8 @@ def run_settings(
         Other settings, by the names of `fit`'s parameters.
     """
     config = network.config()
-    # What the network predicts follows from the data.
-    for name in ("steps_trained", "epochs_trained", "multilabel"):
+    # What the network predicts, and the description of its inputs, follow from the data.
+    for name in ("steps_trained", "epochs_trained", "multilabel", "inputs"):
         config.pop(name, None)
     settings = {
         **config,
@@ -75,6 +76,14 @@ def run_settings(
     }
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
+
+
+def _inputs_of_older_version(was: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run of an older version scaled the rows of this run: if it was not told, uint8 by 1/255, others not."""
+    dtype, scale = settings.get("input_dtype"), was.get("input_scale")
+    if scale is None:
+        scale = PIXEL_SCALE if dtype == "uint8" else 1.0
+    return {"input_dtype": dtype, "input_scale": scale}
 
 
 def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str, Any], callbacks: set[str]) -> None:
@@ -102,6 +111,8 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
     if missing:
         kinds = ", ".join(sorted(name.partition(".")[0] for name in missing))
         raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
+    if "input_dtype" not in was:
+        was = {**was, **_inputs_of_older_version(was, settings)}
     for name, value in settings.items():
         if was.get(name) != value:
             what = f"{name} was {was.get(name)!r} there and is {value!r} here"

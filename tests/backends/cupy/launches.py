@@ -18,7 +18,7 @@ __all__ = ["launched"]
 def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True) -> list[str]:
     """The names of the launches of a step after the first."""
     runtime = EmulatedRuntime()
-    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues))
+    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues), input_scale=1 / 255)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (8, 20)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
     for _ in range(3):

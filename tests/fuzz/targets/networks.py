@@ -38,6 +38,8 @@ WORDS += [
     "seed",
     "dtype",
     "input_scale",
+    "inputs",
+    "description",
     "loss",
     "format",
 ]
