@@ -198,7 +198,8 @@ def test_resume_restores_the_options_and_reports_a_finished_run(
         r"\S+ is finished: 4 epochs, test accuracy [\d.]+ %; there is nothing to resume\n", capsys.readouterr().out
     )
     for wrong, message in (
-        (["--resume", str(trained[0]), "--epochs", "9"], "--epochs cannot be combined with --resume"),
+        (["--resume", str(trained[0]), "--seed", "9"], "--seed cannot be combined with --resume"),
+        (["--resume", str(trained[0]), "--epochs", "3"], "--resume can only add more, received 3"),
         (["--resume", str(tmp_path)], "holds no run of nnbackend train"),
         (["--checkpoint-minutes", "0"], "checkpoint minutes must be above 0"),
     ):

@@ -233,18 +233,23 @@ def test_pipes_are_not_waited_for(tmp_path: Path):
     found: list = []
 
     def read() -> None:
-        for reader in (read_idx, lambda path: read_images(str(path), (8, 8), False), lambda path: read_small(path, 9)):
+        for reader in (
+            read_idx,
+            lambda path: read_images(str(path), (8, 8), False),
+            lambda path: read_small(path, 9),
+            lambda path: read_configuration(path.with_name("model.safetensors")),
+        ):
             try:
                 reader(pipe)
-            except (DataError, OSError) as error:
+            except (DataError, InvalidInputError, OSError) as error:
                 found.append(str(error))
-        found.append(read_configuration(tmp_path / "model.safetensors"))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     thread.join(30)
     assert not thread.is_alive()
-    assert ["pipe" in found[0], "pipe" in found[1], "not a regular file" in found[2], found[3]] == [True] * 3 + [{}]
+    assert ["pipe" in found[0], "pipe" in found[1]] == [True] * 2
+    assert ["not a regular file" in text for text in found[2:]] == [True] * 2
 
 
 # ---- run folders -------------------------------------------------------------------------------------------------
@@ -288,15 +293,20 @@ def test_a_data_set_must_be_a_name(run_folder: Path, name, capsys):
 @pytest.mark.parametrize(
     "contents", [b"[" * 100_000, b"\xff\xfe", b"", b"[]", b'{"classes": ["a", "b"]}' + b" " * (1 << 20)]
 )
-def test_an_invalid_run_configuration_is_ignored(run_folder: Path, contents: bytes):
+def test_an_invalid_run_configuration_is_an_error(run_folder: Path, contents: bytes, capsys):
+    """Otherwise the model would be evaluated on a data set that it was not trained on."""
     (run_folder / "config.json").write_bytes(contents)
-    assert read_configuration(run_folder / "model.safetensors") == {}
+    with pytest.raises(InvalidInputError, match=r"config.json .*restore it, or remove it"):
+        read_configuration(run_folder / "model.safetensors")
+    assert main(["evaluate", str(run_folder), "--backend", "numpy"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs the device /dev/zero")
 def test_an_endless_configuration_is_not_read(run_folder: Path):
     (run_folder / "config.json").symlink_to("/dev/zero")
-    assert read_configuration(run_folder / "model.safetensors") == {}
+    with pytest.raises(InvalidInputError, match="a symbolic link, which is not followed"):
+        read_configuration(run_folder / "model.safetensors")
 
 
 def test_outputs_that_only_a_description_has_are_not_named(tmp_path: Path):
