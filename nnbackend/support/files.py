@@ -17,6 +17,7 @@ from typing import IO, Any
 __all__ = [
     "atomic_write",
     "check_regular",
+    "check_writable",
     "is_file_system_full",
     "open_lock",
     "open_regular",
@@ -115,6 +116,26 @@ def _ignored_if_not_supported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Check that `atomic_write` could create or replace a file, as far as can be seen without trying.
+
+    Raises
+    ------
+    OSError
+        It could not.
+    """
+    target = os.path.realpath(path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        check_regular(target)
+    folder = os.path.dirname(target)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no file can be created in this folder", folder)
 
 
 def is_file_system_full(error: OSError) -> bool:
