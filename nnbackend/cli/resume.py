@@ -65,7 +65,7 @@ def find_run(
     restored, configuration = _resumed(options)
     folder = RunFolder.at(restored.out, replace=True)
     message = _finished(folder, configuration, options.epochs)
-    if message and not folder.checkpoints.exists():
+    if message and folder.is_tidy():
         return folder, (restored, configuration, message)
     held.enter_context(folder.lock())
     # Again, because another process may have trained there until now.

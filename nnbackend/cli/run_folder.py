@@ -20,7 +20,7 @@ from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
 from nnbackend.saving.config import steps_count
 from nnbackend.saving.model_file import read_checkpoint, write_model
-from nnbackend.support.files import atomic_write, check_regular, read_small, write_csv
+from nnbackend.support.files import atomic_write, check_regular, leftovers, read_small, write_csv
 from nnbackend.training import Callback, Checkpoint, CSVLogger, History, ModelCheckpoint
 from nnbackend.training.checkpoints.checkpoint import (
     checkpoint_files,
@@ -203,6 +203,10 @@ class RunFolder:
         """Whether there is the state at the end of a finished run."""
         return os.path.lexists(self.path / LAST)
 
+    def is_tidy(self) -> bool:
+        """Whether a finished run has left nothing that `end` would remove."""
+        return not os.path.lexists(self.checkpoints) and not leftovers(self.path)
+
     def end(self) -> None:
         """Remove the checkpoints of the finished run, except for the last one, which moves."""
         files = checkpoint_files(self.checkpoints)
@@ -297,8 +301,8 @@ def _read_json(path: Path, most: int) -> dict[str, Any]:
         contents = json.loads(read_small(path, most, follow=False))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise InvalidInputError(f"{path} cannot be read: {reason}; restore it, or remove it") from error
     if not isinstance(contents, dict):
         raise InvalidInputError(f"{path} must hold a JSON object, received {shown(contents)}; restore it, or remove it")

@@ -19,6 +19,7 @@ __all__ = [
     "check_regular",
     "check_writable",
     "is_file_system_full",
+    "leftovers",
     "open_lock",
     "open_regular",
     "opened_name",
@@ -143,15 +144,19 @@ def is_file_system_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
+def leftovers(folder: str | os.PathLike[str]) -> list[str]:
+    """The temporary files in a folder, of processes that write them or were killed."""
+    names = os.listdir(folder)
+    return [os.path.join(folder, name) for name in names if name.startswith(_PREFIX) and name.endswith(_SUFFIX)]
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files of killed processes, but not those that a process is writing."""
-    for name in os.listdir(folder):
-        if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
-            path = os.path.join(folder, name)
-            # A folder with such a name is not ours, and stays.
-            with suppress(OSError):
-                if not _is_being_written(path):
-                    os.unlink(path)
+    for path in leftovers(folder):
+        # A folder with such a name is not ours, and stays.
+        with suppress(OSError):
+            if not _is_being_written(path):
+                os.unlink(path)
 
 
 def _is_being_written(path: str) -> bool:
