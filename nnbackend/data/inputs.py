@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.data.stored import check_claim, is_stored, reading
 from nnbackend.errors import InvalidInputError
 
 __all__ = ["as_host_array", "check_features", "check_shape", "check_values", "input_scale_of", "scaled_rows"]
@@ -30,6 +31,8 @@ def as_host_array(what: str, value: Any) -> HostArray:
     InvalidInputError
         It contains strings or objects, is ragged, or is on another library's device; the message says how to convert
         it.
+    DataError
+        It is in a file that cannot be read, or that holds almost nothing of it.
     """
     if not isinstance(value, np.ndarray):
         value = _from_another_library(what, value)
@@ -39,6 +42,10 @@ def as_host_array(what: str, value: Any) -> HostArray:
 
 
 def _from_another_library(what: str, value: Any) -> Any:
+    if is_stored(value):
+        with reading(what, value):
+            check_claim(what, value)
+            return value[...]
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if hasattr(value, "__dlpack_device__") and hasattr(value, "__dlpack__"):
         if type(value).__module__.partition(".")[0] == "cupy":

@@ -14,6 +14,7 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.feed import Examples, Feed, Resident
 from nnbackend.data.inputs import as_host_array, check_features, input_scale_of
 from nnbackend.data.rows import Rows, as_rows
+from nnbackend.data.stored import is_stored
 from nnbackend.data.targets import Targets, combine_weights, row_weights
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
@@ -111,6 +112,9 @@ class Intake:
         return feed
 
     def _targets(self, y: Any, rows: int, loss: Loss) -> Targets:
+        if is_stored(y) and y.shape and y.shape[0] != rows:
+            # Before they are read.
+            raise InvalidInputError(f"x has {rows} rows but y has {y.shape[0]}; give one target for each row")
         return Targets.prepare(loss, as_host_array("y", y), rows, self._outputs, self.dtype)
 
     @property
