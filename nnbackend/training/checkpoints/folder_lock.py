@@ -60,6 +60,10 @@ class FolderLock:
                     os.unlink(self._path)
             os.close(self._descriptor)
             self._descriptor = None
+            if os.name == "nt":
+                # Windows does not remove open files, and has no lock that another process could hold by now.
+                with suppress(OSError):
+                    os.unlink(self._path)
 
     def keep(self) -> None:
         """Take the lock again if the folder or the file was removed; raises the same errors as `__enter__`."""
