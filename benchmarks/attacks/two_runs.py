@@ -23,7 +23,7 @@ PAIRS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
     "train and train --resume": ((*RUN, "--out", "RUN"), ("train", "--resume", "RUN", "--no-plots")),
 }
 
-_REASONS = ("is in use: process", "already holds a run", "holds no run")
+_REASONS = ("is in use: ", "already holds a run", "holds no run")
 
 #: Longest time between the starts, in seconds; a run takes about as long.
 _APART = 0.15

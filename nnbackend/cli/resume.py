@@ -74,8 +74,8 @@ def find_run(
     message = _finished(folder, configuration, options.epochs)
     if message:
         folder.end()
-    elif configuration != before:
-        folder.configure(configuration)
+    else:
+        folder.configure(configuration, before)
     return folder, (restored, configuration, message)
 
 

@@ -148,14 +148,15 @@ class RunFolder:
                 self._remove(name)
         self.configure(configuration)
 
-    def configure(self, configuration: dict[str, Any]) -> None:
-        """Write the configuration."""
+    def configure(self, configuration: dict[str, Any], before: dict[str, Any] | None = None) -> None:
+        """Write the configuration, unless it is the one that was read before."""
         self._configuration = configuration
-        _write_json(self.path / _CONFIGURATION, configuration)
+        if configuration != before:
+            _write_json(self.path / _CONFIGURATION, configuration)
 
     def discard_if_empty(self) -> None:
         """Undo `begin` if nothing was saved; otherwise the leftovers would block the next run."""
-        if MODEL in self.files() or checkpoint_files(self.checkpoints):
+        if MODEL in self.files() or self.has_checkpoints():
             return
         clear_checkpoints(self.checkpoints)
         for name in self.files():
@@ -187,7 +188,7 @@ class RunFolder:
             The state of the finished run cannot be read.
         """
         last = self.path / LAST
-        if not checkpoint_files(self.checkpoints) and self.has_last_state():
+        if not self.has_checkpoints() and self.has_last_state():
             # Training goes on after the end of a shorter run.
             path = checkpoint_path(self.checkpoints, steps_count(read_checkpoint(last).config.get("steps_trained")))
             self.checkpoints.mkdir(exist_ok=True)
@@ -197,7 +198,8 @@ class RunFolder:
 
     def has_checkpoints(self) -> bool:
         """Whether the run has not come to its end."""
-        return bool(checkpoint_files(self.checkpoints))
+        # Not those of another folder, before `lock` has checked that.
+        return not self.checkpoints.is_symlink() and bool(checkpoint_files(self.checkpoints))
 
     def has_last_state(self) -> bool:
         """Whether there is the state at the end of a finished run."""

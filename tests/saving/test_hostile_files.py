@@ -39,7 +39,7 @@ from tests.helpers import classifier
 FOUND = Path(__file__).parents[1] / "fuzz" / "found"
 
 #: About a second in total; `python -m tests.fuzz` tries more.
-FEW = {"run-folder": 5, "rows": 60, "mnist": 60}
+FEW = {"run-folder": 5, "hostile-folder": 20, "rows": 60, "mnist": 60}
 
 
 @pytest.mark.slow

@@ -204,6 +204,22 @@ def test_a_lock_is_exclusive_and_names_its_holder_without_control_characters(tmp
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize(("code", "locked"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)])
+def test_a_lock_needs_no_space_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, locked: bool):
+    def refuse(*arguments):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", refuse)
+        lock = FolderLock(str(tmp_path))
+        if locked:
+            with lock, pytest.raises(FolderInUseError, match="another process"):
+                FolderLock(str(tmp_path)).__enter__()
+        else:
+            with pytest.raises(OSError, match="lock"):
+                lock.__enter__()
+
+
 def test_files_saved_from_threads_all_have_the_usual_mode(tmp_path: Path):
     def save(number: int) -> None:
         for _ in range(50):

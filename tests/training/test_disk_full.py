@@ -181,12 +181,17 @@ class TestCommand:
         assert sorted(os.listdir(full)) == sorted(os.listdir(whole))
         assert (full / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
-    def test_a_folder_that_is_removed(self, tmp_path, at_epoch_2):
+    @pytest.mark.parametrize("resumed", [False, True])
+    def test_a_folder_that_is_removed(self, tmp_path, at_epoch_2, monkeypatch, resumed):
         """It is written again, with its configuration."""
         whole, removed = tmp_path / "whole", tmp_path / "removed"
         assert main(["train", *RUN, "--out", str(whole)]) == 0
+        command = ["train", *RUN, "--out", str(removed)]
+        if resumed:
+            assert main([*command, "--epochs", "1"]) == 0
+            command = ["train", "--resume", str(removed), "--epochs", "3", "--no-plots"]
         at_epoch_2(lambda: shutil.rmtree(removed))
-        assert main(["train", *RUN, "--out", str(removed)]) == 0
+        assert main(command) == 0
         assert sorted(os.listdir(removed)) == sorted(os.listdir(whole))
         assert main(["train", "--resume", str(removed)]) == 0
 

@@ -84,11 +84,20 @@ class FolderLock:
                     )
                 # The previous holder may have removed the file; then others would not see this lock.
                 if self._is_there(descriptor):
-                    _sign(descriptor)
+                    self._sign(descriptor)
                     self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+        except OSError as error:
+            # On a full disk, the lock holds without the name of its holder.
+            if not is_file_system_full(error):
+                raise OSError(error.errno, error.strerror, self._path) from error
 
     def _is_there(self, descriptor: int) -> bool:
         try:
@@ -101,13 +110,3 @@ def _holder(descriptor: int) -> str:
     """Who holds the lock, from the contents of its file."""
     text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
     return "".join(letter if letter.isprintable() else "?" for letter in text) or "another process"
-
-
-def _sign(descriptor: int) -> None:
-    try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
-    except OSError as error:
-        # The lock holds without the name of its holder.
-        if not is_file_system_full(error):
-            raise
