@@ -111,17 +111,3 @@ def test_the_command_says_interrupted(tmp_path: Path, command: str):
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert errors.strip().count("\n") == 0, errors
-
-
-def test_ctrl_c_while_the_command_is_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from nnbackend.__main__ import main
-
-    def interrupt(name, *arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(sys.modules, "nnbackend.cli", None)
-    monkeypatch.setattr("builtins.__import__", interrupt)
-    code = main()
-    monkeypatch.undo()
-    assert code == 130
-    assert capsys.readouterr().err == "\nnnbackend: interrupted\n"
