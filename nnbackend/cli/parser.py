@@ -45,9 +45,11 @@ class _Parser(argparse.ArgumentParser):
         if action.choices is None or value in action.choices:
             return
         choices = [str(choice) for choice in action.choices]
-        what = "command" if isinstance(action, argparse._SubParsersAction) else f"{'/'.join(action.option_strings)}:"
-        hint = _suggestion(str(value), choices) or f"; there are {', '.join(choices)}"
-        self.error(f"unknown {what} {str(value)!r}{hint}" if what == "command" else f"{what} unknown {value!r}{hint}")
+        hint = _suggestion(str(value), choices) or f"; known: {', '.join(choices)}"
+        if isinstance(action, argparse._SubParsersAction):
+            self.error(f"unknown command {str(value)!r}{hint}")
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        self.error(f"{name}: unknown {str(value)!r}{hint}")
 
 
 def _suggestion(text: str, known: Iterable[str]) -> str:
