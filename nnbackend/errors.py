@@ -71,7 +71,8 @@ class UnknownNameError(InvalidInputError):
 
         names = sorted(valid)
         text = received if isinstance(received, str) else shown(received)
-        near = difflib.get_close_matches(text[:_SHOWN].lower(), names, n=3, cutoff=0.5)
+        near = [name for name in _other_names(kind, text) if name in names]
+        near = near or difflib.get_close_matches(text[:_SHOWN].lower(), names, n=3, cutoff=0.5)
         hint = f"did you mean {_either(near)}?" if near else f"valid names are {', '.join(names)}."
         super().__init__(f"unknown {kind} {shown(received)}: {hint}")
         self.kind = kind
@@ -164,6 +165,22 @@ def _picklable(value: object) -> object:
     except Exception:
         return shown(value)
     return value
+
+
+#: What other libraries call our backends: devices, or a way of compiling.
+_BACKENDS = {
+    "gpu": ("cupy",),
+    "cuda": ("cupy",),
+    "nvidia": ("cupy",),
+    "cpu": ("numba", "numpy"),
+    "jit": ("numba",),
+    "np": ("numpy",),
+}
+
+
+def _other_names(kind: str, text: str) -> tuple[str, ...]:
+    # Devices may have numbers: "cuda:0".
+    return _BACKENDS.get(text.lower().partition(":")[0], ()) if kind == "backend" else ()
 
 
 def _either(names: list[str]) -> str:

@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code: 0, 2 after an error, 130 after Ctrl-C; others as the help of a command says.
     """
-    options = make_parser().parse_args(arguments)
     try:
+        options = make_parser().parse_args(arguments)
         code: int = options.run(options)
         sys.stdout.flush()
     except KeyboardInterrupt as interrupt:

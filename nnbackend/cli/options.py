@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from nnbackend.datasets import Dataset, load, names
 from nnbackend.errors import InvalidInputError, UnknownNameError
@@ -11,6 +12,9 @@ __all__ = ["add_backend", "add_data", "check_data", "decimal", "load_data", "siz
 
 #: Data sets read from files in a folder; the others come with packages or are generated.
 _IN_FOLDERS = ("auto", "mnist", "fashion-mnist")
+
+#: How the names of tables end.
+_TABLES = (".csv", ".tsv", ".parquet", ".npz", ".npy", ".h5", ".hdf5", ".json", ".xlsx")
 
 
 def whole(text: str) -> int:
@@ -70,9 +74,14 @@ def check_data(name: str, folder: str | None) -> None:
     UnknownNameError
         There is no such data set.
     InvalidInputError
-        A folder was given for a data set that is not read from one.
+        A file was given, or a folder was given for a data set that is not read from one.
     """
     if name not in names():
+        if os.path.exists(name) or name.lower().endswith(_TABLES):
+            raise InvalidInputError(
+                f"--dataset takes the name of a data set, received the file {name!r}; own files are trained on in "
+                f"Python, with nnbackend.Network.fit. Names are {', '.join(names())}"
+            )
         raise UnknownNameError("data set", name, names())
     if folder is not None and name not in _IN_FOLDERS:
         raise InvalidInputError(

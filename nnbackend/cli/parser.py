@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import nnbackend
@@ -24,10 +24,42 @@ _EXAMPLES = """examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports errors like the rest of the program: one line, exit code 2."""
+    """An ArgumentParser that reports errors like the rest of the program: one line, with a suggestion, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"nnbackend: error: {message} (see '{self.prog} --help')\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, extra = self.parse_known_args(args, namespace)
+        if extra:
+            parser: _Parser = getattr(options, "parser", self)
+            unknown = [word.partition("=")[0] for word in extra if word.startswith("-")]
+            if unknown:
+                known = [name for name in parser._option_string_actions if name.startswith("--")]
+                parser.error(f"unknown option {unknown[0]}{_suggestion(unknown[0], known)}")
+            parser.error(f"unexpected argument {extra[0]!r}")
+        return options
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # argparse's own message lists all choices and suggests none.
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        hint = _suggestion(str(value), choices) or f"; known: {', '.join(choices)}"
+        if isinstance(action, argparse._SubParsersAction):
+            self.error(f"unknown command {str(value)!r}{hint}")
+        name = "/".join(action.option_strings) or action.metavar or action.dest
+        self.error(f"{name}: unknown {str(value)!r}{hint}")
+
+
+def _suggestion(text: str, known: Iterable[str]) -> str:
+    """The name that was probably meant, as the end of a message; empty if none is near."""
+    import difflib
+
+    # Without the dashes, which all options share.
+    names = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(text.lower().lstrip("-"), list(names), n=1, cutoff=0.6)
+    return f": did you mean {names[near[0]]}?" if near else ""
 
 
 def _help(parser: argparse.ArgumentParser) -> int:
@@ -70,5 +102,5 @@ def make_parser() -> argparse.ArgumentParser:
         )
         add_options: Callable[[argparse.ArgumentParser], None] = module.add_options
         add_options(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser

@@ -1,43 +1,63 @@
-"""The folder of a training run: model, history, configuration, pictures. Files are written completely or not at all."""
+"""The folder of a training run: model, history, configuration, pictures. Files are written completely or not at all.
+
+The folder may come from an untrusted source: nothing in it is opened through a symbolic link, and a name is opened only
+if it is a regular file. A process holds the lock of the folder while it changes anything in it.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nnbackend.cli.text import printable
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
-from nnbackend.support.files import atomic_write, read_small, remove_leftovers
+from nnbackend.saving.config import steps_count
+from nnbackend.saving.model_file import read_checkpoint, write_model
+from nnbackend.support.files import atomic_write, check_regular, leftovers, read_small, write_csv
 from nnbackend.training import Callback, Checkpoint, CSVLogger, History, ModelCheckpoint
-from nnbackend.training.checkpoints.checkpoint import checkpoint_files, checkpoint_steps, clear_checkpoints
+from nnbackend.training.checkpoints.checkpoint import (
+    checkpoint_files,
+    checkpoint_path,
+    checkpoint_steps,
+    clear_checkpoints,
+)
+from nnbackend.training.checkpoints.folder_lock import FolderLock
 
-__all__ = ["MODEL", "RunFolder", "class_names", "dataset_name", "find_model", "read_configuration"]
+__all__ = ["LAST", "MODEL", "RunFolder", "class_names", "dataset_name", "find_model", "read_configuration"]
 
 MODEL = "model.safetensors"
 _CONFIGURATION = "config.json"
+_HISTORY = "history.json"
 _CHECKPOINTS = "checkpoints"
-#: Largest configuration that is read, in bytes; usually it has a few hundred.
+#: The state at the end of a finished run, for more epochs.
+LAST = "checkpoint.safetensors"
+#: Largest configuration that is read, in bytes; usually it has a few hundred. An epoch in the history has about 200.
 _MOST_CONFIGURATION = 1 << 20
+_MOST_HISTORY = 64 << 20
 #: Most outputs that can be classes.
 _MOST_CLASSES = 1 << 20
-_FILES = (MODEL, "history.csv", "history.json", _CONFIGURATION, "curves.png", "confusion.png")
+_FILES = (MODEL, "history.csv", _HISTORY, "curves.png", "confusion.png", LAST, _CONFIGURATION)
 
 
 class RunFolder:
-    """The folder of a training run. Create one with `at` or `fresh`; nothing is written before `begin`.
+    """The folder of a training run. Create one with `at` or `fresh`; everything that changes it needs its `lock`.
 
     Attributes
     ----------
     path : Path
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, replace: bool = False) -> None:
         self.path = path
+        self._replace = replace
+        self._configuration: dict[str, Any] = {}
 
     @classmethod
     def at(cls, path: str, replace: bool) -> RunFolder:
@@ -48,22 +68,62 @@ class RunFolder:
         InvalidInputError
             It is not a folder, or it holds a run and `replace` is false.
         """
-        folder = cls(Path(path).expanduser())
+        folder = cls(Path(path).expanduser(), replace)
         if folder.path.exists() and not folder.path.is_dir():
             raise InvalidInputError(f"--out: {path} is a file, not a folder")
-        if folder.files() and not replace:
-            raise InvalidInputError(f"{path} already holds a run; choose another --out, or add --force to replace it")
+        folder._check_free()
         return folder
 
     @classmethod
     def fresh(cls, dataset: str) -> RunFolder:
-        """A new folder in ``runs``, named after the data set and the time."""
+        """Create a new folder in ``runs``, named after the data set and the time."""
         name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
         path, attempt = Path("runs", name), 1
-        while path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            # Created and not only chosen, because another process may choose the same name.
+            with suppress(FileExistsError):
+                path.mkdir()
+                return cls(path)
             attempt += 1
             path = Path("runs", f"{name}-{attempt}")
-        return cls(path)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Lock the folder, which is created if it is missing, and removed at the end if nothing is in it.
+
+        Raises
+        ------
+        FolderInUseError
+            Another process is training there.
+        InvalidInputError
+            Something in the folder is not what its name says.
+        """
+        try:
+            with FolderLock(str(self.path), use="trains there"):
+                self._check_names()
+                yield
+        finally:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    def _check_free(self) -> None:
+        if not self._replace and self.files():
+            raise InvalidInputError(
+                f"{self.path} already holds a run; choose another --out, or add --force to replace it"
+            )
+
+    def _check_names(self) -> None:
+        for name in _FILES:
+            path = self.path / name
+            try:
+                check_regular(path, follow=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise InvalidInputError(f"{path} is {error.strerror}; remove it") from error
+        if self.checkpoints.is_symlink() or (self.checkpoints.exists() and not self.checkpoints.is_dir()):
+            raise InvalidInputError(f"{self.checkpoints} is not a folder of its own; remove it")
 
     @property
     def checkpoints(self) -> Path:
@@ -71,83 +131,184 @@ class RunFolder:
         return self.path / _CHECKPOINTS
 
     def begin(self, configuration: dict[str, Any]) -> None:
-        """Create the folder and write the configuration, so that a read-only folder fails now and not after hours."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        # First, because it raises if the run to be replaced is still training.
+        """Remove the run to be replaced, if there is one, and write the configuration.
+
+        Raises
+        ------
+        InvalidInputError
+            It holds a run by now, and that is not to be replaced.
+        """
+        self._check_free()
+        # First, so that what a kill leaves is not mistaken for a finished run.
+        self._remove(_HISTORY)
         clear_checkpoints(self.checkpoints)
-        _write_json(self.path / _CONFIGURATION, configuration)
         for name in self.files():
-            # Remove the files of the replaced run, so that they are not mistaken for this run's.
+            # The configuration is replaced, so that every model in the folder has one.
             if name != _CONFIGURATION:
-                (self.path / name).unlink()
+                self._remove(name)
+        self.configure(configuration)
+
+    def configure(self, configuration: dict[str, Any], before: dict[str, Any] | None = None) -> None:
+        """Write the configuration, unless it is the one that was read before."""
+        self._configuration = configuration
+        if configuration != before:
+            _write_json(self.path / _CONFIGURATION, configuration)
 
     def discard_if_empty(self) -> None:
         """Undo `begin` if nothing was saved; otherwise the leftovers would block the next run."""
-        if (self.path / MODEL).exists() or checkpoint_files(self.checkpoints):
+        if MODEL in self.files() or self.has_checkpoints():
             return
         clear_checkpoints(self.checkpoints)
         for name in self.files():
-            (self.path / name).unlink()
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+            self._remove(name)
 
-    def callbacks(self, minutes: float) -> list[Callback]:
-        """Callbacks that save the model and history after every epoch, and a checkpoint every `minutes` minutes."""
+    def callbacks(self, minutes: float, earlier_optimizers: Sequence[str] = ()) -> list[Callback]:
+        """Callbacks that save the model and history after every epoch, and a checkpoint every `minutes` minutes.
+
+        Parameters
+        ----------
+        minutes : float
+        earlier_optimizers : sequence of str
+            As `Checkpoint.accept_optimizers` has it.
+        """
+        checkpoint = Checkpoint(self.checkpoints, every_minutes=minutes, keep=2)
+        checkpoint.accept_optimizers(earlier_optimizers)
         return [
             ModelCheckpoint(self.path / MODEL, best_only=False),
             CSVLogger(self.path / "history.csv"),
-            Checkpoint(self.checkpoints, every_minutes=minutes, keep=2),
+            checkpoint,
         ]
 
     def resume(self) -> int:
-        """Clean up after the interrupted run and return the steps in its newest checkpoint, 0 if there is none."""
-        remove_leftovers(self.path)
+        """Return the steps in the newest checkpoint, 0 if there is none.
+
+        Raises
+        ------
+        ModelFileError, InvalidInputError
+            The state of the finished run cannot be read.
+        """
+        last = self.path / LAST
+        if not self.has_checkpoints() and self.has_last_state():
+            # Training goes on after the end of a shorter run.
+            path = checkpoint_path(self.checkpoints, steps_count(read_checkpoint(last).config.get("steps_trained")))
+            self.checkpoints.mkdir(exist_ok=True)
+            os.replace(last, path)
         files = checkpoint_files(self.checkpoints)
         return checkpoint_steps(files[0]) if files else 0
 
+    def has_checkpoints(self) -> bool:
+        """Whether the run has not come to its end."""
+        # Not those of another folder, before `lock` has checked that.
+        return not self.checkpoints.is_symlink() and bool(checkpoint_files(self.checkpoints))
+
+    def has_last_state(self) -> bool:
+        """Whether there is the state at the end of a finished run."""
+        return os.path.lexists(self.path / LAST)
+
+    def is_tidy(self) -> bool:
+        """Whether a finished run has left nothing that `end` would remove."""
+        return not os.path.lexists(self.checkpoints) and not leftovers(self.path)
+
     def end(self) -> None:
-        """Remove the checkpoints of the finished run."""
+        """Remove the checkpoints of the finished run, except for the last one, which moves."""
+        files = checkpoint_files(self.checkpoints)
+        if files:
+            os.replace(files[0], self.path / LAST)
         clear_checkpoints(self.checkpoints)
 
     def save_model(self, network: Network) -> None:
-        """Write the current network."""
-        network.save(self.path / MODEL)
+        """Write the current network; also the configuration, if somebody has removed the folder."""
+        write_model(self.path / MODEL, network.config(), network.get_weights(), follow=False)
+        if self._configuration and not os.path.lexists(self.path / _CONFIGURATION):
+            self.configure(self._configuration)
+
+    def save_table(self, history: History) -> None:
+        """Write the history as a table."""
+        write_csv(self.path / "history.csv", history.epochs, follow=False)
 
     def save_history(self, history: History, test: dict[str, float]) -> None:
-        """Write the history as a table and, with the test metrics, as JSON."""
-        history.to_csv(self.path / "history.csv")
-        _write_json(self.path / "history.json", {**history.to_dict(), "test": test})
+        """Write the history and the test metrics as JSON: the last file of a run, unless the run was interrupted."""
+        _write_json(self.path / _HISTORY, {**history.to_dict(), "test": test})
 
     def save_pictures(self, history: History, matrix: Any, classes: Sequence[str]) -> str:
-        """Draw curves and confusion matrix. Return an empty string, or the reason if matplotlib is missing."""
+        """Draw curves and confusion matrix. Return an empty string, or the reason why there is no picture."""
         from nnbackend.plotting import plot_confusion, plot_curves, save_figure
 
         try:
             curves = plot_curves(history)
+            save_figure(curves[0], self.path / "curves.png")
+            save_figure(plot_confusion(matrix, classes), self.path / "confusion.png")
         except ImportError as error:
             return str(error)
-        save_figure(curves[0], self.path / "curves.png")
-        save_figure(plot_confusion(matrix, classes), self.path / "confusion.png")
+        except OSError as error:
+            # A full disk must not hide the accuracy.
+            return f"{error.filename}: {error.strerror}" if error.filename else str(error)
         return ""
 
     def files(self) -> list[str]:
         """The files of a run that exist in the folder."""
-        return [name for name in _FILES if (self.path / name).exists()]
+        return [name for name in _FILES if os.path.lexists(self.path / name)]
+
+    def read_history(self) -> dict[str, Any]:
+        """The contents of ``history.json``; empty if there is none.
+
+        Raises
+        ------
+        InvalidInputError
+            It cannot be read.
+        """
+        return _read_json(self.path / _HISTORY, _MOST_HISTORY)
+
+    def _remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            (self.path / name).unlink()
 
 
 def find_model(path: str) -> Path:
-    """The model file at `path`, which may also be the folder of its run."""
+    """The model file at `path`, which may also be the folder of its run.
+
+    Raises
+    ------
+    InvalidInputError
+        The model in the folder is not a regular file.
+    """
     named = Path(path).expanduser()
-    return named / MODEL if named.is_dir() else named
+    if not named.is_dir():
+        return named
+    model = named / MODEL
+    try:
+        check_regular(model, follow=False)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InvalidInputError(f"{model} is {error.strerror}; name the model file itself") from error
+    return model
 
 
 def read_configuration(model: Path) -> dict[str, Any]:
-    """The configuration in the model's run folder; empty if there is none."""
-    try:
-        configuration = json.loads(read_small(model.parent / _CONFIGURATION, _MOST_CONFIGURATION))
-    except (OSError, ValueError, RecursionError):
+    """The configuration in the model's run folder; empty if there is none.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be read.
+    """
+    if model.name != MODEL:
         return {}
-    return configuration if model.name == MODEL and isinstance(configuration, dict) else {}
+    return _read_json(model.parent / _CONFIGURATION, _MOST_CONFIGURATION)
+
+
+def _read_json(path: Path, most: int) -> dict[str, Any]:
+    try:
+        contents = json.loads(read_small(path, most, follow=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        raise InvalidInputError(f"{path} cannot be read: {reason}; restore it, or remove it") from error
+    if not isinstance(contents, dict):
+        raise InvalidInputError(f"{path} must hold a JSON object, received {shown(contents)}; restore it, or remove it")
+    return contents
 
 
 def dataset_name(model: Path) -> str:
@@ -183,5 +344,5 @@ def class_names(model: Path, network: Network) -> list[str]:
 
 
 def _write_json(path: Path, contents: dict[str, Any]) -> None:
-    with atomic_write(path) as stream:
+    with atomic_write(path, follow=False) as stream:
         stream.write(json.dumps(contents, indent=1, allow_nan=False).encode() + b"\n")

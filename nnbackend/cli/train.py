@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 import nnbackend
 from nnbackend.cli.options import check_data, load_data
-from nnbackend.cli.resume import finished, recipe_of, resumed
+from nnbackend.cli.resume import earlier_optimizers, find_run, recipe_of
 from nnbackend.cli.run_folder import MODEL, RunFolder
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent, ranks_text
 from nnbackend.cli.train_options import HELD_OUT, add_options
@@ -40,7 +41,8 @@ batches of 128, 10 epochs. --preset chooses another recipe; the preset
 15 epochs. Each other option changes one thing in the recipe.
 
 Ctrl-C ends the training early and saves the model. --resume continues a run
-that was interrupted or killed, with the same result as if it had not stopped.
+that was interrupted or killed, with the same result as if it had not stopped;
+with --epochs, it trains a run on, also a finished one, up to that many epochs.
 Under mpiexec, several processes share each batch, with the same result; a run
 may be resumed with more or fewer processes. Exit codes: 130 after Ctrl-C, 143
 after SIGTERM."""
@@ -69,19 +71,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace, ranks: Communicator, checks: Checks) -> int:
     """Resume a run unless it is finished. Only rank 0 reads its folder."""
-    folder, message = None, None
-    if ranks.rank == 0:
-        restored, configuration = resumed(options)
-        folder = RunFolder.at(restored.out, replace=True)
-        message = restored, configuration, finished(folder)
-    options, configuration, result = checks.exchange(message)[0]
-    if result:
-        if ranks.rank == 0:
-            print(result)
-        return 0
-    recipe = recipe_of(configuration)
-    _check(options, recipe)
-    return _train(options, recipe, folder, ranks, checks)
+    with ExitStack() as held:
+        folder, found = find_run(options, held) if ranks.rank == 0 else (None, None)
+        options, configuration, result = checks.exchange(found)[0]
+        if result:
+            if ranks.rank == 0:
+                print(result)
+            return 0
+        recipe = recipe_of(configuration)
+        _check(options, recipe)
+        options.earlier_optimizers = earlier_optimizers(configuration)
+        return _train(options, recipe, folder, ranks, checks)
 
 
 def _train(
@@ -109,16 +109,36 @@ def _train(
         checks.passed()
         history = _fit(network, split, recipe, None, options, ranks)
         return _INTERRUPTED if history.interrupted else 0
-    folder = folder or RunFolder.fresh(data.name)
-    steps = folder.resume() if options.resume is not None else None
-    if not options.quiet:
-        named = named_recipe, recipe
-        _describe(data, split, named, network, backend_line(options.backend, backend), folder, steps)
-        if ranks.size > 1:
-            print(f"{ranks_text(ranks)}\n", flush=True)
-    if steps is None:
-        folder.begin(_configuration(data, held_out, recipe, network, options, ranks.size))
-    checks.passed()
+    with ExitStack() as held:
+        if folder is None:
+            folder = RunFolder.fresh(data.name)
+        if options.resume is None:
+            # Before anything is written. A run that is resumed was locked when it was read.
+            held.enter_context(folder.lock())
+        steps = folder.resume() if options.resume is not None else None
+        if not options.quiet:
+            named = named_recipe, recipe
+            _describe(data, split, named, network, backend_line(options.backend, backend), folder, steps)
+            if ranks.size > 1:
+                print(f"{ranks_text(ranks)}\n", flush=True)
+        if steps is None:
+            folder.begin(_configuration(data, held_out, recipe, network, options, ranks.size))
+            # Not when resuming: the run may have been killed before its first checkpoint, and can still be resumed.
+            held.callback(folder.discard_if_empty)
+        checks.passed()
+        return _train_in(folder, data, split, network, recipe, options, ranks)
+
+
+def _train_in(
+    folder: RunFolder,
+    data: Dataset,
+    split: _Split,
+    network: Network,
+    recipe: Recipe,
+    options: argparse.Namespace,
+    ranks: Communicator,
+) -> int:
+    """Train in a folder that this process has locked, save the results, and return the exit code."""
     try:
         history = _fit(network, split, recipe, folder, options, ranks)
         if not history.epochs:
@@ -126,16 +146,18 @@ def _train(
     except SystemExit:
         print(f"nnbackend: terminated; {_resume_hint(folder)}", file=sys.stderr)
         raise
-    finally:
-        folder.discard_if_empty()
-    _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
+    try:
+        _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
+        if not history.interrupted:
+            folder.end()
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; {_resume_hint(folder)}", error.filename) from error
     if history.interrupted:
         print(
             f"nnbackend: interrupted; the model so far is in {folder.path}; {_resume_hint(folder)}",
             file=sys.stderr,
         )
         return _INTERRUPTED
-    folder.end()
     return 0
 
 
@@ -281,7 +303,8 @@ def _fit(
     options: argparse.Namespace,
     ranks: Communicator,
 ) -> History:
-    callbacks = [] if folder is None else folder.callbacks(options.checkpoint_minutes)
+    earlier = options.earlier_optimizers if options.resume is not None else ()
+    callbacks = [] if folder is None else folder.callbacks(options.checkpoint_minutes, earlier)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
     try:
@@ -313,13 +336,15 @@ def _finish(network: Network, data: Dataset, history: History, folder: RunFolder
     predicted = network.predict_classes(data.x_test)
     # Report the accuracy of the predicted classes, even if the loss measures accuracy in another way.
     metrics = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
-    folder.save_history(history, metrics)
+    folder.save_table(history)
     notes = []
     if pictures:
         missing = folder.save_pictures(
             history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
         )
         notes += [f"no pictures: {missing}"] if missing else []
+    # Last: a run that is killed before is not finished.
+    folder.save_history(history, metrics)
     notes.append(f"saved in {folder.path}: {', '.join(folder.files())}")
     if not quiet:
         print("\n" + "\n".join(notes))

@@ -126,7 +126,8 @@ def _add_place_options(where: argparse._ArgumentGroup) -> None:
     where.add_argument(
         "--resume",
         metavar="FOLDER",
-        help="resume the interrupted or killed run in this folder; all options of the run are restored from there",
+        help="resume the interrupted or killed run in this folder; all options of the run are restored from there. "
+        "With more --epochs, a finished run trains on",
     )
     where.add_argument(
         "--checkpoint-minutes",

@@ -75,7 +75,7 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
     y: Any = np.full((_ROWS, _OUTPUTS), 1 / _OUTPUTS)
     if data == "bytes":
         x, y = (255 * x).astype(np.uint8), np.arange(_ROWS) % _OUTPUTS
-    network.fit(
+    history = network.fit(
         x,
         y,
         epochs=1,
@@ -86,6 +86,8 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
         validation_data=(x, y),
         verbose=False,
     )
+    if history.interrupted:
+        raise KeyboardInterrupt
     network.predict(x)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.data.stored import check_claim, is_stored, reading
 from nnbackend.errors import InvalidInputError, shown
 
 __all__ = [
@@ -45,6 +46,8 @@ def as_host_array(what: str, value: Any) -> HostArray:
     InvalidInputError
         It contains text, other objects or missing values, has masked values, is sparse or ragged, or is on another
         library's device; the message says how to convert it.
+    DataError
+        It is in a file that cannot be read, or that holds almost nothing of it.
     """
     if type(value) is np.ndarray and value.dtype.kind in _NUMBERS:
         return value
@@ -104,6 +107,10 @@ def _from_another_library(what: str, value: Any) -> Any:
         raise InvalidInputError(
             f"{what} is a {type(value).__name__}, received {shown(value)}; give an array of numbers"
         )
+    if is_stored(value):
+        with reading(what, value):
+            check_claim(what, value)
+            return value[...]
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     if hasattr(value, "__dlpack_device__") and hasattr(value, "__dlpack__"):
         if type(value).__module__.partition(".")[0] == "cupy":

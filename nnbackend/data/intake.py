@@ -15,6 +15,7 @@ from nnbackend.data.feed import Examples, Feed, Resident
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.scale import Inputs, InputScale
+from nnbackend.data.stored import is_stored
 from nnbackend.data.targets import Targets
 from nnbackend.data.weights import Exchange, class_weights, combine_weights, only_here, row_weights
 from nnbackend.errors import InvalidInputError
@@ -179,6 +180,9 @@ class Intake:
         return weights.astype(self.dtype)
 
     def _targets(self, y: Any, rows: int, loss: Loss, training: bool = False) -> Targets:
+        if is_stored(y) and y.shape and y.shape[0] != rows:
+            # Before they are read.
+            raise InvalidInputError(f"x has {rows} rows but y has {y.shape[0]}; give one target for each row")
         values = as_host_array("y", y)
         # Class indices in training make a network that predicts classes, whatever it predicted before.
         multilabel = self.multilabel and not (training and values.ndim == 1)

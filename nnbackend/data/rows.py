@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,13 @@ import numpy.typing as npt
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import as_host_array, check_features, check_scaled, check_shape, check_values, is_sparse
 from nnbackend.data.scale import Images, Inputs, InputScale, scaled_by
-from nnbackend.errors import DataError, InvalidInputError
+from nnbackend.data.stored import check_claim, is_stored, reading
+from nnbackend.errors import InvalidInputError
 
 __all__ = ["MemoryRows", "Rows", "SparseRows", "StoredRows", "as_rows"]
 
-#: Libraries whose arrays are in files and are read by slicing.
-_STORES = ("h5py", "zarr")
-
 #: Elements per read when a whole file is read.
 _LOOK = 1 << 22
-
-#: Claimed sizes up to this many bytes are believed. Larger ones may be at most `_MOST_RATIO` times the stored bytes:
-#: Deflate, the best compression that HDF5 always has, needs a byte for 1032.
-_BELIEVED = 1 << 30
-_MOST_RATIO = 1032
 
 
 class Rows(ABC):
@@ -194,7 +186,7 @@ class StoredRows(Rows):
             yield start, self._read(slice(start, start + step))
 
     def _read(self, which: Any) -> HostArray:
-        with _reading():
+        with reading("x", self._source):
             rows = self._source[which]
         return np.asarray(rows).reshape(len(rows), self.features)
 
@@ -248,25 +240,15 @@ class SparseRows(Rows):
         out[...] = self._matrix[order].toarray()
 
 
-@contextmanager
-def _reading() -> Iterator[None]:
-    """Turn errors of damaged files into DataError; h5py raises RuntimeError more often than OSError."""
-    try:
-        yield
-    except (RuntimeError, KeyError) as error:
-        raise DataError(f"the file of x cannot be read; it may be damaged: {error}") from error
-
-
 def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
     """The caller's `x`, checked. A file is read once for the check, and not loaded.
 
     Raises
     ------
     InvalidInputError
-        No rows, another number of features than the network's, NaN or infinity; or a large array in a file that holds
-        almost nothing of it.
+        No rows, another number of features than the network's, NaN or infinity.
     DataError
-        The file cannot be read.
+        The file cannot be read, or holds almost nothing of a large array.
     """
     if isinstance(x, Rows):
         return x
@@ -275,11 +257,11 @@ def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:
             raise InvalidInputError(f"x is a sparse array of shape {x.shape}; give one of two dimensions")
         check_shape(x.shape, np.dtype(x.dtype), input_shape)
         return SparseRows(x, dtype)
-    if not _is_stored(x):
+    if not is_stored(x):
         return _in_memory(x, input_shape, dtype)
-    with _reading():
+    with reading("x", x):
         check_shape(x.shape, x.dtype, input_shape)
-        _check_claim(x)
+        check_claim("x", x)
     rows = StoredRows(x, math.prod(input_shape), np.dtype(np.uint8) if x.dtype == np.uint8 else dtype)
     rows.images = isinstance(x, Images)
     if x.dtype.kind == "f":
@@ -297,32 +279,3 @@ def _in_memory(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ro
     array = as_host_array("x", x)
     rows = check_features(array, input_shape, dtype, names)
     return MemoryRows(rows, array.dtype, images)
-
-
-def _check_claim(x: Any) -> None:
-    """Reject a large array if its file contains almost none of it, because reading it would take very long.
-
-    HDF5 fills in missing values. If it does not know the stored size, as for arrays that refer to other files, the
-    claim is believed.
-    """
-    claimed = math.prod(x.shape) * x.dtype.itemsize
-    if claimed <= _BELIEVED or getattr(x, "is_virtual", True) or x.external:
-        return
-    held = x.id.get_storage_size()
-    if claimed > _MOST_RATIO * held:
-        raise InvalidInputError(
-            f"x is said to have {claimed:,} bytes, of shape {x.shape}, but its file holds {held:,} of them; "
-            "write its rows first"
-        )
-
-
-def _is_stored(x: Any) -> bool:
-    if isinstance(x, np.ndarray):
-        # A slice of a memory-mapped array is a view of it.
-        base: Any = x
-        while isinstance(base, np.ndarray):
-            if isinstance(base, np.memmap):
-                return True
-            base = base.base
-        return False
-    return type(x).__module__.partition(".")[0] in _STORES

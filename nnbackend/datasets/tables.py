@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.batch_stream import BatchStream
-from nnbackend.errors import DataError, UnknownNameError
+from nnbackend.data.stored import check_claim
+from nnbackend.errors import DataError, NNBackendError, UnknownNameError
 from nnbackend.support.extras import install_command
+from nnbackend.support.files import check_regular
+from nnbackend.support.memory import machine_memory, size_text
 
 if TYPE_CHECKING:
     import h5py
@@ -50,8 +54,9 @@ def read_parquet(
     ImportError
         The package pyarrow is missing.
     """
-    with _open_parquet(path) as file:
+    with _open_parquet(path) as file, _reading_parquet(path):
         names = _columns(file, target, features)
+        _check_memory(path, file.metadata.num_rows, len(names) + 1)
         return _arrays(path, file.read([*names, target]), names, target)
 
 
@@ -82,7 +87,7 @@ def stream_parquet(
     DataError, UnknownNameError, ImportError
         As for `read_parquet`; errors in rows that are read later are raised during training.
     """
-    with _open_parquet(path) as file:
+    with _open_parquet(path) as file, _reading_parquet(path):
         names = _columns(file, target, features)
         rows = file.metadata.num_rows
     if rows == 0:
@@ -90,8 +95,14 @@ def stream_parquet(
 
     def pieces(epoch: int) -> Iterator[tuple[HostArray, HostArray]]:
         with _open_parquet(path) as file:
-            for batch in file.iter_batches(batch_rows, columns=[*names, target]):
-                yield _arrays(path, batch, names, target)
+            batches = file.iter_batches(batch_rows, columns=[*names, target])
+            while True:
+                with _reading_parquet(path):
+                    batch = next(batches, None)
+                    piece = None if batch is None else _arrays(path, batch, names, target)
+                if piece is None:
+                    return
+                yield piece
 
     return BatchStream(pieces, rows)
 
@@ -116,7 +127,8 @@ def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple
     Raises
     ------
     DataError
-        The file is missing, damaged or not HDF5.
+        The file is missing, damaged or not HDF5, the rows and the targets differ in number, or the file holds almost
+        nothing of a large array.
     UnknownNameError
         The file has no such data set.
     ImportError
@@ -127,27 +139,71 @@ def open_hdf5(path: str | os.PathLike[str], x: str = "x", y: str = "y") -> tuple
     except ImportError as error:
         raise ImportError(f"HDF5 files need the package h5py: {install_command('tables')}") from error
     try:
+        # Opening a pipe would wait for someone to write to it.
+        check_regular(path)
         file = h5py.File(path, "r")
-    except OSError as error:
+    except Exception as error:
+        # h5py raises many types of errors if a file is damaged.
         raise DataError(f"{os.fspath(path)} cannot be opened as an HDF5 file: {error}") from error
+    try:
+        return _rows_and_targets(path, file, x, y)
+    except NNBackendError:
+        file.close()
+        raise
+    except Exception as error:
+        file.close()
+        raise DataError(f"{os.fspath(path)} cannot be read; it may be damaged: {error}") from error
+
+
+def _rows_and_targets(path: str | os.PathLike[str], file: h5py.File, x: str, y: str) -> tuple[h5py.Dataset, HostArray]:
+    import h5py
+
     found: list[str] = []
     file.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
     for name in (x, y):
         if name not in found:
-            file.close()
             raise UnknownNameError(f"data set in {os.fspath(path)}", name, found)
-    return file[x], file[y][...]
+    rows, targets = file[x], file[y]
+    for name, array in ((x, rows), (y, targets)):
+        if not array.shape:
+            raise DataError(f"{name!r} in {os.fspath(path)} is a single value or empty, not one entry for each row")
+        check_claim(repr(name), array)
+    if len(rows) != len(targets):
+        # Before they are read.
+        raise DataError(f"{os.fspath(path)} has {len(rows):,} rows in {x!r}, but {len(targets):,} targets in {y!r}")
+    return rows, targets[...]
+
+
+@contextmanager
+def _reading_parquet(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn the errors of damaged files into DataError; pyarrow raises many types of errors."""
+    try:
+        yield
+    except NNBackendError:
+        raise
+    except Exception as error:
+        raise DataError(f"{os.fspath(path)} cannot be read; it may be damaged: {error}") from error
+
+
+def _check_memory(path: str | os.PathLike[str], rows: int, columns: int) -> None:
+    """Reject a table that does not fit into memory, whatever its file claims."""
+    needed, memory = rows * columns * np.dtype(np.float32).itemsize, machine_memory()
+    if needed > memory:
+        raise DataError(
+            f"{os.fspath(path)} is said to have {rows:,} rows of {columns:,} columns, which take at least "
+            f"{size_text(needed)}, and this machine has {size_text(memory)}; use stream_parquet"
+        )
 
 
 def _open_parquet(path: str | os.PathLike[str]) -> ParquetFile:
     try:
-        from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise ImportError(f"Parquet files need the package pyarrow: {install_command('tables')}") from error
     try:
+        check_regular(path)
         return ParquetFile(path)
-    except (OSError, ArrowInvalid) as error:
+    except Exception as error:
         raise DataError(f"{os.fspath(path)} cannot be opened as a Parquet file: {error}") from error
 
 

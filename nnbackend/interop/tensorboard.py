@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.extras import install_command
-from nnbackend.training.callbacks import Callback
+from nnbackend.training.callbacks.base import Callback, warn_if_not_written
 
 if TYPE_CHECKING:
     from nnbackend.network import Network
@@ -47,7 +49,8 @@ class TensorBoard(Callback):
     InvalidInputError
         `weights_every` is not an integer above 0; at the start of training: the folder is a file.
     OSError
-        During training: the files cannot be written (disk full, folder read-only).
+        When training begins: the files cannot be written. Later (disk full, folder read-only), the values of an epoch
+        that cannot be written are left out, with a RuntimeWarning, and training continues.
     """
 
     first_rank_only = True
@@ -106,15 +109,31 @@ class _EventFile:
 
     def append(self, entries: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
         """Add values by tag, each with its step: numbers as scalars and arrays as histograms."""
-        self._write({"step": step, "summary": {"value": _values(found)}} for step, found in entries)
+        with warn_if_not_written():
+            self._write({"step": step, "summary": {"value": _values(found)}} for step, found in entries)
 
     def _write(self, events: Iterable[Mapping[str, Any]]) -> None:
         event, writer = _library()
         now = time.time()
-        with open(self._path, "ab") as stream:
-            records = writer(stream)
-            for fields in events:
-                records.write(event(wall_time=now, **fields).SerializeToString())
+        records = io.BytesIO()
+        add = writer(records)
+        for fields in events:
+            add.write(event(wall_time=now, **fields).SerializeToString())
+        # In one piece, and removed if it is incomplete, because readers stop at a record that is damaged.
+        with open(self._path, "ab", buffering=0) as stream:
+            size = stream.tell()
+            try:
+                _write_all(stream, records.getbuffer())
+            except OSError as error:
+                with suppress(OSError):
+                    stream.truncate(size)
+                raise OSError(error.errno, error.strerror, self._path) from error
+
+
+def _write_all(stream: io.FileIO, contents: memoryview) -> None:
+    """All bytes: a nearly full disk takes some of them, without an error."""
+    while len(contents):
+        contents = contents[stream.write(contents) :]
 
 
 def _values(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import ModelFileError, shown
-from nnbackend.support.files import atomic_write
+from nnbackend.support.files import atomic_write, opened_name
 
 __all__ = [
     "FORMAT_VERSION",
@@ -68,7 +68,9 @@ class CheckpointContents:
 _TOO_LONG = f"the limit is {MOST_DESCRIPTION:,}. Use fewer layers"
 
 
-def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: dict[str, HostArray]) -> None:
+def write_model(
+    path: str | os.PathLike[str], config: dict[str, Any], weights: dict[str, HostArray], follow: bool = True
+) -> None:
     """Write a model file; an existing file is replaced after everything is written.
 
     Parameters
@@ -77,6 +79,8 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
     config : dict
         Description of the network, as plain JSON.
     weights : dict of arrays
+    follow : bool
+        Whether to write through a symbolic link at `path`; False raises an error instead.
 
     Raises
     ------
@@ -86,21 +90,26 @@ def write_model(path: str | os.PathLike[str], config: dict[str, Any], weights: d
         The file cannot be written; an existing file is unchanged.
     """
     check_finite(path, weights)
-    _write(path, config, weights)
+    _write(path, config, weights, follow)
 
 
 def write_checkpoint(path: str | os.PathLike[str], contents: CheckpointContents) -> None:
-    """Write a checkpoint, which is also a model file; raises the errors of `write_model`."""
+    """Write a checkpoint, which is also a model file; raises the errors of `write_model`.
+
+    A symbolic link at `path` is not followed: the names of checkpoints are ours, and their folder may be untrusted.
+    """
     check_finite(path, contents.weights)
     import json
 
     training = np.frombuffer(json.dumps(contents.training).encode(), np.uint8)
     others = {f"{_TRAINING}.{name}": array for name, array in contents.arrays.items()}
     arrays = {**contents.weights, _TRAINING: training, **others}
-    _write(path, {**contents.config, _CHECKSUM: _checksum(contents.config, arrays)}, arrays)
+    _write(path, {**contents.config, _CHECKSUM: _checksum(contents.config, arrays)}, arrays, follow=False)
 
 
-def _write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[str, HostArray]) -> None:
+def _write(
+    path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[str, HostArray], follow: bool = True
+) -> None:
     import json
 
     from safetensors.numpy import save
@@ -109,7 +118,7 @@ def _write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[st
     if len(description) > MOST_DESCRIPTION:
         raise ModelFileError(f"not saved to {path}: its description has {len(description):,} characters; {_TOO_LONG}")
     contents = save(arrays, metadata={_KEY: description})
-    with atomic_write(path) as stream:
+    with atomic_write(path, follow) as stream:
         stream.write(contents)
 
 
@@ -162,10 +171,13 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
-    """Read a checkpoint; raises the errors of `read_model`, and ModelFileError for a model without a run's state."""
+    """Read a checkpoint; raises the errors of `read_model`, and ModelFileError for a model without a run's state.
+
+    As for `write_checkpoint`, a symbolic link is not followed.
+    """
     import json
 
-    config, arrays, is_checkpoint = _read(path)
+    config, arrays, is_checkpoint = _read(path, follow=False)
     if not is_checkpoint:
         raise ModelFileError(f"{path}: a model, not a checkpoint: it has no state of a training run")
     prefix = f"{_TRAINING}."
@@ -179,17 +191,21 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
     return CheckpointContents(config, arrays, training, others)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, HostArray], bool]:
+def _read(path: str | os.PathLike[str], follow: bool = True) -> tuple[dict[str, Any], dict[str, HostArray], bool]:
     """Description and arrays of a model file, and whether it is a checkpoint, whose checksum has then been verified."""
     from safetensors import SafetensorError, safe_open
 
-    if not os.path.isfile(path):
-        raise ModelFileError(f"{path}: there is no such file")
     try:
-        with safe_open(path, framework="numpy") as file:
+        with opened_name(path, follow) as name, safe_open(name, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelFileError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise ModelFileError(f"{path}: its arrays do not fit into memory") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(
             f"{path}: not a readable safetensors file ({error}); it may be truncated or damaged"
         ) from error

@@ -7,7 +7,6 @@ operation, and a checkpoint is a list of named arrays.
 from __future__ import annotations
 
 import math
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import Layer, Parameter, layer_nodes
+from nnbackend.support.memory import machine_memory
 
-__all__ = ["Entry", "Layout", "ParameterLayout", "finite_in", "initial_values", "machine_memory"]
+__all__ = ["Entry", "Layout", "ParameterLayout", "finite_in", "initial_values"]
 
 #: Every array starts at a multiple of this many elements: 64 bytes in float32, the size of a cache line and a vector
 #: register.
@@ -263,14 +263,6 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
         values[entry.name] = finite_in(entry.name, drawn, dtype)
     return values
-
-
-def machine_memory() -> int:
-    """Bytes of memory of this machine; a number larger than any request if the system does not report it."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return sys.maxsize
 
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:

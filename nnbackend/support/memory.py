@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 from nnbackend.errors import OutOfMemoryError
 
-__all__ = ["memory_explained", "size_text"]
+__all__ = ["machine_memory", "memory_explained", "size_text"]
 
 
 class Device(Protocol):
@@ -61,3 +63,11 @@ def size_text(size: int) -> str:
             break
         number, unit = number / 1000, larger
     return f"{number:.0f} {unit}" if unit == "bytes" or number >= 100 else f"{number:.1f} {unit}"
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine; a number larger than any request if the system does not report it."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return sys.maxsize

@@ -150,7 +150,9 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     names = _metric_names(feed, validator)
     optimizer.schedule.check(names)
     for callback in callbacks:
-        callback.check(names)
+        # Files and folders need to be there only on the rank that writes.
+        if communicator.rank == 0 or not callback.first_rank_only:
+            callback.check(names)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -84,7 +84,12 @@ def make_app(session: Session, port: int, closing: Callable[[], bool]) -> ASGIAp
         Route("/api/training/events", events),
         Mount("/", StaticFiles(directory=PAGE, html=True)),
     ]
-    handlers: dict[Any, Any] = {NNBackendError: _invalid, HTTPException: _http_error, Exception: _failed}
+    handlers: dict[Any, Any] = {
+        NNBackendError: _invalid,
+        HTTPException: _http_error,
+        ClientDisconnect: _gone,
+        Exception: _failed,
+    }
     return Guard(Starlette(routes=routes, exception_handlers=handlers), port)
 
 
@@ -114,6 +119,11 @@ async def _invalid(request: Request, error: NNBackendError) -> Response:
     status = 413 if isinstance(error, TooMuchError) else 503 if isinstance(error, DataError) else 400
     # The message quotes the input, which may be long.
     return _error(status, str(error)[:500])
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    # A page that was closed while it sent something; nobody receives the response.
+    return _error(400, "the request was broken off")
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:

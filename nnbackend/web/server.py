@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
 import webbrowser
 from contextlib import suppress
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from nnbackend.errors import InvalidInputError
 from nnbackend.web.app import make_app
 from nnbackend.web.session import Session
 
-__all__ = ["address", "listen", "serve"]
+__all__ = ["address", "listen", "make_server", "serve"]
 
 #: The loopback address, which other machines cannot reach.
 HOST = "127.0.0.1"
 
 #: Seconds that open requests may take after the server is told to stop.
 _GRACE = 3
+
+#: Seconds in which a new connection has to send its first request, and every request its last byte. The browser is on
+#: this machine and sends at most half a megabyte.
+_RECEIVE = 10.0
 
 
 def listen(port: int = 0) -> socket.socket:
@@ -58,6 +65,51 @@ def address(listening: socket.socket) -> str:
     return f"http://{HOST}:{listening.getsockname()[1]}/"
 
 
+class _Connection(H11Protocol):
+    """A connection that is closed if it does not send a complete request in time; uvicorn would wait forever."""
+
+    _limit: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._limit = self.loop.call_later(_RECEIVE, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        incomplete = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        if incomplete and self._limit is None:
+            self._limit = self.loop.call_later(_RECEIVE, self.transport.abort)
+        elif not incomplete:
+            self._unlimit()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unlimit()
+        super().connection_lost(exc)
+
+    def _unlimit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+
+def make_server(session: Session, listening: socket.socket) -> uvicorn.Server:
+    """Make the server of the page; see `serve`."""
+    application = make_app(session, listening.getsockname()[1], closing=lambda: server.should_exit)
+    configuration = uvicorn.Config(
+        application,
+        http=_Connection,
+        lifespan="off",
+        ws="none",
+        access_log=False,
+        # Requests that are not HTTP are refused without a warning for each.
+        log_level="error",
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    server = uvicorn.Server(configuration)
+    return server
+
+
 def serve(session: Session, listening: socket.socket, open_browser: bool) -> None:
     """Serve the page until Ctrl-C.
 
@@ -69,17 +121,7 @@ def serve(session: Session, listening: socket.socket, open_browser: bool) -> Non
     open_browser : bool
         Open the page in the user's browser.
     """
-    application = make_app(session, listening.getsockname()[1], closing=lambda: server.should_exit)
-    configuration = uvicorn.Config(
-        application,
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE,
-    )
-    server = uvicorn.Server(configuration)
+    server = make_server(session, listening)
     if open_browser:
         # In a thread, because some browsers block until they are closed. The socket is already listening.
         threading.Thread(target=webbrowser.open, args=(address(listening),), daemon=True).start()

@@ -18,7 +18,7 @@ __all__ = ["DIGITS", "PICTURES", "POINTS", "RUN_FILES", "environment", "error", 
 #: Real images, but importing scikit-learn takes seconds; use points in a plane if any data will do.
 DIGITS = ("--dataset", "digits", "--backend", "numpy", "--batch-size", "32")
 POINTS = ("--dataset", "circle", "--backend", "numpy", "--batch-size", "32")
-RUN_FILES = {"model.safetensors", "history.csv", "history.json", "config.json"}
+RUN_FILES = {"model.safetensors", "checkpoint.safetensors", "history.csv", "history.json", "config.json"}
 PICTURES = {"curves.png", "confusion.png"}
 
 

@@ -199,7 +199,8 @@ def test_resume_restores_the_options_and_reports_a_finished_run(
         r"\S+ is finished: 4 epochs, test accuracy [\d.]+ %; there is nothing to resume\n", capsys.readouterr().out
     )
     for wrong, message in (
-        (["--resume", str(trained[0]), "--epochs", "9"], "--epochs cannot be combined with --resume"),
+        (["--resume", str(trained[0]), "--seed", "9"], "--seed cannot be combined with --resume"),
+        (["--resume", str(trained[0]), "--epochs", "3"], "--resume can only add more, received 3"),
         (["--resume", str(tmp_path)], "holds no run of nnbackend train"),
         (["--checkpoint-minutes", "0"], "checkpoint minutes must be above 0"),
     ):
@@ -283,8 +284,16 @@ def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
         (["--seed", "-1"], "seed must be"),
         (["--force"], "--force needs --out"),
         (["--dataset", "iris", "--data-dir", "."], "'iris' is not read from a folder"),
-        (["--bogus"], "unrecognized arguments: --bogus"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3"),
+        (["--bogus"], "unknown option --bogus (see 'nnbackend train --help')"),
+        (["--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
+        (["--learning_rate=3"], "unknown option --learning_rate: did you mean --learning-rate?"),
+        (["extra"], "unexpected argument 'extra'"),
+        (["--backend", "gpu"], "unknown backend 'gpu': did you mean 'cupy'?"),
+        (["--backend", "cuda:0"], "unknown backend 'cuda:0': did you mean 'cupy'?"),
+        (["--backend", "CPU"], "unknown backend 'CPU': did you mean 'numba' or 'numpy'?"),
+        (["--backend", "jit"], "unknown backend 'jit': did you mean 'numba'?"),
+        (["--dataset", "my.csv"], "received the file 'my.csv'; own files are trained on in Python"),
+        (["--dataset", __file__], "received the file"),
     ],
 )
 def test_a_wrong_option_is_one_clear_line_before_any_data_are_loaded(
@@ -301,6 +310,28 @@ def test_a_wrong_option_is_one_clear_line_before_any_data_are_loaded(
     output, errors = capsys.readouterr()
     assert code == 2
     assert output == ""
+    assert errors.startswith("nnbackend: error: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian': did you mean train?"),
+        (["xyz"], "unknown command 'xyz'; known: train, evaluate"),
+        (["warmup", "--dtype", "float23"], "--dtype: unknown 'float23': did you mean float32?"),
+        (["predict", "model", "image", "--invret"], "unknown option --invret: did you mean --invert?"),
+        (["--verion"], "unknown option --verion: did you mean --version?"),
+    ],
+)
+def test_a_misspelt_word_has_a_suggestion(
+    arguments: Sequence[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2
     assert errors.startswith("nnbackend: error: ")
     assert errors.count("\n") == 1
     assert message in errors

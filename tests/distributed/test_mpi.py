@@ -107,6 +107,7 @@ def test_the_command_line(tmp_path):
     assert done.stdout.count("test accuracy") == 1
     assert re.search(r"ranks +0: process \d+ on .*\n +1: process", done.stdout)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "checkpoint.safetensors",
         "config.json",
         "history.csv",
         "history.json",

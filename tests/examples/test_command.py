@@ -100,7 +100,7 @@ def test_the_circle_accepts_piped_answers(tmp_path):
     [
         (["run", "circel"], "nnbackend: error: unknown example 'circel': did you mean 'circle' or"),
         (["run"], "the following arguments are required: name"),
-        (["sing"], "invalid choice: 'sing'"),
+        (["sing"], "unknown command 'sing'; known: run"),
         (["run", "xor", "--sead", "1"], "unrecognized arguments: --sead 1"),
         (["run", "xor", "--backend", "abacus"], "xor: error: unknown backend 'abacus'"),
         (["run", "xor", "--seed", "-1"], "xor: error: seed must be"),

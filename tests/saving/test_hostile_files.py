@@ -39,7 +39,7 @@ from tests.helpers import classifier
 FOUND = Path(__file__).parents[1] / "fuzz" / "found"
 
 #: About a second in total; `python -m tests.fuzz` tries more.
-FEW = {"run-folder": 5, "rows": 60, "mnist": 60}
+FEW = {"run-folder": 5, "hostile-folder": 20, "rows": 60, "mnist": 60}
 
 
 @pytest.mark.slow
@@ -233,18 +233,23 @@ def test_pipes_are_not_waited_for(tmp_path: Path):
     found: list = []
 
     def read() -> None:
-        for reader in (read_idx, lambda path: read_images(str(path), (8, 8), False), lambda path: read_small(path, 9)):
+        for reader in (
+            read_idx,
+            lambda path: read_images(str(path), (8, 8), False),
+            lambda path: read_small(path, 9),
+            lambda path: read_configuration(path.with_name("model.safetensors")),
+        ):
             try:
                 reader(pipe)
-            except (DataError, OSError) as error:
+            except (DataError, InvalidInputError, OSError) as error:
                 found.append(str(error))
-        found.append(read_configuration(tmp_path / "model.safetensors"))
 
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     thread.join(30)
     assert not thread.is_alive()
-    assert ["pipe" in found[0], "pipe" in found[1], "not a regular file" in found[2], found[3]] == [True] * 3 + [{}]
+    assert ["pipe" in found[0], "pipe" in found[1]] == [True] * 2
+    assert ["not a regular file" in text for text in found[2:]] == [True] * 2
 
 
 # ---- run folders -------------------------------------------------------------------------------------------------
@@ -288,15 +293,20 @@ def test_a_data_set_must_be_a_name(run_folder: Path, name, capsys):
 @pytest.mark.parametrize(
     "contents", [b"[" * 100_000, b"\xff\xfe", b"", b"[]", b'{"classes": ["a", "b"]}' + b" " * (1 << 20)]
 )
-def test_an_invalid_run_configuration_is_ignored(run_folder: Path, contents: bytes):
+def test_an_invalid_run_configuration_is_an_error(run_folder: Path, contents: bytes, capsys):
+    """Otherwise the model would be evaluated on a data set that it was not trained on."""
     (run_folder / "config.json").write_bytes(contents)
-    assert read_configuration(run_folder / "model.safetensors") == {}
+    with pytest.raises(InvalidInputError, match=r"config.json .*restore it, or remove it"):
+        read_configuration(run_folder / "model.safetensors")
+    assert main(["evaluate", str(run_folder), "--backend", "numpy"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="needs the device /dev/zero")
 def test_an_endless_configuration_is_not_read(run_folder: Path):
     (run_folder / "config.json").symlink_to("/dev/zero")
-    assert read_configuration(run_folder / "model.safetensors") == {}
+    with pytest.raises(InvalidInputError, match="a symbolic link, which is not followed"):
+        read_configuration(run_folder / "model.safetensors")
 
 
 def test_outputs_that_only_a_description_has_are_not_named(tmp_path: Path):
@@ -341,7 +351,9 @@ def test_rows_missing_from_their_file_are_rejected(tmp_path: Path):
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         x = file.create_dataset("x", (2**45, 12), "f4", chunks=(1024, 12))
         x[:5] = 1
-        with pytest.raises(InvalidInputError, match=r"said to have 1,688,849,860,263,936 bytes.*holds 49,152"):
+        with pytest.raises(
+            DataError, match=r"rows\.h5 is said to have 1,688,849,860,263,936 bytes.*holds 49,152.*a factor of 1,032"
+        ):
             as_rows(x, (12,), np.dtype("f4"))
         # A small sparse file, as if someone were filling it gradually.
         assert as_rows(file.create_dataset("y", (1000, 12), "f4"), (12,), np.dtype("f4")).count == 1000

@@ -95,7 +95,7 @@ def test_without_a_model_one_is_trained_with_a_note(monkeypatch, capsys):
         (["--model", "nothing.safetensors"], "nothing.safetensors"),
         (["--dataset", "circle"], "'circle' does not have; choose mnist"),
         (["--backend", "abacus"], "unknown backend 'abacus'"),
-        (["--host", "0.0.0.0"], "unrecognized arguments: --host"),
+        (["--host", "0.0.0.0"], "unknown option --host"),
     ],
 )
 def test_errors_are_one_line(options, message, capsys):

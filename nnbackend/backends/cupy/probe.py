@@ -1,13 +1,17 @@
 """Checks whether CuPy can run here, and if not, finds the reason and the remedy.
 
 ``cupy.cuda.is_available()`` hides the reason, so this checks step by step: the package, the driver, the device, the
-libraries, and finally an empty kernel. A failing check can take seconds, so it runs only on request, and only once.
+libraries, and finally an empty kernel. If any of them fails on a machine without a driver, that is the reason: nobody
+should install hundreds of megabytes to learn it. A failing check can take seconds, so it runs only on request, and only
+once.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.metadata
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -21,6 +25,8 @@ _PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy-rocm-
 
 _INSTALL = f"{install_command('cuda13')}; with an NVIDIA driver older than version 580, use cuda12 instead of cuda13"
 _UPDATE = "Update the NVIDIA driver"
+
+_NO_DRIVER = "there is no NVIDIA driver on this machine", "It needs an NVIDIA GPU, and its driver installed"
 
 #: Reason and remedy by cudaError_t.
 _STATUS = {
@@ -58,6 +64,18 @@ def probe() -> tuple[str | None, str]:
     remedy : str
         What to install or change; empty if it can.
     """
+    found = _problem()
+    if found is None:
+        return None, ""
+    if _has_driver() or found == _NO_DRIVER:
+        return found
+    reason, remedy = _NO_DRIVER
+    # With a driver, the other problem would remain.
+    return reason, f"{remedy}. Then, because {found[0]}: {found[1]}"
+
+
+def _problem() -> tuple[str, str] | None:
+    """The first problem, whether there is a driver or not."""
     installed = [name for name in _PACKAGES if _is_installed(name)]
     if len(installed) > 1:
         return (
@@ -74,7 +92,7 @@ def probe() -> tuple[str | None, str]:
         return f"CuPy cannot be imported ({_first_line(error)})", _libraries(installed)
     if cupy.cuda.runtime.is_hip:
         return "this CuPy is built for ROCm, and the kernels are written for CUDA", f"Remove it; then {_INSTALL}"
-    return _driver(cupy, installed) or _toolkit(cupy, installed) or (None, "")
+    return _driver(cupy, installed) or _toolkit(cupy, installed)
 
 
 def device_name() -> str:
@@ -105,7 +123,7 @@ def _insufficient_driver(runtime: Any) -> tuple[str, str]:
     """Status 35, "insufficient driver", means that the driver is old or missing."""
     driver = runtime.driverGetVersion()
     if driver == 0:
-        return "there is no NVIDIA driver on this machine", "It needs an NVIDIA GPU, and its driver installed"
+        return _NO_DRIVER
     return (
         f"the NVIDIA driver supports CUDA {_version(driver)}, and this CuPy needs CUDA "
         f"{_version(runtime.runtimeGetVersion())}",
@@ -127,6 +145,15 @@ def _toolkit(cupy: Any, installed: list[str]) -> tuple[str, str] | None:
             what = "does not compile" if name == "a kernel" else "is missing"
             return f"{name} {what} ({_first_line(error)})", _libraries(installed)
     return None
+
+
+def _has_driver() -> bool:
+    """Whether the library of the NVIDIA driver can be loaded, as CuPy will load it."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _is_installed(package: str) -> bool:

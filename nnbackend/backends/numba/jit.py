@@ -11,7 +11,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import signal
+import threading
 import zlib
 from functools import partial
 from pathlib import Path
@@ -65,6 +68,8 @@ def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn
             return compile_(arguments, return_type)
 
     jitted._compiler.compile = self_contained
+    # Also where Numba loads compiled code from disk, or saves it.
+    jitted.compile = _uninterrupted(jitted.compile)
     return jitted
 
 
@@ -74,8 +79,34 @@ def compile_callback(function, signature):
     callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
     _keep(callback, function)
     with _own_copies():
-        callback.compile()
+        _uninterrupted(callback.compile)()
     return callback
+
+
+def _uninterrupted(compile_):
+    """The function, with Ctrl-C postponed to its end.
+
+    While LLVM runs, Python may receive Ctrl-C in a function that LLVM calls. The KeyboardInterrupt is then lost, or
+    comes out of the compiler as another error.
+    """
+
+    @functools.wraps(compile_)
+    def postponing(*arguments, **options):
+        previous = signal.getsignal(signal.SIGINT)
+        # Only the main thread receives signals. Functions that are not Python's raise nothing.
+        if threading.current_thread() is not threading.main_thread() or not callable(previous):
+            return compile_(*arguments, **options)
+        received = []
+        signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+        try:
+            return compile_(*arguments, **options)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            if received:
+                # Calls the previous handler, which belongs to the caller of this function if compilations are nested.
+                signal.raise_signal(signal.SIGINT)
+
+    return postponing
 
 
 class _SelfContainedLibrary(JITCodeLibrary):

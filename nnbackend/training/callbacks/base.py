@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy.typing as npt
 from nnbackend.network import Network
 from nnbackend.training.history import History
 
-__all__ = ["Callback", "Metrics"]
+__all__ = ["Callback", "Metrics", "warn_if_not_written"]
 
 Metrics = Mapping[str, float]
 
@@ -61,3 +63,16 @@ class Callback:
 
     def set_state(self, network: Network, state: Mapping[str, Any]) -> None:
         """Restore the result of `state`; called after `on_train_begin` in a resumed run."""
+
+
+@contextmanager
+def warn_if_not_written() -> Iterator[None]:
+    """Turn an OSError of writing a file into a RuntimeWarning: a full disk must not end hours of training."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(
+            f"not written: {error}; training goes on, and the next epoch tries again",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
 from nnbackend.support.checks import above_zero, positive_integer
+from nnbackend.support.files import is_file_system_full
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 from nnbackend.training.checkpoints.run_state import RunState
@@ -25,6 +27,7 @@ __all__ = [
     "Contributor",
     "Keeper",
     "checkpoint_files",
+    "checkpoint_path",
     "checkpoint_steps",
     "clear_checkpoints",
     "newest_checkpoint",
@@ -68,6 +71,8 @@ class Checkpoint(Callback):
     """
 
     first_rank_only = True
+    #: Not in `__init__`, so that pickles of older versions have it.
+    _accepted_optimizers: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -80,6 +85,19 @@ class Checkpoint(Callback):
         self.every_steps = None if every_steps is None else positive_integer("every_steps", every_steps)
         self.every_minutes = None if every_minutes is None else above_zero("every_minutes", every_minutes)
         self.keep = positive_integer("keep", keep)
+
+    def accept_optimizers(self, texts: Sequence[str]) -> None:
+        """Also resume runs with optimizers of these settings, as `fingerprint.as_text` has them.
+
+        For runs that get more epochs, if the learning rate depends on their number.
+        """
+        self._accepted_optimizers = tuple(texts)
+
+    def accepted(self, settings: Mapping[str, Any], saved: CheckpointContents) -> Mapping[str, Any]:
+        """The settings of the run, with the optimizer of the checkpoint if that is accepted."""
+        was = saved.training.get("settings")
+        former = was.get("optimizer") if isinstance(was, dict) else None
+        return {**settings, "optimizer": former} if former in self._accepted_optimizers else settings
 
     def lock(self) -> FolderLock:
         """The lock that a run holds while it writes checkpoints here."""
@@ -138,7 +156,7 @@ class Keeper(Listener):
         self._last = time.monotonic()
         if contents is None:
             return
-        path = Path(self._checkpoint.folder, _NAME.format(self._state.steps(done)))
+        path = checkpoint_path(self._checkpoint.folder, self._state.steps(done))
         try:
             self._lock.keep()
             self._write(path, contents)
@@ -158,7 +176,7 @@ class Keeper(Listener):
         except OSError as error:
             # The newest one is sufficient for resuming; removing the others may free enough space.
             older = checkpoint_files(path.parent)[1:]
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not older:
+            if not is_file_system_full(error) or not older:
                 raise
             _remove(older)
             write_checkpoint(path, contents)
@@ -198,6 +216,11 @@ def checkpoint_files(folder: str | os.PathLike[str]) -> list[Path]:
         return []
     files = [Path(folder, name) for name in names if _PATTERN.fullmatch(name)]
     return sorted(files, key=checkpoint_steps, reverse=True)
+
+
+def checkpoint_path(folder: str | os.PathLike[str], steps: int) -> Path:
+    """The name of the checkpoint after this number of steps."""
+    return Path(folder, _NAME.format(steps))
 
 
 def checkpoint_steps(path: Path) -> int:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from nnbackend.errors import FolderInUseError
-from nnbackend.support.files import remove_leftovers
+from nnbackend.support.files import is_file_system_full, open_lock, remove_leftovers, try_lock
 
 __all__ = ["FolderLock"]
 
@@ -19,16 +19,18 @@ class FolderLock:
     """Held while a run writes checkpoints to a folder.
 
     It is a file with the number of the process, locked with ``flock``: a file left by a killed process locks nothing.
-    Without ``flock``, as on Windows, nothing is locked.
+    Without ``flock``, as on Windows and on some network file systems, nothing is locked.
 
     Parameters
     ----------
     folder : str
         Created if it is missing.
+    use : str
+        What its holder does, for the error of others.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, use: str = "keeps its checkpoints there") -> None:
+        self._folder, self._use = folder, use
         self._path = os.path.join(folder, _NAME)
         self._descriptor: int | None = None
 
@@ -40,7 +42,8 @@ class FolderLock:
         FolderInUseError
             Another run holds it.
         OSError
-            The folder cannot be made or written to.
+            The folder cannot be made or written to, or the name of the lock is taken by something else, which is left
+            alone.
         """
         self._take()
         remove_leftovers(self._folder)
@@ -57,6 +60,10 @@ class FolderLock:
                     os.unlink(self._path)
             os.close(self._descriptor)
             self._descriptor = None
+            if os.name == "nt":
+                # Windows does not remove open files, and has no lock that another process could hold by now.
+                with suppress(OSError):
+                    os.unlink(self._path)
 
     def keep(self) -> None:
         """Take the lock again if the folder or the file was removed; raises the same errors as `__enter__`."""
@@ -68,34 +75,38 @@ class FolderLock:
     def _take(self) -> None:
         os.makedirs(self._folder, exist_ok=True)
         while self._descriptor is None:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = open_lock(self._path)
             try:
-                self._lock(descriptor)
+                if not try_lock(descriptor):
+                    raise FolderInUseError(
+                        f"{self._folder} is in use: {_holder(descriptor)} {self._use}; wait until it has ended, end "
+                        "it, or choose another folder"
+                    )
                 # The previous holder may have removed the file; then others would not see this lock.
                 if self._is_there(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+                    self._sign(descriptor)
                     self._descriptor = descriptor
             finally:
                 if self._descriptor is None:
                     os.close(descriptor)
 
-    def _lock(self, descriptor: int) -> None:
+    def _sign(self, descriptor: int) -> None:
         try:
-            import fcntl
-        except ImportError:
-            return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
-            raise FolderInUseError(
-                f"{self._folder} is in use: {holder} keeps its checkpoints there; wait until it has ended, end it, or "
-                "choose another folder"
-            ) from None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode())
+        except OSError as error:
+            # On a full disk, the lock holds without the name of its holder.
+            if not is_file_system_full(error):
+                raise OSError(error.errno, error.strerror, self._path) from error
 
     def _is_there(self, descriptor: int) -> bool:
         try:
-            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         except OSError:
             return False
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock, from the contents of its file."""
+    text = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+    return "".join(letter if letter.isprintable() else "?" for letter in text) or "another process"

@@ -164,6 +164,7 @@ def _find(
                 "another folder"
             )
     if newest is not None:
-        check_same_run(*newest, settings, {name for name, _ in named(callbacks)})
+        own = settings if checkpoint is None else checkpoint.accepted(settings, newest[1])
+        check_same_run(*newest, own, {name for name, _ in named(callbacks)})
     path, saved = newest or (None, None)
     return Start(checkpoint is not None, path, saved, settings, checkpoint, lock)

@@ -68,6 +68,7 @@ def machine(monkeypatch):
         cupy.RawModule = lambda code: SimpleNamespace(get_function=function)
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         monkeypatch.setattr(probe_module, "_is_installed", lambda name: name in packages)
+        monkeypatch.setattr(probe_module, "_has_driver", lambda: driver > 0)
 
     package.probe.cache_clear()
     yield make
@@ -124,6 +125,22 @@ def test_no_driver(machine):
         "there is no NVIDIA driver on this machine",
         "It needs an NVIDIA GPU, and its driver installed",
     )
+
+
+@pytest.mark.parametrize("problem", ["not installed", "two", "not importable", "ROCm"])
+def test_no_driver_comes_before_anything_to_install(machine, monkeypatch, problem):
+    packages = {"not installed": (), "two": ("cupy-cuda12x", "cupy-cuda13x")}.get(problem, ("cupy-cuda13x",))
+    machine(packages=packages, driver=0, hip=problem == "ROCm")
+    if problem in ("not installed", "not importable"):
+        error = (
+            ModuleNotFoundError("No module", name="cupy") if problem == "not installed" else ImportError("libcudart")
+        )
+        monkeypatch.delitem(sys.modules, "cupy")
+        monkeypatch.setattr(importlib, "import_module", _raises(error))
+    reason, remedy = package.probe()
+    assert reason == "there is no NVIDIA driver on this machine"
+    assert remedy.startswith("It needs an NVIDIA GPU, and its driver installed. Then, because ")
+    assert "pip" in remedy
 
 
 def test_old_driver(machine):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.fuzz.targets.base import Target
 from tests.fuzz.targets.checkpoint import CheckpointTarget
 from tests.fuzz.targets.config import ConfigTarget
+from tests.fuzz.targets.hostile_folder import HostileFolderTarget
 from tests.fuzz.targets.idx import IdxTarget, MnistTarget
 from tests.fuzz.targets.images import ImageTarget
 from tests.fuzz.targets.model import ModelTarget
@@ -23,6 +24,7 @@ TARGETS: dict[str, type[Target]] = {
         CheckpointTarget,
         ConfigTarget,
         RunFolderTarget,
+        HostileFolderTarget,
         ImageTarget,
         RowsTarget,
         PageTarget,

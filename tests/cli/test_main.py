@@ -1,0 +1,33 @@
+"""The command's entry point: Ctrl-C during its imports, and warnings in one line."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from nnbackend import cli
+from nnbackend.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_formatted_as_before(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+
+
+def test_ctrl_c_while_the_command_is_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupt(name, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.__import__", interrupt)
+        code = main()
+    assert code == 130
+    assert capsys.readouterr().err == "\nnnbackend: interrupted\n"
+
+
+def test_warnings_are_one_line_without_code(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "main", lambda: 0)
+    assert main() == 0
+    text = warnings.formatwarning("no space", RuntimeWarning, __file__, 3, "code()")
+    assert text == "nnbackend: warning: no space\n"
