@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
-from nnbackend.schedules import Schedule, as_schedule
+from nnbackend.schedules import Constant, Schedule, as_schedule
 from nnbackend.support.checks import above_zero, number
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
@@ -44,6 +44,17 @@ class Optimizer(ABC):
     def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
         self.schedule = as_schedule(learning_rate)
         self.weight_decay = number("weight_decay", weight_decay, low=0)
+
+    @property
+    def learning_rate(self) -> float | Schedule:
+        """The learning rate, or its schedule. A callback may set it during training: the new rate applies from the next
+        epoch on, and is part of checkpoints."""
+        schedule = self.schedule
+        return schedule.value if isinstance(schedule, Constant) else schedule
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float | Schedule) -> None:
+        self.schedule = as_schedule(rate)
 
     def record(
         self,

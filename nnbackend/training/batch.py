@@ -21,7 +21,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
-from nnbackend.training.divergence import check_weights, weights_are_finite
+from nnbackend.training.divergence import broken_slot, check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss
 from nnbackend.training.run import memory_for, take_up
 
@@ -154,12 +154,15 @@ class BatchStep:
         losses, correct, penalties = self._replay.read_trace()[0] / examples.count
         loss = float(losses + penalties)
         if not np.isfinite(loss):
-            self._go_back(network, loss)
+            self._go_back(network, f"the loss of this batch is {loss}")
+        if broken := broken_slot(network, self._memory):
+            # Updates would be 0 from now on, and all losses finite.
+            self._go_back(network, f"this batch made the optimizer's {broken} NaN or infinite")
         network.steps_trained += 1
         memory.steps += 1
         return loss, float(correct)
 
-    def _go_back(self, network: Network, loss: float) -> NoReturn:
+    def _go_back(self, network: Network, what: str) -> NoReturn:
         network.restore(self._before)
         step = "this step"
         if not weights_are_finite(network):
@@ -168,8 +171,7 @@ class BatchStep:
         # The slots may contain the broken values, so the optimiser starts over.
         network.optimizer_state = OptimizerState.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
-            f"the loss of this batch is {loss}; the network has the weights from before {step}. "
-            "Lower the learning rate, or scale the inputs.",
+            f"{what}; the network has the weights from before {step}. Lower the learning rate, or scale the inputs.",
             network.epochs_trained + 1,
             network.steps_trained + 1,
         )

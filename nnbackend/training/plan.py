@@ -164,7 +164,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         shuffle=given.shuffle,
         skip_broken=given.on_nan == "skip",
         verbose=given.verbose,
-        start=find_start(given.resume, callbacks, held, settings, checks, shard),
+        start=find_start(network, optimizer, given.resume, callbacks, held, settings, checks, shard),
         communicator=communicator,
         shards=counts if shard else None,
     )
@@ -260,7 +260,7 @@ def _sizes(network: Network, given: Arguments) -> dict[str, int]:
     made: Any = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
     sizes = {
         "weights": weights,
-        "their gradients and two copies to go back to": trained + 2 * weights,
+        "their gradients and a copy to go back to": trained + weights,
         "the optimizer's slots": len(getattr(made, "slots", ())) * trained,
     }
     if not isinstance(given.x, BatchStream):
