@@ -7,20 +7,22 @@ and belong to the training run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.schedules import Constant, Schedule, as_schedule
-from nnbackend.support.checks import above_zero, number
+from nnbackend.support.attributes import Guarded
+from nnbackend.support.checks import above_zero, flag, number
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 Record = Callable[..., None]
 
 
-class Optimizer(ABC):
+class Optimizer(Guarded, ABC):
     """Base class of all optimisers.
 
     Parameters
@@ -38,8 +40,10 @@ class Optimizer(ABC):
     """
 
     operation: ClassVar[str]
+    schedule: Schedule
     slots: tuple[str, ...] = ()
     default_learning_rate: ClassVar[float] = 1e-3
+    _training: bool = False
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
         self.schedule = as_schedule(learning_rate)
@@ -84,9 +88,22 @@ class Optimizer(ABC):
     def rule(self) -> tuple[Any, ...]:
         """The operation's hyperparameters, in the contract's order."""
 
-    def __repr__(self) -> str:
-        shown = {key: value for key, value in vars(self).items() if key != "slots"}
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Held by `fit`: the learning rate can be set to numbers only, which checkpoints can store."""
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "schedule" and self._training and not isinstance(value, Constant):
+            raise InvalidInputError(
+                f"during training, learning_rate can be set to a number, received {shown(value)}; to use a schedule, "
+                "give it to the optimizer before fit"
+            )
+        super().__setattr__(name, value)
 
 
 class SGD(Optimizer):
@@ -114,7 +131,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = number("momentum", momentum, low=0, high=1, below=True)
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidInputError("Nesterov's method looks ahead along the velocity and needs momentum above 0")
         self.slots = ("velocity",) if self.momentum else ()

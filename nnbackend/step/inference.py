@@ -48,14 +48,23 @@ class NetworkInference(NetworkWeights):
         input_scale: float | None,
     ) -> None:
         self.input_scale = None if input_scale is None else number("input_scale", input_scale)
-        #: The loss of the last training, which determines how outputs are converted to predictions.
-        self.loss: Loss | None = None
+        self._loss: Loss | None = None
         super().__init__(layers, input_shape, backend, seed, dtype)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
         # Earlier recordings use the old buffers.
         self._predictor = Predictor(self._model, self.loss)
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss of the last training, which determines how outputs are converted to predictions. Setting it is the
+        same as `set_loss`."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | Loss) -> None:
+        self.set_loss(loss)
 
     def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
         """Predictions for every row.
@@ -148,13 +157,21 @@ class NetworkInference(NetworkWeights):
         UnknownNameError
             There is no such loss.
         InvalidInputError
-            The last layer applies the activation that the loss applies itself.
+            The last layer applies the activation that the loss applies itself, or the network is being trained with
+            another loss.
         """
         chosen = self.resolve_loss(loss)
         if chosen != self.loss:
-            self.loss = chosen
-            self._predictor = Predictor(self._model, chosen)
+            if self._training:
+                raise InvalidInputError("the network is being trained with its loss; set another one after fit")
+            self.use_loss(chosen)
         return chosen
+
+    def use_loss(self, loss: Loss) -> None:
+        """Set a loss that `resolve_loss` returned; training does this itself."""
+        if loss != self.loss:
+            self._loss = loss
+            self._predictor = Predictor(self._model, loss)
 
     def resolve_loss(self, loss: str | Loss | None) -> Loss:
         """The loss with that name, or that of the last training, if it is compatible with the last layer; see

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-__all__ = ["atomic_write", "read_small", "remove_leftovers", "write_csv"]
+from nnbackend.errors import InvalidInputError, shown
+
+__all__ = ["atomic_write", "check_writable", "path_text", "read_small", "remove_leftovers", "write_csv"]
 
 #: Prefix and suffix of the names of temporary files.
 _PREFIX, _SUFFIX = ".nnbackend-", ".tmp"
@@ -57,6 +59,44 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def path_text(what: str, path: Any) -> str:
+    """A path as text.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a path.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise InvalidInputError(f"{what} must be a path, received {shown(path)}") from None
+    if not text or "\0" in text:
+        raise InvalidInputError(f"{what} must be a path, received {shown(path)}")
+    return text
+
+
+def check_writable(what: str, path: str) -> None:
+    """Check that a file can be written, as far as this is known before it is; `what` writes it.
+
+    Raises
+    ------
+    InvalidInputError
+        There is a folder or a device of this name, or its folder cannot be made or written to.
+    """
+    target = os.path.realpath(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        kind = "a folder" if os.path.isdir(target) else "no regular file"
+        raise InvalidInputError(f"{what} writes a file, but {path!r} is {kind}; choose another name")
+    folder = os.path.dirname(target)
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        raise InvalidInputError(f"{what} cannot write {path!r}: {folder!r} is not a folder; choose another name")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InvalidInputError(f"{what} cannot write {path!r}: no permission to write to the folder {folder!r}")
 
 
 def read_small(path: str | os.PathLike[str], most: int) -> bytes:

@@ -19,6 +19,7 @@ from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
+from nnbackend.schedules import checked_rates
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.training.divergence import broken_slot, check_weights, weights_are_finite
@@ -143,7 +144,7 @@ class BatchStep:
         for array, buffer in zip(batch, (examples.x, examples.targets, examples.weights), strict=True):
             if array is not None:
                 backend.write(array, buffer)
-        self._replay.write_rates(memory.optimizer.schedule.epoch_rates(memory.epochs, 1))
+        self._replay.write_rates(checked_rates(memory.optimizer.schedule, memory.epochs, 1))
         self._replay.count_from(0, network.steps_trained, memory.steps)
         try:
             self._replay.run()

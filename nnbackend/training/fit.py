@@ -100,7 +100,7 @@ def _train(plan: Plan) -> History:
     history, listeners = training.history, training.listeners
     # A resumed run may already be complete.
     epoch = plan.epochs if history.stopped_by else len(history)
-    with listeners:
+    with plan.optimizer.in_training(), listeners:
         while epoch < plan.epochs:
             epoch += 1
             listeners.epoch_begin(epoch)
@@ -110,8 +110,10 @@ def _train(plan: Plan) -> History:
                 break
             metrics = training.evaluate(epoch, result)
             history.append(metrics, result.losses)
-            plan.optimizer.schedule.observe(metrics)
+            # Callbacks may add metrics.
+            metrics = history.epochs[-1]
             listeners.epoch_end(epoch, result, metrics)
+            plan.optimizer.schedule.observe(metrics)
             stop = bool(history.stopped_by) or history.interrupted
             if not result.cut:
                 listeners.save_point(last=stop or epoch == plan.epochs)
@@ -168,8 +170,8 @@ class _Training:
         self.listeners = Listeners(
             [
                 ReplicaListener(network, ranks),
-                progress,
                 CallbackListener(network, self.callbacks, self.history, ranks, progress.note),
+                progress,
                 SignalListener(Interrupt(plan.start.keeps, ranks), self.history, ranks, progress.note),
                 plan.start.listener(state, ranks),
             ]
@@ -194,7 +196,7 @@ class _Training:
             if plan.start.saved is None:
                 network.optimizer_state = memory
             if loss is not None:
-                network.set_loss(loss)
+                network.use_loss(loss)
             raise
 
     def run_steps(self, epoch: int) -> EpochResult:

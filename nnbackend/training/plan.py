@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +16,18 @@ from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
 from nnbackend.data.rows import as_rows
 from nnbackend.distributed.communicator import Checks, Communicator
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.support.checks import positive_integer
+from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
+from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
-from nnbackend.training.checkpoints.fingerprint import run_settings
+from nnbackend.training.checkpoints.fingerprint import DataFingerprint, run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
+from nnbackend.training.checkpoints.run_state import named
 from nnbackend.training.divergence import check_weights
 from nnbackend.training.ranks import check_alike, check_settings, mean_over
 from nnbackend.training.validation import Validator
@@ -127,7 +129,11 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     callbacks = _check_callbacks(given.callbacks)
     if given.on_nan not in _ON_NAN:
         raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
-    streams, shard = isinstance(given.x, BatchStream), given.shard
+    streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
+    shuffle = flag("shuffle", given.shuffle)
+    for name in ("stream", "verbose"):
+        if (value := getattr(given, name)) is not None:
+            flag(name, value)
     data = given.x if streams else as_rows(given.x, network.input_shape, network.dtype)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
@@ -137,20 +143,22 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
     feed = _make_feed(network, data, given, loss, own_batch, mean_over(checks) if shard else np.mean, held)
     validator = Validator.of(network, loss, given.validation_data, held, communicator, shard)
-    names = _metric_names(feed, validator)
-    optimizer.schedule.check(names)
-    for callback in callbacks:
-        callback.check(names)
+    names = _check_metrics(_metric_names(feed, validator), optimizer, callbacks, communicator.rank)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)
     chosen = {
-        "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
+        "batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch,
         "on_nan": given.on_nan,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
-    check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)
-    settings = partial(run_settings, network, data, given.y, optimizer, loss.name, chosen)
+    fingerprint = DataFingerprint(
+        network, data, given.y, given.sample_weight, given.class_weight, given.validation_data
+    )
+    check_settings(checks, {**chosen, **others, "metrics": list(names)}, fingerprint, shard)
+    settings = partial(
+        run_settings, network, len(data), fingerprint, optimizer, loss.name, list(named(callbacks)), chosen
+    )
     return Plan(
         network=network,
         loss=loss,
@@ -161,7 +169,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
-        shuffle=given.shuffle,
+        shuffle=shuffle,
         skip_broken=given.on_nan == "skip",
         verbose=given.verbose,
         start=find_start(network, optimizer, given.resume, callbacks, held, settings, checks, shard),
@@ -240,6 +248,28 @@ def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
     if validator is not None:
         names += ["val_loss", validator.accuracy_name]
     return [name for name in names if name is not None]
+
+
+def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequence[Callback], rank: int) -> MetricNames:
+    """Check that callbacks and the schedule find the metrics they need; returns the names of all metrics."""
+    known = MetricNames(names)
+    for callback in callbacks:
+        if rank == 0 or not callback.first_rank_only:
+            callback.check(known)
+        added = callback.adds_metrics
+        if added is None:
+            # Only those of the user can; the package's own add none.
+            own = type(callback).__module__.partition(".")[0] == "nnbackend"
+            adds = type(callback).on_epoch_end is not Callback.on_epoch_end
+            known = MetricNames.of(known, known.open or (adds and not own))
+        elif isinstance(added, str) or not all(isinstance(name, str) for name in added):
+            raise InvalidInputError(
+                f"adds_metrics of {type(callback).__name__} must be a list of names, received {shown(added)}"
+            )
+        else:
+            known = MetricNames.of([*known, *added], known.open)
+    optimizer.schedule.check(known)
+    return known
 
 
 _ADVICE = (

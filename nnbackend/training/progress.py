@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-from nnbackend.training.history import COLUMNS, cells
+from nnbackend.training.history import cells, column
 from nnbackend.training.listeners import Listener
 from nnbackend.training.run import EpochResult
 
@@ -54,14 +53,14 @@ class Progress(Listener):
         if self._bar is not None:
             self._bar.update(self._task, completed=done)
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         if not self._table:
             return
         texts = cells(metrics)
         if not self._headed:
-            self._print("  ".join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in texts))
+            self._print("  ".join(f"{column(name)[0]:>{column(name)[1]}}" for name in texts))
             self._headed = True
-        self._print("  ".join(f"{text:>{COLUMNS[name][1]}}" for name, text in texts.items()))
+        self._print("  ".join(f"{text:>{column(name)[1]}}" for name, text in texts.items()))
 
     def note(self, text: str) -> None:
         """Print a line below the table."""

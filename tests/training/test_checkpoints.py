@@ -264,8 +264,8 @@ class TestRefused:
             ({"optimizer": nn.Adam(0.01)}, "optimizer was"),
             ({"loss": "mean_squared_error"}, "loss was"),
             ({"x": X[:-1], "y": Y[:-1]}, "rows was 70 there and is 69 here"),
-            ({"x": 255 - X}, "its data had other values"),
-            ({"y": 3 - Y}, "its data had other values"),
+            ({"x": 255 - X}, "its x had other values"),
+            ({"y": 3 - Y}, "its y had other values"),
         ],
     )
     def test_another_run(self, tmp_path, change, message):

@@ -17,6 +17,7 @@ from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
 from nnbackend.support.checks import above_zero, positive_integer
+from nnbackend.support.files import path_text
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 from nnbackend.training.checkpoints.run_state import RunState
@@ -78,7 +79,7 @@ class Checkpoint(Callback):
         every_minutes: float | None = None,
         keep: int = 3,
     ) -> None:
-        self.folder = os.fspath(folder)
+        self.folder = path_text("folder", folder)
         self.every_steps = None if every_steps is None else positive_integer("every_steps", every_steps)
         self.every_minutes = None if every_minutes is None else above_zero("every_minutes", every_minutes)
         self.keep = positive_integer("keep", keep)

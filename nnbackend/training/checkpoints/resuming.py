@@ -137,8 +137,9 @@ def find_start(
     settings = settings_of()
     if shard:
         # The run depends on which rank has which rows.
-        own = checks.exchange({name: settings[name] for name in ("rows", "data")})
-        settings |= {name: [rank[name] for rank in own] for name in ("rows", "data")}
+        names = ("rows", "data", "hashes")
+        own = checks.exchange({name: settings[name] for name in names})
+        settings |= {name: [rank[name] for rank in own] for name in names}
     start = None
     if checks.rank == 0:
 
