@@ -58,7 +58,18 @@ class Optimizer(Guarded, ABC):
 
     @learning_rate.setter
     def learning_rate(self, rate: float | Schedule) -> None:
-        self.schedule = as_schedule(rate)
+        self.schedule = self._change("schedule", rate)
+
+    def _change(self, name: str, value: Any) -> Any:
+        if name != "schedule":
+            raise self._refusal(name)
+        schedule = as_schedule(value)
+        if self._training and not isinstance(schedule, Constant):
+            raise InvalidInputError(
+                f"during training, learning_rate can be set to a number, received {shown(value)}; to use a schedule, "
+                "give it to the optimizer before fit"
+            )
+        return schedule
 
     def record(
         self,
@@ -96,14 +107,6 @@ class Optimizer(Guarded, ABC):
             yield
         finally:
             self._training = False
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "schedule" and self._training and not isinstance(value, Constant):
-            raise InvalidInputError(
-                f"during training, learning_rate can be set to a number, received {shown(value)}; to use a schedule, "
-                "give it to the optimizer before fit"
-            )
-        super().__setattr__(name, value)
 
 
 class SGD(Optimizer):

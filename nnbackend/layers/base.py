@@ -260,6 +260,9 @@ class Layer(Guarded, ABC):
             )
         self._trainable = value
 
+    def _change(self, name: str, value: Any) -> Any:
+        raise self._refusal(name)
+
     def _instead(self, name: str) -> str:
         return "make a new layer, and a new network with it"
 

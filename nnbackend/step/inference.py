@@ -47,9 +47,13 @@ class NetworkInference(NetworkWeights):
         dtype: Any,
         input_scale: float | None,
     ) -> None:
-        self.input_scale = None if input_scale is None else number("input_scale", input_scale)
+        self.input_scale = _checked_scale(input_scale)
         self._loss: Loss | None = None
         super().__init__(layers, input_shape, backend, seed, dtype)
+
+    def _change(self, name: str, value: Any) -> Any:
+        # It is read for every batch and every prediction.
+        return _checked_scale(value) if name == "input_scale" else super()._change(name, value)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
@@ -189,3 +193,7 @@ class NetworkInference(NetworkWeights):
                 "does too; leave its activation out"
             )
         return chosen
+
+
+def _checked_scale(scale: Any) -> float | None:
+    return None if scale is None else number("input_scale", scale)

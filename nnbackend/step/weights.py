@@ -53,10 +53,15 @@ class NetworkWeights(Guarded):
         self._training = False
         self._place(get_backend(backend), None)
 
+    def _change(self, name: str, value: Any) -> Any:
+        if name == "output_shape":
+            raise self._refusal(name)
+        return super()._change(name, value)
+
     def _instead(self, name: str) -> str:
         if name == "backend":
             return "move the network with to(backend)"
-        own = name in ("layers", "input_shape", "seed", "dtype", "input_scale")
+        own = name in ("layers", "input_shape", "seed", "dtype")
         return f"make a new network: Network(layers, ..., {name}=...)" if own else "it can only be read"
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import cache
 from typing import Any
 
@@ -14,24 +15,25 @@ __all__ = ["Guarded", "checked_change", "constructor_arguments", "constructor_ca
 class Guarded:
     """Base class of objects of this package that reject unknown attributes and changes that would have no effect.
 
-    Subclasses of other packages may set whatever they want.
+    The package's own code may set all attributes, and so may subclasses of other packages.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind: Any = type(self)
-        if not name.startswith("_") and kind.__module__.partition(".")[0] == "nnbackend":
+        if not name.startswith("_") and _is_own(kind.__module__) and not _is_own(_caller()):
             if name not in _known(kind):
                 raise InvalidAttributeError(str(UnknownNameError(f"attribute of {kind.__name__}", name, _data(kind))))
             if _is_fixed(kind, name):
                 raise self._refusal(name)
-            if name in _parameters(kind) and name in vars(self):
+            if name in vars(self) and not isinstance(getattr(kind, name, None), property):
                 value = self._change(name, value)
         object.__setattr__(self, name, value)
 
     def _change(self, name: str, value: Any) -> Any:
-        """Called before a constructor's argument is changed: returns the checked value, or raises the `_refusal`, as
-        here."""
-        raise self._refusal(name)
+        """Called before an attribute is changed: returns the checked value, or raises the `_refusal`."""
+        if name in _parameters(_kind(self)):
+            raise self._refusal(name)
+        return value
 
     def _refusal(self, name: str) -> InvalidAttributeError:
         """The error for an attribute that cannot be changed."""
@@ -60,6 +62,16 @@ def constructor_call(made: Any) -> str:
 def constructor_arguments(made: Any) -> dict[str, Any]:
     """The constructor's arguments by name, as far as the object has attributes of these names."""
     return {name: getattr(made, name) for name in _parameters(_kind(made)) if hasattr(made, name)}
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == "nnbackend"
+
+
+def _caller() -> str:
+    """The module whose code sets an attribute."""
+    name: str = sys._getframe(2).f_globals.get("__name__", "")
+    return name
 
 
 def _kind(made: Any) -> Any:

@@ -131,6 +131,9 @@ class Plain(Guarded):
     It replaces `dataclass`, which would take half a millisecond at import for each of many small classes.
     """
 
+    def _change(self, name: str, value: Any) -> Any:
+        raise self._refusal(name)
+
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)
 

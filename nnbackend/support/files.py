@@ -78,25 +78,26 @@ def path_text(what: str, path: Any) -> str:
     return text
 
 
-def check_writable(what: str, path: str) -> None:
-    """Check that a file can be written, as far as this is known before it is; `what` writes it.
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Check that `atomic_write` could create or replace a file, as far as can be seen without trying.
 
     Raises
     ------
-    InvalidInputError
-        There is a folder or a device of this name, or its folder cannot be made or written to.
+    OSError
+        It could not.
     """
     target = os.path.realpath(path)
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, "a folder, not a file", os.fsdecode(path))
     if os.path.exists(target) and not os.path.isfile(target):
-        kind = "a folder" if os.path.isdir(target) else "no regular file"
-        raise InvalidInputError(f"{what} writes a file, but {path!r} is {kind}; choose another name")
+        raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
     folder = os.path.dirname(target)
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
-        raise InvalidInputError(f"{what} cannot write {path!r}: {folder!r} is not a folder; choose another name")
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidInputError(f"{what} cannot write {path!r}: no permission to write to the folder {folder!r}")
+        raise PermissionError(errno.EACCES, "no file can be created in this folder", folder)
 
 
 def read_small(path: str | os.PathLike[str], most: int) -> bytes:

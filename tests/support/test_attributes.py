@@ -126,6 +126,15 @@ def test_the_loss_of_a_network_can_be_set():
     assert net.loss.name == "softmax_cross_entropy"
 
 
+def test_the_input_scale_of_a_network_can_be_set():
+    net = nn.Network([nn.Dense(2)], 3, backend="numpy")
+    expected = net.predict(np.full((1, 3), 0.5))
+    net.input_scale = 0.5
+    np.testing.assert_allclose(net.predict(np.ones((1, 3))), expected, rtol=1e-6)
+    with pytest.raises(InvalidInputError, match="input_scale must be a finite number"):
+        net.input_scale = "large"
+
+
 def test_layers_of_a_network_say_what_to_do_instead():
     net = nn.Network([nn.Dense(2)], 3, backend="numpy")
     for change in (

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.network import Network
-from nnbackend.support.attributes import Guarded, checked_change
+from nnbackend.support.attributes import Guarded, checked_change, constructor_arguments
 from nnbackend.training.history import History
 
 __all__ = ["Callback", "Metrics"]
@@ -38,7 +38,7 @@ class Callback(Guarded):
     adds_metrics: Sequence[str] | None = None
 
     def _change(self, name: str, value: Any) -> Any:
-        return checked_change(self, name, value)
+        return checked_change(self, name, value) if name in constructor_arguments(self) else value
 
     def check(self, metrics: Sequence[str]) -> None:
         """Raise InvalidInputError if a metric that is needed is missing; called before anything is changed."""

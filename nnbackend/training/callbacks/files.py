@@ -39,8 +39,9 @@ class ModelCheckpoint(Monitoring):
     Raises
     ------
     InvalidInputError
-        A value is out of range; when training begins: there is no such metric to monitor or to put into the path, or no
-        file can be written there.
+        A value is out of range; when training begins: there is no such metric to monitor or to put into the path.
+    OSError
+        When training begins: no file can be written there.
     """
 
     first_rank_only = True
@@ -59,7 +60,7 @@ class ModelCheckpoint(Monitoring):
     def check(self, metrics: Sequence[str]) -> None:
         if self.best_only:
             self._best.check(metrics)
-        check_writable("ModelCheckpoint", _formatted_sample(self.path, metrics))
+        check_writable(_formatted_sample(self.path, metrics))
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._best.reset()
@@ -94,7 +95,9 @@ class CSVLogger(Callback):
     Raises
     ------
     InvalidInputError
-        `path` is not a path; when training begins: no file can be written there.
+        `path` is not a path.
+    OSError
+        When training begins: no file can be written there.
     """
 
     first_rank_only = True
@@ -105,7 +108,7 @@ class CSVLogger(Callback):
         self._columns = 0
 
     def check(self, metrics: Sequence[str]) -> None:
-        check_writable("CSVLogger", self.path)
+        check_writable(self.path)
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._rows = []

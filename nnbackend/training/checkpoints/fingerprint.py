@@ -116,16 +116,18 @@ def _places(count: int) -> list[int]:
 
 
 def _hash_rows(rows: Rows) -> str:
-    if not rows.stored:
-        return _hash(rows.array(), rows=True)
-    parts = [rows.part(place, place + 1) for place in _places(rows.count)]
-    return f"{_SAMPLED} {rows.count} rows, {_hash(np.concatenate(parts), rows=True)}"
+    step = 1 if rows.stored else max(1, _PART // rows.features)
+    starts = _places(rows.count) if rows.stored else range(0, rows.count, step)
+    digest = hashlib.blake2b(f"{rows.count} {rows.features} {rows.dtype}".encode(), digest_size=16)
+    for start in starts:
+        digest.update(np.ascontiguousarray(rows.part(start, start + step)).reshape(-1).view(np.uint8).data)
+    return f"{_SAMPLED} {digest.hexdigest()}" if rows.stored else digest.hexdigest()
 
 
-def _hash(array: HostArray, rows: bool = False) -> str:
-    """A hash of shape and values. Except for rows, it is the same for any dtype of whole numbers, or of others."""
+def _hash(array: HostArray) -> str:
+    """A hash of shape and values, the same for any dtype of whole numbers, and for any of others."""
     digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
-    dtype = array.dtype if rows else np.dtype(np.int64 if array.dtype.kind in "bui" else np.float64)
+    dtype = np.dtype(np.int64 if array.dtype.kind in "bui" else np.float64)
     step = max(1, _PART // max(1, array[:1].size)) if array.ndim else 1
     for start in range(0, len(array), step) if array.ndim else ():
         digest.update(np.ascontiguousarray(array[start : start + step], dtype).reshape(-1).view(np.uint8).data)
@@ -133,8 +135,8 @@ def _hash(array: HostArray, rows: bool = False) -> str:
 
 
 def _class_weights(weights: Any) -> str | None:
-    if weights is None:
-        return None
+    if weights is None or isinstance(weights, str):
+        return weights
     pairs = weights.items() if isinstance(weights, Mapping) else enumerate(np.asarray(weights).tolist())
     return "{" + ", ".join(sorted(f"{key}: {value}" for key, value in pairs)) + "}"
 
