@@ -44,6 +44,7 @@ class Optimizer(Guarded, ABC):
     slots: tuple[str, ...] = ()
     default_learning_rate: ClassVar[float] = 1e-3
     _training: bool = False
+    _hints: ClassVar[dict[str, str]] = {"lr": "It is called learning_rate."}
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
         self.schedule = as_schedule(learning_rate)

@@ -68,7 +68,7 @@ class NetworkInference(NetworkWeights):
 
     @loss.setter
     def loss(self, loss: str | Loss) -> None:
-        self.set_loss(loss)
+        self.set_loss(get_loss(loss))
 
     def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
         """Predictions for every row.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -39,6 +39,15 @@ class NetworkWeights(Guarded):
 
     output_shape: tuple[int, ...]
     optimizer_state: OptimizerState | None
+    _hints: ClassVar[dict[str, str]] = {
+        "backend": "move the network with to(backend)",
+        "optimizer": "give it to fit(optimizer=...)",
+        "weights": "set them with set_weights(...)",
+        **dict.fromkeys(
+            ("learning_rate", "lr"), "Set it on the optimizer: network.optimizer.learning_rate, or Adam(learning_rate)"
+        ),
+        **dict.fromkeys(("batch_size", "callbacks", "epochs", "metrics", "class_weight"), "Give it to fit(...)"),
+    }
 
     def __init__(
         self, layers: Sequence[Layer], input_shape: int | Sequence[int], backend: str | Backend, seed: int, dtype: Any
@@ -59,10 +68,8 @@ class NetworkWeights(Guarded):
         return super()._change(name, value)
 
     def _instead(self, name: str) -> str:
-        if name == "backend":
-            return "move the network with to(backend)"
         own = name in ("layers", "input_shape", "seed", "dtype")
-        return f"make a new network: Network(layers, ..., {name}=...)" if own else "it can only be read"
+        return f"make a new network: Network(layers, ..., {name}=...)" if own else super()._instead(name)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Place the given or newly initialised parameters on a backend."""

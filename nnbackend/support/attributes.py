@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 from nnbackend.errors import InvalidAttributeError, UnknownNameError, shown
 
@@ -18,11 +18,15 @@ class Guarded:
     The package's own code may set all attributes, and so may subclasses of other packages.
     """
 
+    #: What to do instead of setting attributes that others may expect, by their names.
+    _hints: ClassVar[dict[str, str]] = {}
+
     def __setattr__(self, name: str, value: Any) -> None:
         kind: Any = type(self)
         if not name.startswith("_") and _is_own(kind.__module__) and not _is_own(_caller()):
             if name not in _known(kind):
-                raise InvalidAttributeError(str(UnknownNameError(f"attribute of {kind.__name__}", name, _data(kind))))
+                unknown = str(UnknownNameError(f"attribute of {kind.__name__}", name, _data(kind)))
+                raise InvalidAttributeError(f"{unknown} {self._hints[name]}" if name in self._hints else unknown)
             if _is_fixed(kind, name):
                 raise self._refusal(name)
             if name in vars(self) and not isinstance(getattr(kind, name, None), property):
@@ -41,6 +45,8 @@ class Guarded:
 
     def _instead(self, name: str) -> str:
         """What to do instead of changing an attribute."""
+        if name in self._hints:
+            return self._hints[name]
         kind = type(self).__name__
         return f"make a new one: {kind}({name}=...)" if name in _parameters(_kind(self)) else "it can only be read"
 

@@ -27,9 +27,12 @@ def weights_are_finite(network: Network) -> bool:
 
 
 def broken_part(network: Network, memory: OptimizerState | None) -> str:
-    """The part of the state that is NaN or infinite: "weights", the name of an optimiser's slot, or "" if none is."""
+    """The part that is NaN or infinite: "weights", the name of a layer's state or of an optimiser's slot, or "" if none
+    is."""
     if not weights_are_finite(network):
-        return "weights"
+        broken = [name for name, array in network.get_weights().items() if not np.isfinite(array).all()]
+        states = {entry.name for entry in network.model.layout.entries if not entry.parameter.trainable}
+        return broken[0] if set(broken) <= states else "weights"
     return "" if memory is None else broken_slot(network, memory)
 
 
@@ -72,7 +75,7 @@ def check_weights(network: Network, memory: OptimizerState | None = None) -> Non
     InvalidInputError
     """
     broken = broken_part(network, memory)
-    if broken == "weights":
+    if broken and (memory is None or broken not in memory.slots):
         raise InvalidInputError(
             "the network has weights that are NaN or infinite; give it others with set_weights or restore"
         )
@@ -135,6 +138,8 @@ class LastGoodWeights:
             what = f"the loss became {losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
         elif broken == "weights":
             what = f"weights became NaN or infinite in the last step of epoch {epoch}"
+        elif broken not in self._memory.slots:
+            what = f"{broken} became NaN or infinite in epoch {epoch}"
         else:
             what = (
                 f"the optimizer's {broken} became NaN or infinite in epoch {epoch}, after which it no longer changes "

@@ -102,12 +102,14 @@ def test_changes_without_effect_are_rejected(made, name, value, message):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("learning_rate", 1, "unknown attribute of Network 'learning_rate'"),
+        ("learning_rate", 1, "unknown attribute of Network 'learning_rate'.*network.optimizer.learning_rate"),
+        ("epochs", 3, r"Give it to fit\(...\)"),
         ("layers", [], r"layers of <Network.* cannot be changed; make a new network"),
         ("seed", 2, "make a new network"),
         ("dtype", "float64", "make a new network"),
         ("backend", "numba", r"move the network with to\(backend\)"),
-        ("optimizer", nn.Adam(), "can only be read"),
+        ("optimizer", nn.Adam(), r"give it to fit\(optimizer=...\)"),
+        ("output_shape", (3,), "can only be read"),
         ("los", "mean_squared_error", "did you mean 'loss'"),
     ],
 )
@@ -121,8 +123,9 @@ def test_the_loss_of_a_network_can_be_set():
     net = nn.Network([nn.Dense(2)], 3, backend="numpy")
     net.loss = "softmax_cross_entropy"
     np.testing.assert_allclose(net.predict(np.ones((1, 3))).sum(), 1, rtol=1e-6)
-    with pytest.raises(InvalidInputError, match="unknown loss"):
-        net.loss = "softmax"
+    for wrong in ("softmax", None, 3):
+        with pytest.raises(InvalidInputError, match="unknown loss"):
+            net.loss = wrong
     assert net.loss.name == "softmax_cross_entropy"
 
 

@@ -14,6 +14,7 @@ from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
 from tests.distributed.ranks import run_ranks
 from tests.helpers import images, same_weights
+from tests.layers.custom import RunningScale
 from tests.training.resuming import Killed
 
 X, Y = images(rows=70)
@@ -105,6 +106,20 @@ def test_batches_with_an_infinite_moment_are_undone(backend):
         net.train_on_batch(rows()[10:20], Y[10:20])
     assert all((before[name] == weight).all() for name, weight in net.get_weights().items())
     assert net.train_on_batch(X[:10] / 255.0, Y[:10])["loss"] < 10
+
+
+def test_an_infinite_state_of_a_layer_ends_the_run(backend, tmp_path):
+    """It divides by its state: all outputs are 0, and all losses finite."""
+
+    def make():
+        return nn.Network([RunningScale(), nn.Dense(4)], 12, backend=backend)
+
+    x = np.full((70, 12), 1e37, np.float32)
+    net = make()
+    with pytest.raises(TrainingDivergedError, match=r"layers.0.mean became NaN or infinite in epoch 1;"):
+        net.fit(x, Y, epochs=2, callbacks=[nn.Checkpoint(tmp_path, every_steps=1)], **LOSS)
+    assert same_weights(net, make())
+    assert checkpoint_files(tmp_path) == []
 
 
 def test_steps_with_an_infinite_moment_are_skipped(tmp_path):
