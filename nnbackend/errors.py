@@ -6,7 +6,7 @@ this module. A message says what is wrong, what was received and what to do, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "DistributedError",
     "FolderInUseError",
+    "InvalidAttributeError",
     "InvalidInputError",
     "ModelFileError",
     "NNBackendError",
@@ -36,6 +37,26 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(text):,} characters)"
 
 
+class _Missing:
+    def __repr__(self) -> str:
+        return "missing"
+
+
+_MISSING = _Missing()
+
+
+def differing(name: str, one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The entries in which two plain values differ: for each its place, such as ``layers[0].units``, and the two."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys((*one, *other)):
+            yield from differing(f"{name}.{key}", one.get(key, _MISSING), other.get(key, _MISSING))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differing(f"{name}[{index}]", *pair)
+    elif one != other:
+        yield name, one, other
+
+
 class NNBackendError(Exception):
     """Base class of every error raised by nnbackend.
 
@@ -50,6 +71,10 @@ class NNBackendError(Exception):
 
 class InvalidInputError(NNBackendError, ValueError):
     """An argument has the wrong shape, type or value; nothing was changed."""
+
+
+class InvalidAttributeError(InvalidInputError, AttributeError):
+    """An attribute was set that does not exist, or that cannot be changed; nothing was changed."""
 
 
 class UnknownNameError(InvalidInputError):

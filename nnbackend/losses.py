@@ -29,6 +29,9 @@ class Loss:
     output_activation: str
     targets: Literal["exclusive", "independent", "numbers"]
 
+    def __repr__(self) -> str:
+        return f"<Loss {self.name!r}>"
+
     @property
     def takes_labels(self) -> bool:
         """Whether the operation accepts class indices, and not only one-hot rows."""

@@ -62,6 +62,10 @@ class Network(NetworkInference):
     copy or a pickle has the weights and the counts of steps and epochs, but not the optimiser's slots.
     """
 
+    steps_trained: int
+    epochs_trained: int
+    batch_step: BatchStep | None
+
     def __init__(
         self,
         layers: Sequence[Layer],
@@ -75,7 +79,7 @@ class Network(NetworkInference):
         self.steps_trained = 0
         self.epochs_trained = 0
         #: The recorded step of `train_on_batch`, reused for batches of the same kind.
-        self.batch_step: BatchStep | None = None
+        self.batch_step = None
         super().__init__(layers, input_shape, backend, seed, dtype, input_scale)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:

@@ -7,20 +7,22 @@ and belong to the training run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError
-from nnbackend.schedules import Schedule, as_schedule
-from nnbackend.support.checks import above_zero, number
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.schedules import Constant, Schedule, as_schedule
+from nnbackend.support.attributes import Guarded
+from nnbackend.support.checks import above_zero, flag, number
 
 __all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 Record = Callable[..., None]
 
 
-class Optimizer(ABC):
+class Optimizer(Guarded, ABC):
     """Base class of all optimisers.
 
     Parameters
@@ -38,12 +40,37 @@ class Optimizer(ABC):
     """
 
     operation: ClassVar[str]
+    schedule: Schedule
     slots: tuple[str, ...] = ()
     default_learning_rate: ClassVar[float] = 1e-3
+    _training: bool = False
+    _hints: ClassVar[dict[str, str]] = {"lr": "It is called learning_rate."}
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
         self.schedule = as_schedule(learning_rate)
         self.weight_decay = number("weight_decay", weight_decay, low=0)
+
+    @property
+    def learning_rate(self) -> float | Schedule:
+        """The learning rate, or its schedule. A callback may set it during training: the new rate applies from the next
+        epoch on, and is part of checkpoints."""
+        schedule = self.schedule
+        return schedule.value if isinstance(schedule, Constant) else schedule
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float | Schedule) -> None:
+        self.schedule = self._change("schedule", rate)
+
+    def _change(self, name: str, value: Any) -> Any:
+        if name != "schedule":
+            raise self._refusal(name)
+        schedule = as_schedule(value)
+        if self._training and not isinstance(schedule, Constant):
+            raise InvalidInputError(
+                f"during training, learning_rate can be set to a number, received {shown(value)}; to use a schedule, "
+                "give it to the optimizer before fit"
+            )
+        return schedule
 
     def record(
         self,
@@ -73,9 +100,14 @@ class Optimizer(ABC):
     def rule(self) -> tuple[Any, ...]:
         """The operation's hyperparameters, in the contract's order."""
 
-    def __repr__(self) -> str:
-        shown = {key: value for key, value in vars(self).items() if key != "slots"}
-        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in shown.items())})"
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """Held by `fit`: the learning rate can be set to numbers only, which checkpoints can store."""
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
 
 
 class SGD(Optimizer):
@@ -103,7 +135,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         self.momentum = number("momentum", momentum, low=0, high=1, below=True)
-        self.nesterov = bool(nesterov)
+        self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidInputError("Nesterov's method looks ahead along the velocity and needs momentum above 0")
         self.slots = ("velocity",) if self.momentum else ()

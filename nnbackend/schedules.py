@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.errors import InvalidInputError
-from nnbackend.support.checks import Plain, above_zero, number, positive_integer
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.support.checks import Plain, above_zero, number, positive_integer, text
+from nnbackend.support.monitor import check_monitor, mode_of, monitored_value, rises
 
 __all__ = [
     "Constant",
@@ -26,6 +27,7 @@ __all__ = [
     "StepDecay",
     "Warmup",
     "as_schedule",
+    "checked_rates",
 ]
 
 
@@ -116,12 +118,17 @@ class Warmup(Schedule):
         First rate, as a fraction of the rate after the warm-up; above 0, so that no step is wasted.
     """
 
+    begin: float
+
     def __init__(self, epochs: float, then: float | Schedule, start: float = 0.01) -> None:
         above_zero("warm-up epochs", epochs)
         above_zero("start", start)
         self.epochs = epochs
         self.then = as_schedule(then)
         self.begin = start
+
+    def __repr__(self) -> str:
+        return f"Warmup(epochs={self.epochs!r}, then={self.then!r}, start={self.begin!r})"
 
     def rate(self, epoch: float) -> float:
         if epoch < self.epochs:
@@ -155,10 +162,15 @@ class ReduceOnPlateau(Schedule):
     patience : int
         Number of epochs without improvement before the rate is reduced.
     monitor : str
-        "val_loss", "val_accuracy", "loss" or "accuracy". Without validation data, "val_loss" means "loss".
+        "val_loss", "val_accuracy", "loss", "accuracy", or a metric that a callback adds. Without validation data,
+        "val_loss" means "loss".
     minimum : float
         Lower limit of the rate.
+    mode : "auto", "max" or "min"
+        Whether the metric is better if it is higher. "auto" knows this of common names, such as "val_auc".
     """
+
+    _mode = "auto"
 
     def __init__(
         self,
@@ -167,27 +179,30 @@ class ReduceOnPlateau(Schedule):
         patience: int = 3,
         monitor: str = "val_loss",
         minimum: float = 0.0,
+        mode: str = "auto",
     ) -> None:
         self.initial = number("initial learning rate", initial, low=0)
         self.factor = above_zero("factor", factor)
         self.patience = positive_integer("patience", patience)
-        self.monitor = monitor
+        self.monitor = text("monitor", monitor)
         self.minimum = number("minimum learning rate", minimum, low=0)
+        # Not a public attribute, because reprs with a mode differ from those in checkpoints of older versions.
+        self._mode = mode_of(mode)
         if self.factor >= 1:
             raise InvalidInputError(f"factor must be above 0 and below 1, received {factor!r}")
         self.start()
 
+    @property
+    def mode(self) -> str:
+        """Whether the metric is better if it is higher: "max", "min", or "auto"."""
+        return self._mode
+
     def _monitored(self, metrics: Iterable[str]) -> str:
-        available = list(metrics)
-        for name in (self.monitor, self.monitor.removeprefix("val_")):
-            if name in available:
-                return name
-        raise InvalidInputError(
-            f"ReduceOnPlateau cannot monitor {self.monitor!r}: the metrics are {', '.join(available)}"
-        )
+        plain = self.monitor.removeprefix("val_")
+        return plain if "val_loss" not in metrics and self.monitor not in metrics and plain in metrics else self.monitor
 
     def check(self, metrics: Sequence[str]) -> None:
-        self._monitored(metrics)
+        check_monitor(self._monitored(metrics), metrics, self._mode)
 
     def start(self) -> None:
         self._scale, self._best, self._waited = 1.0, math.inf, 0
@@ -203,8 +218,8 @@ class ReduceOnPlateau(Schedule):
         self._best = math.inf if best is None else float(best)
 
     def observe(self, logs: Mapping[str, float]) -> None:
-        value = logs[self._monitored(logs)]
-        if self.monitor.endswith("accuracy"):
+        value = monitored_value(self._monitored(logs), logs)
+        if rises(self.monitor, self._mode):
             value = -value
         if value < self._best:
             self._best, self._waited = value, 0
@@ -216,9 +231,40 @@ class ReduceOnPlateau(Schedule):
     def rate(self, epoch: float) -> float:
         return max(self.initial * self._scale, self.minimum)
 
+    def __repr__(self) -> str:
+        call = super().__repr__()
+        return call if self._mode == "auto" else f"{call[:-1]}, mode={self._mode!r})"
+
+
+def checked_rates(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+    """The rates of all steps of an epoch, shape (steps,).
+
+    Raises
+    ------
+    InvalidInputError
+        The schedule gives something else than finite numbers of at least 0.
+    """
+    try:
+        rates = np.asarray(schedule.epoch_rates(epoch, steps), np.float64)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise InvalidInputError(f"{shown(schedule)} gives no learning rate in epoch {epoch + 1}: {error}") from error
+    if rates.shape != (steps,):
+        raise InvalidInputError(
+            f"{shown(schedule)} must give {steps} learning rates for an epoch, received shape {rates.shape}"
+        )
+    wrong = ~(np.isfinite(rates) & (rates >= 0))
+    if wrong.any():
+        raise InvalidInputError(
+            f"{shown(schedule)} gives the learning rate {rates[wrong][0]} in epoch {epoch + 1}; it must be finite and "
+            "not negative"
+        )
+    return rates
+
 
 def as_schedule(rate: float | Schedule) -> Schedule:
     """Convert a number to a constant schedule; a schedule is returned unchanged."""
+    if not isinstance(rate, Schedule | int | float | np.integer | np.floating) or isinstance(rate, bool):
+        raise InvalidInputError(f"a learning rate must be a number or a schedule, received {shown(rate)}")
     return rate if isinstance(rate, Schedule) else Constant(rate)
 
 

@@ -166,8 +166,8 @@ def test_the_host_reads_the_device_once_per_epoch():
     x, y = images(rows=40)
     net = classifier(Counting())
     net.fit(x, y, epochs=5, batch_size=8, loss="softmax_cross_entropy")
-    # The trace of each epoch, and the parameters once, to check at the end that they are finite.
-    assert reads == [(5, 3)] * 5 + [(net.model.layout.size,)]
+    # The trace of each epoch. Whether weights and slots are finite is seen where they are.
+    assert reads == [(5, 3)] * 5
 
 
 def test_bytes_stay_bytes_on_the_device():

@@ -13,7 +13,7 @@ from nnbackend.cli.train_options import add_options
 from nnbackend.errors import InvalidInputError, NNBackendError, shown
 from nnbackend.presets import Recipe
 from nnbackend.support.checks import number, positive_integer, real_dtype, seed_number
-from nnbackend.training.checkpoints.fingerprint import as_text
+from nnbackend.training.checkpoints.fingerprint import optimizer_text
 
 __all__ = ["earlier_optimizers", "find_run", "recipe_of"]
 
@@ -146,9 +146,12 @@ def recipe_of(configuration: dict[str, Any]) -> Recipe:
 
 
 def earlier_optimizers(configuration: dict[str, Any]) -> list[str]:
-    """The optimizers that the run had with fewer epochs, as `fingerprint.as_text` has them."""
+    """The optimizers that the run had with fewer epochs, as `fingerprint.optimizer_text` has them."""
     recipe = recipe_of(configuration)
-    return [as_text(recipe.changed(epochs=epochs).make_optimizer()) for epochs in list(configuration.get(_EARLIER, []))]
+    return [
+        optimizer_text(recipe.changed(epochs=epochs).make_optimizer())
+        for epochs in list(configuration.get(_EARLIER, []))
+    ]
 
 
 def _finished(folder: RunFolder, configuration: dict[str, Any], epochs: int | None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.distributed.watch import Place
-from nnbackend.errors import DistributedError, InvalidInputError, TrainingDivergedError
+from nnbackend.errors import DistributedError, InvalidInputError, TrainingDivergedError, differing, shown
 from nnbackend.support.cores import usable_cores
 
 __all__ = ["Alone", "Checks", "Communicator"]
@@ -166,8 +166,15 @@ class Checks:
                 raise self._communicator.alike(DistributedError(message, rank), rank)
         return [value for _, value in answers]
 
-    def alike(self, settings: Mapping[str, Any]) -> None:
+    def alike(self, settings: Mapping[str, Any], values: bool = True) -> None:
         """Check that all ranks have the same settings.
+
+        Parameters
+        ----------
+        settings : dict
+            Plain values by name.
+        values : bool
+            Whether an error shows what differs; checksums say nothing.
 
         Raises
         ------
@@ -177,9 +184,15 @@ class Checks:
         answers = self.exchange(dict(settings))
         for name, first in answers[0].items():
             for rank, others in enumerate(answers):
-                if others[name] != first:
-                    message = f"all ranks must have the same {name}: rank 0 has {first!r}, rank {rank} {others[name]!r}"
-                    raise self._communicator.alike(InvalidInputError(message))
+                own = others.get(name)
+                if own == first:
+                    continue
+                what = f"rank {rank} has another one than rank 0"
+                if values:
+                    place, one, other = next(differing(name, first, own))
+                    place = "" if place == name else f"{place.removeprefix(name).removeprefix('.')} "
+                    what = f"{place}is {shown(one)} on rank 0, and {shown(other)} on rank {rank}"
+                raise self._communicator.alike(InvalidInputError(f"all ranks must have the same {name}: {what}"))
 
     def passed(self) -> None:
         """Declare that all checks have passed on this rank; returns when they have passed on all ranks."""

@@ -64,7 +64,7 @@ class LiveCurves(Callback):
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._handle, self._history, self._drawn = None, History(), 0
 
-    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
+    def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> str | None:
         self._history.append(metrics, np.empty(0))
         if epoch % self.every == 0:
             self._draw()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nnbackend.errors import InvalidInputError
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.extras import install_command
+from nnbackend.support.files import path_text
 from nnbackend.training.callbacks.base import Callback, warn_if_not_written
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TensorBoard(Callback):
     first_rank_only = True
 
     def __init__(self, folder: str | os.PathLike[str], weights_every: int | None = None) -> None:
-        self.folder = os.fspath(folder)
+        self.folder = path_text("folder", folder)
         self.weights_every = None if weights_every is None else positive_integer("weights_every", weights_every)
         # Raise ImportError now, not after the data have been loaded.
         _library()
@@ -73,7 +74,7 @@ class TensorBoard(Callback):
         first = network.steps_trained - len(losses) + 1
         self._files["train"].append((step, {"step/loss": loss}) for step, loss in enumerate(losses, start=first))
 
-    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
+    def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> str | None:
         values: dict[str, dict[str, Any]] = {"train": {}, "validation": {}}
         for name, value in metrics.items():
             if name != "epoch":

@@ -8,6 +8,7 @@ from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.stack import (
     LAYERS,
+    FixedLayers,
     LayerNode,
     all_layers,
     check_layers,
@@ -23,6 +24,7 @@ __all__ = [
     "Activation",
     "Dense",
     "Dropout",
+    "FixedLayers",
     "Flatten",
     "Layer",
     "LayerNode",

@@ -32,6 +32,7 @@ from typing import Any, ClassVar, Protocol
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer
+from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import count, number
 
 __all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "one_dimensional"]
@@ -144,8 +145,8 @@ class LayerStep(Protocol):
         Parameters
         ----------
         *shape : int
-            Shape of one sample. With one axis, rows are padded as the backend requires; with more, the buffer is
-            contiguous.
+            Shape of one sample, as numbers or as a tuple. With one axis, rows are padded as the backend requires; with
+            more, the buffer is contiguous.
         dtype : optional
             The network's if not given.
         """
@@ -206,12 +207,17 @@ class LayerStep(Protocol):
     ) -> Array:
         """Record the backward pass of what `forward` recorded; returns the gradient of its input.
 
-        It may overwrite `upstream`. The gradients of a layer's parameters are written, not added up: of a layer that
-        is passed through twice, those of the last `backward` remain.
+        It may overwrite `upstream`. The gradients of a layer's parameters are written, not added up, so a layer that
+        learns can be passed through only once.
+
+        Raises
+        ------
+        InvalidInputError
+            A layer that learns is passed through a second time.
         """
 
 
-class Layer(ABC):
+class Layer(Guarded, ABC):
     """A function of a batch, optionally with parameters, state and sublayers.
 
     Parameters
@@ -253,6 +259,12 @@ class Layer(ABC):
                 f"trainable of {self!r} cannot be changed during training; set it before fit, or after it has ended"
             )
         self._trainable = value
+
+    def _change(self, name: str, value: Any) -> Any:
+        raise self._refusal(name)
+
+    def _instead(self, name: str) -> str:
+        return "make a new layer, and a new network with it"
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one sample after the layer.
@@ -320,7 +332,7 @@ class Layer(ABC):
         return {}
 
     def __repr__(self) -> str:
-        values = self.config()
+        values = {name: value for name, value in self.config().items() if value is not None}
         if self.sublayers:
             values |= {name: list(self.sublayers) for name in self.layer_arguments if name in values}
         if not self.trainable:

@@ -7,7 +7,7 @@ from typing import Any
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.initializers import Initializer, get_initializer
+from nnbackend.initializers import Given, Initializer, get_initializer
 from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
 from nnbackend.support.checks import number, positive_integer
@@ -122,5 +122,14 @@ class Dense(Layer):
         }
 
     def __repr__(self) -> str:
-        frozen = "" if self.trainable else ", trainable=False"
-        return f"Dense({self.units}, activation={self.activation!r}{frozen})"
+        """The constructor call, without arguments that have their defaults."""
+        default = Dense(self.units, self.activation)
+        names = ("use_bias", "weight_initializer", "bias_initializer", "l1", "l2", "alpha", "trainable")
+        values = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
+        shown = "".join(f", {name}={_short(value)}" for name, value in values.items())
+        return f"Dense({self.units}, activation={self.activation!r}{shown})"
+
+
+def _short(value: Any) -> str:
+    """Its repr; arrays of initial values only by their shape."""
+    return f"<array of shape {value.values.shape}>" if isinstance(value, Given) else repr(value)

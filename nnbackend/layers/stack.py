@@ -5,9 +5,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
-from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.errors import InvalidAttributeError, InvalidInputError, UnknownNameError, shown
 from nnbackend.layers.activation import Activation
 from nnbackend.layers.base import Layer, Parameter
 from nnbackend.layers.dense import Dense
@@ -17,6 +17,7 @@ from nnbackend.layers.max_abs_norm import MaxAbsNorm
 
 __all__ = [
     "LAYERS",
+    "FixedLayers",
     "LayerNode",
     "all_layers",
     "check_layers",
@@ -84,6 +85,20 @@ class LayerNode:
         layer."""
         now = trainable and self.layer.trainable
         return now != self.trainable or any(node.outdated(now) for node in self.nodes)
+
+
+class FixedLayers(tuple[Layer, ...]):
+    """The layers of a network: a tuple that says what to do instead of changing it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise InvalidAttributeError(
+            "the layers of a network cannot be changed; make a new one: Network([*network.layers, layer], ...)"
+        )
+
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+    __setitem__ = __delitem__ = _refuse
 
 
 def layer_nodes(layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]]) -> tuple[LayerNode, ...]:

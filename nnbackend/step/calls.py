@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from nnbackend.backends.arrays import span_of
 from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.step.model import Model
+from nnbackend.support.checks import count
 
 __all__ = ["Recorder", "Workspace"]
 
@@ -130,6 +131,7 @@ class Recorder:
         self.calls: list[Call] = []
         self.gradients: Mapping[str, Array] = {}
         self.asked_gradients: set[str] = set()
+        self._passed_back: set[str] = set()
         self._workspace = workspace
         self._unread: dict[str, Array] = {}
         # By the id of an array, and the new shape. The array itself is kept, so that its id is not reused.
@@ -142,7 +144,7 @@ class Recorder:
 
     def buffer(self, *shape: int, dtype: npt.DTypeLike | None = None) -> Array:
         """A ``(rows, *shape)`` buffer; see :meth:`LayerStep.buffer`."""
-        return self._workspace.buffer(self.rows, shape, self.model.dtype if dtype is None else dtype)
+        return self._workspace.buffer(self.rows, _sample("buffer", *shape), self._dtype(dtype))
 
     def like(self, x: Array) -> Array:
         """A buffer with the shape of `x`, padded exactly if `x` is."""
@@ -154,9 +156,15 @@ class Recorder:
 
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
         """Memory for the next call only; see :meth:`LayerStep.scratch`."""
-        array = self._workspace.scratch(tuple(shape), self.model.dtype if dtype is None else dtype)
+        array = self._workspace.scratch(_sample("scratch", shape), self._dtype(dtype))
         self._scratch[id(array)] = array
         return array
+
+    def _dtype(self, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+        try:
+            return self.model.dtype if dtype is None else np.dtype(dtype)
+        except TypeError:
+            raise InvalidInputError(f"a buffer's dtype must be one of NumPy's, received {shown(dtype)}") from None
 
     def gradient(self, name: str) -> Array:
         """The buffer for the gradient of the parameter with this full name; memory that is never read if it is not
@@ -167,6 +175,12 @@ class Recorder:
         if name not in self._unread:
             self._unread[name] = self.model.backend.empty(tuple(self.model.views[name].shape), self.model.dtype)
         return self._unread[name]
+
+    def passed_back(self, name: str) -> bool:
+        """Note that the backward pass of a layer is recorded; returns whether it is the first time."""
+        first = name not in self._passed_back
+        self._passed_back.add(name)
+        return first
 
     # ---- views with other shapes ------------------------------------------------------------------------
 
@@ -256,3 +270,10 @@ class Recorder:
         out = self.buffer(*source.shape[1:], dtype=dtype)
         self.record("gather", source, order, self.counter, batch_size, scale, out)
         return out
+
+
+def _sample(method: str, *shape: Any) -> tuple[int, ...]:
+    """A shape, given as numbers or as one tuple."""
+    if len(shape) == 1 and isinstance(shape[0], tuple | list):
+        (shape,) = shape
+    return tuple(count(f"an axis of step.{method}()", extent) for extent in shape)

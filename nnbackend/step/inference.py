@@ -53,8 +53,7 @@ class NetworkInference(NetworkWeights):
         self.trained_with: Inputs | None = None
         #: Older versions scaled uint8 by 1/255 and nothing else, in every call. Their files say so by leaving it open.
         self.scaled_by_dtype = False
-        #: The loss of the last training, which determines how outputs are converted to predictions.
-        self.loss: Loss | None = None
+        self._loss: Loss | None = None
         self._multilabel = False
         super().__init__(layers, input_shape, backend, seed, dtype)
         self.input_scale = input_scale
@@ -98,6 +97,16 @@ class NetworkInference(NetworkWeights):
         super()._place(backend, weights)
         # Earlier recordings use the old buffers.
         self._predictor = Predictor(self._model, self.loss)
+
+    @property
+    def loss(self) -> Loss | None:
+        """The loss of the last training, which determines how outputs are converted to predictions. Setting it is the
+        same as `set_loss`."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: str | Loss) -> None:
+        self.set_loss(get_loss(loss))
 
     def predict(self, x: Any, batch_size: int | None = None) -> HostArray:
         """Predictions for every row.
@@ -232,13 +241,21 @@ class NetworkInference(NetworkWeights):
         UnknownNameError
             There is no such loss.
         InvalidInputError
-            The last layer applies the activation that the loss applies itself.
+            The last layer applies the activation that the loss applies itself, or the network is being trained with
+            another loss.
         """
         chosen = self.resolve_loss(loss)
         if chosen != self.loss:
-            self.loss = chosen
-            self._predictor = Predictor(self._model, chosen)
+            if self._training:
+                raise InvalidInputError("the network is being trained with its loss; set another one after fit")
+            self.use_loss(chosen)
         return chosen
+
+    def use_loss(self, loss: Loss) -> None:
+        """Set a loss that `resolve_loss` returned; training does this itself."""
+        if loss != self.loss:
+            self._loss = loss
+            self._predictor = Predictor(self._model, loss)
 
     def resolve_loss(self, loss: str | Loss | None) -> Loss:
         """The loss with that name, or that of the last training, if it is compatible with the last layer; see

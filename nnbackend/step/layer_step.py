@@ -68,6 +68,11 @@ def _backward(
     upstream: Array,
     need_input_gradient: bool,
 ) -> Array:
+    if node.learns and not recorder.passed_back(node.name):
+        raise InvalidInputError(
+            f"{node.name}, {node.layer!r}: its backward pass is recorded twice, and the second would overwrite the "
+            "gradients of the first; pass through a layer once, or use two layers"
+        )
     downstream = node.layer.backward(_LayerStep(recorder, node, parameters), saved, upstream, need_input_gradient)
     if need_input_gradient:
         _check_returned(recorder, node, "backward", downstream, node.input_shape)

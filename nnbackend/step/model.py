@@ -140,6 +140,9 @@ class Snapshot:
             model.backend.write(layout.pack(self.values(), model.dtype), model.parameters)
         return True
 
+    def __repr__(self) -> str:
+        return f"<Snapshot of {self._layout.count:,} weights in {self.dtype.name} on {self._backend.name}>"
+
     def values(self) -> dict[str, HostArray]:
         """Copies of the arrays on the host, by name, as :meth:`nnbackend.Network.get_weights` returns them."""
         return self._layout.unpack(self._backend.to_host(self._buffer))

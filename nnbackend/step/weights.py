@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.layers import Layer, all_layers, check_layers, follow_shapes
+from nnbackend.layers import FixedLayers, Layer, all_layers, check_layers, follow_shapes
 from nnbackend.layers.base import fixed_trainable
+from nnbackend.optimizers import Optimizer
 from nnbackend.step.model import Model, OptimizerState, Snapshot
 from nnbackend.step.parameters import ParameterLayout, initial_values
+from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import real_dtype, sample_shape, seed_number
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.surroundings import own_error_state
@@ -22,7 +24,7 @@ from nnbackend.support.surroundings import own_error_state
 __all__ = ["NetworkWeights"]
 
 
-class NetworkWeights:
+class NetworkWeights(Guarded):
     """Layers in order, and their parameters and state in one flat buffer on one backend.
 
     Parameters
@@ -36,18 +38,39 @@ class NetworkWeights:
     dtype : "float32" or "float64"
     """
 
+    output_shape: tuple[int, ...]
+    optimizer_state: OptimizerState | None
+    _hints: ClassVar[dict[str, str]] = {
+        "backend": "move the network with to(backend)",
+        "optimizer": "give it to fit(optimizer=...)",
+        "weights": "set them with set_weights(...)",
+        **dict.fromkeys(
+            ("learning_rate", "lr"), "Set it on the optimizer: network.optimizer.learning_rate, or Adam(learning_rate)"
+        ),
+        **dict.fromkeys(("batch_size", "callbacks", "epochs", "metrics", "class_weight"), "Give it to fit(...)"),
+    }
+
     def __init__(
         self, layers: Sequence[Layer], input_shape: int | Sequence[int], backend: str | Backend, seed: int, dtype: Any
     ) -> None:
-        self.layers = check_layers(layers)
+        self.layers = FixedLayers(check_layers(layers))
         self.input_shape = sample_shape(input_shape)
         self.dtype: np.dtype[Any] = real_dtype(dtype)
         self.seed = seed_number(seed)
         self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
         #: State of the last optimiser, so that training can continue with the same one.
-        self.optimizer_state: OptimizerState | None = None
+        self.optimizer_state = None
         self._training = False
         self._place(get_backend(backend), None)
+
+    def _change(self, name: str, value: Any) -> Any:
+        if name == "output_shape":
+            raise self._refusal(name)
+        return super()._change(name, value)
+
+    def _instead(self, name: str) -> str:
+        own = name in ("layers", "input_shape", "seed", "dtype")
+        return f"make a new network: Network(layers, ..., {name}=...)" if own else super()._instead(name)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Place the given or newly initialised parameters on a backend."""
@@ -72,6 +95,11 @@ class NetworkWeights:
     def backend(self) -> Backend:
         """The backend with the parameters."""
         return self._model.backend
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimiser of the current or last training; None before. A callback may set its `learning_rate`."""
+        return None if self.optimizer_state is None else self.optimizer_state.optimizer
 
     @property
     def parameter_count(self) -> int:
@@ -184,7 +212,14 @@ class NetworkWeights:
         ----------
         into : Snapshot, optional
             An earlier snapshot whose memory may be overwritten.
+
+        Raises
+        ------
+        InvalidInputError
+            `into` is no snapshot.
         """
+        if into is not None and not isinstance(into, Snapshot):
+            raise InvalidInputError(f"into must be what snapshot() returned earlier, received {shown(into)}")
         if into is not None and into.overwrite(self._model):
             return into
         return Snapshot(self._model)

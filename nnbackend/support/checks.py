@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.support.attributes import Guarded
 
 #: The dtypes of networks.
 REAL_DTYPES = ("float32", "float64")
@@ -23,11 +24,13 @@ __all__ = [
     "Plain",
     "above_zero",
     "count",
+    "flag",
     "number",
     "positive_integer",
     "real_dtype",
     "sample_shape",
     "seed_number",
+    "text",
 ]
 
 
@@ -64,6 +67,20 @@ def number(what: str, value: Any, low: float = -math.inf, high: float = math.inf
         bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}{')' if below else ']'}"
         raise InvalidInputError(f"{what} must be {bounds}, received {shown(value)}")
     return float(value)
+
+
+def text(what: str, value: Any) -> str:
+    """`value` as text that is not empty."""
+    if not isinstance(value, str) or not value:
+        raise InvalidInputError(f"{what} must be text, received {shown(value)}")
+    return value
+
+
+def flag(what: str, value: Any) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise InvalidInputError(f"{what} must be True or False, received {shown(value)}")
+    return bool(value)
 
 
 def _finite(value: Any) -> bool:
@@ -108,11 +125,14 @@ def seed_number(seed: Any) -> int:
     return int(seed)
 
 
-class Plain:
+class Plain(Guarded):
     """Base class with a repr that shows the constructor call; instances are equal if their reprs are.
 
     It replaces `dataclass`, which would take half a millisecond at import for each of many small classes.
     """
+
+    def _change(self, name: str, value: Any) -> Any:
+        raise self._refusal(name)
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and repr(other) == repr(self)

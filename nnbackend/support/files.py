@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
+from nnbackend.errors import InvalidInputError, shown
+
 __all__ = [
     "atomic_write",
     "check_regular",
@@ -23,6 +25,7 @@ __all__ = [
     "open_lock",
     "open_regular",
     "opened_name",
+    "path_text",
     "read_small",
     "remove_leftovers",
     "try_lock",
@@ -117,6 +120,23 @@ def _ignored_if_not_supported() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
+
+
+def path_text(what: str, path: Any) -> str:
+    """A path as text.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not a path.
+    """
+    try:
+        text = os.fsdecode(path)
+    except TypeError:
+        raise InvalidInputError(f"{what} must be a path, received {shown(path)}") from None
+    if not text or "\0" in text:
+        raise InvalidInputError(f"{what} must be a path, received {shown(path)}")
+    return text
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -19,10 +19,11 @@ from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
+from nnbackend.schedules import checked_rates
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
-from nnbackend.training.divergence import advice, check_weights, weights_are_finite
+from nnbackend.training.divergence import advice, broken_slot, check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss, warn_of_large_targets
 from nnbackend.training.run import describe_inputs, memory_for, take_up
 
@@ -163,7 +164,7 @@ class BatchStep:
         for array, buffer in zip(batch, (examples.x, examples.targets, examples.weights), strict=True):
             if array is not None:
                 backend.write(array, buffer)
-        self._replay.write_rates(memory.optimizer.schedule.epoch_rates(memory.epochs, 1))
+        self._replay.write_rates(checked_rates(memory.optimizer.schedule, memory.epochs, 1))
         self._replay.count_from(0, network.steps_trained, memory.steps)
         try:
             self._replay.run()
@@ -174,12 +175,15 @@ class BatchStep:
         losses, correct, penalties = self._replay.read_trace()[0] / examples.count
         loss = float(losses + penalties)
         if not np.isfinite(loss):
-            self._go_back(network, loss, largest)
+            self._go_back(network, f"the loss of this batch is {loss}", largest)
+        if broken := broken_slot(network, self._memory):
+            # Updates would be 0 from now on, and all losses finite.
+            self._go_back(network, f"this batch made the optimizer's {broken} NaN or infinite", largest)
         network.steps_trained += 1
         memory.steps += 1
         return loss, float(correct)
 
-    def _go_back(self, network: Network, loss: float, largest: float | None) -> NoReturn:
+    def _go_back(self, network: Network, what: str, largest: float | None) -> NoReturn:
         network.restore(self._before)
         step = "this step"
         if not weights_are_finite(network):
@@ -188,7 +192,7 @@ class BatchStep:
         # The slots may contain the broken values, so the optimiser starts over.
         network.optimizer_state = OptimizerState.fresh(self._memory.optimizer, network.model)
         raise TrainingDivergedError(
-            f"the loss of this batch is {loss}; the network has the weights from before {step}. " + advice(largest),
+            f"{what}; the network has the weights from before {step}. " + advice(largest),
             network.epochs_trained + 1,
             network.steps_trained + 1,
         )

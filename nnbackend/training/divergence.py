@@ -5,6 +5,7 @@ A step breaks the network if its loss, its gradients or the resulting weights ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,19 +14,51 @@ from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.network import Network
-from nnbackend.step.recorder import OptimizerState
+from nnbackend.step.parameters import Layout
+from nnbackend.step.recorder import Model, OptimizerState
 from nnbackend.step.replay import Replay
 
-__all__ = ["LastGoodWeights", "Skipping", "advice", "check_weights", "shown_number", "weights_are_finite"]
+__all__ = [
+    "LastGoodWeights", "Skipping", "advice", "broken_part", "broken_slot", "check_weights", "shown_number",
+    "weights_are_finite",
+]  # fmt: skip
 
 
 def weights_are_finite(network: Network) -> bool:
     """Whether no weight is NaN or infinite."""
+    return _finite(network.model, network.model.layout, network.model.parameters)
+
+
+def broken_part(network: Network, memory: OptimizerState | None) -> str:
+    """The part that is NaN or infinite: "weights", the name of a layer's state or of an optimiser's slot, or "" if none
+    is."""
+    if not weights_are_finite(network):
+        broken = [name for name, array in network.get_weights().items() if not np.isfinite(array).all()]
+        states = {entry.name for entry in network.model.layout.entries if not entry.parameter.trainable}
+        return broken[0] if set(broken) <= states else "weights"
+    return "" if memory is None else broken_slot(network, memory)
+
+
+def broken_slot(network: Network, memory: OptimizerState) -> str:
+    """The name of an optimiser's slot that is NaN or infinite; "" if none is.
+
+    With an infinite moment, updates are 0: those weights would never change again, while all losses are finite.
+    """
     model = network.model
-    if np.isfinite(model.backend.to_host(model.parameters)).all():
-        return True
+    trained = model.layout.trainable
+    return next((name for name, slot in memory.slots.items() if not _finite(model, trained, slot)), "")
+
+
+def _finite(model: Model, layout: Layout, buffer: Array) -> bool:
+    if isinstance(buffer, np.ndarray):
+        values = buffer
+    else:
+        if np.isfinite(_column_sums(model, buffer)).all():
+            return True
+        # The sums may have overflowed.
+        values = model.backend.to_host(buffer)
     # The padding between parameters is meaningless.
-    return all(np.isfinite(array).all() for array in network.get_weights().values())
+    return bool(np.isfinite(values).all()) or all(np.isfinite(entry.view(values)).all() for entry in layout.entries)
 
 
 def advice(largest_target: float | None) -> str:
@@ -43,48 +76,61 @@ def shown_number(value: float) -> str:
     return f"{value:,.0f}" if value < 1e12 else f"{value:.3g}"
 
 
-def check_weights(network: Network) -> None:
-    """Reject weights that are already broken, because there would be no good weights to restore.
+def _column_sums(model: Model, buffer: Array) -> HostArray:
+    """Sums that are finite only if the whole buffer is. The device computes them, and copies only them to the host."""
+    backend, size = model.backend, int(buffer.shape[0])
+    columns = math.gcd(size, 64)
+    sums = backend.empty((columns,), model.dtype)
+    backend.bias_gradient(backend.view(buffer, 0, (size // columns, columns)), sums)
+    return backend.to_host(sums)
+
+
+def check_weights(network: Network, memory: OptimizerState | None = None) -> None:
+    """Reject weights or slots that are already broken, because there would be no good state to restore.
 
     Raises
     ------
     InvalidInputError
     """
-    if not weights_are_finite(network):
+    broken = broken_part(network, memory)
+    if broken and (memory is None or broken not in memory.slots):
         raise InvalidInputError(
             "the network has weights that are NaN or infinite; give it others with set_weights or restore"
+        )
+    if broken:
+        raise InvalidInputError(
+            f"the {broken} of the optimizer is NaN or infinite after its earlier training, so it would no longer "
+            "change those weights; give fit a new optimizer"
         )
 
 
 class LastGoodWeights:
-    """The weights at the start of this epoch and of the previous one, to restore if the run diverges.
+    """The weights at the start of this epoch, to restore if the run diverges.
 
     Parameters
     ----------
     network : Network
+    memory : OptimizerState
+        The slots of the run.
     largest_target : float, optional
         The largest target, if it is so large that it may be the reason why a run diverges.
     """
 
-    def __init__(self, network: Network, largest_target: float | None = None) -> None:
-        self._network = network
+    def __init__(self, network: Network, memory: OptimizerState, largest_target: float | None = None) -> None:
+        self._network, self._memory = network, memory
         self._advice = advice(largest_target)
-        self._before, self._earlier = network.snapshot(), network.snapshot()
+        self._before = network.snapshot()
 
     def begin_epoch(self) -> None:
         """Copy the weights at the beginning of an epoch."""
-        self._before, self._earlier = self._network.snapshot(into=self._earlier), self._before
-
-    def update(self) -> None:
-        """Replace the newest copy by the current weights."""
-        self._network.snapshot(into=self._before)
+        self._before = self._network.snapshot(into=self._before)
 
     def restore(self) -> None:
         """Restore the weights from the start of this epoch; the optimiser starts over."""
         self._network.restore(self._before)
         self._network.optimizer_state = None
 
-    def check_steps(self, epoch: int, losses: HostArray, skipped: int, look: bool) -> None:
+    def check_steps(self, epoch: int, losses: HostArray, skipped: int) -> None:
         """Stop a run that has diverged in the steps of an epoch.
 
         Parameters
@@ -93,32 +139,33 @@ class LastGoodWeights:
         losses : (steps,) float64
         skipped : int
             Number of skipped steps.
-        look : bool
-            Whether to read the weights if all losses are finite. Weights broken by the last step are detected by the
-            first loss of the next epoch, so this is needed only if the network is used before that.
 
         Raises
         ------
         TrainingDivergedError
-            The network has the last good weights.
+            The network has the weights with which the epoch began.
         """
-        network, bad = self._network, ~np.isfinite(losses)
+        bad = ~np.isfinite(losses)
         steps = len(bad)
         if skipped < steps:
             # Skipped steps changed nothing, and the others were checked when they ran.
             bad &= skipped == 0
-        if not bad.any() and (not look or weights_are_finite(network)):
+        broken = "" if bad.any() else broken_part(self._network, self._memory)
+        if not bad.any() and not broken:
             return
         self.restore()
-        if bad.any() and weights_are_finite(network):
-            step = int(np.argmax(bad)) + 1
+        step = int(np.argmax(bad)) + 1 if bad.any() else steps
+        if bad.any():
             what = f"the loss became {losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
-        else:
-            if bad.any():
-                network.restore(self._earlier)
-                epoch -= 1
-            step = steps
+        elif broken == "weights":
             what = f"weights became NaN or infinite in the last step of epoch {epoch}"
+        elif broken not in self._memory.slots:
+            what = f"{broken} became NaN or infinite in epoch {epoch}"
+        else:
+            what = (
+                f"the optimizer's {broken} became NaN or infinite in epoch {epoch}, after which it no longer changes "
+                "those weights"
+            )
         raise TrainingDivergedError(
             f"{what}; the network has the weights with which that epoch began. {self._advice}",
             epoch,

@@ -10,10 +10,11 @@ from typing import Any
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
-from nnbackend.errors import ModelFileError
+from nnbackend.errors import NNBackendError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.recorder import OptimizerState
 from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
@@ -101,7 +102,7 @@ def _train(plan: Plan) -> History:
     history, listeners = training.history, training.listeners
     # A resumed run may already be complete.
     epoch = plan.epochs if history.stopped_by else len(history)
-    with listeners:
+    with plan.optimizer.in_training(), listeners:
         while epoch < plan.epochs:
             epoch += 1
             listeners.epoch_begin(epoch)
@@ -111,8 +112,10 @@ def _train(plan: Plan) -> History:
                 break
             metrics = training.evaluate(epoch, result)
             history.append(metrics, result.losses)
-            plan.optimizer.schedule.observe(metrics)
+            # Callbacks may add metrics.
+            metrics = history.epochs[-1]
             listeners.epoch_end(epoch, result, metrics)
+            plan.optimizer.schedule.observe(metrics)
             stop = bool(history.stopped_by) or history.interrupted
             if not result.cut:
                 listeners.save_point(last=stop or epoch == plan.epochs)
@@ -156,31 +159,33 @@ class _Training:
             communicator=ranks,
             shards=plan.shards,
         )
+        before = network.loss, network.optimizer_state
         take_up(network, plan.loss, plan.multilabel, memory)
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
-        # Callbacks may read the weights after any epoch.
-        self._look = ranks.any(bool(plan.callbacks))
         first = ranks.rank == 0
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         self.history = History()
         state = RunState(network, memory, run, self.history, self.callbacks, plan.start.settings)
-        self._good = LastGoodWeights(network, plan.feed.largest_target)
-        self._restore(state)
+        self._good = LastGoodWeights(network, memory, plan.feed.largest_target)
+        self._begin(state, *before)
         progress = Progress(plan.verbose if first else False, plan.epochs, run.batches.steps)
         self.listeners = Listeners(
             [
                 ReplicaListener(network, ranks),
-                progress,
                 CallbackListener(network, self.callbacks, self.history, ranks, progress.note),
+                progress,
                 SignalListener(Interrupt(plan.start.keeps, ranks), self.history, ranks, progress.note),
                 plan.start.listener(state, ranks),
             ]
         )
 
-    def _restore(self, state: RunState) -> None:
-        """Resume from a checkpoint, if there is one, and tell the callbacks that training begins."""
+    def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:
+        """Resume from a checkpoint, if there is one, and tell the callbacks that training begins.
+
+        After an error, the network has its weights, counts, loss and optimiser from before.
+        """
         plan, network = self._plan, self._plan.network
         taken = network.steps_trained, network.epochs_trained
         plan.start.restore(state, plan.communicator)
@@ -189,11 +194,15 @@ class _Training:
                 callback.on_train_begin(network, plan.epochs)
         try:
             plan.start.restore_callbacks(state)
-        except ModelFileError:
+            plan.start.check_callbacks(state)
+        except NNBackendError:
             self._good.restore()
             network.steps_trained, network.epochs_trained = taken
+            if plan.start.saved is None:
+                network.optimizer_state = memory
+            if loss is not None:
+                network.use_loss(loss)
             raise
-        self._good.update()
 
     def run_steps(self, epoch: int) -> EpochResult:
         """Run an epoch's steps; after an error the network has the weights with which the epoch began."""
@@ -204,8 +213,7 @@ class _Training:
             # Such as a file that can no longer be read, or an error in a user-defined function.
             self._good.restore()
             raise
-        look = self._look or epoch == self._plan.epochs
-        self._good.check_steps(epoch, result.losses, result.skipped, look)
+        self._good.check_steps(epoch, result.losses, result.skipped)
         return result
 
     def evaluate(self, epoch: int, result: EpochResult) -> dict[str, float]:

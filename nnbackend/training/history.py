@@ -17,7 +17,7 @@ from nnbackend.support.html import table
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["COLUMNS", "History", "cells"]
+__all__ = ["COLUMNS", "History", "cells", "column"]
 
 #: Heading, width and format of each metric in a printed table; all of them fit into 80 columns.
 COLUMNS = {
@@ -123,14 +123,15 @@ class History:
     def _repr_html_(self) -> str:
         """The table that training prints, without its middle if it is long, and how the run ended."""
         count = len(self)
-        names = [name for name in COLUMNS if name in self.names()]
+        there = self.names()
+        names = [name for name in dict.fromkeys((*COLUMNS, *there)) if name in there]
         texts = [cells(metrics) for metrics in self.epochs]
         rows = [[text.get(name, "") for name in names] for text in texts]
         if count > 2 * _ENDS + 1:
             rows[_ENDS:-_ENDS] = [["..."] + [""] * (len(names) - 1)]
         return table(
             f"{count:,} epoch{'' if count == 1 else 's'}",
-            [COLUMNS[name][0] for name in names],
+            [column(name)[0] for name in names],
             rows,
             "r" * len(names),
             note=self._ending(),
@@ -149,5 +150,11 @@ class History:
 
 
 def cells(metrics: Mapping[str, float]) -> dict[str, str]:
-    """The metrics of an epoch as strings, in the order of the columns."""
-    return {name: COLUMNS[name][2].format(metrics[name]) for name in COLUMNS if name in metrics}
+    """The metrics of an epoch as strings, in the order of the columns; those that callbacks added come last."""
+    added = [name for name in metrics if name not in COLUMNS]
+    return {name: column(name)[2].format(metrics[name]) for name in (*COLUMNS, *added) if name in metrics}
+
+
+def column(name: str) -> tuple[str, int, str]:
+    """Heading, width and format of a metric in a printed table."""
+    return COLUMNS.get(name, (name, max(len(name), 7), "{:.4g}"))

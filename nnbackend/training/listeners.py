@@ -6,11 +6,14 @@ User callbacks, signals, progress, checks between ranks and checkpoints are list
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 
+import numpy as np
+
 from nnbackend.distributed.communicator import Communicator
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
 from nnbackend.step.replay import Watch
 from nnbackend.support.surroundings import callers_error_state
@@ -42,7 +45,7 @@ class Listener(Watch):
     def steps_end(self, epoch: int, result: EpochResult) -> None:
         """The steps of the epoch have run, and the weights are finite."""
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         """The epoch was evaluated and is in the history."""
 
     def save_point(self, last: bool) -> None:
@@ -101,7 +104,7 @@ class Listeners(Listener):
         for listener in self._listeners:
             listener.steps_end(epoch, result)
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         for listener in self._listeners:
             listener.epoch_end(epoch, result, metrics)
 
@@ -139,25 +142,60 @@ class CallbackListener(Listener):
     ) -> None:
         self._network, self._callbacks, self._history = network, callbacks, history
         self._communicator, self._note = communicator, note
+        self._reason = ""
 
     def epoch_begin(self, epoch: int) -> None:
         with callers_error_state():
             for callback in self._callbacks:
                 callback.on_epoch_begin(self._network, epoch)
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         reasons = []
         with callers_error_state():
             for callback in self._callbacks:
                 callback.on_steps_end(self._network, epoch, result.losses)
             for callback in self._callbacks:
                 told = callback.on_epoch_cut if result.cut else callback.on_epoch_end
+                known = list(metrics)
                 if reason := told(self._network, epoch, metrics):
-                    reasons.append((type(callback).__name__, reason))
-        stops = [stop for given in self._communicator.gather(reasons) for stop in given]
+                    reasons.append((type(callback).__name__, str(reason)))
+                _check_metrics(type(callback).__name__, known, epoch, metrics)
+        answers = self._communicator.gather((reasons, metrics))
+        for _, others in answers:
+            # Callbacks of the first rank alone may have added some; all ranks have the same history.
+            metrics |= {name: value for name, value in others.items() if name not in metrics}
+        stops = [stop for given, _ in answers for stop in given]
         if stops:
-            self._history.stopped_by, reason = stops[0]
-            self._note(f"stopped after epoch {epoch}: {reason}")
+            self._history.stopped_by, self._reason = stops[0]
+
+    def epochs_end(self, epoch: int) -> None:
+        # After the table's line for the epoch.
+        if self._reason:
+            self._note(f"stopped after epoch {epoch}: {self._reason}")
+
+
+def _check_metrics(callback: str, known: Sequence[str], epoch: int, metrics: dict[str, float]) -> None:
+    """Check the metrics of an epoch after a callback, which may have added some, and convert them to floats.
+
+    Raises
+    ------
+    InvalidInputError
+        It has added something that is no number, or removed a metric.
+    """
+    for name in known:
+        if name not in metrics:
+            raise InvalidInputError(f"the callback {callback} has removed the metric {name!r}; it may only add some")
+    if metrics["epoch"] != epoch:
+        raise InvalidInputError(f"the callback {callback} has set metrics['epoch'] to {shown(metrics['epoch'])}")
+    for name, value in metrics.items():
+        if isinstance(name, str) and type(value) in (int, float):
+            continue
+        number = np.asarray(value)
+        if not isinstance(name, str) or number.ndim or number.dtype.kind not in "buif":
+            raise InvalidInputError(
+                f"the callback {callback} has set metrics[{name!r}] to {shown(value)}; a metric is a number by name"
+            )
+        metrics[name] = float(number)
 
 
 class SignalListener(Listener):
@@ -198,7 +236,7 @@ class SignalListener(Listener):
             self._interrupt.exit_if_terminated()
         self._ask()
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         # Ctrl-C may have come during validation or in a callback. A signal after this interrupts the next epoch at its
         # first step.
         self._ask()

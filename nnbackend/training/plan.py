@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
@@ -17,16 +17,18 @@ from nnbackend.data.feed import Feed
 from nnbackend.data.scale import warn
 from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.support.checks import positive_integer
+from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
+from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
-from nnbackend.training.checkpoints.fingerprint import run_settings
+from nnbackend.training.checkpoints.fingerprint import DataFingerprint, run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
+from nnbackend.training.checkpoints.run_state import named
 from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import Validator, settle_kind, validation_feed
@@ -131,7 +133,11 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     callbacks = _check_callbacks(given.callbacks)
     if given.on_nan not in _ON_NAN:
         raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
-    streams, shard = isinstance(given.x, BatchStream), given.shard
+    streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
+    shuffle = flag("shuffle", given.shuffle)
+    for name in ("stream", "verbose"):
+        if (value := getattr(given, name)) is not None:
+            flag(name, value)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
@@ -147,22 +153,22 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     if held_out is not None:
         held.enter_context(closing(held_out))
         validator = Validator(network, loss, held_out, communicator, shard, any(exchange(held_out.weighted)))
-    names = _metric_names(feed, validator)
-    optimizer.schedule.check(names)
-    for callback in callbacks:
-        # Files and folders need to be there only on the rank that writes.
-        if communicator.rank == 0 or not callback.first_rank_only:
-            callback.check(names)
+    names = _check_metrics(_metric_names(feed, validator), optimizer, callbacks, communicator.rank)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)
     chosen = {
-        "batch_size": batch_size, "shuffle": bool(given.shuffle), "steps_per_epoch": steps_per_epoch,
+        "batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch,
         "on_nan": given.on_nan, "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
-    check_settings(checks, {**chosen, **others, "metrics": names}, data, given.y, shard)
-    settings = partial(run_settings, network, data, given.y, optimizer, loss.name, chosen)
+    fingerprint = DataFingerprint(
+        network, data, given.y, given.sample_weight, given.class_weight, given.validation_data
+    )
+    check_settings(checks, {**chosen, **others, "metrics": list(names)}, fingerprint, shard)
+    settings = partial(
+        run_settings, network, len(data), fingerprint, optimizer, loss.name, list(named(callbacks)), chosen
+    )
     return Plan(
         network=network,
         loss=loss,
@@ -174,10 +180,10 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
-        shuffle=given.shuffle,
+        shuffle=shuffle,
         skip_broken=given.on_nan == "skip",
         verbose=given.verbose,
-        start=find_start(given.resume, callbacks, held, settings, checks, shard),
+        start=find_start(network, optimizer, given.resume, callbacks, held, settings, checks, shard),
         communicator=communicator,
         shards=counts if shard else None,
     )
@@ -284,6 +290,28 @@ def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
     return [name for name in names if name is not None]
 
 
+def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequence[Callback], rank: int) -> MetricNames:
+    """Check that callbacks and the schedule find the metrics they need; returns the names of all metrics."""
+    known = MetricNames(names)
+    for callback in callbacks:
+        if rank == 0 or not callback.first_rank_only:
+            callback.check(known)
+        added = callback.adds_metrics
+        if added is None:
+            # Only those of the user can; the package's own add none.
+            own = type(callback).__module__.partition(".")[0] == "nnbackend"
+            adds = type(callback).on_epoch_end is not Callback.on_epoch_end
+            known = MetricNames.of(known, known.open or (adds and not own))
+        elif isinstance(added, str) or not all(isinstance(name, str) for name in added):
+            raise InvalidInputError(
+                f"adds_metrics of {type(callback).__name__} must be a list of names, received {shown(added)}"
+            )
+        else:
+            known = MetricNames.of([*known, *added], known.open)
+    optimizer.schedule.check(known)
+    return known
+
+
 _ADVICE = (
     "Give a smaller batch_size, bring the rows portion by portion with stream=True, choose an optimizer with fewer "
     "slots (SGD without momentum has none), dtype='float32', or fewer units."
@@ -302,7 +330,7 @@ def _sizes(network: Network, given: Arguments) -> dict[str, int]:
     made: Any = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
     sizes = {
         "weights": weights,
-        "their gradients and two copies to go back to": trained + 2 * weights,
+        "their gradients and a copy to go back to": trained + weights,
         "the optimizer's slots": len(getattr(made, "slots", ())) * trained,
     }
     if not isinstance(given.x, BatchStream):

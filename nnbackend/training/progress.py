@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from nnbackend.support.fork_lock import ForkLock
 from nnbackend.support.surroundings import is_terminal, say
-from nnbackend.training.history import COLUMNS, cells
+from nnbackend.training.history import cells, column
 from nnbackend.training.listeners import Listener
 from nnbackend.training.run import EpochResult
 
@@ -74,7 +74,7 @@ class Progress(Listener):
         if self._bar is not None:
             self._bar.time.advanced(done)
 
-    def epoch_end(self, epoch: int, result: EpochResult, metrics: Mapping[str, float]) -> None:
+    def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
         if not self._table:
             return
         texts = cells(metrics)
@@ -83,9 +83,9 @@ class Progress(Listener):
             texts = {name: _short(name, text, metrics[name]) for name, text in texts.items()}
             columns = fitting_columns(columns, self._bar.width)
         if columns != self._columns:
-            self._print((" " * _GAP).join(f"{COLUMNS[name][0]:>{COLUMNS[name][1]}}" for name in columns))
+            self._print((" " * _GAP).join(f"{column(name)[0]:>{column(name)[1]}}" for name in columns))
             self._columns = columns
-        self._print((" " * _GAP).join(f"{texts[name]:>{COLUMNS[name][1]}}" for name in columns))
+        self._print((" " * _GAP).join(f"{texts[name]:>{column(name)[1]}}" for name in columns))
 
     def note(self, text: str) -> None:
         """Print a line below the table."""
@@ -103,7 +103,7 @@ def fitting_columns(names: list[str], width: int) -> list[str]:
     others = [name for name in names if name not in _FIRST_CHOICE]
     kept: list[str] = []
     for name in [*(name for name in _FIRST_CHOICE if name in names), *others]:
-        width -= COLUMNS[name][1] + (_GAP if kept else 0)
+        width -= column(name)[1] + (_GAP if kept else 0)
         if width < 0:
             break
         kept.append(name)
@@ -112,7 +112,7 @@ def fitting_columns(names: list[str], width: int) -> list[str]:
 
 def _short(name: str, text: str, value: float) -> str:
     """The cell's text, or the number in scientific notation if that text is wider than the column."""
-    return text if name == "epoch" or len(text) <= COLUMNS[name][1] else f"{value:.1e}"
+    return text if name == "epoch" or len(text) <= column(name)[1] else f"{value:.1e}"
 
 
 class RemainingTime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import DistributedError, InvalidInputError
 from nnbackend.network import Network
-from nnbackend.training.checkpoints.fingerprint import as_text, data_checksum
+from nnbackend.support import VERSION
+from nnbackend.training.checkpoints.fingerprint import DataFingerprint, as_text, optimizer_text
 from nnbackend.training.listeners import Listener
 from nnbackend.training.run import EpochResult
 
@@ -49,20 +49,22 @@ def check_alike(
         raise InvalidInputError(
             "a BatchStream is read by one rank alone: give each rank a stream of its own rows, and shard=True"
         )
-    settings = {
-        "shard": shard,
-        "network": json.dumps(network.config(), sort_keys=True),
-        "weights (their checksum)": _checksum(network),
-        "optimizer memory": _memory(network),
-        **given,
-    }
-    checks.alike(settings)
+    checks.alike(
+        {
+            "version of nnbackend": VERSION,
+            "shard": shard,
+            "network": network.config(),
+            "optimizer memory": _memory(network),
+            **given,
+        }
+    )
+    checks.alike({"initial weights": _checksum(network)}, values=False)
     if not shard:
         checks.alike({"number of rows": rows})
 
 
-def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: Any, shard: bool) -> None:
-    """Reject ranks with different settings, or different rows where they must be the same.
+def check_settings(checks: Checks, settings: Mapping[str, Any], data: DataFingerprint, shard: bool) -> None:
+    """Reject ranks with different settings, or different data where they must be the same.
 
     Raises
     ------
@@ -71,8 +73,13 @@ def check_settings(checks: Checks, settings: Mapping[str, Any], data: Any, y: An
     if checks.size == 1:
         return
     checks.alike({name: as_text(value) for name, value in settings.items()})
+    hashes = data.hashes
+    # Each rank has its own rows, but a class has the same weight everywhere.
+    checks.alike({"class_weight": hashes["class_weight"]})
+    given = {name: "none" if value is None else "given" for name, value in hashes.items()}
+    checks.alike({f"kind of {name}": kind for name, kind in given.items()})
     if not shard:
-        checks.alike({"x and y (a checksum of some rows)": data_checksum(data, y)})
+        checks.alike(hashes, values=False)
 
 
 class ReplicaListener(Listener):
@@ -91,9 +98,15 @@ class ReplicaListener(Listener):
         """Compare checksums of the weights; raises DistributedError on all ranks if one has other weights."""
         if self._communicator.size == 1:
             return
-        checksums = self._communicator.gather(_checksum(self._network))
-        for rank, checksum in enumerate(checksums):
-            if checksum != checksums[0]:
+        answers = self._communicator.gather((result.learning_rate, _checksum(self._network)))
+        for rank, answer in enumerate(answers):
+            if answer[0] != answers[0][0]:
+                raise DistributedError(
+                    f"rank {rank} has the learning rate {answer[0]!r} in epoch {epoch}, rank 0 {answers[0][0]!r}; a "
+                    "callback that sets it must do so on all ranks (first_rank_only = False)",
+                    rank,
+                )
+            if answer != answers[0]:
                 raise DistributedError(
                     f"rank {rank} has other weights than rank 0 after the same steps: their processors or libraries "
                     "round differently. Train on machines of one kind, with the same versions of everything",
@@ -107,4 +120,4 @@ def _checksum(network: Network) -> int:
 
 def _memory(network: Network) -> str:
     memory = network.optimizer_state
-    return "none" if memory is None else f"{as_text(memory.optimizer)} after {memory.steps} steps"
+    return "none" if memory is None else f"{optimizer_text(memory.optimizer)} after {memory.steps} steps"

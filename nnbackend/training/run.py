@@ -19,6 +19,7 @@ from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.schedules import checked_rates
 from nnbackend.step.recorder import OptimizerState, record_gradients, record_training, record_update
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
@@ -39,7 +40,7 @@ def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
 def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerState) -> None:
     """Give the network its loss, what it predicts and the state of its optimiser, once the step is recorded and nothing
     was wrong."""
-    network.set_loss(loss)
+    network.use_loss(loss)
     network.multilabel = multilabel
     if network.optimizer_state is not memory:
         memory.optimizer.schedule.start()
@@ -190,8 +191,7 @@ class TrainingRun:
             Observes the steps, and may end the epoch early.
         """
         network, memory = self._network, self._memory
-        rate = memory.optimizer.schedule.rate(memory.epochs)
-        self.begin()
+        rate = float(self.begin()[0])
         self._began = time.perf_counter()
         # Short epochs must be interruptible, too, so portions start small in each epoch.
         self._replay.portion = 1
@@ -213,8 +213,8 @@ class TrainingRun:
             memory.epochs += 1
         return result
 
-    def begin(self) -> None:
-        """Copy the next epoch's order, learning rates and counter to the device."""
+    def begin(self) -> npt.NDArray[np.float64]:
+        """Copy the next epoch's order, learning rates and counter to the device; returns the rates."""
         network, memory, replay = self._network, self._memory, self._replay
         epoch = network.epochs_trained
         if self._ahead is not None and self._ahead.epoch == epoch:
@@ -224,8 +224,10 @@ class TrainingRun:
             replay.write_order(self._feed.places(order))
         first = len(self._resumed)
         self._feed.begin(order, epoch, first)
-        replay.write_rates(memory.optimizer.schedule.epoch_rates(memory.epochs, self.batches.steps))
+        rates = checked_rates(memory.optimizer.schedule, memory.epochs, self.batches.steps)
+        replay.write_rates(rates)
         replay.count_from(first, network.steps_trained, memory.steps - self.skipped)
+        return rates
 
     def _draw(self, epoch: int) -> Order:
         length = self.batches.own_rows if self.batches.sharded else self.batches.rows

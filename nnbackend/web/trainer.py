@@ -239,7 +239,7 @@ class _Progress(Callback):
         self._run, self._points_per_pass, self._update = run, points_per_pass, update
         self._seconds = 0.0
 
-    def on_epoch_end(self, network: Network, epoch: int, metrics: Mapping[str, float]) -> str | None:
+    def on_epoch_end(self, network: Network, epoch: int, metrics: dict[str, float]) -> str | None:
         self._seconds += metrics["seconds"]
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         point: dict[str, float | None] = {

@@ -9,11 +9,19 @@ import nnbackend as nn
 from nnbackend.errors import DistributedError, InvalidInputError, ModelFileError, TrainingDivergedError
 from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
-from tests.distributed.ranks import run_ranks, worked
+from tests.distributed.ranks import ThreadCommunicator, run_ranks, worked
 from tests.helpers import classifier, images, rich_network, same_weights
 
 X, Y = images(rows=70)
 VALIDATION = (X[:5], Y[:5])
+LOSS = "softmax_cross_entropy"
+
+
+def changed(array):
+    """A copy that differs in one value."""
+    copy = array.copy()
+    copy.reshape(-1)[array.size // 3 + 5] = 1 - copy.reshape(-1)[array.size // 3 + 5] % 2
+    return copy
 
 
 def train(backend, communicator, dtype="float64", epochs=2, x=X, y=Y, optimizer=None, **options):
@@ -255,21 +263,23 @@ def test_all_ranks_fail_together_before_anything_is_changed():
     ("what", "change"),
     [
         ("number of rows", lambda options: options.update(x=X[:60], y=Y[:60])),
-        ("x and y", lambda options: options.update(x=X[::-1], y=Y[::-1])),
+        ("x", lambda options: options.update(x=changed(X))),
+        ("y", lambda options: options.update(y=changed(Y))),
         ("batch_size", lambda options: options.update(batch_size=8)),
         ("shard", lambda options: options.update(shard=True)),
         ("epochs", lambda options: options.update(epochs=3)),
         ("optimizer", lambda options: options.update(optimizer=nn.Adam(0.02))),
         ("kind of validation_data", lambda options: options.update(validation_data=VALIDATION)),
         ("kind of sample_weight", lambda options: options.update(sample_weight=np.ones(70))),
+        ("loss", lambda options: options.update(loss="sigmoid_cross_entropy")),
     ],
 )
 def test_ranks_with_different_settings_are_refused(what, change):
     def program(ranks):
-        options = {"x": X, "y": Y, "epochs": 2, "batch_size": 16, "optimizer": nn.Adam(0.01)}
+        options = {"x": X, "y": Y, "epochs": 2, "batch_size": 16, "optimizer": nn.Adam(0.01), "loss": LOSS}
         if ranks.rank == 1:
             change(options)
-        classifier().fit(**options, loss="softmax_cross_entropy", communicator=ranks)
+        classifier().fit(**options, communicator=ranks)
 
     for error in run_ranks(2, program):
         assert isinstance(error, InvalidInputError)
@@ -284,7 +294,78 @@ def test_ranks_with_different_weights_are_refused():
         net.fit(X, Y, loss="softmax_cross_entropy", communicator=ranks)
 
     for error in run_ranks(2, program):
-        assert "all ranks must have the same weights" in str(error)
+        assert "all ranks must have the same initial weights: rank 1 has another one than rank 0" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("sample_weight: rank 2 has another one than rank 0", {"sample_weight": changed(np.ones(70))}),
+        ("class_weight: is {0: 2.0} on rank 0, and {0: 3.0} on rank 2", {"class_weight": {0: 3.0}}),
+        ("validation x: rank 2 has another one than rank 0", {"validation_data": (changed(X), Y)}),
+        ("validation y: rank 2 has another one than rank 0", {"validation_data": (X, changed(Y))}),
+    ],
+)
+def test_ranks_with_other_data_are_refused(message, change):
+    """Even if a single value differs."""
+
+    def program(ranks):
+        data = {"sample_weight": np.ones(70), "class_weight": {0: 2.0}, "validation_data": (X, Y)}
+        options = {"epochs": 1, "loss": LOSS, "communicator": ranks, **data, **(change if ranks.rank == 2 else {})}
+        classifier().fit(X, Y, **options)
+
+    for error in run_ranks(3, program):
+        assert isinstance(error, InvalidInputError)
+        assert str(error).replace("'", "").endswith(f"all ranks must have the same {message}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda rank: ([nn.Dense(4, l2=rank / 10)], "float32"), "layers[0].l2 is 0.0 on rank 0, and 0.1 on rank 1"),
+        (lambda rank: ([nn.Dense(4)], ["float32", "float64"][rank]), "dtype is 'float32' on rank 0, and 'float64'"),
+    ],
+    ids=["layers", "dtype"],
+)
+def test_ranks_with_other_networks_are_refused_with_what_differs(make, message):
+    def program(ranks):
+        layers, dtype = make(ranks.rank)
+        nn.Network(layers, 12, backend="numpy", dtype=dtype).fit(X, Y, loss=LOSS, communicator=ranks)
+
+    for error in run_ranks(2, program):
+        assert f"all ranks must have the same network: {message}" in str(error)
+
+
+def test_ranks_with_other_versions_are_refused(monkeypatch):
+    gather = ThreadCommunicator.gather
+
+    def other_version(self, value, kind="gather"):
+        if kind == "gather" and self.rank == 1 and isinstance(value[1], dict) and "version of nnbackend" in value[1]:
+            value[1]["version of nnbackend"] = "0.0.1"
+        return gather(self, value, kind)
+
+    monkeypatch.setattr(ThreadCommunicator, "gather", other_version)
+    for error in run_ranks(2, lambda ranks: train("numpy", ranks)):
+        assert f"the same version of nnbackend: is '{nn.__version__}' on rank 0, and '0.0.1' on rank 1" in str(error)
+
+
+@pytest.mark.parametrize("first_rank_only", [True, False])
+def test_a_callback_that_sets_the_learning_rate_does_so_on_all_ranks(first_rank_only):
+    class Halve(nn.Callback):
+        def on_epoch_end(self, network, epoch, metrics):
+            network.optimizer.learning_rate /= 2
+            metrics["extra"] = 1 if self.first_rank_only else epoch
+
+    Halve.first_rank_only = first_rank_only
+    answers = run_ranks(2, lambda ranks: train("numpy", ranks, optimizer=nn.SGD(0.5), epochs=3, callbacks=[Halve()]))
+    if first_rank_only:
+        for error in answers:
+            assert isinstance(error, DistributedError)
+            assert "rank 1 has the learning rate 0.5 in epoch 2, rank 0 0.25; a callback that sets it" in str(error)
+        return
+    for _, history in worked(answers):
+        assert history["learning_rate"] == [0.5, 0.25, 0.125]
+        assert history["extra"] == [1, 2, 3]
 
 
 def test_a_rank_with_other_weights_is_detected():
@@ -391,7 +472,6 @@ def test_an_unusable_checkpoint_ends_all_ranks(tmp_path):
     contents = read_checkpoint(path)
     del contents.arrays["trace"]
     write_checkpoint(path, contents)
-    assert worked(run_ranks(2, program)) == [(ModelFileError, True), (ModelFileError, False)]
+    assert worked(run_ranks(2, program)) == [(ModelFileError, True), (DistributedError, False)]
     path.write_bytes(b"")
-    with pytest.warns(RuntimeWarning, match="trying the one before"):
-        assert worked(run_ranks(2, program)) == [(ModelFileError, True), (DistributedError, False)]
+    assert worked(run_ranks(2, program)) == [(ModelFileError, True), (DistributedError, False)]

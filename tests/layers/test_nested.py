@@ -184,7 +184,7 @@ def test_the_summary_indents_what_is_within():
     assert found[1] == "1: Chain"
     assert lines[5].startswith("  0: Dense(9")
     assert lines[6].startswith("  1: Dropout(rate=0.3)")
-    assert "Chain(layers=[Dense(9, activation='tanh'), Dropout(rate=0.3)" in repr(network())
+    assert "Chain(layers=[Dense(9, activation='tanh', l2=0.1), Dropout(rate=0.3)" in repr(network())
 
 
 def test_the_summary_says_that_a_container_is_frozen():
@@ -192,3 +192,36 @@ def test_the_summary_says_that_a_container_is_frozen():
     assert "trainable" not in net.summary()
     net.layers[1].trainable = False
     assert net.summary().splitlines()[4].startswith("1: Chain(trainable=False)")
+
+
+class Twice(nn.Layer):
+    """Passes through its layer twice."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.sublayers = tuple(layers)
+
+    def forward(self, step, x):
+        x, first = step.forward(self.sublayers, x)
+        x, second = step.forward(self.sublayers, x)
+        return x, (first, second)
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        upstream = step.backward(self.sublayers, saved[1], upstream)
+        return step.backward(self.sublayers, saved[0], upstream, need_input_gradient)
+
+
+def test_a_layer_that_is_passed_through_twice_is_refused(backend):
+    """The gradients of the second time would overwrite those of the first."""
+    net = nn.Network([Twice([nn.Dense(12)]), nn.Dense(4)], 12, backend=backend)
+    before = net.get_weights()
+    with pytest.raises(InvalidInputError, match=r"layers.0.layers.0, Dense\(12.*recorded twice"):
+        net.fit(X, Y, epochs=1, **OPTIONS)
+    assert all((before[name] == value).all() for name, value in net.get_weights().items())
+    assert net.loss is None
+    # Without gradients to overwrite, it may be.
+    assert net.predict(X).shape == (70, 4)
+    net.layers[0].sublayers[0].trainable = False
+    net.fit(X, Y, epochs=1, **OPTIONS)
+    other = nn.Network([Twice([nn.Activation("tanh")]), nn.Dense(4)], 12, backend=backend, dtype="float64")
+    check_gradients(other, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)

@@ -49,7 +49,8 @@ def test_a_loaded_network_is_the_saved_one(tmp_path, dtype):
     loaded = nn.Network.load(path, backend="numpy")
     assert same_weights(net, loaded)
     assert loaded.config() == net.config()
-    assert repr(loaded.layers) == repr(net.layers)
+    # A file describes arrays of initial values as zeros, because it has the weights.
+    assert repr(loaded.layers) == repr(net.layers).replace("<array of shape (6, 4)>", "Zeros()")
     x, _ = images(rows=5)
     np.testing.assert_array_equal(net.predict(x), loaded.predict(x))
     assert loaded.loss == net.loss

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.schedules import Constant
+from nnbackend.training.checkpoints.fingerprint import optimizer_text
 from tests.older import runs
 
 #: Pickles name modules by their old names, which warn.
@@ -194,7 +196,13 @@ def test_pickled_optimizers(place):
 
 
 def test_the_repr_of_pickled_optimizers():
-    assert [repr(optimizer) for optimizer in unpickled("optimizers")] == EXPECTED["pickles"]["optimizers"]
+    """And the text that describes them in checkpoints, which must stay the same."""
+    optimizers = unpickled("optimizers")
+    assert [optimizer_text(optimizer) for optimizer in optimizers] == EXPECTED["pickles"]["optimizers"]
+    for optimizer in optimizers:
+        again = eval(repr(optimizer), vars(nn) | {"Constant": Constant})
+        assert repr(again) == repr(optimizer)
+        assert optimizer_text(again) == optimizer_text(optimizer)
 
 
 def test_pickled_layers():

@@ -328,3 +328,31 @@ def test_a_forward_pass_that_does_not_return_two_things_is_named(returned):
     net = nn.Network([nn.Dense(4), Short()], 4, backend="numpy")
     with pytest.raises(InvalidInputError, match=r"layers\.1, Short\(\): forward must return two things"):
         net.predict(np.ones((2, 4)))
+
+
+def test_a_shape_may_be_a_tuple():
+    def look(step, x):
+        assert tuple(step.buffer((4,)).shape) == (2, 4)
+        assert tuple(step.buffer((3, 5)).shape) == (2, 3, 5)
+        assert tuple(step.scratch([3, 5]).shape) == (3, 5)
+        assert tuple(step.scratch(7).shape) == (7,)
+
+    recorded("numpy", look)
+
+
+@pytest.mark.parametrize("shape", [(2.5,), (-1,), ("a",), (None,), ((2, 3), 4), (True,)])
+def test_a_shape_that_is_none_is_named(shape):
+    def buffer(step, x):
+        step.buffer(*shape)
+
+    def scratch(step, x):
+        step.scratch(shape)
+
+    for name, look in (("buffer", buffer), ("scratch", scratch)):
+        with pytest.raises(InvalidInputError, match=rf"an axis of step.{name}\(\) must be a whole number"):
+            recorded("numpy", look)
+
+
+def test_a_dtype_that_is_none_is_named():
+    with pytest.raises(InvalidInputError, match="a buffer's dtype must be one of NumPy's, received 'floaty'"):
+        recorded("numpy", lambda step, x: step.buffer(3, dtype="floaty"))

@@ -189,6 +189,12 @@ class TestDivergence:
         assert again.loss is None
 
 
+@pytest.mark.parametrize("wrong", [3, "a", np.zeros(3, np.float32)])
+def test_a_snapshot_is_taken_into_a_snapshot_only(wrong):
+    with pytest.raises(InvalidInputError, match=r"into must be what snapshot\(\) returned earlier, received"):
+        network("numpy").snapshot(into=wrong)
+
+
 @pytest.mark.parametrize("wrong", [None, 0.5, np.zeros(3, np.float32), np.zeros(200)])
 def test_only_a_snapshot_of_its_own_is_restored(wrong):
     net = network("numpy")

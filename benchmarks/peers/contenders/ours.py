@@ -22,10 +22,12 @@ __all__ = ["Cupy", "CupyTF32", "Numba", "Numpy", "Ours", "Reference", "Uncorrect
 _LOSS = "softmax_cross_entropy"
 
 
-def make_network(work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32") -> nn.Network:
+def make_network(
+    work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32", seed: int = 0
+) -> nn.Network:
     """The network with these weights."""
     layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(CLASSES)]
-    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype, input_scale=1 / 255)
+    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype, seed=seed, input_scale=1 / 255)
     values = {}
     for index, (weight, bias) in enumerate(weights):
         values |= {f"layers.{index}.weight": weight, f"layers.{index}.bias": bias}

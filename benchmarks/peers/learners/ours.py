@@ -37,11 +37,8 @@ class _Ours(Learner):
         self._fit(self._network, len(self._data.x_train), self._recipe.epochs, [_Tell(note)])
 
     def _fresh(self) -> nn.Network:
-        network = make_network(
-            self._recipe.work, initial_weights(self._recipe.work.sizes, self._recipe.seed), self._backend
-        )
-        network.seed = self._recipe.seed
-        return network
+        weights = initial_weights(self._recipe.work.sizes, self._recipe.seed)
+        return make_network(self._recipe.work, weights, self._backend, seed=self._recipe.seed)
 
     def _fit(self, network: nn.Network, rows: int, epochs: int, callbacks: list[nn.Callback]) -> None:
         data = self._data

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.network import Network
+from nnbackend.support.attributes import Guarded, checked_change, constructor_arguments
 from nnbackend.training.history import History
 
 __all__ = ["Callback", "Metrics", "warn_if_not_written"]
 
-Metrics = Mapping[str, float]
+#: The metrics of an epoch by name; callbacks may add to them.
+Metrics = dict[str, float]
 
 
-class Callback:
+class Callback(Guarded):
     """Base class of code that runs while a network trains: derive from it and override what you need.
 
     All methods are called on the host, between epochs; nothing is called between steps, because steps run without the
@@ -29,9 +31,16 @@ class Callback:
     first_rank_only : bool
         Whether only the first of several ranks calls it, because it writes or shows something. Other callbacks are
         called on every rank, with the same metrics.
+    adds_metrics : sequence of str, optional
+        Names of the metrics that `on_epoch_end` adds. If they are given, a name that no callback adds cannot be
+        monitored; otherwise this is found only after the first epoch.
     """
 
     first_rank_only: ClassVar[bool] = False
+    adds_metrics: Sequence[str] | None = None
+
+    def _change(self, name: str, value: Any) -> Any:
+        return checked_change(self, name, value) if name in constructor_arguments(self) else value
 
     def check(self, metrics: Sequence[str]) -> None:
         """Raise InvalidInputError if a metric that is needed is missing; called before anything is changed."""
@@ -47,7 +56,11 @@ class Callback:
         update. Called before `on_epoch_end` or `on_epoch_cut`."""
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
-        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to continue."""
+        """Epoch `epoch` has ended with these metrics. Return a reason to end the training, or None to continue.
+
+        Numbers that are added to `metrics` are part of the history, and can be monitored by the callbacks that follow.
+        Setting ``network.optimizer.learning_rate`` changes the rate from the next epoch on.
+        """
         return None
 
     def on_epoch_cut(self, network: Network, epoch: int, metrics: Metrics) -> str | None:

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnbackend.errors import InvalidInputError
 from nnbackend.network import Network
 from nnbackend.step.model import Snapshot
-from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.checks import flag, number, positive_integer, text
+from nnbackend.support.monitor import check_monitor, mode_of, monitored_value, rises
 from nnbackend.training.callbacks.base import Callback, Metrics
 from nnbackend.training.history import History
 
-__all__ = ["Best", "EarlyStopping", "KeepBest"]
+__all__ = ["Best", "EarlyStopping", "KeepBest", "Monitoring"]
 
 #: Prefix of the names of the best weights in a checkpoint.
 _WEIGHTS = "weights."
@@ -22,8 +22,12 @@ _WEIGHTS = "weights."
 class Best:
     """Monitors a metric and detects improvements; if `equals` is true, equal values also count."""
 
-    def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False) -> None:
-        self.monitor = monitor
+    # Of pickles from before there was a mode.
+    mode = "auto"
+
+    def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False, mode: str = "auto") -> None:
+        self.monitor = text("monitor", monitor)
+        self.mode = mode_of(mode)
         self.minimum_change = number("minimum_change", minimum_change, low=0)
         self.equals = equals
         self.epoch = 0
@@ -40,9 +44,7 @@ class Best:
         self.epoch, self.value = int(state["best_epoch"]), math.nan if value is None else float(value)
 
     def check(self, metrics: Sequence[str]) -> None:
-        if self.monitor not in metrics:
-            hint = "; give validation_data to fit" if self.monitor.startswith("val_") else ""
-            raise InvalidInputError(f"cannot monitor {self.monitor!r}: there are {', '.join(metrics)}{hint}")
+        check_monitor(self.monitor, metrics, self.mode)
 
     @property
     def in_training(self) -> bool:
@@ -50,9 +52,8 @@ class Best:
         return not self.monitor.startswith("val_")
 
     def improved(self, epoch: int, metrics: Metrics) -> bool:
-        value = metrics[self.monitor]
-        rises = self.monitor.endswith("accuracy")
-        change = value - self.value if rises else self.value - value
+        value = monitored_value(self.monitor, metrics)
+        change = value - self.value if rises(self.monitor, self.mode) else self.value - value
         # Any first value except NaN is an improvement.
         better = change > self.minimum_change or (self.equals and change == 0)
         if math.isnan(value) or (self.epoch and not better):
@@ -61,14 +62,42 @@ class Best:
         return True
 
 
-class KeepBest(Callback):
+class Monitoring(Callback):
+    """Base class of callbacks that monitor a metric."""
+
+    _best: Best
+
+    @property
+    def monitor(self) -> str:
+        """The metric that is monitored."""
+        return self._best.monitor
+
+    @property
+    def mode(self) -> str:
+        """Whether the metric is better if it is higher: "max", "min", or "auto"."""
+        return self._best.mode
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch, from 1; 0 if there is none yet."""
+        return self._best.epoch
+
+    @property
+    def best_value(self) -> float:
+        """The metric of the best epoch."""
+        return self._best.value
+
+
+class KeepBest(Monitoring):
     """Restore the weights of the best epoch when training ends.
 
     Parameters
     ----------
     monitor : str
-        "loss" or "accuracy" (means over the epoch, while the network changes), or "val_loss" or "val_accuracy". The
-        last of equal epochs is the best.
+        "loss" or "accuracy" (means over the epoch, while the network changes), "val_loss" or "val_accuracy", or a
+        metric that an earlier callback adds. The last of equal epochs is the best.
+    mode : "auto", "max" or "min"
+        Whether the metric is better if it is higher. "auto" knows this of common names, such as "val_auc".
 
     Attributes
     ----------
@@ -77,17 +106,9 @@ class KeepBest(Callback):
     best_value : float
     """
 
-    def __init__(self, monitor: str = "val_loss") -> None:
-        self._best = Best(monitor, equals=True)
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto") -> None:
+        self._best = Best(monitor, equals=True, mode=mode)
         self._weights: Snapshot | None = None
-
-    @property
-    def best_epoch(self) -> int:
-        return self._best.epoch
-
-    @property
-    def best_value(self) -> float:
-        return self._best.value
 
     def check(self, metrics: Sequence[str]) -> None:
         self._best.check(metrics)
@@ -130,13 +151,15 @@ class EarlyStopping(KeepBest):
     Parameters
     ----------
     monitor : str
-        "val_loss", "val_accuracy", "loss" or "accuracy".
+        "val_loss", "val_accuracy", "loss" or "accuracy", or a metric that an earlier callback adds.
     patience : int
         Training ends after this many epochs without improvement.
     restore_best : bool
         Whether to restore the weights of the best epoch when training ends, even after all epochs.
     minimum_change : float
         Smaller changes do not count as improvement.
+    mode : "auto", "max" or "min"
+        Whether the metric is better if it is higher. "auto" knows this of common names, such as "val_auc".
 
     Attributes
     ----------
@@ -151,11 +174,17 @@ class EarlyStopping(KeepBest):
         patience: int = 3,
         restore_best: bool = True,
         minimum_change: float = 0.0,
+        mode: str = "auto",
     ) -> None:
-        super().__init__(monitor)
+        super().__init__(monitor, mode)
         self.patience = positive_integer("patience", patience)
-        self.restore_best = restore_best
-        self._best = Best(monitor, minimum_change)
+        self.restore_best = flag("restore_best", restore_best)
+        self._best = Best(monitor, minimum_change, mode=mode)
+
+    @property
+    def minimum_change(self) -> float:
+        """Smaller changes do not count as improvement."""
+        return self._best.minimum_change
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: Metrics) -> str | None:
         if self._best.improved(epoch, metrics):

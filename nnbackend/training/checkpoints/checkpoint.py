@@ -7,7 +7,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
 from nnbackend.support.checks import above_zero, positive_integer
-from nnbackend.support.files import is_file_system_full
+from nnbackend.support.files import is_file_system_full, path_text
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 from nnbackend.training.checkpoints.run_state import RunState
@@ -81,13 +81,13 @@ class Checkpoint(Callback):
         every_minutes: float | None = None,
         keep: int = 3,
     ) -> None:
-        self.folder = os.fspath(folder)
+        self.folder = path_text("folder", folder)
         self.every_steps = None if every_steps is None else positive_integer("every_steps", every_steps)
         self.every_minutes = None if every_minutes is None else above_zero("every_minutes", every_minutes)
         self.keep = positive_integer("keep", keep)
 
     def accept_optimizers(self, texts: Sequence[str]) -> None:
-        """Also resume runs with optimizers of these settings, as `fingerprint.as_text` has them.
+        """Also resume runs with optimizers of these settings, as `fingerprint.optimizer_text` has them.
 
         For runs that get more epochs, if the learning rate depends on their number.
         """
@@ -152,20 +152,22 @@ class Keeper(Listener):
 
     def write(self, done: int) -> None:
         """Write a checkpoint after `done` steps of the current epoch; if that fails, warn and continue."""
-        contents = self._state.contents(done)
         self._last = time.monotonic()
-        if contents is None:
-            return
         path = checkpoint_path(self._checkpoint.folder, self._state.steps(done))
+        try:
+            contents = self._state.contents(done)
+        except ModelFileError as error:
+            # The run has diverged, and will end with an error. The checkpoints from before that are kept.
+            _log.info("no checkpoint after %d steps: %s", self._state.steps(done), error)
+            return
+        except InvalidInputError as error:
+            _warn(error)
+            return
         try:
             self._lock.keep()
             self._write(path, contents)
         except (OSError, NNBackendError) as error:
-            warnings.warn(
-                f"no checkpoint written: {error}; training continues; the next checkpoint is written when it is due",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            _warn(error)
             return
         _log.info("checkpoint %s", path)
         self._thin_out(path)
@@ -244,8 +246,16 @@ def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
         os.rmdir(folder)
 
 
-def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointContents] | None:
+def newest_checkpoint(
+    folder: str | os.PathLike[str], check: Callable[[Path, CheckpointContents], Any] | None = None
+) -> tuple[Path, CheckpointContents] | None:
     """The newest undamaged checkpoint; None if there are no checkpoints. Damaged ones cause a RuntimeWarning.
+
+    Parameters
+    ----------
+    folder : str or path-like
+    check : callable, optional
+        Called with the path and the contents of a checkpoint; raises ModelFileError if a run cannot continue from it.
 
     Raises
     ------
@@ -253,14 +263,30 @@ def newest_checkpoint(folder: str | os.PathLike[str]) -> tuple[Path, CheckpointC
         There are checkpoints, and all of them are damaged.
     """
     files = checkpoint_files(folder)
+    newest_error = None
     for path in files:
         try:
-            return path, read_checkpoint(path)
+            contents = read_checkpoint(path)
+            if check is not None:
+                check(path, contents)
+            return path, contents
         except ModelFileError as error:
-            warnings.warn(f"{error}; trying the one before", RuntimeWarning, stacklevel=2)
-    if files:
-        raise ModelFileError(f"{os.fspath(folder)}: all of its {len(files)} checkpoints are damaged")
+            newest_error = newest_error or error
+            if path != files[-1]:
+                warnings.warn(f"{error}; trying the one before", RuntimeWarning, stacklevel=2)
+    if newest_error is not None:
+        raise ModelFileError(
+            f"{os.fspath(folder)}: all of its {len(files)} checkpoints are damaged; the newest: {newest_error}"
+        )
     return None
+
+
+def _warn(error: Exception) -> None:
+    warnings.warn(
+        f"no checkpoint written: {error}; training goes on, and the next one is tried in its turn",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _remove(paths: list[Path]) -> None:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nnbackend.backends.contract import HostArray
+from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.inputs import as_host_array
-from nnbackend.data.rows import Rows
+from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.scale import PIXEL_SCALE
-from nnbackend.errors import InvalidInputError, ModelFileError
+from nnbackend.errors import InvalidInputError, ModelFileError, differing, shown
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.saving.model_file import CheckpointContents
+from nnbackend.support.attributes import constructor_arguments
+from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.callbacks.stopping import Monitoring
 
-__all__ = ["as_text", "check_same_run", "data_checksum", "run_settings"]
+__all__ = ["DataFingerprint", "as_text", "callback_settings", "check_same_run", "optimizer_text", "run_settings"]
 
-#: Number of rows in the sample for the checksum.
+_log = logging.getLogger("nnbackend")
+
+#: Number of rows in the sample of data that are not hashed as a whole.
 _SAMPLE = 64
+
+#: Elements that are converted and hashed at a time.
+_PART = 1 << 20
+
+#: Prefix of the fingerprint of data of which only a sample was read.
+_SAMPLED = "sample:"
 
 
 def as_text(setting: Any) -> str:
@@ -30,35 +46,135 @@ def as_text(setting: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(setting))
 
 
-def data_checksum(data: Any, y: Any) -> int | None:
-    """A checksum of some rows and their targets.
+def optimizer_text(optimizer: Optimizer) -> str:
+    """An optimiser with all its hyperparameters, in the form in which checkpoints have always described it."""
+    if type(optimizer).__repr__ is not Optimizer.__repr__:
+        return as_text(optimizer)
+    values = {name: value for name, value in vars(optimizer).items() if name != "slots" and not name.startswith("_")}
+    text = ", ".join(f"{name}={as_text(value)}" for name, value in values.items())
+    return f"{type(optimizer).__name__}({text})".replace(", start=", ", begin=")
+
+
+class DataFingerprint:
+    """Fingerprints of the data of a run. Data in memory are hashed as a whole, and of data in files some rows.
 
     Parameters
     ----------
+    network : Network
     data : Rows, or BatchStream
-        A stream has no checksum.
-    y : (n,) labels or (n, outputs) values
+    y, sample_weight, class_weight, validation_data
+        As the caller gave them; all have been checked.
     """
-    if not isinstance(data, Rows):
-        return None
-    targets = as_host_array("y", y)
-    found = 0
-    for place in np.unique(np.linspace(0, data.count - 1, _SAMPLE).astype(int)):
-        found = zlib.crc32(np.ascontiguousarray(data.part(int(place), int(place) + 1)).data, found)
-        found = zlib.crc32(np.ascontiguousarray(targets[place : place + 1]).data, found)
-    return found
+
+    def __init__(
+        self, network: Network, data: Any, y: Any, sample_weight: Any, class_weight: Any, validation_data: Any
+    ) -> None:
+        self._network, self._data, self._y = network, data, y
+        self._weights, self._validation = (sample_weight, class_weight), validation_data
+
+    @cached_property
+    def sample(self) -> int | None:
+        """A checksum of some rows and their targets; None for a stream."""
+        data = self._data
+        if not isinstance(data, Rows):
+            return None
+        targets = as_host_array("y", self._y)
+        found = 0
+        for place in _places(data.count):
+            found = zlib.crc32(np.ascontiguousarray(data.part(place, place + 1)).data, found)
+            found = zlib.crc32(np.ascontiguousarray(targets[place : place + 1]).data, found)
+        return found
+
+    @cached_property
+    def hashes(self) -> dict[str, str | None]:
+        """Fingerprints by the names of `fit`'s parameters; None for what was not given."""
+        return dict(self._hashes())
+
+    def _hashes(self) -> Iterator[tuple[str, str | None]]:
+        sample_weight, class_weight = self._weights
+        yield from self._pair("", (self._data, self._y))
+        yield "sample_weight", None if sample_weight is None else _hash(as_host_array("sample_weight", sample_weight))
+        yield "class_weight", _class_weights(class_weight)
+        validation = self._validation
+        pair = (validation, None) if validation is None or isinstance(validation, BatchStream) else validation
+        yield from self._pair("validation ", pair)
+
+    def _pair(self, prefix: str, pair: Sequence[Any]) -> Iterator[tuple[str, str | None]]:
+        """Fingerprints of rows, targets and, possibly, weights."""
+        for name, value in zip(("x", "y", "sample_weight"), pair, strict=False):
+            if value is None or isinstance(value, BatchStream):
+                yield f"{prefix}{name}", None if value is None else f"{_SAMPLED} a stream"
+            elif name == "x":
+                yield f"{prefix}{name}", _hash_rows(as_rows(value, self._network.input_shape, self._network.dtype))
+            else:
+                yield f"{prefix}{name}", _hash(as_host_array(name, value))
+
+
+def _places(count: int) -> list[int]:
+    """The rows of the sample."""
+    places: list[int] = np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int)).tolist()
+    return places
+
+
+def _hash_rows(rows: Rows) -> str:
+    step = 1 if rows.stored else max(1, _PART // rows.features)
+    starts = _places(rows.count) if rows.stored else range(0, rows.count, step)
+    digest = hashlib.blake2b(f"{rows.count} {rows.features} {rows.dtype}".encode(), digest_size=16)
+    for start in starts:
+        digest.update(np.ascontiguousarray(rows.part(start, start + step)).reshape(-1).view(np.uint8).data)
+    return f"{_SAMPLED} {digest.hexdigest()}" if rows.stored else digest.hexdigest()
+
+
+def _hash(array: HostArray) -> str:
+    """A hash of shape and values, the same for any dtype of whole numbers, and for any of others."""
+    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
+    dtype = np.dtype(np.int64 if array.dtype.kind in "bui" else np.float64)
+    step = max(1, _PART // max(1, array[:1].size)) if array.ndim else 1
+    for start in range(0, len(array), step) if array.ndim else ():
+        digest.update(np.ascontiguousarray(array[start : start + step], dtype).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _class_weights(weights: Any) -> str | None:
+    if weights is None or isinstance(weights, str):
+        return weights
+    pairs = weights.items() if isinstance(weights, Mapping) else enumerate(np.asarray(weights).tolist())
+    return "{" + ", ".join(sorted(f"{key}: {value}" for key, value in pairs)) + "}"
+
+
+def callback_settings(callbacks: Sequence[tuple[str, Callback]]) -> dict[str, dict[str, Any]]:
+    """The arguments of callbacks that decide which epoch is best and when a run ends, by the names of the callbacks.
+
+    Their paths may change.
+    """
+    return {
+        name: {key: value for key, value in constructor_arguments(callback).items() if key != "path"}
+        for name, callback in callbacks
+        if isinstance(callback, Monitoring)
+    }
 
 
 def run_settings(
-    network: Network, data: Any, y: Any, optimizer: Optimizer, loss: str, others: Mapping[str, Any]
+    network: Network,
+    rows: int,
+    data: DataFingerprint,
+    optimizer: Optimizer,
+    loss: str,
+    callbacks: Sequence[tuple[str, Callback]],
+    others: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All settings that decide how a run proceeds, as plain JSON.
 
     Parameters
     ----------
-    data : Rows, or BatchStream
-        Only a sample of the values is used, and none of a stream's.
-    y : (n,) labels or (n, outputs) values
+    network : Network
+    rows : int
+        Number of rows of the training data.
+    data : DataFingerprint
+    optimizer : Optimizer
+    loss : str
+    callbacks : sequence of (str, Callback)
+        With their names in checkpoints.
     others : dict
         Other settings, by the names of `fit`'s parameters.
     """
@@ -69,12 +185,14 @@ def run_settings(
     settings = {
         **config,
         "loss": loss,
-        "optimizer": as_text(optimizer),
-        "rows": len(data),
-        "data": data_checksum(data, y),
+        "optimizer": optimizer_text(optimizer),
+        "rows": rows,
+        "data": data.sample,
+        "hashes": data.hashes,
+        "callbacks": callback_settings(callbacks),
         **others,
     }
-    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=as_text))
     return plain
 
 
@@ -113,12 +231,48 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
         raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
     if "input_dtype" not in was:
         was = {**was, **_inputs_of_older_version(was, settings)}
-    for name, value in settings.items():
-        if was.get(name) != value:
-            what = f"{name} was {was.get(name)!r} there and is {value!r} here"
-            if name == "data":
-                what = "its data had other values"
-            raise InvalidInputError(
-                f"{path} is of another run: {what}. Give what it had; to train on in another way, start from its "
-                "weights: Network.load"
-            )
+    # An older version did not compare everything.
+    compared = [name for name in settings if name in was and (name != "data" or "hashes" not in was)]
+    differences = [text for name in compared for text in _differences(name, was[name], settings[name])]
+    if differences:
+        raise InvalidInputError(
+            f"{path} is of another run: {', and '.join(differences[:3])}. Give what it had; to train on in another "
+            "way, start from its weights: Network.load"
+        )
+    _log_sampled(path, settings["hashes"], "hashes" in was)
+
+
+def _differences(name: str, was: Any, now: Any) -> list[str]:
+    """What differs between two settings of this name, as text."""
+    if was == now:
+        return []
+    if name == "hashes" and isinstance(was, dict):
+        return [_other_data(each, was.get(each), now.get(each)) for each in now if was.get(each) != now.get(each)]
+    if name == "hashes" and isinstance(was, list):
+        pairs = zip(was, now, strict=False)
+        return [f"on rank {rank} {text}" for rank, pair in enumerate(pairs) for text in _differences(name, *pair)]
+    if name == "data":
+        return ["its data had other values"]
+    if name == "callbacks" and isinstance(was, dict):
+        added = [f"it had no {each.partition('.')[0]}" for each in now if each not in was]
+        if added:
+            return added
+    return [f"{place} was {shown(old)} there and is {shown(new)} here" for place, old, new in differing(name, was, now)]
+
+
+def _other_data(name: str, was: str | None, now: str | None) -> str:
+    if was is None or now is None:
+        return f"it had {'a' if now is None else 'no'} {name}"
+    if name == "class_weight":
+        return f"class_weight was {was} there and is {now} here"
+    return f"its {name} had other values"
+
+
+def _log_sampled(path: Path, hashes: Any, compared: bool) -> None:
+    """Log what was not compared."""
+    if not compared:
+        _log.info("%s is of an older version: only %d rows of the data were compared with this run's", path, _SAMPLE)
+    each = hashes if isinstance(hashes, list) else [hashes]
+    names = {name for rank in each for name, value in rank.items() if value and value.startswith(_SAMPLED)}
+    for name in sorted(names):
+        _log.info("%s: %s is not in memory, so at most %d of its rows were compared", path, name, _SAMPLE)

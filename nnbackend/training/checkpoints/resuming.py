@@ -12,6 +12,8 @@ from typing import Any
 
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError
+from nnbackend.network import Network
+from nnbackend.optimizers import Optimizer
 from nnbackend.saving.model_file import CheckpointContents
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.checkpoint import (
@@ -23,7 +25,7 @@ from nnbackend.training.checkpoints.checkpoint import (
 )
 from nnbackend.training.checkpoints.fingerprint import check_same_run
 from nnbackend.training.checkpoints.folder_lock import FolderLock
-from nnbackend.training.checkpoints.run_state import RunState, named
+from nnbackend.training.checkpoints.run_state import RunState, SavedRun, check_states, named
 from nnbackend.training.listeners import Listener
 
 __all__ = ["Resume", "Start", "find_start"]
@@ -78,6 +80,16 @@ class Start:
         if self.saved is not None:
             state.restore_callbacks(self.saved)
 
+    def check_callbacks(self, state: RunState) -> None:
+        """Reject callbacks whose state a checkpoint cannot hold; called after `on_train_begin`.
+
+        Raises
+        ------
+        InvalidInputError
+        """
+        if self.checkpoint is not None:
+            state.check_callbacks()
+
     def listener(self, state: RunState, communicator: Communicator) -> Listener:
         """The listener that writes the run's checkpoints, or sends this rank's part of them."""
         if self.checkpoint is not None and self.lock is not None:
@@ -86,6 +98,8 @@ class Start:
 
 
 def find_start(
+    network: Network,
+    optimizer: Optimizer,
     resume: Resume,
     callbacks: Sequence[Callback],
     held: ExitStack,
@@ -97,6 +111,8 @@ def find_start(
 
     Parameters
     ----------
+    network : Network
+    optimizer : Optimizer
     resume : bool or path-like
     callbacks : sequence of Callback
         The first rank's callbacks decide whether there are checkpoints.
@@ -121,21 +137,35 @@ def find_start(
     settings = settings_of()
     if shard:
         # The run depends on which rank has which rows.
-        own = checks.exchange({name: settings[name] for name in ("rows", "data")})
-        settings |= {name: [rank[name] for rank in own] for name in ("rows", "data")}
-    start = _find(resume, callbacks, found, held, settings) if checks.rank == 0 else None
+        names = ("rows", "data", "hashes")
+        own = checks.exchange({name: settings[name] for name in names})
+        settings |= {name: [rank[name] for rank in own] for name in names}
+    start = None
+    if checks.rank == 0:
+
+        def check(path: Path, saved: CheckpointContents) -> None:
+            own = found[0].accepted(settings, saved) if found else settings
+            check_same_run(path, saved, own, {name for name, _ in named(callbacks)})
+            try:
+                SavedRun.of(saved, network.model, optimizer.slots)
+            except ModelFileError as error:
+                raise ModelFileError(f"{path}: {error}") from error
+
+        check_states(network, callbacks if found else ())
+        start = _find(resume, found, held, settings, check)
     keeps, path, saved = checks.exchange(start and (start.keeps, start.path, start.saved))[0]
     return start or Start(keeps, path, saved)
 
 
 def _find(
     resume: Resume,
-    callbacks: Sequence[Callback],
     found: Sequence[Checkpoint],
     held: ExitStack,
     settings: Mapping[str, Any],
+    check: Callable[[Path, CheckpointContents], None],
 ) -> Start:
-    """`find_start` on the first rank; `found` are the callbacks that are a Checkpoint."""
+    """`find_start` on the first rank; `found` are the callbacks that are a Checkpoint, and `check` rejects checkpoints
+    from which this run cannot continue."""
     if len(found) > 1:
         raise InvalidInputError(f"a run has one Checkpoint, received {len(found)}; give one folder")
     checkpoint = found[0] if found else None
@@ -149,13 +179,13 @@ def _find(
     lock = None if checkpoint is None else held.enter_context(checkpoint.lock())
     newest = None
     if not isinstance(resume, bool):
-        newest = newest_checkpoint(resume)
+        newest = newest_checkpoint(resume, check)
         if newest is None:
             raise InvalidInputError(
                 f"there is no checkpoint in {os.fspath(resume)}; resume takes a Checkpoint's folder"
             )
     elif resume and checkpoint is not None:
-        newest = newest_checkpoint(checkpoint.folder)
+        newest = newest_checkpoint(checkpoint.folder, check)
     if checkpoint is not None and checkpoint_files(checkpoint.folder):
         same = newest is not None and os.path.samefile(newest[0].parent, checkpoint.folder)
         if not same:
@@ -163,8 +193,5 @@ def _find(
                 f"{checkpoint.folder} already contains the checkpoints of a run; resume it with resume=True, or choose "
                 "another folder"
             )
-    if newest is not None:
-        own = settings if checkpoint is None else checkpoint.accepted(settings, newest[1])
-        check_same_run(*newest, own, {name for name, _ in named(callbacks)})
     path, saved = newest or (None, None)
     return Start(checkpoint is not None, path, saved, settings, checkpoint, lock)
