@@ -79,7 +79,7 @@ def rises(monitor: str, mode: str = "auto") -> bool:
     """
     if mode != "auto":
         return mode == "max"
-    last = monitor.rpartition("_")[2].lower()
+    last = monitor.removesuffix("_unweighted").rpartition("_")[2].lower()
     if last not in _HIGHER | _LOWER:
         raise InvalidInputError(
             f"cannot tell from its name whether {monitor!r} is better if it is higher; give mode='max' or mode='min'"

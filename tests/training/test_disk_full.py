@@ -69,7 +69,7 @@ def test_models_and_tables_are_written_as_soon_as_there_is_space(tmp_path: Path,
         found = [text for text in texts if str(tmp_path / name) in text]
         assert len(found) == 2
         assert os.strerror(code) in found[0]
-        assert "training goes on" in found[0]
+        assert "training continues" in found[0]
     assert sorted(os.listdir(tmp_path)) == ["best.safetensors", "history.csv"]
     with open(tmp_path / "history.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 3
@@ -154,8 +154,8 @@ class TestCommand:
         with pytest.warns(RuntimeWarning) as warned:
             assert main(["train", *RUN, "--out", str(full)]) == 2
         texts = [str(warning.message) for warning in warned]
-        assert any(f"{full}/model.safetensors" in text and "training goes on" in text for text in texts)
-        assert any(f"{full}/checkpoints" in text and "training goes on" in text for text in texts)
+        assert any(f"{full}/model.safetensors" in text and "training continues" in text for text in texts)
+        assert any(f"{full}/checkpoints" in text and "training continues" in text for text in texts)
         captured = capsys.readouterr().err
         assert captured == (
             f"nnbackend: error: {full}/model.safetensors: No space left on device; to continue: "

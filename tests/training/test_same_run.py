@@ -20,7 +20,7 @@ WEIGHTS = np.linspace(1, 2, 300)
 
 def changed(array):
     """A copy that differs in one value, in a row that no sample of 64 rows has."""
-    copy = np.array(array)
+    copy = array.copy()
     copy[2] = copy[3] + 1 if copy.dtype.kind == "f" else 1 - copy[2] % 2
     return copy
 

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import check_features, check_mask, check_values
+from nnbackend.data.inputs import as_host_array, check_features, check_mask, check_values
 from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
@@ -189,7 +189,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:
     """Rows with x and targets in the form that the network trains on; InvalidInputError if the targets do not fit."""
     loss = get_loss(problem.loss)
-    targets = Targets.prepare(loss, rows.targets, len(rows), problem.outputs, network.dtype)
+    targets = Targets.prepare(loss, as_host_array("y", rows.targets), len(rows), problem.outputs, network.dtype)
     x = rows.x
     if rows.sparse:
         x = x.tocsr()

@@ -85,7 +85,7 @@ def warn_if_not_written() -> Iterator[None]:
         yield
     except OSError as error:
         warnings.warn(
-            f"not written: {error}; training goes on, and the next epoch tries again",
+            f"not written: {error}; training continues, and the next epoch tries again",
             RuntimeWarning,
             stacklevel=4,
         )

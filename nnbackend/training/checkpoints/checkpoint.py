@@ -283,7 +283,7 @@ def newest_checkpoint(
 
 def _warn(error: Exception) -> None:
     warnings.warn(
-        f"no checkpoint written: {error}; training goes on, and the next one is tried in its turn",
+        f"no checkpoint written: {error}; training continues; the next checkpoint is written when it is due",
         RuntimeWarning,
         stacklevel=3,
     )
