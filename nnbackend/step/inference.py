@@ -124,9 +124,10 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
-        rows = self.intake.rows(x)
-        size = min(rows.count, _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size))
         with own_error_state():
+            rows = self.intake.rows(x)
+            size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+            size = min(rows.count, size)
             outputs = self._room_for_outputs(rows.count)
             for start in range(0, rows.count, size):
                 part = scaled_rows(rows.part(start, start + size), rows.scale, self.dtype)

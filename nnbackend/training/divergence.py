@@ -6,11 +6,11 @@ A step breaks the network if its loss, its gradients or the resulting weights ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from nnbackend.backends.contract import Array, Executor, HostArray
+from nnbackend.backends.contract import Array, Call, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.network import Network
@@ -26,12 +26,16 @@ __all__ = [
 
 def weights_are_finite(network: Network) -> bool:
     """Whether no weight is NaN or infinite."""
-    return _finite(network.model, network.model.layout, network.model.parameters)
+    model = network.model
+    return _all_finite(model, [model.parameters]) or _finite(model, model.layout, model.parameters)
 
 
 def broken_part(network: Network, memory: OptimizerState | None) -> str:
     """The part that is NaN or infinite: "weights", the name of a layer's state or of an optimiser's slot, or "" if none
     is."""
+    slots = {} if memory is None else memory.slots
+    if _all_finite(network.model, [network.model.parameters, *slots.values()]):
+        return ""
     if not weights_are_finite(network):
         broken = [name for name, array in network.get_weights().items() if not np.isfinite(array).all()]
         states = {entry.name for entry in network.model.layout.entries if not entry.parameter.trainable}
@@ -45,18 +49,36 @@ def broken_slot(network: Network, memory: OptimizerState) -> str:
     With an infinite moment, updates are 0: those weights would never change again, while all losses are finite.
     """
     model = network.model
+    if _all_finite(model, list(memory.slots.values())):
+        return ""
     trained = model.layout.trainable
     return next((name for name, slot in memory.slots.items() if not _finite(model, trained, slot)), "")
 
 
+def _all_finite(model: Model, buffers: Sequence[Array]) -> bool:
+    """Whether all elements are certainly finite: their sums are. Sums of finite numbers may overflow."""
+    if not buffers:
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        if isinstance(buffers[0], np.ndarray):
+            return bool(all(np.isfinite(buffer.sum()) for buffer in buffers))
+        # The device computes sums of a few rows, and the host reads them at once. Sums of many rows would need the
+        # temporary memory that networks in other threads use.
+        backend = model.backend
+        shapes = [(math.gcd(int(buffer.shape[0]), 64), int(buffer.shape[0])) for buffer in buffers]
+        counts = [size // rows for rows, size in shapes]
+        sums = backend.empty((sum(counts),), model.dtype)
+        calls, place = [], 0
+        for buffer, (rows, _), count in zip(buffers, shapes, counts, strict=True):
+            matrix = backend.view(buffer, 0, (rows, count))
+            calls.append(Call.of("bias_gradient", matrix, backend.view(sums, place, (count,))))
+            place += count
+        backend.plain_executor(calls).run(1)
+        return bool(np.isfinite(backend.to_host(sums)).all())
+
+
 def _finite(model: Model, layout: Layout, buffer: Array) -> bool:
-    if isinstance(buffer, np.ndarray):
-        values = buffer
-    else:
-        if np.isfinite(_column_sums(model, buffer)).all():
-            return True
-        # The sums may have overflowed.
-        values = model.backend.to_host(buffer)
+    values = buffer if isinstance(buffer, np.ndarray) else model.backend.to_host(buffer)
     # The padding between parameters is meaningless.
     return bool(np.isfinite(values).all()) or all(np.isfinite(entry.view(values)).all() for entry in layout.entries)
 
@@ -74,15 +96,6 @@ def advice(largest_target: float | None) -> str:
 def shown_number(value: float) -> str:
     """A large number for a message."""
     return f"{value:,.0f}" if value < 1e12 else f"{value:.3g}"
-
-
-def _column_sums(model: Model, buffer: Array) -> HostArray:
-    """Sums that are finite only if the whole buffer is. The device computes them, and copies only them to the host."""
-    backend, size = model.backend, int(buffer.shape[0])
-    columns = math.gcd(size, 64)
-    sums = backend.empty((columns,), model.dtype)
-    backend.bias_gradient(backend.view(buffer, 0, (size // columns, columns)), sums)
-    return backend.to_host(sums)
 
 
 def check_weights(network: Network, memory: OptimizerState | None = None) -> None:

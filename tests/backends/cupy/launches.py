@@ -16,14 +16,17 @@ __all__ = ["launched"]
 
 
 def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True) -> list[str]:
-    """The names of the launches of a step after the first."""
+    """The names of the launches of a step after the first, without those that check its results."""
     runtime = EmulatedRuntime()
     network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues), input_scale=1 / 255)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (8, 20)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
-    for _ in range(3):
-        runtime.log = log = []
+    for _ in range(2):
         network.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
+    step = network.batch_step
+    step._replay.count_from(0, 2, 2)
+    runtime.log = log = []
+    step._executor.run(1)
     return log
 
 

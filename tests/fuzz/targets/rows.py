@@ -29,7 +29,7 @@ class RowsTarget(Target):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._network = nn.Network([nn.Dense(3)], _FEATURES, backend="numpy")
+        self._network = nn.Network([nn.Dense(3)], _FEATURES, backend="numpy", input_scale=1)
         self._opened = 0
 
     def mutate(self, chance: random.Random, data: bytes, other: bytes) -> bytes:
@@ -81,7 +81,7 @@ class RowsTarget(Target):
             self._network.predict(x)
             y = np.zeros((rows.count, 3), np.float32)
             self._network.fit(x, y, epochs=1, batch_size=rows.count, loss="mean_squared_error", verbose=False)
-            self._network = nn.Network([nn.Dense(3)], _FEATURES, backend="numpy")
+            self._network = nn.Network([nn.Dense(3)], _FEATURES, backend="numpy", input_scale=1)
 
 
 def _mapped(path: Path) -> Any:
