@@ -9,11 +9,15 @@ from typing import Any
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers.activation import Activation
-from nnbackend.layers.base import Layer, Parameter
+from nnbackend.layers.base import Layer, Parameter, layers_config
+from nnbackend.layers.convolution import Conv1D, Conv2D
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
-from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
+from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
+from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
+from nnbackend.layers.residual import Residual
+from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
 
 __all__ = [
     "LAYERS",
@@ -28,7 +32,13 @@ __all__ = [
 ]
 
 #: The built-in layers by their names in model files.
-LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten, MaxAbsNorm)}
+LAYERS: dict[str, type[Layer]] = {
+    layer.kind: layer
+    for layer in (
+        Dense, Activation, Dropout, Flatten, MaxAbsNorm, Conv2D, Conv1D, MaxPool2D, AveragePool2D, L2Pool2D,
+        GlobalAveragePool2D, GlobalMaxPool2D, BatchNormalization, LayerNormalization, Residual, Reshape, ZeroPadding2D,
+    )
+}  # fmt: skip
 
 #: Maximum depth of nested layers; more would exhaust Python's stack.
 _DEEPEST = 32
@@ -223,22 +233,11 @@ def final_activation(layers: Sequence[Layer]) -> str:
     MaxAbsNorm and user-defined layers change their inputs.
     """
     for layer in reversed(layers):
-        if isinstance(layer, Dense | Activation):
+        if isinstance(layer, Dense | Activation | Conv2D):
             return layer.activation
-        if not isinstance(layer, Flatten | Dropout):
+        if not isinstance(layer, Flatten | Reshape | Dropout):
             break
     return "identity"
-
-
-def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """The layers as plain JSON."""
-    described = []
-    for layer in layers:
-        description = {"kind": layer.kind, **layer.config()}
-        if not layer.trainable:
-            description.setdefault("trainable", False)
-        described.append(description)
-    return described
 
 
 def layers_from_config(
