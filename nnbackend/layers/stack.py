@@ -29,6 +29,7 @@ __all__ = [
     "layer_nodes",
     "layers_config",
     "layers_from_config",
+    "written",
 ]
 
 #: The built-in layers by their names in model files.
@@ -126,7 +127,7 @@ def _node(
     parameters = tuple(layer.parameters(input_shape))
     names = [parameter.name for parameter in parameters]
     if len(set(names)) < len(names):
-        raise InvalidInputError(f"{_written(name)}: two of its parameters have the same name: {', '.join(names)}")
+        raise InvalidInputError(f"{written(name)}: two of its parameters have the same name: {', '.join(names)}")
     nodes = []
     if layer.sublayers:
         shapes = _placed(name, layer.sublayer_shapes, input_shape)
@@ -134,7 +135,7 @@ def _node(
             inner_name = f"{name}.layers.{place}"
             own = next(streams, None)
             if own is None:
-                raise InvalidInputError(f"{_written(name)} contains more than {_NESTED_STREAMS:,} layers")
+                raise InvalidInputError(f"{written(name)} contains more than {_NESTED_STREAMS:,} layers")
             nodes.append(_node(inner, inner_name, index, shape, own, trainable, streams))
     return LayerNode(
         name=name,
@@ -155,10 +156,10 @@ def _placed(name: str, shape_of: Any, input_shape: tuple[int, ...]) -> Any:
     try:
         return shape_of(input_shape)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{_written(name)}: {error}") from None
+        raise InvalidInputError(f"{written(name)}: {error}") from None
 
 
-def _written(name: str) -> str:
+def written(name: str) -> str:
     """``layers[3].layers[0]`` for ``layers.3.layers.0``."""
     return ".".join(f"layers[{part}]" for part in name.split(".")[1::2])
 
