@@ -135,7 +135,8 @@ def _convolution(graph: Graph, node: LayerNode, layer: Conv2D, own: Mapping[str,
     if graph.dtype != np.float32:
         return _gathered_convolution(graph, node, layer, own, x)
     x = graph.arranged(x, "first")
-    window, weight = layer.window, own["weight"].transpose(3, 2, 0, 1)
+    window = layer.window
+    weight: HostArray = own["weight"].transpose(3, 2, 0, 1)
     pads = _geometry(node, window)[2]
     sides = [1] if isinstance(layer, Conv1D) else [0, 1]
     if isinstance(layer, Conv1D):
@@ -159,14 +160,14 @@ def _gathered_convolution(
     windows, (positions, elements, channels) = _windows(graph, node, layer.window, 0.0, x)
     groups, filters = layer.groups, layer.filters
     each = elements * channels // groups
+    weight: HostArray = own["weight"].reshape(each, filters)
     if groups == 1:
         windows = graph.reshaped(windows, (positions, each))
-        weight = own["weight"].reshape(each, filters)
     else:
         windows = graph.reshaped(windows, (positions, elements, groups, channels // groups))
         windows = graph.add("Transpose", windows, perm=[0, 3, 1, 2, 4])
         windows = graph.reshaped(windows, (groups, positions, each))
-        weight = own["weight"].reshape(each, groups, filters // groups).transpose(1, 0, 2)
+        weight = weight.reshape(each, groups, filters // groups).transpose(1, 0, 2)
     z = graph.add("MatMul", windows, graph.array(f"{node.name}.weight", np.ascontiguousarray(weight)))
     if groups > 1:
         z = graph.reshaped(graph.add("Transpose", z, perm=[0, 2, 1, 3]), (positions, filters))
