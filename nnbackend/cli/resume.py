@@ -62,7 +62,8 @@ def resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str, 
 def recipe_of(configuration: dict[str, Any]) -> Recipe:
     """The recipe in a run's configuration."""
     recipe = configuration["recipe"]
-    return Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
+    lists = {"hidden": tuple(recipe["hidden"]), "filters": tuple(recipe.get("filters", ()))}
+    return Recipe(**{**recipe, **lists})
 
 
 def finished(folder: RunFolder) -> str:

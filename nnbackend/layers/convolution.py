@@ -181,9 +181,13 @@ class Conv2D(Layer):
         }
 
     def __repr__(self) -> str:
-        size = self.window.size[0] if len(set(self.window.size)) == 1 else self.window.size
+        groups = "" if self.groups == 1 else f", groups={self.groups}"
         frozen = "" if self.trainable else ", trainable=False"
-        return f"{type(self).__name__}({self.filters}, {size}, activation={self.activation!r}{frozen})"
+        window = self._window_text() + groups
+        return f"{type(self).__name__}({self.filters}, {window}, activation={self.activation!r}{frozen})"
+
+    def _window_text(self) -> str:
+        return self.window.text(strides=(1, 1))
 
 
 class Conv1D(Conv2D):
@@ -249,6 +253,7 @@ class Conv1D(Conv2D):
             values["padding"] = values["padding"][1]
         return values
 
-    def __repr__(self) -> str:
-        frozen = "" if self.trainable else ", trainable=False"
-        return f"Conv1D({self.filters}, {self.window.size[1]}, activation={self.activation!r}{frozen})"
+    def _window_text(self) -> str:
+        of_length = {name: getattr(self.window, name)[1:] * 2 for name in ("size", "strides", "dilation")}
+        padding = self.window.padding if isinstance(self.window.padding, str) else (self.window.padding[1],) * 2
+        return Window(padding=padding, **of_length).text(strides=(1, 1))

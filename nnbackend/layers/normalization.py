@@ -13,6 +13,9 @@ from nnbackend.support.checks import above_zero, number
 __all__ = ["BatchNormalization", "LayerNormalization"]
 
 
+_DEFAULTS = {"momentum": 0.99, "epsilon": 1e-3, "center": True, "scale": True}
+
+
 class _Normalization(Layer):
     """With a scale and a shift for each channel, the last axis of a sample."""
 
@@ -38,6 +41,13 @@ class _Normalization(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, "center": self.center, "scale": self.scale}
+
+    def __repr__(self) -> str:
+        """With the arguments that are not the default."""
+        given = {name: value for name, value in self.config().items() if value != _DEFAULTS[name]}
+        if not self.trainable:
+            given["trainable"] = False
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 class BatchNormalization(_Normalization):

@@ -65,6 +65,10 @@ class _WindowPool(_Pool):
     def config(self) -> dict[str, Any]:
         return {"pool_size": list(self.window.size), **self.window.config()}
 
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", trainable=False"
+        return f"{type(self).__name__}({self.window.text(strides=self.window.size)}{frozen})"
+
 
 class MaxPool2D(_WindowPool):
     """The largest value of each window and channel; its gradient goes to the first of equals.

@@ -8,7 +8,7 @@ from typing import Any
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
 from nnbackend.layers.base import Layer, LayerStep
-from nnbackend.layers.windows import image_shape, two_sides
+from nnbackend.layers.windows import image_shape, short, two_sides
 from nnbackend.support.checks import sample_shape
 
 __all__ = ["Flatten", "Reshape", "ZeroPadding2D"]
@@ -59,6 +59,10 @@ class Reshape(Layer):
     def config(self) -> dict[str, Any]:
         return {"target_shape": list(self.target_shape)}
 
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", trainable=False"
+        return f"Reshape({self.target_shape}{frozen})"
+
 
 class ZeroPadding2D(Layer):
     """Add rows and columns of zeros around images.
@@ -93,3 +97,7 @@ class ZeroPadding2D(Layer):
 
     def config(self) -> dict[str, Any]:
         return {"padding": [list(sides) for sides in self.padding]}
+
+    def __repr__(self) -> str:
+        frozen = "" if self.trainable else ", trainable=False"
+        return f"ZeroPadding2D({short(self.padding)}{frozen})"

@@ -8,7 +8,7 @@ from typing import Any
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.support.checks import count, positive_integer
 
-__all__ = ["Pair", "Placement", "Window", "image_shape", "pair", "two_sides"]
+__all__ = ["Pair", "Placement", "Window", "image_shape", "pair", "short", "two_sides"]
 
 #: Of rows and of columns.
 Pair = tuple[int, int]
@@ -110,6 +110,17 @@ class Window:
                         f"window of {extent}"
                     )
 
+    def text(self, strides: Pair) -> str:
+        """Its size as an argument, and strides and padding unless they are these strides and "valid"."""
+        parts = [short(self.size)]
+        if self.strides != strides:
+            parts.append(f"strides={short(self.strides)}")
+        if self.padding != "valid":
+            parts.append(f"padding={short(self.padding)}")
+        if self.dilation != (1, 1):
+            parts.append(f"dilation_rate={short(self.dilation)}")
+        return ", ".join(parts)
+
     def config(self) -> dict[str, Any]:
         """Strides and padding as plain JSON."""
         padding = self.padding if isinstance(self.padding, str) else [list(each) for each in self.padding]
@@ -123,6 +134,13 @@ def pair(what: str, value: Any) -> Pair:
             raise InvalidInputError(f"{what} must be a whole number, or two of them, received {shown(value)}")
         return positive_integer(what, value[0]), positive_integer(what, value[1])
     return (positive_integer(what, value),) * 2
+
+
+def short(value: Any) -> str:
+    """As an argument of a layer: one number for two equal ones."""
+    if isinstance(value, tuple) and isinstance(value[0], tuple):
+        return short(tuple(sides[0] for sides in value)) if all(a == b for a, b in value) else repr(value)
+    return repr(value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value)
 
 
 def _padding(padding: Any) -> str | tuple[Pair, Pair]:
