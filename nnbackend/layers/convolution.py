@@ -11,7 +11,7 @@ from nnbackend.initializers import Initializer, get_initializer
 from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter
 from nnbackend.layers.dense import RECTIFIERS
-from nnbackend.layers.windows import Placement, Window, image_shape
+from nnbackend.layers.windows import Placement, Window, image_shape, short
 from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Conv1D", "Conv2D"]
@@ -254,6 +254,8 @@ class Conv1D(Conv2D):
         return values
 
     def _window_text(self) -> str:
-        of_length = {name: getattr(self.window, name)[1:] * 2 for name in ("size", "strides", "dilation")}
-        padding = self.window.padding if isinstance(self.window.padding, str) else (self.window.padding[1],) * 2
-        return Window(padding=padding, **of_length).text(strides=(1, 1))
+        parts = [str(self.window.size[1])]
+        padding = self.window.padding if isinstance(self.window.padding, str) else self.window.padding[1]
+        others = {"strides": self.window.strides[1], "padding": padding, "dilation_rate": self.window.dilation[1]}
+        parts += [f"{name}={short(value)}" for name, value in others.items() if value not in (1, "valid")]
+        return ", ".join(parts)
