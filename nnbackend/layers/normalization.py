@@ -58,8 +58,8 @@ class BatchNormalization(_Normalization):
     running statistics in training, too. A batch of one row is normalised over its positions; without positions, its
     variance is 0 and the output is the shift.
 
-    With several ranks, each normalises by the statistics of its own rows, and running statistics are averaged over the
-    ranks at the end of each epoch.
+    With several ranks, each normalises by the statistics of its own rows, so results depend on the number of ranks.
+    Running statistics are averaged over the ranks after each step, weighted with their rows.
 
     Parameters
     ----------
