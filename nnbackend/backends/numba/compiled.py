@@ -19,6 +19,7 @@ from nnbackend.backends.declaration import Call
 # Imported to register the functions that they declare.
 from nnbackend.backends.numba import (  # noqa: F401
     backward_operations,
+    convolutions,
     forward_operations,
     image_operations,
     normalization_operations,

@@ -33,10 +33,10 @@ from nnbackend.backends.numba.packing import (
 )
 from nnbackend.backends.numba.product_tiles import product_tile
 
-__all__ = ["add_weight_gradient", "forward", "input_gradient", "product_address", "weight_gradient"]
+__all__ = ["forward", "input_gradient", "product_address", "weight_gradient"]
 
 #: Of a product, all integers; see `make_product`.
-_ARGUMENTS = 15
+_ARGUMENTS = 14
 
 
 def product_address(tile_shape):
@@ -54,9 +54,8 @@ def compiled_product(tile_shape):
 
 @intrinsic
 def call_product(
-    context, product, record, a, a_row, a_k, b, b_row, transpose, start, start_row, out, out_row, rows, columns,
-    inner, partial,
-):  # fmt: skip
+    context, product, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial
+):
     """Call the product at an address."""
 
     def generate(target, builder, signature, arguments):
@@ -77,13 +76,13 @@ def part_of_caller(function):
 @part_of_caller
 def forward(product, x, x_row, weight, weight_row, bias, out, out_row, rows, columns, inner):
     """``out = x @ weight + bias``; (rows, inner), (inner, columns) -> (rows, columns). A bias of 0 is none."""
-    call_product(product, 0, x, x_row, 1, weight, weight_row, 0, bias, 0, out, out_row, rows, columns, inner, 0)
+    call_product(product, 0, x, x_row, 1, weight, weight_row, 0, bias, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
 def input_gradient(product, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
-    call_product(product, 0, delta, delta_row, 1, weight, weight_row, 1, 0, 0, out, out_row, rows, columns, inner, 0)
+    call_product(product, 0, delta, delta_row, 1, weight, weight_row, 1, 0, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
@@ -95,31 +94,19 @@ def weight_gradient(product, partial, record, x, x_row, delta, delta_row, out, o
     `partial`, that of the same tile shape with the epilogue "store", computes them.
     """
     call_product(
-        product, record, x, 1, x_row, delta, delta_row, 0, 0, 0, out, out_row, rows, columns, inner, partial,
-    )  # fmt: skip
-
-
-@part_of_caller
-def add_weight_gradient(product, x, x_row, delta, delta_row, out, out_row, rows, columns, inner, continued):
-    """``out += x.T @ delta`` if `continued`, otherwise ``out = x.T @ delta``."""
-    call_product(
-        product, 0, x, 1, x_row, delta, delta_row, 0, out if continued else 0, out_row, out, out_row, rows, columns,
-        inner, 0,
+        product, record, x, 1, x_row, delta, delta_row, 0, 0, out, out_row, rows, columns, inner, partial,
     )  # fmt: skip
 
 
 def make_product(tile_shape):
-    """The function to compile: ``out = a @ b + start``, or ``a @ b.T + start``.
+    """The function to compile: ``out = a @ b + bias``, or ``a @ b.T + bias``.
 
-    The rows of `start` begin `start_row` elements apart; with 0 it is a bias for all rows, and a `start` of 0 is none.
-    It may be `out`. ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `partial` is not 0, the product at
-    that address adds up all panels but the last.
+    ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `partial` is not 0, the product at that address adds
+    up all panels but the last.
     """
     size, width, height = tile_shape.size, tile_shape.columns, tile_shape.rows
 
-    def product(
-        record, a, a_row, a_k, b, b_row, transpose, start, start_row, out, out_row, rows, columns, inner, partial
-    ):
+    def product(record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial):
         panel, panel_row = panel_space(tile_shape), width
         # A copy does not pay for what is read once or twice.
         in_place = rows <= height and not transpose
@@ -134,9 +121,8 @@ def make_product(tile_shape):
             if partial and inner > tile_shape.depth:
                 first = (inner - 1) // tile_shape.depth * tile_shape.depth
                 call_product(
-                    partial, 0, a + size * i * a_row, a_row, a_k, b, b_row, transpose,
-                    start + size * i * start_row if start else 0, start_row, out + size * i * out_row, out_row,
-                    end - i, columns, first, 0,
+                    partial, 0, a + size * i * a_row, a_row, a_k, b, b_row, transpose, bias,
+                    out + size * i * out_row, out_row, end - i, columns, first, 0,
                 )  # fmt: skip
             # At least once: an empty sum is stored as well.
             for k in range(first, max(inner, 1), tile_shape.depth):
@@ -158,7 +144,7 @@ def make_product(tile_shape):
                         else:
                             copy_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
                     # Each panel continues the sums of the previous one. Storing and loading does not change them.
-                    before, before_row = (out, out_row) if k else (start, start_row)
+                    start, start_row = (out, out_row) if k else (bias, 0)
                     row = i
                     while row < end:
                         left, left_row, left_k = a + size * (row * a_row + k * a_k), a_row, a_k
@@ -167,8 +153,8 @@ def make_product(tile_shape):
                             left = strips + size * (strip * tile_shape.strip + place)
                             left_row, left_k = 1, height
                         row += product_tile(
-                            tile_shape, record, left, left_row, left_k, panel, panel_row,
-                            before + size * (row * before_row + j) if before else 0, before_row,
+                            tile_shape, record, left, left_row, left_k, max(depth, 1), 0, panel, panel_row,
+                            start + size * (row * start_row + j) if start else 0, start_row,
                             out + size * (row * out_row + j), out_row, end - row, columns - j, depth,
                         )  # fmt: skip
 
