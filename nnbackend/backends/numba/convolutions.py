@@ -1,8 +1,8 @@
 """Compiled functions of convolutions. See `kinds.py`.
 
-A convolution is a product of the windows of an image with the kernel. Windows are not copied: a tile reads them from the
-image. Its rows are the positions of one row of the output, and k runs over the elements of a window, of which those of
-one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of one
+A convolution is a product of the windows of an image with the kernel. Windows are not copied: a tile reads them from
+the image. Its rows are the positions of one row of the output, and k runs over the elements of a window, of which those
+of one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of one
 element). In the weight gradient the rows of a tile are elements of a window, and k runs over the positions.
 
 Images with padding are first copied, a few at a time, into memory with zeros around them.
@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from nnbackend.backends.numba.elementwise import add_run
+from nnbackend.backends.numba.image_operations import is_depthwise
 from nnbackend.backends.numba.jit import compile_callback, internal
 from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
 from nnbackend.backends.numba.memory import vector
@@ -105,6 +108,11 @@ def _padded_bytes(call):
     return _images_at_once(call) * _extent(call, 1) * _extent(call, 2) * image.shape[3] * image.itemsize
 
 
+def _has_products(call):
+    """Whether it is no depthwise convolution, see `image_operations.py`."""
+    return not is_depthwise(call)
+
+
 _FIELDS = {
     "tiles": lambda call: _tiles(FLOAT32 if call.out.itemsize == 4 else FLOAT64).address,
     "images": _images_at_once,
@@ -112,6 +120,25 @@ _FIELDS = {
     "padded_height": lambda call: _extent(call, 1),
     "padded_width": lambda call: _extent(call, 2),
 }
+
+
+def _is_better_by_runs(call):
+    """Whether the input gradient fills vectors better with rows of a window than with the channels of one element."""
+    kernel, lanes = call.weight, FLOAT32.lanes * 4 // call.out.itemsize
+    channels, run = kernel.shape[2], kernel.shape[1] * kernel.shape[2]
+    if kernel.shape[1] == 1 or call.dilation_x != 1 or channels != call.out.shape[3]:
+        return 0
+
+    def filled(count):
+        return count / (-(-count // lanes) * lanes)
+
+    # Adding up takes some time.
+    return int(0.9 * filled(run) > filled(channels))
+
+
+def _run_bytes(call):
+    """Memory for a panel's width of sums for each position of a row."""
+    return call.delta.shape[2] * FLOAT32.columns * 4 if _is_better_by_runs(call) else 0
 
 
 def _work(call):
@@ -124,8 +151,8 @@ def _work(call):
 
 @internal
 def runs_of(line):
-    """How a window is read: the number of its rows, or of its parts that have to be read one by one; for each, the number
-    of segments; elements of a segment, and elements from one to the next."""
+    """How a window is read: the number of parts that are read one by one (the whole, or its rows), the segments of a
+    part, the elements of a segment, and those from one segment to the next."""
     channels = line.group_channels
     if line.dilation_x == 1 and channels == line.channels:
         return 1, line.kernel_height, line.kernel_width * channels, line.dilation_y * line.padded_width * line.channels
@@ -175,7 +202,7 @@ def cut_out(padded, line, first, last, out):
 # ---- the three products ----------------------------------------------------------------------------------------------
 
 
-@compiled("convolution", work=_work, integers=_FIELDS, scratch=_padded_bytes)
+@compiled("convolution", accepts=_has_products, work=_work, integers=_FIELDS, scratch=_padded_bytes)
 def convolution(tile_shape, real, record):
     size, depth, tile = tile_shape.size, tile_shape.depth, tile_shape.columns
 
@@ -230,57 +257,78 @@ def convolution(tile_shape, real, record):
     return convolution
 
 
-@compiled("convolution_input_gradient", work=_work, integers=_FIELDS, scratch=_padded_bytes)
+@compiled(
+    "convolution_input_gradient",
+    accepts=_has_products,
+    work=_work,
+    integers={**_FIELDS, "by_runs": _is_better_by_runs},
+    scratch=lambda call: _padded_bytes(call) + _run_bytes(call),
+)
 def convolution_input_gradient(tile_shape, real, record):
+    """The gradients of the elements of a window are added to the image: of one element of the windows of a row of the
+    output, which do not overlap, or, if the channels do not fill a tile's vectors, of a row of a window, computed in
+    other memory first."""
     size, depth, tile = tile_shape.size, tile_shape.depth, tile_shape.columns
 
     def convolution_input_gradient(address, state, scratch):
         line = at(record, address)
         panel = panel_space(tile_shape)
-        filters, channels = line.filters, line.group_channels
-        groups = line.channels // channels
+        filters = line.filters
+        groups = line.channels // line.group_channels
         each = filters // groups
+        # The rows of a window, or its elements: how many in a row of the window, and channels of each.
+        parts = 1 if line.by_runs else line.kernel_width
+        channels = line.kernel_width * line.channels if line.by_runs else line.group_channels
         image_size = line.padded_height * line.padded_width * line.channels
         out = vector(line.out, line.rows * line.height * line.width * line.channels, real)
-        padded = vector(scratch + SCRATCH, line.images * image_size, real)
+        padded = vector(scratch + SCRATCH, line.images * image_size if line.padded else 0, real)
+        sums = scratch + SCRATCH + padded.size * size
         row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
         begin, end = share(line.rows, state)
         for first in range(begin, end, line.images):
             last = min(first + line.images, end)
+            images = line.out + first * image_size * size
             if line.padded:
                 images = scratch + SCRATCH
                 padded[: (last - first) * image_size] = real(0)
             else:
-                images = line.out + first * image_size * size
                 out[first * image_size : last * image_size] = real(0)
-            for window_row in range(line.kernel_height):
-                for window_column in range(line.kernel_width):
-                    for group in range(groups):
-                        for column in range(0, channels, tile):
-                            for k in range(0, each, depth):
-                                inner = min(depth, each - k)
-                                row = (window_row * line.kernel_width + window_column) * channels + column
-                                source = line.weight + (row * filters + group * each + k) * size
-                                transpose_panel(tile_shape, source, filters, panel, channels - column, inner, source)
-                                offset = window_row * line.dilation_y * line.padded_width
-                                offset = (offset + window_column * line.dilation_x) * line.channels
-                                offset += group * channels + column
-                                for n in range(last - first):
-                                    for row in range(line.out_height):
-                                        position = ((first + n) * line.out_height + row) * line.out_width
-                                        target = images + (n * image_size + row * row_step + offset) * size
-                                        call_tiles(
-                                            line.tiles, line.delta + (position * filters + group * each + k) * size,
-                                            filters, 1, inner, 0, panel, tile, target, column_step, target,
-                                            column_step, line.out_width, channels - column, inner,
-                                        )  # fmt: skip
+            for window_row, part, group in np.ndindex(line.kernel_height, parts, groups):
+                for column, k in np.ndindex((channels + tile - 1) // tile, (each + depth - 1) // depth):
+                    column *= tile
+                    k *= depth
+                    inner = min(depth, each - k)
+                    row = (window_row * parts + part) * channels + column
+                    source = line.weight + (row * filters + group * each + k) * size
+                    transpose_panel(tile_shape, source, filters, panel, channels - column, inner, source)
+                    offset = window_row * line.dilation_y * line.padded_width + part * line.dilation_x
+                    offset = offset * line.channels + group * line.group_channels + column
+                    for n, y in np.ndindex(last - first, line.out_height):
+                        position = ((first + n) * line.out_height + y) * line.out_width
+                        delta = line.delta + (position * filters + group * each + k) * size
+                        target = images + (n * image_size + y * row_step + offset) * size
+                        if line.by_runs:
+                            call_tiles(
+                                line.tiles, delta, filters, 1, inner, 0, panel, tile, 0, 0, sums, tile,
+                                line.out_width, channels - column, inner,
+                            )  # fmt: skip
+                            for x in range(line.out_width):
+                                add_run(
+                                    tile_shape, sums + x * tile * size, target + x * column_step * size,
+                                    min(tile, channels - column),
+                                )  # fmt: skip
+                        else:
+                            call_tiles(
+                                line.tiles, delta, filters, 1, inner, 0, panel, tile, target, column_step, target,
+                                column_step, line.out_width, channels - column, inner,
+                            )  # fmt: skip
             if line.padded:
                 cut_out(padded, line, first, last, out)
 
     return convolution_input_gradient
 
 
-@compiled("convolution_weight_gradient", work=_work, integers=_FIELDS, scratch=_padded_bytes)
+@compiled("convolution_weight_gradient", accepts=_has_products, work=_work, integers=_FIELDS, scratch=_padded_bytes)
 def convolution_weight_gradient(tile_shape, real, record):
     """Threads share the elements of a window."""
     size, depth, tile, height = tile_shape.size, tile_shape.depth, tile_shape.columns, tile_shape.rows

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 
 from nnbackend.backends.image_operations import POOLS
-from nnbackend.backends.numba.jit import as_written, jit
+from nnbackend.backends.numba.jit import as_written, internal_as_written, jit
 
-__all__ = ["place", "pool", "pool_gradient"]
+__all__ = [
+    "depthwise", "depthwise_input_gradient", "depthwise_weight_gradient", "place", "pool", "pool_gradient",
+]  # fmt: skip
 
 _MAX, _AVERAGE = POOLS.index("max"), POOLS.index("average")
 
@@ -110,3 +112,73 @@ def place(x, height, width, channels, top, left, out_height, out_width, out, beg
                 else:
                     for c in range(channels):
                         out[target + c] = zero
+
+
+@internal_as_written
+def depthwise(line, x, weight, bias, out, begin, end):
+    """A convolution whose filters see one channel each. `line` is its record."""
+    channels = line.channels
+    zero = x.dtype.type(0)
+    for n in range(begin, end):
+        for row in range(line.out_height):
+            for column in range(line.out_width):
+                place = ((n * line.out_height + row) * line.out_width + column) * channels
+                result = out[place : place + channels]
+                for c in range(channels):
+                    result[c] = bias[c] if bias.size else zero
+                for i in range(line.kernel_height):
+                    y = row * line.stride_y + i * line.dilation_y - line.top
+                    if 0 <= y < line.height:
+                        for j in range(line.kernel_width):
+                            z = column * line.stride_x + j * line.dilation_x - line.left
+                            if 0 <= z < line.width:
+                                source = ((n * line.height + y) * line.width + z) * channels
+                                image = x[source : source + channels]
+                                element = (i * line.kernel_width + j) * channels
+                                kernel = weight[element : element + channels]
+                                for c in range(channels):
+                                    result[c] += image[c] * kernel[c]
+
+
+@internal_as_written
+def depthwise_input_gradient(line, delta, weight, out, begin, end):
+    """Adds to `out`, which holds zeros."""
+    channels = line.channels
+    for n in range(begin, end):
+        for row in range(line.out_height):
+            for column in range(line.out_width):
+                place = ((n * line.out_height + row) * line.out_width + column) * channels
+                upstream = delta[place : place + channels]
+                for i in range(line.kernel_height):
+                    y = row * line.stride_y + i * line.dilation_y - line.top
+                    if 0 <= y < line.height:
+                        for j in range(line.kernel_width):
+                            z = column * line.stride_x + j * line.dilation_x - line.left
+                            if 0 <= z < line.width:
+                                target = ((n * line.height + y) * line.width + z) * channels
+                                image = out[target : target + channels]
+                                element = (i * line.kernel_width + j) * channels
+                                kernel = weight[element : element + channels]
+                                for c in range(channels):
+                                    image[c] += upstream[c] * kernel[c]
+
+
+@internal_as_written
+def depthwise_weight_gradient(line, x, delta, out, begin, end):
+    """Adds to `out`, which holds zeros, for elements `begin` to `end` of the window."""
+    channels = line.channels
+    for n in range(line.rows):
+        for row in range(line.out_height):
+            for column in range(line.out_width):
+                place = ((n * line.out_height + row) * line.out_width + column) * channels
+                upstream = delta[place : place + channels]
+                for element in range(begin, end):
+                    i, j = divmod(element, line.kernel_width)
+                    y = row * line.stride_y + i * line.dilation_y - line.top
+                    z = column * line.stride_x + j * line.dilation_x - line.left
+                    if 0 <= y < line.height and 0 <= z < line.width:
+                        source = ((n * line.height + y) * line.width + z) * channels
+                        image = x[source : source + channels]
+                        gradient = out[element * channels : (element + 1) * channels]
+                        for c in range(channels):
+                            gradient[c] += image[c] * upstream[c]
