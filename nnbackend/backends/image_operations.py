@@ -15,7 +15,7 @@ from typing import Final
 from nnbackend.backends.declaration import Array, Operation, constant, operation, reads, updates, writes
 from nnbackend.errors import InvalidInputError
 
-__all__ = ["POOLS", "ImageOperations"]
+__all__ = ["POOLS", "ImageOperations", "MissingOperationError", "check_implemented", "implements"]
 
 #: How a pool combines the elements of a window: their maximum (the first of equals), their mean without the padding, or
 #: the square root of the sum of their squares.
@@ -355,11 +355,24 @@ class ImageOperations:
         raise _lacking(self, "layer_norm_scale_gradient")
 
 
-def _lacking(backend: ImageOperations, name: str) -> InvalidInputError:
-    return InvalidInputError(
-        f"backend {getattr(backend, 'name', type(backend).__name__)!r} has no operation {name!r}, which this network "
-        "needs; use backend='numpy' or 'numba', or add the operation to that backend"
-    )
+class MissingOperationError(InvalidInputError):
+    """A backend has no such operation.
+
+    Attributes
+    ----------
+    operation : str
+    """
+
+    def __init__(self, backend: str, operation: str) -> None:
+        super().__init__(
+            f"backend {backend!r} has no operation {operation!r}, which this network needs; use backend='numpy' or "
+            "'numba', or add the operation to that backend"
+        )
+        self.operation = operation
+
+
+def _lacking(backend: ImageOperations, name: str) -> MissingOperationError:
+    return MissingOperationError(getattr(backend, "name", type(backend).__name__), name)
 
 
 def check_implemented(backend: ImageOperations, declared: Operation) -> None:
@@ -367,8 +380,13 @@ def check_implemented(backend: ImageOperations, declared: Operation) -> None:
 
     Raises
     ------
-    InvalidInputError
+    MissingOperationError
     """
-    default = getattr(ImageOperations, declared.name, None)
-    if default is not None and getattr(type(backend), declared.name, None) is default:
+    if not implements(backend, declared):
         raise _lacking(backend, declared.name)
+
+
+def implements(backend: ImageOperations, declared: Operation) -> bool:
+    """Whether a backend has an operation; only those on images, and normalisation, may be missing."""
+    default = getattr(ImageOperations, declared.name, None)
+    return default is None or getattr(type(backend), declared.name, None) is not default

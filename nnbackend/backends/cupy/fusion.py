@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nnbackend.backends.contract import Call
+from nnbackend.backends.cupy.layout import same_memory
 
 __all__ = ["fuse"]
 
@@ -55,6 +56,27 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     return [fused, *calls[1:end]], end + 1
 
 
+def _convolution_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """The bias gradient is one more row of the product that computes the weight gradient."""
+    if len(calls) < 2 or calls[0].operation not in _KERNEL_GRADIENTS or calls[1].operation != "bias_gradient":
+        return None
+    first, second = calls[:2]
+    if not same_memory(first.delta, second.delta) or second.out.shape[0] != first.out.shape[3]:
+        return None
+    adds = first.operation == "convolution_weight_step"
+    return [Call("convolution_gradients", {**first.arguments, "sums": second.out, "adds": adds})], 2
+
+
+def _layer_norm_gradients(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """Scale and shift: both are sums over the same array."""
+    if _names(calls, 2) != ["layer_norm_scale_gradient", "bias_gradient"]:
+        return None
+    scale, shift = calls[:2]
+    if scale.upstream is not shift.delta:
+        return None
+    return [Call("layer_norm_parameter_gradients", {**scale.arguments, "shift_gradient": shift.out})], 2
+
+
 def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     """Fuse recording the loss with advancing the counters."""
     if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
@@ -65,7 +87,15 @@ def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     return [Call("finish_step", {**finish.arguments, "advanced": advance.counter})], 2
 
 
-_RULES: list[_Rule] = [_gather_with_labels, _activation_and_bias_gradient, _finish]
+_RULES: list[_Rule] = [
+    _gather_with_labels,
+    _activation_and_bias_gradient,
+    _convolution_and_bias_gradient,
+    _layer_norm_gradients,
+    _finish,
+]
+
+_KERNEL_GRADIENTS = ("convolution_weight_gradient", "convolution_weight_step")
 
 _PRODUCTS = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step")
 
