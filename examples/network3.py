@@ -1,4 +1,4 @@
-"""S13: handwritten digits with two convolutions of 3 kernels each, and what these can reach.
+"""S13: handwritten digits with two convolutions of three kernels each, and their limits.
 
     convolution   z = sum over the window and its channels of x K, + b, with kernels of 5 x 5; a = tanh(z)
     max pooling   p = max of 2 x 2 values;  its gradient goes to the largest of them
