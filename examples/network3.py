@@ -141,12 +141,13 @@ def pictures(
 ) -> None:
     """Kernels, feature maps, and the accuracies of the networks."""
     network, _ = trained["max pooling"]
-    for place, name in ((1, "kernels"), (3, "kernels-2")):
-        axes = plotting.plot_kernels(network, place)
+    for name in ("kernels", "maps"):
+        for place, axes in zip((1, 3), tools.axes(2, height=4.0 if name == "kernels" else 2.4), strict=True):
+            if name == "kernels":
+                plotting.plot_kernels(network, place, axes)
+            else:
+                plotting.plot_feature_maps(network, data.x_test[0], place, axes)
         options.save(axes, name)
-    axes = plotting.plot_feature_maps(network, data.x_test[0])
-    axes.set_title(f"What the first 3 kernels see of a {data.classes[int(data.y_test[0])]}", fontsize="medium")
-    options.save(axes, "maps")
     left, right = tools.axes(2)
     for name, (_, monitor) in trained.items():
         epochs = np.arange(1, 1 + len(monitor.history["validation cost"]))
