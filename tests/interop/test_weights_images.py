@@ -87,6 +87,11 @@ def test_a_list_has_state_with_its_layer():
         keras.set_weights(net, [np.ones((1, 3, 2, 4)), np.ones(4)])
 
 
+def test_frozen_layers_keep_their_place_in_a_list():
+    layers = [nn.Dense(3, trainable=False), nn.Dense(2)]
+    assert [array.shape for array in keras.get_weights(network(layers, 4))] == [(4, 3), (3,), (3, 2), (2,)]
+
+
 def test_running_variances_are_converted_for_a_batch_size():
     net = network(dtype="float64")
     copied = torch.state_dict(net, tensors=False)
