@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from nnbackend.backends.numba import windows
-from nnbackend.backends.numba.kinds import SCRATCH, block, compiled, share
+from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
 from nnbackend.backends.numba.memory import matrix, vector
 from nnbackend.backends.numba.records import at
 
@@ -132,20 +132,16 @@ def place(tile_shape, real, record):
     return place
 
 
-@compiled("add", work=lambda call: 2 * call.out.size, follows="a")
+@compiled("add", work=lambda call: 2 * call.out.size)
 def add(tile_shape, real, record):
-    tile = tile_shape.columns
-
     def add(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.features
-        a, b, out = (
-            matrix(line.a, rows, columns, real), matrix(line.b, rows, columns, real),
-            matrix(line.out, rows, columns, real),
-        )  # fmt: skip
-        begin, end, left, right = block(rows, columns, line.by_columns, tile, state)
+        a, b = matrix(line.a, rows, columns, real), matrix(line.b, rows, columns, real)
+        out = matrix(line.out, rows, columns, real)
+        begin, end = share(rows, state)
         for i in range(begin, end):
-            for j in range(left, right):
+            for j in range(columns):
                 out[i, j] = a[i, j] + b[i, j]
 
     return add
