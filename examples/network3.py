@@ -33,7 +33,7 @@ import nnbackend as nn
 from nnbackend import plotting
 
 EPOCHS, QUICK_EPOCHS = 50, 5
-RATE, DECAY, PATIENCE = 0.05, 0.1, 5
+RATE, DECAY, PATIENCE = 0.05, 0.1, 10
 
 #: The names of the networks, and what distinguishes them from the tutorial's.
 NETWORKS: dict[str, dict[str, object]] = {
