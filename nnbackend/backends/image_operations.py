@@ -216,7 +216,7 @@ class ImageOperations:
 
     @operation(
         "forward",
-        splits=("rows", "columns"),
+        splits=("rows",),
         a=reads("rows", "features"),
         b=reads("rows", "features"),
         out=writes("rows", "features", alias=("a", "b")),
