@@ -185,12 +185,37 @@ class CupyImageOperations(ImageOperations):
         left: int,
         out: Array,
     ) -> None:
-        window = (*x.shape, *pooled.shape[1:3], pool_height, pool_width, stride_y, stride_x, top, left)
+        self._pool_gradient(
+            x, pooled, upstream, kind, (pool_height, pool_width, stride_y, stride_x, top, left), out, False
+        )
+
+    def pool_and_relu_gradient(
+        self,
+        x: Array,
+        pooled: Array,
+        upstream: Array,
+        kind: str,
+        pool_height: int,
+        pool_width: int,
+        stride_y: int,
+        stride_x: int,
+        top: int,
+        left: int,
+        out: Array,
+    ) -> None:
+        """`pool_gradient`, then the gradient of ReLU, whose output is `x`, in one launch."""
+        self._pool_gradient(
+            x, pooled, upstream, kind, (pool_height, pool_width, stride_y, stride_x, top, left), out, True
+        )
+
+    def _pool_gradient(
+        self, x: Array, pooled: Array, upstream: Array, kind: str, window: tuple[int, ...], out: Array, rectified: bool
+    ) -> None:
         self._launch(
             f"images.{kind}_pool_gradient",
             out.dtype,
             launches.elements(out.size),
-            *map(int, window), x, pooled, upstream, out,
+            *map(int, (*x.shape, *pooled.shape[1:3], *window)), x, pooled, upstream, out, int(rectified),
         )  # fmt: skip
 
     # ---- shapes and sums -----------------------------------------------------------------------------------
