@@ -197,6 +197,7 @@ def test_the_repr_of_pickled_optimizers():
     assert [repr(optimizer) for optimizer in unpickled("optimizers")] == EXPECTED["pickles"]["optimizers"]
 
 
+@MOVED
 def test_pickled_layers():
     layers = unpickled("layers")
     assert [[type(layer).__name__, layer.config()] for layer in layers] == EXPECTED["pickles"]["layers"]
