@@ -357,7 +357,7 @@ def _shares(windows: Real, pooled: Real, upstream: Real, kind: str, counts: Real
             n, rows, columns, height, width, channels = windows.shape
             # argmax returns the first, and treats NaN as the largest.
             first = windows.reshape(n, rows, columns, height * width, channels).argmax(axis=3)
-            return lambda i, j: upstream * (first == i * width + j)
+            return lambda i, j: np.where(first == i * width + j, upstream, 0)
         case "average":
             even = upstream / counts
             return lambda i, j: even

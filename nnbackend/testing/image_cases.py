@@ -201,6 +201,10 @@ def the_first_of_equals_gets_the_gradient_of_a_max_pool(lab: Lab) -> None:
     expected = np.zeros((4, 4))
     expected[::2, ::2] = 2
     lab.compare("the gradient of equal elements", result[0, :, :, 0], expected)
+    upstream = np.array([np.nan, np.inf], lab.dtype).reshape(1, 1, 2, 1)
+    result = lab.run("pool_gradient", ones[:, :2], ones[:, :1, ::2].copy(), upstream, "max", 2, 2, 2, 2, 0, 0,
+                     lab.blank(1, 2, 4, 1))[-1]  # fmt: skip
+    assert (result[0, :, 1::2, 0] == 0).all(), "a gradient that is not finite goes to more than one element"
 
 
 @case

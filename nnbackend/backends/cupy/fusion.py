@@ -56,6 +56,27 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     return [fused, *calls[1:end]], end + 1
 
 
+def _convolution_and_relu(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    if _names(calls, 2) != ["convolution", "activation_forward"]:
+        return None
+    convolution, relu = calls[:2]
+    in_place = same_memory(convolution.out, relu.z) and same_memory(relu.z, relu.out)
+    if relu.activation != "relu" or not in_place:
+        return None
+    return [Call("convolution_and_relu", convolution.arguments)], 2
+
+
+def _pool_and_relu_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """The pool's input is what ReLU saved."""
+    if _names(calls, 2) != ["pool_gradient", "activation_gradient"]:
+        return None
+    pool, relu = calls[:2]
+    in_place = same_memory(pool.out, relu.upstream) and same_memory(relu.upstream, relu.out)
+    if relu.activation != "relu" or not in_place or not same_memory(pool.x, relu.saved):
+        return None
+    return [Call("pool_and_relu_gradient", pool.arguments)], 2
+
+
 def _convolution_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     """The bias gradient is one more row of the product that computes the weight gradient."""
     if len(calls) < 2 or calls[0].operation not in _KERNEL_GRADIENTS or calls[1].operation != "bias_gradient":
@@ -90,6 +111,8 @@ def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
 _RULES: list[_Rule] = [
     _gather_with_labels,
     _activation_and_bias_gradient,
+    _convolution_and_relu,
+    _pool_and_relu_gradient,
     _convolution_and_bias_gradient,
     _layer_norm_gradients,
     _finish,

@@ -38,10 +38,31 @@ class CupyImageOperations(ImageOperations):
         left: int,
         out: Array,
     ) -> None:
-        steps = (stride_y, stride_x, dilation_y, dilation_x, top, left)
+        self._convolve(x, weight, bias, (stride_y, stride_x, dilation_y, dilation_x, top, left), out, False)
+
+    def convolution_and_relu(
+        self,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        stride_y: int,
+        stride_x: int,
+        dilation_y: int,
+        dilation_x: int,
+        top: int,
+        left: int,
+        out: Array,
+    ) -> None:
+        """`convolution`, then ReLU of its result, in one launch."""
+        self._convolve(x, weight, bias, (stride_y, stride_x, dilation_y, dilation_x, top, left), out, True)
+
+    def _convolve(
+        self, x: Array, weight: Array, bias: Array | None, steps: tuple[int, ...], out: Array, rectifies: bool
+    ) -> None:
         groups, filters = _groups(x, weight)
         kernel, launch = _tiles("convolution", out.size // out.shape[3], filters, groups, out.size)
-        self._launch(kernel, out.dtype, launch, *_geometry(x, weight, out, steps), x, weight, bias, out)
+        geometry = _geometry(x, weight, out, steps)
+        self._launch(kernel, out.dtype, launch, *geometry, x, weight, bias, out, int(rectifies))
 
     def convolution_input_gradient(
         self,
@@ -164,12 +185,37 @@ class CupyImageOperations(ImageOperations):
         left: int,
         out: Array,
     ) -> None:
-        window = (*x.shape, *pooled.shape[1:3], pool_height, pool_width, stride_y, stride_x, top, left)
+        self._pool_gradient(
+            x, pooled, upstream, kind, (pool_height, pool_width, stride_y, stride_x, top, left), out, False
+        )
+
+    def pool_and_relu_gradient(
+        self,
+        x: Array,
+        pooled: Array,
+        upstream: Array,
+        kind: str,
+        pool_height: int,
+        pool_width: int,
+        stride_y: int,
+        stride_x: int,
+        top: int,
+        left: int,
+        out: Array,
+    ) -> None:
+        """`pool_gradient`, then the gradient of ReLU, whose output is `x`, in one launch."""
+        self._pool_gradient(
+            x, pooled, upstream, kind, (pool_height, pool_width, stride_y, stride_x, top, left), out, True
+        )
+
+    def _pool_gradient(
+        self, x: Array, pooled: Array, upstream: Array, kind: str, window: tuple[int, ...], out: Array, rectified: bool
+    ) -> None:
         self._launch(
             f"images.{kind}_pool_gradient",
             out.dtype,
             launches.elements(out.size),
-            *map(int, window), x, pooled, upstream, out,
+            *map(int, (*x.shape, *pooled.shape[1:3], *window)), x, pooled, upstream, out, int(rectified),
         )  # fmt: skip
 
     # ---- shapes and sums -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
         return list(calls)
     parameters, gradients = update.parameters, update.gradients
     sums = _other_gradients(calls, gradients)
-    if sums is None or sum(each.shape[0] for each in sums) > _MAX_OTHER_ELEMENTS:
+    if sums is None or sum(each.shape[0] for each in sums) > _MAX_OTHER_ELEMENTS or _read_later(calls, update):
         return list(calls)
     # Offset and length of each vector in the flat buffers.
     ranges = memory(np.array([(_offset(each, gradients), each.shape[0]) for each in sums], np.int64).reshape(-1, 2))
@@ -99,6 +99,19 @@ def _other_gradients(calls: Sequence[Call], gradients: Array) -> list[Array] | N
         if array is not gradients and array.dtype == gradients.dtype and _within(array, gradients)
     ]
     return found if all(array.ndim == 1 for array in found) else None
+
+
+def _read_later(calls: Sequence[Call], update: Call) -> bool:
+    """Whether a weight is still read after its gradient was computed, when a product would have changed it already."""
+    read: set[int] = set()
+    for call in reversed(calls):
+        if call is update or call.declaration is None:
+            continue
+        if call.operation in _STEPS and _offset(call.out, update.gradients) in read:
+            return True
+        given = [call.arguments.get(name) for name in call.declaration.arrays]
+        read |= {_offset(array, update.parameters) for array in given if array is not None}
+    return False
 
 
 def _role(call: Call) -> str:

@@ -102,6 +102,26 @@ def test_every_gradient_of_an_image_network_is_applied(epilogues):
     assert "sgd" not in runtime.log
 
 
+class WeightFirst(nn.Dense):
+    """Records the gradient of the weight before that of the input, which reads the weight."""
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        x, _ = saved
+        gradient = step.like(x)
+        step.record("dense_weight_gradient", x, upstream, step.gradient("weight"))
+        step.record("bias_gradient", upstream, step.gradient("bias"))
+        step.record("dense_input_gradient", upstream, step.parameter("weight"), gradient)
+        return gradient
+
+
+def test_a_weight_that_is_read_after_its_gradient_has_a_separate_launch(emulated):
+    layers = [nn.Dense(9, activation="tanh"), WeightFirst(6), nn.Dense(4)]
+    assert updates(nn.SGD(0.1), layers=layers) == 30
+    expected, _ = train("numpy", nn.SGD(0.1), layers=layers)
+    losses, _ = train(emulated, nn.SGD(0.1), layers=layers)
+    np.testing.assert_allclose(losses, expected, rtol=1e-10)
+
+
 def test_gradients_that_are_no_vectors_have_a_separate_launch():
     """An operation that writes a gradient of several axes, other than the products, would be forgotten."""
     step = with_gradient((2, 3))

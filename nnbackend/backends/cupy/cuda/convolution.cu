@@ -137,9 +137,16 @@ struct Tile {
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
-// out = bias + the sum over the taps; `bias` may be null. Rows of the product are positions, terms are taps.
+// out = bias + the sum over the taps, or, if it `rectifies`, ReLU of that, which lets NaN pass; `bias` may be null.
+__device__ inline real finished(real sum, const real* bias, int64 filter, int64 rectifies) {
+    if (bias) sum += bias[filter];
+    return rectifies && sum <= 0 ? 0 : sum;
+}
+
+// Rows of the product are positions, terms are taps.
 template <int COLUMNS>
-__device__ inline void forward(const Convolution& g, const real* x, const real* weight, const real* bias, real* out) {
+__device__ inline void forward(const Convolution& g, const real* x, const real* weight, const real* bias, real* out,
+                               int64 rectifies) {
     const int filter = blockIdx.z * g.group_filters(), channel = blockIdx.z * g.group_channels;
     Tile<COLUMNS, true, false> tile;
     tile.multiply([&](Index position, Index tap) { return under(x, g, channel, position, tap); },
@@ -148,23 +155,25 @@ __device__ inline void forward(const Convolution& g, const real* x, const real* 
                   g.group_channels);
     tile.store(
         [&](int64 row, int64 column, real sum) {
-            out[row * g.filters + filter + column] = bias ? sum + bias[filter + column] : sum;
+            out[row * g.filters + filter + column] = finished(sum, bias, filter + column, rectifies);
         },
         g.positions(), g.group_filters());
 }
 
-extern "C" __global__ void convolution_32(GEOMETRY, const real* x, const real* weight, const real* bias, real* out) {
-    forward<32>(GIVEN_GEOMETRY, x, weight, bias, out);
+extern "C" __global__ void convolution_32(GEOMETRY, const real* x, const real* weight, const real* bias, real* out,
+                                          int64 rectifies) {
+    forward<32>(GIVEN_GEOMETRY, x, weight, bias, out, rectifies);
 }
 
-extern "C" __global__ void convolution_64(GEOMETRY, const real* x, const real* weight, const real* bias, real* out) {
-    forward<64>(GIVEN_GEOMETRY, x, weight, bias, out);
+extern "C" __global__ void convolution_64(GEOMETRY, const real* x, const real* weight, const real* bias, real* out,
+                                          int64 rectifies) {
+    forward<64>(GIVEN_GEOMETRY, x, weight, bias, out, rectifies);
 }
 
 // For groups of few filters, such as a depthwise convolution, which would use only a part of a tile: one thread for
 // each element of `out`.
 extern "C" __global__ void convolution_narrow(GEOMETRY, const real* x, const real* weight, const real* bias,
-                                              real* out) {
+                                              real* out, int64 rectifies) {
     const Convolution g = GIVEN_GEOMETRY;
     const int64 size = g.positions() * g.filters;
 #pragma unroll 1
@@ -178,7 +187,7 @@ extern "C" __global__ void convolution_narrow(GEOMETRY, const real* x, const rea
             sum += under(x, g, channel, position, tap) * weight[term * g.weight_stride + filter];
             move_on(tap, 1, g.kernel_width, g.group_channels);
         }
-        out[element] = bias ? sum + bias[filter] : sum;
+        out[element] = finished(sum, bias, filter, rectifies);
     }
 }
 

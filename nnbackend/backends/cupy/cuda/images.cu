@@ -93,10 +93,10 @@ __device__ inline void pool(const Pool& p, const real* x, real* out) {
 }
 
 // Each element of the image adds up what it gets from the windows that contain it, in the order of its positions in
-// them.
+// them. If `x` is `rectified`, the output of ReLU, this is the gradient of ReLU's input.
 template <typename Kind>
 __device__ inline void pool_gradient(const Pool& p, const real* x, const real* pooled, const real* upstream,
-                                     real* out) {
+                                     real* out, int64 rectified) {
     const int64 size = p.images * p.height * p.width * p.channels;
 #pragma unroll 1
     for (int64 element = first_element(); element < size; element += element_step()) {
@@ -115,7 +115,8 @@ __device__ inline void pool_gradient(const Pool& p, const real* x, const real* p
                 const int64 place = ((at.first * p.out_height + y) * p.out_width + x_) * p.channels + channel;
                 sum += Kind::share(p, image, window_at(p, y, x_), at.second, at.third, pooled[place], upstream[place]);
             }
-        out[element] = sum;
+        // A product rather than a condition, so that NaN propagates even where the output is 0.
+        out[element] = rectified ? sum * (real)(x[element] > 0) : sum;
     }
 }
 
@@ -123,17 +124,19 @@ extern "C" __global__ void max_pool(POOL, const real* x, real* out) { pool<MaxPo
 extern "C" __global__ void average_pool(POOL, const real* x, real* out) { pool<AveragePool>(GIVEN_POOL, x, out); }
 extern "C" __global__ void l2_pool(POOL, const real* x, real* out) { pool<L2Pool>(GIVEN_POOL, x, out); }
 
-extern "C" __global__ void max_pool_gradient(POOL, const real* x, const real* pooled, const real* upstream, real* out) {
-    pool_gradient<MaxPool>(GIVEN_POOL, x, pooled, upstream, out);
+extern "C" __global__ void max_pool_gradient(POOL, const real* x, const real* pooled, const real* upstream,
+                                             real* out, int64 rectified) {
+    pool_gradient<MaxPool>(GIVEN_POOL, x, pooled, upstream, out, rectified);
 }
 
 extern "C" __global__ void average_pool_gradient(POOL, const real* x, const real* pooled, const real* upstream,
-                                                 real* out) {
-    pool_gradient<AveragePool>(GIVEN_POOL, x, pooled, upstream, out);
+                                                 real* out, int64 rectified) {
+    pool_gradient<AveragePool>(GIVEN_POOL, x, pooled, upstream, out, rectified);
 }
 
-extern "C" __global__ void l2_pool_gradient(POOL, const real* x, const real* pooled, const real* upstream, real* out) {
-    pool_gradient<L2Pool>(GIVEN_POOL, x, pooled, upstream, out);
+extern "C" __global__ void l2_pool_gradient(POOL, const real* x, const real* pooled, const real* upstream,
+                                            real* out, int64 rectified) {
+    pool_gradient<L2Pool>(GIVEN_POOL, x, pooled, upstream, out, rectified);
 }
 
 // Images within others, from (top, left), which may be negative, with zeros around them.
