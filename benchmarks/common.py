@@ -31,6 +31,7 @@ __all__ = [
     "NETS",
     "NetSuite",
     "Suite",
+    "array",
     "dense_shapes",
     "images",
     "make_network",
@@ -178,6 +179,11 @@ def matrix(device: Backend, rows: int, columns: int, scale: float = 1.0) -> Arra
     padded: HostArray = np.zeros((rows, stride), np.float32)
     padded[:, :columns] = _normal((rows, columns), scale)
     return device.view(device.from_host(padded.ravel()), 0, (rows, columns), stride)
+
+
+def array(device: Backend, *shape: int, scale: float = 1.0) -> Array:
+    """A contiguous float32 device array of normal numbers, for images and kernels."""
+    return device.from_host(_normal(shape, scale))
 
 
 def vector(device: Backend, size: int, scale: float = 1.0) -> Array:

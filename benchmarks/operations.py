@@ -21,6 +21,7 @@ from benchmarks.common import (
     SEED,
     NetSuite,
     Suite,
+    array,
     dense_shapes,
     images,
     matrix,
@@ -29,10 +30,14 @@ from benchmarks.common import (
 )
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend, Call
+from nnbackend.backends.image_operations import POOLS
 from nnbackend.presets import PRESETS
 
 #: Rows and columns for operations that do not depend on the network: the first hidden layer of the middle one.
 _ROWS, _COLUMNS = 256, 200
+
+#: For operations on images.
+_IMAGES = 32
 
 #: So small that hours of updates hardly change the parameters.
 _LEARNING_RATE = 1e-8
@@ -208,6 +213,104 @@ class MaxAbsNorm(Suite):
 
     time_forward.pretty_name = "max_abs_norm: 256 x 200"
     time_gradient.pretty_name = "max_abs_norm_gradient: 256 x 200"
+
+
+class Convolution(Suite):
+    """The second convolution of LeNet: 32 images of 12 x 12 with 20 channels, 40 kernels of 5 x 5."""
+
+    def build(self, device: Backend) -> None:
+        self.device = device
+        x, kernel, maps = array(device, _IMAGES, 12, 12, 20), (5, 5, 20, 40), array(device, _IMAGES, 8, 8, 40)
+        weight, bias, steps = array(device, *kernel, scale=500**-0.5), vector(device, 40), (1, 1, 1, 1, 0, 0)
+        forward = Call.of("convolution", x, weight, bias, *steps, array(device, _IMAGES, 8, 8, 40))
+        gradient = Call.of("convolution_input_gradient", maps, weight, *steps, array(device, _IMAGES, 12, 12, 20))
+        kernels = Call.of("convolution_weight_gradient", x, maps, *steps, array(device, *kernel))
+        self.forward, self.input_gradient, self.weight_gradient = (
+            device.executor([call]) for call in (forward, gradient, kernels)
+        )
+        for timed in (self.time_forward, self.time_input_gradient, self.time_weight_gradient):
+            timed(device.name)
+
+    def time_forward(self, backend: str) -> None:
+        self.forward.run(1)
+        self.device.synchronize()
+
+    def time_input_gradient(self, backend: str) -> None:
+        self.input_gradient.run(1)
+        self.device.synchronize()
+
+    def time_weight_gradient(self, backend: str) -> None:
+        self.weight_gradient.run(1)
+        self.device.synchronize()
+
+    time_forward.pretty_name = "convolution: 32 x 12 x 12 x 20, 40 kernels of 5 x 5"
+    time_input_gradient.pretty_name = "convolution_input_gradient: 32 x 12 x 12 x 20, 40 kernels of 5 x 5"
+    time_weight_gradient.pretty_name = "convolution_weight_gradient: 32 x 12 x 12 x 20, 40 kernels of 5 x 5"
+
+
+class Pools(Suite):
+    """Pools of 2 x 2 without overlap: 32 images of 24 x 24 with 20 channels."""
+
+    params = (BACKENDS, POOLS)
+    param_names = ("backend", "kind")
+
+    def build(self, device: Backend, kind: str) -> None:
+        self.device = device
+        x, pooled, upstream = (array(device, _IMAGES, side, side, 20) for side in (24, 12, 12))
+        window = (kind, 2, 2, 2, 2, 0, 0)
+        self.forward = (x, *window, pooled)
+        self.backward = (x, pooled, upstream, *window, array(device, _IMAGES, 24, 24, 20))
+        self.time_pool(device.name, kind)
+        self.time_pool_gradient(device.name, kind)
+
+    def time_pool(self, backend: str, kind: str) -> None:
+        self.device.pool(*self.forward)
+        self.device.synchronize()
+
+    def time_pool_gradient(self, backend: str, kind: str) -> None:
+        self.device.pool_gradient(*self.backward)
+        self.device.synchronize()
+
+    time_pool.pretty_name = "pool: 32 x 24 x 24 x 20"
+    time_pool_gradient.pretty_name = "pool_gradient: 32 x 24 x 24 x 20"
+
+
+class ImageSteps(Suite):
+    """The operations on images that move or add numbers, and normalisation: 32 images of 12 x 12 with 20 channels."""
+
+    params = (
+        BACKENDS,
+        (
+            "place", "add", "batch_norm", "batch_norm_gradient", "normalize", "layer_norm", "layer_norm_gradient",
+            "layer_norm_scale_gradient",
+        ),
+    )  # fmt: skip
+    param_names = ("backend", "operation")
+
+    def build(self, device: Backend, operation: str) -> None:
+        self.device, self.operation = device, getattr(device, operation)
+        images, rows = array(device, _IMAGES, 12, 12, 20), _IMAGES * 144
+        x, upstream, out = (array(device, rows, 20) for _ in range(3))
+        scale, shift, mean, gradient = (vector(device, 20) for _ in range(4))
+        variance, statistics = device.from_host(np.ones(20, np.float32)), array(device, 2, 20)
+        of_rows = device.from_host(np.ones((rows, 2), np.float32))
+        self.arguments: tuple[Any, ...] = {
+            "place": (images, 1, 1, array(device, _IMAGES, 14, 14, 20)),
+            "add": (x, upstream, out),
+            "batch_norm": (x, scale, shift, 0.99, 1e-3, mean, variance, statistics, out),
+            "batch_norm_gradient": (x, statistics, scale, upstream, gradient, shift, out),
+            "normalize": (x, mean, variance, scale, shift, 1e-3, out),
+            "layer_norm": (x, scale, shift, 1e-3, of_rows, out),
+            "layer_norm_gradient": (x, of_rows, scale, upstream, out),
+            "layer_norm_scale_gradient": (x, of_rows, upstream, gradient),
+        }[operation]
+        self.time_operation(device.name, operation)
+
+    def time_operation(self, backend: str, operation: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_operation.pretty_name = "normalisation and copies: 32 x 12 x 12 x 20"
 
 
 class Losses(Suite):

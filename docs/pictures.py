@@ -32,6 +32,7 @@ EXAMPLES = {
     "circle": ("0-truth", "1-before", "3-round-2", "9-after"),
     "iris": ("iris",),
     "mnist_relu": ("misclassified", "weights"),
+    "network3": ("kernels", "maps"),
 }
 
 

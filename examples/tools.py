@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnbackend import Callback, Dense, History, Network, plotting
+from nnbackend import Callback, Conv2D, Dense, History, Network, plotting
 from nnbackend.errors import NNBackendError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Options:
     interactive : bool
         Ask the user in the terminal (S1 only).
     tutorial : bool
-        Use the tutorial's own recipe (S5 only).
+        Use the tutorial's own recipe (S5) or data (S13).
     """
 
     backend: str = "auto"
@@ -150,8 +150,13 @@ def axes(count: int, width: float = 4.8, height: float = 4.0) -> list[Any]:
 
 def described(network: Network) -> str:
     """One line with the network's sizes and its backend."""
-    units = [layer.units for layer in network.layers if isinstance(layer, Dense)]
-    sizes = "-".join(str(size) for size in [*network.input_shape, *units])
+    parts = [str(size) for size in network.input_shape]
+    for layer in network.layers:
+        if isinstance(layer, Conv2D):
+            parts.append(f"{layer.filters}c{layer.kernel_size[0]}")
+        elif isinstance(layer, Dense):
+            parts.append(str(layer.units))
+    sizes = "-".join(parts)
     return f"{sizes} network, {network.parameter_count:,} parameters, backend {network.backend.name}"
 
 

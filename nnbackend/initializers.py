@@ -28,6 +28,7 @@ __all__ = [
     "LeCunNormal",
     "LeCunUniform",
     "Normal",
+    "Ones",
     "Uniform",
     "Zeros",
     "get_initializer",
@@ -67,6 +68,13 @@ class Zeros(Initializer):
 
     def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
         return np.zeros(shape)
+
+
+class Ones(Initializer):
+    """All one."""
+
+    def sample(self, generator: np.random.Generator, shape: tuple[int, ...]) -> HostArray:
+        return np.ones(shape)
 
 
 class Normal(Initializer):
@@ -190,6 +198,7 @@ class Given(Initializer):
 
 INITIALIZERS: dict[str, type[Initializer]] = {
     "zeros": Zeros,
+    "ones": Ones,
     "normal": Normal,
     "uniform": Uniform,
     "he_normal": HeNormal,

@@ -1,35 +1,36 @@
 """Recipes: a network and its training settings, as data. The command line, the benchmarks and the tests share these.
 
-The three presets are networks that tutorials and benchmarks on MNIST often use. Their names include the inputs and
-outputs for MNIST; the actual numbers come from the data.
+The presets are networks that tutorials and benchmarks on MNIST often use. Names such as "784-40-10" include the inputs
+and outputs for MNIST; the actual numbers come from the data.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.layers import Activation, Dense, Dropout, Layer
+from nnbackend.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Reshape
 from nnbackend.losses import get_loss
 from nnbackend.optimizers import OPTIMIZERS, SGD, Optimizer
 from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, Schedule, StepDecay, Warmup
-from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.checks import number, positive_integer, sample_shape
 
 __all__ = ["DEFAULT", "PRESETS", "SCHEDULES", "Recipe", "get_preset"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network of dense layers and its training settings.
+    """A network of dense layers, possibly after convolutions, and its training settings.
 
     Attributes
     ----------
     hidden : tuple of int
         Units of the hidden layers; empty for none.
     activation : str
-        Activation of the hidden layers.
+        Activation of the hidden layers and of the convolutions.
     dropout : float
         Dropout rate after every hidden layer.
     l1, l2 : float
@@ -58,6 +59,9 @@ class Recipe:
     epochs : int
     patience : int or None
         Epochs without improvement after which training stops. None: train for all epochs.
+    filters : tuple of int
+        Filters of convolutions before the hidden layers, each with kernels of 5 x 5 and followed by a 2 x 2 max pool;
+        empty for none. The samples must be square images, or rows of their pixels.
     """
 
     hidden: tuple[int, ...] = (200, 80)
@@ -78,6 +82,7 @@ class Recipe:
     batch_size: int = 128
     epochs: int = 10
     patience: int | None = None
+    filters: tuple[int, ...] = ()
 
     @property
     def first_rate(self) -> float:
@@ -118,11 +123,23 @@ class Recipe:
         if self.patience is not None:
             positive_integer("patience", self.patience)
 
-    def layers(self, outputs: int) -> list[Layer]:
-        """New layers of a network with `outputs` outputs."""
+    def layers(self, outputs: int, input_shape: Any = 784) -> list[Layer]:
+        """New layers of a network.
+
+        Parameters
+        ----------
+        outputs : int
+        input_shape : int or tuple of int
+            Shape of a sample; only convolutions depend on it.
+
+        Raises
+        ------
+        InvalidInputError
+            The recipe has convolutions, and samples of this shape are no square images, or too small for them.
+        """
         Activation(self.activation)  # checks the name even if there are no hidden layers
         rate = number("dropout", self.dropout, low=0, high=1, below=True)
-        layers: list[Layer] = []
+        layers = self._convolutions(sample_shape(input_shape)) if self.filters else []
         for units in self.hidden:
             layers.append(
                 Dense(positive_integer("a hidden layer's size", units), self.activation, l1=self.l1, l2=self.l2)
@@ -130,6 +147,28 @@ class Recipe:
             if rate:
                 layers.append(Dropout(rate))
         return [*layers, Dense(outputs, l1=self.l1, l2=self.l2)]
+
+    def _convolutions(self, shape: tuple[int, ...]) -> list[Layer]:
+        side = math.isqrt(math.prod(shape))
+        if shape not in ((side * side,), (side, side), (side, side, 1)):
+            raise InvalidInputError(
+                f"a recipe with convolutions needs square images, or rows of their pixels, received samples of shape "
+                f"{shape}; set filters to none"
+            )
+        layers: list[Layer] = [Reshape((side, side, 1))]
+        for filters in self.filters:
+            if side < 6:
+                raise InvalidInputError(
+                    f"images of {math.isqrt(math.prod(shape))} x {math.isqrt(math.prod(shape))} are too small for "
+                    f"{len(self.filters)} convolutions of 5 x 5 with pools of 2 x 2; use fewer filters, or none"
+                )
+            number_of_filters = positive_integer("a convolution's number of filters", filters)
+            layers += [
+                Conv2D(number_of_filters, 5, activation=self.activation, l1=self.l1, l2=self.l2),
+                MaxPool2D(2),
+            ]
+            side = (side - 4) // 2
+        return [*layers, Flatten()]
 
     def make_schedule(self) -> Schedule:
         """The learning rate over the epochs."""
@@ -159,7 +198,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as plain JSON, with the default learning rate filled in."""
-        return {**asdict(self), "hidden": list(self.hidden), "learning_rate": self.first_rate}
+        lists = {"hidden": list(self.hidden), "filters": list(self.filters)}
+        return {**asdict(self), **lists, "learning_rate": self.first_rate}
 
     def _optimizer_class(self) -> type[Any]:
         if self.optimizer not in OPTIMIZERS:
@@ -242,6 +282,16 @@ PRESETS: dict[str, Recipe] = {
         schedule="cosine",
         batch_size=100,
         epochs=8,
+    ),
+    "lenet": Recipe(
+        filters=(20, 40),
+        hidden=(100,),
+        activation="relu",
+        optimizer="adam",
+        learning_rate=2e-3,
+        schedule="cosine",
+        batch_size=100,
+        epochs=10,
     ),
 }
 

@@ -38,6 +38,23 @@ def rich_network(backend, dtype="float32") -> nn.Network:
     return nn.Network(layers, 12, backend=backend, seed=5, dtype=dtype)
 
 
+def convolutional_network(backend, dtype="float32") -> nn.Network:
+    """A convolution and batch normalisation of images and of flat samples, on the same rows as `rich_network`."""
+    layers = [
+        nn.Reshape((3, 4, 1)),
+        nn.Conv2D(5, 2, padding="same"),
+        nn.BatchNormalization(0.8),
+        nn.Activation("relu"),
+        nn.MaxPool2D(2),
+        nn.Residual([nn.Conv2D(5, 1), nn.BatchNormalization(0.9)]),
+        nn.BatchNormalization(trainable=False),
+        nn.Flatten(),
+        nn.BatchNormalization(0.7),
+        nn.Dense(4),
+    ]
+    return nn.Network(layers, 12, backend=backend, seed=5, dtype=dtype)
+
+
 def same_weights(one: nn.Network, other: nn.Network) -> bool:
     """Whether two networks have bit-identical parameters."""
     first, second = one.get_weights(), other.get_weights()

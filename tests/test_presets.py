@@ -12,8 +12,10 @@ from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.presets import DEFAULT, PRESETS, SCHEDULES, Recipe, get_preset
 from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, StepDecay, Warmup
 
+DENSE = {name: recipe for name, recipe in PRESETS.items() if not recipe.filters}
 
-@pytest.mark.parametrize("name", PRESETS)
+
+@pytest.mark.parametrize("name", DENSE)
 def test_a_preset_is_the_net_that_its_name_says(name: str) -> None:
     recipe = get_preset(name)
     network = nn.Network(recipe.layers(10), 784, backend="numpy")
@@ -21,8 +23,40 @@ def test_a_preset_is_the_net_that_its_name_says(name: str) -> None:
     assert "-".join(str(size) for size in (784, *(shape[1] for shape in shapes))) == name
 
 
+def test_lenet() -> None:
+    network = nn.Network(get_preset("lenet").layers(10), 784, backend="numpy")
+    assert [type(layer).__name__ for layer in network.layers] == [
+        "Reshape", "Conv2D", "MaxPool2D", "Conv2D", "MaxPool2D", "Flatten", "Dense", "Dense",
+    ]  # fmt: skip
+    shapes = [array.shape for key, array in network.get_weights().items() if key.endswith("weight")]
+    assert shapes == [(5, 5, 1, 20), (5, 5, 20, 40), (640, 100), (100, 10)]
+
+
+@pytest.mark.slow
+def test_lenet_learns_real_digits() -> None:
+    data, recipe = nn.datasets.load("mnist-5k"), get_preset("lenet").changed(filters=(6, 10))
+    network = nn.Network(recipe.layers(10, data.input_shape), data.input_shape, backend="numpy", seed=0)
+    x, y = data.x_train[:1_500], data.y_train[:1_500]
+    network.fit(x, y, epochs=2, batch_size=50, loss=recipe.loss, optimizer=recipe.make_optimizer())
+    assert network.evaluate(data.x_test, data.y_test)["accuracy"] > 0.85
+
+
+def test_convolutions_need_square_images_of_a_sufficient_size() -> None:
+    recipe = get_preset("lenet")
+    assert [layer.config() for layer in recipe.layers(10, (28, 28, 1))] == [each.config() for each in recipe.layers(10)]
+    with pytest.raises(InvalidInputError, match="images of 2 x 2 are too small"):
+        recipe.layers(3, 4)
+    with pytest.raises(InvalidInputError, match=r"needs square images.* samples of shape \(12,\); set filters to none"):
+        recipe.layers(3, 12)
+    with pytest.raises(InvalidInputError, match="images of 8 x 8 are too small for 2 convolutions of 5 x 5"):
+        recipe.layers(10, 64)
+    recipe.changed(filters=(20,)).layers(10, 64)
+    with pytest.raises(InvalidInputError, match="a convolution's number of filters must be"):
+        recipe.changed(filters=(0,)).check()
+
+
 def test_the_presets_are_those_that_the_benchmarks_compare() -> None:
-    assert [(r.activation, r.batch_size, r.optimizer, r.loss) for r in PRESETS.values()] == [
+    assert [(r.activation, r.batch_size, r.optimizer, r.loss) for r in DENSE.values()] == [
         ("sigmoid", 100, "sgd", "softmax_cross_entropy"),
         ("relu", 256, "sgd", "softmax_cross_entropy"),
         ("relu", 100, "adam", "softmax_cross_entropy"),
@@ -35,7 +69,7 @@ def test_an_unknown_preset_gets_the_nearest_names() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [DEFAULT, *PRESETS.values()], ids=["default", *PRESETS])
+@pytest.mark.parametrize("recipe", [DEFAULT, *DENSE.values()], ids=["default", *DENSE])
 def test_a_recipe_learns_real_digits(recipe: Recipe) -> None:
     data = nn.datasets.load("digits")
     network = nn.Network(recipe.layers(10), data.input_shape, backend="numpy", seed=0)
@@ -142,8 +176,10 @@ def test_invalid_settings_are_rejected_without_data(attributes: dict[str, object
 
 
 def test_a_recipe_survives_json() -> None:
-    description = json.loads(json.dumps(DEFAULT.to_dict()))
-    assert Recipe(**{**description, "hidden": tuple(description["hidden"])}) == DEFAULT
+    for recipe in (DEFAULT, get_preset("lenet")):
+        description = json.loads(json.dumps(recipe.to_dict()))
+        lists = {name: tuple(description[name]) for name in ("hidden", "filters")}
+        assert Recipe(**{**description, **lists}) == recipe
     assert Recipe(optimizer="sgd").to_dict()["learning_rate"] == nn.SGD.default_learning_rate
 
 

@@ -22,6 +22,7 @@ from benchmarks.tutorials import (
     circle_network,
     deep_net,
     first_neuron,
+    network3,
     neural_net,
     numpy_layers,
     one_net,
@@ -56,12 +57,12 @@ def digits():
 
 def test_every_system_has_a_baseline():
     systems = {system for module in MODULES for system in re.findall(r"\bS\d+\b", module.__doc__.partition("\n")[0])}
-    assert systems == {f"S{number}" for number in range(1, 13)}
+    assert systems == {f"S{number}" for number in range(1, 14)}
 
 
 def test_train_takes_a_seed_and_has_a_default_for_the_rest():
     trained = [module for module in MODULES if hasattr(module, "train")]
-    assert len(trained) == 11
+    assert len(trained) == 12
     for function in [*(module.train for module in trained), three_net.train_mnist]:
         seed, *rest = inspect.signature(function).parameters.values()
         assert seed.name == "seed"
@@ -262,6 +263,50 @@ def test_neural_net_gradients_are_those_of_half_the_squared_error():
             losses.append(0.5 * np.sum((net.forward(x) - y) ** 2))
         w[1, 2] += 1e-5
         assert gradient[1, 2] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_network3_on_digits(digits):
+    few = dataclasses.replace(digits, x_train=digits.x_train[:900], y_train=digits.y_train[:900])
+    assert network3.train(0, epochs=1, learning_rate=0.5, data=few).figures["accuracy"] > 0.4
+
+
+def network3_differences(monkeypatch, activation):
+    """The relative errors of the gradients of network3's parameters, compared with finite differences."""
+    generator = np.random.default_rng(0)
+    net = network3.ConvNet(generator, 10)
+    x, y = generator.random((1, 28, 28)), np.eye(10)[:, [3]]
+    monkeypatch.setattr(network3.np, "tanh", activation)
+    dk, dbias, dw, _ = net.gradients(x, y)
+    parameters = {"k1": (net.kernels[0], dk[0]), "k2": (net.kernels[1], dk[1]), "b1": (net.biases[0], dbias[0])}
+    errors = {}
+    for name, (array, gradient) in {**parameters, "w": (net.w, dw)}.items():
+        place, losses = tuple(extent - 1 for extent in array.shape), []
+        for change in (1e-5, -2e-5):
+            array[place] += change
+            o = net.forward(x)
+            losses.append(-np.sum(y * np.log(o) + (1 - y) * np.log(1 - o)))
+        array[place] += 1e-5
+        expected = (losses[0] - losses[1]) / 2e-5
+        errors[name] = abs(gradient[place] - expected) / abs(expected)
+    return errors
+
+
+def test_network3_lacks_the_derivative_of_tanh(monkeypatch):
+    errors = network3_differences(monkeypatch, np.tanh)
+    assert errors["w"] < 1e-6
+    assert min(errors[name] for name in ("k1", "k2", "b1")) > 0.05
+    # With an activation whose derivative is 1, nothing is wrong.
+    assert max(network3_differences(monkeypatch, lambda z: z).values()) < 1e-6
+
+
+def test_network3_decays_its_last_weights_only():
+    net = network3.ConvNet(np.random.default_rng(0), 10)
+    kernels, w = [each.copy() for each in net.kernels], net.w.copy()
+    net.gradients = lambda x, y: ([0.0, 0.0], [0.0, 0.0], 0.0, 0.0)
+    net.update([(None, None)], 0.5, 0.1)
+    assert all((after == before).all() for after, before in zip(net.kernels, kernels, strict=True))
+    np.testing.assert_allclose(net.w, 0.95 * w)
 
 
 @pytest.mark.slow

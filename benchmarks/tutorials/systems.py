@@ -13,6 +13,7 @@ import nnbackend as nn
 from benchmarks.tutorials import (
     circle,
     deep_net,
+    network3,
     neural_net,
     numpy_layers,
     one_net,
@@ -142,6 +143,12 @@ def _on_few_images(options: Any) -> float:
     return _seconds(example("mnist_classical").networks(few, options)["784-200-80-10"])
 
 
+def _our_network3(options: Any) -> float:
+    """One epoch including the costs and accuracies after it."""
+    data = nn.datasets.load("mnist-5k")
+    return _seconds(lambda: example("network3").train(data, options, epochs=1))
+
+
 def _share(name: str) -> Callable[[Mapping[str, Any]], float]:
     return lambda figures: float(figures[name])
 
@@ -265,6 +272,17 @@ SYSTEMS = (
             Figure("people right", "-", _share("right"), "{:.0f} of 4".format),
         ),
         Work("1,000 epochs", lambda: two_two_one.train(0).seconds, _of_run("people")),
+    ),
+    System(
+        "S13",
+        "network3",
+        (
+            Figure("4,000 images: test, max pooling", "not said", _share("max pooling")),
+            Figure('L2 pooling, "same" padding', "not said", _share("L2 pooling, same padding")),
+            Figure("frozen kernels", "-", _share("frozen kernels")),
+            Figure("at best: Adam, falling rate", "-", _share("at best")),
+        ),
+        Work("an epoch of 4,000 images", lambda: network3.train(0, epochs=1).seconds, _our_network3),
     ),
 )
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Backend, Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.numpy_images import NumpyImageOperations
 from nnbackend.backends.philox import keep_threshold, uniform_words
 from nnbackend.backends.products import ALONE, Products
 from nnbackend.backends.staging import InPlaceStaging
@@ -31,7 +32,7 @@ _GELU_CUBIC = 0.044715
 _CHUNK = 32_768
 
 
-class NumpyBackend(Backend):
+class NumpyBackend(NumpyImageOperations, Backend):
     """Plain NumPy, with the matrix products of the BLAS that NumPy was built with.
 
     Parameters

@@ -21,6 +21,7 @@ from abc import ABC, abstractmethod
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.declaration import OPERATIONS, Array, constant, operation, reads, updates, writes
+from nnbackend.backends.image_operations import ImageOperations
 
 __all__ = ["OPERATIONS", "Operations"]
 
@@ -35,8 +36,8 @@ ALPHA = constant("The activation's parameter.")
 DECAY = constant("Factor of the parameters.")
 
 
-class Operations(ABC):
-    """The operations that every backend implements."""
+class Operations(ImageOperations, ABC):
+    """The operations that every backend implements, and those on images."""
 
     # ---- batch -----------------------------------------------------------------------------------------------
 

@@ -142,7 +142,8 @@ def _longer(configuration: dict[str, Any], before: int, epochs: int | None) -> d
 def recipe_of(configuration: dict[str, Any]) -> Recipe:
     """The recipe in a run's configuration."""
     recipe = configuration["recipe"]
-    return Recipe(**{**recipe, "hidden": tuple(recipe["hidden"])})
+    lists = {"hidden": tuple(recipe["hidden"]), "filters": tuple(recipe.get("filters", ()))}
+    return Recipe(**{**recipe, **lists})
 
 
 def earlier_optimizers(configuration: dict[str, Any]) -> list[str]:

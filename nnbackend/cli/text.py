@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.backends.contract import Backend
 from nnbackend.datasets import Dataset
 from nnbackend.distributed import Communicator
+from nnbackend.layers import AveragePool2D, Conv2D, L2Pool2D, MaxPool2D
 from nnbackend.network import Network
 
 __all__ = [
@@ -75,17 +76,28 @@ def ranks_text(ranks: Communicator) -> str:
 
 
 def network_line(network: Network) -> str:
-    """Layer sizes, activations and number of parameters of a network."""
+    """Layer sizes, activations and number of parameters of a network.
+
+    ``20c5`` are 20 filters of 5 x 5, ``p2`` a pool of 2 x 2.
+    """
     sizes = [str(math.prod(network.input_shape))]
     activations: list[str] = []
     for layer in network.layers:
-        if hasattr(layer, "units"):
+        if isinstance(layer, Conv2D):
+            sizes.append(f"{layer.filters}c{_extent(layer.kernel_size)}")
+        elif isinstance(layer, MaxPool2D | AveragePool2D | L2Pool2D):
+            sizes.append(f"p{_extent(layer.window.size)}")
+        elif hasattr(layer, "units"):
             sizes.append(str(layer.units))
         name = getattr(layer, "activation", "identity")
         if name != "identity" and name not in activations:
             activations.append(name)
     parts = ["-".join(sizes), *activations, f"{network.parameter_count:,} parameters", network.dtype.name]
     return ", ".join(parts)
+
+
+def _extent(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def backend_line(requested: str, backend: Backend) -> str:

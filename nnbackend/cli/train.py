@@ -103,7 +103,11 @@ def _train(
     named_recipe = _recipe_name(options, recipe)
     recipe = _fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
     network = Network(
-        recipe.layers(len(data.classes)), data.input_shape, backend, seed=options.seed, dtype=options.dtype
+        recipe.layers(len(data.classes), data.input_shape),
+        data.input_shape,
+        backend,
+        seed=options.seed,
+        dtype=options.dtype,
     )
     if ranks.rank:
         checks.passed()

@@ -46,6 +46,13 @@ def _add_network_options(network: argparse._ArgumentGroup) -> None:
         "--hidden", type=sizes, metavar="SIZES", help="sizes of the hidden layers, such as 200,80 (default), or none"
     )
     network.add_argument(
+        "--filters",
+        type=sizes,
+        metavar="SIZES",
+        help="filters of 5 x 5 convolutions before the hidden layers, each followed by a 2 x 2 max pool, such as "
+        "20,40; for square images (default: none)",
+    )
+    network.add_argument(
         "--activation", metavar="NAME", help="activation of the hidden layers: relu (default), sigmoid, gelu ..."
     )
     network.add_argument(

@@ -13,13 +13,29 @@ import numpy as np
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend
 from nnbackend.data.scale import PIXEL_SCALE
-from nnbackend.layers import Activation, Dense, Dropout, Layer, MaxAbsNorm
+from nnbackend.layers import (
+    Activation,
+    AveragePool2D,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    L2Pool2D,
+    Layer,
+    LayerNormalization,
+    MaxAbsNorm,
+    MaxPool2D,
+    Residual,
+    ZeroPadding2D,
+)  # fmt: skip
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, Optimizer, RMSprop
 
 __all__ = ["WarmupNetwork", "warmup_networks"]
 
 _ROWS, _FEATURES, _OUTPUTS = 10, 6, 3
+_IMAGE = (6, 5, 2)
 #: Does not divide the rows, so that the shorter last batch is compiled, too.
 _BATCH_SIZE = 4
 #: Small, so that nothing diverges.
@@ -55,25 +71,26 @@ def warmup_networks(backend: Backend, dtype: str) -> Iterator[WarmupNetwork]:
             yield WarmupNetwork(executor, loss, data, type(optimizer).__name__, run)
 
 
-#: Loss, data and optimizer. "bytes" are uint8 images with integer labels; "numbers" are floats for both. AdamW uses the
-#: kernels of Adam.
+#: Loss, data and optimizer. "bytes" are uint8 rows with integer labels; "numbers" are floats for both; "images" are
+#: like bytes, for a network of convolutions. AdamW uses the kernels of Adam.
 _VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
     ("softmax_cross_entropy", "bytes", SGD(_RATE, weight_decay=1e-3)),
     ("softmax_cross_entropy", "numbers", SGD(_RATE, momentum=0.9, nesterov=True)),
     ("sigmoid_cross_entropy", "numbers", Adam(_RATE)),
     ("mean_squared_error", "numbers", RMSprop(_RATE)),
+    ("softmax_cross_entropy", "images", SGD(_RATE)),
 )
 
 
 def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, optimizer: Optimizer) -> None:
     chosen = _without_fast_executors(backend) if executor == "plain" else backend
-    network = Network(
-        _layers(), _FEATURES, chosen, dtype=dtype, seed=0, input_scale=PIXEL_SCALE if data == "bytes" else None
-    )
+    layers, shape = (_image_layers(), _IMAGE) if data == "images" else (_layers(), (_FEATURES,))
+    scale = PIXEL_SCALE if data == "bytes" else None
+    network = Network(layers, shape, chosen, dtype=dtype, seed=0, input_scale=scale)
     generator = np.random.default_rng(0)
-    x: Any = generator.random((_ROWS, _FEATURES))
+    x: Any = generator.random((_ROWS, *shape))
     y: Any = np.full((_ROWS, _OUTPUTS), 1 / _OUTPUTS)
-    if data == "bytes":
+    if data != "numbers":
         x, y = (255 * x).astype(np.uint8), np.arange(_ROWS) % _OUTPUTS
     history = network.fit(
         x,
@@ -96,6 +113,23 @@ def _layers() -> list[Layer]:
     dense = [Dense(_FEATURES, name, l1=1e-3, l2=1e-3) for name in ACTIVATIONS]
     activations = [Activation(name) for name in ACTIVATIONS]
     return [*dense, *activations, Dropout(0.1), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False)]
+
+
+def _image_layers() -> list[Layer]:
+    """All operations on images and normalisation; a frozen normalisation uses its running statistics."""
+    return [
+        Conv2D(4, 3, padding="same", activation="relu", l2=1e-3),
+        BatchNormalization(),
+        Conv2D(4, (2, 1), groups=4, use_bias=False),
+        BatchNormalization(trainable=False),
+        MaxPool2D(2),
+        Residual([Conv2D(4, 3, padding="same", groups=2, activation="tanh"), LayerNormalization()]),
+        AveragePool2D(2, 1, padding="same"),
+        L2Pool2D((1, 2), padding="same"),
+        ZeroPadding2D(1),
+        Flatten(),
+        Dense(_OUTPUTS),
+    ]
 
 
 def _without_fast_executors(backend: Backend) -> Backend:

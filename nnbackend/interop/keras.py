@@ -1,7 +1,10 @@
 """Exchange weights with Keras, as the lists that ``model.get_weights()`` returns and ``model.set_weights()`` accepts.
 
-The lists contain NumPy arrays: kernel and bias of each layer. Both libraries store a kernel as (inputs,
-outputs). Keras itself is not needed.
+The lists contain NumPy arrays, layer by layer: kernel and bias, or gamma, beta, moving mean and moving variance. Both
+libraries store a kernel as (inputs, outputs) or (height, width, channels, filters), flatten images with their channels
+last, and follow the biased variance, so nothing is converted but the kernel of a `Conv1D`, which has no height in
+Keras. The layers of a `Residual` come first, then those of its projection; compare with ``model.layers``. Keras itself
+is not needed.
 """
 
 from __future__ import annotations
@@ -11,10 +14,20 @@ from typing import Any
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
-from nnbackend.interop.weights import replace_weights
+from nnbackend.interop.weights import Counterpart, replace_weights
+from nnbackend.layers import Conv1D, Conv2D, Dense, LayerNode
 from nnbackend.network import Network
 
 __all__ = ["get_weights", "set_weights"]
+
+#: Keras's names of parameters, where they differ.
+_NAMES = {
+    "weight": "kernel",
+    "scale": "gamma",
+    "shift": "beta",
+    "running_mean": "moving_mean",
+    "running_variance": "moving_variance",
+}
 
 
 def get_weights(network: Network) -> list[HostArray]:
@@ -23,9 +36,11 @@ def get_weights(network: Network) -> list[HostArray]:
     Returns
     -------
     list
-        Kernel (inputs, outputs) and, if it has one, bias (outputs,) of each layer, in the network's dtype.
+        For each layer kernel and bias, or gamma, beta, moving mean and moving variance, as far as it has them, in the
+        network's dtype.
     """
-    return list(network.get_weights().values())
+    weights = network.get_weights()
+    return [counterpart.from_ours(weights[name]) for name, counterpart in _counterparts(network).items()]
 
 
 def set_weights(network: Network, weights: Sequence[Any]) -> None:
@@ -46,12 +61,30 @@ def set_weights(network: Network, weights: Sequence[Any]) -> None:
         raise InvalidInputError(
             f"weights must be a list of arrays, such as model.get_weights(), received {type(weights).__name__}"
         )
-    names: dict[str, str] = {}
-    for place, entry in enumerate(network.model.layout.entries):
-        what = {"weight": "kernel"}.get(entry.parameter.name, entry.parameter.name)
-        names[entry.name] = f"weights[{place}] ({what})"
+    counterparts = _counterparts(network)
+    names = [counterpart.name for counterpart in counterparts.values()]
     if len(weights) != len(names):
         raise InvalidInputError(
-            f"the network has {len(names)} arrays ({', '.join(names.values())}), received a list of {len(weights)}"
+            f"the network has {len(names)} arrays ({', '.join(names)}), received a list of {len(weights)}"
         )
-    replace_weights(network, names, dict(zip(names.values(), weights, strict=True)))
+    replace_weights(network, counterparts, dict(zip(names, weights, strict=True)))
+
+
+def _counterparts(network: Network) -> dict[str, Counterpart]:
+    """The arrays of a list, by our names in the list's order. Our own order has all state at the end."""
+    counterparts: dict[str, Counterpart] = {}
+    for node in (inner for outer in network.model.layout.nodes for inner in outer.walk()):
+        for parameter in node.parameters:
+            name = f"weights[{len(counterparts)}] ({_NAMES.get(parameter.name, parameter.name)})"
+            counterparts[f"{node.name}.{parameter.name}"] = _counterpart(node, parameter.name, name)
+    return counterparts
+
+
+def _counterpart(node: LayerNode, parameter: str, name: str) -> Counterpart:
+    if parameter != "weight" or not isinstance(node.layer, Dense | Conv2D):
+        return Counterpart(name)
+    if isinstance(node.layer, Dense):
+        return Counterpart(name, meaning="(inputs, outputs)")
+    if isinstance(node.layer, Conv1D):
+        return Counterpart(name, dropped=0, meaning="(length, channels / groups, filters)")
+    return Counterpart(name, meaning="(height, width, channels / groups, filters)")

@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import LAYERS
+from nnbackend.layers.stack import written
 from nnbackend.network import Network
 from nnbackend.saving.model_file import check_finite
 from nnbackend.support.extras import install_command
@@ -61,11 +62,11 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     if not os.fspath(path).lower().endswith(".onnx"):
         raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {os.fspath(path)!r}")
     dtype = network.dtype if input_dtype is None else _input_dtype(input_dtype)
-    for index, layer in enumerate(network.layers):
-        if type(layer) not in LAYERS.values():
+    for node in (inner for outer in network.model.layout.nodes for inner in outer.walk()):
+        if type(node.layer) not in LAYERS.values():
             known = ", ".join(kind.__name__ for kind in LAYERS.values())
             raise InvalidInputError(
-                f"layers[{index}] is {layer!r}, a user-defined layer, which has no ONNX operators; "
+                f"{written(node.name)} is {node.layer!r}, a user-defined layer, which has no ONNX operators; "
                 f"only {known} can be exported"
             )
     count = network.model.layout.count
@@ -95,7 +96,8 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
         from onnx import checker, helper
     except ImportError as error:
         raise ImportError(f"ONNX files need the package onnx: {install_command('onnx')}") from error
-    from nnbackend.interop.onnx_graph import Graph, add_activation, add_layer
+    from nnbackend.interop.onnx_graph import Graph, Samples, add_activation
+    from nnbackend.interop.onnx_layers import add_layer
     from nnbackend.support import VERSION
 
     graph = Graph(network.dtype)
@@ -104,22 +106,17 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
     x = "input"
     if input_dtype != network.dtype:
         x = graph.add("Cast", x, to=computed)
-    if len(network.input_shape) > 1:
-        x = graph.add("Flatten", x, axis=1)
     scale = network.scale.of(input_dtype)
     if scale != 1:
         x = graph.add("Mul", x, graph.number(scale))
-    for index, layer in enumerate(network.layers):
-        graph.scope = f"layers.{index}"
-        parameters = {name: array for name, array in weights.items() if name.startswith(f"{graph.scope}.")}
-        x = add_layer(graph, layer, parameters, x)
+    samples = Samples(x, network.input_shape)
+    for node in network.model.layout.nodes:
+        samples = add_layer(graph, node, weights, samples)
     graph.scope = "output"
+    samples = graph.arranged(samples, "last")
     if network.loss is not None:
-        x = add_activation(graph, network.loss.output_activation, 0.0, x)
-    if len(network.output_shape) > 1:
-        shape = graph.array("output.shape", np.array([0, *network.output_shape], np.int64))  # 0: the number of rows
-        x = graph.add("Reshape", x, shape)
-    graph.finish(x, "output")
+        samples = add_activation(graph, network.loss.output_activation, 0.0, samples)
+    graph.finish(samples.name, "output")
 
     received = helper.np_dtype_to_tensor_dtype(input_dtype)
     model = helper.make_model(

@@ -1,4 +1,4 @@
-"""Layers and activations as nodes of an ONNX graph. Imported only for exports, because it needs the package onnx.
+"""The ONNX graph of an export, and activations. Imported only for exports, because it needs the package onnx.
 
 If ONNX Runtime has no float64 kernel for an operator, the function is composed of operators that have one.
 """
@@ -6,16 +6,43 @@ If ONNX Runtime has no float64 kernel for an operator, the function is composed 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.layers import Activation, Dense, Layer, MaxAbsNorm
 
-__all__ = ["Graph", "add_activation", "add_layer"]
+__all__ = ["Graph", "Samples", "add_activation"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A value of the graph: a batch of samples.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+        Of one sample, channels last, as in the network.
+    channels : {"last", "first"}
+        Where the value has its channels: ONNX's operators for images need them first. The same for flat samples.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    channels: Literal["last", "first"] = "last"
+
+    @property
+    def axis(self) -> int:
+        """The axis of the channels, counting the rows of the batch."""
+        return 1 if self.channels == "first" else len(self.shape)
+
+    def computed(self, name: str, shape: tuple[int, ...] | None = None) -> Samples:
+        """A value computed from this one, with its order of axes."""
+        return Samples(name, self.shape if shape is None else shape, self.channels)
 
 
 class Graph:
@@ -35,6 +62,7 @@ class Graph:
         self.constants: dict[str, TensorProto] = {}
         #: Prefix of the names of nodes: the layer they belong to.
         self.scope = ""
+        self._arranged: dict[tuple[str, str], str] = {}
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its output."""
@@ -51,6 +79,22 @@ class Graph:
         """Add a constant of the graph's dtype; equal constants are shared."""
         return self.array(f"constant.{value!r}", np.array(value, self.dtype))
 
+    def arranged(self, x: Samples, channels: Literal["last", "first"]) -> Samples:
+        """The samples with their channels there, transposed once at most."""
+        axes = range(1, len(x.shape) + 1)
+        if x.channels == channels or len(axes) == 1:
+            return Samples(x.name, x.shape, channels)
+        key = x.name, channels
+        if key not in self._arranged:
+            order = [0, axes[-1], *axes[:-1]] if channels == "first" else [0, *axes[1:], axes[0]]
+            self._arranged[key] = self.add("Transpose", x.name, perm=order)
+        return Samples(self._arranged[key], x.shape, channels)
+
+    def reshaped(self, name: str, shape: Sequence[int]) -> str:
+        """Reshape each sample of a value."""
+        target = self.array(f"shape.{'x'.join(map(str, shape))}", np.array([0, *shape], np.int64))  # 0: the rows
+        return self.add("Reshape", name, target)
+
     def finish(self, value: str, output: str) -> None:
         """Make `value` the graph's output, with the name `output`."""
         if not self.nodes or self.nodes[-1].output[0] != value:
@@ -58,41 +102,12 @@ class Graph:
         self.nodes[-1].output[0] = output
 
 
-def add_layer(graph: Graph, layer: Layer, parameters: dict[str, HostArray], x: str) -> str:
-    """Add a built-in layer in inference mode.
-
-    Parameters
-    ----------
-    graph : Graph
-    layer : Layer
-    parameters : dict of arrays
-        The layer's parameters by name, such as "layers.0.weight".
-    x : str
-        The layer's input, (rows, features).
-
-    Returns
-    -------
-    str : the layer's output, (rows, features)
-    """
-    match layer:
-        case Dense():
-            z = graph.add("Gemm", x, *(graph.array(name, values) for name, values in parameters.items()))
-            return add_activation(graph, layer.activation, layer.alpha, z)
-        case Activation():
-            return add_activation(graph, layer.activation, layer.alpha, x)
-        case MaxAbsNorm():
-            largest = graph.add("ReduceMax", graph.add("Abs", x), axes=[1], keepdims=1)
-            # Divide a row of zeros by 1.
-            is_zero = graph.add("Equal", largest, graph.number(0.0))
-            as_number = graph.add("Cast", is_zero, to=helper.np_dtype_to_tensor_dtype(graph.dtype))
-            return graph.add("Div", x, graph.add("Add", largest, as_number))
-        case _:  # Flatten, because rows are already flat, and Dropout.
-            return x
-
-
-def add_activation(graph: Graph, activation: str, alpha: float, z: str) -> str:
-    """Add an activation of the contract, :data:`nnbackend.backends.activations.ACTIVATIONS`."""
-    return _ACTIVATIONS[activation](graph, z, alpha)
+def add_activation(graph: Graph, activation: str, alpha: float, z: Samples) -> Samples:
+    """Add an activation of the contract, :data:`nnbackend.backends.activations.ACTIVATIONS`; softmax is over the
+    channels."""
+    if activation == "softmax":
+        return z.computed(graph.add("Softmax", z.name, axis=z.axis))
+    return z.computed(_ACTIVATIONS[activation](graph, z.name, alpha))
 
 
 def _leaky_relu(graph: Graph, z: str, alpha: float) -> str:
@@ -145,5 +160,4 @@ _ACTIVATIONS: dict[str, Callable[[Graph, str, float], str]] = {
     "gelu": _gelu,
     "silu": _silu,
     "softplus": _softplus,
-    "softmax": lambda graph, z, alpha: graph.add("Softmax", z, axis=1),
 }

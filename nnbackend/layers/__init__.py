@@ -1,11 +1,15 @@
 """The layers, one small file each."""
 
 from nnbackend.layers.activation import Activation
-from nnbackend.layers.base import Layer, LayerStep, Parameter
+from nnbackend.layers.base import Layer, LayerStep, Parameter, layers_config
+from nnbackend.layers.convolution import Conv1D, Conv2D
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
-from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
+from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
+from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
+from nnbackend.layers.residual import Residual
+from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
 from nnbackend.layers.stack import (
     LAYERS,
     FixedLayers,
@@ -15,22 +19,33 @@ from nnbackend.layers.stack import (
     final_activation,
     follow_shapes,
     layer_nodes,
-    layers_config,
     layers_from_config,
 )
 
 __all__ = [
     "LAYERS",
     "Activation",
+    "AveragePool2D",
+    "BatchNormalization",
+    "Conv1D",
+    "Conv2D",
     "Dense",
     "Dropout",
     "FixedLayers",
     "Flatten",
+    "GlobalAveragePool2D",
+    "GlobalMaxPool2D",
+    "L2Pool2D",
     "Layer",
     "LayerNode",
+    "LayerNormalization",
     "LayerStep",
     "MaxAbsNorm",
+    "MaxPool2D",
     "Parameter",
+    "Reshape",
+    "Residual",
+    "ZeroPadding2D",
     "all_layers",
     "check_layers",
     "final_activation",

@@ -35,7 +35,7 @@ from nnbackend.initializers import Initializer
 from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import count, number
 
-__all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "one_dimensional"]
+__all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "layers_config", "one_dimensional"]
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,10 @@ class LayerStep(Protocol):
 
     def like(self, x: Array) -> Array:
         """A buffer with the shape and padding of `x`, in the network's dtype."""
+
+    def memory(self, *shape: int) -> Array:
+        """A contiguous buffer of this shape that belongs to this step, in the network's dtype: for what does not have a
+        row for each sample, such as the statistics of a batch."""
 
     def scratch(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """Contiguous memory for intermediate results of the next call only.
@@ -338,6 +342,17 @@ class Layer(Guarded, ABC):
         if not self.trainable:
             values.setdefault("trainable", False)
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
+
+
+def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    """The layers as plain JSON."""
+    described = []
+    for layer in layers:
+        description = {"kind": layer.kind, **layer.config()}
+        if not layer.trainable:
+            description.setdefault("trainable", False)
+        described.append(description)
+    return described
 
 
 def one_dimensional(layer: str, input_shape: tuple[int, ...]) -> int:

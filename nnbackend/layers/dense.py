@@ -12,10 +12,10 @@ from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
 from nnbackend.support.checks import number, positive_integer
 
-__all__ = ["Dense"]
+__all__ = ["RECTIFIERS", "Dense"]
 
 #: He et al. (2015) derive their scale for ReLU; it also suits these activations.
-_RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
 
 
 class Dense(Layer):
@@ -66,7 +66,7 @@ class Dense(Layer):
         if not isinstance(use_bias, bool):
             raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
         self.use_bias = use_bias
-        default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
+        default = "he_normal" if self.activation in RECTIFIERS else "glorot_uniform"
         self.weight_initializer: Initializer = get_initializer(
             default if weight_initializer is None else weight_initializer
         )

@@ -9,11 +9,15 @@ from typing import Any, NoReturn
 
 from nnbackend.errors import InvalidAttributeError, InvalidInputError, UnknownNameError, shown
 from nnbackend.layers.activation import Activation
-from nnbackend.layers.base import Layer, Parameter
+from nnbackend.layers.base import Layer, Parameter, layers_config
+from nnbackend.layers.convolution import Conv1D, Conv2D
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
-from nnbackend.layers.flatten import Flatten
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
+from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
+from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
+from nnbackend.layers.residual import Residual
+from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
 
 __all__ = [
     "LAYERS",
@@ -26,10 +30,17 @@ __all__ = [
     "layer_nodes",
     "layers_config",
     "layers_from_config",
+    "written",
 ]
 
 #: The built-in layers by their names in model files.
-LAYERS: dict[str, type[Layer]] = {layer.kind: layer for layer in (Dense, Activation, Dropout, Flatten, MaxAbsNorm)}
+LAYERS: dict[str, type[Layer]] = {
+    layer.kind: layer
+    for layer in (
+        Dense, Activation, Dropout, Flatten, MaxAbsNorm, Conv2D, Conv1D, MaxPool2D, AveragePool2D, L2Pool2D,
+        GlobalAveragePool2D, GlobalMaxPool2D, BatchNormalization, LayerNormalization, Residual, Reshape, ZeroPadding2D,
+    )
+}  # fmt: skip
 
 #: Maximum depth of nested layers; more would exhaust Python's stack.
 _DEEPEST = 32
@@ -131,7 +142,7 @@ def _node(
     parameters = tuple(layer.parameters(input_shape))
     names = [parameter.name for parameter in parameters]
     if len(set(names)) < len(names):
-        raise InvalidInputError(f"{_written(name)}: two of its parameters have the same name: {', '.join(names)}")
+        raise InvalidInputError(f"{written(name)}: two of its parameters have the same name: {', '.join(names)}")
     nodes = []
     if layer.sublayers:
         shapes = _placed(name, layer.sublayer_shapes, input_shape)
@@ -139,7 +150,7 @@ def _node(
             inner_name = f"{name}.layers.{place}"
             own = next(streams, None)
             if own is None:
-                raise InvalidInputError(f"{_written(name)} contains more than {_NESTED_STREAMS:,} layers")
+                raise InvalidInputError(f"{written(name)} contains more than {_NESTED_STREAMS:,} layers")
             nodes.append(_node(inner, inner_name, index, shape, own, trainable, streams))
     return LayerNode(
         name=name,
@@ -160,10 +171,10 @@ def _placed(name: str, shape_of: Any, input_shape: tuple[int, ...]) -> Any:
     try:
         return shape_of(input_shape)
     except InvalidInputError as error:
-        raise InvalidInputError(f"{_written(name)}: {error}") from None
+        raise InvalidInputError(f"{written(name)}: {error}") from None
 
 
-def _written(name: str) -> str:
+def written(name: str) -> str:
     """``layers[3].layers[0]`` for ``layers.3.layers.0``."""
     return ".".join(f"layers[{part}]" for part in name.split(".")[1::2])
 
@@ -238,22 +249,11 @@ def final_activation(layers: Sequence[Layer]) -> str:
     MaxAbsNorm and user-defined layers change their inputs.
     """
     for layer in reversed(layers):
-        if isinstance(layer, Dense | Activation):
+        if isinstance(layer, Dense | Activation | Conv2D):
             return layer.activation
-        if not isinstance(layer, Flatten | Dropout):
+        if not isinstance(layer, Flatten | Reshape | Dropout):
             break
     return "identity"
-
-
-def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """The layers as plain JSON."""
-    described = []
-    for layer in layers:
-        description = {"kind": layer.kind, **layer.config()}
-        if not layer.trainable:
-            description.setdefault("trainable", False)
-        described.append(description)
-    return described
 
 
 def layers_from_config(

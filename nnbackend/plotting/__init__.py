@@ -12,6 +12,7 @@ from nnbackend.plotting.confusion import plot_confusion
 from nnbackend.plotting.curves import plot_accuracy, plot_curves, plot_loss
 from nnbackend.plotting.figures import save_figure
 from nnbackend.plotting.images import plot_images, plot_misclassified
+from nnbackend.plotting.kernels import plot_feature_maps, plot_kernels
 from nnbackend.plotting.points import plot_scatter
 from nnbackend.plotting.regions import plot_decision_regions
 from nnbackend.plotting.weights import plot_weights
@@ -22,7 +23,9 @@ __all__ = [
     "plot_confusion",
     "plot_curves",
     "plot_decision_regions",
+    "plot_feature_maps",
     "plot_images",
+    "plot_kernels",
     "plot_loss",
     "plot_misclassified",
     "plot_scatter",

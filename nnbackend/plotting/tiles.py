@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from nnbackend.plotting.figures import axes_or_new, inches, text_width
@@ -15,7 +16,7 @@ from nnbackend.support.checks import positive_integer
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CAPTION_CHARACTERS", "draw_tiles"]
+__all__ = ["CAPTION_CHARACTERS", "draw_signed_tiles", "draw_tiles"]
 
 _GAP = 0.1
 _POINTS = 9
@@ -92,6 +93,38 @@ def draw_tiles(
     ax.set_title(title, fontsize="medium")
     # Anchor at the top: if the tiles were centred in their space, the layout would misjudge the extent of the title.
     ax.set_anchor("NE" if beside else "N")
+    return ax
+
+
+def draw_signed_tiles(
+    ax: Axes | None, tiles: npt.NDArray[Any], title: str, label: str, columns: int | None = None
+) -> Axes:
+    """Draw (n, height, width) images of numbers, positive ones red and negative ones blue, with a colour bar.
+
+    Parameters
+    ----------
+    ax : Axes or None
+        None creates a new figure.
+    tiles : (n, height, width) array
+    title : str
+    label : str
+        Of the colour bar.
+    columns : int, optional
+        As for `draw_tiles`.
+    """
+    # Limit the scale to a quantile, because a few very large numbers would make all others pale.
+    magnitudes = np.abs(tiles)
+    largest = float(np.quantile(magnitudes, 0.995, method="higher")) or float(magnitudes.max()) or 1.0
+    ax = draw_tiles(ax, tiles, (), columns, title, beside=1.0, cmap="RdBu_r", vmin=-largest, vmax=largest)
+
+    from matplotlib.ticker import MaxNLocator
+
+    # Inset Axes keep the colour bar as high as the tiles for any layout.
+    bar = ax.inset_axes((1.02, 0, 0.03, 1))
+    extend = "both" if magnitudes.max() > largest else "neither"
+    # Fix the number of ticks: if it depended on the final height, the labels could outgrow the space measured for them.
+    ticks = MaxNLocator(int(np.clip(2 * inches(ax)[1], 2, 8)))
+    ax.figure.colorbar(ax.images[0], cax=bar, label=label, extend=extend, ticks=ticks)
     return ax
 
 

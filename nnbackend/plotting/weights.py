@@ -13,8 +13,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.layers import Dense
 from nnbackend.network import Network
 from nnbackend.plotting.checks import check_finite
-from nnbackend.plotting.figures import inches
-from nnbackend.plotting.tiles import draw_tiles
+from nnbackend.plotting.tiles import draw_signed_tiles
 from nnbackend.support.checks import positive_integer
 
 if TYPE_CHECKING:
@@ -54,28 +53,9 @@ def plot_weights(weights: Any, shape: tuple[int, int] | None = None, ax: Axes | 
     height, width = _image_shape(shape, matrix.shape[0])
     units = matrix[:, : positive_integer("most", most)].T.astype(np.float64)
     check_finite("weights", units)
-    # Limit the scale to a quantile, because a few very large weights would make all others pale.
-    largest = float(np.quantile(np.abs(units), 0.995, method="higher")) or float(np.abs(units).max()) or 1.0
     first = "" if len(units) == matrix.shape[1] else f"the first {len(units)} of "
-    ax = draw_tiles(
-        ax,
-        units.reshape(-1, height, width),
-        title=f"{first}{matrix.shape[1]:,} units\n{height} x {width} inputs each",
-        beside=1.0,
-        cmap="RdBu_r",
-        vmin=-largest,
-        vmax=largest,
-    )
-
-    from matplotlib.ticker import MaxNLocator
-
-    # Inset Axes keep the colour bar as high as the tiles for any layout.
-    bar = ax.inset_axes((1.02, 0, 0.03, 1))
-    extend = "both" if np.abs(units).max() > largest else "neither"
-    # Fix the number of ticks: if it depended on the final height, the labels could outgrow the space measured for them.
-    ticks = MaxNLocator(int(np.clip(2 * inches(ax)[1], 2, 8)))
-    ax.figure.colorbar(ax.images[0], cax=bar, label="weight", extend=extend, ticks=ticks)
-    return ax
+    title = f"{first}{matrix.shape[1]:,} units\n{height} x {width} inputs each"
+    return draw_signed_tiles(ax, units.reshape(-1, height, width), title, "weight")
 
 
 def _first_weight(network: Network) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.arrays import span_of
 from nnbackend.backends.contract import OPERATIONS, Array, Backend, Call
+from nnbackend.backends.image_operations import check_implemented
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.step.model import Model
 from nnbackend.support.checks import count
@@ -52,6 +53,10 @@ class Workspace:
             multiple, columns = self.backend.row_multiple, shape[0]
             return self._take((self._capacity, -(-columns // multiple) * multiple), dtype)[:rows, :columns]
         return self._take((self._capacity, *shape), dtype)[:rows, ...]
+
+    def memory(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        """A buffer of this shape."""
+        return self._take(shape, dtype)
 
     def _take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         wanted = shape, np.dtype(dtype)
@@ -150,6 +155,10 @@ class Recorder:
         """A buffer with the shape of `x`, padded exactly if `x` is."""
         return self._workspace.buffer(self.rows, tuple(x.shape[1:]), self.model.dtype, self._is_packed(x))
 
+    def memory(self, *shape: int) -> Array:
+        """A buffer without a batch axis; see :meth:`LayerStep.memory`."""
+        return self._workspace.memory(shape, self.model.dtype)
+
     def input(self) -> Array:
         """The buffer for the samples of the batch."""
         return self.buffer(*self.model.layout.input_shape)
@@ -236,6 +245,7 @@ class Recorder:
         if declared is None:
             raise UnknownNameError("operation (record a function of your own with call())", operation, OPERATIONS)
         bound = declared.bind(arguments, named)
+        check_implemented(self.model.backend, declared)
         declared.check(bound, self._span)
         self._append(Call(operation, bound))
 

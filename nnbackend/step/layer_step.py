@@ -148,6 +148,9 @@ class _LayerStep:
     def like(self, x: Array) -> Array:
         return self.recorder.like(x)
 
+    def memory(self, *shape: int) -> Array:
+        return self.recorder.memory(*shape)
+
     def scratch(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
         return self.recorder.scratch(shape, dtype)
 

@@ -25,6 +25,7 @@ MOVED = {
     "nnbackend.files": "nnbackend.support.files",
     "nnbackend.inputs": "nnbackend.data.inputs",
     "nnbackend.intake": "nnbackend.data.intake",
+    "nnbackend.layers.flatten": "nnbackend.layers.shapes",
     "nnbackend.markup": "nnbackend.support.html",
     "nnbackend.memory": "nnbackend.support.memory",
     "nnbackend.model_file": "nnbackend.saving.model_file",

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
-from nnbackend.backends.contract import OPERATIONS, Backend, HostArray
-from nnbackend.testing.lab import Lab, Shape
+from nnbackend.backends.contract import OPERATIONS, Backend
+from nnbackend.backends.image_operations import MissingOperationError, implements
+from nnbackend.testing import image_cases, normalization_cases  # noqa: F401, they add their cases
+from nnbackend.testing.lab import CASES, Lab, Shape, case
 
 __all__ = ["CASES", "SHAPES", "Lab", "Shape", "check_backend"]
 
 #: One row, one column, odd sizes, and sizes larger than a tile, a block and a warp.
 SHAPES = (Shape(1, 1, 1), Shape(2, 3, 2), Shape(7, 17, 10), Shape(33, 65, 40), Shape(100, 130, 257))
 
-#: Name -> case. A case runs operations in a lab and fails by raising AssertionError.
-CASES: dict[str, Callable[[Lab], None]] = {}
-
 
 def check_backend(
     backend: Backend, dtypes: Sequence[str] = ("float32", "float64"), shapes: Sequence[Shape] = SHAPES
-) -> None:
+) -> list[str]:
     """Check that a backend fulfils the contract.
+
+    A backend may lack the operations on images, and normalisation; cases that need a missing one are skipped.
 
     Parameters
     ----------
     backend : Backend
     dtypes : sequence of str
     shapes : sequence of Shape
+
+    Returns
+    -------
+    list of str
+        The operations that the backend lacks.
 
     Raises
     ------
@@ -39,14 +45,19 @@ def check_backend(
     failures = _signature_failures(backend)
     for dtype in dtypes:
         for shape in shapes:
-            for name, case in CASES.items():
+            for name, check in CASES.items():
                 try:
-                    case(Lab(backend, dtype, shape))
+                    check(Lab(backend, dtype, shape))
+                except MissingOperationError:
+                    continue
                 except Exception as error:
                     # Report every kind of failure of the backend under test.
                     failures.append(f"{name} [{dtype}, {shape}]: {type(error).__name__}: {error}")
+    lacking = [name for name, declared in OPERATIONS.items() if not implements(backend, declared)]
     if failures:
-        raise AssertionError(f"backend {backend.name!r} fails {len(failures)} checks:\n" + "\n".join(failures))
+        note = f" (it lacks {', '.join(lacking)}, whose cases were skipped)" if lacking else ""
+        raise AssertionError(f"backend {backend.name!r} fails {len(failures)} checks{note}:\n" + "\n".join(failures))
+    return lacking
 
 
 def _signature_failures(backend: Backend) -> list[str]:
@@ -60,22 +71,17 @@ def _signature_failures(backend: Backend) -> list[str]:
     return failures
 
 
-def _case(function: Callable[[Lab], None]) -> Callable[[Lab], None]:
-    CASES[function.__name__] = function
-    return function
-
-
 # ---- memory ------------------------------------------------------------------------------------------------
 
 
-@_case
+@case
 def empty_is_zero(lab: Lab) -> None:
     for shape in ((lab.shape.rows,), (lab.shape.rows, lab.shape.inputs)):
         result = lab.backend.to_host(lab.backend.empty(shape, lab.dtype))
         lab.compare("empty", result, np.zeros(shape))
 
 
-@_case
+@case
 def transfers(lab: Lab) -> None:
     backend, host = lab.backend, lab.normal(lab.shape.rows, lab.shape.inputs)
     original = host.copy()
@@ -96,7 +102,7 @@ def transfers(lab: Lab) -> None:
     backend.synchronize()
 
 
-@_case
+@case
 def views_of_a_flat_buffer(lab: Lab) -> None:
     rows, columns = lab.shape.rows, lab.shape.outputs
     stride, offset = columns + 3, 5
@@ -114,7 +120,7 @@ def views_of_a_flat_buffer(lab: Lab) -> None:
 # ---- batch -------------------------------------------------------------------------------------------------
 
 
-@_case
+@case
 def gathers(lab: Lab) -> None:
     rows, features = lab.shape.rows, lab.shape.inputs
     count = 2 * rows + 1
@@ -131,7 +137,7 @@ def gathers(lab: Lab) -> None:
         lab.run("gather", lab.integers(1000, count), order, counter, batch_size, 1.0, labels)
 
 
-@_case
+@case
 def counters_advance(lab: Lab) -> None:
     lab.run("advance", np.array([0, 41, 2**40], np.int64), repeats=3)
 
@@ -139,7 +145,7 @@ def counters_advance(lab: Lab) -> None:
 # ---- forward -----------------------------------------------------------------------------------------------
 
 
-@_case
+@case
 def dense_layers(lab: Lab) -> None:
     n, p, q = lab.shape.rows, lab.shape.inputs, lab.shape.outputs
     for name, kind in ACTIVATIONS.items():
@@ -149,7 +155,7 @@ def dense_layers(lab: Lab) -> None:
             lab.run("dense_forward", x, weight, bias, name, kind.alpha, z, lab.blank(n, q))
 
 
-@_case
+@case
 def activations(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     for name, kind in ACTIVATIONS.items():
@@ -159,7 +165,7 @@ def activations(lab: Lab) -> None:
             lab.run("activation_forward", z, name, alpha, z)
 
 
-@_case
+@case
 def activations_of_large_inputs(lab: Lab) -> None:
     for name, kind in ACTIVATIONS.items():
         z = np.array([[-1e4, -100, -0.0, 0.0, 100, 1e4]], lab.dtype)
@@ -167,7 +173,7 @@ def activations_of_large_inputs(lab: Lab) -> None:
         assert np.isfinite(results[-1]).all(), f"{name} of large inputs is not finite: {results[-1]}"
 
 
-@_case
+@case
 def activations_pass_nan_on(lab: Lab) -> None:
     for name, kind in ACTIVATIONS.items():
         z = lab.normal(2, 3)
@@ -176,7 +182,7 @@ def activations_pass_nan_on(lab: Lab) -> None:
         assert np.isnan(result[1, 1]), f"{name} lost a NaN"
 
 
-@_case
+@case
 def activation_gradients(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     for name, kind in ACTIVATIONS.items():
@@ -192,7 +198,7 @@ def activation_gradients(lab: Lab) -> None:
         lab.run("activation_gradient", saved, name, kind.alpha, upstream, upstream, scale=scale)
 
 
-@_case
+@case
 def dropout_masks(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     for rate, seed, stream, step in ((0.5, 0, 0, 0), (0.2, 2**63 - 1, 3, 1), (0.9, 2**40 + 5, 2**32 - 1, 2**33 + 1)):
@@ -202,74 +208,6 @@ def dropout_masks(lab: Lab) -> None:
         lab.run("dropout", x, rate, seed, stream, counter, x)
         # With a row offset, as on a rank that does not have the first rows of the batch.
         lab.run("dropout", x, rate, seed, stream, counter, lab.blank(n, q), 3)
-
-
-@_case
-def max_abs_norms(lab: Lab) -> None:
-    n, q = lab.shape.rows, lab.shape.outputs
-    # Integers, most of them 0, have many ties and, in narrow rows, only zeros.
-    for x in (lab.normal(n, q), np.trunc(lab.normal(n, q))):
-        upstream = lab.normal(n, q)
-        lab.run("max_abs_norm", x, lab.blank(n, q))
-        lab.run("max_abs_norm_gradient", x, upstream, lab.blank(n, q))
-        lab.run("max_abs_norm_gradient", x, upstream, upstream)
-        lab.run("max_abs_norm", x, x)
-
-
-@_case
-def max_abs_norms_computed_by_hand(lab: Lab) -> None:
-    nan, inf = np.nan, np.inf
-    # x, upstream, output, gradient; the reference has to compute these, too.
-    table = [
-        [[1, -2, -8], [8, 8, 8], [0.125, -0.25, -1], [1, 1, -0.125]],
-        [[0, 0, -0.0], [1, -2, 3], [0, 0, 0], [1, -2, 3]],
-        [[1, 2, 2], [1, 10, 100], [0.5, 1, 1], [0.5, -50.25, 50]],
-        [[-4, 4, 2], [1, 10, 100], [-1, 1, 0.5], [15, 2.5, 25]],
-        [[4, -4, 2], [1, 10, 100], [1, -1, 0.5], [-10, 2.5, 25]],
-        [[1, nan, 2], [1, 2, 3], [nan, nan, nan], [nan, nan, nan]],
-        [[inf, 1, nan], [1, 2, 3], [nan, nan, nan], [nan, nan, nan]],
-        [[1, -inf, 0], [1, 2, 3], [0, nan, 0], [0, nan, 0]],
-        [[inf, 1, -inf], [1, 2, 3], [nan, 0, nan], [nan, 0, 0]],
-        [[1, 4, 2], [nan, 1, 1], [0.25, 1, 0.5], [nan, nan, 0.25]],
-    ]
-    x, upstream, output, gradient = (np.array(column, lab.dtype) for column in zip(*table, strict=True))
-    with np.errstate(invalid="ignore"):
-        results = _max_abs_norm(lab, x, upstream)
-    lab.compare("max_abs_norm", results[0], output)
-    lab.compare("max_abs_norm_gradient", results[1], gradient)
-
-
-@_case
-def max_abs_norms_of_tiny_and_huge_rows(lab: Lab) -> None:
-    limits = np.finfo(lab.dtype)
-    tiny, huge = float(limits.smallest_subnormal), float(limits.max) / 2
-    # The reciprocal of the largest is infinite. All products are integer multiples of the smallest number: exact.
-    x, upstream = tiny * np.array([[3, -8, 2], [16, 8, 32]], lab.dtype)[:, None]
-    output, gradient = _max_abs_norm(lab, x, upstream)
-    largest = max(np.abs(output).max(), np.abs(gradient).max())
-    # The contract allows a device to flush subnormal float32 numbers to zero.
-    if lab.dtype == np.float64 or not largest <= limits.smallest_normal:
-        lab.compare("max_abs_norm of subnormal numbers", output, np.array([[0.375, -1, 0.25]]))
-        lab.compare("its gradient", gradient, np.array([[2, 1.75, 4]]))
-    x = huge * np.array([[1, -0.5, 0]], lab.dtype)
-    output, gradient = _max_abs_norm(lab, x, huge * np.array([[0.25, 0.25, 0.5]], lab.dtype))
-    lab.compare("max_abs_norm of huge numbers", output, np.array([[1, -0.5, 0]]))
-    lab.compare("its gradient", gradient, np.array([[0.125, 0.25, 0.5]]))
-
-
-def _max_abs_norm(lab: Lab, x: HostArray, upstream: HostArray) -> tuple[HostArray, HostArray]:
-    """The backend's outputs and gradients, without the reference."""
-    backend, put = lab.backend, lab.device
-    output, gradient = put(lab.blank(*x.shape)), put(lab.blank(*x.shape))
-    output_in_place, gradient_in_place = put(x), put(upstream)
-    backend.max_abs_norm(put(x), output)
-    backend.max_abs_norm(output_in_place, output_in_place)
-    backend.max_abs_norm_gradient(put(x), put(upstream), gradient)
-    backend.max_abs_norm_gradient(put(x), gradient_in_place, gradient_in_place)
-    results = backend.to_host(output), backend.to_host(gradient)
-    lab.compare("max_abs_norm in place", backend.to_host(output_in_place), results[0])
-    lab.compare("max_abs_norm_gradient in place", backend.to_host(gradient_in_place), results[1])
-    return results
 
 
 # ---- loss --------------------------------------------------------------------------------------------------
@@ -283,13 +221,13 @@ def _try_loss(lab: Lab, name: str, outputs: np.ndarray, targets: np.ndarray) -> 
         lab.run(name, aliased, targets, weights, aliased, lab.blank(2, n))
 
 
-@_case
+@case
 def softmax_cross_entropy_of_labels(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     _try_loss(lab, "softmax_cross_entropy", lab.normal(n, q, scale=3), lab.integers(q, n))
 
 
-@_case
+@case
 def softmax_cross_entropy_of_probabilities(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     targets = lab.uniform(n, q, low=0.01)
@@ -297,19 +235,19 @@ def softmax_cross_entropy_of_probabilities(lab: Lab) -> None:
     _try_loss(lab, "softmax_cross_entropy", lab.normal(n, q, scale=3), targets)
 
 
-@_case
+@case
 def sigmoid_cross_entropies(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     _try_loss(lab, "sigmoid_cross_entropy", lab.normal(n, q, scale=3), lab.uniform(n, q))
 
 
-@_case
+@case
 def mean_squared_errors(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     _try_loss(lab, "mean_squared_error", lab.normal(n, q), lab.normal(n, q))
 
 
-@_case
+@case
 def losses_of_huge_logits_are_finite(lab: Lab) -> None:
     logits = np.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 3e3], [88.0, 89.0, 90.0]], lab.dtype)
     labels = np.array([1, 1, 0], np.int32)
@@ -324,7 +262,7 @@ def losses_of_huge_logits_are_finite(lab: Lab) -> None:
         assert np.isfinite(rows).all(), f"{name}: the loss of huge logits is not finite"
 
 
-@_case
+@case
 def losses_pass_nan_on(lab: Lab) -> None:
     outputs = lab.normal(3, 4)
     outputs[1, 2] = np.nan
@@ -344,7 +282,7 @@ def losses_pass_nan_on(lab: Lab) -> None:
         assert np.isfinite(losses[[0, 2]]).all(), f"{name}: a NaN output affects other rows"
 
 
-@_case
+@case
 def the_first_of_equal_outputs_is_the_prediction(lab: Lab) -> None:
     outputs = np.array([[1, 1, 0], [0, 2, 2], [3, 3, 3]], lab.dtype)
     labels = np.array([0, 2, 0], np.int32)
@@ -359,7 +297,7 @@ def the_first_of_equal_outputs_is_the_prediction(lab: Lab) -> None:
         lab.compare(f"correct of {name}", rows[1], expected)
 
 
-@_case
+@case
 def losses_are_recorded(lab: Lab) -> None:
     n = lab.shape.rows
     trace = np.zeros((3, 3))
@@ -371,7 +309,7 @@ def losses_are_recorded(lab: Lab) -> None:
 # ---- backward ----------------------------------------------------------------------------------------------
 
 
-@_case
+@case
 def dense_gradients(lab: Lab) -> None:
     n, p, q = lab.shape.rows, lab.shape.inputs, lab.shape.outputs
     delta = lab.normal(n, q)
@@ -380,7 +318,7 @@ def dense_gradients(lab: Lab) -> None:
     lab.run("bias_gradient", delta, lab.blank(q))
 
 
-@_case
+@case
 def weight_penalties(lab: Lab) -> None:
     p, q = lab.shape.inputs, lab.shape.outputs
     for l1, l2 in ((0.0, 0.1), (0.2, 0.0), (0.3, 0.4)):
@@ -399,7 +337,7 @@ def _update_arguments(lab: Lab) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return lab.normal(size), lab.normal(size), counter, np.array([7.0, 0.05, 9.0])
 
 
-@_case
+@case
 def sgd_updates(lab: Lab) -> None:
     parameters, gradients, counter, rates = _update_arguments(lab)
     for momentum, nesterov, decay in ((0.0, False, 0.0), (0.0, False, 0.1), (0.9, False, 0.0), (0.8, True, 0.1)):
@@ -407,7 +345,7 @@ def sgd_updates(lab: Lab) -> None:
         lab.run("sgd_update", parameters, gradients, velocity, counter, rates, momentum, nesterov, decay, repeats=2)
 
 
-@_case
+@case
 def adam_updates(lab: Lab) -> None:
     parameters, gradients, counter, rates = _update_arguments(lab)
     first, second = lab.normal(parameters.size), lab.uniform(parameters.size)
@@ -419,7 +357,7 @@ def adam_updates(lab: Lab) -> None:
     lab.run("adam_update", parameters, gradients, zero, zero.copy(), start, rates, 0.9, 0.999, 1e-8, 0.0, False)
 
 
-@_case
+@case
 def rmsprop_updates(lab: Lab) -> None:
     parameters, gradients, counter, rates = _update_arguments(lab)
     square = lab.uniform(parameters.size)
@@ -430,7 +368,7 @@ def rmsprop_updates(lab: Lab) -> None:
 # ---- determinism -------------------------------------------------------------------------------------------
 
 
-@_case
+@case
 def repeats_are_bit_identical(lab: Lab) -> None:
     n, p, q = lab.shape.rows, lab.shape.inputs, lab.shape.outputs
     x, weight, bias, labels = lab.normal(n, p), lab.normal(p, q), lab.normal(q), lab.integers(q, n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from nnbackend.backends.contract import OPERATIONS, Array, Backend, HostArray
 from nnbackend.backends.numpy import NumpyBackend
 
-__all__ = ["Lab", "Shape"]
+__all__ = ["CASES", "Lab", "Shape", "case"]
 
 #: Largest difference allowed, relative to the largest value of the array.
 _TOLERANCES = {"float32": 2e-5, "float64": 1e-11}
@@ -81,17 +82,17 @@ class Lab:
 
     def device(self, array: HostArray) -> Array:
         """`array` on the device, its rows padded with zeros as the backend requires."""
-        return self._place(array)[0]
+        return self._place(array, array.ndim == 2)[0]
 
-    def _place(self, array: HostArray) -> tuple[Array, Array | None]:
+    def _place(self, array: HostArray, padded_rows: bool) -> tuple[Array, Array | None]:
         """`array` on the device and, if its rows are padded, the flat buffer that contains it."""
         multiple = self.backend.row_multiple
-        if array.ndim != 2 or multiple == 1:
+        if not padded_rows or multiple == 1:
             return self.backend.from_host(array), None
-        rows, columns = array.shape
+        *leading, columns = array.shape
         stride = -(-columns // multiple) * multiple
-        padded = np.zeros((rows, stride), array.dtype)
-        padded[:, :columns] = array
+        padded = np.zeros((*leading, stride), array.dtype)
+        padded[..., :columns] = array
         buffer = self.backend.from_host(padded.reshape(-1))
         return self.backend.view(buffer, 0, array.shape, stride), buffer
 
@@ -114,12 +115,14 @@ class Lab:
         devices: dict[int, Array] = {}
         buffers: dict[int, Array | None] = {}
         references: dict[int, HostArray] = {}
-        for argument in arguments:
+        declared = OPERATIONS[operation]
+        for place, argument in zip(declared.arguments.values(), arguments, strict=False):
             if isinstance(argument, np.ndarray) and id(argument) not in devices:
-                devices[id(argument)], buffers[id(argument)] = self._place(argument)
+                # Of arrays with more axes, only parameters are padded: those without a row for each sample.
+                padded = argument.ndim == 2 or (argument.ndim > 2 and "rows" not in place.shapes[0])
+                devices[id(argument)], buffers[id(argument)] = self._place(argument, padded)
                 exact = argument.astype(np.float64) if argument.dtype.kind == "f" else argument.copy()
                 references[id(argument)] = exact
-        declared = OPERATIONS[operation]
         declared.check(declared.bind([devices.get(id(value), value) for value in arguments], {}))
         for _ in range(repeats):
             getattr(self.backend, operation)(*(devices.get(id(value), value) for value in arguments))
@@ -133,7 +136,7 @@ class Lab:
                 results.append(result)
                 buffer = buffers[id(argument)]
                 if buffer is not None:
-                    padding = self.backend.to_host(buffer).reshape(len(argument), -1)[:, argument.shape[1] :]
+                    padding = self.backend.to_host(buffer).reshape(*argument.shape[:-1], -1)[..., argument.shape[-1] :]
                     assert not padding.any(), f"{operation}, {name}: its padding was written"
         return results
 
@@ -152,3 +155,13 @@ class Lab:
                 f"{what}: {int((~close).sum())} of {close.size} values differ; at {where} received {result[where]!r}, "
                 f"expected {expected[where]!r}"
             )
+
+
+#: Name -> case. A case runs operations in a lab and fails by raising AssertionError.
+CASES: dict[str, Callable[[Lab], None]] = {}
+
+
+def case(function: Callable[[Lab], None]) -> Callable[[Lab], None]:
+    """Add a case to the acceptance suite."""
+    CASES[function.__name__] = function
+    return function

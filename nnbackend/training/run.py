@@ -151,8 +151,11 @@ class TrainingRun:
         half = len(recorder.calls)
         record_update(recorder, rows, memory, gradients, replay.rates, replay.trace)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)
-        reduce = self._communicator.reducer(backend, gradients)
-        return SummedExecutor(first, reduce, backend.executor(recorder.calls[half:]))
+        sums = [self._communicator.reducer(backend, gradients)]
+        average = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)
+        if average.views:
+            sums.append(average)
+        return SummedExecutor(first, sums, backend.executor(recorder.calls[half:]))
 
     @property
     def executors(self) -> list[tuple[Executor, int]]:
@@ -295,7 +298,7 @@ class _EpochWatch(Watch):
 
 
 class SummedExecutor(Executor):
-    """A step in two halves: gradients, their sum over all ranks, and the update with the sums.
+    """A step in two halves: gradients, sums over all ranks, and the update with the sums.
 
     Each half is an ordinary executor of the backend (Numba compiles both, CuPy captures both), independent of other
     ranks.
@@ -304,22 +307,66 @@ class SummedExecutor(Executor):
     ----------
     gradients : Executor
         The first half.
-    reduce : callable
-        Replaces the gradients by their sum.
+    sums : sequence of callables
+        Replace the gradients by their sum, and state by its average.
     update : Executor
         The second half.
     """
 
-    def __init__(self, gradients: Executor, reduce: Callable[[], None], update: Executor) -> None:
+    def __init__(self, gradients: Executor, sums: Sequence[Callable[[], None]], update: Executor) -> None:
         self.name = f"{update.name}, in two halves"
         self.reason = f"gradients are summed over all ranks in between; {update.reason}"
-        self._gradients, self._reduce, self._update = gradients, reduce, update
+        self._gradients, self._sums, self._update = gradients, tuple(sums), update
 
     def run(self, repeats: int) -> None:
         for _ in range(repeats):
             self._gradients.run(1)
-            self._reduce()
+            for replace_by_sum in self._sums:
+                replace_by_sum()
             self._update.run(1)
+
+
+class _StateAverage:
+    """Averages the state of layers, such as running statistics, over the ranks, weighted with their rows.
+
+    The forward pass of each rank updates state with the rank's own rows. Averaging it in every step, and not only
+    before the ranks are compared, lets a checkpoint hold the same state for all ranks at any step. Frozen layers keep
+    their state, so it is left alone.
+
+    Parameters
+    ----------
+    network : Network
+    communicator : Communicator
+    share : float
+        This rank's share of the rows of the batch.
+
+    Attributes
+    ----------
+    views : list of arrays
+        The state; empty if there is none.
+    """
+
+    def __init__(self, network: Network, communicator: Communicator, share: float) -> None:
+        self._network, self._communicator, self._share = network, communicator, share
+        self.views: list[Array] = [
+            network.model.views[f"{node.name}.{parameter.name}"]
+            for top in network.model.layout.nodes
+            for node in top.walk()
+            for parameter in node.parameters
+            if node.trainable and not parameter.trainable
+        ]
+
+    def __call__(self) -> None:
+        backend = self._network.backend
+        own = [backend.to_host(view) for view in self.views]
+        # In float64, in which the average of equal numbers is the same number again.
+        sums = np.concatenate([array.ravel() for array in own]).astype(np.float64) * self._share
+        self._communicator.allreduce(sums)
+        begin = 0
+        for array, view in zip(own, self.views, strict=True):
+            averaged = sums[begin : begin + array.size].reshape(array.shape)
+            backend.write(averaged.astype(array.dtype), view)
+            begin += array.size
 
 
 class _Clear(Executor):

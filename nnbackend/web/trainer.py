@@ -208,7 +208,7 @@ class Trainer:
         points = max(1, round(rows / batch / _STEPS))
         # Each epoch of `fit` is one point of the curves, a fraction of a pass over the data; the schedule counts these.
         recipe = replace(recipe, epochs=run.epochs * points, batch_size=batch)
-        network = Network(recipe.layers(len(data.classes)), data.input_shape, backend, seed=0)
+        network = Network(recipe.layers(len(data.classes), data.input_shape), data.input_shape, backend, seed=0)
         network.fit(
             data.x_train,
             data.y_train,

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, Backend
+from nnbackend.backends.image_operations import ImageOperations, implements
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.errors import InvalidInputError
 from nnbackend.testing import CASES, Lab, check_backend
 from nnbackend.testing.conformance import SHAPES, Shape
 
@@ -40,7 +43,7 @@ def test_operations_of_any_size(backend, rows, inputs, outputs, seed, dtype, cas
 
 
 def test_every_operation_has_a_case():
-    source = inspect.getsource(inspect.getmodule(check_backend))
+    source = "".join(map(inspect.getsource, {inspect.getmodule(case) for case in CASES.values()}))
     missing = [name for name in OPERATIONS if f'"{name}"' not in source and f".{name}(" not in source]
     assert not missing
 
@@ -49,6 +52,25 @@ def test_signatures_are_the_contract_s(backend):
     for name in OPERATIONS:
         wanted = list(inspect.signature(getattr(Backend, name)).parameters)[1:]
         assert list(inspect.signature(getattr(backend, name)).parameters) == wanted, name
+
+
+def test_only_image_operations_may_be_missing():
+    """All of the package's own backends have them; see also `test_an_operation_is_complete`."""
+
+    class Dense(NumpyBackend):
+        name = "dense"
+        convolution = ImageOperations.convolution
+        layer_norm = ImageOperations.layer_norm
+
+    assert check_backend(Dense(), shapes=SHAPES[:2]) == ["convolution", "layer_norm"]
+    for operation in OPERATIONS:
+        assert implements(NumpyBackend(), OPERATIONS[operation])
+    x = np.zeros((2, 6, 6, 1), np.float32)
+    net = nn.Network([nn.Conv2D(2, 3), nn.Flatten(), nn.Dense(2)], (6, 6, 1), backend=Dense())
+    with pytest.raises(
+        InvalidInputError, match=r"backend 'dense' has no operation 'convolution', .* use backend='numpy'"
+    ):
+        net.predict(x)
 
 
 class TestTheSuiteItself:
@@ -132,6 +154,55 @@ class TestTheSuiteItself:
             out[...] = results[:, ::-1]
 
         self.assert_caught(self.broken(max_abs_norm_gradient=max_abs_norm_gradient), "max_abs_norms")
+
+    def test_a_flipped_kernel(self):
+        def convolution(self, x, weight, bias, *geometry):
+            NumpyBackend.convolution(self, x, weight[::-1, ::-1], bias, *geometry)
+
+        self.assert_caught(self.broken(convolution=convolution), "a_convolution_computed_by_hand")
+
+    def test_the_last_of_equals_in_a_window(self):
+        def pool_gradient(self, x, pooled, upstream, kind, *window_and_out):
+            *window, out = window_and_out
+            NumpyBackend.pool_gradient(self, x, pooled, upstream, kind, *window, out)
+            if kind == "max" and window == [2, 2, 2, 2, 0, 0]:
+                flipped = np.empty_like(out)
+                NumpyBackend.pool_gradient(
+                    self, x[:, ::-1, ::-1], pooled[:, ::-1, ::-1], upstream[:, ::-1, ::-1], kind, *window, flipped
+                )
+                out[...] = flipped[:, ::-1, ::-1]
+
+        self.assert_caught(
+            self.broken(pool_gradient=pool_gradient), "the_first_of_equals_gets_the_gradient_of_a_max_pool"
+        )
+
+    def test_a_mean_with_the_padding(self):
+        def pool(self, x, kind, height, width, *rest):
+            NumpyBackend.pool(self, x, kind, height, width, *rest)
+            if kind == "average":
+                shares = np.empty_like(rest[-1])
+                NumpyBackend.pool(self, np.ones_like(x), "l2", height, width, *rest[:-1], shares)
+                rest[-1][...] *= shares**2 / (height * width)
+
+        self.assert_caught(self.broken(pool=pool), "pools_of_every_geometry")
+
+    def test_an_unbiased_variance(self):
+        def batch_norm(self, x, scale, shift, momentum, epsilon, mean, variance, *rest):
+            before = variance.copy()
+            NumpyBackend.batch_norm(self, x, scale, shift, momentum, epsilon, mean, variance, *rest)
+            variance += (variance - momentum * before) / max(len(x) - 1, 1)
+
+        self.assert_caught(self.broken(batch_norm=batch_norm), "batch_norms", "batch_norms_that_forget")
+
+    def test_padding_of_a_kernel_that_is_written(self):
+        def convolution_weight_gradient(self, x, delta, *geometry_and_out):
+            NumpyBackend.convolution_weight_gradient(self, x, delta, *geometry_and_out)
+            out = geometry_and_out[-1]
+            if out.base is not None:
+                out.base.reshape(*out.shape[:3], -1)[..., out.shape[3] :] = 1
+
+        backend = self.broken(convolution_weight_gradient=convolution_weight_gradient, row_multiple=8)
+        self.assert_caught(backend, "convolution_weight_gradient, out: its padding was written")
 
     def test_written_padding(self):
         def max_abs_norm(self, x, out):

@@ -10,6 +10,8 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.contract import Backend
 from nnbackend.backends.declaration import OPERATIONS, Call
+from nnbackend.backends.image_operations import ImageOperations, check_implemented
+from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from tests.helpers import images
 
@@ -22,9 +24,26 @@ def check(operation: str, *given, **named) -> None:
     declared.check(declared.bind(given, named))
 
 
-def test_the_operations_are_the_abstract_methods_that_compute():
+def test_the_operations_are_the_abstract_methods_that_compute_and_those_on_images():
     memory = {"empty", "from_host", "write", "to_host", "copy", "synchronize"}
-    assert set(OPERATIONS) == Backend.__abstractmethods__ - memory
+    abstract = Backend.__abstractmethods__ - memory
+    may_be_missing = {name for name, value in vars(ImageOperations).items() if inspect.isfunction(value)}
+    assert not abstract & may_be_missing
+    assert set(OPERATIONS) == abstract | may_be_missing
+
+
+@pytest.mark.parametrize("name", [name for name in vars(ImageOperations) if name in OPERATIONS])
+def test_an_operation_that_a_backend_lacks_is_refused(name):
+    class Lacking(NumpyBackend):
+        name = "lacking"
+
+    setattr(Lacking, name, getattr(ImageOperations, name))
+    message = f"backend 'lacking' has no operation '{name}', .*use backend='numpy' or 'numba'"
+    with pytest.raises(InvalidInputError, match=message):
+        check_implemented(Lacking(), OPERATIONS[name])
+    with pytest.raises(InvalidInputError, match=message):
+        getattr(Lacking(), name)(*OPERATIONS[name].arguments)
+    check_implemented(NumpyBackend(), OPERATIONS[name])
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -134,17 +153,22 @@ def test_an_operation_is_complete(name):
     """What a new operation needs beside its declaration: the names of the missing parts are the message."""
     from nnbackend.backends.cupy.backend import CupyBackend
     from nnbackend.backends.numba.compiled import KINDS
-    from nnbackend.backends.numpy import NumpyBackend
-    from nnbackend.testing import conformance
+    from nnbackend.testing import CASES
     from tests.backends.cupy import cases
 
     compiled = {operation for kind in KINDS.values() for operation in kind.operations} | {"advance"}
     called = f'"{name}"'
+    conformance = "".join(map(inspect.getsource, {inspect.getmodule(case) for case in CASES.values()}))
+
+    def has(backend):
+        default = getattr(ImageOperations, name, None)
+        return name not in backend.__abstractmethods__ and getattr(backend, name) is not default
+
     parts = {
-        "a method of NumpyBackend": name not in NumpyBackend.__abstractmethods__,
-        "a method of CupyBackend": name not in CupyBackend.__abstractmethods__,
+        "a method of NumpyBackend": has(NumpyBackend),
+        "a method of CupyBackend": has(CupyBackend),
         "a compiled function for Numba": name in compiled,
-        "a case in nnbackend/testing/conformance.py": called in inspect.getsource(conformance) or name == "advance",
+        "a case in nnbackend/testing": called in conformance or name == "advance",
         "a case in tests/backends/cupy/cases.py": called in inspect.getsource(cases),
     }
     assert [part for part, present in parts.items() if not present] == []

@@ -23,6 +23,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli import main, train
 from nnbackend.cli.parser import make_parser
+from nnbackend.cli.text import network_line
 from nnbackend.datasets import write_idx
 from tests.cli.commands import PICTURES, POINTS, RUN_FILES, environment, error, in_a_process, nnbackend
 
@@ -391,3 +392,22 @@ def test_evaluation_of_a_network_for_several_labels(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "model.safetensors"), "--dataset", "circle", "--backend", "numpy"]) == 0
     correct = network.evaluate(data.x_test, data.y_test)["binary_accuracy"]
     assert f"test accuracy of all outputs {100 * correct:.2f}" in capsys.readouterr().out
+
+
+def test_convolutions_are_in_the_line_of_a_network():
+    layers = [nn.Conv2D(20, 5, activation="relu"), nn.MaxPool2D(2), nn.Conv2D(4, (1, 3)), nn.Flatten(), nn.Dense(3)]
+    line = network_line(nn.Network(layers, (28, 28, 1), backend="numpy"))
+    assert line == "784-20c5-p2-4c1x3-3, relu, 2,207 parameters, float32"
+
+
+def test_recipes_with_convolutions_train_on_square_images(tmp_path, capsys):
+    options = ["--dataset", "digits", "--epochs", "1", "--backend", "numpy", "--no-plots", "--out"]
+    assert main(["train", "--filters", "4", "--hidden", "10", *options, str(tmp_path / "run")]) == 0
+    assert "network    64-4c5-p2-10-10, relu, 384 parameters" in capsys.readouterr().out
+    recipe = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
+    assert (recipe["filters"], recipe["hidden"]) == ([4], [10])
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main(["train", "--preset", "lenet", *options, str(tmp_path / "other")]) == 2
+    assert "images of 8 x 8 are too small for 2 convolutions" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -12,6 +12,7 @@ import pytest
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS
+from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli.warmup_networks import warmup_networks
@@ -32,7 +33,7 @@ def python(*arguments: str, cache: Path | str) -> subprocess.CompletedProcess[st
     )
 
 
-def test_the_networks_use_every_operation_and_every_activation():
+def test_the_networks_use_every_operation_activation_and_pool():
     seen = set()
 
     class Watched(NumpyBackend):
@@ -45,7 +46,7 @@ def test_the_networks_use_every_operation_and_every_activation():
     for network in warmup_networks(Watched(threads=1), "float32"):
         network.run()
     assert set(OPERATIONS) - OUTSIDE_OF_STEPS <= seen
-    assert set(ACTIVATIONS) <= seen
+    assert {*ACTIVATIONS, *POOLS} <= seen
 
 
 def test_each_network_runs_on_the_executor_that_it_names():
@@ -94,7 +95,7 @@ def test_after_a_warm_up_nothing_is_compiled_again(tmp_path, lock_folder):
     assert first.stderr == ""
     lines = first.stdout.splitlines()
     assert re.fullmatch(rf"kernels are cached in {re.escape(str(tmp_path.resolve()))}\S+", lines[0])
-    assert len([line for line in lines if line.startswith("  float32  ")]) == 8
+    assert len([line for line in lines if line.startswith("  float32  ")]) == 10
     assert lines[1].split() == ["dtype", "executor", "loss", "data", "optimizer", "seconds", "compiled"]
     assert sum(map(compiled, lines)) == int(lines[-1].split()[0]) > 0
     assert re.fullmatch(r"\d+ kernels compiled in \d+\.\d s; from now on they are loaded from the cache", lines[-1])

@@ -11,7 +11,7 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.training.checkpoints import checkpoint
-from tests.helpers import images, rich_network
+from tests.helpers import convolutional_network, images, rich_network
 
 X, Y = images(rows=70)
 
@@ -59,6 +59,16 @@ def check_training(world):
         np.testing.assert_allclose(history[name], expected[name], rtol=1e-12)
 
 
+def check_batch_normalisation(world):
+    """Running statistics are the same on all ranks, and in every run."""
+    runs = []
+    for _ in range(2):
+        net = convolutional_network("numpy")
+        net.fit(X, Y, epochs=2, batch_size=16, loss="softmax_cross_entropy", communicator=world)
+        runs.append(b"".join(array.tobytes() for array in net.get_weights().values()))
+    assert set(world.gather(runs[0])) == {runs[1]}
+
+
 class Trouble(nn.Callback):
     """Fail on rank 1 after an epoch."""
 
@@ -101,6 +111,7 @@ def main(kind, folder=None):
     if kind == "work":
         check_messages(world)
         check_training(world)
+        check_batch_normalisation(world)
         print(f"rank {world.rank} has done its work", flush=True)
     elif kind in ("keep", "resume"):
         callbacks = [nn.Checkpoint(folder, every_steps=1)]

@@ -10,7 +10,7 @@ from nnbackend.errors import DistributedError, InvalidInputError, ModelFileError
 from nnbackend.saving.model_file import read_checkpoint, write_checkpoint
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
 from tests.distributed.ranks import ThreadCommunicator, run_ranks, worked
-from tests.helpers import classifier, images, rich_network, same_weights
+from tests.helpers import classifier, convolutional_network, images, rich_network, same_weights
 
 X, Y = images(rows=70)
 VALIDATION = (X[:5], Y[:5])
@@ -102,6 +102,41 @@ def test_another_number_of_ranks_goes_on_where_the_first_ended(tmp_path):
 
     for net in worked(run_ranks(3, go_on)):
         assert difference(net, alone) < 1e-12
+
+
+def test_running_statistics_are_averaged_over_the_ranks(backend):
+    """Weighted with their rows: 16 of the first batch are 6, 5 and 5, and of the last batch one rank has none."""
+    x, y = np.random.default_rng(0).normal(size=(18, 12)), Y[:18]
+
+    def program(ranks):
+        net = nn.Network([nn.BatchNormalization(0.75), nn.Dense(4)], 12, backend=backend, dtype="float64", seed=0)
+        options = {"epochs": 1, "batch_size": 16, "shuffle": False, "optimizer": nn.SGD(0.1), "communicator": ranks}
+        net.fit(x, y, loss="softmax_cross_entropy", **options)
+        return net
+
+    nets = worked(run_ranks(3, program))
+    means, variances = np.zeros(12), np.ones(12)
+    for parts in ([x[:6], x[6:11], x[11:16]], [x[16:17], x[17:]]):
+        rows = np.array([len(part) for part in parts])
+        means = 0.75 * means + 0.25 * np.average([part.mean(axis=0) for part in parts], axis=0, weights=rows)
+        variances = 0.75 * variances + 0.25 * np.average([part.var(axis=0) for part in parts], axis=0, weights=rows)
+    for net in nets:
+        assert same_weights(net, nets[0])
+        np.testing.assert_allclose(net.get_weights()["layers.0.running_mean"], means, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(net.get_weights()["layers.0.running_variance"], variances, rtol=1e-12)
+
+
+def test_batch_normalisation_gives_the_same_bits_with_the_same_number_of_ranks(backend):
+    def program(ranks):
+        net = convolutional_network(backend)
+        net.fit(X, Y, epochs=2, batch_size=16, loss="softmax_cross_entropy", communicator=ranks)
+        return net
+
+    first, second = (worked(run_ranks(3, program)) for _ in range(2))
+    assert all(same_weights(net, first[0]) for net in [*first, *second])
+    frozen = {name: array for name, array in first[0].get_weights().items() if name.startswith("layers.6.")}
+    initial = convolutional_network(backend).get_weights()
+    assert all((array == initial[name]).all() for name, array in frozen.items())
 
 
 def test_one_sum_per_step_and_little_else():

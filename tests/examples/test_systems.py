@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 
 import numpy as np
@@ -182,6 +183,43 @@ def test_people(run):
     assert losses == sorted(losses, reverse=True)
     assert 0.1 < losses[0] < 0.6
     assert re.search(r"Alice +0\.9\d+: female", printed)
+
+
+@pytest.mark.slow
+def test_network3(run):
+    figures, printed = run("network3", {"kernels", "maps", "curves"})
+    assert min(figures[name] for name in ("max pooling", "L2 pooling, same padding", "frozen kernels")) > 0.6
+    assert figures["at best"] > 0.8
+    assert "784-3c5-3c5-10 network, 796 parameters" in printed
+    assert re.search(r"epoch +5: training cost \d\.\d+, accuracy .* %; validation cost", printed)
+
+
+class TestNetwork3:
+    """The tutorial's options, on a few images."""
+
+    @pytest.fixture
+    def train(self, example):
+        data = nn.datasets.load("mnist-5k")
+        few = dataclasses.replace(data, x_train=data.x_train[:30], y_train=data.y_train[:30], x_test=data.x_test[:20],
+                                  y_test=data.y_test[:20])  # fmt: skip
+        module, options = example("network3"), example("tools").Options(backend="numpy")
+        return lambda epochs, **chosen: module.train(few, options, epochs, **chosen)
+
+    def test_frozen_kernels_are_not_changed(self, train, example):
+        before, after = (train(epochs, frozen=True)[0].get_weights() for epochs in (1, 2))
+        assert (before["layers.1.weight"] == after["layers.1.weight"]).all()
+        assert (before["layers.6.weight"] != after["layers.6.weight"]).any()
+
+    def test_rising_validation_costs_end_the_training(self, train):
+        _, monitor = train(200, patience=1)
+        costs = monitor.history["validation cost"]
+        assert len(costs) < 200
+        assert costs[-1] >= min(costs[:-1])
+        assert all(len(values) == len(costs) for values in monitor.history.values())
+
+    def test_kernels_decay_too(self, train):
+        penalties = [entry.parameter.l2 for entry in train(1)[0].model.layout.entries if "weight" in entry.name]
+        assert penalties == [pytest.approx(0.1 / 300)] * 3
 
 
 class TestCircle:

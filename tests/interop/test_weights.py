@@ -93,7 +93,11 @@ def without(name):
         ({**STATE, "6.bias": [1e300, 2, 3, 4]}, {}, r"6\.bias holds values beyond the range of float32"),
         ({**STATE, "6.bias": list("abcd")}, {}, r"6\.bias must hold numbers"),
         ([1, 2], {}, "a state dict is a dict of arrays by name, .* received list"),
-        (STATE, {"names": ["a", "b"]}, "names must be a list of 3 different names, one for each Dense, received"),
+        (
+            STATE,
+            {"names": ["a", "b"]},
+            "names must be a list of 3 different names, one for each layer with weights",
+        ),
         (STATE, {"names": ["a", "b", "a"]}, "names must be a list of 3 different names"),
         (STATE, {"names": "abc"}, "names must be a list of 3 different names"),
         (STATE, {"names": [1, 2, 3]}, "names must be a list of 3 different names"),

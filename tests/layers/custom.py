@@ -129,7 +129,7 @@ class Chain(nn.Layer):
         return {"layers": layers_config(self.sublayers)}
 
 
-class Residual(Chain):
+class Shortcut(Chain):
     """``x + layers(x)``."""
 
     def forward(self, step, x):

@@ -12,11 +12,11 @@ import nnbackend as nn
 from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.testing import check_gradients
 from tests.helpers import images, same_weights
-from tests.layers.custom import Chain, Residual, RunningScale
+from tests.layers.custom import Chain, RunningScale, Shortcut
 
 X, Y = images()
 OPTIONS = {"loss": "softmax_cross_entropy", "batch_size": 16, "verbose": False}
-CUSTOM = [Chain, Residual, RunningScale]
+CUSTOM = [Chain, Shortcut, RunningScale]
 
 
 def body():
@@ -29,8 +29,8 @@ def network(backend="numpy", nested=True, **options):
 
 
 def deep(backend="numpy"):
-    inner = Residual([nn.Dense(12, activation="elu"), RunningScale(), nn.Dropout(0.2)])
-    layers = [Residual([nn.Dense(12), inner]), nn.MaxAbsNorm(), nn.Dense(4)]
+    inner = Shortcut([nn.Dense(12, activation="elu"), RunningScale(), nn.Dropout(0.2)])
+    layers = [Shortcut([nn.Dense(12), inner]), nn.MaxAbsNorm(), nn.Dense(4)]
     return nn.Network(layers, 12, backend=backend, seed=2)
 
 
@@ -56,8 +56,8 @@ def test_gradients_through_nested_layers_are_right(backend):
 
 
 @pytest.mark.float64
-def test_gradients_of_residuals_are_right(backend):
-    layers = [Residual([nn.Dense(5), Residual([nn.Dense(12, activation="gelu"), nn.Dense(5)]), nn.Dense(12)])]
+def test_gradients_of_shortcuts_are_right(backend):
+    layers = [Shortcut([nn.Dense(5), Shortcut([nn.Dense(12, activation="gelu"), nn.Dense(5)]), nn.Dense(12)])]
     net = nn.Network([*layers, nn.Dense(4)], 12, backend=backend, dtype="float64", seed=1)
     check_gradients(net, X[:6] / 255, Y[:6], loss="softmax_cross_entropy", samples=6)
 
@@ -123,7 +123,7 @@ def test_configurations_nest():
     assert again.config() == net.config()
     assert same_weights(again, net)
     assert same_weights(copy.deepcopy(net), net)
-    with pytest.raises(InvalidInputError, match=r"layers\[0\]\.layers\[0\]: unknown layer 'residual'"):
+    with pytest.raises(InvalidInputError, match=r"layers\[0\]\.layers\[0\]: unknown layer 'shortcut'"):
         nn.Network.from_config({"layers": [{"kind": "chain", "layers": config["layers"]}], "input_shape": 12},
                                "numpy", custom_layers=[Chain])  # fmt: skip
     config["layers"][0]["layers"][1]["layers"][0]["units"] = 0

@@ -11,7 +11,7 @@ from nnbackend.testing import check_gradients
 from tests.helpers import any_device, images
 
 
-class Residual(nn.Layer):
+class Shortcut(nn.Layer):
     """``x + tanh(x W)``: composed of operations of the contract, so it runs on every backend at full speed."""
 
     def parameters(self, input_shape):
@@ -41,7 +41,7 @@ def add(backend, one, other, out):
 
 
 def network(backend, dtype="float64"):
-    layers = [nn.Dense(7, activation="tanh"), Residual(), nn.Dense(4)]
+    layers = [nn.Dense(7, activation="tanh"), Shortcut(), nn.Dense(4)]
     return nn.Network(layers, 12, backend=backend, dtype=dtype, seed=1)
 
 
@@ -64,7 +64,7 @@ def test_it_trains_the_same_on_every_backend(backend):
 
 @pytest.mark.parametrize("method", ["parameter", "gradient"])
 def test_a_misspelt_parameter_is_named(method):
-    class Misspelt(Residual):
+    class Misspelt(Shortcut):
         def forward(self, step, x):
             getattr(step, method)("weights")
             return x, None
@@ -75,7 +75,7 @@ def test_a_misspelt_parameter_is_named(method):
         net.predict(np.ones((2, 3)))
 
 
-class Unwritten(Residual):
+class Unwritten(Shortcut):
     """Does not write the gradient of its weight."""
 
     def parameters(self, input_shape):
@@ -85,7 +85,7 @@ class Unwritten(Residual):
         return upstream
 
 
-class Adding(Residual):
+class Adding(Shortcut):
     """Adds to the gradient of its weight, which holds that of the step before."""
 
     def backward(self, step, saved, upstream, need_input_gradient):
@@ -134,7 +134,7 @@ def test_a_parameter_that_cannot_be_is_refused(arguments, message):
 
 
 def test_a_parameter_whose_shape_is_a_list_is_saved_and_loaded():
-    class Listed(Residual):
+    class Listed(Shortcut):
         def parameters(self, input_shape):
             return (nn.Parameter("weight", [*input_shape, *input_shape], nn.GlorotUniform()),)
 
@@ -144,7 +144,7 @@ def test_a_parameter_whose_shape_is_a_list_is_saved_and_loaded():
 
 
 def test_two_parameters_of_one_name_are_refused():
-    class Doubled(Residual):
+    class Doubled(Shortcut):
         def parameters(self, input_shape):
             return 2 * super().parameters(input_shape)
 

@@ -10,7 +10,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
-from nnbackend.plotting import plot_images, plot_misclassified, plot_weights
+from nnbackend.plotting import plot_feature_maps, plot_images, plot_kernels, plot_misclassified, plot_weights
 from nnbackend.plotting.figures import _path_width
 from tests.plotting.drawn import assert_inside, assert_no_overlap, assert_readable, texts_of
 
@@ -190,9 +190,73 @@ def test_a_network_shows_its_first_dense_layer() -> None:
     np.testing.assert_array_equal(_tiles(plot_weights(network)), weights.T.reshape(3, 4, 4))
 
 
+def _convolutional(activation: str = "relu") -> nn.Network:
+    layers = [
+        nn.Reshape((6, 6, 1)),
+        nn.Conv2D(3, 3, activation=activation),
+        nn.MaxPool2D(2),
+        nn.Conv2D(4, 2),
+        nn.Flatten(),
+        nn.Dense(2),
+    ]
+    return nn.Network(layers, 36, backend="numpy", seed=0)
+
+
+def test_kernels_of_one_channel_are_tiles() -> None:
+    network = _convolutional()
+    kernels = network.get_weights()["layers.1.weight"]
+    for ax in (plot_kernels(network), plot_kernels(kernels)):
+        np.testing.assert_allclose(_tiles(ax), kernels[:, :, 0].transpose(2, 0, 1))
+        assert ax.get_title() == "3 filters of 3 x 3"
+        assert ax.images[0].colorbar.ax.get_ylabel() == "weight"
+        assert_readable(ax)
+
+
+def test_kernels_of_several_channels_are_in_a_row_for_each_filter() -> None:
+    network = _convolutional()
+    kernels = network.get_weights()["layers.3.weight"]
+    ax = plot_kernels(network, 3, most=7)
+    np.testing.assert_allclose(_tiles(ax)[4], kernels[:, :, 1, 1])
+    assert len(ax.images) == 6
+    assert ax.get_title() == "the first 2 of 4 filters of 2 x 2\na row for each, 3 channels"
+    assert len({place[1] for place in _places(ax)}) == 2
+    assert plot_kernels(network, 3, most=2).get_title().endswith("a row for each, the first 2 of 3 channels")
+    assert_readable(ax)
+
+
+def test_feature_maps_are_the_outputs_of_a_layer() -> None:
+    network, x = _convolutional(), np.random.default_rng(0).integers(0, 255, 36).astype(np.uint8)
+    first = nn.Network(network.layers[:2], 36, backend="numpy")
+    first.set_weights({name: value for name, value in network.get_weights().items() if name.startswith("layers.1.")})
+    maps = first.predict(x[None])[0]
+    for sample in (x, x[None]):
+        ax = plot_feature_maps(network, sample)
+        np.testing.assert_array_equal(_tiles(ax), maps.transpose(2, 0, 1))
+    assert ax.get_title() == "layers[1], Conv2D\n3 maps of 4 x 4"
+    assert ax.images[0].get_clim() == (0, maps.max())
+    pooled = plot_feature_maps(network, x, layer=2, most=2)
+    np.testing.assert_array_equal(_tiles(pooled)[1], maps[..., 1].reshape(2, 2, 2, 2).max(axis=(1, 3)))
+    assert pooled.get_title() == "layers[2], MaxPool2D\nthe first 2 of 3 maps of 2 x 2"
+    signed = plot_feature_maps(network, x, layer=3)
+    low, high = signed.images[0].get_clim()
+    assert low == -high
+    assert_readable(signed)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda ax: plot_kernels(np.ones((3, 3, 2)), ax=ax),
+            r"\(height, width, channels, filters\), received \(3, 3, 2",
+        ),
+        (lambda ax: plot_kernels(np.ones((3, 3, 1, 2)), layer=1, ax=ax), "give the network instead"),
+        (lambda ax: plot_kernels(np.full((1, 1, 1, 2), np.nan), ax=ax), "weights contain 2 NaN"),
+        (lambda ax: plot_kernels(_convolutional(), layer=2, ax=ax), r"layers\[2\] is MaxPool2D\(2\), .*no kernels"),
+        (lambda ax: plot_kernels(_convolutional(), layer=9, ax=ax), "has 6 layers, received layer=9"),
+        (lambda ax: plot_kernels(nn.Network([nn.Dense(2)], 4, backend="numpy"), ax=ax), "no Conv2D"),
+        (lambda ax: plot_feature_maps(_convolutional(), np.ones(36), layer=4, ax=ax), r"has the shape \(4,\); choose"),
+        (lambda ax: plot_feature_maps(_convolutional(), np.ones((2, 36)), ax=ax), r"received \(2, 36\); choose one: x"),
         (lambda ax: plot_images(np.ones((3, 10)), ax=ax), r"rows of square images, received shape \(3, 10\)"),
         (lambda ax: plot_images(np.ones((3, 4, 4, 3)), ax=ax), "images must be grey"),
         (lambda ax: plot_images(np.ones(16), ax=ax), "images must be grey"),

@@ -205,6 +205,7 @@ def test_the_repr_of_pickled_optimizers():
         assert optimizer_text(again) == optimizer_text(optimizer)
 
 
+@MOVED
 def test_pickled_layers():
     layers = unpickled("layers")
     assert [[type(layer).__name__, layer.config()] for layer in layers] == EXPECTED["pickles"]["layers"]

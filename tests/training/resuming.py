@@ -89,10 +89,16 @@ def assert_same_end(run: tuple[nn.Network, History], other: tuple[nn.Network, Hi
 
 
 def undisturbed(
-    backend: Any = "numpy", callbacks: Any = (), x: Any = X, y: Any = Y, dtype: str = "float32", **others: Any
+    backend: Any = "numpy",
+    callbacks: Any = (),
+    x: Any = X,
+    y: Any = Y,
+    dtype: str = "float32",
+    make: Callable[[Any, str], nn.Network] = rich_network,
+    **others: Any,
 ) -> tuple[Any, Any]:
     """A run without checkpoints: the network and its history."""
-    network = rich_network(backend, dtype)
+    network = make(backend, dtype)
     return network, network.fit(x, y, callbacks=list(callbacks), **options(**others))
 
 
@@ -104,10 +110,11 @@ def kept(
     y: Any = Y,
     every: int = 1,
     dtype: str = "float32",
+    make: Callable[[Any, str], nn.Network] = rich_network,
     **others: Any,
 ) -> tuple[Any, Any]:
     """The same run, or the rest of it, with checkpoints in this folder."""
-    network = rich_network(backend, dtype)
+    network = make(backend, dtype)
     checkpoint = nn.Checkpoint(folder, every_steps=every)
     settings = {"resume": True, **options(**others)}
     return network, network.fit(x, y, callbacks=[*callbacks, checkpoint], **settings)

@@ -9,7 +9,7 @@ import pytest
 
 import nnbackend as nn
 from tests.distributed.ranks import run_ranks, worked
-from tests.helpers import rich_network
+from tests.helpers import convolutional_network, rich_network
 from tests.training.resuming import (
     STEPS,
     X,
@@ -39,6 +39,14 @@ def test_a_killed_run_resumes_bit_for_bit(backend, tmp_path, monkeypatch, step):
     assert_same_end(kept(tmp_path, backend, [nn.EarlyStopping()], epochs=2), expected)
 
 
+@pytest.mark.parametrize("step", [3, STEPS + 5])
+def test_a_convolutional_network_with_batch_normalisation_resumes(backend, tmp_path, monkeypatch, step):
+    given = {"epochs": 2, "make": convolutional_network}
+    expected = undisturbed(backend, **given)
+    killed_at(monkeypatch, step, lambda: kept(tmp_path, backend, **given))
+    assert_same_end(kept(tmp_path, backend, **given), expected)
+
+
 @pytest.mark.parametrize(("how", "step"), [("rows", 2), ("stream", STEPS + 4)])
 def test_streamed_rows_resume_within_the_epoch(backend, tmp_path, monkeypatch, how, step):
     """Portions of three steps: within the first, and within the second."""
@@ -57,6 +65,19 @@ def test_checkpoints_know_no_backend(backend, tmp_path, monkeypatch):
     network = rich_network(backend)
     history = network.fit(X, Y, resume=tmp_path, **options(epochs=2))
     np.testing.assert_allclose(np.concatenate(history.step_losses), np.concatenate(reference.step_losses), rtol=1e-4)
+
+
+def test_two_killed_ranks_with_batch_normalisation_are_resumed(backend, tmp_path, monkeypatch):
+    """In the middle of an epoch, the checkpoint of rank 0 holds the running statistics of both ranks."""
+    given = {"epochs": 2, "make": convolutional_network}
+    expected = worked(run_ranks(2, lambda ranks: undisturbed(backend, communicator=ranks, **given)))
+
+    def run(ranks):
+        return kept(tmp_path, backend, communicator=ranks, **given)
+
+    killed_at(monkeypatch, STEPS + 5, lambda: worked(run_ranks(2, run)))
+    for ended, wanted in zip(worked(run_ranks(2, run)), expected, strict=True):
+        assert_same_end(ended, wanted)
 
 
 def test_two_killed_ranks_are_resumed_with_any_number(backend, tmp_path, monkeypatch):

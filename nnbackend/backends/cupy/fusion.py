@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nnbackend.backends.contract import Call
+from nnbackend.backends.cupy.layout import same_memory
 
 __all__ = ["fuse"]
 
@@ -55,6 +56,48 @@ def _activation_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], in
     return [fused, *calls[1:end]], end + 1
 
 
+def _convolution_and_relu(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    if _names(calls, 2) != ["convolution", "activation_forward"]:
+        return None
+    convolution, relu = calls[:2]
+    in_place = same_memory(convolution.out, relu.z) and same_memory(relu.z, relu.out)
+    if relu.activation != "relu" or not in_place:
+        return None
+    return [Call("convolution_and_relu", convolution.arguments)], 2
+
+
+def _pool_and_relu_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """The pool's input is what ReLU saved."""
+    if _names(calls, 2) != ["pool_gradient", "activation_gradient"]:
+        return None
+    pool, relu = calls[:2]
+    in_place = same_memory(pool.out, relu.upstream) and same_memory(relu.upstream, relu.out)
+    if relu.activation != "relu" or not in_place or not same_memory(pool.x, relu.saved):
+        return None
+    return [Call("pool_and_relu_gradient", pool.arguments)], 2
+
+
+def _convolution_and_bias_gradient(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """The bias gradient is one more row of the product that computes the weight gradient."""
+    if len(calls) < 2 or calls[0].operation not in _KERNEL_GRADIENTS or calls[1].operation != "bias_gradient":
+        return None
+    first, second = calls[:2]
+    if not same_memory(first.delta, second.delta) or second.out.shape[0] != first.out.shape[3]:
+        return None
+    adds = first.operation == "convolution_weight_step"
+    return [Call("convolution_gradients", {**first.arguments, "sums": second.out, "adds": adds})], 2
+
+
+def _layer_norm_gradients(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
+    """Scale and shift: both are sums over the same array."""
+    if _names(calls, 2) != ["layer_norm_scale_gradient", "bias_gradient"]:
+        return None
+    scale, shift = calls[:2]
+    if scale.upstream is not shift.delta:
+        return None
+    return [Call("layer_norm_parameter_gradients", {**scale.arguments, "shift_gradient": shift.out})], 2
+
+
 def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     """Fuse recording the loss with advancing the counters."""
     if _names(calls, 2) not in (["record_loss", "advance"], ["finish_step", "advance"]):
@@ -65,7 +108,17 @@ def _finish(calls: Sequence[Call]) -> tuple[list[Call], int] | None:
     return [Call("finish_step", {**finish.arguments, "advanced": advance.counter})], 2
 
 
-_RULES: list[_Rule] = [_gather_with_labels, _activation_and_bias_gradient, _finish]
+_RULES: list[_Rule] = [
+    _gather_with_labels,
+    _activation_and_bias_gradient,
+    _convolution_and_relu,
+    _pool_and_relu_gradient,
+    _convolution_and_bias_gradient,
+    _layer_norm_gradients,
+    _finish,
+]
+
+_KERNEL_GRADIENTS = ("convolution_weight_gradient", "convolution_weight_step")
 
 _PRODUCTS = ("dense_input_gradient", "dense_weight_gradient", "dense_weight_step")
 

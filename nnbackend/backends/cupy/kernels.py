@@ -13,7 +13,10 @@ from nnbackend.backends.cupy.interface import Kernel, Module, Runtime
 __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 
 #: The kernel files, without their extension.
-KERNEL_FILES: tuple[str, ...] = ("activations", "batch", "dropout", "losses", "normalization", "reductions", "updates")
+KERNEL_FILES: tuple[str, ...] = (
+    "activations", "batch", "batch_norm", "convolution", "dropout", "images", "layer_norm", "losses", "normalization",
+    "reductions", "updates",
+)  # fmt: skip
 
 _INCLUDE = '#include "common.cuh"'
 _C_NAMES = {"float32": "float", "float64": "double"}

@@ -10,17 +10,29 @@ from typing import NamedTuple
 
 from nnbackend.backends.cupy.interface import Dimensions
 
-__all__ = ["ONE_BLOCK", "Launch", "chunk_rows", "column_sums", "elements", "matrix", "warp_rows"]
+__all__ = [
+    "MOST_PLANES", "ONE_BLOCK", "TILE_COLUMNS", "Launch", "chunk_rows", "chunks_of_product", "column_sums", "elements",
+    "matrix", "product_tiles", "warp_rows",
+]  # fmt: skip
 
 _LANES = 32
 _THREADS = 256
 _MOST_BLOCKS = 4096
 """Enough to fill any GPU several times over; for more elements, threads loop."""
 _GRID_Y_LIMIT = 65_535
+MOST_PLANES = 65_535
+"""The longest second and third axis of a grid."""
 _SUM_THREADS = 16
 """Threads for each column in a sum over rows; a power of two."""
 _CHUNK_ROWS = 512
 _MAX_CHUNKS = 1024
+TILE_COLUMNS = (32, 64)
+"""Widths of the tiles of products in ``convolution.cu``; a block computes 4096 elements."""
+_TILE = 4096
+_PRODUCT_CHUNK = 256
+"""Fewest terms of a sum that a block adds up, so that the sums of the chunks are few."""
+_PRODUCT_BLOCKS = 512
+"""Blocks of a product beyond which sums are not divided."""
 
 
 class Launch(NamedTuple):
@@ -90,6 +102,28 @@ def column_sums(rows: int, columns: int, rows_of_chunk: int) -> Launch:
     """A grid for sums over rows: blocks are 32 columns wide, with one row of blocks per chunk. The kernel relies on
     this."""
     return Launch((_parts(columns, _LANES), _parts(rows, rows_of_chunk)), (_LANES, _SUM_THREADS))
+
+
+def product_tiles(rows: int, columns: int, tile_columns: int, planes: int) -> Launch:
+    """Blocks for the tiles of `planes` products; the kernels rely on this."""
+    grid = (_parts(rows, _TILE // tile_columns), _parts(columns, tile_columns), planes)
+    return Launch(grid, (_THREADS,))
+
+
+def chunks_of_product(blocks: int, terms: int, most: int = MOST_PLANES) -> tuple[int, int]:
+    """Into how many chunks to divide the terms of sums, so that many blocks are busy, and the length of a chunk.
+
+    Parameters
+    ----------
+    blocks : int
+        Of the product without chunks.
+    terms : int
+    most : int
+        Maximum number of chunks.
+    """
+    chunks = min(max(1, _PRODUCT_BLOCKS // blocks), _parts(terms, _PRODUCT_CHUNK), most)
+    length = _parts(terms, chunks)
+    return _parts(terms, length), length
 
 
 def _parts(count: int, size: int) -> int:

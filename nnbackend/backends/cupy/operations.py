@@ -8,6 +8,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array, Backend
 from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.image_operations import CupyImageOperations
 from nnbackend.backends.cupy.interface import NULL, Epilogue, Product, Runtime
 from nnbackend.backends.cupy.kernels import KernelLibrary
 from nnbackend.backends.cupy.launches import Launch
@@ -21,7 +22,7 @@ _SINGLE = np.dtype(np.float32)
 _PENALTY_BLOCKS = 256
 
 
-class CupyOperations(Backend):
+class CupyOperations(CupyImageOperations, Backend):
     """The operations of the CuPy backend; :class:`~nnbackend.backends.cupy.backend.CupyBackend` adds memory and
     executors.
 

@@ -1,8 +1,8 @@
 """Plain SGD fused into the products: the product that computes a weight gradient adds it to the weights.
 
 The backward pass is linear in the gradient of the loss. If that is multiplied by minus the learning rate, each weight
-gradient becomes SGD's change of the weight, and the product can add it directly without storing it. Bias gradients are
-small; the last launch of the step adds them.
+gradient becomes SGD's change of the weight, and the product can add it directly without storing it. The other
+gradients, such as those of biases, are small; the last launch of the step adds them.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ __all__ = ["with_plain_sgd"]
 _ROLES = ("forward", "backward", "loss", "bookkeeping")
 _NOT_PROPORTIONAL = ("weight_penalty",)
 
-#: Maximum number of bias elements: few enough that the single block of the last launch adds them in negligible time.
-_MAX_BIAS_ELEMENTS = 16_384
+#: The operations whose result is added directly, and what does both.
+_STEPS = {"dense_weight_gradient": "dense_weight_step", "convolution_weight_gradient": "convolution_weight_step"}
 
-#: Makes a view of a flat buffer from an offset, a shape and the row stride in elements.
+#: Maximum number of other elements: few enough that the single block of the last launch adds them in negligible time.
+_MAX_OTHER_ELEMENTS = 16_384
+
+#: Makes a view of a flat buffer from an offset, a shape and the stride of the last axis but one in elements.
 View = Callable[[Array, int, tuple[int, ...], int], Array]
 
 
@@ -43,10 +46,10 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
     if update is None:
         return list(calls)
     parameters, gradients = update.parameters, update.gradients
-    sums = [call.out for call in calls if call.operation == "bias_gradient"]
-    if sum(each.shape[0] for each in sums) > _MAX_BIAS_ELEMENTS:
+    sums = _other_gradients(calls, gradients)
+    if sums is None or sum(each.shape[0] for each in sums) > _MAX_OTHER_ELEMENTS or _read_later(calls, update):
         return list(calls)
-    # Offset and length of each bias in the flat buffers.
+    # Offset and length of each vector in the flat buffers.
     ranges = memory(np.array([(_offset(each, gradients), each.shape[0]) for each in sums], np.int64).reshape(-1, 2))
     step: list[Call] = []
     for call in calls:
@@ -60,9 +63,9 @@ def with_plain_sgd(calls: Sequence[Call], view: View, memory: Callable[[HostArra
                      "rates": update.learning_rates, "counter": update.counter},
                 )
             )  # fmt: skip
-        elif call.operation == "dense_weight_gradient":
+        elif call.operation in _STEPS:
             weight = view(parameters, _offset(call.out, gradients), call.out.shape, stride(call.out))
-            step.append(Call("dense_weight_step", {"x": call.x, "delta": call.delta, "out": weight}))
+            step.append(Call(_STEPS[call.operation], {**call.arguments, "out": weight}))
         elif call.operation == "record_loss":
             added = {"advanced": None, "parameters": parameters, "steps": gradients, "ranges": ranges}
             step.append(Call("finish_step", {**call.arguments, **added}))
@@ -80,10 +83,35 @@ def _plain_update(calls: Sequence[Call]) -> Call | None:
         return None
     (update,) = updates
     # A frozen layer may write its gradient to separate memory.
-    sums = [call.out for call in calls if call.operation in ("dense_weight_gradient", "bias_gradient")]
-    if not all(0 <= _offset(each, update.gradients) < update.gradients.size for each in sums):
+    sums = [call.out for call in calls if call.operation in (*_STEPS, "bias_gradient")]
+    if not all(_within(each, update.gradients) for each in sums):
         return None
     return update if update.velocity is None and not update.momentum and not update.weight_decay else None
+
+
+def _other_gradients(calls: Sequence[Call], gradients: Array) -> list[Array] | None:
+    """The gradients that no product computes; None if one of them is not a vector, whose rows may be padded."""
+    found = [
+        array
+        for call in calls
+        if call.operation not in _STEPS and call.declaration is not None
+        for array in call.written()
+        if array is not gradients and array.dtype == gradients.dtype and _within(array, gradients)
+    ]
+    return found if all(array.ndim == 1 for array in found) else None
+
+
+def _read_later(calls: Sequence[Call], update: Call) -> bool:
+    """Whether a weight is still read after its gradient was computed, when a product would have changed it already."""
+    read: set[int] = set()
+    for call in reversed(calls):
+        if call is update or call.declaration is None:
+            continue
+        if call.operation in _STEPS and _offset(call.out, update.gradients) in read:
+            return True
+        given = [call.arguments.get(name) for name in call.declaration.arrays]
+        read |= {_offset(array, update.parameters) for array in given if array is not None}
+    return False
 
 
 def _role(call: Call) -> str:
@@ -92,6 +120,10 @@ def _role(call: Call) -> str:
 
 def _prevents(call: Call) -> bool:
     return _role(call) not in _ROLES or call.operation in _NOT_PROPORTIONAL
+
+
+def _within(window: Array, buffer: Array) -> bool:
+    return 0 <= _offset(window, buffer) < int(buffer.size)
 
 
 def _offset(window: Array, buffer: Array) -> int:

@@ -17,7 +17,13 @@ from numba import types
 from nnbackend.backends.declaration import Call
 
 # Imported to register the functions that they declare.
-from nnbackend.backends.numba import backward_operations, forward_operations  # noqa: F401
+from nnbackend.backends.numba import (  # noqa: F401
+    backward_operations,
+    convolutions,
+    forward_operations,
+    image_operations,
+    normalization_operations,
+)
 from nnbackend.backends.numba.dense_products import product_address
 from nnbackend.backends.numba.jit import compile_callback
 from nnbackend.backends.numba.kinds import KINDS

@@ -25,7 +25,8 @@ from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
 __all__ = [
-    "activate", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update", "update_vectors",
+    "activate", "add_run", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update",
+    "update_vectors",
 ]  # fmt: skip
 
 
@@ -52,6 +53,25 @@ def _activation(forward: Callable[[Vector, Vector], Vector], simd: Simd, argumen
         return []
 
     for_each(simd, count, [], body)
+
+
+def _add(simd: Simd, arguments: Sequence[Value]) -> None:
+    source, out, count = arguments
+    source, out = simd.pointer(source), simd.pointer(out)
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        target = simd.move(out, place)
+        total = simd.builder.fadd(simd.load(target, mask), simd.load(simd.move(source, place), mask))
+        simd.store(total, target, mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+@intrinsic
+def add_run(context, tile_shape, source, out, count):
+    """``out += source`` for `count` elements."""
+    return calling(tile_shape, "add_run", 3, _add)
 
 
 @intrinsic

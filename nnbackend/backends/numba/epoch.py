@@ -12,7 +12,7 @@ import numpy as np
 from nnbackend.backends.numba import program
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, yield_core
 from nnbackend.backends.numba.jit import as_written, internal_as_written
-from nnbackend.backends.numba.kinds import SCRATCH, STATE
+from nnbackend.backends.numba.kinds import STATE
 
 # Numba treats globals as constants.
 FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
@@ -42,12 +42,15 @@ def wait_at_barrier(barrier, goal):
 
 
 @as_written
-def run(table, advances, counter, steps, thread, threads, barrier):
+def run(table, advances, counter, steps, scratch_bytes, thread, threads, barrier):
     """Run the table `steps` times.
 
     Parameters
     ----------
     table, advances, counter : of a Program
+    steps : int
+    scratch_bytes : int
+        Of temporary memory.
     thread, threads : int
         Index of this thread, and number of threads.
     barrier : int
@@ -60,7 +63,7 @@ def run(table, advances, counter, steps, thread, threads, barrier):
     for place in range(3):
         state[place] = counter[place]
     state[THREAD], state[THREADS] = thread, threads
-    scratch = np.empty(SCRATCH, np.uint8)
+    scratch = np.empty(scratch_bytes, np.uint8)
     goal = 0
     for _ in range(steps):
         # The first line waits for the last line of the previous step.

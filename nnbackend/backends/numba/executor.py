@@ -99,4 +99,13 @@ class CompiledExecutor(Executor):
 
 
 def _run(program: Program, steps: int, thread: int, threads: int, barrier: np.ndarray) -> None:
-    epoch.run(program.table, program.advances, program.counter, steps, thread, threads, barrier.ctypes.data)
+    epoch.run(
+        program.table,
+        program.advances,
+        program.counter,
+        steps,
+        program.scratch,
+        thread,
+        threads,
+        barrier.ctypes.data,
+    )

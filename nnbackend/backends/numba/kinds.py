@@ -4,7 +4,7 @@ All compiled functions have the same arguments, which are addresses:
 
 * `address`: the line's record, whose fields are named as in the operation's declaration; see :func:`declared_record`.
 * `state`: the state of the calling thread, a record `STATE`.
-* `scratch`: `SCRATCH` bytes of temporary memory.
+* `scratch`: `SCRATCH` bytes of temporary memory for updates, followed by as many as the line asks for.
 
 Arrays have no gaps between rows. Threads share the rows of a batch, or parts of a result. Each element is computed by
 one thread, and its result does not depend on which one.
@@ -44,6 +44,7 @@ def compiled(
     is_product: bool = False,
     updates: bool = False,
     calls_product: bool = False,
+    scratch: Callable[[Call], int] = lambda call: 0,
     record: Record | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a maker of compiled functions, called as ``make(tile_shape, real, record)``.
@@ -61,6 +62,8 @@ def compiled(
     calls_product : bool
         Whether it calls a matrix product; its record then contains the addresses of one with the line's epilogue and of
         one that only stores its sums.
+    scratch : callable
+        Takes a call; returns the bytes of temporary memory that a thread needs.
     record : Record, optional
         Replaces the record derived from the declaration.
     """
@@ -75,7 +78,7 @@ def compiled(
         name = make.__name__
         chosen = record or declared_record(operations[0], *more)
         KINDS[name] = LineKind(
-            name, operations, chosen, make, accepts, {**integers, **reals}, work, follows, is_product
+            name, operations, chosen, make, accepts, {**integers, **reals}, work, follows, is_product, scratch
         )
         return make
 

@@ -112,6 +112,8 @@ class LineKind:
         If the array with this name was written by columns, this line is also split by columns.
     is_product : bool
         Whether it is a matrix product, which may be split by columns where that is faster.
+    scratch : callable
+        Takes a call; returns the bytes of temporary memory that a thread needs.
     """
 
     name: str
@@ -123,6 +125,7 @@ class LineKind:
     work: Callable[[Call], int]
     follows: str = ""
     is_product: bool = False
+    scratch: Callable[[Call], int] = lambda call: 0
 
     @functools.cached_property
     def updates(self) -> bool:
@@ -203,13 +206,21 @@ class Line:
                 values[name] = spans[name][0]
                 values.update(zip(shapes[name].get(value.ndim, ()), value.shape, strict=False))
             elif name not in shapes:
-                values[name] = ACTIVATION_CODES[value] if isinstance(value, str) else value
+                values[name] = _code(call.operation, name, value) if isinstance(value, str) else value
         for name, make in self.kind.values.items():
             values[name] = make(call)
         return values
 
     def _updated(self) -> list[Span]:
         return [] if self.update is None else self.update.parts(self.result)
+
+
+@functools.cache
+def _code(operation: str, argument: str, value: str) -> int:
+    """The number of a constant that is a name."""
+    if argument == "activation":
+        return ACTIVATION_CODES[value]
+    return list(OPERATIONS[operation].arguments[argument].names or ()).index(value)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,8 @@ def product_tile(
     a,
     a_row,
     a_k,
+    length,
+    jump,
     panel,
     panel_row,
     start,
@@ -55,8 +57,8 @@ def product_tile(
     """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k, and pass
     the sums to the tile shape's epilogue.
 
-    Element ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`, so that the same code multiplies by a
-    matrix and by its transpose.
+    Element ``a[i, k]`` lies ``i * a_row + k // length * jump + k % length * a_k`` elements after `a`, so that the same
+    code multiplies by a matrix, by its transpose and by the windows of an image.
 
     Parameters
     ----------
@@ -70,6 +72,8 @@ def product_tile(
     a_row, a_k, panel_row, start_row, out_row : int
         Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to
         continue its sums.
+    length : int
+        Number of k with the same distance `a_k`, at least 1; `inner` is a multiple of it.
     rows, columns : int
         Rows and columns of the result from here to its end, at least 1. A tile computes as many as fit.
     inner : int
@@ -84,7 +88,7 @@ def product_tile(
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _write_product(tile_shape.tile_shape, builder, arguments[1:])
 
-    return types.intp(tile_shape, *[types.intp] * 13), write
+    return types.intp(tile_shape, *[types.intp] * 15), write
 
 
 def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
@@ -102,7 +106,7 @@ def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequ
         for vectors, masked in widths:
             name = tile_shape.function_name("product_tile", many_or_few, vectors, masked)
             write = partial(_product, EPILOGUES[tile_shape.epilogue], tile_shape, many_or_few, vectors, masked)
-            functions.append(simd.function(name, 13, write))
+            functions.append(simd.function(name, 15, write))
     simd.call_one(builder.add(height, width), functions, arguments)
     return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
 
@@ -118,7 +122,9 @@ def _product(
 ) -> None:
     """The tile of `product_tile`. Sums are in a list, row after row."""
     builder = simd.builder
-    record, a, a_row, a_k, panel, panel_row, start, start_row, out, out_row, rows, columns, inner = arguments
+    record, a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner = (
+        arguments
+    )
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
     row_numbers = [simd.integer(i) for i in range(height)]
@@ -135,28 +141,35 @@ def _product(
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
     epilogue = begin_epilogue(simd, record)
 
-    def step(k: Value, sums: list[Value]) -> list[Value]:
-        row = simd.move(panel, builder.mul(k, panel_row))
-        b_k = [simd.load(simd.move(row, offset), mask) for offset, mask in zip(offsets, masks, strict=True)]
-        results = []
-        for i in range(height):
-            a_ik = simd.load_splat(simd.move(a_rows[i], builder.mul(k, a_k)))
-            results += [simd.multiply_add(a_ik, b_k[j], sums[i * vectors + j]) for j in range(vectors)]
-        return results
-
     sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * vectors))
-    share = builder.sdiv(builder.add(inner, simd.integer(height - 1)), simd.integer(height))
+    share = builder.sdiv(builder.add(length, simd.integer(height - 1)), simd.integer(height))
 
-    def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
-        # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
-        # once would delay the loads of the sums.
-        k, *sums = carried
-        for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
-            simd.prefetch(place, offsets, write=True)
-        end = simd.smaller(builder.add(k, share), inner)
-        return [end, *simd.repeat(k, end, 1, sums, step)]
+    def segment(number: Value, sums: list[Value]) -> list[Value]:
+        rows_here = [simd.move(row, builder.mul(number, jump)) for row in a_rows]
+        panel_here = simd.move(panel, builder.mul(builder.mul(number, length), panel_row))
 
-    _, *sums = simd.repeat(simd.integer(0), simd.integer(height), 1, [simd.integer(0), *sums], steps_of_a_row)
+        def step(k: Value, sums: list[Value]) -> list[Value]:
+            row = simd.move(panel_here, builder.mul(k, panel_row))
+            b_k = [simd.load(simd.move(row, offset), mask) for offset, mask in zip(offsets, masks, strict=True)]
+            results = []
+            for i in range(height):
+                a_ik = simd.load_splat(simd.move(rows_here[i], builder.mul(k, a_k)))
+                results += [simd.multiply_add(a_ik, b_k[j], sums[i * vectors + j]) for j in range(vectors)]
+            return results
+
+        def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
+            # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
+            # once would delay the loads of the sums.
+            k, *sums = carried
+            for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
+                simd.prefetch(place, offsets, write=True)
+            end = simd.smaller(builder.add(k, share), length)
+            return [end, *simd.repeat(k, end, 1, sums, step)]
+
+        _, *sums = simd.repeat(simd.integer(0), simd.integer(height), 1, [simd.integer(0), *sums], steps_of_a_row)
+        return sums
+
+    sums = simd.repeat(simd.integer(0), builder.sdiv(inner, length), 1, sums, segment)
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
             for j in range(vectors):

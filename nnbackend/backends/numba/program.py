@@ -21,6 +21,7 @@ import numpy.typing as npt
 from nnbackend.backends.arrays import span_of
 from nnbackend.backends.declaration import OPERATIONS, Call
 from nnbackend.backends.numba.compiled import address_of, kind_of, product_for
+from nnbackend.backends.numba.kinds import SCRATCH
 from nnbackend.backends.numba.lines import (
     Addresses,
     Array,
@@ -60,6 +61,8 @@ class Program:
         Whether the step ends by adding 1 to the counter.
     work : int
         Multiply-adds of a step, approximately.
+    scratch : int
+        Bytes of temporary memory for each thread.
     arrays : list
         The arrays whose addresses are used, to keep them alive.
     """
@@ -69,6 +72,7 @@ class Program:
     counter: npt.NDArray[np.int64]
     advances: bool
     work: int
+    scratch: int
     arrays: list[Any]
 
 
@@ -130,6 +134,7 @@ def compile_step(
         next(iter(counters.values())) if counters else np.zeros(3, np.int64),
         advances,
         sum(line.kind.work(line.call) for line in lines),
+        SCRATCH + max((line.kind.scratch(line.call) for line in lines), default=0),
         [records, [call.arguments for call in calls]],
     )
 

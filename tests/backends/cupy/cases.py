@@ -16,6 +16,7 @@ import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend
+from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numpy import NumpyBackend
 
 __all__ = ["CASES", "Case", "assert_agrees", "make", "run"]
@@ -40,7 +41,7 @@ def run(backend: Backend, case: Case, dtype: str, padding: int = 0) -> list[np.n
     backend.synchronize()
     for view, buffer, stride in placed.values():
         if buffer is not None:
-            gaps = backend.to_host(buffer).reshape(-1, stride)[:, view.shape[1] :]
+            gaps = backend.to_host(buffer).reshape(-1, stride)[:, view.shape[-1] :]
             assert (gaps == gaps.dtype.type(_SENTINEL)).all(), f"{case.operation} wrote into the padding"
     return [backend.to_host(placed[id(value)][0]) for value in _arrays(case)]
 
@@ -65,12 +66,13 @@ def _arrays(case: Case) -> Iterator[np.ndarray]:
 
 def _place(backend: Backend, host: np.ndarray, dtype: str, padding: int) -> tuple[Any, Any, int]:
     """The array on the backend and, if its rows are padded, the buffer that it is a view of."""
+    padded = padding and (host.ndim == 2 or isinstance(host, _Kernel))
     real = np.dtype(dtype) if host.dtype == np.float64 and not _always_double(host) else host.dtype
     host = host.astype(real, subok=False)
-    if host.ndim != 2 or not padding:
+    if not padded:
         return backend.from_host(host), None, 0
-    stride = host.shape[1] + padding
-    buffer = backend.from_host(np.full(host.shape[0] * stride, _SENTINEL, real))
+    stride = host.shape[-1] + padding
+    buffer = backend.from_host(np.full(host.size // host.shape[-1] * stride, _SENTINEL, real))
     view = backend.view(buffer, 0, host.shape, stride)
     backend.write(host, view)
     return view, buffer, stride
@@ -78,6 +80,10 @@ def _place(backend: Backend, host: np.ndarray, dtype: str, padding: int) -> tupl
 
 class _Double(np.ndarray):
     """Marks arrays that are float64 for any dtype of the network: learning rates and the trace."""
+
+
+class _Kernel(np.ndarray):
+    """Marks the only arrays of four axes that may be padded."""
 
 
 def _always_double(host: np.ndarray) -> bool:
@@ -269,8 +275,140 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
         yield f"rmsprop_update-{decay}", partial(_rmsprop, weight_decay=decay)
 
 
+# ---- images ----------------------------------------------------------------------------------------------------------
+
+#: Groups, and strides, dilation, top and left of a convolution.
+_CONVOLUTIONS = {
+    "plain": (1, (1, 1, 1, 1, 0, 0)),
+    "steps": (1, (2, 1, 1, 2, 1, 2)),
+    "groups": (2, (1, 2, 2, 1, 0, 1)),
+    "depthwise": (3, (1, 1, 1, 1, 1, 1)),
+}
+
+
+def _convolution(rng, rows, columns, inner, operation, groups, steps, bias=True) -> Case:
+    """`columns` filters of `inner` channels, in groups, except in the depthwise case."""
+    n, (stride_y, stride_x, dilation_y, dilation_x, top, left) = 1 + rows % 3, steps
+    filters, channels = (columns, 1 + inner % 23) if groups < 3 else (1, 1)
+    height, width = 4 + rows % 3, 5 + columns % 3
+    kernel = (2, 3, channels, groups * filters)
+    # One more row and column of padding below and on the right.
+    maps = (
+        n,
+        (height + top - dilation_y) // stride_y + 1,
+        (width + left - 2 * dilation_x) // stride_x + 1,
+        groups * filters,
+    )
+    image = (n, height, width, groups * channels)
+    weight = _real(rng, *kernel, scale=(6 * channels) ** -0.5).view(_Kernel)
+    match operation:
+        case "convolution":
+            b = _real(rng, kernel[3]) if bias else None
+            return Case(operation, (_real(rng, *image), weight, b, *steps, _garbage(*maps)))
+        case "convolution_input_gradient":
+            return Case(operation, (_real(rng, *maps), weight, *steps, _garbage(*image)))
+    out = _garbage(*kernel).view(_Kernel)
+    return Case(operation, (_real(rng, *image), _real(rng, *maps), *steps, out))
+
+
+def _pool(rng, rows, columns, inner, kind, gradient, ties=False) -> Case:
+    n, channels = 1 + rows % 3, 1 + columns % 9
+    x = _real(rng, n, 5, 4 + inner % 3, channels)
+    if ties:
+        x = np.trunc(x)
+    window = (kind, 3, 2, 2, 1, 1, 1)
+    pooled = _garbage(n, 3, x.shape[2], channels)
+    if not gradient:
+        return Case("pool", (x, *window, pooled))
+    _REFERENCE.pool(x, *window, pooled)
+    if kind == "l2":
+        pooled = pooled.astype(np.float32).astype(np.float64)
+    return Case("pool_gradient", (x, pooled, _real(rng, *pooled.shape), *window, _garbage(*x.shape)))
+
+
+def _place_images(rng, rows, columns, inner, top, left) -> Case:
+    n, channels = 1 + rows % 3, 1 + columns % 9
+    return Case("place", (_real(rng, n, 4, 5, channels), top, left, _garbage(n, 3 + inner % 4, 6, channels)))
+
+
+def _add(rng, rows, columns, inner, alias) -> Case:
+    a, b = _real(rng, rows, columns), _real(rng, rows, columns)
+    return Case("add", (a, b, {"": _garbage(rows, columns), "a": a, "b": b}[alias]))
+
+
+def _vectors(rng, columns, given) -> list[np.ndarray | None]:
+    return [_real(rng, columns) if given else None for _ in range(2)]
+
+
+def _batch_norm(rng, rows, columns, inner, given) -> Case:
+    x, (scale, shift) = _real(rng, rows, columns) + 2, _vectors(rng, columns, given)
+    running = _real(rng, columns), np.abs(_real(rng, columns))
+    return Case("batch_norm", (x, scale, shift, 0.9, 1e-3, *running, _garbage(2, columns), _garbage(rows, columns)))
+
+
+def _batch_norm_gradient(rng, rows, columns, inner, given, alias) -> Case:
+    x, upstream, (scale, _) = _real(rng, rows, columns), _real(rng, rows, columns), _vectors(rng, columns, given)
+    statistics = np.stack([_real(rng, columns), np.abs(_real(rng, columns))])
+    gradients = [_garbage(columns) if given else None for _ in range(2)]
+    out = upstream if alias else _garbage(rows, columns)
+    return Case("batch_norm_gradient", (x, statistics, scale, upstream, *gradients, out))
+
+
+def _normalize(rng, rows, columns, inner, given, alias) -> Case:
+    x, (mean, _), (scale, shift) = _real(rng, rows, columns), *(_vectors(rng, columns, given) for _ in range(2))
+    variance = np.abs(_real(rng, columns))
+    return Case("normalize", (x, mean, variance, scale, shift, 1e-3, x if alias else _garbage(rows, columns)))
+
+
+def _layer_norm(rng, rows, columns, inner, given) -> Case:
+    x, (scale, shift) = _real(rng, rows, columns) + 2, _vectors(rng, columns, given)
+    return Case("layer_norm", (x, scale, shift, 1e-3, _garbage(rows, 2), _garbage(rows, columns)))
+
+
+def _layer_norm_gradient(rng, rows, columns, inner, given, alias) -> Case:
+    x, upstream, (scale, _) = _real(rng, rows, columns), _real(rng, rows, columns), _vectors(rng, columns, given)
+    statistics = np.stack([_real(rng, rows), np.abs(_real(rng, rows))], axis=1)
+    out = upstream if alias else _garbage(rows, columns)
+    return Case("layer_norm_gradient", (x, statistics, scale, upstream, out))
+
+
+def _layer_norm_scale_gradient(rng, rows, columns, inner) -> Case:
+    statistics = np.stack([_real(rng, rows), np.abs(_real(rng, rows))], axis=1)
+    arrays = _real(rng, rows, columns), statistics, _real(rng, rows, columns)
+    return Case("layer_norm_scale_gradient", (*arrays, _garbage(columns)))
+
+
+def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
+    for name, (groups, steps) in _CONVOLUTIONS.items():
+        for operation in ("convolution", "convolution_input_gradient", "convolution_weight_gradient"):
+            make_case = partial(_convolution, operation=operation, groups=groups, steps=steps)
+            yield f"{operation}-{name}", make_case
+    yield (
+        "convolution-no-bias",
+        partial(_convolution, operation="convolution", groups=1, steps=(1, 1, 1, 1, 0, 0), bias=False),
+    )
+    for kind in POOLS:
+        yield f"pool-{kind}", partial(_pool, kind=kind, gradient=False)
+        yield f"pool_gradient-{kind}", partial(_pool, kind=kind, gradient=True)
+    yield "pool_gradient-ties", partial(_pool, kind="max", gradient=True, ties=True)
+    yield "place-larger", partial(_place_images, top=1, left=-1)
+    yield "place-smaller", partial(_place_images, top=-2, left=2)
+    for alias in ("", "a", "b"):
+        yield f"add{'-alias' * bool(alias)}{alias}", partial(_add, alias=alias)
+    yield "layer_norm_scale_gradient", _layer_norm_scale_gradient
+    for given in (True, False):
+        suffix = "-scale" * given
+        yield f"batch_norm{suffix}", partial(_batch_norm, given=given)
+        yield f"layer_norm{suffix}", partial(_layer_norm, given=given)
+        for alias in (True, False):
+            name = f"{suffix}{'-alias' * alias}"
+            yield f"batch_norm_gradient{name}", partial(_batch_norm_gradient, given=given, alias=alias)
+            yield f"layer_norm_gradient{name}", partial(_layer_norm_gradient, given=given, alias=alias)
+            yield f"normalize{name}", partial(_normalize, given=given, alias=alias)
+
+
 #: Every variant of every operation: a function of (rng, rows, columns, inner) that makes a case.
-CASES: dict[str, Callable[..., Case]] = dict(_all_cases())
+CASES: dict[str, Callable[..., Case]] = dict([*_all_cases(), *_image_cases()])
 
 
 def make(name: str, rows: int, columns: int, inner: int, seed: int) -> Case:

@@ -16,6 +16,9 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 # Options that CuPy adds.
 CUPY_OPTIONS = ("-ftz=true",)
 
+#: Files with sums or factors in double for any type.
+SUMS_IN_DOUBLE = {"batch_norm", "layer_norm", "reductions", "updates"}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _needs_nvrtc():
@@ -64,7 +67,9 @@ def _kernels(name):
     return {*written, *(f"{one}{kind}" for one in made for kind in kinds)}
 
 
-@pytest.mark.parametrize("name", ["activations", "batch", "dropout", "losses", "normalization"])
+@pytest.mark.parametrize(
+    "name", ["activations", "batch", "convolution", "dropout", "images", "losses", "normalization"]
+)
 def test_float32_kernels_do_not_compute_in_double(name):
     """An untyped literal would silently cause this, and on many GPUs be 64 times slower."""
     options = (*kernel_options(np.dtype("float32")), "--gpu-architecture=compute_80")

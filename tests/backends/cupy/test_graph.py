@@ -109,6 +109,22 @@ def test_predictions_are_replayed():
     assert runtime.captures > 0
 
 
+def test_a_network_of_images_is_captured_and_agrees_with_the_reference():
+    """Its temporary memory exists after the first step, also that of the shorter last batch."""
+    layers = [
+        nn.Reshape((3, 4, 1)), nn.Conv2D(9, 2, padding="same"), nn.BatchNormalization(), nn.Activation("relu"),
+        nn.MaxPool2D(2, 1), nn.Residual([nn.Conv2D(9, 3, padding="same"), nn.LayerNormalization()]),
+        nn.ZeroPadding2D(1), nn.L2Pool2D(2), nn.Flatten(), nn.Dense(4),
+    ]  # fmt: skip
+    runtime = WatchedRuntime()
+    losses = []
+    for backend in (CupyBackend(runtime), "numpy"):
+        network = nn.Network(layers, 12, backend=backend, dtype="float64", seed=5)
+        losses.append(train(network, nn.Adam(0.01)))
+    np.testing.assert_allclose(*losses, rtol=1e-7)
+    assert runtime.captures in CAPTURES
+
+
 # ---- how it runs ----------------------------------------------------------------------------------------------------
 
 

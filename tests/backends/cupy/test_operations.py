@@ -43,7 +43,13 @@ def test_order_of_threads_and_blocks_does_not_matter(emulated, reversed_order, n
         assert mine.tobytes() == wanted.tobytes()
 
 
-@pytest.mark.parametrize("name", ["bias_gradient", "record_loss-penalties"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bias_gradient", "record_loss-penalties", "batch_norm-scale", "batch_norm_gradient-scale-alias",
+        "layer_norm_scale_gradient",
+    ],
+)  # fmt: skip
 def test_many_rows(emulated, reversed_order, name):
     """More rows than one chunk of a sum takes."""
     case = make(name, 2 * launches.chunk_rows(1) + 77, 5, 1, 2)
@@ -53,14 +59,24 @@ def test_many_rows(emulated, reversed_order, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["gather-uint8", "dropout-0.5", "adam_update-0.1-True", "weight_penalty-0.3-0.2", "activation_forward-relu"]
-)
+    "name",
+    [
+        "gather-uint8", "dropout-0.5", "adam_update-0.1-True", "weight_penalty-0.3-0.2", "activation_forward-relu",
+        "add", "batch_norm-scale", "normalize", "batch_norm_gradient-scale",
+    ],
+)  # fmt: skip
 def test_more_elements_than_threads(emulated, monkeypatch, name):
     """Kernels loop if the grid is smaller than the array, as for very large arrays."""
     monkeypatch.setattr(launches, "_MOST_BLOCKS", 2)
     monkeypatch.setattr(launches, "_GRID_Y_LIMIT", 1)
     monkeypatch.setattr(operations_module, "_PENALTY_BLOCKS", 4)
     assert_agrees(emulated, make(name, 60, 70, 3, 3), "float32", 1)
+
+
+@pytest.mark.parametrize("name", ["convolution-depthwise", "pool-max", "pool_gradient-l2", "place-larger"])
+def test_more_pixels_than_threads(emulated, monkeypatch, name):
+    monkeypatch.setattr(launches, "_MOST_BLOCKS", 1)
+    assert_agrees(emulated, make(name, 62, 44, 65, 3), "float32")
 
 
 def test_one_row_whose_stride_says_nothing(emulated):
@@ -214,6 +230,20 @@ def test_an_unknown_precision_is_an_error():
         ("softmax_cross_entropy-labels", ["softmax_cross_entropy_labels"]),
         ("bias_gradient", ["sum_rows"]),
         ("adam_update-0.1-True", ["adam"]),
+        ("convolution-plain", ["convolution_32"]),
+        ("convolution_input_gradient-plain", ["convolution_input_gradient_32"]),
+        ("convolution_weight_gradient-plain", ["convolution_weight_gradient_32"]),
+        ("convolution-depthwise", ["convolution_narrow"]),
+        ("pool-max", ["max_pool"]),
+        ("pool_gradient-max", ["max_pool_gradient"]),
+        ("place-larger", ["place"]),
+        ("add", ["add"]),
+        ("batch_norm-scale", ["batch_statistics", "finish_statistics", "batch_norm"]),
+        ("batch_norm_gradient-scale", ["gradient_sums", "finish_gradient_sums", "batch_norm_gradient"]),
+        ("normalize", ["normalize"]),
+        ("layer_norm-scale", ["layer_norm"]),
+        ("layer_norm_gradient-scale", ["layer_norm_gradient"]),
+        ("layer_norm_scale_gradient", ["gradient_sums", "finish_gradient_sums"]),
     ],
 )
 def test_no_needless_launch(emulated, name, expected):

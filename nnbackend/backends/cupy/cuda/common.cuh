@@ -40,6 +40,26 @@ __device__ inline int64 element_step() { return (int64)gridDim.x * blockDim.x; }
 // row.
 __device__ inline int64 row_of_warp() { return (int64)blockIdx.x * blockDim.y + threadIdx.y; }
 
+// The index of an element in a row-major array of three axes, the last two of given extents.
+struct Index {
+    int64 first;
+    int second, third;
+};
+
+__device__ inline Index index_of(int64 element, int second_extent, int third_extent) {
+    const int64 rest = element / third_extent;
+    return {rest / second_extent, (int)(rest % second_extent), (int)(element % third_extent)};
+}
+
+// Move the index on by a few elements, without a division.
+__device__ inline void move_on(Index& index, int elements, int second_extent, int third_extent) {
+    for (index.third += elements; index.third >= third_extent; index.third -= third_extent)
+        if (++index.second == second_extent) {
+            index.second = 0;
+            ++index.first;
+        }
+}
+
 // ---- sums -----------------------------------------------------------------------------------------------------------
 
 // Sum over the 32 lanes of a warp, the same bits in every lane. All lanes must call it.
@@ -65,8 +85,9 @@ __device__ inline double block_sum(double value, double* scratch) {
 
 // Sum over the threads of one column of a block, blockDim.y of them, a power of two; `scratch` holds one number per
 // thread. All threads must call it; those with threadIdx.y == 0 get the result.
-__device__ inline real column_sum(real value, real* scratch) {
-    real* mine = scratch + threadIdx.y * blockDim.x + threadIdx.x;
+template <typename T>
+__device__ inline T column_sum(T value, T* scratch) {
+    T* mine = scratch + threadIdx.y * blockDim.x + threadIdx.x;
     *mine = value;
     __syncthreads();
     for (unsigned int half = blockDim.y / 2; half > 0; half /= 2) {

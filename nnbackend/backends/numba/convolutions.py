@@ -1,0 +1,386 @@
+"""Compiled functions of convolutions. See `kinds.py`.
+
+A convolution is a product of the windows of an image with the kernel. Windows are not copied: a tile reads them from
+the image. Its rows are the positions of one row of the output, and k runs over the elements of a window, of which those
+of one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of one
+element). In the weight gradient the rows of a tile are elements of a window, and k runs over the positions.
+
+Images with padding are first copied, a few at a time, into memory with zeros around them.
+
+Sums are in the order of k, the weight gradient's over the images in order, so threads may share rows of the batch, or
+elements of the kernel, without changing a bit.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from nnbackend.backends.numba.elementwise import add_run
+from nnbackend.backends.numba.image_operations import is_depthwise
+from nnbackend.backends.numba.jit import compile_callback, internal
+from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
+from nnbackend.backends.numba.memory import vector
+from nnbackend.backends.numba.packing import copy_panel, panel_space, transpose_panel
+from nnbackend.backends.numba.product_tiles import product_tile
+from nnbackend.backends.numba.records import at
+from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+
+#: Positions of the output that are computed with one panel of the kernel; more would not make copying it cheaper.
+_POSITIONS = 256
+
+#: Of the function that computes tiles, all integers.
+_ARGUMENTS = 14
+
+
+@functools.cache
+def _tiles(tile_shape):
+    """Compiled once for each tile shape: a row of tiles after the other, with the arguments of `product_tile`."""
+    size = tile_shape.size
+
+    def tiles(a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner):
+        row = 0
+        while row < rows:
+            row += product_tile(
+                tile_shape, 0, a + size * row * a_row, a_row, a_k, length, jump, panel, panel_row,
+                start + size * row * start_row if start else 0, start_row, out + size * row * out_row, out_row,
+                rows - row, columns, inner,
+            )  # fmt: skip
+
+    tiles.__qualname__ = tile_shape.function_name("tiles")
+    return compile_callback(tiles, types.void(*[types.intp] * _ARGUMENTS))
+
+
+@intrinsic
+def call_tiles(
+    context, tiles, a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner
+):  # fmt: skip
+    """Call the function at the address `tiles`."""
+
+    def generate(target, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return target.get_dummy_value()
+
+    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
+
+
+# ---- what is computed when a line is made ----------------------------------------------------------------------------
+
+
+def _kernel(call):
+    return call.arguments.get("weight", call.out)
+
+
+def _image(call):
+    return call.arguments.get("x", call.out)
+
+
+def _maps(call):
+    return call.arguments.get("delta", call.out)
+
+
+def _extent(call, axis):
+    """Rows or columns of an image with as much padding as the windows need, or as it has."""
+    stride, dilation, before = (
+        (call.stride_y, call.dilation_y, call.top) if axis == 1 else (call.stride_x, call.dilation_x, call.left)
+    )
+    covered = (_maps(call).shape[axis] - 1) * stride + (_kernel(call).shape[axis - 1] - 1) * dilation + 1
+    return max(covered, before + _image(call).shape[axis])
+
+
+def _is_padded(call):
+    return int(any(_extent(call, axis) > _image(call).shape[axis] for axis in (1, 2)))
+
+
+def _images_at_once(call):
+    return max(1, _POSITIONS // (_maps(call).shape[1] * _maps(call).shape[2]))
+
+
+def _padded_bytes(call):
+    if not _is_padded(call):
+        return 0
+    image = _image(call)
+    return _images_at_once(call) * _extent(call, 1) * _extent(call, 2) * image.shape[3] * image.itemsize
+
+
+def _has_products(call):
+    """Whether it is no depthwise convolution, see `image_operations.py`."""
+    return not is_depthwise(call)
+
+
+_FIELDS = {
+    "tiles": lambda call: _tiles(FLOAT32 if call.out.itemsize == 4 else FLOAT64).address,
+    "images": _images_at_once,
+    "padded": _is_padded,
+    "padded_height": lambda call: _extent(call, 1),
+    "padded_width": lambda call: _extent(call, 2),
+}
+
+
+def _is_better_by_runs(call):
+    """Whether the input gradient fills vectors better with rows of a window than with the channels of one element."""
+    kernel, lanes = call.weight, FLOAT32.lanes * 4 // call.out.itemsize
+    channels, run = kernel.shape[2], kernel.shape[1] * kernel.shape[2]
+    if kernel.shape[1] == 1 or call.dilation_x != 1 or channels != call.out.shape[3]:
+        return 0
+
+    def filled(count):
+        return count / (-(-count // lanes) * lanes)
+
+    # Adding up takes some time.
+    return int(0.9 * filled(run) > filled(channels))
+
+
+def _run_bytes(call):
+    """Memory for a panel's width of sums for each position of a row."""
+    return call.delta.shape[2] * FLOAT32.columns * 4 if _is_better_by_runs(call) else 0
+
+
+def _work(call):
+    """Multiply-adds."""
+    return _kernel(call).size * (_maps(call).size // _maps(call).shape[3])
+
+
+# ---- runs and padding ------------------------------------------------------------------------------------------------
+
+
+@internal
+def runs_of(line):
+    """How a window is read: the number of parts that are read one by one (the whole, or its rows), the segments of a
+    part, the elements of a segment, and those from one segment to the next."""
+    channels = line.group_channels
+    if line.dilation_x == 1 and channels == line.channels:
+        return 1, line.kernel_height, line.kernel_width * channels, line.dilation_y * line.padded_width * line.channels
+    return line.kernel_height, line.kernel_width, channels, line.dilation_x * line.channels
+
+
+@internal
+def pad(x, line, first, last, out):
+    """Copy images `first` to `last` to `out`, with zeros around them."""
+    height, width, channels = line.height, line.width, line.channels
+    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
+    zero, left = out.dtype.type(0), line.left * channels
+    for n in range(first, last):
+        image = out[(n - first) * image_size : (n - first + 1) * image_size]
+        for i in range(line.padded_height):
+            target = image[i * row_size : (i + 1) * row_size]
+            row = i - line.top
+            if 0 <= row < height:
+                source = x[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
+                count = min(width * channels, row_size - left)
+                for e in range(left):
+                    target[e] = zero
+                for e in range(count):
+                    target[left + e] = source[e]
+                for e in range(left + count, row_size):
+                    target[e] = zero
+            else:
+                for e in range(row_size):
+                    target[e] = zero
+
+
+@internal
+def cut_out(padded, line, first, last, out):
+    """The opposite of `pad`: copy the images without what is around them."""
+    height, width, channels = line.height, line.width, line.channels
+    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
+    for n in range(first, last):
+        image = padded[(n - first) * image_size : (n - first + 1) * image_size]
+        for row in range(height):
+            begin = (row + line.top) * row_size + line.left * channels
+            source = image[begin : begin + width * channels]
+            target = out[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
+            for e in range(width * channels):
+                target[e] = source[e]
+
+
+# ---- the three products ----------------------------------------------------------------------------------------------
+
+
+@compiled("convolution", accepts=_has_products, work=_work, integers=_FIELDS, scratch=_padded_bytes)
+def convolution(tile_shape, real, record):
+    size, depth, tile = tile_shape.size, tile_shape.depth, tile_shape.columns
+
+    def convolution(address, state, scratch):
+        line = at(record, address)
+        panel = panel_space(tile_shape)
+        filters = line.filters
+        groups = line.channels // line.group_channels
+        each = filters // groups
+        image_size = line.padded_height * line.padded_width * line.channels
+        x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
+        padded = vector(scratch + SCRATCH, line.images * image_size, real)
+        parts, count, length, jump = runs_of(line)
+        row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
+        # As many segments of a window, or as much of one, as a panel has rows.
+        together = max(1, depth // length)
+        piece = length if length <= depth else (length + (length - 1) // depth) // ((length - 1) // depth + 1)
+        begin, end = share(line.rows, state)
+        for first in range(begin, end, line.images):
+            last = min(first + line.images, end)
+            images = line.x + first * image_size * size
+            if line.padded:
+                pad(x, line, first, last, padded)
+                images = scratch + SCRATCH
+            for group in range(groups):
+                for column in range(0, each, tile):
+                    skip = group * each + column
+                    before = line.bias + skip * size if line.bias else 0
+                    before_row = 0
+                    for part in range(parts):
+                        for segment in range(0, count, together):
+                            segments = min(together, count - segment)
+                            for place in range(0, length, piece):
+                                inner = min(piece, length - place) * segments
+                                k = (part * count + segment) * length + place
+                                source = line.weight + (k * filters + skip) * size
+                                copy_panel(tile_shape, source, filters, panel, each - column, inner, source)
+                                offset = segment * jump + place + group * line.group_channels
+                                offset += part * line.dilation_y * line.padded_width * line.channels
+                                for n in range(last - first):
+                                    for row in range(line.out_height):
+                                        position = ((first + n) * line.out_height + row) * line.out_width
+                                        target = line.out + (position * filters + skip) * size
+                                        call_tiles(
+                                            line.tiles, images + (n * image_size + row * row_step + offset) * size,
+                                            column_step, 1, min(piece, length - place), jump, panel, tile,
+                                            target if before_row else before, before_row, target, filters,
+                                            line.out_width, each - column, inner,
+                                        )  # fmt: skip
+                                before_row = filters
+
+    return convolution
+
+
+@compiled(
+    "convolution_input_gradient",
+    accepts=_has_products,
+    work=_work,
+    integers={**_FIELDS, "by_runs": _is_better_by_runs},
+    scratch=lambda call: _padded_bytes(call) + _run_bytes(call),
+)
+def convolution_input_gradient(tile_shape, real, record):
+    """The gradients of the elements of a window are added to the image: of one element of the windows of a row of the
+    output, which do not overlap, or, if the channels do not fill a tile's vectors, of a row of a window, computed in
+    other memory first."""
+    size, depth, tile = tile_shape.size, tile_shape.depth, tile_shape.columns
+
+    def convolution_input_gradient(address, state, scratch):
+        line = at(record, address)
+        panel = panel_space(tile_shape)
+        filters = line.filters
+        groups = line.channels // line.group_channels
+        each = filters // groups
+        # The rows of a window, or its elements: how many in a row of the window, and channels of each.
+        parts = 1 if line.by_runs else line.kernel_width
+        channels = line.kernel_width * line.channels if line.by_runs else line.group_channels
+        image_size = line.padded_height * line.padded_width * line.channels
+        out = vector(line.out, line.rows * line.height * line.width * line.channels, real)
+        padded = vector(scratch + SCRATCH, line.images * image_size if line.padded else 0, real)
+        sums = scratch + SCRATCH + padded.size * size
+        row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
+        begin, end = share(line.rows, state)
+        for first in range(begin, end, line.images):
+            last = min(first + line.images, end)
+            images = line.out + first * image_size * size
+            if line.padded:
+                images = scratch + SCRATCH
+                padded[: (last - first) * image_size] = real(0)
+            else:
+                out[first * image_size : last * image_size] = real(0)
+            for window_row, part, group in np.ndindex(line.kernel_height, parts, groups):
+                for column, k in np.ndindex((channels + tile - 1) // tile, (each + depth - 1) // depth):
+                    column *= tile
+                    k *= depth
+                    inner = min(depth, each - k)
+                    row = (window_row * parts + part) * channels + column
+                    source = line.weight + (row * filters + group * each + k) * size
+                    transpose_panel(tile_shape, source, filters, panel, channels - column, inner, source)
+                    offset = window_row * line.dilation_y * line.padded_width + part * line.dilation_x
+                    offset = offset * line.channels + group * line.group_channels + column
+                    for n, y in np.ndindex(last - first, line.out_height):
+                        position = ((first + n) * line.out_height + y) * line.out_width
+                        delta = line.delta + (position * filters + group * each + k) * size
+                        target = images + (n * image_size + y * row_step + offset) * size
+                        if line.by_runs:
+                            call_tiles(
+                                line.tiles, delta, filters, 1, inner, 0, panel, tile, 0, 0, sums, tile,
+                                line.out_width, channels - column, inner,
+                            )  # fmt: skip
+                            for x in range(line.out_width):
+                                add_run(
+                                    tile_shape, sums + x * tile * size, target + x * column_step * size,
+                                    min(tile, channels - column),
+                                )  # fmt: skip
+                        else:
+                            call_tiles(
+                                line.tiles, delta, filters, 1, inner, 0, panel, tile, target, column_step, target,
+                                column_step, line.out_width, channels - column, inner,
+                            )  # fmt: skip
+            if line.padded:
+                cut_out(padded, line, first, last, out)
+
+    return convolution_input_gradient
+
+
+@compiled("convolution_weight_gradient", accepts=_has_products, work=_work, integers=_FIELDS, scratch=_padded_bytes)
+def convolution_weight_gradient(tile_shape, real, record):
+    """Threads share the elements of a window."""
+    size, depth, tile, height = tile_shape.size, tile_shape.depth, tile_shape.columns, tile_shape.rows
+
+    def convolution_weight_gradient(address, state, scratch):
+        line = at(record, address)
+        panel = panel_space(tile_shape)
+        filters, channels = line.filters, line.group_channels
+        groups = line.channels // channels
+        each = filters // groups
+        image_size = line.padded_height * line.padded_width * line.channels
+        x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
+        padded = vector(scratch + SCRATCH, line.images * image_size, real)
+        parts, count, length, jump = runs_of(line)
+        row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
+        # As many rows of the output, or as much of one, as a panel has rows.
+        together = max(1, depth // line.out_width)
+        piece = min(line.out_width, depth)
+        # Whole tiles.
+        low, high = share((parts * count * length + height - 1) // height, state)
+        low, high = low * height, min(high * height, parts * count * length)
+        for first in range(0, line.rows if low < high else 0, line.images):
+            last = min(first + line.images, line.rows)
+            images = line.x + first * image_size * size
+            if line.padded:
+                pad(x, line, first, last, padded)
+                images = scratch + SCRATCH
+            for n in range(last - first):
+                for row in range(0, line.out_height, together):
+                    rows = min(together, line.out_height - row)
+                    for place in range(0, line.out_width, piece):
+                        inner = min(piece, line.out_width - place) * rows
+                        position = ((first + n) * line.out_height + row) * line.out_width + place
+                        continued = first + n + row + place > 0
+                        source = images + (n * image_size + row * row_step + place * column_step) * size
+                        for group in range(groups):
+                            for column in range(0, each, tile):
+                                skip = group * each + column
+                                delta = line.delta + (position * filters + skip) * size
+                                copy_panel(tile_shape, delta, filters, panel, each - column, inner, delta)
+                                for segment in range(low // length, (high - 1) // length + 1):
+                                    begin = max(low - segment * length, 0)
+                                    end = min(high - segment * length, length)
+                                    part, number = divmod(segment, count)
+                                    offset = number * jump + begin + group * channels
+                                    offset += part * line.dilation_y * line.padded_width * line.channels
+                                    target = line.out + ((segment * length + begin) * filters + skip) * size
+                                    call_tiles(
+                                        line.tiles, source + offset * size, 1, column_step,
+                                        min(piece, line.out_width - place), row_step, panel, tile,
+                                        target if continued else 0, filters, target, filters, end - begin,
+                                        each - column, inner,
+                                    )  # fmt: skip
+
+    return convolution_weight_gradient
