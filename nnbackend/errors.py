@@ -16,6 +16,7 @@ __all__ = [
     "FolderInUseError",
     "InvalidAttributeError",
     "InvalidInputError",
+    "MissingOperationError",
     "ModelFileError",
     "NNBackendError",
     "OutOfMemoryError",
@@ -75,6 +76,22 @@ class InvalidInputError(NNBackendError, ValueError):
 
 class InvalidAttributeError(InvalidInputError, AttributeError):
     """An attribute was set that does not exist, or that cannot be changed; nothing was changed."""
+
+
+class MissingOperationError(InvalidInputError):
+    """A backend has no such operation.
+
+    Attributes
+    ----------
+    operation : str
+    """
+
+    def __init__(self, backend: str, operation: str) -> None:
+        super().__init__(
+            f"backend {backend!r} has no operation {operation!r}, which this network needs; use backend='numpy' or "
+            "'numba', or add the operation to that backend"
+        )
+        self.operation = operation
 
 
 class UnknownNameError(InvalidInputError):

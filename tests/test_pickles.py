@@ -19,6 +19,7 @@ from tests.conftest import PaddedNumpyBackend
 
 #: Values for the constructors' parameters of the error classes, by name.
 ARGUMENTS: dict[str, Any] = {
+    "backend": "third", "operation": "pool",
     "message": "wrong", "kind": "layer", "received": "dence", "valid": ["dense", "dropout"], "name": "cupy",
     "reason": "no GPU", "remedy": "Use another.", "rank": 3, "epoch": 2, "step": 7, "looked": ("here", "there"),
 }  # fmt: skip
@@ -120,6 +121,7 @@ def test_an_estimator_with_a_backend_object(named):
 
 #: The arguments of classes that need some.
 GIVEN: dict[str, tuple[Any, ...]] = {
+    "Conv1D": (2, 3), "Conv2D": (2, 3), "Reshape": ((2, 2),), "Residual": ([nn.Dense(3)],),
     "Activation": ("relu",), "Dense": (3,), "Dropout": (0.1,), "CosineDecay": (0.1, 3), "Uniform": (-1, 1),
     "ExponentialDecay": (0.1, 0.9), "StepDecay": (0.1, 0.5, 2), "Warmup": (2, 0.1), "ReduceOnPlateau": (0.1,),
     "Parameter": ("scale", (3,), nn.Zeros()), "CSVLogger": ("run.csv",), "Checkpoint": ("run",),

@@ -13,9 +13,9 @@ from __future__ import annotations
 from typing import Final
 
 from nnbackend.backends.declaration import Array, Operation, constant, operation, reads, updates, writes
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import MissingOperationError
 
-__all__ = ["POOLS", "ImageOperations", "MissingOperationError", "check_implemented", "implements"]
+__all__ = ["POOLS", "ImageOperations", "check_implemented", "implements"]
 
 #: How a pool combines the elements of a window: their maximum (the first of equals), their mean without the padding, or
 #: the square root of the sum of their squares.
@@ -353,22 +353,6 @@ class ImageOperations:
     def layer_norm_scale_gradient(self, x: Array, statistics: Array, upstream: Array, scale_gradient: Array) -> None:
         """``scale_gradient = sum of upstream * (x - mean) * inverse over rows``, in float64."""
         raise _lacking(self, "layer_norm_scale_gradient")
-
-
-class MissingOperationError(InvalidInputError):
-    """A backend has no such operation.
-
-    Attributes
-    ----------
-    operation : str
-    """
-
-    def __init__(self, backend: str, operation: str) -> None:
-        super().__init__(
-            f"backend {backend!r} has no operation {operation!r}, which this network needs; use backend='numpy' or "
-            "'numba', or add the operation to that backend"
-        )
-        self.operation = operation
 
 
 def _lacking(backend: ImageOperations, name: str) -> MissingOperationError:

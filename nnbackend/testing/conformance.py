@@ -9,7 +9,8 @@ import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS, Backend
-from nnbackend.backends.image_operations import MissingOperationError, implements
+from nnbackend.backends.image_operations import implements
+from nnbackend.errors import MissingOperationError
 from nnbackend.testing import image_cases, normalization_cases  # noqa: F401, they add their cases
 from nnbackend.testing.lab import CASES, Lab, Shape, case
 

@@ -106,6 +106,7 @@ def test_samples_are_transposed_at_the_borders_of_the_image_part_only(tmp_path):
         nn.Dense(10),
     ]
     net = network(layers, shape=784)
+    net.input_scale = 1 / 255
     images = np.random.default_rng(0).integers(0, 255, (6, 784)).astype(np.uint8)
     check(net, images, tmp_path / "model.onnx", "uint8")
     operators = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)

@@ -199,7 +199,7 @@ def _convolutional(activation: str = "relu") -> nn.Network:
         nn.Flatten(),
         nn.Dense(2),
     ]
-    return nn.Network(layers, 36, backend="numpy", seed=0)
+    return nn.Network(layers, 36, backend="numpy", seed=0, input_scale=1 / 255)
 
 
 def test_kernels_of_one_channel_are_tiles() -> None:
