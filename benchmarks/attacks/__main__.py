@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.attacks.damage import damage_files
 from benchmarks.attacks.disk import fill_the_disk
+from benchmarks.attacks.ranks import fail_ranks, mpi_is_missing
 from benchmarks.attacks.system import MEMORY
 from benchmarks.attacks.two_runs import PAIRS, start_two
 from benchmarks.attacks.writes import WORKS, kill_at_every_write
@@ -69,11 +70,26 @@ def _folders(count: int, seed: int) -> Iterator[Result]:
     )
 
 
+def _ranks(count: int, seed: int) -> Iterator[Result]:
+    if mpi_is_missing():
+        yield "a rank fails", 'not tried: needs mpi4py and its mpiexec, pip install -e ".[mpi]"', []
+        return
+    outcomes, wrong = fail_ranks(count, seed)
+    yield "a rank fails", f"{count} runs of 2 and 3 ranks, resumed with 1 to 3: {_text(outcomes)}", wrong
+
+
 def _text(outcomes: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items()))
 
 
-ATTACKS = {"writes": _writes, "disk": _disk, "damage": _damage, "two-runs": _two_runs, "folders": _folders}
+ATTACKS = {
+    "writes": _writes,
+    "disk": _disk,
+    "damage": _damage,
+    "two-runs": _two_runs,
+    "folders": _folders,
+    "ranks": _ranks,
+}
 
 
 def main() -> int:

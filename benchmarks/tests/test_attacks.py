@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.attacks.damage import damage_files
 from benchmarks.attacks.disk import fill_the_disk
+from benchmarks.attacks.ranks import KINDS, fail_ranks, mpi_is_missing
 from benchmarks.attacks.runs import incomplete_files
 from benchmarks.attacks.two_runs import PAIRS, start_two
 from benchmarks.attacks.writes import WORKS, Work, kill_at_every_write
@@ -53,6 +54,14 @@ def test_files_that_no_run_writes_are_found(tmp_path: Path):
     (tmp_path / "other").write_text("")
     (tmp_path / "lock").write_text("")
     assert [text.partition(":")[0] for text in incomplete_files(tmp_path)] == ["history.csv", "other"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(mpi_is_missing(), reason="needs mpi4py and its mpiexec")
+def test_a_rank_that_fails_ends_all_and_costs_nothing():
+    outcomes, wrong = fail_ranks(len(KINDS), seed=1)
+    assert outcomes.total() == len(KINDS)
+    assert wrong == []
 
 
 @pytest.mark.slow
