@@ -1,4 +1,4 @@
-"""Dense neural networks, written once and trained on NumPy, Numba or a CUDA GPU.
+"""Dense and convolutional neural networks, written once and trained on NumPy, Numba or a CUDA GPU.
 
 The backend is a flag: ``Network(layers, input_shape, backend="numpy" | "numba" | "cupy" | "auto")``. Importing this
 package imports NumPy and nothing heavier; a backend's library is imported when the backend is requested.
