@@ -15,12 +15,12 @@ from tests.backends.cupy.emulator import EmulatedRuntime
 __all__ = ["launched"]
 
 
-def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True) -> list[str]:
+def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True, inputs: int = 20) -> list[str]:
     """The names of the launches of a step after the first, without those that check its results."""
     runtime = EmulatedRuntime()
-    network = nn.Network(layers, 20, backend=CupyBackend(runtime, epilogues=epilogues), input_scale=1 / 255)
+    network = nn.Network(layers, inputs, backend=CupyBackend(runtime, epilogues=epilogues), input_scale=1 / 255)
     rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 256, (8, 20)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
+    x, y = rng.integers(0, 256, (8, inputs)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
     for _ in range(2):
         network.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
     step = network.batch_step
@@ -33,7 +33,9 @@ def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = 
 def main() -> None:
     for name, recipe in PRESETS.items():
         layers, optimizer = recipe.layers(10), recipe.make_optimizer()
-        with_epilogues, without = (launched(layers, optimizer, epilogues) for epilogues in (True, False))
+        # Layers for images need their size.
+        inputs = 784 if recipe.filters else 20
+        with_epilogues, without = (launched(layers, optimizer, epilogues, inputs) for epilogues in (True, False))
         print(f"{name}, {recipe.optimizer}: {len(with_epilogues)} launches a step, {len(without)} without epilogues")
         for kernel in with_epilogues:
             print(f"  {kernel}")
