@@ -277,7 +277,7 @@ class TestRefused:
         a_run(tmp_path)
         network = nn.Network([nn.Dense(4)], 12, backend="numpy", seed=5)
         before = network.get_weights()
-        with pytest.raises(InvalidInputError, match="is of another run: layers was"):
+        with pytest.raises(InvalidInputError, match="belongs to another run: layers was"):
             network.fit(X, Y, resume=tmp_path, **options())
         np.testing.assert_array_equal(network.get_weights()["layers.0.weight"], before["layers.0.weight"])
         assert network.optimizer_state is None

@@ -79,7 +79,7 @@ def test_what_differs_is_named(tmp_path, change, message):
     before = net.get_weights()
     with pytest.raises(InvalidInputError) as error:
         run(tmp_path, network=net, **{"epochs": 2, **change})
-    assert "is of another run: " in str(error.value)
+    assert "belongs to another run: " in str(error.value)
     assert message in str(error.value)
     assert len(str(error.value)) < 600
     assert all((before[name] == value).all() for name, value in net.get_weights().items())
