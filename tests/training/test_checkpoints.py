@@ -284,7 +284,7 @@ class TestRefused:
 
     def test_a_callback_is_missing(self, tmp_path):
         a_run(tmp_path, callbacks=[nn.EarlyStopping(), nn.KeepBest()])
-        with pytest.raises(InvalidInputError, match="belongs to a run with the callbacks EarlyStopping; use them again"):
+        with pytest.raises(InvalidInputError, match="with the callbacks EarlyStopping; use them again"):
             kept(tmp_path, callbacks=[nn.KeepBest()])
 
     def test_a_new_run_does_not_start_in_the_folder_of_another(self, tmp_path):

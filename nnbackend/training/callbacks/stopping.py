@@ -161,8 +161,8 @@ class EarlyStopping(KeepBest):
 
     Notes
     -----
-    After training, `best_epoch` is the number of the best epoch, from 1, and `best_value` is its metric. Of equally good
-    epochs, the first counts.
+    After training, `best_epoch` is the number of the best epoch, from 1, and `best_value` is its metric. The first of
+    equally good epochs counts.
     """
 
     def __init__(
