@@ -259,11 +259,12 @@ def _describe(
     if data.notice:
         lines.append(field("NOTE", data.notice))
     validation = f"{count_rows(data, len(split.validation[1]))} held out of the training set"
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
     lines += [
         field("validate", f"on {validation if split.held_out else 'the test set, which does not influence training'}"),
         field("recipe", recipe_name),
         field("network", f"{network_line(network)}, seed {network.seed}"),
-        field("training", f"{settings.loss}, {settings.epochs} epochs in batches of {settings.batch_size}"),
+        field("training", f"{settings.loss}, {epochs} in batches of {settings.batch_size}"),
         field("", f"{settings.optimizer}, learning rate {settings.first_rate:g}, {settings.schedule}"),
         field("backend", backend),
         field("folder", f"{folder.path}"),

@@ -152,7 +152,10 @@ class Targets:
             sums = values.sum(axis=1)
             if not np.allclose(sums, 1, atol=1e-3):
                 row = int(np.argmax(np.abs(sums - 1)))
-                raise InvalidInputError(f"rows of class probabilities must sum to 1, row {row} sums to {sums[row]:g}")
+                raise InvalidInputError(
+                    f"rows of class probabilities must sum to 1, row {row} sums to {sums[row]:g}; if a row may have "
+                    "several labels, use loss='sigmoid_cross_entropy'"
+                )
             return cls(values, values.argmax(axis=1).astype(np.int32), name)
         if loss.takes_probabilities and outputs == 1:
             labels = (values[:, 0] > 0.5).astype(np.int32)

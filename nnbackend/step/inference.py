@@ -155,7 +155,7 @@ class NetworkInference(NetworkWeights):
         -------
         (n,) or (n, outputs) int64
             The most likely class of each row; for a single output, 0 or 1. If `multilabel`, 1 for every output whose
-            probability is above 0.5, and 0 for the others.
+            probability is above 0.5, and 0 for the others. Not meaningful for regression.
         """
         scores = self.predict(x, batch_size)
         scores = scores.reshape(len(scores), -1)

@@ -57,16 +57,21 @@ def check_monitor(monitor: str, names: Iterable[str], mode: str = "auto") -> Non
     """
     known = list(names)
     if monitor not in known and not getattr(names, "open", False):
-        raise InvalidInputError(f"cannot monitor {monitor!r}: there are {', '.join(known)}{_hint(monitor, known)}")
+        raise InvalidInputError(
+            f"cannot monitor {monitor!r}: the metrics are {', '.join(known)}{_hint(monitor, known)}"
+        )
     rises(monitor, mode)
 
 
 def _hint(monitor: str, names: list[str]) -> str:
     if monitor.startswith("val_") and not any(name.startswith("val_") for name in names):
-        return "; give validation_data to fit"
+        return f"; give validation_data to fit, or add {monitor!r} in a callback listed before the one that monitors it"
     near = difflib.get_close_matches(monitor, names, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{meant} A callback that comes before in the list can add it: metrics[{monitor!r}] = ... in on_epoch_end"
+    return (
+        f"{meant} A callback listed before the one that monitors it can add it: metrics[{monitor!r}] = ... in "
+        "on_epoch_end"
+    )
 
 
 def rises(monitor: str, mode: str = "auto") -> bool:

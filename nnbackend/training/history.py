@@ -73,7 +73,7 @@ class History:
     def __getitem__(self, name: str) -> list[float]:
         """One metric over the epochs: ``history["val_loss"]``."""
         if not any(name in metrics for metrics in self.epochs):
-            raise KeyError(f"no {name!r} in this history; there are {', '.join(self.names())}")
+            raise KeyError(f"no {name!r} in this history; it has {', '.join(self.names())}")
         return [metrics[name] for metrics in self.epochs if name in metrics]
 
     def names(self) -> list[str]:

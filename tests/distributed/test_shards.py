@@ -126,4 +126,4 @@ def test_shards_resume_with_the_same_number_of_ranks(tmp_path):
         np.testing.assert_array_equal(history.step_losses, two[0][1].step_losses)
     errors = run_ranks(3, program)
     assert "rows was [35, 35] there and is [24, 23, 23] here" in str(errors[0])
-    assert all(isinstance(error, DistributedError) and "is of another run" in str(error) for error in errors[1:])
+    assert all(isinstance(error, DistributedError) and "belongs to another run" in str(error) for error in errors[1:])

@@ -45,7 +45,7 @@ class TestMonitors:
             with pytest.raises(InvalidInputError) as error:
                 net.fit(X, Y, **options, **VALIDATION)
             message = str(error.value)
-            assert "cannot monitor 'val_auc': there are loss, accuracy, val_loss, val_accuracy" in message
+            assert "cannot monitor 'val_auc': the metrics are loss, accuracy, val_loss, val_accuracy" in message
             assert "metrics['val_auc'] = ... in on_epoch_end" in message
             assert "give validation_data" not in message
         for options in self.monitoring(tmp_path, "val_acuracy"):
@@ -56,7 +56,7 @@ class TestMonitors:
 
     def test_validation_data_are_asked_for_where_there_are_none(self, tmp_path):
         for options in self.monitoring(tmp_path, "val_auc"):
-            with pytest.raises(InvalidInputError, match="there are loss, accuracy; give validation_data to fit"):
+            with pytest.raises(InvalidInputError, match="the metrics are loss, accuracy; give validation_data to fit"):
                 classifier().fit(X, Y, **options, **LOSS)
 
     def test_a_metric_of_an_earlier_callback(self, tmp_path):

@@ -277,14 +277,14 @@ class TestRefused:
         a_run(tmp_path)
         network = nn.Network([nn.Dense(4)], 12, backend="numpy", seed=5)
         before = network.get_weights()
-        with pytest.raises(InvalidInputError, match="is of another run: layers was"):
+        with pytest.raises(InvalidInputError, match="belongs to another run: layers was"):
             network.fit(X, Y, resume=tmp_path, **options())
         np.testing.assert_array_equal(network.get_weights()["layers.0.weight"], before["layers.0.weight"])
         assert network.optimizer_state is None
 
     def test_a_callback_is_missing(self, tmp_path):
         a_run(tmp_path, callbacks=[nn.EarlyStopping(), nn.KeepBest()])
-        with pytest.raises(InvalidInputError, match="had the callbacks EarlyStopping; give them again"):
+        with pytest.raises(InvalidInputError, match="with the callbacks EarlyStopping; use them again"):
             kept(tmp_path, callbacks=[nn.KeepBest()])
 
     def test_a_new_run_does_not_start_in_the_folder_of_another(self, tmp_path):

@@ -62,7 +62,7 @@ def run(folder, callbacks=(), network=None, **others):
         ({"callbacks": [nn.EarlyStopping()]}, "it had no EarlyStopping"),
         ({"callbacks": [nn.ModelCheckpoint("never-written")]}, "it had no ModelCheckpoint"),
         ({"optimizer": nn.SGD(0.1)}, "optimizer was"),
-        ({"network": classifier(seed=4)}, "seed was 0 there and is 4 here. Give"),
+        ({"network": classifier(seed=4)}, "seed was 0 there and is 4 here. To resume"),
         (
             {"network": nn.Network([nn.Dense(9, "relu"), nn.Dense(4, l2=0.1)], 12, "numpy")},
             "layers[1].l2 was 0.0 there",
@@ -79,7 +79,7 @@ def test_what_differs_is_named(tmp_path, change, message):
     before = net.get_weights()
     with pytest.raises(InvalidInputError) as error:
         run(tmp_path, network=net, **{"epochs": 2, **change})
-    assert "is of another run: " in str(error.value)
+    assert "belongs to another run: " in str(error.value)
     assert message in str(error.value)
     assert len(str(error.value)) < 600
     assert all((before[name] == value).all() for name, value in net.get_weights().items())

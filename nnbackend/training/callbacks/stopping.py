@@ -99,11 +99,9 @@ class KeepBest(Monitoring):
     mode : "auto", "max" or "min"
         Whether the metric is better if it is higher. "auto" knows this of common names, such as "val_auc".
 
-    Attributes
-    ----------
-    best_epoch : int
-        From 1.
-    best_value : float
+    Notes
+    -----
+    After training, `best_epoch` is the number of the best epoch, from 1, and `best_value` is its metric.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto") -> None:
@@ -161,11 +159,10 @@ class EarlyStopping(KeepBest):
     mode : "auto", "max" or "min"
         Whether the metric is better if it is higher. "auto" knows this of common names, such as "val_auc".
 
-    Attributes
-    ----------
-    best_epoch : int
-        From 1; the first of equals.
-    best_value : float
+    Notes
+    -----
+    After training, `best_epoch` is the number of the best epoch, from 1, and `best_value` is its metric. The first of
+    equally good epochs counts.
     """
 
     def __init__(

@@ -228,7 +228,7 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
     missing = states.keys() - callbacks
     if missing:
         kinds = ", ".join(sorted(name.partition(".")[0] for name in missing))
-        raise InvalidInputError(f"{path} is of a run that had the callbacks {kinds}; give them again")
+        raise InvalidInputError(f"{path} belongs to a run with the callbacks {kinds}; use them again")
     if "input_dtype" not in was:
         was = {**was, **_inputs_of_older_version(was, settings)}
     # An older version did not compare everything.
@@ -236,8 +236,8 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
     differences = [text for name in compared for text in _differences(name, was[name], settings[name])]
     if differences:
         raise InvalidInputError(
-            f"{path} is of another run: {', and '.join(differences[:3])}. Give what it had; to train on in another "
-            "way, start from its weights: Network.load"
+            f"{path} belongs to another run: {', and '.join(differences[:3])}. To resume it, use its settings; to "
+            "train its network with other settings, load the file with Network.load and use another folder"
         )
     _log_sampled(path, settings["hashes"], "hashes" in was)
 
