@@ -374,3 +374,10 @@ def test_the_method_evaluate_names_its_arguments():
     parameters = inspect.signature(nn.Network.evaluate).parameters
     assert list(parameters) == ["self", "x", "y", "loss", "sample_weight", "batch_size"]
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("layers", [[nn.Flatten()], [nn.Flatten(), nn.Dropout(0.5)]])
+def test_a_network_that_computes_nothing_predicts_its_inputs(backend, layers):
+    x = np.arange(8, dtype="float32").reshape(2, 2, 2)
+    net = nn.Network(copy.deepcopy(layers), (2, 2), backend)
+    np.testing.assert_array_equal(net.predict(x), x.reshape(2, 4))
