@@ -151,7 +151,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        with own_error_state():
+        with own_error_state(), self._inputs_kept():
             self._train(X, y, sample_weight, incremental=True, classes=classes)
         return self
 
