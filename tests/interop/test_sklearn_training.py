@@ -383,3 +383,14 @@ def test_a_first_fit_that_fails_leaves_nothing(named):
     with pytest.raises(InvalidInputError):
         model.fit(x, Y, sample_weight=-np.ones(len(Y)))
     assert not [name for name in vars(model) if name.endswith("_")]
+
+
+@quiet
+@both
+def test_a_score_refuses_masked_targets(estimator):
+    """R^2 would be computed from what is behind the mask."""
+    y = Y if estimator is nn.MLPClassifier else LENGTHS
+    model = make(estimator).fit(X, y)
+    with pytest.raises(InvalidInputError, match="y has 1 masked value of 150"):
+        model.score(X, np.ma.masked_array(y, np.arange(len(y)) == 3))
+    assert model.score(X, np.ma.masked_array(y)) == model.score(X, y)
