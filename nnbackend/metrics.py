@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 
 __all__ = ["accuracy", "confusion_matrix"]
@@ -20,6 +21,12 @@ def accuracy(labels: Any, predicted: Any) -> float:
     Parameters
     ----------
     labels, predicted : (n,) array_like of int
+        Class indices.
+
+    Raises
+    ------
+    InvalidInputError
+        They are not whole numbers, or differ in length.
     """
     true, guess = _pair(labels, predicted)
     return float((true == guess).mean())
@@ -38,6 +45,11 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> Labels:
     -------
     (classes, classes) int64
         Element ``[i, j]`` counts the rows of class i that were predicted as class j.
+
+    Raises
+    ------
+    InvalidInputError
+        They are not whole numbers in this range, or differ in length.
     """
     true, guess = _pair(labels, predicted)
     if min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= classes:
@@ -46,12 +58,25 @@ def confusion_matrix(labels: Any, predicted: Any, classes: int) -> Labels:
 
 
 def _pair(labels: Any, predicted: Any) -> tuple[Labels, Labels]:
-    true, guess = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+    true, guess = _indices("labels", labels), _indices("predictions", predicted)
     if true.shape != guess.shape or true.ndim != 1 or true.size == 0:
         raise InvalidInputError(
             f"labels and predictions must be (n,) arrays of the same length, received {true.shape} and {guess.shape}"
         )
     return true, guess
+
+
+def _indices(name: str, values: Any) -> Labels:
+    """Class indices as integers; conversion alone would cut off the fractions of probabilities."""
+    array = as_host_array(name, values)
+    with np.errstate(all="ignore"):
+        indices: Labels = array.astype(np.int64)
+    if not (indices == array).all():
+        raise InvalidInputError(
+            f"{name} must be class indices, which are whole numbers, received {array[indices != array][0]:g}; convert "
+            "probabilities with argmax(axis=1), or with > 0.5 for two classes"
+        )
+    return indices
 
 
 def __dir__() -> list[str]:

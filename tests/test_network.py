@@ -15,6 +15,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, PlainExecutor
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.errors import InvalidInputError
 from nnbackend.initializers import fans
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.step.parameters import ParameterLayout
@@ -374,3 +375,23 @@ def test_the_method_evaluate_names_its_arguments():
     parameters = inspect.signature(nn.Network.evaluate).parameters
     assert list(parameters) == ["self", "x", "y", "loss", "sample_weight", "batch_size"]
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+@pytest.mark.parametrize("layers", [[nn.Flatten()], [nn.Flatten(), nn.Dropout(0.5)]])
+def test_a_network_that_computes_nothing_predicts_its_inputs(backend, layers):
+    x = np.arange(8, dtype="float32").reshape(2, 2, 2)
+    net = nn.Network(copy.deepcopy(layers), (2, 2), backend)
+    np.testing.assert_array_equal(net.predict(x), x.reshape(2, 4))
+
+
+@pytest.mark.parametrize("name", ["labels", "predictions"])
+@pytest.mark.parametrize("bad", [[0.2, 0.9], [0.0, np.nan], [0, 1e30], ["a", "b"]])
+@pytest.mark.parametrize("metric", [accuracy, lambda *pair: confusion_matrix(*pair, 2)])
+def test_metrics_refuse_what_is_no_class(metric, bad, name):
+    with pytest.raises(InvalidInputError, match=name):
+        metric(*((bad, [0, 1]) if name == "labels" else ([0, 1], bad)))
+
+
+def test_metrics_take_whole_numbers_of_any_type():
+    assert accuracy([0.0, 1.0], np.array([False, True])) == 1
+    assert accuracy(np.array([0, 255], np.uint8), [0, 255]) == 1

@@ -97,7 +97,10 @@ class Division:
         #: Distinct reasons, in order of occurrence.
         why = "; ".join(dict.fromkeys(outside))
         self._suffix = f", {len(outside)} of {recorded or len(calls)} calls from Python"
-        if not outside:
+        if not calls:
+            # A network of Flatten and Dropout predicts its inputs.
+            self.name, self.reason = PlainExecutor.name, "the step has no calls"
+        elif not outside:
             self.name, self.reason = name, reason
         elif len(outside) == len(calls):
             self.name, self.reason = PlainExecutor.name, why
@@ -119,6 +122,8 @@ class Division:
         within : context manager, optional
             Entered for each run of a step with several segments.
         """
+        if not self.segments:
+            return plain([])
         parts = [(fast if segment.known else plain)(segment.calls) for segment in self.segments]
         if len(parts) == 1:
             (only,) = parts

@@ -234,7 +234,14 @@ class Pieced(PortionFeed):
         return taken
 
     def _checked(self, epoch: int) -> Iterator[Piece]:
-        for number, given in enumerate(self._stream.pieces(epoch), start=1):
+        pieces = self._stream.pieces(epoch)
+        # A class with only __getitem__ is an iterable, too.
+        if not hasattr(pieces, "__iter__") and not hasattr(pieces, "__getitem__"):
+            raise InvalidInputError(
+                f"the pieces of {self._stream!r} must be an iterable of (x, y), received {type(pieces).__name__} for "
+                f"epoch {epoch}; yield the pieces, or return a list of them"
+            )
+        for number, given in enumerate(pieces, start=1):
             try:
                 if not isinstance(given, tuple | list) or len(given) not in (2, 3):
                     received = type(given).__name__

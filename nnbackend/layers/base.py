@@ -54,6 +54,8 @@ class Parameter:
     trainable : bool
         True if the optimiser updates it. False for state, which the layer's forward pass updates. State has no
         gradient, weight decay or penalty.
+    nonnegative : bool
+        Whether values below 0 are refused where weights come from outside, as for a running variance.
 
     Raises
     ------
@@ -67,6 +69,7 @@ class Parameter:
     l1: float = 0.0
     l2: float = 0.0
     trainable: bool = True
+    nonnegative: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or "." in self.name:
@@ -83,8 +86,10 @@ class Parameter:
             )
         for penalty in ("l1", "l2"):
             number(f"{penalty} of {what}", getattr(self, penalty), low=0)
-        if not isinstance(self.trainable, bool):
-            raise InvalidInputError(f"trainable of {what} must be True or False, received {shown(self.trainable)}")
+        for flag in ("trainable", "nonnegative"):
+            value = getattr(self, flag)
+            if not isinstance(value, bool):
+                raise InvalidInputError(f"{flag} of {what} must be True or False, received {shown(value)}")
 
 
 class LayerStep(Protocol):

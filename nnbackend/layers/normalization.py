@@ -89,7 +89,7 @@ class BatchNormalization(_Normalization):
         return (
             *super().parameters(input_shape),
             Parameter("running_mean", input_shape[-1:], Zeros(), trainable=False),
-            Parameter("running_variance", input_shape[-1:], Ones(), trainable=False),
+            Parameter("running_variance", input_shape[-1:], Ones(), trainable=False, nonnegative=True),
         )
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:

@@ -117,7 +117,7 @@ class Layout:
 
     def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
         """Check a caller's arrays and convert them to the network's dtype: none missing or unknown, correct shapes,
-        finite.
+        finite, not negative where a parameter is declared so.
 
         Raises
         ------
@@ -134,11 +134,14 @@ class Layout:
         if missing:
             raise InvalidInputError(f"weights are missing: {', '.join(missing)}")
         checked: dict[str, HostArray] = {}
+        nonnegative = {entry.name for entry in self.entries if entry.parameter.nonnegative}
         for name, shape in shapes.items():
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
             checked[name] = finite_in(name, array, dtype)
+            if name in nonnegative and (checked[name] < 0).any():
+                raise InvalidInputError(f"{name} must not be negative, but holds {checked[name].min():g}")
         return checked
 
 

@@ -152,6 +152,13 @@ def test_a_stream_that_ends_too_early_says_when():
         classifier().fit(nn.BatchStream(lambda epoch: [], 80), **OPTIONS)
 
 
+@pytest.mark.parametrize("returned", [None, 5])
+def test_a_function_that_returns_no_pieces_is_refused(returned):
+    """As one whose `yield` or `return` was forgotten."""
+    with pytest.raises(nn.errors.InvalidInputError, match=f"iterable of .*{type(returned).__name__} for epoch 0"):
+        classifier().fit(nn.BatchStream(lambda epoch: returned, 80), **OPTIONS)
+
+
 def test_errors_of_the_caller_propagate():
     def pieces(epoch):
         yield images(rows=20)

@@ -356,3 +356,41 @@ def test_a_column_of_targets_is_a_vector():
         one = make(nn.MLPRegressor).partial_fit(X, LENGTHS[:, None])
     assert same_weights(one, make(nn.MLPRegressor).partial_fit(X, LENGTHS))
     assert one.predict(X).shape == (150,)
+
+
+@quiet
+@pytest.mark.parametrize(
+    "change",
+    [{"class_weight": {"none": 1}}, {"hidden_layer_sizes": 0}, {"solver": "sgd", "learning_rate_init": 1e300}],
+)
+def test_a_fit_that_fails_leaves_a_fitted_estimator_usable(change):
+    """Also if the rows had other features: scikit-learn's checks set their number and names first."""
+    frame = pytest.importorskip("pandas").DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
+    model = make(max_iter=2).fit(frame, Y)
+    expected = model.predict_proba(frame)
+    model.set_params(warm_start=False, **change)
+    with pytest.raises((InvalidInputError, TrainingDivergedError)):
+        model.fit(1e150 * frame.iloc[:, :2], Y)
+    assert model.n_features_in_ == X.shape[1]
+    assert list(model.feature_names_in_) == list(frame)
+    np.testing.assert_array_equal(model.predict_proba(frame), expected)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_first_fit_that_fails_leaves_nothing(named):
+    x = pytest.importorskip("pandas").DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]) if named else X
+    model = make()
+    with pytest.raises(InvalidInputError):
+        model.fit(x, Y, sample_weight=-np.ones(len(Y)))
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+
+@quiet
+@both
+def test_a_score_refuses_masked_targets(estimator):
+    """R^2 would be computed from what is behind the mask."""
+    y = Y if estimator is nn.MLPClassifier else LENGTHS
+    model = make(estimator).fit(X, y)
+    with pytest.raises(InvalidInputError, match="y has 1 masked value of 150"):
+        model.score(X, np.ma.masked_array(y, np.arange(len(y)) == 3))
+    assert model.score(X, np.ma.masked_array(y)) == model.score(X, y)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.errors import TrainingDivergedError
+from nnbackend.errors import InvalidInputError, ModelFileError, TrainingDivergedError
+from nnbackend.saving.model_file import write_model
 from nnbackend.testing import check_gradients
 from nnbackend.training.ranks import _checksum
 from tests.helpers import any_device, images, same_weights
@@ -186,3 +187,20 @@ def test_the_checksum_that_ranks_compare_covers_the_state():
     before = _checksum(net)
     net.set_weights({**net.get_weights(), "layers.1.mean": [2.0]})
     assert _checksum(net) != before
+
+
+def test_a_negative_running_variance_is_refused(tmp_path):
+    """Predictions would be NaN, or far off if epsilon makes up for it."""
+    net = nn.Network([nn.BatchNormalization(), nn.Dense(2)], 3, "numpy")
+    before = net.get_weights()
+    bad = {**before, "layers.0.running_variance": np.array([1, -1e-4, 1], "float32")}
+    with pytest.raises(InvalidInputError, match=r"layers.0.running_variance must not be negative, but holds -0.0001"):
+        net.set_weights(bad)
+    state = nn.interop.torch.state_dict(net, tensors=False)
+    state["0.running_var"] = bad["layers.0.running_variance"]
+    with pytest.raises(InvalidInputError, match="running_variance must not be negative"):
+        nn.interop.torch.load_state_dict(net, state)
+    assert all(np.array_equal(before[name], array) for name, array in net.get_weights().items())
+    write_model(tmp_path / "net.safetensors", net.config(), bad)
+    with pytest.raises(ModelFileError, match="running_variance must not be negative"):
+        nn.Network.load(tmp_path / "net.safetensors", "numpy")

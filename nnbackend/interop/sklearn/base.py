@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,6 +31,9 @@ __all__ = ["BaseMLP"]
 
 #: A sparse matrix that is dense in at most this many bytes is converted once, which is faster than batch by batch.
 _SMALL = 4 << 20
+
+#: Attributes in which scikit-learn keeps the features of the rows that were fitted.
+_INPUTS = ("n_features_in_", "feature_names_in_")
 
 
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
@@ -78,15 +82,29 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         BackendUnavailableError
             The backend cannot run here.
         """
-        with own_error_state():
+        with own_error_state(), self._inputs_kept():
             self._train(X, y, sample_weight, incremental=False)
         return self
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call; otherwise like `fit`."""
-        with own_error_state():
+        with own_error_state(), self._inputs_kept():
             self._train(X, y, sample_weight, incremental=True)
         return self
+
+    @contextmanager
+    def _inputs_kept(self) -> Iterator[None]:
+        """Keep the number and names of features if training fails; `validate_data` sets them before anything else."""
+        before = {name: value for name, value in vars(self).items() if name in _INPUTS}
+        try:
+            yield
+        except BaseException:
+            for name in _INPUTS:
+                if name in before:
+                    setattr(self, name, before[name])
+                elif hasattr(self, name):
+                    delattr(self, name)
+            raise
 
     def _train(self, X: Any, y: Any, sample_weight: Any, incremental: bool, classes: Any = None) -> None:
         """The implementation of `fit` and `partial_fit`; `classes` are those given to a classifier's `partial_fit`."""

@@ -12,6 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import unique_labels
 
 from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
@@ -151,7 +152,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        with own_error_state():
+        with own_error_state(), self._inputs_kept():
             self._train(X, y, sample_weight, incremental=True, classes=classes)
         return self
 
@@ -195,6 +196,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         -------
         float
         """
+        check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:

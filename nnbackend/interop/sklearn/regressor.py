@@ -11,6 +11,7 @@ from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 
 from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.data.inputs import check_mask
 from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.data import Problem, comparable_weights
 from nnbackend.interop.sklearn.run import Rows
@@ -109,6 +110,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         -------
         float
         """
+        check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
