@@ -161,7 +161,8 @@ class Network(NetworkInference):
             about ten times a second, and needs memory for a copy of weights and slots. The run ends with an error if
             all steps of an epoch were skipped.
         verbose : bool, optional
-            Whether to print a line for each epoch. Default: only if the output is a terminal.
+            Whether to print a line for each epoch. Default: only if the output is a terminal. Keras's 0, 1, 2 and
+            "auto" are taken as well.
         communicator : Communicator, optional
             ``nnbackend.distributed.world()`` divides each batch among the ranks that `mpiexec` started. All ranks call
             `fit` with the same arguments, and get the same network and history as a single rank, up to rounding. Only

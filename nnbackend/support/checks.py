@@ -77,8 +77,8 @@ def text(what: str, value: Any) -> str:
 
 
 def flag(what: str, value: Any) -> bool:
-    """`value` as a bool."""
-    if not isinstance(value, bool | np.bool_):
+    """`value`, True, False, 0 or 1, as a bool."""
+    if not isinstance(value, bool | np.bool_ | int | np.integer) or value not in (0, 1):
         raise InvalidInputError(f"{what} must be True or False, received {shown(value)}")
     return bool(value)
 

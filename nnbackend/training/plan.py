@@ -135,9 +135,9 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
     shuffle = flag("shuffle", given.shuffle)
-    for name in ("stream", "verbose"):
-        if (value := getattr(given, name)) is not None:
-            flag(name, value)
+    if given.stream is not None:
+        flag("stream", given.stream)
+    verbose = _check_verbose(given.verbose)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
@@ -182,7 +182,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         steps_per_epoch=steps_per_epoch,
         shuffle=shuffle,
         skip_broken=given.on_nan == "skip",
-        verbose=given.verbose,
+        verbose=verbose,
         start=find_start(network, optimizer, given.resume, callbacks, held, settings, checks, shard),
         communicator=communicator,
         shards=counts if shard else None,
@@ -227,6 +227,13 @@ def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
             f"there are {rows} rows for {ranks} ranks; start at most as many ranks as there are rows"
         )
     return min(size, rows)
+
+
+def _check_verbose(verbose: Any) -> bool | None:
+    if verbose is None or verbose == "auto":
+        return None
+    # 2 is Keras's table without a bar.
+    return True if verbose == 2 else flag("verbose", verbose)
 
 
 def _check_steps_per_epoch(steps: int | None, streams: bool) -> int | None:

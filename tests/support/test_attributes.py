@@ -191,7 +191,7 @@ def test_classes_of_users_set_what_they_want():
         lambda: nn.EarlyStopping(restore_best="no"),
         lambda: nn.EarlyStopping(patience=0),
         lambda: nn.EarlyStopping(minimum_change=-1),
-        lambda: nn.ModelCheckpoint("a", best_only=1),
+        lambda: nn.ModelCheckpoint("a", best_only=2),
         lambda: nn.Checkpoint("a", keep=0),
         lambda: nn.Warmup(0, 0.1),
         lambda: nn.Warmup(1, "0.1"),
@@ -207,9 +207,16 @@ def test_a_configuration_is_checked_when_it_is_made(make):
 
 
 @pytest.mark.parametrize("name", ["shuffle", "shard", "stream", "verbose"])
-@pytest.mark.parametrize("value", ["no", 1, 0.0, []])
+@pytest.mark.parametrize("value", ["no", 3, -1, 0.5, []])
 def test_flags_of_fit_are_true_or_false(name, value):
     net = nn.Network([nn.Dense(2)], 3, backend="numpy")
     with pytest.raises(InvalidInputError, match=f"{name} must be True or False, received"):
         net.fit(np.ones((4, 3)), [0, 1, 0, 1], loss="softmax_cross_entropy", **{name: value})
     assert net.loss is None
+
+
+@pytest.mark.parametrize(("verbose", "printed"), [(0, False), (1, True), (2, True), ("auto", False), (None, False)])
+def test_verbose_may_be_what_keras_takes(verbose, printed, capsys):
+    net = nn.Network([nn.Dense(2)], 3, backend="numpy")
+    net.fit(np.ones((4, 3)), [0, 1, 0, 1], epochs=1, loss="softmax_cross_entropy", shuffle=1, verbose=verbose)
+    assert bool(capsys.readouterr().out) is printed
