@@ -211,6 +211,8 @@ class TestMetrics:
             (lambda metrics: metrics.update(a=None), r"metrics\['a'\] to None"),
             (lambda metrics: metrics.update(a=np.ones(2)), r"metrics\['a'\]"),
             (lambda metrics: metrics.update({3: 1.0}), r"metrics\[3\]"),
+            (lambda metrics: metrics.update(a=10**400), r"metrics\['a'\] to 1000.*fits into a float"),
+            (lambda metrics: metrics.update({"a\udcff": 1.0}), r"metrics\['a.udcff'\].*printable"),
             (lambda metrics: metrics.clear(), "removed the metric 'epoch'"),
             (lambda metrics: metrics.update(epoch=7), r"metrics\['epoch'\] to 7"),
         ],
