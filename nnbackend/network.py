@@ -16,6 +16,7 @@ from nnbackend.saving.config import parse_config
 from nnbackend.saving.model_file import check_dtypes, read_model, write_model
 from nnbackend.step.inference import NetworkInference
 from nnbackend.step.parameters import ParameterLayout
+from nnbackend.support.files import path_text
 
 if TYPE_CHECKING:
     from nnbackend.data.batch_stream import BatchStream
@@ -353,12 +354,14 @@ class Network(NetworkInference):
 
         Raises
         ------
+        InvalidInputError
+            `path` is not a path.
         ModelFileError
             A weight is NaN or infinite; nothing was written.
         OSError
             The file cannot be written, for example because the disk is full; an existing file is unchanged.
         """
-        write_model(path, self.config(), self.get_weights())
+        write_model(path_text("path", path), self.config(), self.get_weights())
 
     @classmethod
     def load(
@@ -371,12 +374,15 @@ class Network(NetworkInference):
 
         Raises
         ------
+        InvalidInputError
+            `path` is not a path.
         ModelFileError
             The file is missing, damaged, or has another format. No code from the file is run, and memory is limited to
             a few times the file's size.
         BackendUnavailableError
             The backend cannot run here.
         """
+        path = path_text("path", path)
         chosen = get_backend(backend)
         config, weights = read_model(path)
         try:

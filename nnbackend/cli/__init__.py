@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = make_parser().parse_args(arguments)
         code: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            # It is None if the process was started without one.
+            sys.stdout.flush()
     except KeyboardInterrupt as interrupt:
         print(f"\nnnbackend: interrupted {interrupt}".rstrip(), file=sys.stderr)
         return _INTERRUPTED

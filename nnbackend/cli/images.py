@@ -130,6 +130,11 @@ def _read_picture(path: str) -> Image8:
                     f"{path}: a picture may have at most {_MOST_PIXELS:,} pixels, received {width:,} x {height:,}; "
                     "scale it down first"
                 )
+            if picture.mode == "F" or (picture.mode == "I" and not _is_16_bit(picture)):
+                raise DataError(
+                    f"{path}: its pixels are 32-bit numbers, of which nothing says how large white is; save it with 8 "
+                    "or 16 bits a pixel"
+                )
             return _grey(picture)
     except DataError:
         raise
@@ -140,6 +145,12 @@ def _read_picture(path: str) -> Image8:
         unknown = f"it is not in a supported format: {', '.join(_FORMATS)}"
         reason = unknown if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a picture: {reason}") from error
+
+
+def _is_16_bit(picture: Any) -> bool:
+    """Whether integers are those of 16 bits, as Pillow may read PNG files."""
+    low, high = picture.getextrema()
+    return bool(picture.format == "PNG" and low >= 0 and high < 1 << 16)
 
 
 def _grey(picture: Any) -> Image8:

@@ -173,8 +173,10 @@ class RunFolder:
         """
         checkpoint = Checkpoint(self.checkpoints, every_minutes=minutes, keep=2)
         checkpoint.accept_optimizers(earlier_optimizers)
+        # The folder's name is no pattern, whatever its braces.
+        model = str(self.path / MODEL).replace("{", "{{").replace("}", "}}")
         return [
-            ModelCheckpoint(self.path / MODEL, best_only=False),
+            ModelCheckpoint(model, best_only=False),
             CSVLogger(self.path / "history.csv"),
             checkpoint,
         ]

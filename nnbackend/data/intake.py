@@ -68,7 +68,9 @@ class Intake:
         if not math.isnan(rows.scale):
             return rows
         rows.choose_scale(self.scale, self.dtype)
-        self.scale.warn_if_undecided(rows.received, rows.images)
+        if self.scale.factor is None and rows.received == np.uint8:
+            extent = rows.extent()
+            self.scale.warn_if_undecided(rows.received, rows.images, extent and extent[1])
         trained_with = self.trained_with
         if (
             trained_with is not None

@@ -16,7 +16,7 @@ from nnbackend.data.scale import Images, Inputs, InputScale, scaled_by
 from nnbackend.data.stored import check_claim, is_stored, reading
 from nnbackend.errors import InvalidInputError
 
-__all__ = ["MemoryRows", "Rows", "SparseRows", "StoredRows", "as_rows"]
+__all__ = ["MemoryRows", "Rows", "SparseRows", "StoredRows", "as_rows", "check_places"]
 
 #: Elements per read when a whole file is read.
 _LOOK = 1 << 22
@@ -205,6 +205,7 @@ class SparseRows(Rows):
     dense = False
 
     def __init__(self, matrix: Any, dtype: np.dtype[Any]) -> None:
+        check_places(matrix)
         self._matrix = matrix.tocsr()
         if not self._matrix.has_canonical_format:
             # Entries of the same place are added, so their sums are checked. The caller's matrix is not changed.
@@ -238,6 +239,30 @@ class SparseRows(Rows):
 
     def read(self, order: npt.NDArray[np.int64], out: HostArray) -> None:
         out[...] = self._matrix[order].toarray()
+
+
+def check_places(matrix: Any) -> None:
+    """Reject a sparse matrix whose arrays were changed so that SciPy would read and write outside of them."""
+    rows, columns = matrix.shape
+    if matrix.format == "coo":
+        places = [(matrix.row, rows), (matrix.col, columns)]
+    elif matrix.format in ("csr", "csc", "bsr"):
+        block = matrix.blocksize if matrix.format == "bsr" else (1, 1)
+        end = rows if matrix.format == "csc" else columns // block[1]
+        ends = matrix.indptr
+        stored = min(len(matrix.indices), len(matrix.data))
+        major = columns if matrix.format == "csc" else rows // block[0]
+        if len(ends) != major + 1 or ends[0] != 0 or ends[-1] > stored or (np.diff(ends) < 0).any():
+            raise InvalidInputError("x is a damaged sparse matrix: its indptr does not fit its other arrays")
+        places = [(matrix.indices[: ends[-1]], end)]
+    else:
+        return
+    for found, size in places:
+        if len(found) and (found.min() < 0 or found.max() >= size):
+            wrong = found.min() if found.min() < 0 else found.max()
+            raise InvalidInputError(
+                f"x is a damaged sparse matrix of shape {matrix.shape}: it has a value at index {wrong} of {size}"
+            )
 
 
 def as_rows(x: Any, input_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rows:

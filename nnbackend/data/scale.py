@@ -65,9 +65,18 @@ class InputScale:
         """Whether such inputs are taken for pixels: uint8 in samples with the shape of an image."""
         return np.dtype(dtype) == np.uint8 and (images or self.by_dtype or len(self.input_shape) in (2, 3))
 
-    def warn_if_undecided(self, dtype: npt.DTypeLike, images: bool = False) -> None:
-        """Warn about bytes that could be pixels but are not scaled."""
-        if self.factor is None and np.dtype(dtype) == np.uint8 and not self.is_pixels(dtype, images):
+    def warn_if_undecided(self, dtype: npt.DTypeLike, images: bool, high: float | None) -> None:
+        """Warn about bytes that could be pixels but are not scaled, or the reverse; `high` is the largest, if known."""
+        if self.factor is not None or np.dtype(dtype) != np.uint8 or self.by_dtype:
+            return
+        if self.is_pixels(dtype, images):
+            if not images and high == 1:
+                warn(
+                    f"x is uint8 and scaled by 1/255 because input_shape {self.input_shape} is an image's, but holds "
+                    "only 0 and 1. Create the network with input_scale=1 to leave it as it is; input_scale=1/255 "
+                    "avoids this warning"
+                )
+        else:
             warn(
                 f"x is uint8, but input_shape {self.input_shape} is not an image's, so x is not scaled. If x holds "
                 "pixels (0 to 255), create the network with input_scale=1/255; otherwise, input_scale=1 avoids this "

@@ -14,7 +14,7 @@ from nnbackend.layers.stack import written
 from nnbackend.network import Network
 from nnbackend.saving.model_file import check_finite
 from nnbackend.support.extras import install_command
-from nnbackend.support.files import atomic_write
+from nnbackend.support.files import atomic_write, path_text
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -59,8 +59,9 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     OSError
         The file cannot be written; an existing file is unchanged.
     """
-    if not os.fspath(path).lower().endswith(".onnx"):
-        raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {os.fspath(path)!r}")
+    path = path_text("path", path)
+    if not path.lower().endswith(".onnx"):
+        raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {path!r}")
     dtype = network.dtype if input_dtype is None else _input_dtype(input_dtype)
     for node in (inner for outer in network.model.layout.nodes for inner in outer.walk()):
         if type(node.layer) not in LAYERS.values():

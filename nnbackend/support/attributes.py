@@ -27,7 +27,8 @@ class Guarded:
             if name not in _known(kind):
                 unknown = str(UnknownNameError(f"attribute of {kind.__name__}", name, _data(kind)))
                 raise InvalidAttributeError(f"{unknown} {self._hints[name]}" if name in self._hints else unknown)
-            if _is_fixed(kind, name):
+            # An argument that is not kept under its name is not read again.
+            if _is_fixed(kind, name) or (name in _parameters(kind) and not hasattr(self, name)):
                 raise self._refusal(name)
             if name in vars(self) and not isinstance(getattr(kind, name, None), property):
                 value = self._change(name, value)

@@ -25,6 +25,10 @@ from nnbackend.training.run import EpochResult
 __all__ = ["CallbackListener", "Listener", "Listeners", "SignalListener"]
 
 
+#: Integers up to this size fit into a float.
+_MOST_BITS = 1023
+
+
 class Listener(Watch):
     """Base class of listeners, which also watch the steps; its methods do nothing.
 
@@ -188,14 +192,17 @@ def _check_metrics(callback: str, known: Sequence[str], epoch: int, metrics: dic
     if metrics["epoch"] != epoch:
         raise InvalidInputError(f"the callback {callback} has set metrics['epoch'] to {shown(metrics['epoch'])}")
     for name, value in metrics.items():
-        if isinstance(name, str) and type(value) in (int, float):
-            continue
-        number = np.asarray(value)
-        if not isinstance(name, str) or number.ndim or number.dtype.kind not in "buif":
-            raise InvalidInputError(
-                f"the callback {callback} has set metrics[{name!r}] to {shown(value)}; a metric is a number by name"
-            )
-        metrics[name] = float(number)
+        if isinstance(name, str) and name.isprintable():
+            if type(value) is float or (type(value) is int and value.bit_length() <= _MOST_BITS):
+                continue
+            number = np.asarray(value)
+            if not number.ndim and number.dtype.kind in "buif":
+                metrics[name] = float(number)
+                continue
+        raise InvalidInputError(
+            f"the callback {callback} has set metrics[{name!r}] to {shown(value)}; a metric is a number by name, which "
+            "fits into a float, and its name is printable text"
+        )
 
 
 class SignalListener(Listener):

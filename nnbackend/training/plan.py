@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.callbacks.files import CSVLogger, ModelCheckpoint
 from nnbackend.training.checkpoints.fingerprint import DataFingerprint, run_settings
 from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
 from nnbackend.training.checkpoints.run_state import named
@@ -215,6 +217,15 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     for callback in listed:
         if not isinstance(callback, Callback):
             raise InvalidInputError(f"callbacks must be nnbackend Callback objects, received {callback!r}")
+    writers: dict[str, Callback] = {}
+    for callback in listed:
+        if isinstance(callback, ModelCheckpoint | CSVLogger):
+            other = writers.setdefault(os.path.realpath(callback.path), callback)
+            if other is not callback or listed.count(callback) > 1:
+                raise InvalidInputError(
+                    f"two callbacks would write the same file {callback.path!r}: {other!r} and {callback!r}; give each "
+                    "its own path"
+                )
     return listed
 
 

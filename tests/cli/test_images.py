@@ -104,6 +104,17 @@ def test_a_picture_of_the_networks_size_is_not_changed(tmp_path: Path, digits: P
         np.testing.assert_array_equal(read_images(str(path), (784,), invert=False)[0], 255 - digit.ravel())
 
 
+@pytest.mark.parametrize("scale", [np.float32(1 / 255), np.float32(1), np.int32(1), np.int32(1 << 16)])
+def test_pixels_of_32_bits_have_no_known_white(tmp_path: Path, digits: Pixels, scale):
+    """Read as 8 bits, a picture of fractions would be black."""
+    path = tmp_path / "digit.tiff"
+    Image.fromarray(digits[0] * scale).save(path)
+    with pytest.raises(DataError, match=r"digit\.tiff: its pixels are 32-bit numbers"):
+        read_images(str(path), (784,))
+    Image.fromarray(digits[0].astype(np.uint16) * 257).save(path)
+    np.testing.assert_array_equal(read_images(str(path), (784,))[0], digits[0].ravel())
+
+
 def test_other_images_are_scaled_as_a_whole(tmp_path: Path):
     path = tmp_path / "shirt.png"
     picture = np.zeros((56, 84), np.uint8)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from nnbackend import cli
 from nnbackend.__main__ import main
+from tests.cli.commands import POINTS
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +34,12 @@ def test_warnings_are_one_line_without_code(monkeypatch: pytest.MonkeyPatch):
     assert main() == 0
     text = warnings.formatwarning("no space", RuntimeWarning, __file__, 3, "code()")
     assert text == "nnbackend: warning: no space\n"
+
+
+@pytest.mark.parametrize("command", [["examples"], ["train", *POINTS, "--epochs", "1", "--no-plots"]])
+def test_a_process_without_standard_output(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its streams were closed before it began."""
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert cli.main(command) == 0

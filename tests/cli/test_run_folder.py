@@ -93,6 +93,13 @@ class TestTwoProcesses:
         assert json.loads((folder / "config.json").read_text())["seed"] == 1
         assert {path.name for path in folder.iterdir()} == RUN_FILES
 
+    @pytest.mark.parametrize("name", ["run{epoch}", "a{b", "{nothing}"])
+    def test_braces_in_the_name_of_the_folder(self, tmp_path: Path, name: str):
+        """No pattern: epochs are not written to other folders."""
+        assert main(["train", *RUN, "--out", str(tmp_path / name)]) == 0
+        assert os.listdir(tmp_path) == [name]
+        nn.Network.load(tmp_path / name / "model.safetensors")
+
     def test_folders_named_after_the_time_differ(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(run_folder.time, "strftime", lambda layout: "now")

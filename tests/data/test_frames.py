@@ -303,6 +303,22 @@ def test_sparse_rows_train_like_dense_ones(backend, form):
     assert one.input_description == "float64 sparse inputs with 12 features, not scaled; 4 classes"
 
 
+@pytest.mark.parametrize("form", ["csr_matrix", "csc_array", "coo_array", "bsr_matrix"])
+@pytest.mark.parametrize("wrong", [77, -1])
+def test_places_outside_a_sparse_matrix(form, wrong):
+    """SciPy would write outside of its arrays."""
+    sparse = pytest.importorskip("scipy.sparse")
+    given = getattr(sparse, form)(np.eye(8, 6))
+    (given.col if form == "coo_array" else given.indices)[0] = wrong
+    net = nn.Network([nn.Dense(2)], 6, backend="numpy")
+    with pytest.raises(InvalidInputError, match=f"damaged sparse matrix .* a value at index {wrong}"):
+        net.predict(given)
+    if form != "coo_array":
+        given.indptr[1] = 99
+        with pytest.raises(InvalidInputError, match="damaged sparse matrix: its indptr"):
+            net.predict(given)
+
+
 def test_a_sparse_matrix_is_never_dense_as_a_whole():
     sparse = pytest.importorskip("scipy.sparse")
 

@@ -87,6 +87,18 @@ def test_only_images_are_scaled(shape, scale):
     network.predict(PIXELS)
 
 
+def test_zeros_and_ones_in_the_shape_of_an_image_are_noticed():
+    """One-hot sequences and masks are no pixels; scaled by 1/255 they are hardly learned."""
+    layers = [nn.Conv1D(3, 2), nn.Flatten(), nn.Dense(4)]
+    bits = (PIXELS.reshape(-1, 3, 4) > 127).astype(np.uint8)
+    with pytest.warns(UserWarning, match="holds only 0 and 1. Create the network with input_scale=1 "):
+        nn.Network(layers, (3, 4), "numpy").fit(bits, Y, **OPTIONS)
+    for suggestion in (1, 1 / 255):
+        nn.Network(layers, (3, 4), "numpy", input_scale=suggestion).fit(bits, Y, **OPTIONS)
+    for quiet in (bits * 255, bits * 0, bits.astype(bool)):
+        nn.Network(layers, (3, 4), "numpy").fit(quiet, Y, **OPTIONS)
+
+
 @pytest.mark.parametrize("suggestion", [1 / 255, 1])
 def test_the_suggestions_of_the_warning_silence_it(suggestion):
     classifier(input_scale=suggestion).fit(PIXELS, Y, **OPTIONS)

@@ -176,3 +176,14 @@ class TestSparseRows:
         with pytest.raises(nn.errors.InvalidInputError, match="beyond the range of float32"):
             model.partial_fit(SPARSE * 1e300, LENGTHS)
         model.partial_fit(SPARSE * 0, LENGTHS)
+
+
+def test_damaged_sparse_matrices_are_refused():
+    damaged = SPARSE.copy()
+    damaged.indices[0] = damaged.shape[1] + 3
+    model = make()
+    with pytest.raises(ValueError, match="damaged sparse matrix"):
+        model.fit(damaged, Y)
+    model.fit(SPARSE, Y)
+    with pytest.raises(ValueError, match="damaged sparse matrix"):
+        model.predict(damaged)

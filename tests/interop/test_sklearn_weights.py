@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.datasets import make_classification
@@ -69,6 +70,13 @@ class TestTheBestEpochByWeights:
         several = np.c_[Y == 0, Y != 1].astype(int)
         balanced = make(class_weight="balanced", **options).fit(X, several)
         assert same_weights(balanced, make(**options).fit(X, several, compute_sample_weight("balanced", several)))
+
+    def test_class_weights_for_parts_of_the_rows(self):
+        named = make(class_weight={0: 1, 1: 4, 2: 1}).partial_fit(X, Y, classes=[0, 1, 2])
+        series = pd.Series([4, 1, 1], index=[1, 0, 2])
+        assert same_weights(named, make(class_weight=series).partial_fit(X, Y, classes=[0, 1, 2]))
+        with pytest.raises(InvalidInputError, match="class_weight must be a dict from class to weight"):
+            make(class_weight=np.ones(3)).partial_fit(X, Y, classes=[0, 1, 2])
 
     def test_a_regressor(self, splits):
         weights = np.where(np.median(LENGTHS) < LENGTHS, 0.0, 1.0)

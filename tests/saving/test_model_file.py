@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import nnbackend as nn
-from nnbackend.errors import ModelFileError
+from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.support import files
 from nnbackend.support.files import atomic_write
 from tests.conftest import make_backend
@@ -154,6 +154,21 @@ def test_a_foreign_or_missing_file_is_refused(tmp_path):
         nn.Network.load(tmp_path / "nothing.safetensors")
     with pytest.raises(ModelFileError, match="a folder, not a file"):
         nn.Network.load(tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 0, "", "a\0b"])
+def test_what_is_no_path(path):
+    """In particular no number, which would be an open file of the process."""
+    net = classifier()
+    for function in (net.save, net.to_onnx, nn.Network.load):
+        with pytest.raises(InvalidInputError, match="path must be a path, received"):
+            function(path)
+
+
+def test_a_path_of_bytes(tmp_path):
+    path = os.fsencode(tmp_path / "model.safetensors")
+    classifier().save(path)
+    nn.Network.load(path)
 
 
 def test_weights_that_are_not_finite_are_not_loaded(tmp_path):

@@ -92,6 +92,9 @@ def test_unknown_attributes_are_rejected(made):
         (nn.Normal(), "mean", 2, r"make a new one: Normal\(mean=...\)"),
         (nn.KeepBest(), "best_epoch", 2, "it can only be read"),
         (nn.EarlyStopping(), "mode", "max", "make a new one"),
+        (nn.Conv2D(3, 2), "strides", 2, "make a new layer"),
+        (nn.Conv1D(3, 2), "padding", "same", "make a new layer"),
+        (nn.MaxPool2D(), "pool_size", 3, "make a new layer"),
     ],
 )
 def test_changes_without_effect_are_rejected(made, name, value, message):

@@ -179,6 +179,17 @@ class TestPaths:
         with pytest.raises(InvalidInputError, match="must be a path, received"):
             kind(path)
 
+    def test_two_callbacks_do_not_write_one_file(self, tmp_path):
+        """One of them would be lost without a word."""
+        one, other = nn.ModelCheckpoint(tmp_path / "a"), nn.CSVLogger(os.path.join(tmp_path, "b", "..", "a"))
+        for callbacks in ([one, other], [one, nn.ModelCheckpoint(tmp_path / "a", "val_accuracy")], [other, other]):
+            with pytest.raises(InvalidInputError, match="two callbacks would write the same file"):
+                classifier().fit(X, Y, callbacks=callbacks, **VALIDATION)
+        assert os.listdir(tmp_path) == []
+        several = [one, nn.ModelCheckpoint(tmp_path / "c", "val_accuracy"), nn.CSVLogger(tmp_path / "d")]
+        classifier().fit(X, Y, epochs=1, callbacks=several, **VALIDATION)
+        assert sorted(os.listdir(tmp_path)) == ["a", "c", "d"]
+
 
 class TestMetrics:
     def test_added_metrics_are_everywhere(self, tmp_path, capsys):
@@ -211,6 +222,8 @@ class TestMetrics:
             (lambda metrics: metrics.update(a=None), r"metrics\['a'\] to None"),
             (lambda metrics: metrics.update(a=np.ones(2)), r"metrics\['a'\]"),
             (lambda metrics: metrics.update({3: 1.0}), r"metrics\[3\]"),
+            (lambda metrics: metrics.update(a=10**400), r"metrics\['a'\] to 1000.*fits into a float"),
+            (lambda metrics: metrics.update({"a\udcff": 1.0}), r"metrics\['a.udcff'\].*printable"),
             (lambda metrics: metrics.clear(), "removed the metric 'epoch'"),
             (lambda metrics: metrics.update(epoch=7), r"metrics\['epoch'\] to 7"),
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import nnbackend as nn
@@ -54,6 +55,10 @@ def run(folder, callbacks=(), network=None, **others):
         ({"sample_weight": changed(WEIGHTS)}, "its sample_weight had other values"),
         ({"sample_weight": None}, "it had a sample_weight"),
         ({"class_weight": {0: 2.0, 1: 1.5}}, "class_weight was {0: 2.0, 1: 1.0} there and is {0: 2.0, 1: 1.5} here"),
+        (
+            {"class_weight": pd.Series([2.0, 1.0], index=[1, 0])},
+            "class_weight was {0: 2.0, 1: 1.0} there and is {0: 1.0, 1: 2.0} here",
+        ),
         ({"class_weight": None}, "it had a class_weight"),
         ({"validation_data": (changed(X), Y)}, "its validation x had other values"),
         ({"validation_data": (X, changed(Y))}, "its validation y had other values"),
@@ -123,6 +128,8 @@ def test_paths_and_callbacks_that_decide_nothing_may_change(tmp_path):
         {"y": Y.tolist()},
         {"sample_weight": WEIGHTS.tolist()},
         {"class_weight": {1: 1.0, 0: 2.0}},
+        {"class_weight": {0: 2, 1: 1}},
+        {"class_weight": pd.Series([1.0, 2.0], index=[1, 0])},
         {"stream": True},
         {"validation_data": [X, Y.astype(np.uint8)]},
     ],

@@ -12,7 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import as_host_array, check_features, check_mask, check_values
+from nnbackend.data.inputs import as_host_array, check_features, check_mask, check_values, is_sparse
+from nnbackend.data.rows import check_places
 from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
@@ -141,7 +142,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
-        check_mask("X", X)
+        _check_array(X)
         check_mask("y", y)
         X, y = validate_data(
             self,
@@ -187,7 +188,7 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _outputs(self, X: Any) -> HostArray:
         """The fitted network's outputs for some rows, (n, outputs)."""
         check_is_fitted(self)
-        check_mask("X", X)
+        _check_array(X)
         with own_error_state():
             X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
             network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
@@ -202,6 +203,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _check_array(X: Any) -> None:
+    """Reject what scikit-learn takes as data although it is none: masked values, and damaged sparse matrices."""
+    check_mask("X", X)
+    if is_sparse(X):
+        check_places(X)
 
 
 def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:

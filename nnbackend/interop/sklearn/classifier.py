@@ -230,7 +230,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def _class_weights(self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool) -> HostArray | None:
         if self.class_weight is None:
             return None
-        if incremental and self.class_weight == "balanced":
+        if incremental and isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise InvalidInputError(
                 "class_weight='balanced' needs all rows at once; for partial_fit give the weights of all classes: "
                 "sklearn.utils.class_weight.compute_class_weight('balanced', classes=..., y=...)"

@@ -19,6 +19,7 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.scale import PIXEL_SCALE
+from nnbackend.data.weights import without_index
 from nnbackend.errors import InvalidInputError, ModelFileError, differing, shown
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
@@ -138,8 +139,9 @@ def _hash(array: HostArray) -> str:
 def _class_weights(weights: Any) -> str | None:
     if weights is None or isinstance(weights, str):
         return weights
+    weights = without_index(weights)
     pairs = weights.items() if isinstance(weights, Mapping) else enumerate(np.asarray(weights).tolist())
-    return "{" + ", ".join(sorted(f"{key}: {value}" for key, value in pairs)) + "}"
+    return "{" + ", ".join(sorted(f"{key}: {float(value)}" for key, value in pairs)) + "}"
 
 
 def callback_settings(callbacks: Sequence[tuple[str, Callback]]) -> dict[str, dict[str, Any]]:
