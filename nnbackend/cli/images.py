@@ -157,9 +157,6 @@ def _grey(picture: Any) -> Image8:
     """The picture in grey and upright, on white or black where it is transparent."""
     from PIL import Image, ImageOps
 
-    if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
-        # 0 to 1, 0 to 255, or measurements. Pillow would clip them to 0 to 255.
-        raise ValueError("its pixels are 32-bit numbers of an unknown range; save it with 8 or 16 bits")
     ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode.startswith("I"):
         # 16-bit grey: Pillow would clip at 255 instead of scaling.
