@@ -149,7 +149,7 @@ class RunFolder:
         self.configure(configuration)
 
     def configure(self, configuration: dict[str, Any], before: dict[str, Any] | None = None) -> None:
-        """Write the configuration, unless it is the one that was read before."""
+        """Write the configuration, unless it has not changed since it was read."""
         self._configuration = configuration
         if configuration != before:
             _write_json(self.path / _CONFIGURATION, configuration)

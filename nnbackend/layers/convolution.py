@@ -6,18 +6,16 @@ from typing import Any
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError, shown
-from nnbackend.initializers import Initializer, get_initializer
-from nnbackend.layers.activation import activation_name, activation_parameter
-from nnbackend.layers.base import Layer, LayerStep, Parameter
-from nnbackend.layers.dense import RECTIFIERS
+from nnbackend.errors import InvalidInputError
+from nnbackend.layers.base import LayerStep, Parameter
+from nnbackend.layers.dense import Linear
 from nnbackend.layers.windows import Placement, Window, image_shape, short
-from nnbackend.support.checks import number, positive_integer
+from nnbackend.support.checks import positive_integer
 
 __all__ = ["Conv1D", "Conv2D"]
 
 
-class Conv2D(Layer):
+class Conv2D(Linear):
     """A convolution of images (height, width, channels), followed by an activation.
 
     Parameters
@@ -76,7 +74,7 @@ class Conv2D(Layer):
         alpha: float | None = None,
         trainable: bool = True,
     ) -> None:
-        super().__init__(trainable=trainable)
+        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, trainable)
         self.filters = positive_integer("filters", filters)
         self.window = Window.of("kernel_size", kernel_size, strides, dilation_rate, padding)
         self.groups = positive_integer("groups", groups)
@@ -84,18 +82,6 @@ class Conv2D(Layer):
             raise InvalidInputError(
                 f"filters must be a multiple of groups, received filters={self.filters} and groups={self.groups}"
             )
-        self.activation = activation_name(activation)
-        self.alpha = activation_parameter(self.activation, alpha)
-        if not isinstance(use_bias, bool):
-            raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
-        self.use_bias = use_bias
-        default = "he_normal" if self.activation in RECTIFIERS else "glorot_uniform"
-        self.weight_initializer: Initializer = get_initializer(
-            default if weight_initializer is None else weight_initializer
-        )
-        self.bias_initializer: Initializer = get_initializer(bias_initializer)
-        self.l1 = number("l1", l1, low=0)
-        self.l2 = number("l2", l2, low=0)
 
     @property
     def kernel_size(self) -> tuple[int, int]:
@@ -113,11 +99,7 @@ class Conv2D(Layer):
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
         channels = self._image(input_shape)[2]
-        shape = (*self.window.size, channels // self.groups, self.filters)
-        weight = Parameter("weight", shape, self.weight_initializer, self.l1, self.l2)
-        if not self.use_bias:
-            return (weight,)
-        return (weight, Parameter("bias", (self.filters,), self.bias_initializer))
+        return self.weight_and_bias((*self.window.size, channels // self.groups, self.filters))
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         out = step.buffer(*self.output_shape(step.input_shape))
@@ -171,13 +153,7 @@ class Conv2D(Layer):
             **self.window.config(),
             "dilation_rate": list(self.window.dilation),
             "groups": self.groups,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "weight_initializer": self.weight_initializer.config(),
-            "bias_initializer": self.bias_initializer.config(),
-            "l1": self.l1,
-            "l2": self.l2,
-            "alpha": self.alpha if ACTIVATIONS[self.activation].alpha else None,
+            **super().config(),
         }
 
     def __repr__(self) -> str:

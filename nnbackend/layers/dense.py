@@ -12,13 +12,63 @@ from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
 from nnbackend.support.checks import number, positive_integer
 
-__all__ = ["RECTIFIERS", "Dense"]
+__all__ = ["Dense", "Linear"]
 
 #: He et al. (2015) derive their scale for ReLU; it also suits these activations.
-RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+_RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
 
 
-class Dense(Layer):
+class Linear(Layer):
+    """What `Dense` and the convolutions have in common: a weight, a bias and an activation.
+
+    The parameters are those of :class:`Dense`.
+    """
+
+    def __init__(
+        self,
+        activation: str | None,
+        use_bias: bool,
+        weight_initializer: Any,
+        bias_initializer: Any,
+        l1: float,
+        l2: float,
+        alpha: float | None,
+        trainable: bool,
+    ) -> None:
+        super().__init__(trainable=trainable)
+        self.activation = activation_name(activation)
+        self.alpha = activation_parameter(self.activation, alpha)
+        if not isinstance(use_bias, bool):
+            raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
+        self.use_bias = use_bias
+        default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
+        self.weight_initializer: Initializer = get_initializer(
+            default if weight_initializer is None else weight_initializer
+        )
+        self.bias_initializer: Initializer = get_initializer(bias_initializer)
+        self.l1 = number("l1", l1, low=0)
+        self.l2 = number("l2", l2, low=0)
+
+    def weight_and_bias(self, shape: tuple[int, ...]) -> tuple[Parameter, ...]:
+        """The parameters for a weight of this shape, whose last axis is that of the outputs."""
+        weight = Parameter("weight", shape, self.weight_initializer, self.l1, self.l2)
+        if not self.use_bias:
+            return (weight,)
+        return (weight, Parameter("bias", shape[-1:], self.bias_initializer))
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "activation": self.activation,
+            "use_bias": self.use_bias,
+            "weight_initializer": self.weight_initializer.config(),
+            "bias_initializer": self.bias_initializer.config(),
+            "l1": self.l1,
+            "l2": self.l2,
+            "alpha": self.alpha if ACTIVATIONS[self.activation].alpha else None,
+        }
+
+
+class Dense(Linear):
     """``activation(x @ weight + bias)``.
 
     Parameters
@@ -59,20 +109,8 @@ class Dense(Layer):
         alpha: float | None = None,
         trainable: bool = True,
     ) -> None:
-        super().__init__(trainable=trainable)
+        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, trainable)
         self.units = positive_integer("units", units)
-        self.activation = activation_name(activation)
-        self.alpha = activation_parameter(self.activation, alpha)
-        if not isinstance(use_bias, bool):
-            raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
-        self.use_bias = use_bias
-        default = "he_normal" if self.activation in RECTIFIERS else "glorot_uniform"
-        self.weight_initializer: Initializer = get_initializer(
-            default if weight_initializer is None else weight_initializer
-        )
-        self.bias_initializer: Initializer = get_initializer(bias_initializer)
-        self.l1 = number("l1", l1, low=0)
-        self.l2 = number("l2", l2, low=0)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         one_dimensional("Dense", input_shape)
@@ -80,10 +118,7 @@ class Dense(Layer):
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
         inputs = one_dimensional("Dense", input_shape)
-        weight = Parameter("weight", (inputs, self.units), self.weight_initializer, self.l1, self.l2)
-        if not self.use_bias:
-            return (weight,)
-        return (weight, Parameter("bias", (self.units,), self.bias_initializer))
+        return self.weight_and_bias((inputs, self.units))
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         out = step.buffer(self.units)
@@ -110,16 +145,7 @@ class Dense(Layer):
         return downstream
 
     def config(self) -> dict[str, Any]:
-        return {
-            "units": self.units,
-            "activation": self.activation,
-            "use_bias": self.use_bias,
-            "weight_initializer": self.weight_initializer.config(),
-            "bias_initializer": self.bias_initializer.config(),
-            "l1": self.l1,
-            "l2": self.l2,
-            "alpha": self.alpha if ACTIVATIONS[self.activation].alpha else None,
-        }
+        return {"units": self.units, **super().config()}
 
     def __repr__(self) -> str:
         """The constructor call, without arguments that have their defaults."""

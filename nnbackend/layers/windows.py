@@ -168,7 +168,7 @@ def image_shape(layer: str, input_shape: tuple[int, ...]) -> tuple[int, int, int
     Raises
     ------
     InvalidInputError
-        It is no image with channels, or its channels seem to come first.
+        It is no image with channels.
     """
     if len(input_shape) == 2:
         raise InvalidInputError(

@@ -84,7 +84,7 @@ def atomic_write(path: str | os.PathLike[str], follow: bool = True) -> Iterator[
         os.makedirs(folder or os.curdir, exist_ok=True)
         descriptor, temporary = _create_temporary(folder)
         with os.fdopen(descriptor, "wb") as stream:
-            # Whoever cleans up the folder meanwhile sees that the file is in use.
+            # A process that tidies the folder at the same time sees that the file is in use.
             try_lock(descriptor)
             yield stream
             stream.flush()

@@ -65,13 +65,10 @@ def check_monitor(monitor: str, names: Iterable[str], mode: str = "auto") -> Non
 
 def _hint(monitor: str, names: list[str]) -> str:
     if monitor.startswith("val_") and not any(name.startswith("val_") for name in names):
-        return f"; give validation_data to fit, or add {monitor!r} in a callback listed before the one that monitors it"
+        return f"; give validation_data to fit, or add {monitor!r} in an earlier callback"
     near = difflib.get_close_matches(monitor, names, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
-    return (
-        f"{meant} A callback listed before the one that monitors it can add it: metrics[{monitor!r}] = ... in "
-        "on_epoch_end"
-    )
+    return f"{meant} An earlier callback in the list can add it: metrics[{monitor!r}] = ... in on_epoch_end"
 
 
 def rises(monitor: str, mode: str = "auto") -> bool:
@@ -103,7 +100,7 @@ def monitored_value(monitor: str, metrics: Mapping[str, float]) -> float:
     if monitor not in metrics:
         raise InvalidInputError(
             f"cannot monitor {monitor!r}: this epoch has {', '.join(map(shown, metrics))}. A callback that adds a "
-            "metric must come before the one that monitors it, run on all ranks, and add it in every epoch"
+            "metric must be earlier in the list than those that monitor it, run on all ranks, and add it in every epoch"
         )
     value = metrics[monitor]
     return math.nan if value is None else float(value)

@@ -140,7 +140,7 @@ def test_a_sparse_file_is_not_read(tmp_path: Path):
 
 class TestWriting:
     def test_the_umask_is_never_changed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-        """Other threads create files meanwhile."""
+        """Other threads may be creating files at that moment."""
         before = os.umask(0o027)
         try:
             with monkeypatch.context() as patch:

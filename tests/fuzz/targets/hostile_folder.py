@@ -22,7 +22,7 @@ from tests.fuzz.targets.base import CORPUS, Target
 
 __all__ = ["KINDS", "NAMES", "HostileFolderTarget", "place"]
 
-#: What may be in the place of a file.
+#: What may have the name of a file.
 KINDS = ("link", "dangling link", "hard link", "link to a folder", "pipe", "device", "folder", "socket", "missing")
 KINDS += ("empty", "sparse", "grown", "deep", "long number", "bytes")
 
@@ -109,7 +109,7 @@ def look(folder: Path) -> list[Seen]:
 class HostileFolderTarget(Target):
     """`nnbackend train --resume`, `train --force`, `evaluate` and `predict` in a folder that a stranger has changed.
 
-    An input is a list of changes: ``[name, kind]`` puts something in the place of a file, and ``[name, key, value]`` or
+    An input is a list of changes: ``[name, kind]`` replaces a file by something else, and ``[name, key, value]`` or
     ``[name, key, inner key, value]`` changes JSON.
     """
 
