@@ -317,3 +317,24 @@ def test_the_time_to_compile_a_step_is_in_proportion_to_its_length(monkeypatch):
         program.compile_step(calls, 2)
         counted.append(len(read))
     assert counted[1] < 2.2 * counted[0]
+
+
+def test_copies_of_images_with_padding_take_little_memory(monkeypatch):
+    """Of few positions in large images, too: as many images as fill a panel with positions would take 69 MB."""
+    sizes, original = [], program.compile_step
+
+    def noted(*arguments):
+        compiled_step = original(*arguments)
+        sizes.append(compiled_step.scratch)
+        return compiled_step
+
+    monkeypatch.setattr("nnbackend.backends.numba.backend.compile_step", noted)
+    x, y = np.random.default_rng(0).normal(size=(9, 32, 32, 64)).astype(np.float32), np.arange(9) % 2
+    outputs = []
+    for backend in ("numba", "numpy"):
+        layers = [nn.Conv2D(8, 3, strides=32, padding=1), nn.Flatten(), nn.Dense(2)]
+        network = nn.Network(layers, x.shape[1:], backend=backend, seed=0)
+        network.fit(x, y, epochs=2, batch_size=5, loss="softmax_cross_entropy", optimizer=nn.SGD(0.01), verbose=False)
+        outputs.append(network.predict(x))
+    assert 0 < max(sizes) < 2 << 20
+    np.testing.assert_allclose(*outputs, atol=1e-5)

@@ -33,6 +33,9 @@ from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
 #: Positions of the output that are computed with one panel of the kernel; more would not make copying it cheaper.
 _POSITIONS = 256
 
+#: Bytes of the copies with padding that a thread keeps at a time, if more than one image.
+_COPIES = 1 << 20
+
 #: Of the function that computes tiles, all integers.
 _ARGUMENTS = 14
 
@@ -97,15 +100,19 @@ def _is_padded(call):
     return int(any(_extent(call, axis) > _image(call).shape[axis] for axis in (1, 2)))
 
 
+def _padded_image_bytes(call):
+    return _extent(call, 1) * _extent(call, 2) * _image(call).shape[3] * call.out.itemsize
+
+
 def _images_at_once(call):
-    return max(1, _POSITIONS // (_maps(call).shape[1] * _maps(call).shape[2]))
+    images = _POSITIONS // (_maps(call).shape[1] * _maps(call).shape[2])
+    if _is_padded(call):
+        images = min(images, _COPIES // _padded_image_bytes(call))
+    return max(1, images)
 
 
 def _padded_bytes(call):
-    if not _is_padded(call):
-        return 0
-    image = _image(call)
-    return _images_at_once(call) * _extent(call, 1) * _extent(call, 2) * image.shape[3] * image.itemsize
+    return _images_at_once(call) * _padded_image_bytes(call) if _is_padded(call) else 0
 
 
 def _has_products(call):
