@@ -1,6 +1,7 @@
-"""``python -m benchmarks.peers [nets | sweep | images | products | startup | accuracy | table | roofline | page]``.
+"""``python -m benchmarks.peers [WHAT]``.
 
-Without an argument, everything is measured.
+WHAT is a kind of measurement, ``nets``, ``sweep``, ``images``, ``predictions``, ``products``, ``startup`` or
+``accuracy``, or what to do with the results: ``table``, ``roofline`` or ``page``. Without it, everything is measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers import accuracy, page, products, results, roofline, speed, startup, tables
+from benchmarks.peers import accuracy, page, predictions, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry, for_kind
 from benchmarks.peers.options import positive, threads
@@ -72,6 +73,8 @@ _SHOWN = {"table": _table, "roofline": _roofline, "page": _page}
 
 def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     quick, repeats = options.quick, options.rounds
+    if kind == "predictions":
+        return predictions.run(entries, options.threads, folder, rounds=repeats, quick=quick)
     if kind == "products":
         return products.run(folder, rounds=repeats, quick=quick)
     if kind == "startup":
@@ -113,7 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         help="measure only these (default: all)",
     )
     parser.add_argument(
-        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 9, 25, 5, 5)"
+        "--rounds",
+        type=positive,
+        metavar="N",
+        help="rounds, repeats or seeds (default: 25 for products, 5 for startup and accuracy, else 9)",
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="test that it runs")

@@ -16,11 +16,9 @@ from benchmarks.peers.contenders.base import Contender
 __all__ = [
     "CONTENDERS",
     "LIMITS",
-    "ONLY_IMAGES",
     "ON_GPU",
     "OURS",
     "REFERENCES",
-    "WITH_IMAGES",
     "Entry",
     "find",
     "for_kind",
@@ -89,6 +87,7 @@ CONTENDERS = (
     Entry("torch", "PyTorch eager", "pytorch:Eager", "torch", "torch", "import torch"),
     Entry("torch-channels-last", "PyTorch channels last", "pytorch:ChannelsLast", "torch", "torch", "import torch"),
     Entry("torch-compile", "PyTorch compile", "pytorch:Compiled", "torch", "torch", "import torch"),
+    Entry("onnxruntime", "onnxruntime", "onnx_session:Session", "onnxruntime", "onnxruntime", "import onnxruntime"),
     Entry("jax", "JAX jit + scan", "jax_scan:Scan", "jax", "jax", "import jax, jax.numpy"),
     Entry(
         "sklearn",
@@ -117,16 +116,19 @@ ON_GPU = (
 
 OURS = ("numpy", "numba")
 
-#: Contenders for which a convolutional network is written, and those that have nothing else to show.
-WITH_IMAGES = ("numpy", "numba", "torch", "torch-channels-last", "torch-compile", "jax")
-ONLY_IMAGES = ("torch-channels-last",)
+#: Contenders of kinds of measurements in which not all take part, and those that take part in no other.
+_ONLY = {
+    "images": ("numpy", "numba", "torch", "torch-channels-last", "torch-compile", "jax"),
+    "predictions": ("numpy", "numba", "torch", "onnxruntime"),
+}
+_SPECIAL = ("torch-channels-last", "onnxruntime")
 
 
 def for_kind(kind: str, entries: Iterable[Entry]) -> list[Entry]:
     """The entries that take part in a kind of measurement."""
-    if kind == "images":
-        return [entry for entry in entries if entry.name in WITH_IMAGES]
-    return [entry for entry in entries if entry.name not in ONLY_IMAGES]
+    if kind in _ONLY:
+        return [entry for entry in entries if entry.name in _ONLY[kind]]
+    return [entry for entry in entries if entry.name not in _SPECIAL]
 
 
 #: References for the losses: Adam in its usual form, and in the form at the end of section 2 of Kingma and Ba (2015),

@@ -20,7 +20,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 NOT_MEASURED = "Not measured yet."
 
 #: The generated parts that the page must have.
-_TABLES = ("nets", "sweep", "products", "startup", "accuracy")
+_TABLES = results.KINDS
 _PICTURE = "roofline"
 
 _BLOCK = re.compile(r"<!-- peers: (\w+) -->\n(?:(?!<!-- peers: ).)*?<!-- /peers -->", re.DOTALL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers import accuracy_table, products_table, startup_table
+from benchmarks.peers import accuracy_table, predictions, products_table, startup_table
 from benchmarks.peers.entries import CONTENDERS, OURS, find
 from benchmarks.peers.figures import Speed, best_peer, peak_flops, speeds, times_as_fast
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
@@ -22,6 +22,7 @@ def text(result: Mapping[str, Any]) -> str:
         "nets": _speed,
         "sweep": _speed,
         "images": _speed,
+        "predictions": predictions.body,
         "products": products_table.body,
         "startup": startup_table.body,
         "accuracy": accuracy_table.body,
@@ -34,6 +35,7 @@ def _heading(result: Mapping[str, Any]) -> str:
         "nets": "Training step, three nets",
         "sweep": "Training step, by batch size and width",
         "images": "Training step, convolutional networks",
+        "predictions": "Predictions",
         "products": "Matrix products of the three nets",
         "startup": "Start, memory and size",
         "accuracy": "Time to 98 % on MNIST",

@@ -24,6 +24,10 @@ _NAP_SECONDS = 0.005
 _QUIET_SHARE = 0.05
 _PATIENCE_SECONDS = 1.0
 
+#: Predictions are repeated for at least this time; and the most images whose logits are answered.
+_PREDICTING_SECONDS = 0.01
+_ANSWERED = 100
+
 
 def main() -> None:
     """Answer requests until the parent closes the pipe."""
@@ -52,6 +56,8 @@ class _Desk:
         x, y, source = data.images(rows)
         self._contender.load(x, y)
         self._training: Any = None
+        self._predict: Any = None
+        self._repeats = 1
         self.hello = {"data": source, "blas": _blas()}
 
     def prepare(self, work: dict[str, Any], check: int) -> dict[str, Any]:
@@ -78,9 +84,31 @@ class _Desk:
         end = time.perf_counter()
         return {"seconds": (middle - begin) * self._work.epoch_share + end - middle}
 
+    def prepare_predictions(self, work: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Build a network and warm up; returns the logits of the first images."""
+        from benchmarks.peers.data import initial_weights
+        from benchmarks.peers.works import Work
+
+        self.drop()
+        chosen = Work.from_dict(work)
+        self._predict = self._contender.predictor(chosen, initial_weights(chosen))
+        for _ in range(3):
+            logits = self._predict(rows)
+        self._repeats = 1
+        while (seconds := self.predict(rows)["seconds"]) * self._repeats < _PREDICTING_SECONDS:
+            self._repeats = max(2 * self._repeats, int(_PREDICTING_SECONDS / seconds))
+        return {"logits": logits[:_ANSWERED].tolist()}
+
+    def predict(self, rows: int) -> dict[str, Any]:
+        """The time of a prediction."""
+        begin = time.perf_counter()
+        for _ in range(self._repeats):
+            self._predict(rows)
+        return {"seconds": (time.perf_counter() - begin) / self._repeats}
+
     def drop(self) -> dict[str, Any]:
         """Delete the network."""
-        self._training = None
+        self._training = self._predict = None
         return {}
 
 

@@ -86,7 +86,7 @@ def test_the_page_shows_tables_as_they_are_printed(copy, stored, capsys):
     said = page.refresh(stored, copy)
     assert said == [
         "performance.md: nets, sweep from the stored results",
-        "not measured yet: products, startup, accuracy",
+        "not measured yet: images, predictions, products, startup, accuracy",
         "roofline.png: drawn",
     ]
     text = copy.read_text()

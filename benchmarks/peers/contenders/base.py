@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,10 @@ from numpy.typing import NDArray
 from benchmarks.peers.data import Weights
 from benchmarks.peers.works import Work
 
-__all__ = ["Contender", "Training"]
+__all__ = ["Contender", "Predictor", "Training"]
+
+#: Takes a number of rows; returns their logits, (rows, classes).
+Predictor = Callable[[int], NDArray[np.float32]]
 
 
 class Training(ABC):
@@ -45,6 +49,10 @@ class Contender(ABC):
     def load(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> None:
         """Convert the images to the form with which the library trains fastest. Not timed."""
         self.x, self.y = x, y
+
+    def predictor(self, work: Work, weights: Weights) -> Predictor:
+        """A function that takes a number of rows and predicts that many images, which are float32 from 0 to 1."""
+        raise NotImplementedError(f"{type(self).__name__} has no predictions")
 
     @abstractmethod
     def build(self, work: Work, weights: Weights) -> Training:

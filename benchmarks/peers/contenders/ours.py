@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnbackend as nn
-from benchmarks.peers.contenders.base import Contender, Training
-from benchmarks.peers.data import Weights
+from benchmarks.peers.contenders.base import Contender, Predictor, Training
+from benchmarks.peers.data import Weights, scaled
 from benchmarks.peers.dry import is_dry
 from benchmarks.peers.works import CLASSES, Work
 from nnbackend.backends.numpy import NumpyBackend
@@ -23,11 +23,16 @@ _LOSS = "softmax_cross_entropy"
 
 
 def make_network(
-    work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32", seed: int = 0
+    work: Work,
+    weights: Weights,
+    backend: nn.Backend,
+    dtype: str = "float32",
+    seed: int = 0,
+    input_scale: float = 1 / 255,
 ) -> nn.Network:
     """The network with these weights."""
     layers = _layers(work)
-    network = nn.Network(layers, work.input_shape, backend=backend, dtype=dtype, seed=seed, input_scale=1 / 255)
+    network = nn.Network(layers, work.input_shape, backend=backend, dtype=dtype, seed=seed, input_scale=input_scale)
     values = {}
     weighted = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Dense | nn.Conv2D)]
     for index, (weight, bias) in zip(weighted, weights, strict=True):
@@ -103,6 +108,11 @@ class Ours(Contender):
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
+
+    def predictor(self, work: Work, weights: Weights) -> Predictor:
+        network = make_network(work, weights, self.backend, self.dtype, input_scale=1)
+        x = scaled(self.x).reshape(-1, *work.input_shape)
+        return lambda rows: network.predict(x[:rows])
 
     def feed(self, network: nn.Network, work: Work) -> Feed:
         """Copy the images to the device once for all networks that take them in this shape."""

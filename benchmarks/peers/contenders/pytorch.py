@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.peers.contenders.base import Contender, Training
+from benchmarks.peers.contenders.base import Contender, Predictor, Training
 from benchmarks.peers.data import Weights, scaled
 from benchmarks.peers.works import SIDE, Layer, Work
 
@@ -111,6 +111,15 @@ class Eager(Contender):
 
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
+
+    def predictor(self, work: Work, weights: Weights) -> Predictor:
+        network, x = self.lay_out(make_network(work, weights)), self.images_for(work)
+
+        def predict(rows: int) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                return network(x[:rows]).numpy()
+
+        return predict
 
     def loss_of(self, network: torch.nn.Module) -> Loss:
         """Forward pass and loss."""

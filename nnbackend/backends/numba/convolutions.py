@@ -29,6 +29,7 @@ from nnbackend.backends.numba.packing import copy_panel, panel_space, transpose_
 from nnbackend.backends.numba.product_tiles import product_tile
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.windows import cut_out, pad
 
 #: Positions of the output that are computed with one panel of the kernel; more would not make copying it cheaper.
 _POSITIONS = 256
@@ -163,7 +164,7 @@ def _work(call):
     return _kernel(call).size * (_maps(call).size // _maps(call).shape[3])
 
 
-# ---- runs and padding ------------------------------------------------------------------------------------------------
+# ---- runs ------------------------------------------------------------------------------------------------------------
 
 
 @internal
@@ -174,46 +175,6 @@ def runs_of(line):
     if line.dilation_x == 1 and channels == line.channels:
         return 1, line.kernel_height, line.kernel_width * channels, line.dilation_y * line.padded_width * line.channels
     return line.kernel_height, line.kernel_width, channels, line.dilation_x * line.channels
-
-
-@internal
-def pad(x, line, first, last, out):
-    """Copy images `first` to `last` to `out`, with zeros around them."""
-    height, width, channels = line.height, line.width, line.channels
-    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
-    zero, left = out.dtype.type(0), line.left * channels
-    for n in range(first, last):
-        image = out[(n - first) * image_size : (n - first + 1) * image_size]
-        for i in range(line.padded_height):
-            target = image[i * row_size : (i + 1) * row_size]
-            row = i - line.top
-            if 0 <= row < height:
-                source = x[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
-                count = min(width * channels, row_size - left)
-                for e in range(left):
-                    target[e] = zero
-                for e in range(count):
-                    target[left + e] = source[e]
-                for e in range(left + count, row_size):
-                    target[e] = zero
-            else:
-                for e in range(row_size):
-                    target[e] = zero
-
-
-@internal
-def cut_out(padded, line, first, last, out):
-    """The opposite of `pad`: copy the images without what is around them."""
-    height, width, channels = line.height, line.width, line.channels
-    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
-    for n in range(first, last):
-        image = padded[(n - first) * image_size : (n - first + 1) * image_size]
-        for row in range(height):
-            begin = (row + line.top) * row_size + line.left * channels
-            source = image[begin : begin + width * channels]
-            target = out[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
-            for e in range(width * channels):
-                target[e] = source[e]
 
 
 # ---- the three products ----------------------------------------------------------------------------------------------

@@ -131,6 +131,59 @@ def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequ
     return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
 
 
+class _Sums:
+    """The sums of a tile: whole vectors, row after row, then those of pairs of rows, if pairs share the last vector."""
+
+    def __init__(self, simd: Simd, height: int, vectors: int, masked: bool, paired: bool, columns: Value) -> None:
+        self._simd, self._height = simd, height
+        self.offsets = [simd.integer(j * simd.lanes) for j in range(vectors)]
+        self._masks: list[Value | None] = [None] * vectors
+        if masked:
+            self._masks[-1] = simd.first(simd.builder.sub(columns, self.offsets[-1]))
+        self._whole, self._pairs = (vectors - 1, range(0, height, 2)) if paired else (vectors, range(0))
+        # A constant mask would become a permutation, which takes longer than a blend.
+        self._lower = simd.first(simd.opaque(simd.lanes // 2)) if paired else None
+
+    def zeros(self) -> list[Value]:
+        return [self._simd.zeros()] * (self._height * self._whole + len(self._pairs))
+
+    def load_row(self, pointer: Value) -> list[Value]:
+        """The vectors of a row of a matrix."""
+        simd = self._simd
+        return [
+            simd.load(simd.move(pointer, offset), mask) for offset, mask in zip(self.offsets, self._masks, strict=True)
+        ]
+
+    def load(self, rows: Sequence[Value]) -> list[Value]:
+        """Sums to continue, from pointers to rows."""
+        found = [self.load_row(row) for row in rows]
+        together = [self._simd.lower_halves(found[i][-1], found[i + 1][-1]) for i in self._pairs]
+        return [vector for row in found for vector in row[: self._whole]] + together
+
+    def add(self, sums: Sequence[Value], a: Callable[[int], Value], b: Sequence[Value]) -> list[Value]:
+        """Add the products of elements of a column, ``a(i)`` in every lane, and a row `b`."""
+        simd, whole = self._simd, self._whole
+        twice = [simd.lower_halves(vector, vector) for vector in b[whole:]]
+        results, shared, before = [], [], None
+        for i in range(self._height):
+            factor = a(i)
+            results += [simd.multiply_add(factor, b[j], sums[i * whole + j]) for j in range(whole)]
+            if twice and i % 2:
+                both = simd.builder.select(self._lower, before, factor)
+                shared.append(simd.multiply_add(both, twice[0], sums[self._height * whole + i // 2]))
+            before = factor
+        return results + shared
+
+    def finish(self, sums: Sequence[Value], epilogue: Epilogue, number: int, row: Value) -> None:
+        """Pass a row of sums to the epilogue."""
+        whole, vectors = self._whole, [*sums[number * self._whole : (number + 1) * self._whole]]
+        if self._pairs:
+            both = sums[self._height * whole + number // 2]
+            vectors.append(self._simd.upper_half(both) if number % 2 else both)
+        for vector, offset, mask in zip(vectors, self.offsets, self._masks, strict=True):
+            epilogue(vector, self._simd.move(row, offset), mask)
+
+
 def _product(
     begin_epilogue: Callable[[Simd, Value], Epilogue],
     tile_shape: TileShape,
@@ -141,34 +194,22 @@ def _product(
     simd: Simd,
     arguments: Sequence[Value],
 ) -> None:
-    """The tile of `product_tile`. Sums are in a list: whole vectors, row after row, then those of pairs of rows."""
+    """The tile of `product_tile`."""
     builder = simd.builder
     record, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, *others = arguments
     start, start_row, out, out_row, rows, columns, inner = others
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
     row_numbers = [simd.integer(i) for i in range(height)]
-    offsets = [simd.integer(j * simd.lanes) for j in range(vectors)]
-    masks: list[Value | None] = [None] * vectors
-    if masked:
-        masks[-1] = simd.first(builder.sub(columns, offsets[-1]))
-    # A constant mask would become a permutation, which takes longer than a blend.
-    lower = simd.first(simd.opaque(simd.lanes // 2)) if paired else None
-    whole, pairs = (vectors - 1, range(0, height, 2)) if paired else (vectors, range(0))
-
-    def load_start() -> list[Value]:
-        found = [
-            [simd.load(simd.move(row, offsets[j]), masks[j]) for j in range(vectors)]
-            for row in simd.rows(start, start_row, row_numbers, rows)
-        ]
-        starts = [vector for row in found for vector in row[:whole]]
-        return starts + [simd.lower_halves(found[i][-1], found[i + 1][-1]) for i in pairs]
-
+    tile = _Sums(simd, height, vectors, masked, paired, columns)
     a_rows = _grouped_rows(simd, a, a_row, group, group_jump, first, rows, height)
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
     epilogue = begin_epilogue(simd, record)
 
-    sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * whole + len(pairs)))
+    def load_start() -> list[Value]:
+        return tile.load(simd.rows(start, start_row, row_numbers, rows))
+
+    sums = simd.only_if(has_start, load_start, tile.zeros())
     share = builder.sdiv(builder.add(length, simd.integer(height - 1)), simd.integer(height))
 
     def segment(number: Value, sums: list[Value]) -> list[Value]:
@@ -176,24 +217,15 @@ def _product(
         panel_here = simd.move(panel, builder.mul(builder.mul(number, length), panel_row))
 
         def step(k: Value, sums: list[Value]) -> list[Value]:
-            row = simd.move(panel_here, builder.mul(k, panel_row))
-            b_k = [simd.load(simd.move(row, offset), mask) for offset, mask in zip(offsets, masks, strict=True)]
-            twice = [simd.lower_halves(vector, vector) for vector in b_k[whole:]]
-            results, shared, a = [], [], []
-            for i in range(height):
-                a.append(simd.load_splat(simd.move(rows_here[i], builder.mul(k, a_k))))
-                results += [simd.multiply_add(a[i], b_k[j], sums[i * whole + j]) for j in range(whole)]
-                if paired and i % 2:
-                    both = builder.select(lower, a[i - 1], a[i])
-                    shared.append(simd.multiply_add(both, twice[0], sums[height * whole + i // 2]))
-            return results + shared
+            b_k = tile.load_row(simd.move(panel_here, builder.mul(k, panel_row)))
+            return tile.add(sums, lambda i: simd.load_splat(simd.move(rows_here[i], builder.mul(k, a_k))), b_k)
 
         def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
             # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
             # once would delay the loads of the sums.
             k, *sums = carried
             for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
-                simd.prefetch(place, offsets, write=True)
+                simd.prefetch(place, tile.offsets, write=True)
             end = simd.smaller(builder.add(k, share), length)
             return [end, *simd.repeat(k, end, 1, sums, step)]
 
@@ -203,11 +235,7 @@ def _product(
     sums = simd.repeat(simd.integer(0), builder.sdiv(inner, length), 1, sums, segment)
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
-            for j in range(whole):
-                epilogue(sums[i * whole + j], simd.move(row, offsets[j]), masks[j])
-            if paired:
-                both = sums[height * whole + i // 2]
-                epilogue(simd.upper_half(both) if i % 2 else both, simd.move(row, offsets[-1]), masks[-1])
+            tile.finish(sums, epilogue, i, row)
 
 
 def _grouped_rows(

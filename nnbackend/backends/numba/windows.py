@@ -15,7 +15,7 @@ from nnbackend.backends.numba.window_loops import (
     sum_products,
 )
 
-__all__ = ["convolve", "place", "pool", "pool_gradient", "scatter", "weight_gradient"]
+__all__ = ["convolve", "cut_out", "pad", "place", "pool", "pool_gradient", "scatter", "weight_gradient"]
 
 
 @internal
@@ -181,3 +181,43 @@ def place(x, height, width, channels, top, left, out_height, out_width, out, beg
                 else:
                     for c in range(channels):
                         out[target + c] = zero
+
+
+@internal
+def pad(x, line, first, last, out):
+    """Copy images `first` to `last` to `out`, with zeros around them."""
+    height, width, channels = line.height, line.width, line.channels
+    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
+    zero, left = out.dtype.type(0), line.left * channels
+    for n in range(first, last):
+        image = out[(n - first) * image_size : (n - first + 1) * image_size]
+        for i in range(line.padded_height):
+            target = image[i * row_size : (i + 1) * row_size]
+            row = i - line.top
+            if 0 <= row < height:
+                source = x[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
+                count = min(width * channels, row_size - left)
+                for e in range(left):
+                    target[e] = zero
+                for e in range(count):
+                    target[left + e] = source[e]
+                for e in range(left + count, row_size):
+                    target[e] = zero
+            else:
+                for e in range(row_size):
+                    target[e] = zero
+
+
+@internal
+def cut_out(padded, line, first, last, out):
+    """The opposite of `pad`: copy the images without what is around them."""
+    height, width, channels = line.height, line.width, line.channels
+    row_size, image_size = line.padded_width * channels, line.padded_height * line.padded_width * channels
+    for n in range(first, last):
+        image = padded[(n - first) * image_size : (n - first + 1) * image_size]
+        for row in range(height):
+            begin = (row + line.top) * row_size + line.left * channels
+            source = image[begin : begin + width * channels]
+            target = out[(n * height + row) * width * channels : (n * height + row + 1) * width * channels]
+            for e in range(width * channels):
+                target[e] = source[e]
