@@ -61,6 +61,7 @@ def record_training(
     learning_rates: Array,
     trace: Array,
     before_update: BeforeUpdate | None = None,
+    momenta: Array | None = None,
 ) -> None:
     """Record one training step: gather, forward, loss, backward, penalties, update, bookkeeping.
 
@@ -79,9 +80,11 @@ def record_training(
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     before_update : callable, optional
         Called with the recorder after the gradients are recorded, to record calls before the update.
+    momenta : (steps of an epoch,) float64, optional
+        Given if a schedule sets the momentum.
     """
     rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
-    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update)
+    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update, momenta)
 
 
 def record_gradients(
@@ -117,6 +120,7 @@ def record_update(
     learning_rates: Array,
     trace: Array,
     before_update: BeforeUpdate | None = None,
+    momenta: Array | None = None,
 ) -> None:
     """Record the second half of a training step: penalties, update, bookkeeping.
 
@@ -130,7 +134,10 @@ def record_update(
     penalties = _record_penalties(recorder)
     if before_update is not None:
         before_update(recorder)
-    memory.optimizer.record(recorder.record, model.trained, gradients, memory.slots, recorder.counter, learning_rates)
+    arrays = (model.trained, gradients, memory.slots, recorder.counter, learning_rates)
+    # Optimisers of other packages without a momentum need not know the argument.
+    scheduled = {} if momenta is None else {"momenta": momenta}
+    memory.optimizer.record(recorder.record, *arrays, **scheduled)
     if rows is not None:
         recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)
