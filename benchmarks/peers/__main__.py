@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers [nets | sweep | products | startup | accuracy | table | roofline | page]``.
+"""``python -m benchmarks.peers [nets | sweep | products | startup | accuracy | fast99 | table | roofline | page]``.
 
 Without an argument, everything is measured.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers import accuracy, page, products, results, roofline, speed, startup, tables
+from benchmarks.peers import accuracy, fast99, page, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry
 from benchmarks.peers.options import positive, threads
@@ -23,7 +23,7 @@ from nnbackend.errors import DataError
 
 __all__ = ["main"]
 
-_KINDS = ("nets", "sweep", "products", "startup", "accuracy")
+_KINDS = ("nets", "sweep", "products", "startup", "accuracy", "fast99")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +78,8 @@ def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folde
         return startup.run(entries, options.threads, folder, repeats=repeats, quick=quick)
     if kind == "accuracy":
         return accuracy.run(entries, options.threads, partial(results.write, folder), seeds=repeats, quick=quick)
+    if kind == "fast99":
+        return fast99.run(entries, options.threads, partial(results.write, folder), seeds=repeats, quick=quick)
     return speed.run(kind, entries, options.threads, folder, rounds=repeats, quick=quick)
 
 
@@ -113,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure only these (default: all)",
     )
     parser.add_argument(
-        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
+        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5, 5)"
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="test that it runs")

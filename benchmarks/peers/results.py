@@ -28,7 +28,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind : {"nets", "sweep", "products", "startup", "accuracy"}
+    kind : {"nets", "sweep", "products", "startup", "accuracy", "fast99"}
     threads : int
     entries : list of Entry
         The contenders.
@@ -88,6 +88,6 @@ def write_to(path: Path, result: dict[str, Any]) -> None:
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
     """All results of a folder, in reading order."""
-    kinds = ("nets", "sweep", "products", "startup", "accuracy")
+    kinds = ("nets", "sweep", "products", "startup", "accuracy", "fast99")
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-threads-*.json"))]
     return sorted(found, key=lambda result: (-result["threads"], kinds.index(result["kind"])))
