@@ -301,6 +301,22 @@ class TestErrors:
         assert all(np.array_equal(before[name], array) for name, array in net.get_weights().items())
         net.train_on_batch(X, Y, loss=LOSS, optimizer=nn.Adam(0.1))
 
+    def test_a_backend_that_was_written_before(self):
+        class Older(nn.NumpyBackend):
+            name = "older"
+
+            def sgd_update(self, parameters, gradients, velocity, counter, learning_rates, momentum, nesterov, decay):
+                arguments = (counter, learning_rates, momentum, nesterov, decay)
+                super().sgd_update(parameters, gradients, velocity, *arguments)
+
+        net = rich_network(Older())
+        options = {"epochs": 1, "batch_size": 16, "loss": LOSS, "verbose": False}
+        with pytest.raises(InvalidInputError, match=r"'older' cannot set the momentum .* its sgd_update takes no"):
+            net.fit(X, Y, optimizer=nn.SGD(nn.OneCycle(0.1, 1), momentum=0.9), **options)
+        assert net.loss is None
+        net.fit(X, Y, optimizer=nn.SGD(nn.OneCycle(0.1, 1, cycle_momentum=False), momentum=0.9), **options)
+        assert net.steps_trained == 5
+
     @pytest.mark.parametrize(
         ("momenta", "message"),
         [

@@ -6,15 +6,17 @@ anything. The backend then runs the list in the way that suits its hardware.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.contract import Array
+from nnbackend.backends.contract import Array, Backend
 from nnbackend.data.feed import Examples
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
+from nnbackend.optimizers import Optimizer
 from nnbackend.step.calls import Recorder, Workspace
 from nnbackend.step.layer_step import backward_through, forward_through
 from nnbackend.step.model import Model, OptimizerState, Snapshot
@@ -135,12 +137,24 @@ def record_update(
     if before_update is not None:
         before_update(recorder)
     arrays = (model.trained, gradients, memory.slots, recorder.counter, learning_rates)
-    # Optimisers of other packages without a momentum need not know the argument.
-    scheduled = {} if momenta is None else {"momenta": momenta}
+    # Backends and optimisers of other packages need not know the argument.
+    scheduled = {}
+    if momenta is not None:
+        _check_momenta(model.backend, memory.optimizer)
+        scheduled = {"momenta": momenta}
     memory.optimizer.record(recorder.record, *arrays, **scheduled)
     if rows is not None:
         recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)
+
+
+def _check_momenta(backend: Backend, optimizer: Optimizer) -> None:
+    """Refuse a schedule of the momentum on a backend of another package that was written before there was one."""
+    if "momenta" not in inspect.signature(getattr(backend, optimizer.operation)).parameters:
+        raise InvalidInputError(
+            f"the backend {backend.name!r} cannot set the momentum in each step: its {optimizer.operation} takes no "
+            "momenta; use another backend, such as 'numpy', or OneCycle(..., cycle_momentum=False)"
+        )
 
 
 def record_evaluation(
