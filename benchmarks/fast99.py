@@ -5,9 +5,8 @@
     python -m benchmarks.fast99 table           # print the stored results
 
 Each candidate is trained on the first 50,000 training images with a few seeds, in alternating rounds, and validated on
-the last 10,000; the test images are not used. The published recipe, which is known to reach 99.0 % on the test images
-when it is trained on all 60,000, has the accuracy that a candidate needs. The preset is the fastest of those that have
-it. Times are processor time with one thread, which depends less on what else runs on the machine.
+the last 10,000; the test images are not used. The preset is the fastest candidate whose median is at least 99.0 %.
+Times are processor time with one thread, which depends less on what else runs on the machine.
 """
 
 from __future__ import annotations
@@ -76,7 +75,12 @@ CANDIDATES: dict[str, Recipe] = {
     "stride, 32 and 32 filters": _STRIDED.changed(filters=(32, 32)),
     "stride, 16 and 32 filters, 128 units, 2 epochs": _STRIDED.changed(filters=(16, 32), hidden=(128,), epochs=2),
     "stride, 12 and 24 filters, 128 units, 2 epochs": _STRIDED.changed(filters=(12, 24), hidden=(128,), epochs=2),
-    "stride, 16 and 32 filters, 2 epochs": _STRIDED.changed(filters=(16, 32), epochs=2),
+    "stride, 12 and 24 filters, 64 units, 2 epochs": _STRIDED.changed(filters=(12, 24), hidden=(64,), epochs=2),
+    "stride, 12 and 24 filters, 128 units, 2 epochs, rate 0.008": _STRIDED.changed(
+        filters=(12, 24), hidden=(128,), learning_rate=8e-3, epochs=2
+    ),
+    "stride, 8 and 24 filters, 128 units, 2 epochs": _STRIDED.changed(filters=(8, 24), hidden=(128,), epochs=2),
+    "stride, 8 and 16 filters, 128 units, 3 epochs": _STRIDED.changed(filters=(8, 16), hidden=(128,), epochs=3),
     "stride, 128 units, 2 epochs": _STRIDED.changed(hidden=(128,), epochs=2),
     "stride, 64 units, 2 epochs": _STRIDED.changed(hidden=(64,), learning_rate=4e-3, epochs=2),
     "two strides, 64 units, 2 epochs": _STRIDED.changed(

@@ -308,7 +308,8 @@ SCHEDULES: dict[str, Callable[[Recipe, float], Schedule]] = {
 #: 784-200-80-10 has the same layers, but trains with SGD.
 DEFAULT = Recipe(hidden=(200, 80), optimizer="adam", learning_rate=2e-3, schedule="cosine", batch_size=128, epochs=10)
 
-#: Networks that others have published or measured, named after their layers.
+#: Networks that others have published or measured, named after their layers; and `fast99`, the fastest recipe of those
+#: that were tried for 99.0 % on MNIST's test images.
 PRESETS: dict[str, Recipe] = {
     "784-40-10": Recipe(
         hidden=(40,),
@@ -348,10 +349,10 @@ PRESETS: dict[str, Recipe] = {
         epochs=10,
     ),
     "fast99": Recipe(
-        filters=(24, 32),
+        filters=(16, 32),
         kernels=(5, 3),
         strides=(2, 1),
-        hidden=(256,),
+        hidden=(128,),
         activation="relu",
         optimizer="adam",
         learning_rate=6e-3,
@@ -360,7 +361,7 @@ PRESETS: dict[str, Recipe] = {
         beta1=0.7,
         beta2=0.9,
         batch_size=64,
-        epochs=1,
+        epochs=2,
     ),
 }
 

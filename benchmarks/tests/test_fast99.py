@@ -76,7 +76,7 @@ def test_the_table_compares_with_the_fastest_that_reached_the_target():
     assert "2.50x" in lines["PyTorch, fast99"]
     assert lines["ours, published"].rstrip(" |").endswith("-")
     assert "PyTorch, published" not in lines
-    assert "24 kernels of 5 x 5 with stride 2, 32 kernels of 3 x 3 and a 2 x 2 max pool, 256 units" in text
+    assert "16 kernels of 5 x 5 with stride 2, 32 kernels of 3 x 3 and a 2 x 2 max pool, 128 units" in text
 
 
 def test_without_mnist_nothing_is_measured(tmp_path, capsys, monkeypatch):
