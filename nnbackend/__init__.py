@@ -52,6 +52,7 @@ from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnbackend.schedules import (
     CosineDecay,
     ExponentialDecay,
+    OneCycle,
     ReduceOnPlateau,
     Schedule,
     StepDecay,
@@ -130,6 +131,7 @@ __all__ = [
     "Normal",
     "NumbaBackend",
     "NumpyBackend",
+    "OneCycle",
     "Ones",
     "Optimizer",
     "Parameter",

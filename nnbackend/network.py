@@ -259,7 +259,7 @@ class Network(NetworkInference):
         -----
         The step is recorded once and replayed as long as the number of rows, the types, the loss and the optimiser stay
         the same. Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays
-        constant.
+        constant; :class:`OneCycle`, whose first rate is not meant to last, is an error.
         """
         from nnbackend.training.batch import train_on_batch
 

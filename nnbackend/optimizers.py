@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.schedules import Constant, Schedule, as_schedule
+from nnbackend.schedules import Constant, Schedule, as_schedule, checked_momenta
 from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import above_zero, flag, number
 
@@ -37,17 +40,22 @@ class Optimizer(Guarded, ABC):
         The backend operation that updates the parameters.
     slots : tuple of str
         Names of the state buffers, in the operation's order; each is as large as the buffer of trained parameters.
+    momentum_name : str
+        The hyperparameter that a schedule of the momentum replaces; empty if there is none.
     """
 
     operation: ClassVar[str]
     schedule: Schedule
     slots: tuple[str, ...] = ()
+    momentum_name: ClassVar[str] = ""
     default_learning_rate: ClassVar[float] = 1e-3
     _training: bool = False
     _hints: ClassVar[dict[str, str]] = {"lr": "It is called learning_rate."}
 
     def __init__(self, learning_rate: float | Schedule, weight_decay: float = 0.0) -> None:
         self.schedule = as_schedule(learning_rate)
+        if self.schedule.sets_momentum and not self.momentum_name:
+            raise self._has_no_momentum(self.schedule)
         self.weight_decay = number("weight_decay", weight_decay, low=0)
 
     @property
@@ -70,7 +78,30 @@ class Optimizer(Guarded, ABC):
                 f"during training, learning_rate can be set to a number, received {shown(value)}; to use a schedule, "
                 "give it to the optimizer before fit"
             )
+        if schedule.sets_momentum and not self._has_momentum:
+            raise self._has_no_momentum(schedule)
         return schedule
+
+    @property
+    def _has_momentum(self) -> bool:
+        return bool(self.momentum_name)
+
+    def _has_no_momentum(self, schedule: Schedule) -> InvalidInputError:
+        instead = f"a {self.momentum_name} above 0, or " if self.momentum_name else ""
+        return InvalidInputError(
+            f"{type(self).__name__} has no momentum that {shown(schedule)} could set; give it {instead}a schedule that "
+            "leaves the momentum alone, such as OneCycle(..., cycle_momentum=False)"
+        )
+
+    def epoch_momenta(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        """The momenta of all steps of an epoch, shape (steps,): the schedule's, or its own if the schedule gives none.
+
+        The latter happens to a step that was recorded with a schedule of the momentum, when a callback sets the
+        learning rate to a number.
+        """
+        if self.schedule.sets_momentum:
+            return checked_momenta(self.schedule, epoch, steps)
+        return np.full(steps, getattr(self, self.momentum_name))
 
     def record(
         self,
@@ -80,6 +111,7 @@ class Optimizer(Guarded, ABC):
         slots: Mapping[str, Array],
         counter: Array,
         learning_rates: Array,
+        momenta: Array | None = None,
     ) -> None:
         """Record the update of a flat parameter buffer.
 
@@ -91,10 +123,13 @@ class Optimizer(Guarded, ABC):
         slots : dict of (size,) arrays, zero at the start
         counter : (3,) int64
         learning_rates : (steps of an epoch,) float64
+        momenta : (steps of an epoch,) float64, optional
+            Take the place of the hyperparameter `momentum_name`.
         """
         # SGD without momentum has no state; its operation takes None.
         state = [slots[name] for name in self.slots] or [None]
-        record(self.operation, parameters, gradients, *state, counter, learning_rates, *self.rule())
+        scheduled = () if momenta is None else (momenta,)
+        record(self.operation, parameters, gradients, *state, counter, learning_rates, *self.rule(), *scheduled)
 
     @abstractmethod
     def rule(self) -> tuple[Any, ...]:
@@ -117,13 +152,14 @@ class SGD(Optimizer):
     ----------
     learning_rate : float or Schedule
     momentum : float
-        0 <= momentum < 1.
+        0 <= momentum < 1; :class:`OneCycle` sets it for each step, if it is above 0.
     nesterov : bool
         Whether to use Nesterov momentum; needs momentum above 0.
     weight_decay : float
     """
 
     operation = "sgd_update"
+    momentum_name = "momentum"
     default_learning_rate = 0.1
 
     def __init__(
@@ -138,7 +174,13 @@ class SGD(Optimizer):
         self.nesterov = flag("nesterov", nesterov)
         if self.nesterov and self.momentum == 0:
             raise InvalidInputError("Nesterov's method looks ahead along the velocity and needs momentum above 0")
+        if self.schedule.sets_momentum and not self._has_momentum:
+            raise self._has_no_momentum(self.schedule)
         self.slots = ("velocity",) if self.momentum else ()
+
+    @property
+    def _has_momentum(self) -> bool:
+        return self.momentum > 0
 
     def rule(self) -> tuple[Any, ...]:
         return (self.momentum, self.nesterov, self.weight_decay)
@@ -151,13 +193,15 @@ class Adam(Optimizer):
     ----------
     learning_rate : float or Schedule
     beta1, beta2 : float
-        Decay of the first and second moments, 0 <= beta < 1.
+        Decay of the first and second moments, 0 <= beta < 1. :class:`OneCycle` sets beta1 for each step; the bias of
+        the first moment is then corrected with ``1 - beta1 ** t`` of the step's own beta1, as in PyTorch.
     epsilon : float
         Added to the root of the second moment.
     weight_decay : float
     """
 
     operation = "adam_update"
+    momentum_name = "beta1"
     slots = ("first_moment", "second_moment")
     _decoupled: ClassVar[bool] = False
 

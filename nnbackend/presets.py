@@ -14,11 +14,23 @@ from typing import Any
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Reshape
 from nnbackend.losses import get_loss
-from nnbackend.optimizers import OPTIMIZERS, SGD, Optimizer
-from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, Schedule, StepDecay, Warmup
+from nnbackend.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from nnbackend.schedules import (
+    Constant,
+    CosineDecay,
+    ExponentialDecay,
+    OneCycle,
+    ReduceOnPlateau,
+    Schedule,
+    StepDecay,
+    Warmup,
+)
 from nnbackend.support.checks import number, positive_integer, sample_shape
 
-__all__ = ["DEFAULT", "PRESETS", "SCHEDULES", "Recipe", "get_preset"]
+__all__ = ["DEFAULT", "LISTS", "PRESETS", "SCHEDULES", "Recipe", "get_preset"]
+
+#: The attributes of a recipe that are tuples, which JSON makes lists.
+LISTS = ("hidden", "filters", "kernels", "strides")
 
 
 @dataclass(frozen=True)
@@ -41,18 +53,23 @@ class Recipe:
     learning_rate : float or None
         None chooses a default, see `first_rate`.
     schedule : str
-        A key of `SCHEDULES`: how the rate changes over the epochs.
+        A key of `SCHEDULES`: how the rate changes over the epochs. "one-cycle" rises to the rate and falls again.
     decay : float or None
         Factor of the schedules "step", "exponential" (per epoch) and "plateau". None: the schedule's default.
     decay_every : int or None
         For "step", epochs between two decays; for "plateau", epochs without improvement before a decay. None: the
         schedule's default.
     warmup : float
-        Epochs of linear warm-up; the schedule's time starts afterwards.
+        Epochs of linear warm-up; the schedule's time starts afterwards. For "one-cycle", the epochs in which the rate
+        rises; 0 for its default, 30 % of all.
+    cycle_momentum : bool
+        Whether "one-cycle" also sets the momentum: beta1 of Adam and AdamW, the momentum of SGD if it has one.
     momentum : float
         Momentum of SGD.
     nesterov : bool
         Whether SGD uses Nesterov momentum.
+    beta1, beta2 : float or None
+        Decay of the moments of Adam and AdamW. None: the optimizer's default.
     weight_decay : float or None
         None: the optimizer's default.
     batch_size : int
@@ -60,8 +77,12 @@ class Recipe:
     patience : int or None
         Epochs without improvement after which training stops. None: train for all epochs.
     filters : tuple of int
-        Filters of convolutions before the hidden layers, each with kernels of 5 x 5 and followed by a 2 x 2 max pool;
-        empty for none. The samples must be square images, or rows of their pixels.
+        Filters of convolutions before the hidden layers; empty for none. The samples must be square images, or rows of
+        their pixels.
+    kernels : tuple of int
+        Width and height of the kernels of each convolution; empty for 5 x 5.
+    strides : tuple of int
+        Stride of each convolution; empty for 1. A 2 x 2 max pool follows each convolution with a stride of 1.
     """
 
     hidden: tuple[int, ...] = (200, 80)
@@ -76,37 +97,45 @@ class Recipe:
     decay: float | None = None
     decay_every: int | None = None
     warmup: float = 0.0
+    cycle_momentum: bool = True
     momentum: float = 0.0
     nesterov: bool = False
+    beta1: float | None = None
+    beta2: float | None = None
     weight_decay: float | None = None
     batch_size: int = 128
     epochs: int = 10
     patience: int | None = None
     filters: tuple[int, ...] = ()
+    kernels: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
 
     @property
     def first_rate(self) -> float:
-        """The initial learning rate: the given one, or the optimizer's default.
+        """The initial learning rate, or the highest of "one-cycle": the given one, or the optimizer's default.
 
-        The default is doubled for the schedule "cosine", because its rate falls to zero.
+        The default is doubled for the schedules "cosine" and "one-cycle", because their rate falls to zero.
         """
         if self.learning_rate is not None:
             return self.learning_rate
         default: float = self._optimizer_class().default_learning_rate
-        return 2 * default if self.schedule == "cosine" else default
+        return 2 * default if self.schedule in ("cosine", "one-cycle") else default
 
     def changed(self, **changes: Any) -> Recipe:
         """A copy of the recipe with some attributes replaced.
 
-        Changing the optimizer resets learning rate, momentum and weight decay to the new optimizer's defaults, because
-        they are tuned for one optimizer. Changing the schedule likewise resets its decay. Attributes that are given
-        explicitly are not reset.
+        Changing the optimizer resets learning rate, momentum, betas and weight decay to the new optimizer's defaults,
+        because they are tuned for one optimizer. Changing the schedule likewise resets its decay, and changing the
+        number of filters the kernels and strides. Attributes that are given explicitly are not reset.
         """
         fresh: dict[str, Any] = {}
         if changes.get("optimizer", self.optimizer) != self.optimizer:
             fresh |= {"learning_rate": None, "momentum": 0.0, "nesterov": False, "weight_decay": None}
+            fresh |= {"beta1": None, "beta2": None}
         if changes.get("schedule", self.schedule) != self.schedule:
             fresh |= {"decay": None, "decay_every": None}
+        if len(changes.get("filters", self.filters)) != len(self.filters):
+            fresh |= {"kernels": (), "strides": ()}
         return replace(self, **{**fresh, **changes})
 
     def check(self) -> None:
@@ -139,11 +168,11 @@ class Recipe:
         """
         Activation(self.activation)  # checks the name even if there are no hidden layers
         rate = number("dropout", self.dropout, low=0, high=1, below=True)
+        self._check_windows()
         layers = self._convolutions(sample_shape(input_shape)) if self.filters else []
         for units in self.hidden:
-            layers.append(
-                Dense(positive_integer("a hidden layer's size", units), self.activation, l1=self.l1, l2=self.l2)
-            )
+            size = positive_integer("a hidden layer's size", units)
+            layers.append(Dense(size, self.activation, l1=self.l1, l2=self.l2))
             if rate:
                 layers.append(Dropout(rate))
         return [*layers, Dense(outputs, l1=self.l1, l2=self.l2)]
@@ -156,19 +185,32 @@ class Recipe:
                 f"{shape}; set filters to none"
             )
         layers: list[Layer] = [Reshape((side, side, 1))]
-        for filters in self.filters:
-            if side < 6:
+        kernels = self.kernels or (5,) * len(self.filters)
+        strides = self.strides or (1,) * len(self.filters)
+        for filters, kernel, stride in zip(self.filters, kernels, strides, strict=True):
+            pooled = stride == 1
+            if side < kernel + pooled:
+                size, sizes = math.isqrt(math.prod(shape)), " and ".join(f"{each} x {each}" for each in [*set(kernels)])
                 raise InvalidInputError(
-                    f"images of {math.isqrt(math.prod(shape))} x {math.isqrt(math.prod(shape))} are too small for "
-                    f"{len(self.filters)} convolutions of 5 x 5 with pools of 2 x 2; use fewer filters, or none"
+                    f"images of {size} x {size} are too small for {len(self.filters)} convolutions of {sizes} with "
+                    "pools of 2 x 2; use fewer filters, or none"
                 )
-            number_of_filters = positive_integer("a convolution's number of filters", filters)
-            layers += [
-                Conv2D(number_of_filters, 5, activation=self.activation, l1=self.l1, l2=self.l2),
-                MaxPool2D(2),
-            ]
-            side = (side - 4) // 2
+            count = positive_integer("a convolution's number of filters", filters)
+            layers.append(Conv2D(count, kernel, strides=stride, activation=self.activation, l1=self.l1, l2=self.l2))
+            side = (side - kernel) // stride + 1
+            if pooled:
+                layers.append(MaxPool2D(2))
+                side //= 2
         return [*layers, Flatten()]
+
+    def _check_windows(self) -> None:
+        for name, sizes in (("kernels", self.kernels), ("strides", self.strides)):
+            for size in sizes:
+                positive_integer(f"each of the {name}", size)
+            if sizes and len(sizes) != len(self.filters):
+                raise InvalidInputError(
+                    f"{name} must be as many as filters, {len(self.filters)}, received {len(sizes)}: {sizes}"
+                )
 
     def make_schedule(self) -> Schedule:
         """The learning rate over the epochs."""
@@ -179,7 +221,7 @@ class Recipe:
         if self.schedule not in SCHEDULES:
             raise UnknownNameError("schedule", self.schedule, SCHEDULES)
         schedule = SCHEDULES[self.schedule](self, self.first_rate)
-        return Warmup(warmup, schedule) if warmup else schedule
+        return Warmup(warmup, schedule) if warmup and not isinstance(schedule, OneCycle) else schedule
 
     def make_optimizer(self) -> Optimizer:
         """A new optimizer with its schedule."""
@@ -187,6 +229,10 @@ class Recipe:
         arguments: dict[str, Any] = {}
         if self.weight_decay is not None:
             arguments["weight_decay"] = self.weight_decay
+        betas = {name: value for name in ("beta1", "beta2") if (value := getattr(self, name)) is not None}
+        if betas and not issubclass(kind, Adam):
+            raise InvalidInputError(f"beta1 and beta2 belong to 'adam' and 'adamw', received {self.optimizer!r}")
+        arguments |= betas
         if kind is SGD:
             arguments |= {"momentum": self.momentum, "nesterov": self.nesterov}
         elif self.momentum or self.nesterov:
@@ -198,7 +244,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as plain JSON, with the default learning rate filled in."""
-        lists = {"hidden": list(self.hidden), "filters": list(self.filters)}
+        lists = {name: list(getattr(self, name)) for name in LISTS}
         return {**asdict(self), **lists, "learning_rate": self.first_rate}
 
     def _optimizer_class(self) -> type[Any]:
@@ -229,6 +275,13 @@ def _cosine(recipe: Recipe, rate: float) -> Schedule:
     return CosineDecay(rate, recipe.epochs - recipe.warmup)
 
 
+def _one_cycle(recipe: Recipe, rate: float) -> Schedule:
+    _takes_no_decay(recipe)
+    has_momentum = recipe.momentum > 0 if recipe.optimizer == "sgd" else recipe.optimizer in ("adam", "adamw")
+    rise = recipe.warmup / recipe.epochs if recipe.warmup else 0.3
+    return OneCycle(rate, recipe.epochs, rise, cycle_momentum=recipe.cycle_momentum and has_momentum)
+
+
 def _plateau(recipe: Recipe, rate: float) -> Schedule:
     patience = 2 if recipe.decay_every is None else positive_integer("decay every", recipe.decay_every)
     return ReduceOnPlateau(rate, 0.5 if recipe.decay is None else recipe.decay, patience)
@@ -247,6 +300,7 @@ SCHEDULES: dict[str, Callable[[Recipe, float], Schedule]] = {
     "step": _step,
     "exponential": _exponential,
     "cosine": _cosine,
+    "one-cycle": _one_cycle,
     "plateau": _plateau,
 }
 
@@ -254,7 +308,8 @@ SCHEDULES: dict[str, Callable[[Recipe, float], Schedule]] = {
 #: 784-200-80-10 has the same layers, but trains with SGD.
 DEFAULT = Recipe(hidden=(200, 80), optimizer="adam", learning_rate=2e-3, schedule="cosine", batch_size=128, epochs=10)
 
-#: Networks that others have published or measured, named after their layers.
+#: Networks that others have published or measured, named after their layers; and `fast99`, the fastest recipe of those
+#: that were tried for 99.0 % on MNIST's test images.
 PRESETS: dict[str, Recipe] = {
     "784-40-10": Recipe(
         hidden=(40,),
@@ -292,6 +347,21 @@ PRESETS: dict[str, Recipe] = {
         schedule="cosine",
         batch_size=100,
         epochs=10,
+    ),
+    "fast99": Recipe(
+        filters=(16, 32),
+        kernels=(5, 3),
+        strides=(2, 1),
+        hidden=(128,),
+        activation="relu",
+        optimizer="adam",
+        learning_rate=6e-3,
+        schedule="one-cycle",
+        cycle_momentum=False,
+        beta1=0.7,
+        beta2=0.9,
+        batch_size=64,
+        epochs=2,
     ),
 }
 

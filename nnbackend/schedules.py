@@ -1,32 +1,34 @@
-"""Learning-rate schedules: the learning rate as a function of the time since the start of training, in epochs.
+"""Learning-rate schedules: the learning rate, and with `OneCycle` the momentum, as a function of the time in epochs.
 
-Time is continuous: step s of n in epoch e (both from 0) is at time ``e + s / n``. The rates of an epoch are computed in
-advance and copied to the device once.
+Time begins with the training and is continuous: step s of n in epoch e (both from 0) is at time ``e + s / n``. The
+rates of an epoch are computed in advance and copied to the device once.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.errors import InvalidInputError, shown
-from nnbackend.support.checks import Plain, above_zero, number, positive_integer, text
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.support.checks import Plain, above_zero, flag, number, positive_integer, text
 from nnbackend.support.monitor import check_monitor, mode_of, monitored_value, rises
 
 __all__ = [
     "Constant",
     "CosineDecay",
     "ExponentialDecay",
+    "OneCycle",
     "ReduceOnPlateau",
     "Schedule",
     "StepDecay",
     "Warmup",
     "as_schedule",
+    "checked_momenta",
     "checked_rates",
 ]
 
@@ -37,6 +39,11 @@ class Schedule(ABC, Plain):
     @abstractmethod
     def rate(self, epoch: float) -> float:
         """The learning rate at time `epoch`, in epochs since the start."""
+
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether `epoch_momenta` gives the momentum of each step: beta1 of Adam and AdamW, the momentum of SGD."""
+        return False
 
     def start(self) -> None:
         """Reset the state at the start of a training run."""
@@ -57,6 +64,10 @@ class Schedule(ABC, Plain):
     def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
         """The rates of all steps of an epoch, shape (steps,)."""
         return np.array([self.rate(epoch + step / steps) for step in range(steps)])
+
+    def epoch_momenta(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        """The momenta of all steps of an epoch, shape (steps,), at least 0 and below 1; used if `sets_momentum`."""
+        raise NotImplementedError(f"{type(self).__name__} sets the momentum, but does not say to what")
 
 
 class Constant(Schedule):
@@ -113,7 +124,7 @@ class Warmup(Schedule):
     epochs : float
         Length of the warm-up.
     then : float or Schedule
-        The schedule after the warm-up; its time starts at the end of the warm-up.
+        The schedule after the warm-up, other than `OneCycle`; its time starts at the end of the warm-up.
     start : float
         First rate, as a fraction of the rate after the warm-up; above 0, so that no step is wasted.
     """
@@ -125,6 +136,11 @@ class Warmup(Schedule):
         above_zero("start", start)
         self.epochs = epochs
         self.then = as_schedule(then)
+        if isinstance(self.then, OneCycle) or self.then.sets_momentum:
+            raise InvalidInputError(
+                f"{shown(self.then)} cannot follow a warm-up, because it has its own: give it to the optimizer without "
+                "Warmup"
+            )
         self.begin = start
 
     def __repr__(self) -> str:
@@ -236,6 +252,120 @@ class ReduceOnPlateau(Schedule):
         return call if self._mode == "auto" else f"{call[:-1]}, mode={self._mode!r})"
 
 
+class OneCycle(Schedule):
+    """One cycle: the rate rises to its maximum and falls to almost zero, while the momentum falls and rises again.
+
+    The values of each step are those of PyTorch's ``OneCycleLR``, with its names for the divisors and the momenta
+    (Smith and Topin 2017, Super-convergence).
+
+    Parameters
+    ----------
+    max_rate : float
+        The highest learning rate, at the end of the warm-up.
+    epochs : float
+        Length of the cycle: as a rule, the epochs given to `fit`. Later steps have the last values of the cycle.
+    warmup : float
+        The share of the cycle in which the rate rises, in [0, 1].
+    anneal : {"cosine", "linear"}
+        How values change, in both parts.
+    div_factor : float
+        The first rate is ``max_rate / div_factor``.
+    final_div_factor : float
+        The last rate is ``max_rate / div_factor / final_div_factor``.
+    cycle_momentum : bool
+        Whether to set the momentum, too: beta1 of Adam and AdamW, the momentum of SGD. Their own is then not used.
+        False leaves it as it is.
+    base_momentum, max_momentum : float
+        The momentum at the highest rate, and at the first and last step; ``0 <= base_momentum <= max_momentum < 1``.
+
+    Raises
+    ------
+    InvalidInputError
+        A value is out of range.
+    UnknownNameError
+        `anneal` is neither of the two.
+
+    Notes
+    -----
+    The numbers of the steps, from 0 to n - 1, follow from the batches of `fit`. The rate is highest at step
+    ``warmup * n - 1`` and lowest at step n - 1. Single batches are not part of a cycle, so `train_on_batch` refuses it.
+    """
+
+    def __init__(
+        self,
+        max_rate: float,
+        epochs: float,
+        warmup: float = 0.3,
+        anneal: str = "cosine",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+    ) -> None:
+        self.max_rate = number("the highest learning rate", max_rate, low=0)
+        self.epochs = above_zero("epochs", epochs)
+        self.warmup = number("warmup", warmup, low=0, high=1)
+        if not isinstance(anneal, str) or anneal not in _ANNEAL:
+            raise UnknownNameError("anneal", anneal, _ANNEAL)
+        self.anneal = anneal
+        self.div_factor = above_zero("div_factor", div_factor)
+        self.final_div_factor = above_zero("final_div_factor", final_div_factor)
+        self.cycle_momentum = flag("cycle_momentum", cycle_momentum)
+        self.base_momentum = number("base_momentum", base_momentum, low=0, high=1, below=True)
+        self.max_momentum = number("max_momentum", max_momentum, low=0, high=1, below=True)
+        if self.base_momentum > self.max_momentum:
+            raise InvalidInputError(
+                f"base_momentum must be at most max_momentum, received {base_momentum!r} and {max_momentum!r}"
+            )
+
+    @property
+    def sets_momentum(self) -> bool:
+        return self.cycle_momentum
+
+    def rate(self, epoch: float) -> float:
+        return self._value(self._rates, epoch, self.warmup * self.epochs, self.epochs)
+
+    def momentum(self, epoch: float) -> float:
+        """The momentum at time `epoch`, in epochs since the start."""
+        return self._value(self._momenta, epoch, self.warmup * self.epochs, self.epochs)
+
+    def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        return self._epoch_values(self._rates, epoch, steps)
+
+    def epoch_momenta(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        return self._epoch_values(self._momenta, epoch, steps)
+
+    @property
+    def _rates(self) -> tuple[float, float, float]:
+        first = self.max_rate / self.div_factor
+        return first, self.max_rate, first / self.final_div_factor
+
+    @property
+    def _momenta(self) -> tuple[float, float, float]:
+        return self.max_momentum, self.base_momentum, self.max_momentum
+
+    def _epoch_values(self, values: tuple[float, float, float], epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        total = self.epochs * steps
+        places = range(epoch * steps, (epoch + 1) * steps)
+        return np.array([self._value(values, place, self.warmup * total - 1, total - 1) for place in places])
+
+    def _value(self, values: tuple[float, float, float], place: float, peak: float, end: float) -> float:
+        """The value at a place of a cycle that has its second value at `peak`, and its third from `end` on."""
+        first, second, third = values
+        anneal = _ANNEAL[self.anneal]
+        if place <= peak:
+            return anneal(first, second, place / peak if peak > 0 else 1.0)
+        return anneal(second, third, min((place - peak) / (end - peak), 1.0) if end > peak else 1.0)
+
+
+#: How a value changes from a to b, by name: functions of a, b and the share of the way.
+_ANNEAL: dict[str, Callable[[float, float, float], float]] = {
+    "cosine": lambda a, b, share: b + (a - b) / 2 * (1 + math.cos(math.pi * share)),
+    "linear": lambda a, b, share: a + (b - a) * share,
+}
+
+
 def checked_rates(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.float64]:
     """The rates of all steps of an epoch, shape (steps,).
 
@@ -244,21 +374,47 @@ def checked_rates(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.
     InvalidInputError
         The schedule gives something else than finite numbers of at least 0.
     """
+    rates = _of_epoch(schedule, schedule.epoch_rates, "learning rate", epoch, steps)
+    _refuse(schedule, rates, ~(np.isfinite(rates) & (rates >= 0)), "learning rate", epoch, "finite and not negative")
+    return rates
+
+
+def checked_momenta(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+    """The momenta of all steps of an epoch, shape (steps,), of a schedule that sets them.
+
+    Raises
+    ------
+    InvalidInputError
+        The schedule gives something else than numbers of at least 0 and below 1.
+    """
+    momenta = _of_epoch(schedule, schedule.epoch_momenta, "momentum", epoch, steps)
+    _refuse(schedule, momenta, ~((momenta >= 0) & (momenta < 1)), "momentum", epoch, "at least 0 and below 1")
+    return momenta
+
+
+def _of_epoch(
+    schedule: Schedule, method: Callable[[int, int], Any], what: str, epoch: int, steps: int
+) -> npt.NDArray[np.float64]:
+    """What a method of a schedule gives for the steps of an epoch, as an array."""
     try:
-        rates = np.asarray(schedule.epoch_rates(epoch, steps), np.float64)
+        values = np.asarray(method(epoch, steps), np.float64)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidInputError(f"{shown(schedule)} gives no learning rate in epoch {epoch + 1}: {error}") from error
-    if rates.shape != (steps,):
+        raise InvalidInputError(f"{shown(schedule)} gives no {what} in epoch {epoch + 1}: {error}") from error
+    if values.shape != (steps,):
         raise InvalidInputError(
-            f"{shown(schedule)} must give {steps} learning rates for an epoch, received shape {rates.shape}"
+            f"{shown(schedule)} must give a {what} for each of the {steps} steps of an epoch, received shape "
+            f"{values.shape}"
         )
-    wrong = ~(np.isfinite(rates) & (rates >= 0))
+    return values
+
+
+def _refuse(
+    schedule: Schedule, values: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], what: str, epoch: int, rule: str
+) -> None:
     if wrong.any():
         raise InvalidInputError(
-            f"{shown(schedule)} gives the learning rate {rates[wrong][0]} in epoch {epoch + 1}; it must be finite and "
-            "not negative"
+            f"{shown(schedule)} gives the {what} {values[wrong][0]} in epoch {epoch + 1}; it must be {rule}"
         )
-    return rates
 
 
 def as_schedule(rate: float | Schedule) -> Schedule:

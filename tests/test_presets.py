@@ -9,8 +9,8 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.presets import DEFAULT, PRESETS, SCHEDULES, Recipe, get_preset
-from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, ReduceOnPlateau, StepDecay, Warmup
+from nnbackend.presets import DEFAULT, LISTS, PRESETS, SCHEDULES, Recipe, get_preset
+from nnbackend.schedules import Constant, CosineDecay, ExponentialDecay, OneCycle, ReduceOnPlateau, StepDecay, Warmup
 
 DENSE = {name: recipe for name, recipe in PRESETS.items() if not recipe.filters}
 
@@ -30,6 +30,18 @@ def test_lenet() -> None:
     ]  # fmt: skip
     shapes = [array.shape for key, array in network.get_weights().items() if key.endswith("weight")]
     assert shapes == [(5, 5, 1, 20), (5, 5, 20, 40), (640, 100), (100, 10)]
+
+
+def test_kernels_and_strides() -> None:
+    """A stride above 1 takes the place of a pool."""
+    recipe = Recipe(filters=(4, 6, 8), kernels=(5, 3, 2), strides=(2, 1, 3), hidden=())
+    network = nn.Network(recipe.layers(10), 784, backend="numpy")
+    kinds = ["Reshape", "Conv2D", "Conv2D", "MaxPool2D", "Conv2D", "Flatten", "Dense"]
+    assert [type(layer).__name__ for layer in network.layers] == kinds
+    shapes = [array.shape for key, array in network.get_weights().items() if key.endswith("weight")]
+    assert shapes == [(5, 5, 1, 4), (3, 3, 4, 6), (2, 2, 6, 8), (32, 10)]
+    assert recipe.changed(filters=(5, 5)) == Recipe(filters=(5, 5), hidden=())
+    assert recipe.changed(filters=(5, 5, 5)).strides == (2, 1, 3)
 
 
 @pytest.mark.slow
@@ -104,6 +116,7 @@ def test_layers_are_fresh_every_time() -> None:
         ("step", StepDecay(0.1, 0.3, 4)),
         ("exponential", ExponentialDecay(0.1, 0.8)),
         ("cosine", CosineDecay(0.1, 12)),
+        ("one-cycle", OneCycle(0.1, 12, cycle_momentum=False)),
         ("plateau", ReduceOnPlateau(0.1, 0.5, 2)),
     ],
 )
@@ -118,6 +131,21 @@ def test_a_warm_up_leaves_the_rest_of_the_epochs_to_the_cosine() -> None:
     assert isinstance(schedule, Warmup)
     assert schedule.rate(2) == pytest.approx(0.1)
     assert schedule.rate(10) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe(optimizer="adam", cycle_momentum=False), OneCycle(2e-3, 10, cycle_momentum=False)),
+        (Recipe(optimizer="adamw", warmup=2), OneCycle(2e-3, 10, 0.2)),
+        (Recipe(optimizer="sgd", momentum=0.9), OneCycle(0.2, 10)),
+        # These have no momentum that a cycle could set.
+        (Recipe(optimizer="sgd"), OneCycle(0.2, 10, cycle_momentum=False)),
+        (Recipe(optimizer="rmsprop"), OneCycle(2e-3, 10, cycle_momentum=False)),
+    ],
+)
+def test_one_cycle_sets_the_momentum_that_there_is(recipe: Recipe, expected: OneCycle) -> None:
+    assert recipe.changed(schedule="one-cycle").make_optimizer().schedule == expected
 
 
 def test_decay_reaches_the_schedule() -> None:
@@ -146,6 +174,10 @@ def test_optimizer_options_arrive() -> None:
     assert isinstance(sgd, nn.SGD)
     assert (sgd.momentum, sgd.nesterov, sgd.weight_decay) == (0.9, True, 1e-4)
     assert Recipe(optimizer="adamw").make_optimizer().weight_decay == 0.01
+    adam = Recipe(optimizer="adam", beta1=0.7).make_optimizer()
+    assert isinstance(adam, nn.Adam)
+    assert (adam.beta1, adam.beta2) == (0.7, 0.999)
+    assert Recipe(optimizer="adam", beta1=0.7).changed(optimizer="sgd").beta1 is None
 
 
 @pytest.mark.parametrize(
@@ -166,6 +198,14 @@ def test_optimizer_options_arrive() -> None:
         ({"batch_size": 0}, "batch size must be"),
         ({"patience": 0}, "patience must be"),
         ({"decay": 0.5}, "'constant' has no decay"),
+        ({"schedule": "one-cycle", "decay": 0.5}, "'one-cycle' has no decay"),
+        ({"schedule": "one-cycle", "warmup": 10.0}, "warmup must be shorter"),
+        ({"optimizer": "sgd", "beta1": 0.5}, "beta1 and beta2 belong to 'adam' and 'adamw', received 'sgd'"),
+        ({"beta2": 1.0}, r"beta2 must be in \[0, 1\)"),
+        ({"kernels": (3,)}, "kernels must be as many as filters, 0, received 1"),
+        ({"filters": (4, 4), "strides": (2,)}, "strides must be as many as filters, 2, received 1"),
+        ({"filters": (4,), "kernels": (0,)}, "each of the kernels must be"),
+        ({"filters": (4,), "kernels": (29,), "strides": (2,)}, "images of 28 x 28 are too small for 1 conv.* 29 x 29"),
         ({"schedule": "exponential", "decay_every": 2}, "give only decay"),
         ({"schedule": "step", "decay_every": 0}, "decay every must be"),
     ],
@@ -176,9 +216,9 @@ def test_invalid_settings_are_rejected_without_data(attributes: dict[str, object
 
 
 def test_a_recipe_survives_json() -> None:
-    for recipe in (DEFAULT, get_preset("lenet")):
+    for recipe in (DEFAULT, get_preset("lenet"), get_preset("fast99")):
         description = json.loads(json.dumps(recipe.to_dict()))
-        lists = {name: tuple(description[name]) for name in ("hidden", "filters")}
+        lists = {name: tuple(description[name]) for name in LISTS}
         assert Recipe(**{**description, **lists}) == recipe
     assert Recipe(optimizer="sgd").to_dict()["learning_rate"] == nn.SGD.default_learning_rate
 

@@ -1,6 +1,6 @@
 """Compare nnbackend with other libraries: the same networks, data and updates, in alternating rounds on the same cores.
 
-    python -m pip install -e ".[peers]" && python -m benchmarks.peers        # everything; takes about an hour
+    python -m pip install -e ".[peers]" && python -m benchmarks.peers        # everything; takes over an hour
     python -m benchmarks.peers nets                                         # the three networks
     python -m benchmarks.peers table                                        # print the stored results
     python -m benchmarks.peers page                                         # update docs/performance.md and its

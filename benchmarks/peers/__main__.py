@@ -1,7 +1,8 @@
 """``python -m benchmarks.peers [WHAT]``.
 
-WHAT is a kind of measurement, ``nets``, ``sweep``, ``images``, ``predictions``, ``products``, ``startup`` or
-``accuracy``, or what to do with the results: ``table``, ``roofline`` or ``page``. Without it, everything is measured.
+WHAT is a kind of measurement, ``nets``, ``sweep``, ``images``, ``predictions``, ``products``, ``startup``,
+``accuracy`` or ``fast99``, or what to do with the results: ``table``, ``roofline`` or ``page``. Without it, everything
+is measured.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import peers
-from benchmarks.peers import accuracy, page, predictions, products, results, roofline, speed, startup, tables
+from benchmarks.peers import accuracy, fast99, page, predictions, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
 from benchmarks.peers.entries import CONTENDERS, Entry, for_kind
 from benchmarks.peers.options import positive, threads
@@ -81,6 +82,8 @@ def _measure(kind: str, entries: list[Entry], options: argparse.Namespace, folde
         return startup.run(entries, options.threads, folder, repeats=repeats, quick=quick)
     if kind == "accuracy":
         return accuracy.run(entries, options.threads, partial(results.write, folder), seeds=repeats, quick=quick)
+    if kind == "fast99":
+        return fast99.run(entries, options.threads, partial(results.write, folder), seeds=repeats, quick=quick)
     return speed.run(kind, entries, options.threads, folder, rounds=repeats, quick=quick)
 
 
@@ -119,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rounds",
         type=positive,
         metavar="N",
-        help="rounds, repeats or seeds (default: 25 for products, 5 for startup and accuracy, else 9)",
+        help="rounds, repeats or seeds (default: 25 for products, 5 for startup, accuracy and fast99, else 9)",
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="test that it runs")

@@ -20,7 +20,7 @@ __all__ = ["FOLDER", "KINDS", "header", "path_of", "read_all", "versions", "writ
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
 
 #: What is measured, in reading order.
-KINDS = ("nets", "sweep", "images", "predictions", "products", "startup", "accuracy")
+KINDS = ("nets", "sweep", "images", "predictions", "products", "startup", "accuracy", "fast99")
 
 #: Libraries that the contenders use.
 _BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy", "cupy-cuda12x", "cupy-cuda13x")

@@ -86,7 +86,7 @@ def test_the_page_shows_tables_as_they_are_printed(copy, stored, capsys):
     said = page.refresh(stored, copy)
     assert said == [
         "performance.md: nets, sweep from the stored results",
-        "not measured yet: images, predictions, products, startup, accuracy",
+        "not measured yet: images, predictions, products, startup, accuracy, fast99",
         "roofline.png: drawn",
     ]
     text = copy.read_text()
@@ -97,7 +97,7 @@ def test_the_page_shows_tables_as_they_are_printed(copy, stored, capsys):
         assert section.removeprefix("## ") in text
     nets = re.search(r"<!-- peers: nets -->\n(.*?)\n<!-- /peers -->", text, re.DOTALL)[1]
     assert nets == f"{tables.text(result())}\n\n{tables.text(result(threads=1))}"
-    assert text.count(page.NOT_MEASURED) == 3
+    assert text.count(page.NOT_MEASURED) == 6
     assert "](images/roofline.png)" in text
     assert "older than its measurement" not in text
     # Again changes nothing, and without results the page is as it was.
@@ -108,9 +108,9 @@ def test_the_page_shows_tables_as_they_are_printed(copy, stored, capsys):
 
 def test_with_nothing_measured_the_page_says_so_and_there_is_no_picture(copy, stored):
     said = page.refresh(stored, copy)
-    assert "not measured yet: nets, sweep, products, startup, accuracy" in said
+    assert f"not measured yet: {', '.join(results.KINDS)}" in said
     assert "roofline.png: nothing to draw" in said
-    assert copy.read_text().count(page.NOT_MEASURED) == 6
+    assert copy.read_text().count(page.NOT_MEASURED) == len(results.KINDS) + 1
     assert not list(copy.parent.glob("images/*"))
     assert page.refresh(stored / "absent", copy) == said
 

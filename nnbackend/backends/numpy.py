@@ -228,8 +228,11 @@ class NumpyBackend(NumpyImageOperations, Backend):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        momenta: Real | None = None,
     ) -> None:
         rate = float(learning_rates[counter[0]])
+        if momenta is not None:
+            momentum = float(momenta[counter[0]])
         for part in _chunks(parameters):
             p, g = parameters[part], gradients[part]
             direction = g + weight_decay * p if weight_decay else g
@@ -253,8 +256,11 @@ class NumpyBackend(NumpyImageOperations, Backend):
         epsilon: float,
         weight_decay: float,
         decoupled: bool,
+        momenta: Real | None = None,
     ) -> None:
         rate = float(learning_rates[counter[0]])
+        if momenta is not None:
+            beta1 = float(momenta[counter[0]])
         t = int(counter[2]) + 1
         for part in _chunks(parameters):
             p, g, m, v = parameters[part], gradients[part], first[part], second[part]

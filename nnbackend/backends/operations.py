@@ -31,6 +31,12 @@ COUNTER = reads(
     about="All from 0: the step within the epoch, the network's steps, and this optimiser's steps.",
 )
 RATES = reads("steps", dtype="float64", about="``learning_rates[s]`` is the rate of step s of the epoch.")
+MOMENTA = reads(
+    "steps",
+    dtype="float64",
+    optional=True,
+    about="``momenta[s]`` replaces the constant in step s of the epoch; without it, all steps have the constant.",
+)
 ACTIVATION = constant("A key of :data:`~nnbackend.backends.activations.ACTIVATIONS`.", names=ACTIVATIONS)
 ALPHA = constant("The activation's parameter.")
 DECAY = constant("Factor of the parameters.")
@@ -314,6 +320,7 @@ class Operations(ImageOperations, ABC):
         momentum=constant("0 <= momentum < 1."),
         nesterov=constant("Whether to use Nesterov momentum."),
         weight_decay=DECAY,
+        momenta=MOMENTA,
     )
     def sgd_update(
         self,
@@ -325,11 +332,13 @@ class Operations(ImageOperations, ABC):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        momenta: Array | None = None,
     ) -> None:
         """Stochastic gradient descent (momentum and Nesterov as in Sutskever et al. 2013, PyTorch's form).
 
         ``g = gradients + weight_decay * parameters``; with momentum ``v = momentum * v + g`` and the direction is
-        ``v``, or ``g + momentum * v`` for Nesterov; ``parameters -= learning_rate * direction``.
+        ``v``, or ``g + momentum * v`` for Nesterov; ``parameters -= learning_rate * direction``. `momenta` gives each
+        step its own momentum.
         """
 
     @abstractmethod
@@ -347,6 +356,7 @@ class Operations(ImageOperations, ABC):
         epsilon=constant("Added to the denominator."),
         weight_decay=DECAY,
         decoupled=constant("Whether weight decay is decoupled from the gradient."),
+        momenta=MOMENTA,
     )
     def adam_update(
         self,
@@ -361,13 +371,15 @@ class Operations(ImageOperations, ABC):
         epsilon: float,
         weight_decay: float,
         decoupled: bool,
+        momenta: Array | None = None,
     ) -> None:
         """Adam (Kingma and Ba 2015, algorithm 1), or AdamW (Loshchilov and Hutter 2019) if `decoupled`.
 
         With ``t = counter[2] + 1``: ``m = beta1 m + (1 - beta1) g``, ``v = beta2 v + (1 - beta2) g^2``,
         ``parameters -= learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)``. Weight decay adds
         ``weight_decay * parameters`` to g; decoupled, it scales the parameters by ``1 - learning_rate *
-        weight_decay`` first.
+        weight_decay`` first. `momenta` gives each step its own beta1, also in ``beta1^t``: the correction of the first
+        moment is that of a run with this step's beta1 from the start, as in PyTorch.
         """
 
     @abstractmethod

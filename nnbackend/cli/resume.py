@@ -11,7 +11,7 @@ from nnbackend.cli.run_folder import LAST, MODEL, RunFolder, read_configuration
 from nnbackend.cli.text import percent
 from nnbackend.cli.train_options import add_options
 from nnbackend.errors import InvalidInputError, NNBackendError, shown
-from nnbackend.presets import Recipe
+from nnbackend.presets import LISTS, Recipe
 from nnbackend.support.checks import number, positive_integer, real_dtype, seed_number
 from nnbackend.training.checkpoints.fingerprint import optimizer_text
 
@@ -142,7 +142,7 @@ def _longer(configuration: dict[str, Any], before: int, epochs: int | None) -> d
 def recipe_of(configuration: dict[str, Any]) -> Recipe:
     """The recipe in a run's configuration."""
     recipe = configuration["recipe"]
-    lists = {"hidden": tuple(recipe["hidden"]), "filters": tuple(recipe.get("filters", ()))}
+    lists = {name: tuple(recipe["hidden"] if name == "hidden" else recipe.get(name, ())) for name in LISTS}
     return Recipe(**{**recipe, **lists})
 
 

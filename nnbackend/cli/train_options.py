@@ -49,8 +49,17 @@ def _add_network_options(network: argparse._ArgumentGroup) -> None:
         "--filters",
         type=sizes,
         metavar="SIZES",
-        help="filters of 5 x 5 convolutions before the hidden layers, each followed by a 2 x 2 max pool, such as "
-        "20,40; for square images (default: none)",
+        help="filters of convolutions before the hidden layers, each followed by a 2 x 2 max pool, such as 20,40; for "
+        "square images (default: none)",
+    )
+    network.add_argument(
+        "--kernels", type=sizes, metavar="SIZES", help="sizes of the kernels of each convolution (default: 5 for 5 x 5)"
+    )
+    network.add_argument(
+        "--strides",
+        type=sizes,
+        metavar="SIZES",
+        help="strides of each convolution (default: 1); there is no max pool after a stride above 1",
     )
     network.add_argument(
         "--activation", metavar="NAME", help="activation of the hidden layers: relu (default), sigmoid, gelu ..."
@@ -79,7 +88,7 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
     training.add_argument(
         "--schedule",
         metavar="NAME",
-        help="how the learning rate changes: constant, step, exponential, cosine (default) or plateau",
+        help="how the learning rate changes: constant, step, exponential, cosine (default), one-cycle or plateau",
     )
     training.add_argument(
         "--decay",
@@ -96,12 +105,23 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
         "for plateau, epochs without improvement before a decay (2)",
     )
     training.add_argument(
-        "--warmup", type=decimal, metavar="EPOCHS", help="epochs over which the rate rises at first (default: 0)"
+        "--warmup",
+        type=decimal,
+        metavar="EPOCHS",
+        help="epochs over which the rate rises at first (default: 0; with one-cycle, 30 %% of all epochs)",
+    )
+    training.add_argument(
+        "--cycle-momentum",
+        action=argparse.BooleanOptionalAction,
+        help="whether one-cycle sets the momentum, too: from 0.95 to 0.85 and back (default: yes, if the optimizer has "
+        "one)",
     )
     training.add_argument("--momentum", type=decimal, metavar="SHARE", help="momentum of sgd (default: 0)")
     training.add_argument(
         "--nesterov", action=argparse.BooleanOptionalAction, help="use Nesterov momentum, with sgd (default: no)"
     )
+    training.add_argument("--beta1", type=decimal, metavar="SHARE", help="of adam and adamw (default: 0.9)")
+    training.add_argument("--beta2", type=decimal, metavar="SHARE", help="of adam and adamw (default: 0.999)")
     training.add_argument("--weight-decay", type=decimal, metavar="FACTOR", help="default: 0; with adamw, 0.01")
 
 

@@ -6,15 +6,17 @@ anything. The backend then runs the list in the way that suits its hardware.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.contract import Array
+from nnbackend.backends.contract import Array, Backend
 from nnbackend.data.feed import Examples
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
+from nnbackend.optimizers import Optimizer
 from nnbackend.step.calls import Recorder, Workspace
 from nnbackend.step.layer_step import backward_through, forward_through
 from nnbackend.step.model import Model, OptimizerState, Snapshot
@@ -61,6 +63,7 @@ def record_training(
     learning_rates: Array,
     trace: Array,
     before_update: BeforeUpdate | None = None,
+    momenta: Array | None = None,
 ) -> None:
     """Record one training step: gather, forward, loss, backward, penalties, update, bookkeeping.
 
@@ -79,9 +82,11 @@ def record_training(
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     before_update : callable, optional
         Called with the recorder after the gradients are recorded, to record calls before the update.
+    momenta : (steps of an epoch,) float64, optional
+        Given if a schedule sets the momentum.
     """
     rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
-    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update)
+    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update, momenta)
 
 
 def record_gradients(
@@ -117,6 +122,7 @@ def record_update(
     learning_rates: Array,
     trace: Array,
     before_update: BeforeUpdate | None = None,
+    momenta: Array | None = None,
 ) -> None:
     """Record the second half of a training step: penalties, update, bookkeeping.
 
@@ -130,10 +136,25 @@ def record_update(
     penalties = _record_penalties(recorder)
     if before_update is not None:
         before_update(recorder)
-    memory.optimizer.record(recorder.record, model.trained, gradients, memory.slots, recorder.counter, learning_rates)
+    arrays = (model.trained, gradients, memory.slots, recorder.counter, learning_rates)
+    # Backends and optimisers of other packages need not know the argument.
+    scheduled = {}
+    if momenta is not None:
+        _check_momenta(model.backend, memory.optimizer)
+        scheduled = {"momenta": momenta}
+    memory.optimizer.record(recorder.record, *arrays, **scheduled)
     if rows is not None:
         recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)
+
+
+def _check_momenta(backend: Backend, optimizer: Optimizer) -> None:
+    """Refuse a schedule of the momentum on a backend of another package that was written before there was one."""
+    if "momenta" not in inspect.signature(getattr(backend, optimizer.operation)).parameters:
+        raise InvalidInputError(
+            f"the backend {backend.name!r} cannot set the momentum in each step: its {optimizer.operation} takes no "
+            "momenta; use another backend, such as 'numpy', or OneCycle(..., cycle_momentum=False)"
+        )
 
 
 def record_evaluation(

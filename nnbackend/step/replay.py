@@ -55,7 +55,7 @@ class Replay:
     """A step that is recorded once for each kind of batch of an epoch, and run for every batch.
 
     It owns the arrays of a recorded step that do not belong to the network: the counter, the order of the rows, the
-    learning rates and the trace of losses. Buffers are allocated on first use.
+    learning rates and momenta, and the trace of losses. Buffers are allocated on first use.
 
     Parameters
     ----------
@@ -101,6 +101,11 @@ class Replay:
         return self._backend.empty((self.batches.steps,), np.float64)
 
     @cached_property
+    def momenta(self) -> Array:
+        """(steps,) float64 momenta, for schedules that set them."""
+        return self._backend.empty((self.batches.steps,), np.float64)
+
+    @cached_property
     def trace(self) -> Array:
         """(steps, 3) float64 sums over each batch; see :meth:`nnbackend.Backend.record_loss`."""
         return self._backend.empty((self.batches.steps, 3), np.float64)
@@ -142,6 +147,10 @@ class Replay:
     def write_rates(self, rates: npt.NDArray[np.float64]) -> None:
         """Copy an epoch's learning rates to the device."""
         self._backend.write(rates, self.rates)
+
+    def write_momenta(self, momenta: npt.NDArray[np.float64]) -> None:
+        """Copy an epoch's momenta to the device."""
+        self._backend.write(momenta, self.momenta)
 
     def run(self, first: int = 0, watch: Watch | None = None) -> int:
         """Run the epoch's steps from `first` on; may return before the device has finished.

@@ -344,6 +344,9 @@ def sgd_updates(lab: Lab) -> None:
     for momentum, nesterov, decay in ((0.0, False, 0.0), (0.0, False, 0.1), (0.9, False, 0.0), (0.8, True, 0.1)):
         velocity = lab.normal(parameters.size) if momentum else None
         lab.run("sgd_update", parameters, gradients, velocity, counter, rates, momentum, nesterov, decay, repeats=2)
+    for nesterov in (False, True):
+        scheduled = (0.9, nesterov, 0.1, np.array([0.1, 0.7, 0.2]))
+        lab.run("sgd_update", parameters, gradients, lab.normal(parameters.size), counter, rates, *scheduled, repeats=2)
 
 
 @case
@@ -353,6 +356,9 @@ def adam_updates(lab: Lab) -> None:
     for decay, decoupled in ((0.0, False), (0.1, False), (0.1, True)):
         rule = (0.9, 0.999, 1e-8, decay, decoupled)
         lab.run("adam_update", parameters, gradients, first, second, counter, rates, *rule, repeats=2)
+    for decoupled in (False, True):
+        scheduled = (0.9, 0.999, 1e-8, 0.1, decoupled, np.array([0.1, 0.7, 0.2]))
+        lab.run("adam_update", parameters, gradients, first, second, counter, rates, *scheduled, repeats=2)
     # The first step, from zero moments.
     zero, start = np.zeros_like(parameters), np.array([0, 0, 0], np.int64)
     lab.run("adam_update", parameters, gradients, zero, zero.copy(), start, rates, 0.9, 0.999, 1e-8, 0.0, False)

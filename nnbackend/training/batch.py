@@ -15,11 +15,11 @@ import numpy as np
 from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Examples
-from nnbackend.errors import InvalidInputError, TrainingDivergedError
+from nnbackend.errors import InvalidInputError, TrainingDivergedError, shown
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
-from nnbackend.schedules import checked_rates
+from nnbackend.schedules import OneCycle, checked_rates
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
@@ -54,6 +54,7 @@ def train_on_batch(
     with own_error_state(), network.in_training():
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(network, optimizer)
+        _check_schedule(chosen_optimizer)
         if network.batch_step is None:
             check_weights(network)
         intake = network.intake
@@ -88,6 +89,16 @@ def _get_optimizer(network: Network, optimizer: Optimizer | None) -> Optimizer:
         )
     memory = network.optimizer_state
     return Adam() if memory is None else memory.optimizer
+
+
+def _check_schedule(optimizer: Optimizer) -> None:
+    """Refuse a cycle: other schedules are constant between epochs, but its values depend on the number of steps."""
+    schedule = optimizer.schedule
+    if isinstance(schedule, OneCycle) or schedule.sets_momentum:
+        raise InvalidInputError(
+            f"train_on_batch takes single steps, and {shown(schedule)} needs to know how many there will be: train "
+            "with fit, or give an optimizer with another learning rate, such as nnbackend.Adam(1e-3)"
+        )
 
 
 #: Rows, targets and weights on the host.

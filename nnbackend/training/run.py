@@ -137,6 +137,8 @@ class TrainingRun:
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
         self._ahead = OrderPrefetch(backend, self.batches.own_rows) if backend.works_apart else None
+        # The step reads the momentum from a table only if a schedule sets it, now or until a callback sets the rate.
+        self._momenta = self._replay.momenta if memory.optimizer.schedule.sets_momentum else None
         self._replay.record(self._make_executor)
 
     def _make_executor(self, piece: Slice) -> Executor:
@@ -145,11 +147,12 @@ class TrainingRun:
         replay, recorder = self._replay, self._replay.recorder(piece)
         rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
         if self._communicator.size == 1:
-            record_training(recorder, *rows_of_batches, memory, gradients, replay.rates, replay.trace)
+            tables = (replay.rates, replay.trace)
+            record_training(recorder, *rows_of_batches, memory, gradients, *tables, momenta=self._momenta)
             return backend.executor(recorder.calls)
         rows = record_gradients(recorder, *rows_of_batches, gradients) if piece.rows else None
         half = len(recorder.calls)
-        record_update(recorder, rows, memory, gradients, replay.rates, replay.trace)
+        record_update(recorder, rows, memory, gradients, replay.rates, replay.trace, momenta=self._momenta)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)
         sums = [self._communicator.reducer(backend, gradients)]
         average = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)
@@ -217,7 +220,7 @@ class TrainingRun:
         return result
 
     def begin(self) -> npt.NDArray[np.float64]:
-        """Copy the next epoch's order, learning rates and counter to the device; returns the rates."""
+        """Copy the next epoch's order, learning rates, momenta and counter to the device; returns the rates."""
         network, memory, replay = self._network, self._memory, self._replay
         epoch = network.epochs_trained
         if self._ahead is not None and self._ahead.epoch == epoch:
@@ -229,6 +232,8 @@ class TrainingRun:
         self._feed.begin(order, epoch, first)
         rates = checked_rates(memory.optimizer.schedule, memory.epochs, self.batches.steps)
         replay.write_rates(rates)
+        if self._momenta is not None:
+            replay.write_momenta(memory.optimizer.epoch_momenta(memory.epochs, self.batches.steps))
         replay.count_from(first, network.steps_trained, memory.steps - self.skipped)
         return rates
 

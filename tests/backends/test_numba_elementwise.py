@@ -295,8 +295,10 @@ def prepared(rule, settings):
     constants = np.full(CONSTANTS, np.nan)
     code = [other.name for other in RULES].index(rule)
     record = np.zeros(UPDATE.size, np.uint8)
-    UPDATE.pack(record, 0, dict(zip(SETTING_NAMES[rule], settings, strict=True)))
-    kernels.prepare_update(code, record.ctypes.data, RATE, STEP, constants)
+    rates = np.array([7, RATE])
+    tables = {"learning_rates": rates.ctypes.data, "steps": len(rates)}
+    UPDATE.pack(record, 0, dict(zip(SETTING_NAMES[rule], settings, strict=True)) | tables)
+    kernels.prepare_update(code, record.ctypes.data, 1, STEP, constants)
     return constants
 
 

@@ -279,6 +279,8 @@ def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
         (["--optimizer", "sgd", "--nesterov"], "nesterov needs a momentum"),
         (["--warmup", "99"], "warmup must be shorter"),
         (["--decay", "0.5"], "'cosine' has no decay"),
+        (["--beta1", "1"], "beta1 must be in [0, 1)"),
+        (["--strides", "2"], "strides must be as many as filters, 0, received 1"),
         (["--patience", "0"], "patience must be"),
         (["--validation", "1"], "validation must be in [0, 1)"),
         (["--seed", "-1"], "seed must be"),

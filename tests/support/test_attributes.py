@@ -25,6 +25,7 @@ OBJECTS = [
     nn.RMSprop(),
     nn.StepDecay(0.1),
     nn.ExponentialDecay(0.1),
+    nn.OneCycle(0.1, 3, anneal="linear", cycle_momentum=False),
     nn.ReduceOnPlateau(0.1, monitor="loss", mode="min"),
     nn.Dense(3, activation="relu", use_bias=False, l2=0.5, trainable=False),
     nn.Dense(3, "leaky_relu", alpha=0.2, weight_initializer="zeros", bias_initializer=nn.Normal(0.0, 2.0), l1=0.1),

@@ -29,6 +29,7 @@ OPTIMIZERS = {
     "sgd": lambda: nn.SGD(0.2),
     "nesterov": lambda: nn.SGD(nn.CosineDecay(0.1, epochs=3), momentum=0.9, nesterov=True),
     "adamw": lambda: nn.AdamW(nn.StepDecay(0.01, every=1)),
+    "one cycle": lambda: nn.Adam(nn.OneCycle(0.02, epochs=3)),
     # So slow that no image changes its class, and the rate is reduced after every epoch.
     "rmsprop": lambda: nn.RMSprop(nn.Warmup(1, nn.ReduceOnPlateau(1e-7, patience=1, monitor="val_accuracy"))),
 }

@@ -320,6 +320,7 @@ class CupyOperations(CupyImageOperations, Backend):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        momenta: Array | None = None,
     ) -> None:
         size = parameters.shape[0]
         self._launch(
@@ -327,7 +328,7 @@ class CupyOperations(CupyImageOperations, Backend):
             parameters.dtype,
             launches.elements(size),
             parameters, gradients, velocity, size,
-            counter, learning_rates, float(momentum), int(nesterov), float(weight_decay),
+            counter, learning_rates, float(momentum), int(nesterov), float(weight_decay), momenta,
         )  # fmt: skip
 
     def adam_update(
@@ -343,6 +344,7 @@ class CupyOperations(CupyImageOperations, Backend):
         epsilon: float,
         weight_decay: float,
         decoupled: bool,
+        momenta: Array | None = None,
     ) -> None:
         size = parameters.shape[0]
         self._launch(
@@ -351,6 +353,7 @@ class CupyOperations(CupyImageOperations, Backend):
             launches.elements(size),
             parameters, gradients, first, second, size,
             counter, learning_rates, float(beta1), float(beta2), float(epsilon), float(weight_decay), int(decoupled),
+            momenta,
         )  # fmt: skip
 
     def rmsprop_update(

@@ -169,10 +169,11 @@ class NumbaBackend(NumpyBackend):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        momenta: Real | None = None,
     ) -> None:
         rule = SGD if velocity is None else NESTEROV if nesterov else MOMENTUM
         settings = {"weight_decay": weight_decay, "momentum": momentum}
-        _update(rule, settings, counter, learning_rates, parameters, gradients, velocity)
+        _update(rule, settings, counter, (learning_rates, momenta), parameters, gradients, velocity)
 
     def adam_update(
         self,
@@ -187,11 +188,12 @@ class NumbaBackend(NumpyBackend):
         epsilon: float,
         weight_decay: float,
         decoupled: bool,
+        momenta: Real | None = None,
     ) -> None:
         settings = {
             "weight_decay": weight_decay, "beta1": beta1, "beta2": beta2, "epsilon": epsilon, "decoupled": decoupled,
         }  # fmt: skip
-        _update(ADAM, settings, counter, learning_rates, parameters, gradients, first, second)
+        _update(ADAM, settings, counter, (learning_rates, momenta), parameters, gradients, first, second)
 
     def rmsprop_update(
         self,
@@ -205,23 +207,25 @@ class NumbaBackend(NumpyBackend):
         weight_decay: float,
     ) -> None:
         settings = {"weight_decay": weight_decay, "decay": decay, "epsilon": epsilon}
-        _update(RMSPROP, settings, counter, learning_rates, parameters, gradients, square)
+        _update(RMSPROP, settings, counter, (learning_rates, None), parameters, gradients, square)
 
 
 def _update(
     rule: int,
     settings: Mapping[str, float],
     counter: Int,
-    learning_rates: Real,
+    tables: tuple[Real, Real | None],
     parameters: Real,
     gradients: Real,
     first: Real | None = None,
     second: Real | None = None,
 ) -> None:
+    """Update the parameters; `tables` are the rates and the momenta of the epoch's steps."""
     record, constants = np.zeros(UPDATE.size, np.uint8), np.empty(CONSTANTS)
-    UPDATE.pack(record, 0, settings)
-    rate, t = float(learning_rates[counter[0]]), int(counter[2]) + 1
-    kernels.prepare_update(rule, record.ctypes.data, rate, t, constants)
+    rates, momenta = tables
+    places = {"learning_rates": rates.ctypes.data, "momenta": 0 if momenta is None else momenta.ctypes.data}
+    UPDATE.pack(record, 0, {**settings, **places, "steps": len(rates)})
+    kernels.prepare_update(rule, record.ctypes.data, int(counter[0]), int(counter[2]) + 1, constants)
     nothing = parameters[:0]
     first, second = nothing if first is None else first, nothing if second is None else second
     kernels.update_all(rule, constants, parameters, gradients, first, second)

@@ -192,7 +192,6 @@ def prepare(rule, address, state, scratch):
     """
     s, u = at(STATE, state), at(UPDATE, address)
     constants, arrays = vector(scratch, CONSTANTS, np.float64), counts(scratch + 8 * CONSTANTS, RECORD)
-    rate = vector(u.learning_rates, u.steps, np.float64)[s.place]
-    kernels.prepare_update(rule, address, rate, s.update + 1, constants)
+    kernels.prepare_update(rule, address, s.place, s.update + 1, constants)
     arrays[0], arrays[1], arrays[2], arrays[3] = scratch, u.to_parameters, u.to_first, u.to_second
     return scratch + 8 * CONSTANTS

@@ -19,7 +19,7 @@ from nnbackend.backends.numba.elementwise import (
     update,
 )
 from nnbackend.backends.numba.jit import as_written, internal, internal_as_written, jit
-from nnbackend.backends.numba.memory import row_at
+from nnbackend.backends.numba.memory import row_at, vector
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
@@ -338,14 +338,18 @@ def weight_penalty(weight, l1, l2, gradient):
 
 
 @jit
-def prepare_update(rule, address, rate, t, constants):
-    """Write the constants that a rule of `updates.py` reads at step t, counted from 1. `UPDATE` is the record at the
-    address."""
+def prepare_update(rule, address, step, t, constants):
+    """Write the constants that a rule of `updates.py` reads in a step of the epoch, the optimiser's step t, counted
+    from 1. `UPDATE` is the record at the address."""
     u = at(UPDATE, address)
+    rate = vector(u.learning_rates, u.steps, np.float64)[step]
+    momentum = u.beta1 if rule == ADAM else u.momentum
+    if u.momenta:
+        momentum = vector(u.momenta, u.steps, np.float64)[step]
     constants[0] = -rate
     constants[1] = u.weight_decay
     if rule == ADAM:
-        beta1, beta2 = u.beta1, u.beta2
+        beta1, beta2 = momentum, u.beta2
         constants[0] = -rate / (1 - beta1**t)
         constants[1] = (1 - beta2**t) ** -0.5
         constants[2], constants[3] = beta1, 1 - beta1
@@ -356,7 +360,7 @@ def prepare_update(rule, address, rate, t, constants):
     elif rule == RMSPROP:
         constants[2], constants[3], constants[4] = u.decay, 1 - u.decay, u.epsilon
     elif rule != SGD:
-        constants[2] = u.momentum
+        constants[2] = momentum
 
 
 @as_written

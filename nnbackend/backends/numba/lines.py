@@ -340,6 +340,8 @@ class Update:
     buffers : list of Span
         The parameters and the slots.
     rates : Span
+    momenta : Span
+        (0, 0) if every step has the same.
     itemsize : int
         Bytes of an element.
     """
@@ -349,13 +351,15 @@ class Update:
     gradients: Span
     buffers: list[Span]
     rates: Span
+    momenta: Span
     itemsize: int
 
     @classmethod
     def of(cls, call: Call, spans: Mapping[str, Span]) -> Update:
         """The update for a call of an optimiser's operation."""
         buffers = [spans[name] for name in uses_of(call.operation).written if name in spans]
-        return cls(call, rule_of(call), spans["gradients"], buffers, spans["learning_rates"], call.gradients.itemsize)
+        rates, momenta = spans["learning_rates"], spans.get("momenta", (0, 0))
+        return cls(call, rule_of(call), spans["gradients"], buffers, rates, momenta, call.gradients.itemsize)
 
     def covers(self, gradient: Span) -> bool:
         """Whether a span is part of the gradients."""
@@ -382,6 +386,7 @@ class Update:
         return {
             **self.call.arguments,
             "learning_rates": self.rates[0],
+            "momenta": self.momenta[0],
             "steps": (self.rates[1] - self.rates[0]) // 8,
             **dict(zip(("to_parameters", "to_first", "to_second"), distances, strict=False)),
         }

@@ -22,10 +22,12 @@ __all__ = [
 
 SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP = range(5)
 
-#: The inputs of an optimiser's step: address and number of the learning rates, distances in elements from the gradients
-#: to the parameters and the slots, and the constants of all optimisers by the names of the contract.
+#: The inputs of an optimiser's step: addresses of the epoch's learning rates and momenta (0 if every step has the same)
+#: and their number, distances in elements from the gradients to the parameters and the slots, and the constants of all
+#: optimisers by the names of the contract.
 UPDATE = Record.of(
-    "update", learning_rates=INTEGER, steps=INTEGER, to_parameters=INTEGER, to_first=INTEGER, to_second=INTEGER,
+    "update", learning_rates=INTEGER, momenta=INTEGER, steps=INTEGER,
+    to_parameters=INTEGER, to_first=INTEGER, to_second=INTEGER,
     weight_decay=REAL, momentum=REAL, beta1=REAL, beta2=REAL, epsilon=REAL, decoupled=REAL, decay=REAL,
 )  # fmt: skip
 

@@ -207,17 +207,23 @@ def _rates() -> np.ndarray:
     return np.array([1e9, 0.01, 1e9]).view(_Double)
 
 
-def _sgd(rng, rows, columns, inner, momentum, nesterov, weight_decay) -> Case:
+def _momenta() -> np.ndarray:
+    return np.array([0.99, 0.6, 0.99]).view(_Double)
+
+
+def _sgd(rng, rows, columns, inner, momentum, nesterov, weight_decay, scheduled=False) -> Case:
     parameters, gradients, velocity = _flat(rng, rows, columns, 3)
     slot = velocity if momentum else None
-    arguments = (parameters, gradients, slot, _counter(), _rates(), momentum, nesterov, weight_decay)
+    momenta = [_momenta()] if scheduled else []
+    arguments = (parameters, gradients, slot, _counter(), _rates(), momentum, nesterov, weight_decay, *momenta)
     return Case("sgd_update", arguments)
 
 
-def _adam(rng, rows, columns, inner, weight_decay, decoupled) -> Case:
+def _adam(rng, rows, columns, inner, weight_decay, decoupled, scheduled=False) -> Case:
     parameters, gradients, second, first = _flat(rng, rows, columns, 4)
     slots = (parameters, gradients, first, second, _counter(), _rates())
-    return Case("adam_update", (*slots, 0.9, 0.999, 1e-8, weight_decay, decoupled))
+    momenta = [_momenta()] if scheduled else []
+    return Case("adam_update", (*slots, 0.9, 0.999, 1e-8, weight_decay, decoupled, *momenta))
 
 
 def _rmsprop(rng, rows, columns, inner, weight_decay) -> Case:
@@ -271,6 +277,8 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
         yield name, partial(_sgd, momentum=momentum, nesterov=nesterov, weight_decay=decay)
     for decay, decoupled in ((0, False), (0.1, False), (0.1, True)):
         yield f"adam_update-{decay}-{decoupled}", partial(_adam, weight_decay=decay, decoupled=decoupled)
+    yield "sgd_update-momenta", partial(_sgd, momentum=0.9, nesterov=True, weight_decay=0.1, scheduled=True)
+    yield "adam_update-momenta", partial(_adam, weight_decay=0.1, decoupled=True, scheduled=True)
     for decay in (0, 0.1):
         yield f"rmsprop_update-{decay}", partial(_rmsprop, weight_decay=decay)
 

@@ -32,7 +32,7 @@ def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = 
 
 def main() -> None:
     for name, recipe in PRESETS.items():
-        layers, optimizer = recipe.layers(10), recipe.make_optimizer()
+        layers, optimizer = recipe.layers(10), recipe.changed(schedule="constant").make_optimizer()
         # Layers for images need their size.
         inputs = 784 if recipe.filters else 20
         with_epilogues, without = (launched(layers, optimizer, epilogues, inputs) for epilogues in (True, False))

@@ -200,7 +200,20 @@ class StrictBackend(Backend):
         gradient += l1 * xp.sign(weight) + l2 * weight
         penalties[slot] = l1 * xp.sum(xp.abs(weight)) + l2 / 2 * xp.sum(weight * weight)
 
-    def sgd_update(self, parameters, gradients, velocity, counter, learning_rates, momentum, nesterov, weight_decay):
+    def sgd_update(
+        self,
+        parameters,
+        gradients,
+        velocity,
+        counter,
+        learning_rates,
+        momentum,
+        nesterov,
+        weight_decay,
+        momenta=None,
+    ):
+        if momenta is not None:
+            momentum = float(momenta[int(counter[0])])
         direction = gradients + weight_decay * parameters
         if velocity is not None:
             velocity[...] = momentum * velocity + direction
@@ -220,7 +233,10 @@ class StrictBackend(Backend):
         epsilon,
         weight_decay,
         decoupled,
+        momenta=None,
     ):
+        if momenta is not None:
+            beta1 = float(momenta[int(counter[0])])
         rate, t = float(learning_rates[int(counter[0])]), int(counter[2]) + 1
         gradient = gradients
         if decoupled:

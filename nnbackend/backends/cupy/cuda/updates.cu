@@ -1,5 +1,5 @@
-// Updates of the optimisers, in place on flat buffers. The learning rate of this step and Adam's t are read from the
-// device, so that a schedule needs no new launch parameters.
+// Updates of the optimisers, in place on flat buffers. The learning rate of this step, Adam's t and a scheduled momentum
+// are read from the device, so that a schedule needs no new launch parameters.
 #include "common.cuh"
 
 // Gradient with weight decay as a penalty. Without decay there is no product, because 0 times infinity would be NaN.
@@ -7,18 +7,19 @@ __device__ inline real with_decay(real gradient, real parameter, real weight_dec
     return weight_decay != 0 ? gradient + weight_decay * parameter : gradient;
 }
 
-// `velocity` is null if there is no momentum.
+// `velocity` is null if there is no momentum, `momenta` if every step has the same.
 extern "C" __global__ void sgd(real* parameters, const real* gradients, real* velocity, int64 size,
                                const int64* counter, const double* learning_rates, double momentum, int64 nesterov,
-                               double weight_decay) {
+                               double weight_decay, const double* momenta) {
     const real rate = (real)learning_rates[counter[0]];
+    const real mu = (real)(momenta ? momenta[counter[0]] : momentum);
     for (int64 i = first_element(); i < size; i += element_step()) {
         const real gradient = with_decay(gradients[i], parameters[i], (real)weight_decay);
         real direction = gradient;
         if (velocity) {
-            const real v = (real)momentum * velocity[i] + gradient;
+            const real v = mu * velocity[i] + gradient;
             velocity[i] = v;
-            direction = nesterov ? gradient + (real)momentum * v : v;
+            direction = nesterov ? gradient + mu * v : v;
         }
         parameters[i] -= rate * direction;
     }
@@ -26,7 +27,8 @@ extern "C" __global__ void sgd(real* parameters, const real* gradients, real* ve
 
 extern "C" __global__ void adam(real* parameters, const real* gradients, real* first, real* second, int64 size,
                                 const int64* counter, const double* learning_rates, double beta1, double beta2,
-                                double epsilon, double weight_decay, int64 decoupled) {
+                                double epsilon, double weight_decay, int64 decoupled, const double* momenta) {
+    if (momenta) beta1 = momenta[counter[0]];
     // Powers in double are slow on a GPU and the same for every element: one thread of the block computes them.
     __shared__ real shrink, step_size, second_scale;
     if (threadIdx.x == 0) {
