@@ -214,6 +214,8 @@ def _check_layers(
         place = f"{prefix}layers[{index}]"
         if isinstance(layer, str):
             raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
+        if isinstance(layer, type) and issubclass(layer, Layer):
+            raise InvalidInputError(f"{place} is the class {layer.__name__}; make a layer of it: {layer.__name__}(...)")
         if not isinstance(layer, Layer):
             raise InvalidInputError(f"{place} must be a Layer such as Dense(10), received {shown(layer)}")
         if layer.kind in LAYERS and type(layer) is not LAYERS[layer.kind]:
