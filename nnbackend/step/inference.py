@@ -136,6 +136,14 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
+        outputs = self.predict_unchecked(x, batch_size)
+        if not np.isfinite(outputs).all():
+            bad = int((~np.isfinite(outputs.reshape(len(outputs), -1))).any(axis=1).sum())
+            warn(f"predictions of {bad:,} of {len(outputs):,} rows are NaN or infinite: {self._overflow()}")
+        return outputs
+
+    def predict_unchecked(self, x: Any, batch_size: int | None = None) -> HostArray:
+        """As `predict`, without its warning about predictions that are not finite."""
         with own_error_state():
             rows = self.intake.rows(x)
             size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -144,9 +152,6 @@ class NetworkInference(NetworkWeights):
             for start in range(0, rows.count, size):
                 part = scaled_rows(rows.part(start, start + size), rows.scale, self.dtype)
                 outputs[start : start + size] = self._predictor(part)
-            if not np.isfinite(outputs).all():
-                bad = int((~np.isfinite(outputs)).any(axis=1).sum())
-                warn(f"predictions of {bad:,} of {rows.count:,} rows are NaN or infinite: {self._overflow()}")
         return outputs.reshape(rows.count, *self.output_shape)
 
     def _overflow(self) -> str:
