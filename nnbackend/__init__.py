@@ -199,7 +199,9 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"nnbackend.{name}")
     if name not in _LAZY:
-        raise AttributeError(f"module 'nnbackend' has no attribute {name!r}")
+        from nnbackend.support.other_names import missing_attribute
+
+        raise missing_attribute("nnbackend", name, __all__)
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 

@@ -145,6 +145,21 @@ class Optimizer(Guarded, ABC):
             self._training = False
 
 
+def check_not_class(optimizer: object) -> None:
+    """Reject a class where its object is meant.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        name = optimizer.__name__
+        raise InvalidInputError(
+            f"optimizer must be an object, received the class {name}; make one: optimizer={name}(), or with a rate, "
+            f"{name}({optimizer.default_learning_rate:g})"
+        )
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent, optionally with momentum; formulas in :meth:`Backend.sgd_update`.
 

@@ -53,11 +53,11 @@ def main() -> None:
 
 
 def run_seeds(system: System, backend: str, seeds: int, fresh: bool) -> None:
-    """Run an example with every seed that is missing."""
+    """Run an example with every seed that is missing, or that lacks a figure."""
     store = Store(f"{backend}.json")
     runs = {} if fresh else store.of(system.number)
     for seed in range(seeds if system.seeds else 1):
-        if str(seed) in runs:
+        if str(seed) in runs and all(figure.value_of(runs[str(seed)]) is not None for figure in system.figures):
             continue
         begin = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -115,12 +115,14 @@ def table(backends: list[str]) -> str:
 
 
 def spread(figure: Figure, runs: dict[str, Any]) -> str:
-    """Median and range over the seeds."""
-    values = [figure.value(figures) for figures in runs.values()]
+    """Median and range over the seeds, with their number if some of them lack this figure."""
+    found = [figure.value_of(figures) for figures in runs.values()]
+    values = [value for value in found if value is not None]
     if not values:
         return "not run"
     middle, low, high = (figure.form(value) for value in (statistics.median(values), min(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
+    fewer = f", {len(values)} of {len(runs)} seeds" if len(values) < len(runs) else ""
+    return f"{middle}{fewer}" if low == high else f"{middle} ({low} to {high}){fewer}"
 
 
 def machine() -> str:

@@ -101,7 +101,9 @@ def read_images(
             )
         if light if invert is None else invert:
             picture = _WHITE - picture
-        return _prepared(path, picture, shape, digits).reshape(1, pixels)
+        prepared = _prepared(path, picture, shape, digits).reshape(1, pixels)
+        _note_blank(path, prepared, note)
+        return prepared
     images = read_idx(path)
     if images.ndim < 2 or math.prod(images.shape[1:]) != pixels:
         raise _wrong_size(path, shape, images.shape[1:])
@@ -109,7 +111,19 @@ def read_images(
         if images.dtype != np.uint8:
             raise InvalidInputError(f"{path}: --invert needs uint8 pixels (0 to 255), received {images.dtype}")
         images = _WHITE - images
-    return images.reshape(len(images), pixels).view(Images)
+    images = images.reshape(len(images), pixels)
+    _note_blank(path, images, note)
+    return images.view(Images)
+
+
+def _note_blank(path: str, images: npt.NDArray[Any], note: Callable[[str], None]) -> None:
+    """Say which images hold nothing that could be recognised."""
+    blank = int((images == images[:, :1]).all(axis=1).sum())
+    if blank:
+        which = (
+            "it is" if len(images) == 1 else f"{blank:,} of its {len(images):,} images {'is' if blank == 1 else 'are'}"
+        )
+        note(f"{path}: {which} blank (all pixels are alike), and the answer for a blank image means nothing")
 
 
 def _read_picture(path: str) -> Image8:

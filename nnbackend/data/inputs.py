@@ -208,15 +208,40 @@ def check_shape(shape: tuple[int, ...], dtype: np.dtype[Any], input_shape: tuple
         raise InvalidInputError(f"x is empty: received shape {shape}; give at least one row")
     if len(shape) == 1 or math.prod(shape[1:]) != features:
         expected = " x ".join(str(size) for size in input_shape)
-        hint = ""
-        if len(shape) == 1 and features == 1:
-            hint = "; for one feature give a column: x[:, None] of an array, or a list of lists"
-        elif math.prod(shape) == features:
-            hint = "; for a single sample give x[None]"
         plural = "" if features == 1 else "s"
+        hint = _single_sample(shape, input_shape) or _channels(shape[1:], input_shape)
         raise InvalidInputError(f"x must have {expected} feature{plural} a row, received shape {shape}{hint}")
     if len(shape) > 2 and len(input_shape) > 1 and shape[1:] != input_shape:
-        raise InvalidInputError(f"samples must have shape {input_shape}, received {shape[1:]}")
+        hint = _channels(shape[1:], input_shape)
+        raise InvalidInputError(f"samples must have shape {input_shape}, received {shape[1:]}{hint}")
+
+
+def _single_sample(shape: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
+    """What to do if `shape` is that of one sample instead of many, or of one feature."""
+    if len(shape) == 1 and input_shape == (1,):
+        return "; for one feature give a column: x[:, None] of an array, or a list of lists"
+    if math.prod(shape) != math.prod(input_shape):
+        return ""
+    if len(input_shape) > 1 and shape != input_shape:
+        if shape == input_shape[:-1]:
+            return "; for a single sample without a channel axis give x[None, ..., None]"
+        if shape == (input_shape[-1], *input_shape[:-1]):
+            return "; channels come last, so for a single sample with channels first give np.moveaxis(x, 0, -1)[None]"
+    return "; for a single sample give x[None]"
+
+
+def _channels(sample: tuple[int, ...], input_shape: tuple[int, ...]) -> str:
+    """What to do if a sample lacks its axis of channels, or if they come first."""
+    what = {2: "sequences", 3: "images"}.get(len(input_shape))
+    if what is None:
+        return ""
+    if (*sample, 1) == input_shape:
+        return "; x[..., None] adds the axis of the single channel"
+    if sample == (input_shape[-1], *input_shape[:-1]):
+        return f"; {what} are channels last here: if those of x are channels first, give np.moveaxis(x, 1, -1)"
+    if sample == (*input_shape[1:], input_shape[0]):
+        return f"; {what} are channels last here: if {input_shape} is channels first, make it input_shape={sample}"
+    return ""
 
 
 def check_values(rows: HostArray, dtype: npt.DTypeLike, first_row: int = 0, names: Sequence[Any] | None = None) -> None:

@@ -129,6 +129,11 @@ class Inputs:
         )
 
     @property
+    def numbers_predicted(self) -> bool:
+        """Whether the targets were numbers and not classes, as :meth:`Targets.describe` says it."""
+        return self.description.endswith((" target", " targets"))
+
+    @property
     def fractions(self) -> bool:
         """Whether they were floating point between 0 and 1, as scaled pixels are."""
         if self.low is None or self.high is None:

@@ -95,7 +95,9 @@ class Targets:
 
     def describe(self, outputs: int) -> str:
         """What they are, in words: "10 classes", "3 targets"."""
-        if self.labels is not None:
+        # Rows of zeros and ones are classes for the squared error, too.
+        binary = self.kind == "values" and bool(((self.values == 0) | (self.values == 1)).all())
+        if self.labels is not None or binary:
             return f"{max(outputs, 2)} classes"
         return f"{outputs} target{'' if outputs == 1 else 's'}"
 

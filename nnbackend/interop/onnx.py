@@ -98,7 +98,7 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
     except ImportError as error:
         raise ImportError(f"ONNX files need the package onnx: {install_command('onnx')}") from error
     from nnbackend.interop.onnx_graph import Graph, Samples, add_activation
-    from nnbackend.interop.onnx_layers import add_layer
+    from nnbackend.interop.onnx_layers import add_layers
     from nnbackend.support import VERSION
 
     graph = Graph(network.dtype)
@@ -111,8 +111,7 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
     if scale != 1:
         x = graph.add("Mul", x, graph.number(scale))
     samples = Samples(x, network.input_shape)
-    for node in network.model.layout.nodes:
-        samples = add_layer(graph, node, weights, samples)
+    samples = add_layers(graph, network.model.layout.nodes, weights, samples)
     graph.scope = "output"
     samples = graph.arranged(samples, "last")
     if network.loss is not None:

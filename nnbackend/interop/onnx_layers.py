@@ -7,7 +7,7 @@ ONNX Runtime has them for float32 only: in float64, the elements of all windows 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import helper
@@ -34,29 +34,72 @@ from nnbackend.layers import (
     Residual,
     ZeroPadding2D,
 )
+from nnbackend.layers.dense import Linear
 from nnbackend.layers.windows import Window
 
-__all__ = ["add_layer"]
+__all__ = ["add_layers"]
 
 
-def add_layer(graph: Graph, node: LayerNode, weights: Mapping[str, HostArray], x: Samples) -> Samples:
-    """Add a built-in layer.
+def add_layers(graph: Graph, nodes: Sequence[LayerNode], weights: Mapping[str, HostArray], x: Samples) -> Samples:
+    """Add built-in layers in order.
+
+    Batch normalisation directly after a dense layer or a convolution without activation becomes part of its weights.
 
     Parameters
     ----------
     graph : Graph
-    node : LayerNode
+    nodes : sequence of LayerNode
     weights : dict of arrays
         The network's parameters and state by name, such as "layers.0.weight".
     x : Samples
-        The layer's input.
+        The input of the first layer.
 
     Returns
     -------
-    Samples : the layer's output
+    Samples : the output of the last layer
     """
+    remaining = list(reversed(nodes))
+    while remaining:
+        node = remaining.pop()
+        own = _own(node, weights)
+        folded = _folded(graph, node, own, remaining[-1], weights) if remaining else None
+        if folded is not None:
+            remaining.pop()
+        x = _add_layer(graph, node, own if folded is None else folded, weights, x)
+    return x
+
+
+def _own(node: LayerNode, weights: Mapping[str, HostArray]) -> dict[str, HostArray]:
+    return {parameter.name: weights[f"{node.name}.{parameter.name}"] for parameter in node.parameters}
+
+
+def _folded(
+    graph: Graph, node: LayerNode, own: Mapping[str, HostArray], after: LayerNode, weights: Mapping[str, HostArray]
+) -> dict[str, HostArray] | None:
+    """Weight and bias of a linear layer with the normalisation after it; see :mod:`nnbackend.step.folding`.
+
+    None if `after` is no batch normalisation of the linear layer's output, or if its factors are beyond the dtype.
+    """
+    layer = after.layer
+    if not isinstance(node.layer, Linear) or node.layer.activation != "identity":
+        return None
+    if not isinstance(layer, BatchNormalization):
+        return None
+    normalization = _own(after, weights)
+    with np.errstate(all="ignore"):
+        variance = normalization["running_variance"].astype(np.float64)
+        factor = normalization.get("scale", 1.0) / np.sqrt(variance + layer.epsilon)
+        centred = own.get("bias", 0.0) - normalization["running_mean"].astype(np.float64)
+        bias = centred * factor + normalization.get("shift", 0.0)
+        folded = {"weight": (own["weight"] * factor).astype(graph.dtype), "bias": bias.astype(graph.dtype)}
+    return folded if all(np.isfinite(array).all() for array in folded.values()) else None
+
+
+def _add_layer(
+    graph: Graph, node: LayerNode, own: Mapping[str, HostArray], weights: Mapping[str, HostArray], x: Samples
+) -> Samples:
+    """Add one layer with these arrays of its own; `weights` are for the layers that it contains."""
     graph.scope = node.name
-    own = {parameter.name: weights[f"{node.name}.{parameter.name}"] for parameter in node.parameters}
     match node.layer:
         case Dense() as layer:
             constants = (graph.array(f"{node.name}.{name}", values) for name, values in own.items())
@@ -108,10 +151,8 @@ def _residual(graph: Graph, node: LayerNode, weights: Mapping[str, HostArray], x
     assert isinstance(node.layer, Residual)
     count = len(node.layer.layers)
     result, shortcut = x, x
-    for inner in node.nodes[:count]:
-        result = add_layer(graph, inner, weights, result)
-    for inner in node.nodes[count:]:
-        shortcut = add_layer(graph, inner, weights, shortcut)
+    result = add_layers(graph, node.nodes[:count], weights, result)
+    shortcut = add_layers(graph, node.nodes[count:], weights, shortcut)
     graph.scope = node.name
     shortcut = graph.arranged(shortcut, result.channels)
     return result.computed(graph.add("Add", result.name, shortcut.name))
@@ -142,7 +183,7 @@ def _convolution(graph: Graph, node: LayerNode, layer: Conv2D, own: Mapping[str,
     if isinstance(layer, Conv1D):
         weight = weight[:, :, 0]
     constants = [graph.array(f"{node.name}.weight", np.ascontiguousarray(weight))]
-    if layer.use_bias:
+    if "bias" in own:
         constants.append(graph.array(f"{node.name}.bias", own["bias"]))
     z = graph.add(
         "Conv", x.name, *constants, group=layer.groups,
@@ -171,7 +212,7 @@ def _gathered_convolution(
     z = graph.add("MatMul", windows, graph.array(f"{node.name}.weight", np.ascontiguousarray(weight)))
     if groups > 1:
         z = graph.reshaped(graph.add("Transpose", z, perm=[0, 2, 1, 3]), (positions, filters))
-    if layer.use_bias:
+    if "bias" in own:
         z = graph.add("Add", z, graph.array(f"{node.name}.bias", own["bias"]))
     return Samples(graph.reshaped(z, node.output_shape), node.output_shape)
 

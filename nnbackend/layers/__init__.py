@@ -1,5 +1,9 @@
 """The layers, one small file each."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from nnbackend.layers.activation import Activation
 from nnbackend.layers.base import Layer, LayerStep, Parameter, layers_config
 from nnbackend.layers.convolution import Conv1D, Conv2D
@@ -54,6 +58,12 @@ __all__ = [
     "layers_config",
     "layers_from_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from nnbackend.support.other_names import missing_attribute
+
+    raise missing_attribute("nnbackend.layers", name, __all__)
 
 
 def __dir__() -> list[str]:

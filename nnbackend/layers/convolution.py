@@ -229,6 +229,10 @@ class Conv1D(Conv2D):
             )  # fmt: skip
         return 1, *input_shape
 
+    def _place(self, input_shape: tuple[int, ...]) -> Placement:
+        extents = ("sequences of height", "sequences of length")
+        return self.window.place(type(self).__name__, self._image(input_shape), extents)
+
     def config(self) -> dict[str, Any]:
         values = super().config()
         for name in ("kernel_size", "strides", "dilation_rate"):

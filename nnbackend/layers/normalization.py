@@ -56,7 +56,8 @@ class BatchNormalization(_Normalization):
     Training normalises by the statistics of the batch and follows them with running statistics, which predictions use:
     ``running = momentum * running + (1 - momentum) * statistic``, with the biased variance. A frozen layer uses its
     running statistics in training, too. A batch of one row is normalised over its positions; without positions, its
-    variance is 0 and the output is the shift.
+    variance is 0 and the output is the shift. Predictions after a dense layer or a convolution without activation
+    normalise its weight instead of its output if that is smaller, which changes results in the last bits.
 
     With several ranks, each normalises by the statistics of its own rows, so results depend on the number of ranks.
     Running statistics are averaged over the ranks after each step, weighted with their rows.

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers.base import Layer, LayerStep
 from nnbackend.layers.windows import image_shape, short, two_sides
 from nnbackend.support.checks import sample_shape
@@ -40,7 +40,13 @@ class Reshape(Layer):
 
     def __init__(self, target_shape: tuple[int, ...], *, trainable: bool = True) -> None:
         super().__init__(trainable=trainable)
-        self.target_shape = sample_shape(target_shape)
+        given = target_shape if isinstance(target_shape, tuple | list) else (target_shape,)
+        if -1 in given:
+            raise InvalidInputError(
+                f"Reshape takes a shape without -1, received {shown(target_shape)}; give the size of every axis, or "
+                "use Flatten() for samples of one axis"
+            )
+        self.target_shape = sample_shape(target_shape, "target_shape")
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         if math.prod(input_shape) != math.prod(self.target_shape):

@@ -42,6 +42,9 @@ LAYERS: dict[str, type[Layer]] = {
     )
 }  # fmt: skip
 
+#: Most channels of a picture: red, green, blue and transparency.
+_PICTURE_CHANNELS = 4
+
 #: Maximum depth of nested layers; more would exhaust Python's stack.
 _DEEPEST = 32
 
@@ -211,6 +214,8 @@ def _check_layers(
         place = f"{prefix}layers[{index}]"
         if isinstance(layer, str):
             raise UnknownNameError("layer", layer, (kind.__name__ for kind in LAYERS.values()))
+        if isinstance(layer, type) and issubclass(layer, Layer):
+            raise InvalidInputError(f"{place} is the class {layer.__name__}; make a layer of it: {layer.__name__}(...)")
         if not isinstance(layer, Layer):
             raise InvalidInputError(f"{place} must be a Layer such as Dense(10), received {shown(layer)}")
         if layer.kind in LAYERS and type(layer) is not LAYERS[layer.kind]:
@@ -239,8 +244,23 @@ def follow_shapes(
     shape = input_shape
     for index, layer in enumerate(layers):
         shapes.append(shape)
-        shape = _placed(f"layers.{index}", layer.output_shape, shape)
+        try:
+            shape = _placed(f"layers.{index}", layer.output_shape, shape)
+        except InvalidInputError as error:
+            if not (
+                _looks_channels_first(input_shape) and any(hasattr(each, "window") for each in all_layers([layer]))
+            ):
+                raise
+            raise InvalidInputError(
+                f"{error}. Channels come last: if {input_shape} has them first, "
+                f"give input_shape={(*input_shape[1:], input_shape[0])}"
+            ) from None
     return shapes, shape
+
+
+def _looks_channels_first(input_shape: tuple[int, ...]) -> bool:
+    """Whether the first axis is as short as the channels of a picture, and shorter than the others."""
+    return len(input_shape) in (2, 3) and input_shape[0] <= _PICTURE_CHANNELS and input_shape[0] < min(input_shape[1:])
 
 
 def final_activation(layers: Sequence[Layer]) -> str:

@@ -66,8 +66,13 @@ class Window:
             _padding(padding),
         )
 
-    def place(self, layer: str, input_shape: tuple[int, ...]) -> Placement:
-        """Where it lies on images of this shape.
+    def place(
+        self,
+        layer: str,
+        input_shape: tuple[int, ...],
+        extents: tuple[str, str] = ("images of height", "images of width"),
+    ) -> Placement:
+        """Where it lies on images of this shape; messages call their axes `extents`.
 
         Raises
         ------
@@ -75,11 +80,11 @@ class Window:
             Not images, or smaller than the window.
         """
         height, width, _ = image_shape(layer, input_shape)
-        rows = self._along(layer, 0, height)
-        columns = self._along(layer, 1, width)
+        rows = self._along(layer, 0, height, extents)
+        columns = self._along(layer, 1, width, extents)
         return Placement(rows[0], columns[0], rows[1], columns[1])
 
-    def _along(self, layer: str, axis: int, extent: int) -> Pair:
+    def _along(self, layer: str, axis: int, extent: int, extents: tuple[str, str]) -> Pair:
         """Number of windows along an axis, and the padding before the first."""
         stride, covered = self.strides[axis], (self.size[axis] - 1) * self.dilation[axis] + 1
         if self.padding == "same":
@@ -87,9 +92,8 @@ class Window:
             return windows, max((windows - 1) * stride + covered - extent, 0) // 2
         before, after = (0, 0) if isinstance(self.padding, str) else self.padding[axis]
         if before + extent + after < covered:
-            what = ("height", "width")[axis]
             raise InvalidInputError(
-                f"{layer}: a window of {covered} does not fit into images of {what} {extent}"
+                f"{layer}: a window of {covered} does not fit into {extents[axis]} {extent}"
                 f"{f' with padding {before} + {after}' if before or after else ''}; "
                 "make it smaller, or choose padding='same'"
             )

@@ -246,10 +246,10 @@ class Recorder:
             raise UnknownNameError("operation (record a function of your own with call())", operation, OPERATIONS)
         bound = declared.bind(arguments, named)
         check_implemented(self.model.backend, declared)
-        declared.check(bound, self._span)
+        declared.check(bound, self.span)
         self._append(Call(operation, bound))
 
-    def _span(self, array: Array) -> tuple[int, int] | None:
+    def span(self, array: Array) -> tuple[int, int] | None:
         """The span of an array, found once: NumPy is slow to provide addresses."""
         known = self._spans.get(id(array))
         if known is None:

@@ -12,7 +12,7 @@ import numpy as np
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
-from nnbackend.data.scale import Inputs, InputScale, input_factor
+from nnbackend.data.scale import Inputs, InputScale, input_factor, warn
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
@@ -93,6 +93,18 @@ class NetworkInference(NetworkWeights):
         """Note what the network is trained with. From then on, the factor on its inputs is fixed."""
         self._input_scale, self.scaled_by_dtype, self.trained_with = factor, False, inputs
 
+    @property
+    def decisions(self) -> tuple[Any, ...]:
+        """What training decides before its first step, for `take_back`."""
+        return self._loss, self._multilabel, self._input_scale, self.scaled_by_dtype, self.trained_with
+
+    def take_back(self, decisions: tuple[Any, ...]) -> None:
+        """Restore earlier `decisions`, because no step followed."""
+        loss, self._multilabel, self._input_scale, self.scaled_by_dtype, self.trained_with = decisions
+        if loss != self._loss:
+            self._loss = loss
+            self._predictor = Predictor(self._model, loss)
+
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
         # Earlier recordings use the old buffers.
@@ -124,6 +136,14 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
+        outputs = self.predict_unchecked(x, batch_size)
+        if not np.isfinite(outputs).all():
+            bad = int((~np.isfinite(outputs.reshape(len(outputs), -1))).any(axis=1).sum())
+            warn(f"predictions of {bad:,} of {len(outputs):,} rows are NaN or infinite: {self._overflow()}")
+        return outputs
+
+    def predict_unchecked(self, x: Any, batch_size: int | None = None) -> HostArray:
+        """As `predict`, without its warning about predictions that are not finite."""
         with own_error_state():
             rows = self.intake.rows(x)
             size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -133,6 +153,11 @@ class NetworkInference(NetworkWeights):
                 part = scaled_rows(rows.part(start, start + size), rows.scale, self.dtype)
                 outputs[start : start + size] = self._predictor(part)
         return outputs.reshape(rows.count, *self.output_shape)
+
+    def _overflow(self) -> str:
+        """Why results are not finite although inputs and weights are, and what to do."""
+        wider = "" if self.dtype == np.float64 else ", or use dtype='float64'"
+        return f"numbers within the network overflow {self.dtype.name}. Check the units of x{wider}"
 
     def _room_for_outputs(self, rows: int) -> HostArray:
         shape = (rows, math.prod(self.output_shape))
@@ -155,8 +180,19 @@ class NetworkInference(NetworkWeights):
         -------
         (n,) or (n, outputs) int64
             The most likely class of each row; for a single output, 0 or 1. If `multilabel`, 1 for every output whose
-            probability is above 0.5, and 0 for the others. Not meaningful for regression.
+            probability is above 0.5, and 0 for the others.
+
+        Raises
+        ------
+        InvalidInputError
+            The network was trained on numbers, not on classes.
         """
+        regression = self.loss is not None and not self.loss.takes_probabilities
+        if regression and self.trained_with is not None and self.trained_with.numbers_predicted:
+            raise InvalidInputError(
+                f"the network was trained on numbers ({self.trained_with.description}), so it predicts no classes; "
+                "predict(x) returns its outputs. For classes, train it with class numbers or one-hot rows as y"
+            )
         scores = self.predict(x, batch_size)
         scores = scores.reshape(len(scores), -1)
         if scores.shape[1] == 1:
@@ -201,6 +237,8 @@ class NetworkInference(NetworkWeights):
             with closing(feed):
                 value, correct = Evaluator(self._model, chosen, feed, size).run()
             metrics = {"loss": value + self.penalty()}
+            if not math.isfinite(metrics["loss"]):
+                warn(f"the loss is {metrics['loss']}: {self._overflow()}")
         if feed.accuracy_name is not None:
             metrics[feed.accuracy_name] = correct
         return metrics

@@ -18,6 +18,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.calls import Recorder, Workspace
+from nnbackend.step.folding import fold_normalizations
 from nnbackend.step.layer_step import backward_through, forward_through
 from nnbackend.step.model import Model, OptimizerState, Snapshot
 
@@ -49,6 +50,8 @@ def record_forward(recorder: Recorder, parameters: Mapping[str, Array], x: Array
         What each layer saved.
     """
     output, saved = forward_through(recorder, recorder.model.layout.nodes, parameters, x)
+    if not recorder.training:
+        fold_normalizations(recorder, output)
     return recorder.matrix(output), saved
 
 

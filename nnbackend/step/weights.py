@@ -197,7 +197,11 @@ class NetworkWeights(Guarded):
     def _follow_trainable(self) -> None:
         """Update the layout if layers have been frozen or unfrozen."""
         layout = self._current_layout()
-        if not layout.trainable.entries and any(entry.parameter.trainable for entry in layout.entries):
+        if not any(entry.parameter.trainable for entry in layout.entries):
+            raise InvalidInputError(
+                "no layer of the network has parameters, so there is nothing to train; add one that has, such as Dense"
+            )
+        if not layout.trainable.entries:
             raise InvalidInputError(
                 "all layers with parameters are frozen, so there is nothing to train; "
                 "set trainable = True on one of them"

@@ -90,16 +90,16 @@ def _finite(value: Any) -> bool:
         return False
 
 
-def sample_shape(input_shape: Any) -> tuple[int, ...]:
-    """The shape of a sample, given as a number of features or as a tuple."""
+def sample_shape(input_shape: Any, what: str = "input_shape") -> tuple[int, ...]:
+    """The shape of a sample, given as a number of features or as a tuple; `what` is its name in messages."""
     sizes = [input_shape] if isinstance(input_shape, int | np.integer) else input_shape
     try:
-        shape = tuple(positive_integer("input_shape", size) for size in sizes)
+        shape = tuple(positive_integer(what, size) for size in sizes)
     except TypeError:
         received = shown(input_shape)
-        raise InvalidInputError(f"input_shape must be a number or a tuple of numbers, received {received}") from None
+        raise InvalidInputError(f"{what} must be a number or a tuple of numbers, received {received}") from None
     if not 1 <= len(shape) <= _MOST_DIMENSIONS:
-        raise InvalidInputError(f"input_shape must have 1 to {_MOST_DIMENSIONS} dimensions, received {shown(shape)}")
+        raise InvalidInputError(f"{what} must have 1 to {_MOST_DIMENSIONS} dimensions, received {shown(shape)}")
     if math.prod(shape) > _MOST // 8:
         raise InvalidInputError(f"a sample of shape {shape} is larger than any memory")
     return shape

@@ -18,14 +18,14 @@ from nnbackend.data.feed import Examples
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, shown
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.optimizers import Adam, Optimizer
+from nnbackend.optimizers import Adam, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle, checked_rates
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.divergence import advice, broken_slot, check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss, warn_of_large_targets
-from nnbackend.training.run import describe_inputs, memory_for, take_up
+from nnbackend.training.run import decided_if_trained, describe_inputs, memory_for, take_up
 
 __all__ = ["BatchStep", "train_on_batch"]
 
@@ -66,13 +66,13 @@ def train_on_batch(
         step = network.batch_step
         if step is None or not step.fits(network, chosen_loss, memory, batch, given.scale, by_class):
             step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, given.scale, by_class, step)
-        take_up(network, chosen_loss, targets.kind == "multilabel", memory)
-        if network.trained_with is None:
-            warn_of_large_targets(targets.largest)
-            describe_inputs(
-                network, given.describe(intake.scale, targets.describe(math.prod(network.output_shape))), given.scale
-            )
-        loss_value, correct = step.run(network, batch, targets.largest)
+        with decided_if_trained(network):
+            take_up(network, chosen_loss, targets.kind == "multilabel", memory)
+            if network.trained_with is None:
+                warn_of_large_targets(targets.largest)
+                kinds = targets.describe(math.prod(network.output_shape))
+                describe_inputs(network, given.describe(intake.scale, kinds), given.scale)
+            loss_value, correct = step.run(network, batch, targets.largest)
         metrics = {"loss": loss_value}
         if targets.accuracy_name is not None:
             metrics[targets.accuracy_name] = correct
@@ -82,6 +82,7 @@ def train_on_batch(
 def _get_optimizer(network: Network, optimizer: Optimizer | None) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
+    check_not_class(optimizer)
     if optimizer is not None:
         raise InvalidInputError(
             f"train_on_batch takes an optimiser object, such as nnbackend.Adam(1e-3), received {optimizer!r}; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from nnbackend.data.batch_stream import BatchStream
@@ -26,7 +26,7 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, describe_inputs, memory_for, take_up
+from nnbackend.training.run import EpochResult, TrainingRun, decided_if_trained, describe_inputs, memory_for, take_up
 
 __all__ = ["fit"]
 
@@ -93,7 +93,9 @@ def fit(
     with own_error_state(), network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
-        return _train(plan)
+        # A checkpoint decides everything itself.
+        with decided_if_trained(network) if plan.start.saved is None else nullcontext():
+            return _train(plan)
 
 
 def _train(plan: Plan) -> History:
@@ -209,8 +211,8 @@ class _Training:
         self._good.begin_epoch()
         try:
             result = self._run.epoch(self.listeners)
-        except Exception:
-            # Such as a file that can no longer be read, or an error in a user-defined function.
+        except BaseException:
+            # Such as a file that can no longer be read, an error in a user-defined function, or Ctrl-C there.
             self._good.restore()
             raise
         self._good.check_steps(epoch, result.losses, result.skipped)

@@ -22,7 +22,7 @@ from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.optimizers import OPTIMIZERS, Optimizer
+from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
@@ -204,6 +204,7 @@ def required_loss(network: Network, loss: str | Loss | None) -> Loss:
 def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
     if isinstance(optimizer, Optimizer):
         return optimizer
+    check_not_class(optimizer)
     if not isinstance(optimizer, str) or optimizer not in OPTIMIZERS:
         raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
     made: Optimizer = OPTIMIZERS[optimizer]()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,15 @@ from nnbackend.step.recorder import OptimizerState, record_gradients, record_tra
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
 
-__all__ = ["EpochResult", "SummedExecutor", "TrainingRun", "describe_inputs", "memory_for", "take_up"]
+__all__ = [
+    "EpochResult",
+    "SummedExecutor",
+    "TrainingRun",
+    "decided_if_trained",
+    "describe_inputs",
+    "memory_for",
+    "take_up",
+]
 
 _log = logging.getLogger("nnbackend")
 
@@ -51,6 +60,21 @@ def describe_inputs(network: Network, inputs: Inputs, scale: float) -> None:
     """Log what the network is trained with, and fix the factor on its inputs."""
     _log.info("training on %s", inputs.description)
     network.keep_inputs(inputs, scale)
+
+
+@contextmanager
+def decided_if_trained(network: Network) -> Iterator[None]:
+    """A context at whose end the network is as before if no step was taken in it: it keeps no loss, optimiser, factor
+    on the inputs or kind of predictions from a training that did not happen."""
+    steps, decisions, memory = network.steps_trained, network.decisions, network.optimizer_state
+    try:
+        yield
+    finally:
+        if network.steps_trained == steps:
+            network.take_back(decisions)
+            used = network.optimizer_state
+            if memory is None or (used is not None and used.optimizer is not memory.optimizer):
+                network.optimizer_state = memory
 
 
 @dataclass(eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from nnbackend.web.digits import SIDE
 from nnbackend.web.stages import Stages
 
 __all__ = ["Recogniser"]
+
+#: Most feature maps of a layer, and channels of a filter, that the page shows.
+_MOST = 40
 
 
 class Recogniser:
@@ -60,6 +64,10 @@ class Recogniser:
             "source": source,
             "classes": list(classes),
             "hidden": self._stages.names,
+            "maps": [
+                None if len(shape) == 1 else {"shape": list(shape), "shown": min(shape[2], _MOST), **_kernels(kernels)}
+                for shape, kernels in zip(self._stages.shapes, self._stages.kernels, strict=True)
+            ],
             "probabilities": probabilities,
         }
         # Compile now, so that the first drawing does not have to wait for it.
@@ -76,7 +84,8 @@ class Recogniser:
         -------
         dict
             "image": the pixels, row by row; "outputs": one number per class, or None if the image is black; "hidden":
-            a list of activations for each hidden layer.
+            a list of activations for each hidden layer, or for a convolution its first `_MOST` feature maps, see
+            `_levels`.
         """
         pixels = image.reshape(1, *self._shape).view(Images)
         hidden, outputs = self._stages(
@@ -85,8 +94,28 @@ class Recogniser:
         return {
             "image": image.ravel().tolist(),
             "outputs": _plain(outputs) if image.any() else None,
-            "hidden": [_plain(layer) for layer in hidden],
+            "hidden": [
+                _levels(layer[0, :, :, :_MOST].transpose(2, 0, 1)) if layer.ndim == 4 else _plain(layer)
+                for layer in hidden
+            ],
         }
+
+
+def _kernels(weight: npt.NDArray[Any] | None) -> dict[str, Any]:
+    """The kernels of the first filters for the first channels of their input: "shape", (filters, channels, height,
+    width), and "levels"; "of", the numbers of all filters and channels."""
+    if weight is None:
+        return {"kernels": None}
+    shown = weight[:, :, :_MOST, :_MOST].transpose(3, 2, 0, 1)
+    return {"kernels": {"shape": list(shown.shape), "of": weight.shape[:1:-1], "levels": _levels(shown)}}
+
+
+def _levels(values: npt.NDArray[Any]) -> str:
+    """Values as shares of the largest magnitude, in 127ths: bytes with a sign, in base64. NaN is 0."""
+    finite = np.nan_to_num(values.astype(np.float64), posinf=np.inf, neginf=-np.inf)
+    most = np.abs(finite[np.isfinite(finite)]).max(initial=0)
+    shares = np.clip(finite / most, -1, 1) if most else np.zeros_like(finite)
+    return base64.b64encode(np.round(127 * shares).astype(np.int8).tobytes()).decode()
 
 
 def _plain(values: npt.NDArray[Any]) -> list[float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 
@@ -82,6 +83,26 @@ print(info.usable, info.reason, info.remedy, sep="|")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False|Numba is not installed|Run: pip install numba"
+
+
+@pytest.mark.slow
+def test_threads_that_numba_refuses_are_named():
+    script = """
+import nnbackend as nn
+for _ in range(2):
+    try:
+        nn.get_backend("numba")
+    except nn.errors.BackendUnavailableError as error:
+        print(error)
+print(nn.get_backend("auto").name)
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "0"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    first, second, auto = done.stdout.splitlines()
+    assert first == second
+    assert "Numba refuses NUMBA_NUM_THREADS=0" in first
+    assert first.endswith("Set it to the number of threads, at least 1, or unset it")
+    assert auto != "numba"
 
 
 @pytest.fixture

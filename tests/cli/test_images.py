@@ -10,6 +10,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.cli.images import read_images
+from nnbackend.datasets import write_idx
 from nnbackend.errors import DataError, InvalidInputError
 
 Image = pytest.importorskip("PIL.Image", reason="needs pillow")
@@ -162,3 +163,26 @@ def test_pictures_of_16_bits_are_scaled(tmp_path):
     path, pixels = tmp_path / "picture.tiff", np.arange(784, dtype="uint16").reshape(28, 28) * 83
     Image.fromarray(pixels).save(path)
     np.testing.assert_array_equal(read_images(str(path), (28, 28)).reshape(28, 28), pixels >> 8)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (60, 40)])
+@pytest.mark.parametrize("colour", [0, 90, 255])
+def test_a_blank_picture_is_noted(tmp_path: Path, size, colour):
+    path, notes = str(tmp_path / "blank.png"), []
+    Image.fromarray(np.full(size, colour, np.uint8)).save(path)
+    read_images(path, (784,), note=notes.append)
+    assert notes[-1] == f"{path}: it is blank (all pixels are alike), and the answer for a blank image means nothing"
+
+
+def test_blank_images_of_a_file_are_counted(tmp_path: Path, digits: Pixels):
+    path, notes = str(tmp_path / "images-idx3-ubyte"), []
+    images = digits[:5].copy()
+    write_idx(path, images)
+    read_images(path, (784,), note=notes.append)
+    assert notes == []
+    images[1], images[3] = 0, 7
+    write_idx(path, images)
+    read_images(path, (784,), note=notes.append)
+    assert notes == [
+        f"{path}: 2 of its 5 images are blank (all pixels are alike), and the answer for a blank image means nothing"
+    ]

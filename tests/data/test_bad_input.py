@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -84,7 +86,7 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"epochs": 0}, "epochs must be a whole number of at least 1, received 0"),
         ({"epochs": True}, "epochs must be a whole number"),
         ({"loss": None}, "training needs a loss the first time"),
-        ({"optimizer": nn.SGD}, "unknown optimizer"),
+        ({"optimizer": nn.SGD}, "optimizer must be an object, received the class SGD"),
         ({"callbacks": [print]}, "callbacks must be nnbackend Callback objects"),
         ({"validation_data": X}, r"validation_data must be \(x, y\), \(x, y, sample_weight\)"),
         ({"validation_data": (X[:, :4], Y)}, "validation_data: x must have 12 features"),
@@ -140,7 +142,8 @@ def test_class_weights_need_classes():
     [
         (lambda: nn.Network([], 3), "at least one layer"),
         (lambda: nn.Network(nn.Dense(3), 3), "must be a list of layers"),
-        (lambda: nn.Network([nn.Dense], 3), r"layers\[0\] must be a Layer such as Dense\(10\)"),
+        (lambda: nn.Network([nn.Dense], 3), r"layers\[0\] is the class Dense; make a layer of it: Dense\("),
+        (lambda: nn.Network([3], 3), r"layers\[0\] must be a Layer such as Dense\(10\)"),
         (lambda: nn.Network([nn.Dense(2)] * 2, 3), r"layers\[1\] is in the list twice"),
         (lambda: nn.Network([nn.Dense(2)], (28, 28)), r"layers\[0\]: Dense takes flat samples.*put Flatten\(\)"),
         (lambda: nn.Network([nn.MaxAbsNorm()], (28, 28)), r"MaxAbsNorm takes flat samples.*put Flatten\(\)"),
@@ -251,3 +254,69 @@ def test_every_error_is_of_the_package_and_of_a_built_in_kind():
         assert issubclass(kind, NNBackendError)
         if kind is not NNBackendError:
             assert issubclass(kind, ValueError | RuntimeError | ArithmeticError | MemoryError)
+
+
+def test_a_class_in_place_of_an_object():
+    net = classifier()
+    for train in (
+        lambda: net.fit(X, Y, loss="softmax_cross_entropy", optimizer=nn.Adam),
+        lambda: net.train_on_batch(X, Y, loss="softmax_cross_entropy", optimizer=nn.Adam),
+    ):
+        with pytest.raises(
+            InvalidInputError, match=r"received the class Adam; .* optimizer=Adam\(\), .* Adam\(0\.001\)$"
+        ):
+            train()
+    assert net.loss is None
+    with pytest.raises(InvalidInputError, match=r"layers\[1\] is the class Flatten; make a layer of it: Flatten\("):
+        nn.Network([nn.Dense(3), nn.Flatten], 4)
+
+
+@pytest.mark.parametrize("shape", [-1, (-1,), (28, -1), [-1, 3]])
+def test_reshape_without_a_size(shape):
+    with pytest.raises(InvalidInputError, match=r"^Reshape takes a shape without -1, received .*-1.*; .* Flatten\(\)"):
+        nn.Reshape(shape)
+    with pytest.raises(InvalidInputError, match=r"^target_shape must be a whole number of at least 1, received 0"):
+        nn.Reshape((0, 3))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y"), [(1, [0.5, 2.0, 3.0]), (3, [[0.1, 0.2, 0.3]] * 3), (3, [[1.0, 2.0, 0.0]] * 3)]
+)
+def test_a_regression_predicts_no_classes(outputs, y, tmp_path):
+    net, x = nn.Network([nn.Dense(outputs)], 2, backend="numpy"), np.eye(3, 2)
+    net.predict_classes(x)  # of a network without training, which may be meant for classes
+    net.fit(x, y, epochs=1, loss="mean_squared_error", verbose=False)
+    net.save(tmp_path / "net.npz")
+    for each in (net, nn.Network.load(tmp_path / "net.npz", backend="numpy")):
+        with pytest.raises(
+            InvalidInputError, match=r"trained on numbers \(.* targets?\), so it predicts no classes; pred"
+        ):
+            each.predict_classes(x)
+
+
+@pytest.mark.parametrize(("outputs", "y"), [(1, [0.0, 1.0, 1.0]), (3, np.eye(3)), (3, [0, 2, 1]), (3, np.tri(3))])
+def test_the_squared_error_of_classes_predicts_classes(outputs, y):
+    net, x = nn.Network([nn.Dense(outputs)], 2, backend="numpy"), np.eye(3, 2)
+    net.fit(x, y, epochs=1, loss="mean_squared_error", verbose=False)
+    assert net.predict_classes(x).shape == (3,)
+    assert net.input_description.endswith(f"{max(outputs, 2)} classes")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "hint"), [("float32", 1e25, "or use dtype='float64'$"), ("float64", 1e200, "x$")]
+)
+def test_overflow_within_a_network_is_noticed(backend, dtype, size, hint):
+    net = nn.Network([nn.Dense(3), nn.Dense(2)], 2, backend=backend, dtype=dtype)
+    net.set_weights({name: np.full(array.shape, size) for name, array in net.get_weights().items()})
+    x = np.ones((5, 2))
+    with pytest.warns(
+        UserWarning, match=f"^predictions of 5 of 5 rows are NaN or infinite: .* overflow {dtype}.*{hint}"
+    ):
+        assert not np.isfinite(net.predict(x)).any()
+    with pytest.warns(UserWarning, match=f"^the loss is (nan|inf): .* overflow {dtype}.*{hint}"):
+        net.evaluate(x, np.zeros(5, int), loss="softmax_cross_entropy")
+    net.set_weights({name: np.full(array.shape, 0.1) for name, array in net.get_weights().items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net.predict(x)
+        net.evaluate(x, np.zeros(5, int), loss="softmax_cross_entropy")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import array_api_strict
 import numpy as np
 import pytest
 
+import nnbackend as nn
 from nnbackend.data.inputs import as_host_array, check_features, scaled_rows
 from nnbackend.errors import InvalidInputError
 from tests.helpers import classifier, images
@@ -99,6 +103,47 @@ def test_features_keep_bytes_and_convert_the_rest():
 def test_samples_of_another_shape_are_refused_even_if_their_size_fits():
     with pytest.raises(InvalidInputError, match=r"samples must have shape \(3, 4\), received \(4, 3\)"):
         check_features(np.ones((2, 4, 3)), (3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("input_shape", "shape", "remedy"),
+    [
+        ((9, 9, 1), (6, 1, 9, 9), "np.moveaxis(x, 1, -1)"),
+        ((9, 8, 3), (6, 3, 9, 8), "np.moveaxis(x, 1, -1)"),
+        ((12, 3), (6, 3, 12), "np.moveaxis(x, 1, -1)"),
+        ((9, 9, 1), (6, 9, 9), "x[..., None]"),
+        ((9, 9, 1), (1, 9, 9), "x[..., None]"),
+        ((9, 9, 1), (9, 9, 1), "x[None]"),
+        ((9, 9, 1), (9, 9), "x[None, ..., None]"),
+        ((9, 8, 3), (3, 9, 8), "np.moveaxis(x, 0, -1)[None]"),
+    ],
+)
+@pytest.mark.parametrize("how", ["fit", "evaluate", "predict", "train_on_batch"])
+def test_the_remedy_for_misplaced_channels_works(input_shape, shape, remedy, how):
+    convolution = nn.Conv2D(2, 3) if len(input_shape) == 3 else nn.Conv1D(2, 3)
+    net = nn.Network([convolution, nn.Flatten(), nn.Dense(2)], input_shape, backend="numpy")
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    rows = x.size // math.prod(input_shape)
+    y = np.arange(rows) % 2
+    use = {
+        "fit": lambda x: net.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False),
+        "evaluate": lambda x: net.evaluate(x, y, loss="softmax_cross_entropy"),
+        "predict": net.predict,
+        "train_on_batch": lambda x: net.train_on_batch(x, y, loss="softmax_cross_entropy"),
+    }[how]
+    before = net.get_weights()
+    with pytest.raises(InvalidInputError, match=f"{re.escape(remedy)}( |$)"):
+        use(x)
+    assert all(np.array_equal(before[name], array) for name, array in net.get_weights().items())
+    mended = eval(remedy)
+    assert mended.shape == (rows, *input_shape)
+    use(mended)
+
+
+def test_a_network_defined_with_channels_first_says_so():
+    net = nn.Network([nn.Conv2D(2, 3, padding="same"), nn.Flatten(), nn.Dense(2)], (3, 9, 9), backend="numpy")
+    with pytest.raises(InvalidInputError, match=r"if \(3, 9, 9\) is channels first, make it input_shape=\(9, 9, 3\)$"):
+        net.predict(np.ones((2, 9, 9, 3)))
 
 
 def test_scaled_rows_are_what_the_gather_gives():

@@ -147,7 +147,7 @@ def test_what_was_done_is_logged_and_kept(tmp_path, caplog):
     network.save(tmp_path / "net.safetensors")
     assert nn.Network.load(tmp_path / "net.safetensors", "numpy").input_description == network.input_description
     numbers = nn.Network([nn.Dense(2)], 3, "numpy")
-    numbers.train_on_batch(np.ones((5, 3)), np.ones((5, 2)), loss="mean_squared_error")
+    numbers.train_on_batch(np.ones((5, 3)), np.full((5, 2), 0.5), loss="mean_squared_error")
     assert numbers.input_description == "float64 inputs with 3 features, not scaled; 2 targets"
 
 

@@ -118,6 +118,39 @@ def test_samples_are_transposed_at_the_borders_of_the_image_part_only(tmp_path):
     assert operators == {"Conv": 1, "Transpose": 2, "Add": 1}
 
 
+@dtypes
+@pytest.mark.parametrize(
+    ("layers", "left"),
+    [
+        ([nn.Conv2D(6, 3, use_bias=False), nn.BatchNormalization()], 0),
+        ([nn.Conv2D(4, 2, groups=2), nn.BatchNormalization(scale=False), nn.Activation("relu")], 0),
+        ([nn.Residual([nn.Conv2D(4, 1), nn.BatchNormalization(center=False)]), nn.BatchNormalization()], 1),
+        ([nn.Conv2D(4, 2, activation="tanh"), nn.BatchNormalization()], 1),
+        ([nn.Flatten(), nn.Dense(5), nn.BatchNormalization(), nn.BatchNormalization()], 1),
+    ],
+    ids=repr,
+)
+def test_batch_normalisation_becomes_part_of_the_layer_before_it(tmp_path, layers, left, dtype):
+    layers = [nn.layers.layers_from_config(nn.layers.layers_config([layer]))[0] for layer in layers]
+    net = network(layers, dtype)
+    before = net.get_weights()
+    check(net, X.astype(dtype), tmp_path / "model.onnx")
+    assert all(np.array_equal(array, before[name]) for name, array in net.get_weights().items())
+    initializers = [each.name for each in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    assert sum(name.endswith("running_mean") for name in initializers) == left
+
+
+def test_batch_normalisation_stays_alone_if_the_product_overflows(tmp_path):
+    net = nn.Network([nn.Dense(2, use_bias=False), nn.BatchNormalization(), nn.Dense(1)], 3, backend="numpy")
+    weights = net.get_weights()
+    large = {"layers.0.weight": np.full((3, 2), 1e20), "layers.1.scale": np.full(2, 1e20)}
+    net.set_weights({**weights, **large})
+    export(net, tmp_path / "model.onnx")
+    arrays = [onnx.numpy_helper.to_array(each) for each in onnx.load(tmp_path / "model.onnx").graph.initializer]
+    assert all(np.isfinite(array).all() for array in arrays)
+    check(net, np.full((2, 3), 1e-20, np.float32), tmp_path / "model.onnx")
+
+
 def test_a_user_defined_layer_in_a_residual_is_named(tmp_path):
     net = nn.Network([nn.Residual([nn.Dense(6), Shift(2)])], 6, backend="numpy")
     with pytest.raises(InvalidInputError, match=r"^layers\[0\]\.layers\[1\] is .*, a user-defined layer"):

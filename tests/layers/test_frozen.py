@@ -15,6 +15,7 @@ from nnbackend.testing import check_gradients
 from tests.helpers import images, same_weights
 
 X, Y = images()
+MSE = "mean_squared_error"
 OPTIONS = {"loss": "softmax_cross_entropy", "batch_size": 16, "verbose": False}
 
 
@@ -234,6 +235,18 @@ def test_all_layers_frozen_is_an_error_before_anything_changes():
     assert net.evaluate(X, Y, loss=OPTIONS["loss"])["loss"] > 0
     net.layers[0].trainable = True
     net.fit(X, Y, epochs=1, **OPTIONS)
+
+
+@pytest.mark.parametrize("layers", [[nn.Flatten()], [nn.Dropout(0.5), nn.Activation("tanh")]])
+def test_a_network_without_parameters_has_nothing_to_train(layers):
+    net = nn.Network(layers, X.shape[1], backend="numpy")
+    for train in (lambda: net.fit(X, X, loss=MSE), lambda: net.train_on_batch(X, X, loss=MSE)):
+        with pytest.raises(
+            InvalidInputError, match=r"has parameters, so there is nothing to train; add .* such as Dense"
+        ):
+            train()
+    assert net.loss is None
+    assert net.steps_trained == 0
 
 
 def test_trainable_cannot_change_during_training():

@@ -176,6 +176,16 @@ def test_a_single_row_is_normalised_over_its_positions(backend):
     np.testing.assert_allclose(net.get_weights()["layers.0.running_mean"], 0.01 * x.mean(axis=(0, 1, 2)), rtol=1e-4)
 
 
+def test_a_single_row_without_positions_is_the_shift(backend):
+    net = nn.Network([nn.BatchNormalization(), nn.Dense(2)], 3, backend=backend, dtype="float64")
+    shift, weight = np.array([0.5, -1.0, 2.0]), net.get_weights()["layers.1.weight"]
+    net.set_weights({**net.get_weights(), "layers.0.shift": shift})
+    loss = net.train_on_batch([[5.0, 6.0, 7.0]], [1], loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))["loss"]
+    outputs = shift @ weight
+    np.testing.assert_allclose(loss, np.log(np.exp(outputs - outputs[1]).sum()), rtol=1e-12)
+    assert all(np.isfinite(array).all() for array in net.get_weights().values())
+
+
 # ---- configurations and files ----------------------------------------------------------------------------------------
 
 
@@ -262,7 +272,14 @@ def test_an_unknown_activation_is_named():
         (lambda: nn.Conv2D(2, 3), (784,), r"put Reshape\(\(height, width, channels\)\) before it"),
         (lambda: nn.Conv1D(2, 3), (28,), r"for one channel, pass x\[\.\.\., None\] and input_shape=\(28, 1\)"),
         (lambda: nn.Conv1D(2, 3), IMAGE, r"takes sequences of shape \(length, channels\), received \(5, 6, 2\)"),
-        (lambda: nn.Conv1D(2, 9), (8, 3), "Conv1D: a window of 9 does not fit"),
+        (lambda: nn.Conv1D(2, 9), (8, 9), "Conv1D: a window of 9 does not fit into sequences of length 8; [^.]*$"),
+        (lambda: nn.Conv1D(2, 3), (2, 50), r"Channels come last: if \(2, 50\) has them first, give .*=\(50, 2\)$"),
+        (lambda: nn.Conv2D(2, 5), (3, 32, 32), r"if \(3, 32, 32\) has them first, give input_shape=\(32, 32, 3\)$"),
+        (lambda: nn.MaxPool2D(2), (1, 28, 28), r"give input_shape=\(28, 28, 1\)$"),
+        (lambda: nn.Conv2D(3, 1, groups=3), (3, 32, 32), r"32 channels cannot .* give input_shape=\(32, 32, 3\)$"),
+        (lambda: nn.Residual([nn.Conv2D(2, 5)]), (3, 32, 32), r"give input_shape=\(32, 32, 3\)$"),
+        # Few rows, but no more channels than columns: these may well be their height.
+        (lambda: nn.Conv2D(2, 5), (3, 32, 3), "or choose padding='same'$"),
         (lambda: nn.Reshape((7, 3)), IMAGE, r"have 60 elements, and \(7, 3\) has 21"),
         (lambda: nn.Residual([nn.Conv2D(4, 1)]), IMAGE, r"projection=Conv2D\(filters, 1, strides=\.\.\.\)"),
         (lambda: nn.Residual([nn.Conv2D(2, 3)]), IMAGE, r"turn \(5, 6, 2\) into \(3, 4, 2\), which cannot be added"),

@@ -251,8 +251,10 @@ def test_outputs_may_have_several_axes(backend):
     x = X.astype(np.float32).reshape(-1, 5, 6) / 255
     assert net.predict(x).shape == (70, 5, 6)
     np.testing.assert_allclose(net.predict(x), np.tanh(x), rtol=1e-5)
+    net = nn.Network([nn.LayerNormalization(), nn.Dropout(0.2)], (5, 6), backend=backend)
     net.fit(x, x.reshape(70, -1), epochs=1, loss="mean_squared_error", verbose=False)
     assert net.evaluate(x, x.reshape(70, -1))["loss"] > 0
+    assert net.predict(x).shape == (70, 5, 6)
 
 
 @pytest.mark.float64

@@ -39,6 +39,23 @@ def digits_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def convolutions_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a convolutional network that recognises handwritten digits."""
+    data = nn.datasets.load("mnist-5k")
+    convolutions = [nn.Conv2D(6, 5, activation="relu"), nn.MaxPool2D(2), nn.Conv2D(8, 5), nn.Activation("relu")]
+    layers = [nn.Reshape((28, 28, 1)), *convolutions, nn.MaxPool2D(2), nn.Flatten(), nn.Dense(10)]
+    network = nn.Network(layers, 784, "numpy")
+    optimizer = nn.Adam(nn.CosineDecay(5e-3, epochs=3))
+    network.fit(
+        data.x_train, data.y_train, epochs=3, batch_size=50, loss="softmax_cross_entropy", optimizer=optimizer,
+        verbose=False,
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("model") / "convolutions.safetensors"
+    network.save(path)
+    return path
+
+
 @pytest.fixture
 def network() -> nn.Network:
     layers = [nn.Dense(12, activation="relu"), nn.Dropout(0.5), nn.Dense(7, activation="tanh"), nn.Dense(10)]

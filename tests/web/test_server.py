@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 
 import numpy as np
@@ -12,10 +13,10 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.web.app import PAGE
 from nnbackend.web.digits import check_strokes, draw, normalise
 from nnbackend.web.guard import MOST_BYTES
-from nnbackend.web.recogniser import Recogniser
+from nnbackend.web.recogniser import Recogniser, _levels
 from nnbackend.web.server import HOST, address, listen
 from nnbackend.web.session import Session
-from tests.web.conftest import CLASSES, PORT, synthetic
+from tests.web.conftest import CLASSES, PORT, Page, synthetic
 from tests.web.handwriting import DIGITS
 
 LINE = [[[0.2, 0.3], [0.6, 0.7]]]
@@ -53,6 +54,7 @@ def test_it_describes_the_network_and_the_choices(page):
     assert description["model"]["network"] == "784-12-7-10"
     assert description["model"]["classes"] == list(CLASSES)
     assert description["model"]["hidden"] == ["12 units, relu", "7 units, tanh"]
+    assert description["model"]["maps"] == [None, None]
     assert description["model"]["backend"].startswith("numpy on CPU")
     assert "784-200-80-10" in [preset["name"] for preset in description["presets"]]
     assert ("numpy", True) in [(backend["name"], backend["usable"]) for backend in description["backends"]]
@@ -66,6 +68,54 @@ def test_a_drawing_is_answered_with_outputs_and_activations(page, network):
     assert [len(layer) for layer in answer["hidden"]] == [12, 7]
     assert min(answer["hidden"][0]) == 0 < max(answer["hidden"][0])
     assert min(answer["hidden"][1]) < 0
+
+
+def levels(text):
+    return np.frombuffer(base64.b64decode(text), np.int8).astype(float)
+
+
+def test_a_drawing_is_answered_with_feature_maps():
+    layers = [
+        nn.Reshape((28, 28, 1)), nn.Conv2D(45, 5, activation="tanh"), nn.MaxPool2D(4),
+        nn.Conv2D(3, (2, 3)), nn.Flatten(), nn.Dense(10),
+    ]  # fmt: skip
+    network = nn.Network(layers, 784, backend="numpy", input_scale=1 / 255)
+    page = Page(Session(Recogniser(network, CLASSES, "a test"), synthetic))
+    model = page.get("/api/page").json()["model"]
+    assert model["network"] == "784-45-3-10"
+    assert model["hidden"] == ["45 maps of 24 x 24, tanh", "3 maps of 5 x 4"]
+    first, second = model["maps"]
+    # The page shows the first forty maps, and of a filter those for the first forty channels.
+    assert (first["shape"], first["shown"]) == ([24, 24, 45], 40)
+    assert (first["kernels"]["shape"], first["kernels"]["of"]) == ([40, 1, 5, 5], [45, 1])
+    assert (second["shape"], second["shown"]) == ([5, 4, 3], 3)
+    assert (second["kernels"]["shape"], second["kernels"]["of"]) == ([3, 40, 2, 3], [3, 45])
+    weight = network.get_weights()["layers.3.weight"][:, :, :40].transpose(3, 2, 0, 1)
+    shown = levels(second["kernels"]["levels"]).reshape(weight.shape)
+    np.testing.assert_allclose(shown / 127, weight / abs(weight).max(), atol=0.5 / 127)
+
+    answer = page.post("/api/look", {"strokes": DIGITS["5"]}).json()
+    part = nn.Network(network.layers[:2], 784, backend="numpy", input_scale=1 / 255)
+    part.set_weights({name: network.get_weights()[name] for name in part.get_weights()})
+    maps = part.predict(np.array([answer["image"]], np.uint8))[0].transpose(2, 0, 1)[:40]
+    np.testing.assert_allclose(
+        levels(answer["hidden"][0]).reshape(maps.shape) / 127, maps / abs(maps).max(), atol=0.5 / 127
+    )
+    # Nothing drawn: the maps of a black image are its biases, which are 0.
+    assert not levels(page.post("/api/look", {"strokes": []}).json()["hidden"][0]).any()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.5, -0.25, 0.0], [127, -64, 0]),
+        ([np.nan, 2.0, -np.inf, np.inf], [0, 127, -127, 127]),
+        ([np.nan, np.inf], [0, 0]),
+        ([0.0, 0.0], [0, 0]),
+    ],
+)
+def test_levels_are_shares_of_the_largest_finite_value(values, expected):
+    assert levels(_levels(np.array(values, np.float32))).tolist() == expected
 
 
 def test_an_empty_drawing_has_no_outputs(page):

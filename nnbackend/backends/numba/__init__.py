@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.errors import BackendUnavailableError
@@ -20,6 +21,15 @@ def probe() -> tuple[str | None, str]:
         if error.name != "numba":
             return f"Numba is installed but {error.name} is missing", "Run: pip install --force-reinstall numba"
         return "Numba is not installed", "Run: pip install numba"
+    except ValueError as error:
+        # Numba reads its settings when it is imported, and refuses some without naming them.
+        threads = os.environ.get("NUMBA_NUM_THREADS")
+        if threads is None:
+            raise
+        return (
+            f"Numba refuses NUMBA_NUM_THREADS={threads} ({error})",
+            "Set it to the number of threads, at least 1, or unset it",
+        )
     except ImportError as error:
         # Numba raises an ImportError for NumPy versions that it does not support.
         return f"Numba does not import ({error})", "Run: pip install --upgrade numba"

@@ -164,9 +164,9 @@ def freeze(weights: Weights) -> Weights:
 def outputs_of(network: Network, x: Any) -> HostArray:
     """The network's predictions, (n, outputs), for the rows of an array or of a sparse matrix."""
     if not hasattr(x, "tocsr"):
-        return network.predict(x, _SLICE)
+        return network.predict_unchecked(x, _SLICE)
     rows = x.tocsr()
     size = max(_FEWEST, min(_SLICE, _SLICE_BYTES // (rows.shape[1] * rows.dtype.itemsize)))
-    parts = [network.predict(rows[at : at + size].toarray(), size) for at in range(0, rows.shape[0], size)]
+    parts = [network.predict_unchecked(rows[at : at + size].toarray(), size) for at in range(0, rows.shape[0], size)]
     joined: HostArray = np.concatenate(parts)
     return joined

@@ -1,4 +1,8 @@
-// Shows the network's answer for an image: the class, a bar for every class, a grid of cells for every hidden layer.
+// Shows the network's answer for an image: the class, a bar for every class, and for every hidden layer its feature maps
+// or a grid of cells.
+
+import { colour, layerFigure, part } from "./drawing.js";
+import { FeatureMaps } from "./maps.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -21,9 +25,15 @@ export class Answer {
       return row;
     });
     element("bars").replaceChildren(...this.rows);
-    const layers = [["Input image", ""], ...model.hidden.map((name, place) => [`Layer ${place + 1}`, name])];
-    this.canvases = layers.map(([title, note], place) => layer(title, note, place === 0 ? "image" : "cells"));
-    element("layers").replaceChildren(...this.canvases.map((canvas) => canvas.parentElement));
+    this.layers = [
+      new InputImage(),
+      ...model.hidden.map((name, place) => {
+        const title = `Layer ${place + 1}`;
+        return model.maps[place] ? new FeatureMaps(title, name, model.maps[place]) : new Cells(title, name, place + 1);
+      }),
+    ];
+    element("layers").classList.toggle("deep", model.maps.some(Boolean));
+    element("layers").replaceChildren(...this.layers.map((layer) => layer.figure));
     this.last = null;
     this.#paint();
   }
@@ -62,70 +72,59 @@ export class Answer {
   }
 
   #paint() {
-    this.canvases.forEach((canvas, place) => {
-      if (place === 0) paintImage(canvas, this.last?.image);
-      else paintCells(canvas, this.last?.hidden[place - 1], parseInt(this.model.hidden[place - 1]), place);
+    this.layers.forEach((layer, place) => layer.paint(place === 0 ? this.last?.image : this.last?.hidden[place - 1]));
+  }
+}
+
+// The image that the network receives.
+class InputImage {
+  constructor() {
+    [this.figure, this.canvas] = layerFigure("Input image", "", "image");
+    this.canvas.setAttribute("aria-label", "The drawing as an image of 28 by 28 pixels");
+  }
+
+  paint(image) {
+    this.canvas.width = this.canvas.height = 28;
+    const context = this.canvas.getContext("2d");
+    context.fillStyle = colour("--ink");
+    (image ?? []).forEach((value, place) => {
+      context.globalAlpha = value / 255;
+      context.fillRect(place % 28, Math.floor(place / 28), 1, 1);
     });
   }
 }
 
-function part(kind, text = "") {
-  const made = document.createElement("div");
-  made.className = kind;
-  made.textContent = text;
-  return made;
-}
-
-function layer(title, note, kind) {
-  const figure = document.createElement("figure");
-  figure.className = kind;
-  const caption = document.createElement("figcaption");
-  const quiet = document.createElement("span");
-  quiet.textContent = note;
-  caption.append(title, quiet);
-  const canvas = document.createElement("canvas");
-  canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", note ? `${title}: ${note}` : "The drawing as an image of 28 by 28 pixels");
-  figure.append(caption, canvas);
-  return canvas;
-}
-
-function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name);
-}
-
-function paintImage(canvas, image) {
-  canvas.width = canvas.height = 28;
-  const context = canvas.getContext("2d");
-  context.fillStyle = colour("--ink");
-  (image ?? []).forEach((value, place) => {
-    context.globalAlpha = value / 255;
-    context.fillRect(place % 28, Math.floor(place / 28), 1, 1);
-  });
-}
-
 // One cell per unit. Its opacity is its activation relative to the layer's largest; negative ones use the second colour.
-function paintCells(canvas, values, units, place) {
-  const width = (canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio)));
-  const height = (canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio)));
-  const context = canvas.getContext("2d");
-  const columns = Math.ceil(Math.sqrt((units * width) / height));
-  const rows = Math.ceil(units / columns);
-  const size = Math.min(width / columns, height / rows);
-  const gap = size > 6 ? size * 0.14 : 0;
-  const most = Math.max(1e-9, ...(values ?? []).map(Math.abs));
-  const [empty, first, second] = [colour("--cell"), colour("--first"), colour("--second")];
-  for (let unit = 0; unit < units; unit++) {
-    const value = (values?.[unit] ?? 0) / most;
-    const box = [(unit % columns) * size, Math.floor(unit / columns) * size, size - gap, size - gap, size * 0.18];
-    for (const [fill, alpha] of [[empty, 1], [value < 0 ? second : first, Math.abs(value)]]) {
-      context.globalAlpha = alpha;
-      context.fillStyle = fill;
-      context.beginPath();
-      context.roundRect(...box);
-      context.fill();
-    }
+class Cells {
+  constructor(title, name, number) {
+    [this.figure, this.canvas] = layerFigure(title, name, "cells");
+    this.units = parseInt(name);
+    this.number = number;
   }
-  const active = (values ?? []).filter((value) => value > 0.01 * most).length;
-  canvas.setAttribute("aria-label", `Hidden layer ${place}: ${active} of ${units} units active`);
+
+  paint(values) {
+    const { canvas, units } = this;
+    const width = (canvas.width = Math.max(1, Math.round(canvas.clientWidth * devicePixelRatio)));
+    const height = (canvas.height = Math.max(1, Math.round(canvas.clientHeight * devicePixelRatio)));
+    const context = canvas.getContext("2d");
+    const columns = Math.ceil(Math.sqrt((units * width) / height));
+    const rows = Math.ceil(units / columns);
+    const size = Math.min(width / columns, height / rows);
+    const gap = size > 6 ? size * 0.14 : 0;
+    const most = Math.max(1e-9, ...(values ?? []).map(Math.abs));
+    const [empty, first, second] = [colour("--cell"), colour("--first"), colour("--second")];
+    for (let unit = 0; unit < units; unit++) {
+      const value = (values?.[unit] ?? 0) / most;
+      const box = [(unit % columns) * size, Math.floor(unit / columns) * size, size - gap, size - gap, size * 0.18];
+      for (const [fill, alpha] of [[empty, 1], [value < 0 ? second : first, Math.abs(value)]]) {
+        context.globalAlpha = alpha;
+        context.fillStyle = fill;
+        context.beginPath();
+        context.roundRect(...box);
+        context.fill();
+      }
+    }
+    const active = (values ?? []).filter((value) => value > 0.01 * most).length;
+    canvas.setAttribute("aria-label", `Hidden layer ${this.number}: ${active} of ${units} units active`);
+  }
 }

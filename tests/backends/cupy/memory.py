@@ -76,6 +76,12 @@ class DeviceArray:
     #: Holds the address, as in CuPy.
     data = property(lambda self: SimpleNamespace(ptr=self.host.ctypes.data))
 
+    @property
+    def __cuda_array_interface__(self):
+        """Address and strides for other libraries, as CuPy's arrays have it."""
+        strides = None if self.host.flags.c_contiguous else self.host.strides
+        return {"data": (self.host.ctypes.data, False), "shape": self.host.shape, "strides": strides, "version": 3}
+
     def __len__(self) -> int:
         return len(self.host)
 
