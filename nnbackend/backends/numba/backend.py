@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.contract import Call, Executor, HostArray
 from nnbackend.backends.executor import Division
-from nnbackend.backends.numba import kernels, normalization
+from nnbackend.backends.numba import kernels, normalization, resampling
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.program import Parts, UnsupportedStepError, compile_step, parts_of
@@ -113,6 +113,28 @@ class NumbaBackend(NumpyBackend):
             0,
             len(x),
         )
+
+    def draw_transforms(
+        self, chain: Real, height: int, width: int, seed: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
+        resampling.draw_transforms(chain, height, width, seed, int(counter[1]), out, first_row, 0, len(out))
+
+    def draw_displacements(
+        self, kernel: Real, alpha: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
+        count, height, width, _ = out.shape
+        noise, rows = np.empty((2, 2 * height * width), out.dtype)
+        resampling.draw_displacements(
+            kernel, out.dtype.type(alpha), seed, stream, int(counter[1]), height, width, out.reshape(-1), noise, rows,
+            first_row, 0, count,
+        )  # fmt: skip
+
+    def resample(self, x: Real, transforms: Real | None, displacements: Real | None, out: Real) -> None:
+        count, *shape = x.shape
+        matrices = np.empty(0) if transforms is None else np.ascontiguousarray(transforms).reshape(-1)
+        fields = x.reshape(-1)[:0] if displacements is None else displacements.reshape(-1)
+        padded = np.empty(resampling.padded_size(*shape), x.dtype)
+        resampling.resample(x.reshape(-1), *shape, matrices, fields, out.reshape(-1), padded, 0, count)
 
     def max_abs_norm(self, x: Real, out: Real) -> None:
         normalization.max_abs_norm(x, *_bits(x), out, 0, len(x))

@@ -1,0 +1,187 @@
+"""Jitted kernels of random transformations of images. Arrays of images and fields are flat: (rows, height, width,
+channels). `begin` and `end` are the range of rows of the batch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from nnbackend.backends.augmentation_operations import TRANSFORMATIONS
+from nnbackend.backends.numba.jit import as_written, internal_as_written
+from nnbackend.backends.numba.philox import philox
+
+__all__ = ["draw_displacements", "draw_transforms", "padded_size", "resample"]
+
+_SHIFT, _ROTATE, _SCALE, _FLIP_HORIZONTAL = (
+    TRANSFORMATIONS.index(name) for name in ("shift", "rotate", "scale", "flip_horizontal")
+)
+
+
+@internal_as_written
+def _inverse(kind, p, q, u, v):
+    """The map from a position after a transformation to its source: a 2 x 2 matrix and a shift."""
+    if kind == _SHIFT:
+        return 1.0, 0.0, 0.0, 1.0, -p * (2.0 * u - 1.0), -q * (2.0 * v - 1.0)
+    if kind == _ROTATE:
+        angle = p * (2.0 * u - 1.0)
+        cosine, sine = math.cos(angle), math.sin(angle)
+        return cosine, sine, -sine, cosine, 0.0, 0.0
+    if kind == _SCALE:
+        inverse = 1.0 / (p + (q - p) * u)
+        return inverse, 0.0, 0.0, inverse, 0.0, 0.0
+    side = -1.0 if u < p else 1.0
+    if kind == _FLIP_HORIZONTAL:
+        return 1.0, 0.0, 0.0, side, 0.0, 0.0
+    return side, 0.0, 0.0, 1.0, 0.0, 0.0
+
+
+@as_written
+def draw_transforms(chain, height, width, seed, step, out, first_row, begin, end):
+    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
+    unit = 1.0 / 4294967296.0
+    centre_y, centre_x = (height - 1) / 2.0, (width - 1) / 2.0
+    for n in range(begin, end):
+        a, b, c, d, ty, tx = 1.0, 0.0, 0.0, 1.0, 0.0, 0.0
+        for k in range(chain.shape[0]):
+            words = philox(first_row + n, np.int64(chain[k, 3]), step, key0, key1)
+            u, v = np.float64(words[0]) * unit, np.float64(words[1]) * unit
+            p, q, r, s, sy, sx = _inverse(np.int64(chain[k, 0]), chain[k, 1], chain[k, 2], u, v)
+            ty, tx = ty + a * sy + b * sx, tx + c * sy + d * sx
+            a, b, c, d = a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s
+        out[n, 0], out[n, 1], out[n, 2] = a, b, ty + centre_y - (a * centre_y + b * centre_x)
+        out[n, 3], out[n, 4], out[n, 5] = c, d, tx + centre_x - (c * centre_y + d * centre_x)
+
+
+@as_written
+def draw_displacements(kernel, alpha, seed, stream, step, height, width, out, noise, rows, first_row, begin, end):
+    """`noise` and `rows` are temporary memory for one field each."""
+    key0, key1 = seed & 0xFFFFFFFF, seed >> 32
+    line, radius = 2 * width, kernel.size // 2
+    size = height * line
+    zero = kernel.dtype.type(0)
+    for n in range(begin, end):
+        _draw_noise(noise, (first_row + n) * size, stream, step, key0, key1)
+        rows[:] = zero
+        out[n * size : (n + 1) * size] = zero
+        for y in range(height):
+            for k in range(kernel.size):
+                # From an element to the one with this weight.
+                distance = 2 * (k - radius)
+                first, last = max(0, -distance), min(line, line - distance)
+                if first < last:
+                    _add(rows[y * line + first : y * line + last], kernel[k], noise[y * line + first + distance :])
+        for y in range(height):
+            target = out[n * size + y * line : n * size + (y + 1) * line]
+            for k in range(kernel.size):
+                source = y + k - radius
+                if 0 <= source < height:
+                    _add(target, kernel[k], rows[source * line :])
+            for place in range(line):
+                target[place] *= alpha
+
+
+@internal_as_written
+def _draw_noise(noise, first, stream, step, key0, key1):
+    """Numbers from -1 to 1, beginning at element `first` of the stream."""
+    last = first + noise.size
+    for block in range(first // 4, (last + 3) // 4):
+        words = philox(block, stream, step, key0, key1)
+        # An image may begin or end within a block.
+        if first <= 4 * block and 4 * block + 4 <= last:
+            place = 4 * block - first
+            noise[place] = _symmetric(words[0])
+            noise[place + 1] = _symmetric(words[1])
+            noise[place + 2] = _symmetric(words[2])
+            noise[place + 3] = _symmetric(words[3])
+        else:
+            for k in range(4):
+                if first <= 4 * block + k < last:
+                    noise[4 * block + k - first] = _symmetric(words[k])
+
+
+@internal_as_written
+def _symmetric(word):
+    return np.float64(word) * (1.0 / 2147483648.0) - 1.0
+
+
+@internal_as_written
+def _add(target, weight, source):
+    for place in range(target.size):
+        target[place] += weight * source[place]
+
+
+def padded_size(height: int, width: int, channels: int) -> int:
+    """Elements of an image with a row and a column of zeros before, and two of each after it."""
+    return (height + 3) * (width + 3) * channels
+
+
+@as_written
+def resample(x, height, width, channels, transforms, displacements, out, padded, begin, end):
+    """`padded` is temporary memory for an image with zeros around it; without transforms or displacements, their array
+    is empty."""
+    size, line = height * width * channels, (width + 3) * channels
+    padded[:] = x.dtype.type(0)
+    a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
+    for n in range(begin, end):
+        for i in range(height):
+            target, source = (i + 1) * line + channels, n * size + i * width * channels
+            for k in range(width * channels):
+                padded[target + k] = x[source + k]
+        if transforms.size:
+            a, b, c = transforms[6 * n], transforms[6 * n + 1], transforms[6 * n + 2]
+            d, e, f = transforms[6 * n + 3], transforms[6 * n + 4], transforms[6 * n + 5]
+        for i in range(height):
+            pixel = (n * height + i) * width
+            result = out[pixel * channels : (pixel + width) * channels]
+            moved = displacements[2 * pixel : 2 * (pixel + width)] if displacements.size else displacements
+            if channels == 1:
+                _resample_grey(padded, height, width, i, a, b, c, d, e, f, moved, result)
+            else:
+                _resample_row(padded, height, width, channels, i, a, b, c, d, e, f, moved, result)
+
+
+@internal_as_written
+def _within(position, extent):
+    """The position, or the nearest one at which all four pixels around it are outside of the image."""
+    # NaN is at the lower one.
+    position = position if position > -1.0 else -1.0
+    return position if position < extent else extent
+
+
+@internal_as_written
+def _resample_grey(padded, height, width, i, a, b, c, d, e, f, moved, out):
+    line, one = width + 3, padded.dtype.type(1)
+    tall, wide = np.float64(height), np.float64(width)
+    shifted = moved.size > 0
+    for j in range(width):
+        y, x = np.float64(i), np.float64(j)
+        if shifted:
+            y += np.float64(moved[2 * j])
+            x += np.float64(moved[2 * j + 1])
+        y, x = _within(a * y + b * x + c, tall), _within(d * y + e * x + f, wide)
+        top, left = math.floor(y), math.floor(x)
+        down, right = padded.dtype.type(y - top), padded.dtype.type(x - left)
+        first = (np.int64(top) + 1) * line + np.int64(left) + 1
+        upper = (one - right) * padded[first] + right * padded[first + 1]
+        lower = (one - right) * padded[first + line] + right * padded[first + line + 1]
+        out[j] = (one - down) * upper + down * lower
+
+
+@internal_as_written
+def _resample_row(padded, height, width, channels, i, a, b, c, d, e, f, moved, out):
+    line, one = (width + 3) * channels, padded.dtype.type(1)
+    for j in range(width):
+        y, x = np.float64(i), np.float64(j)
+        if moved.size:
+            y += np.float64(moved[2 * j])
+            x += np.float64(moved[2 * j + 1])
+        y, x = _within(a * y + b * x + c, np.float64(height)), _within(d * y + e * x + f, np.float64(width))
+        top, left = math.floor(y), math.floor(x)
+        down, right = padded.dtype.type(y - top), padded.dtype.type(x - left)
+        first = (np.int64(top) + 1) * line + (np.int64(left) + 1) * channels
+        for k in range(channels):
+            place = first + k
+            upper = (one - right) * padded[place] + right * padded[place + channels]
+            lower = (one - right) * padded[place + line] + right * padded[place + line + channels]
+            out[j * channels + k] = (one - down) * upper + down * lower
