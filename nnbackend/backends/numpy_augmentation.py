@@ -101,7 +101,8 @@ def _interpolate(images: Real, y: Real, x: Real, out: Real) -> None:
     height, width = images.shape[1:3]
     # One row and column of zeros before, and two after, so that every clipped position has four neighbours.
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
-    y, x = np.clip(y, -1, height), np.clip(x, -1, width)
+    # Unlike `np.clip`, this makes a number of NaN.
+    y, x = np.fmin(np.fmax(y, -1), height), np.fmin(np.fmax(x, -1), width)
     top, left = np.floor(y), np.floor(x)
     down, right = (y - top)[..., None].astype(out.dtype), (x - left)[..., None].astype(out.dtype)
     i, j = top.astype(int) + 1, left.astype(int) + 1

@@ -331,6 +331,28 @@ def _place_images(rng, rows, columns, inner, top, left) -> Case:
     return Case("place", (_real(rng, n, 4, 5, channels), top, left, _garbage(n, 3 + inner % 4, 6, channels)))
 
 
+def _transforms(rng, rows, columns, inner, first_row=0) -> Case:
+    chain = [(kind, 0.3 + kind, 1.5, 2**32 - 1 - place) for place, kind in enumerate((0, 1, 2, 3, 4, 1))]
+    out = np.full((rows, 6), 1e30).view(_Double)
+    arguments = (np.array(chain).view(_Double), 3 + columns, 2 + inner, 2**62 + 12345, _counter(), out, first_row)
+    return Case("draw_transforms", arguments)
+
+
+def _displacements(rng, rows, columns, inner, first_row=0) -> Case:
+    kernel = np.array([1, 2, 3, 2, 1], np.float64) / 8
+    out = _garbage(1 + rows % 5, 1 + columns % 7, 1 + inner % 6, 2)
+    return Case("draw_displacements", (kernel, 2.5, 2**62 + 12345, 2**31 + 3, _counter(), out, first_row))
+
+
+def _resample(rng, rows, columns, inner, transformed, displaced) -> Case:
+    n, height, channels = 1 + rows % 5, 1 + inner % 6, 1 + columns % 4
+    x = _real(rng, n, height, 5, channels)
+    transforms = (np.tile([1.0, 0, 0, 0, 1, 0], (n, 1)) + 0.3 * _real(rng, n, 6)).view(_Double)
+    fields = _real(rng, n, height, 5, 2)
+    places = (transforms if transformed else None, fields if displaced else None)
+    return Case("resample", (x, *places, _garbage(*x.shape)))
+
+
 def _add(rng, rows, columns, inner, alias) -> Case:
     a, b = _real(rng, rows, columns), _real(rng, rows, columns)
     return Case("add", (a, b, {"": _garbage(rows, columns), "a": a, "b": b}[alias]))
@@ -393,6 +415,13 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     yield "pool_gradient-ties", partial(_pool, kind="max", gradient=True, ties=True)
     yield "place-larger", partial(_place_images, top=1, left=-1)
     yield "place-smaller", partial(_place_images, top=-2, left=2)
+    for first_row in (0, 7):
+        suffix = "-later-rows" * bool(first_row)
+        yield f"draw_transforms{suffix}", partial(_transforms, first_row=first_row)
+        yield f"draw_displacements{suffix}", partial(_displacements, first_row=first_row)
+    for transformed, displaced in product((False, True), repeat=2):
+        name = f"resample{'-transforms' * transformed}{'-displacements' * displaced}"
+        yield name, partial(_resample, transformed=transformed, displaced=displaced)
     for alias in ("", "a", "b"):
         yield f"add{'-alias' * bool(alias)}{alias}", partial(_add, alias=alias)
     yield "layer_norm_scale_gradient", _layer_norm_scale_gradient
