@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from nnbackend.backends.augmentation_operations import TRANSFORMATIONS
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
-from nnbackend.support.checks import Plain, above_zero, number
+from nnbackend.support.checks import Plain, above_zero, count, number, seed_number
 
-__all__ = ["Augmentation", "Elastic", "Flip", "Rotate", "Scale", "Shift"]
+__all__ = ["Augmentation", "Elastic", "Flip", "Rotate", "Scale", "Shift", "preview"]
 
 #: The kernel of `Elastic` ends at this many standard deviations.
 _TRUNCATE = 3
@@ -182,7 +182,7 @@ class Elastic(Augmentation):
 
 
 #: All augmentations.
-KINDS = (Shift, Rotate, Scale, Flip, Elastic)
+_KINDS = (Shift, Rotate, Scale, Flip, Elastic)
 
 
 class Resampling(NamedTuple):
@@ -217,6 +217,75 @@ def resamplings(augmentations: Sequence[Augmentation]) -> list[Resampling]:
             kind, p, q = each._parameters
             groups[-1].chain.append((TRANSFORMATIONS.index(kind), p, q, stream))
     return groups if groups[-1].chain else groups[:-1]
+
+
+def as_augmentations(augment: Any) -> tuple[Augmentation, ...]:
+    """The checked argument `augment` of `fit`: one augmentation, or several in the order of their application.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if isinstance(augment, Augmentation):
+        augment = (augment,)
+    if not isinstance(augment, list | tuple):
+        raise InvalidInputError(
+            f"augment must be a list such as [nn.augment.Shift(2), nn.augment.Rotate(10)], received {shown(augment)}"
+        )
+    for each in augment:
+        if not isinstance(each, _KINDS):
+            known = ", ".join(kind.__name__ for kind in _KINDS)
+            raise InvalidInputError(f"augment must hold {known} of nn.augment, received {shown(each)}")
+    return tuple(augment)
+
+
+def preview(
+    x: npt.ArrayLike, augment: Augmentation | Sequence[Augmentation], seed: int = 0, step: int = 0
+) -> npt.NDArray[np.float64]:
+    """Augmented images, for pictures and for choosing the settings.
+
+    Parameters
+    ----------
+    x : (n, height, width) or (n, height, width, channels) array_like
+        A batch of images.
+    augment : Augmentation or list of Augmentation
+        As for `fit`.
+    seed, step : int
+        The images are those that a network with this seed is trained on after so many steps, if `x` is its batch.
+
+    Returns
+    -------
+    float64 array of the same shape
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    # Imported here because training on other backends does not need it.
+    from nnbackend.backends.numpy import NumpyBackend
+
+    groups = resamplings(as_augmentations(augment))
+    try:
+        given = np.array(x, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"x must be images of numbers, received {shown(x)}") from None
+    if given.ndim not in (3, 4) or not given.size:
+        raise InvalidInputError(f"x must be images (n, height, width, channels), received shape {given.shape}")
+    counter = np.array([0, count("step", step), 0], np.int64)
+    backend, seed = NumpyBackend(), seed_number(seed)
+    images = given.reshape(*given.shape[:3], -1)
+    rows, height, width, _ = images.shape
+    for chain, elastic, stream in groups:
+        transforms = fields = None
+        if chain:
+            transforms = np.empty((rows, 6))
+            backend.draw_transforms(np.array(chain, np.float64), height, width, seed, counter, transforms)
+        if elastic is not None:
+            fields, kernel = np.empty((rows, height, width, 2)), elastic.kernel(max(height, width))
+            backend.draw_displacements(kernel, elastic.alpha, seed, stream, counter, fields)
+        source, images = images, np.empty_like(images)
+        backend.resample(source, transforms, fields, images)
+    return images.reshape(given.shape)
 
 
 def _one_or_two(what: str, value: Any, low: float = -math.inf) -> float | tuple[float, float]:

@@ -185,3 +185,23 @@ def test_displacements_have_the_documented_size():
 def test_a_gaussian_wider_than_the_image():
     kernel = Elastic(1, 1e300).kernel(3)
     np.testing.assert_allclose(kernel, np.full(7, 1 / 7))
+
+
+def test_a_preview_shows_what_a_network_sees():
+    x = np.random.default_rng(1).normal(size=(3, 6, 5, 2))
+    augment = [Shift(1), Elastic(3, 1), Rotate(20)]
+    seen = []
+
+    class Seen(nn.Flatten):
+        def forward(self, step, x):
+            step.call(lambda backend, array: seen.append(array.copy()), x)
+            return super().forward(step, x)
+
+    net = nn.Network([Seen(), nn.Dense(2)], x.shape[1:], backend="numpy", dtype="float64", seed=9)
+    for step in range(2):
+        net.train_on_batch(x, np.zeros(3, int), loss="softmax_cross_entropy", augment=augment)
+        np.testing.assert_allclose(seen[step], nn.augment.preview(x, augment, seed=9, step=step), atol=1e-12)
+    np.testing.assert_array_equal(nn.augment.preview(x[..., 0], Flip("vertical"), 1).shape, x.shape[:3])
+    for wrong in (x[0, 0], x[:0], 3.0):
+        with pytest.raises(InvalidInputError, match=r"x must be images \(n, height, width, channels\)"):
+            nn.augment.preview(wrong, augment)

@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from nnbackend.augment import KINDS, Augmentation, resamplings
+from nnbackend.augment import Augmentation, as_augmentations, resamplings
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError, shown
+from nnbackend.errors import InvalidInputError
 from nnbackend.layers import Layer, Reshape
 from nnbackend.step.calls import Recorder
 
-__all__ = ["as_augmentations", "record_augmentation"]
+__all__ = ["check_augmentations", "record_augmentation"]
 
 
-def as_augmentations(
-    augment: Augmentation | Sequence[Augmentation], layers: Sequence[Layer], input_shape: tuple[int, ...]
+def check_augmentations(
+    augment: Any, layers: Sequence[Layer], input_shape: tuple[int, ...]
 ) -> tuple[Augmentation, ...]:
-    """The checked argument `augment` of `fit`: one augmentation, or several in the order of their application.
+    """The argument `augment` of `fit`, checked for a network.
 
     Raises
     ------
     InvalidInputError
-        They are something else, or the samples of the network are no images.
+        They are no augmentations, or the samples of the network are no images.
     """
-    if isinstance(augment, Augmentation):
-        augment = (augment,)
-    if not isinstance(augment, list | tuple):
-        raise InvalidInputError(
-            f"augment must be a list such as [nn.augment.Shift(2), nn.augment.Rotate(10)], received {shown(augment)}"
-        )
-    for each in augment:
-        if not isinstance(each, KINDS):
-            raise InvalidInputError(
-                f"augment must hold {', '.join(kind.__name__ for kind in KINDS)} of nn.augment, received {shown(each)}"
-            )
-    if augment:
+    augmentations = as_augmentations(augment)
+    if augmentations:
         _image_shape(layers, input_shape)
-    return tuple(augment)
+    return augmentations
 
 
 def _image_shape(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -22,7 +22,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer
 from nnbackend.schedules import checked_rates
-from nnbackend.step.augmentation import as_augmentations
+from nnbackend.step.augmentation import check_augmentations
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
@@ -58,7 +58,7 @@ def train_on_batch(
     with own_error_state(), network.in_training():
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(network, optimizer)
-        augmentations = as_augmentations(augment, network.layers, network.input_shape)
+        augmentations = check_augmentations(augment, network.layers, network.input_shape)
         if network.batch_step is None:
             check_weights(network)
         intake = network.intake

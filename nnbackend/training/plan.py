@@ -24,7 +24,7 @@ from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer
-from nnbackend.step.augmentation import as_augmentations
+from nnbackend.step.augmentation import check_augmentations
 from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
@@ -138,7 +138,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     loss = required_loss(network, given.loss)
     optimizer = _get_optimizer(given.optimizer)
     callbacks = _check_callbacks(given.callbacks)
-    augment = as_augmentations(given.augment, network.layers, network.input_shape)
+    augment = check_augmentations(given.augment, network.layers, network.input_shape)
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
     shuffle = flag("shuffle", given.shuffle)

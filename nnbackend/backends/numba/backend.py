@@ -133,8 +133,11 @@ class NumbaBackend(NumpyBackend):
         count, *shape = x.shape
         matrices = np.empty(0) if transforms is None else np.ascontiguousarray(transforms).reshape(-1)
         fields = x.reshape(-1)[:0] if displacements is None else displacements.reshape(-1)
-        padded = np.empty(resampling.padded_size(*shape), x.dtype)
-        resampling.resample(x.reshape(-1), *shape, matrices, fields, out.reshape(-1), padded, 0, count)
+        padded, places = np.empty(resampling.padded_size(*shape), x.dtype), np.empty(shape[1], np.int64)
+        down, right = np.empty((2, shape[1]), x.dtype)
+        resampling.resample(
+            x.reshape(-1), *shape, matrices, fields, out.reshape(-1), padded, places, down, right, 0, count
+        )
 
     def max_abs_norm(self, x: Real, out: Real) -> None:
         normalization.max_abs_norm(x, *_bits(x), out, 0, len(x))

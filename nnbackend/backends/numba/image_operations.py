@@ -7,7 +7,7 @@ import numpy as np
 
 from nnbackend.backends.numba import resampling, windows
 from nnbackend.backends.numba.kinds import SCRATCH, STATE, compiled, share
-from nnbackend.backends.numba.memory import matrix, vector
+from nnbackend.backends.numba.memory import counts, matrix, vector
 from nnbackend.backends.numba.records import at
 
 # ---- depthwise convolution -------------------------------------------------------------------------------------------
@@ -189,12 +189,16 @@ def draw_displacements(tile_shape, real, record):
     return draw_displacements
 
 
-def _padded_bytes(call):
-    return resampling.padded_size(*call.x.shape[1:]) * call.x.itemsize
+def _resample_bytes(call):
+    """A padded image, and for each pixel of a row its place and two distances."""
+    shape, itemsize = call.x.shape[1:], call.x.itemsize
+    return resampling.padded_size(*shape) * itemsize + shape[1] * (8 + 2 * itemsize)
 
 
-@compiled("resample", work=lambda call: 20 * call.out.size, scratch=_padded_bytes)
+@compiled("resample", work=lambda call: 20 * call.out.size, scratch=_resample_bytes)
 def resample(tile_shape, real, record):
+    size = tile_shape.size
+
     def resample(address, state, scratch):
         line = at(record, address)
         height, width, channels = line.height, line.width, line.channels
@@ -202,8 +206,13 @@ def resample(tile_shape, real, record):
         out = vector(line.out, line.rows * height * width * channels, real)
         transforms = vector(line.transforms, 6 * line.rows if line.transforms else 0, np.float64)
         displacements = vector(line.displacements, 2 * line.rows * height * width if line.displacements else 0, real)
-        padded = vector(scratch + SCRATCH, (height + 3) * (width + 3) * channels, real)
+        places = counts(scratch + SCRATCH, width)
+        down = vector(scratch + SCRATCH + 8 * width, width, real)
+        right = vector(scratch + SCRATCH + (8 + size) * width, width, real)
+        padded = vector(scratch + SCRATCH + (8 + 2 * size) * width, (height + 3) * (width + 3) * channels, real)
         begin, end = share(line.rows, state)
-        resampling.resample(x, height, width, channels, transforms, displacements, out, padded, begin, end)
+        resampling.resample(
+            x, height, width, channels, transforms, displacements, out, padded, places, down, right, begin, end
+        )  # fmt: skip
 
     return resample

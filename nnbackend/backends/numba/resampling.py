@@ -117,71 +117,73 @@ def padded_size(height: int, width: int, channels: int) -> int:
 
 
 @as_written
-def resample(x, height, width, channels, transforms, displacements, out, padded, begin, end):
-    """`padded` is temporary memory for an image with zeros around it; without transforms or displacements, their array
-    is empty."""
+def resample(
+    x, height, width, channels, transforms, displacements, out, padded, places, down, right, begin, end,
+):  # fmt: skip
+    """Without transforms or displacements, their array is empty. Temporary memory: `padded` for an image with zeros
+    around it; `places`, `down` and `right` for a row of positions."""
     size, line = height * width * channels, (width + 3) * channels
     padded[:] = x.dtype.type(0)
     a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
     for n in range(begin, end):
         for i in range(height):
             target, source = (i + 1) * line + channels, n * size + i * width * channels
-            for k in range(width * channels):
-                padded[target + k] = x[source + k]
+            _copy(x[source : source + width * channels], padded[target : target + width * channels])
         if transforms.size:
             a, b, c = transforms[6 * n], transforms[6 * n + 1], transforms[6 * n + 2]
             d, e, f = transforms[6 * n + 3], transforms[6 * n + 4], transforms[6 * n + 5]
         for i in range(height):
             pixel = (n * height + i) * width
-            result = out[pixel * channels : (pixel + width) * channels]
             moved = displacements[2 * pixel : 2 * (pixel + width)] if displacements.size else displacements
-            if channels == 1:
-                _resample_grey(padded, height, width, i, a, b, c, d, e, f, moved, result)
-            else:
-                _resample_row(padded, height, width, channels, i, a, b, c, d, e, f, moved, result)
+            _locate(
+                height, width, channels, a, b, c + a * i, d, e, f + d * i, moved, places, down, right,
+            )  # fmt: skip
+            _interpolate(padded, line, channels, places, down, right, out[pixel * channels :])
 
 
 @internal_as_written
-def _within(position, extent):
-    """The position, or the nearest one at which all four pixels around it are outside of the image."""
-    # NaN is at the lower one.
-    position = position if position > -1.0 else -1.0
-    return position if position < extent else extent
+def _copy(source, target):
+    for place in range(source.size):
+        target[place] = source[place]
 
 
 @internal_as_written
-def _resample_grey(padded, height, width, i, a, b, c, d, e, f, moved, out):
-    line, one = width + 3, padded.dtype.type(1)
-    tall, wide = np.float64(height), np.float64(width)
-    shifted = moved.size > 0
+def _locate(height, width, channels, a, b, c, d, e, f, moved, places, down, right):
+    """Find the sources of a row of pixels, whose transforms have the row's number in `c` and `f`.
+
+    For each, `places` receives the first element of the upper left of the four pixels around it in the padded image,
+    and `down` and `right` the distances from there.
+    """
+    kind, line = down.dtype.type, (width + 3) * channels
+    # In the padded image, whose first row and column are zeros.
+    c, f, last_y, last_x = c + 1.0, f + 1.0, height + 1.0, width + 1.0
     for j in range(width):
-        y, x = np.float64(i), np.float64(j)
-        if shifted:
-            y += np.float64(moved[2 * j])
-            x += np.float64(moved[2 * j + 1])
-        y, x = _within(a * y + b * x + c, tall), _within(d * y + e * x + f, wide)
-        top, left = math.floor(y), math.floor(x)
-        down, right = padded.dtype.type(y - top), padded.dtype.type(x - left)
-        first = (np.int64(top) + 1) * line + np.int64(left) + 1
-        upper = (one - right) * padded[first] + right * padded[first + 1]
-        lower = (one - right) * padded[first + line] + right * padded[first + line + 1]
-        out[j] = (one - down) * upper + down * lower
-
-
-@internal_as_written
-def _resample_row(padded, height, width, channels, i, a, b, c, d, e, f, moved, out):
-    line, one = (width + 3) * channels, padded.dtype.type(1)
-    for j in range(width):
-        y, x = np.float64(i), np.float64(j)
+        y, x = c + b * j, f + e * j
         if moved.size:
-            y += np.float64(moved[2 * j])
-            x += np.float64(moved[2 * j + 1])
-        y, x = _within(a * y + b * x + c, np.float64(height)), _within(d * y + e * x + f, np.float64(width))
-        top, left = math.floor(y), math.floor(x)
-        down, right = padded.dtype.type(y - top), padded.dtype.type(x - left)
-        first = (np.int64(top) + 1) * line + (np.int64(left) + 1) * channels
-        for k in range(channels):
-            place = first + k
-            upper = (one - right) * padded[place] + right * padded[place + channels]
-            lower = (one - right) * padded[place + line] + right * padded[place + line + channels]
-            out[j * channels + k] = (one - down) * upper + down * lower
+            dy, dx = np.float64(moved[2 * j]), np.float64(moved[2 * j + 1])
+            y, x = y + (a * dy + b * dx), x + (d * dy + e * dx)
+        y, x = _within(y, last_y), _within(x, last_x)
+        # Neither is negative, so this rounds down.
+        top, left = np.int32(y), np.int32(x)
+        down[j], right[j] = kind(y - top), kind(x - left)
+        places[j] = np.int64(top) * line + np.int64(left) * channels
+
+
+@internal_as_written
+def _within(position, last):
+    """The nearest position with four pixels in the padded image; 0 for NaN."""
+    position = position if position > 0.0 else 0.0
+    return position if position < last else last
+
+
+@internal_as_written
+def _interpolate(padded, line, channels, places, down, right, out):
+    one = padded.dtype.type(1)
+    # Unsigned, so that Numba does not check for negative indices.
+    count, below, place_type = np.uint64(channels), np.uint64(line), np.uint64
+    for j in range(places.size):
+        for k in range(count):
+            place = place_type(places[j]) + k
+            upper = (one - right[j]) * padded[place] + right[j] * padded[place + count]
+            lower = (one - right[j]) * padded[place + below] + right[j] * padded[place + below + count]
+            out[np.uint64(j) * count + k] = (one - down[j]) * upper + down[j] * lower
