@@ -239,6 +239,42 @@ def as_augmentations(augment: Any) -> tuple[Augmentation, ...]:
     return tuple(augment)
 
 
+def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
+    """Augmentations that are described as text, such as "shift=2,rotate=10,scale=0.8:1.2,flip,elastic=34:4".
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError
+    """
+    kinds = {kind.__name__.lower(): kind for kind in _KINDS}
+    made = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, values = part.partition("=")
+        if name not in kinds:
+            raise UnknownNameError("augmentation", name, kinds)
+        given = [_value(name, value) for value in values.split(":")] if values else []
+        if name in ("shift", "scale") and len(given) == 2:
+            given = [tuple(given)]
+        try:
+            made.append(kinds[name](*given))
+        except TypeError:
+            raise InvalidInputError(
+                f"augmentation {part!r} has the wrong number of values; an example with all of them is "
+                "shift=2,rotate=10,scale=0.1,flip,elastic=34:4"
+            ) from None
+    return tuple(made)
+
+
+def _value(name: str, text: str) -> Any:
+    """A number, or the mode of a flip."""
+    if name == "flip":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInputError(f"augmentation {name!r} takes numbers, received {text!r}") from None
+
+
 def preview(
     x: npt.ArrayLike, augment: Augmentation | Sequence[Augmentation], seed: int = 0, step: int = 0
 ) -> npt.NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.augment import Elastic, Flip, Rotate, Scale, Shift, resamplings
+from nnbackend.augment import Elastic, Flip, Rotate, Scale, Shift, parse_augmentations, resamplings
 from nnbackend.backends.philox import block_words
 from nnbackend.errors import InvalidAttributeError, InvalidInputError, UnknownNameError
 
@@ -205,3 +205,19 @@ def test_a_preview_shows_what_a_network_sees():
     for wrong in (x[0, 0], x[:0], 3.0):
         with pytest.raises(InvalidInputError, match=r"x must be images \(n, height, width, channels\)"):
             nn.augment.preview(wrong, augment)
+
+
+def test_descriptions_as_text():
+    text = "shift=2, shift=0:3,rotate=10,scale=0.1,scale=0.8:1.2,flip,flip=vertical,elastic=34:4"
+    affine = (Shift(2), Shift((0, 3)), Rotate(10), Scale(0.1), Scale((0.8, 1.2)), Flip(), Flip("vertical"))
+    assert parse_augmentations(text) == (*affine, Elastic(34, 4))
+    assert parse_augmentations("") == ()
+    for wrong, message in (
+        ("roate=3", "unknown augmentation 'roate': did you mean 'rotate'"),
+        ("shift=two", "augmentation 'shift' takes numbers, received 'two'"),
+        ("elastic=34", "'elastic=34' has the wrong number of values"),
+        ("shift", "'shift' has the wrong number of values"),
+        ("rotate=-3", "degrees must be at least 0"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            parse_augmentations(wrong)
