@@ -123,7 +123,7 @@ class NumbaBackend(NumpyBackend):
         self, kernel: Real, alpha: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
     ) -> None:
         count, height, width, _ = out.shape
-        noise, rows = np.empty((2, 2 * height * width), out.dtype)
+        noise, rows = (np.empty(size, out.dtype) for size in resampling.field_sizes(height, width, kernel.size))
         resampling.draw_displacements(
             kernel, out.dtype.type(alpha), seed, stream, int(counter[1]), height, width, out.reshape(-1), noise, rows,
             first_row, 0, count,

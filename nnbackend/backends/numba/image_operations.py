@@ -176,24 +176,25 @@ def draw_transforms(tile_shape, real, record):
     return draw_transforms
 
 
-@compiled(
-    "draw_displacements",
-    work=lambda call: (20 + 2 * call.kernel.size) * call.out.size,
-    scratch=lambda call: 2 * call.out.nbytes // call.out.shape[0],
-)
+def _field_bytes(call):
+    return sum(resampling.field_sizes(*call.out.shape[1:3], call.kernel.size)) * call.out.itemsize
+
+
+@compiled("draw_displacements", work=lambda call: (20 + 2 * call.kernel.size) * call.out.size, scratch=_field_bytes)
 def draw_displacements(tile_shape, real, record):
     size = tile_shape.size
 
     def draw_displacements(address, state, scratch):
         line = at(record, address)
-        field = 2 * line.height * line.width
-        kernel, out = vector(line.kernel, line.taps, real), vector(line.out, line.rows * field, real)
-        noise = vector(scratch + SCRATCH, field, real)
-        rows = vector(scratch + SCRATCH + field * size, field, real)
+        height, width, around = line.height, line.width, 2 * (line.taps // 2)
+        kernel, out = vector(line.kernel, line.taps, real), vector(line.out, 2 * line.rows * height * width, real)
+        wide = 2 * height * (width + around)
+        noise = vector(scratch + SCRATCH, wide, real)
+        rows = vector(scratch + SCRATCH + wide * size, 2 * (height + around) * width, real)
         begin, end = share(line.rows, state)
         resampling.draw_displacements(
-            kernel, real(line.alpha), line.seed, line.stream, at(STATE, state).step, line.height, line.width, out,
-            noise, rows, line.first_row, begin, end,
+            kernel, real(line.alpha), line.seed, line.stream, at(STATE, state).step, height, width, out, noise, rows,
+            line.first_row, begin, end,
         )  # fmt: skip
 
     return draw_displacements
