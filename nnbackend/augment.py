@@ -246,6 +246,8 @@ def parse_augmentations(text: str) -> tuple[Augmentation, ...]:
     ------
     InvalidInputError, UnknownNameError
     """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"augment must be text such as 'shift=2,rotate=10', received {shown(text)}")
     kinds = {kind.__name__.lower(): kind for kind in _KINDS}
     made = []
     for part in filter(None, (part.strip() for part in text.split(","))):

@@ -144,7 +144,7 @@ class Network(NetworkInference):
             "balanced" gives all classes the same total weight.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
-            nn.augment.Rotate(10)]``, applied in this order; see :mod:`nnbackend.augment`.
+            nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
         shuffle : bool
             Whether to shuffle the rows in every epoch, with the network's seed.
         steps_per_epoch : int, optional

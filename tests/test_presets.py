@@ -166,6 +166,7 @@ def test_optimizer_options_arrive() -> None:
         ({"batch_size": 0}, "batch size must be"),
         ({"patience": 0}, "patience must be"),
         ({"augment": "roate=2"}, "unknown augmentation 'roate'"),
+        ({"augment": 2}, "augment must be text"),
         ({"augment": "shift=-2"}, "pixels must be at least 0"),
         ({"decay": 0.5}, "'constant' has no decay"),
         ({"schedule": "exponential", "decay_every": 2}, "give only decay"),

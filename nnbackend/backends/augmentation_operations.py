@@ -1,8 +1,8 @@
 """The operations of the contract that change images at random, declared as in :mod:`nnbackend.backends.operations`.
 
-All random numbers are words of Philox4x32-10, see :meth:`Operations.dropout`: a pure function of the seed, a stream,
-the step and the position in the batch, so that every backend, every thread and every rank draws the same images. A word
-w stands for the number ``u = w / 2**32``, which is uniform in [0, 1).
+All random numbers are words of Philox4x32-10, see :meth:`~nnbackend.Backend.dropout`: a pure function of the seed, a
+stream, the step and the position in the batch, so that every backend, every thread and every rank draws the same
+images. A word w stands for the number ``u = w / 2**32``, which is uniform in [0, 1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nnbackend.errors import MissingOperationError
 
 __all__ = ["TRANSFORMATIONS", "AugmentationOperations", "lacking"]
 
-#: The kinds of transformations in a chain, by their numbers; see :meth:`AugmentationOperations.draw_transforms`.
+#: The kinds of transformations in a chain, in the order of their numbers; see `draw_transforms`.
 TRANSFORMATIONS: Final = ("shift", "rotate", "scale", "flip_horizontal", "flip_vertical")
 
 _SEED = constant("0 <= seed < 2**63.")
@@ -32,8 +32,8 @@ class AugmentationOperations:
             "length",
             4,
             dtype="float64",
-            about="For each transformation, in the order of application: its place in :data:`TRANSFORMATIONS`, two "
-            "parameters, and its stream of random numbers, 0 <= stream < 2**32.",
+            about="For each transformation, in the order of application: its kind (0 shift, 1 rotate, 2 scale, 3 "
+            "flip_horizontal, 4 flip_vertical), two parameters, and its stream of random numbers, 0 <= stream < 2**32.",
         ),
         height=constant("Rows of an image."),
         width=constant("Columns of an image."),
@@ -80,8 +80,8 @@ class AugmentationOperations:
 
         ``out[i, y, x] = alpha * sum over j, k of kernel[j] kernel[k] noise[i, y + j - r, x + k - r]`` with ``taps = 2 r
         + 1``, where the noise is 0 outside of the image. ``out[..., 0]`` is the displacement of the row and ``out[...,
-        1]`` that of the column. The noise is ``2 u - 1``, with the word that :meth:`Operations.dropout` uses for
-        element ``e = (((first_row + i) height + y) width + x) 2 + axis``. The sum over k is computed first.
+        1]`` that of the column. The noise is ``2 u - 1``, with the word that :meth:`~nnbackend.Backend.dropout` uses
+        for element ``e = (((first_row + i) height + y) width + x) 2 + axis``. The sum over k is computed first.
         """
         raise lacking(self, "draw_displacements")
 

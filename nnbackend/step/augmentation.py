@@ -10,7 +10,7 @@ import numpy as np
 from nnbackend.augment import Augmentation, as_augmentations, resamplings
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
-from nnbackend.layers import Layer, Reshape
+from nnbackend.layers import Conv1D, Layer, Reshape
 from nnbackend.step.calls import Recorder
 
 __all__ = ["check_augmentations", "record_augmentation"]
@@ -35,7 +35,8 @@ def check_augmentations(
 def _image_shape(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Height, width and channels of the samples of a network.
 
-    Flat samples are images if the first layer is the `Reshape` that makes images of them.
+    Flat samples are images if the first layer is the `Reshape` that makes images of them. Samples with two axes are
+    grey images, unless the network has layers for sequences.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def _image_shape(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple
     shape = input_shape
     if len(shape) == 1 and layers and isinstance(layers[0], Reshape):
         shape = layers[0].target_shape
-    if len(shape) == 2:
+    if len(shape) == 2 and not any(isinstance(layer, Conv1D) for layer in layers):
         return (*shape, 1)
     if len(shape) == 3:
         return shape
