@@ -92,7 +92,7 @@ def _smooth(fields: Real, kernel: Real, axis: int) -> Real:
     padded = np.pad(fields, widths)
     result = np.zeros_like(fields)
     for place, weight in enumerate(kernel):
-        result += weight * padded.take(range(place, place + extent), axis)
+        result += weight * padded[(slice(None),) * axis + (slice(place, place + extent),)]
     return result
 
 
