@@ -182,9 +182,11 @@ def test_displacements_have_the_documented_size():
     assert np.abs(np.diff(inner, axis=2)).mean() < 0.2 * np.abs(inner).mean()
 
 
-def test_a_gaussian_wider_than_the_image():
+def test_the_widest_and_the_narrowest_gaussian():
     kernel = Elastic(1, 1e300).kernel(3)
     np.testing.assert_allclose(kernel, np.full(7, 1 / 7))
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(Elastic(1, 1e-300).kernel(3), [0, 1, 0])
 
 
 def test_a_preview_shows_what_a_network_sees():
