@@ -34,7 +34,9 @@ MOST_COLUMNS = 5
 _Extent = tuple[Any, Any]
 
 
-def _repeat(simd: Simd, length: Any, values: list[Value], body: Callable[[Value, list[Value]], list[Value]]) -> Any:
+def _repeat(
+    simd: Simd, length: Any, values: list[Value], body: Callable[[Value, list[Value]], list[Value]]
+) -> list[Value]:
     """``for i in range(length): values = body(i, values)``, unrolled if the length is known."""
     if isinstance(length, int):
         for i in range(length):
