@@ -313,6 +313,34 @@ class ImageSteps(Suite):
     time_operation.pretty_name = "normalisation and copies: 32 x 12 x 12 x 20"
 
 
+class Augmentation(Suite):
+    """Random transformations of 100 images of 28 x 28, with a Gaussian of 25 taps."""
+
+    params = (BACKENDS, ("draw_transforms", "draw_displacements", "resample"))
+    param_names = ("backend", "operation")
+
+    def build(self, device: Backend, operation: str) -> None:
+        self.device, self.operation = device, getattr(device, operation)
+        counter = device.from_host(np.array([0, 1, 0], np.int64))
+        chain = device.from_host(np.array([(0, 2, 2, 0), (1, 0.2, 0, 1), (2, 0.9, 1.1, 2)], np.float64))
+        transforms = device.empty((100, 6), np.float64)
+        images, out, fields = (device.empty((100, 28, 28, channels), np.float32) for channels in (1, 1, 2))
+        kernel = device.from_host(np.full(25, 1 / 25, np.float32))
+        device.draw_transforms(chain, 28, 28, SEED, counter, transforms)
+        self.arguments: tuple[Any, ...] = {
+            "draw_transforms": (chain, 28, 28, SEED, counter, transforms),
+            "draw_displacements": (kernel, 34.0, SEED, 3, counter, fields),
+            "resample": (images, transforms, fields, out),
+        }[operation]
+        self.time_operation(device.name, operation)
+
+    def time_operation(self, backend: str, operation: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_operation.pretty_name = "random transformations: 100 x 28 x 28"
+
+
 class Losses(Suite):
     """Value, gradient and correct of a batch of 256 with 10 outputs."""
 

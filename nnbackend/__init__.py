@@ -62,6 +62,7 @@ from nnbackend.support import VERSION, moved
 
 if TYPE_CHECKING:
     from nnbackend import (
+        augment,
         datasets,
         distributed,
         interop,
@@ -146,6 +147,7 @@ __all__ = [
     "Warmup",
     "ZeroPadding2D",
     "Zeros",
+    "augment",
     "available_backends",
     "datasets",
     "distributed",
@@ -166,7 +168,7 @@ __all__ = [
 
 
 #: Modules that are imported on first access.
-_MODULES = ("datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
+_MODULES = ("augment", "datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
 
 #: Names that are imported on first access: backends import their libraries, and training and reading files import
 #: standard modules that prediction does not need.

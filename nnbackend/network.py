@@ -19,6 +19,7 @@ from nnbackend.step.parameters import ParameterLayout
 from nnbackend.support.files import path_text
 
 if TYPE_CHECKING:
+    from nnbackend.augment import Augmentation
     from nnbackend.data.batch_stream import BatchStream
     from nnbackend.distributed.communicator import Communicator
     from nnbackend.optimizers import Optimizer
@@ -103,6 +104,7 @@ class Network(NetworkInference):
         callbacks: Iterable[Callback] = (),
         sample_weight: Any = None,
         class_weight: Any = None,
+        augment: Augmentation | Sequence[Augmentation] = (),
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
         stream: bool | None = None,
@@ -140,6 +142,9 @@ class Network(NetworkInference):
         class_weight : dict, (classes,) array_like or "balanced", optional
             Weights of the classes, multiplied with those of the rows. Classes missing in a dict have weight 1;
             "balanced" gives all classes the same total weight.
+        augment : Augmentation or list of Augmentation
+            Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
+            nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
         shuffle : bool
             Whether to shuffle the rows in every epoch, with the network's seed.
         steps_per_epoch : int, optional
@@ -209,6 +214,7 @@ class Network(NetworkInference):
             callbacks=callbacks,
             sample_weight=sample_weight,
             class_weight=class_weight,
+            augment=augment,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
             stream=stream,
@@ -227,6 +233,7 @@ class Network(NetworkInference):
         loss: str | Loss | None = None,
         optimizer: Optimizer | None = None,
         sample_weight: Any = None,
+        augment: Augmentation | Sequence[Augmentation] = (),
     ) -> dict[str, float]:
         """Take one step on some rows.
 
@@ -240,6 +247,8 @@ class Network(NetworkInference):
             Default: the last one used for this network, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
+        augment : Augmentation or list of Augmentation
+            As for `fit`.
 
         Returns
         -------
@@ -263,7 +272,7 @@ class Network(NetworkInference):
         """
         from nnbackend.training.batch import train_on_batch
 
-        return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight)
+        return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight, augment=augment)
 
     # ---- describing and keeping it ---------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from nnbackend.augment import Augmentation, parse_augmentations
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool2D, Reshape
 from nnbackend.losses import get_loss
@@ -48,6 +49,9 @@ class Recipe:
     l1, l2 : float
         Penalties on the weights of every layer, see :class:`nnbackend.Dense`.
     loss : str
+    augment : str
+        Random transformations of the images of each training batch, such as "shift=2,rotate=10,elastic=34:4"; empty for
+        none. The samples must be images, or rows of the pixels of square images.
     optimizer : str
         A key of :data:`nnbackend.optimizers.OPTIMIZERS`.
     learning_rate : float or None
@@ -91,6 +95,7 @@ class Recipe:
     l1: float = 0.0
     l2: float = 0.0
     loss: str = "softmax_cross_entropy"
+    augment: str = ""
     optimizer: str = "adam"
     learning_rate: float | None = None
     schedule: str = "constant"
@@ -146,6 +151,7 @@ class Recipe:
         UnknownNameError, InvalidInputError
         """
         get_loss(self.loss)
+        self.augmentations()
         self.layers(1)
         self.make_optimizer()
         positive_integer("batch size", self.batch_size)
@@ -169,13 +175,33 @@ class Recipe:
         Activation(self.activation)  # checks the name even if there are no hidden layers
         rate = number("dropout", self.dropout, low=0, high=1, below=True)
         self._check_windows()
-        layers = self._convolutions(sample_shape(input_shape)) if self.filters else []
+        layers: list[Layer] = []
+        if self.filters:
+            layers = self._convolutions(sample_shape(input_shape))
+        elif self.augment:
+            layers = self._images(sample_shape(input_shape))
         for units in self.hidden:
             size = positive_integer("a hidden layer's size", units)
             layers.append(Dense(size, self.activation, l1=self.l1, l2=self.l2))
             if rate:
                 layers.append(Dropout(rate))
         return [*layers, Dense(outputs, l1=self.l1, l2=self.l2)]
+
+    def augmentations(self) -> tuple[Augmentation, ...]:
+        """The argument `augment` of `fit`."""
+        return parse_augmentations(self.augment)
+
+    def _images(self, shape: tuple[int, ...]) -> list[Layer]:
+        """Layers that tell the augmentation the shape of the images, and change nothing."""
+        if len(shape) > 1:
+            return [Flatten()]
+        side = math.isqrt(shape[0])
+        if side * side != shape[0]:
+            raise InvalidInputError(
+                f"a recipe with augmentation needs images, or rows of the pixels of square images, received samples of "
+                f"shape {shape}"
+            )
+        return [Reshape((side, side, 1)), Flatten()]
 
     def _convolutions(self, shape: tuple[int, ...]) -> list[Layer]:
         side = math.isqrt(math.prod(shape))

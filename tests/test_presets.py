@@ -197,6 +197,9 @@ def test_optimizer_options_arrive() -> None:
         ({"epochs": 5, "warmup": 5.0}, "warmup must be shorter"),
         ({"batch_size": 0}, "batch size must be"),
         ({"patience": 0}, "patience must be"),
+        ({"augment": "roate=2"}, "unknown augmentation 'roate'"),
+        ({"augment": 2}, "augment must be text"),
+        ({"augment": "shift=-2"}, "pixels must be at least 0"),
         ({"decay": 0.5}, "'constant' has no decay"),
         ({"schedule": "one-cycle", "decay": 0.5}, "'one-cycle' has no decay"),
         ({"schedule": "one-cycle", "warmup": 10.0}, "warmup must be shorter"),
@@ -221,6 +224,21 @@ def test_a_recipe_survives_json() -> None:
         lists = {name: tuple(description[name]) for name in LISTS}
         assert Recipe(**{**description, **lists}) == recipe
     assert Recipe(optimizer="sgd").to_dict()["learning_rate"] == nn.SGD.default_learning_rate
+
+
+def test_a_recipe_with_augmentation() -> None:
+    recipe = Recipe(augment="shift=2,rotate=10", hidden=(20,))
+    assert recipe.augmentations() == (nn.augment.Shift(2), nn.augment.Rotate(10))
+    x, y = np.random.default_rng(0).random((6, 64)).astype(np.float32), np.arange(6) % 3
+    for shape in (64, (8, 8), (8, 8, 1)):
+        network = nn.Network(recipe.layers(3, shape), shape, backend="numpy")
+        rows = x.reshape(-1, *network.input_shape)
+        network.fit(rows, y, epochs=1, loss=recipe.loss, augment=recipe.augmentations())
+    filters = Recipe(augment="flip", filters=(4,), hidden=(5,))
+    network = nn.Network(filters.layers(3, 64), 64, backend="numpy")
+    network.fit(x, y, epochs=1, loss=recipe.loss, augment=filters.augmentations())
+    with pytest.raises(InvalidInputError, match=r"needs images, or rows of the pixels .* samples of shape \(12,\)"):
+        recipe.layers(3, 12)
 
 
 def test_the_rates_of_the_default_recipe_fall_to_zero() -> None:

@@ -18,7 +18,8 @@ from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.support.fork_lock import cached_property
 
 __all__ = [
-    "Argument", "Array", "Call", "HostArray", "Operation", "constant", "operation", "reads", "updates", "writes",
+    "COUNTER", "Argument", "Array", "Call", "HostArray", "Operation", "constant", "operation", "reads", "updates",
+    "writes",
 ]  # fmt: skip
 
 Access = Literal["read", "write", "update", "constant"]
@@ -106,6 +107,11 @@ def constant(about: str, names: Collection[str] | None = None, place_in: str | N
     """A number, one of `names`, or an index of the array called `place_in`; the same in every step."""
     return Argument("constant", about=about, names=names, place_in=place_in)
 
+
+#: The argument of operations that depend on the step.
+COUNTER = reads(
+    3, dtype="int64", about="All from 0: the step within the epoch, the network's steps, and this optimiser's steps."
+)
 
 #: Takes an array; returns its span, or None if its library does not provide addresses.
 FindSpan = Callable[[Any], tuple[int, int] | None]

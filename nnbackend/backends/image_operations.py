@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from nnbackend.backends.augmentation_operations import AugmentationOperations, lacking
 from nnbackend.backends.declaration import Array, Operation, constant, operation, reads, updates, writes
-from nnbackend.errors import MissingOperationError
 
 __all__ = ["POOLS", "ImageOperations", "check_implemented", "implements"]
 
@@ -33,7 +33,7 @@ _POOLED = ("rows", "out_height", "out_width", "channels")
 _KERNEL = ("kernel_height", "kernel_width", "group_channels", "filters")
 
 
-class ImageOperations:
+class ImageOperations(AugmentationOperations):
     """Operations on images, and normalisation."""
 
     # ---- convolution -----------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ class ImageOperations:
         ``groups`` times as many channels as the kernel, filters and channels are divided into that many groups of
         equal size, in order, and the filters of a group see its channels only.
         """
-        raise _lacking(self, "convolution")
+        raise lacking(self, "convolution")
 
     @operation(
         "backward",
@@ -100,7 +100,7 @@ class ImageOperations:
     ) -> None:
         """The gradient of a convolution's input: for each window, ``delta[n, y, x, f] * weight[i, j, c, f]`` summed
         over f is added to the elements that the window covers."""
-        raise _lacking(self, "convolution_input_gradient")
+        raise lacking(self, "convolution_input_gradient")
 
     @operation(
         "backward",
@@ -128,7 +128,7 @@ class ImageOperations:
         out: Array,
     ) -> None:
         """``out[i, j, c, f] = sum over n, y, x of window(n, y, x)[i, j, c] * delta[n, y, x, f]``."""
-        raise _lacking(self, "convolution_weight_gradient")
+        raise lacking(self, "convolution_weight_gradient")
 
     # ---- pooling ---------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class ImageOperations:
 
         Every window contains at least one element of the image. A NaN in a window is its result.
         """
-        raise _lacking(self, "pool")
+        raise lacking(self, "pool")
 
     @operation(
         "backward",
@@ -198,7 +198,7 @@ class ImageOperations:
         part goes to each element of the image in the window. ``"l2"``: ``upstream * x / pooled``, and 0 where `pooled`
         is 0. The contributions to an element are added in the order of their positions in the windows, from the first.
         """
-        raise _lacking(self, "pool_gradient")
+        raise lacking(self, "pool_gradient")
 
     # ---- shapes and sums -------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class ImageOperations:
     )
     def place(self, x: Array, top: int, left: int, out: Array) -> None:
         """Copy images into larger ones that are zero elsewhere, or cut out a part of them."""
-        raise _lacking(self, "place")
+        raise lacking(self, "place")
 
     @operation(
         "forward",
@@ -223,7 +223,7 @@ class ImageOperations:
     )
     def add(self, a: Array, b: Array, out: Array) -> None:
         """``out = a + b``."""
-        raise _lacking(self, "add")
+        raise lacking(self, "add")
 
     # ---- normalisation ---------------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class ImageOperations:
         ``out = (x - mean) / sqrt(variance + epsilon) * scale + shift``; the running statistics become ``momentum *
         running + (1 - momentum) * statistic`` of this batch. Sums are in float64.
         """
-        raise _lacking(self, "batch_norm")
+        raise lacking(self, "batch_norm")
 
     @operation(
         "backward",
@@ -283,7 +283,7 @@ class ImageOperations:
         """The gradients of :meth:`batch_norm`: with ``y = (x - mean) * inverse``, ``shift_gradient = sum(upstream)``,
         ``scale_gradient = sum(upstream * y)`` and ``out = scale * inverse * (upstream - mean(upstream) - y *
         mean(upstream * y))``, all by column."""
-        raise _lacking(self, "batch_norm_gradient")
+        raise lacking(self, "batch_norm_gradient")
 
     @operation(
         "forward",
@@ -307,7 +307,7 @@ class ImageOperations:
         out: Array,
     ) -> None:
         """``out = (x - mean) / sqrt(variance + epsilon) * scale + shift`` with given statistics."""
-        raise _lacking(self, "normalize")
+        raise lacking(self, "normalize")
 
     @operation(
         "forward",
@@ -324,7 +324,7 @@ class ImageOperations:
     ) -> None:
         """Normalise each row by its mean and variance (Ba et al. 2016): ``out = (x - mean) / sqrt(variance +
         epsilon) * scale + shift``. Sums are in float64."""
-        raise _lacking(self, "layer_norm")
+        raise lacking(self, "layer_norm")
 
     @operation(
         "backward",
@@ -340,7 +340,7 @@ class ImageOperations:
     ) -> None:
         """The gradient of the input of :meth:`layer_norm`: with ``y = (x - mean) * inverse`` and ``g = upstream *
         scale``, ``out = inverse * (g - mean(g) - y * mean(g * y))``, all by row."""
-        raise _lacking(self, "layer_norm_gradient")
+        raise lacking(self, "layer_norm_gradient")
 
     @operation(
         "backward",
@@ -352,11 +352,7 @@ class ImageOperations:
     )
     def layer_norm_scale_gradient(self, x: Array, statistics: Array, upstream: Array, scale_gradient: Array) -> None:
         """``scale_gradient = sum of upstream * (x - mean) * inverse over rows``, in float64."""
-        raise _lacking(self, "layer_norm_scale_gradient")
-
-
-def _lacking(backend: ImageOperations, name: str) -> MissingOperationError:
-    return MissingOperationError(getattr(backend, "name", type(backend).__name__), name)
+        raise lacking(self, "layer_norm_scale_gradient")
 
 
 def check_implemented(backend: ImageOperations, declared: Operation) -> None:
@@ -367,7 +363,7 @@ def check_implemented(backend: ImageOperations, declared: Operation) -> None:
     MissingOperationError
     """
     if not implements(backend, declared):
-        raise _lacking(backend, declared.name)
+        raise lacking(backend, declared.name)
 
 
 def implements(backend: ImageOperations, declared: Operation) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.image_operations import ImageOperations
+from nnbackend.backends.numpy_augmentation import NumpyAugmentation
 from nnbackend.backends.products import Products
 
 __all__ = ["NumpyImageOperations"]
@@ -21,7 +22,7 @@ Pair = tuple[int, int]
 _PATCHES = 262_144
 
 
-class NumpyImageOperations(ImageOperations):
+class NumpyImageOperations(NumpyAugmentation, ImageOperations):
     """Plain NumPy.
 
     Attributes

@@ -20,16 +20,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from nnbackend.backends.activations import ACTIVATIONS
-from nnbackend.backends.declaration import OPERATIONS, Array, constant, operation, reads, updates, writes
+from nnbackend.backends.declaration import COUNTER, OPERATIONS, Array, constant, operation, reads, updates, writes
 from nnbackend.backends.image_operations import ImageOperations
 
 __all__ = ["OPERATIONS", "Operations"]
 
-COUNTER = reads(
-    3,
-    dtype="int64",
-    about="All from 0: the step within the epoch, the network's steps, and this optimiser's steps.",
-)
 RATES = reads("steps", dtype="float64", about="``learning_rates[s]`` is the rate of step s of the epoch.")
 MOMENTA = reads(
     "steps",

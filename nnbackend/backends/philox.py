@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["keep_threshold", "philox4x32", "uniform_words"]
+__all__ = ["block_words", "keep_threshold", "philox4x32", "uniform_words"]
 
 _MULTIPLIER_0 = np.uint64(0xD2511F53)
 _MULTIPLIER_1 = np.uint64(0xCD9E8D57)
@@ -56,13 +56,17 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
 def uniform_words(size: int, seed: int, stream: int, step: int, first: int = 0) -> npt.NDArray[np.uint32]:
     """Words for one dropout layer (`stream`) at one step, starting at word `first`; see ``Backend.dropout``."""
     blocks = np.arange(first // 4, -(-(first + size) // 4), dtype=np.uint64)
+    return block_words(blocks, seed, stream, step).reshape(-1)[first % 4 :][:size]
+
+
+def block_words(blocks: Words, seed: int, stream: int, step: int) -> npt.NDArray[np.uint32]:
+    """The four words of each of these blocks of a stream at one step, shape (n, 4)."""
 
     def constant(value: int) -> Words:
         return np.array([value & 0xFFFFFFFF], np.uint64)
 
     counter = (blocks & _LOW, constant(stream), constant(step), constant(step >> 32))
-    words = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)).reshape(-1)
-    return words[first % 4 :][:size]
+    return philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
 
 
 def keep_threshold(rate: float) -> int:

@@ -322,6 +322,7 @@ def _fit(
             optimizer=recipe.make_optimizer(),
             validation_data=split.validation,
             callbacks=callbacks,
+            augment=recipe.augmentations(),
             resume=options.resume is not None,
             verbose=not options.quiet,
             communicator=ranks,

@@ -78,6 +78,12 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="softmax_cross_entropy (default), sigmoid_cross_entropy or mean_squared_error",
     )
+    training.add_argument(
+        "--augment",
+        metavar="LIST",
+        help="transform the images of each training batch at random: shift=2,rotate=10,scale=0.1,flip,elastic=34:4, or "
+        "some of these (default: none)",
+    )
     training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, rmsprop or sgd")
     training.add_argument(
         "--learning-rate",

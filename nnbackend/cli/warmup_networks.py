@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.augment import Elastic, Shift
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Backend
 from nnbackend.data.scale import PIXEL_SCALE
@@ -101,6 +102,7 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
         optimizer=optimizer,
         sample_weight=np.linspace(0.5, 1.5, _ROWS),
         validation_data=(x, y),
+        augment=[Shift(1), Elastic(1, 1)] if data == "images" else (),
         verbose=False,
     )
     if history.interrupted:

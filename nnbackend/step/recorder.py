@@ -7,16 +7,18 @@ anything. The backend then runs the list in the way that suits its hardware.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nnbackend.augment import Augmentation
 from nnbackend.backends.contract import Array, Backend
 from nnbackend.data.feed import Examples
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.augmentation import record_augmentation
 from nnbackend.step.calls import Recorder, Workspace
 from nnbackend.step.folding import fold_normalizations
 from nnbackend.step.layer_step import backward_through, forward_through
@@ -67,8 +69,9 @@ def record_training(
     trace: Array,
     before_update: BeforeUpdate | None = None,
     momenta: Array | None = None,
+    augment: Sequence[Augmentation] = (),
 ) -> None:
-    """Record one training step: gather, forward, loss, backward, penalties, update, bookkeeping.
+    """Record one training step: gather, augmentation, forward, loss, backward, penalties, update, bookkeeping.
 
     Parameters
     ----------
@@ -87,13 +90,21 @@ def record_training(
         Called with the recorder after the gradients are recorded, to record calls before the update.
     momenta : (steps of an epoch,) float64, optional
         Given if a schedule sets the momentum.
+    augment : sequence of Augmentation
+        Applied to the samples in this order.
     """
-    rows = record_gradients(recorder, examples, order, batch_size, loss, gradients)
+    rows = record_gradients(recorder, examples, order, batch_size, loss, gradients, augment)
     record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update, momenta)
 
 
 def record_gradients(
-    recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss, gradients: Array
+    recorder: Recorder,
+    examples: Examples,
+    order: Array,
+    batch_size: int,
+    loss: Loss,
+    gradients: Array,
+    augment: Sequence[Augmentation] = (),
 ) -> Array:
     """Record the first half of a training step, from the gather to the gradients; see `record_training`.
 
@@ -104,7 +115,7 @@ def record_gradients(
     """
     model = recorder.model
     _set_gradients(recorder, gradients)
-    saved, upstream, rows = _record_loss(recorder, examples, order, batch_size, loss)
+    saved, upstream, rows = _record_loss(recorder, examples, order, batch_size, loss, augment)
     upstream = recorder.reshape(upstream, model.layout.nodes[-1].output_shape)
     backward_through(recorder, model.layout.nodes, model.views, saved, upstream)
     for entry in model.layout.regularised:
@@ -187,11 +198,17 @@ def record_evaluation(
 
 
 def _record_loss(
-    recorder: Recorder, examples: Examples, order: Array, batch_size: int, loss: Loss
+    recorder: Recorder,
+    examples: Examples,
+    order: Array,
+    batch_size: int,
+    loss: Loss,
+    augment: Sequence[Augmentation],
 ) -> tuple[list[Any], Array, Array]:
     """Record the gather to the loss. Returns what the layers saved, the gradient of the loss, and each row's loss and
     correctness."""
     x, targets, weights = _record_gather(recorder, examples, order, batch_size)
+    x = record_augmentation(recorder, augment, x)
     output, saved = record_forward(recorder, recorder.model.views, x)
     gradient = recorder.like(output)
     return saved, gradient, _record_row_losses(recorder, examples, loss, output, targets, weights, gradient)

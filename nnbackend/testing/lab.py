@@ -51,7 +51,8 @@ class Lab:
         self.dtype = np.dtype(dtype)
         self.shape = shape
         self._generator = np.random.default_rng(seed)
-        self._tolerance = _TOLERANCES[dtype]
+        #: Largest difference allowed, relative to the largest value of an array.
+        self.tolerance = _TOLERANCES[dtype]
 
     # ---- numbers -------------------------------------------------------------------------------------------
 
@@ -148,7 +149,7 @@ class Lab:
             return
         finite = np.isfinite(expected)
         largest = float(np.abs(expected[finite]).max(initial=max(scale, _SMALLEST)))
-        close = np.isclose(result, expected, rtol=0, atol=self._tolerance * largest, equal_nan=True)
+        close = np.isclose(result, expected, rtol=0, atol=self.tolerance * largest, equal_nan=True)
         if not close.all():
             where = tuple(int(index) for index in np.argwhere(~close)[0])
             raise AssertionError(

@@ -8,10 +8,12 @@ optimiser's state (plain SGD has none).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
+from nnbackend.augment import Augmentation
 from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Examples
@@ -20,6 +22,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle, checked_rates
+from nnbackend.step.augmentation import check_augmentations
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
@@ -38,13 +41,14 @@ def train_on_batch(
     loss: str | Loss | None = None,
     optimizer: Optimizer | None = None,
     sample_weight: Any = None,
+    augment: Augmentation | Sequence[Augmentation] = (),
 ) -> dict[str, float]:
     """Take one step on some rows; :meth:`nnbackend.Network.train_on_batch` documents the parameters and errors.
 
     Parameters
     ----------
     network : Network
-    x, y, loss, optimizer, sample_weight
+    x, y, loss, optimizer, sample_weight, augment
         As for :meth:`nnbackend.Network.train_on_batch`.
 
     Returns
@@ -55,6 +59,7 @@ def train_on_batch(
         chosen_loss = required_loss(network, loss)
         chosen_optimizer = _get_optimizer(network, optimizer)
         _check_schedule(chosen_optimizer)
+        augmentations = check_augmentations(augment, network.layers, network.input_shape)
         if network.batch_step is None:
             check_weights(network)
         intake = network.intake
@@ -62,10 +67,10 @@ def train_on_batch(
         rows, targets, weights = intake.batch(given, y, chosen_loss, sample_weight)
         memory = memory_for(network, chosen_optimizer)
         batch = (rows, targets.values, weights)
-        by_class = targets.counts_rows(chosen_loss)
+        kind = (given.scale, targets.counts_rows(chosen_loss), augmentations)
         step = network.batch_step
-        if step is None or not step.fits(network, chosen_loss, memory, batch, given.scale, by_class):
-            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, given.scale, by_class, step)
+        if step is None or not step.fits(network, chosen_loss, memory, batch, *kind):
+            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, *kind, step)
         with decided_if_trained(network):
             take_up(network, chosen_loss, targets.kind == "multilabel", memory)
             if network.trained_with is None:
@@ -120,6 +125,8 @@ class BatchStep:
         Factor on the rows.
     by_class : bool
         As in `Examples`.
+    augment : tuple of Augmentation
+        Applied to the rows.
     previous : BatchStep, optional
         The step of earlier batches, which has the weights from before them.
     """
@@ -132,12 +139,13 @@ class BatchStep:
         batch: _Batch,
         scale: float,
         by_class: bool,
+        augment: tuple[Augmentation, ...] = (),
         previous: BatchStep | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         rows, targets, weights = batch
         count = len(rows)
-        self._kind = _kind(network, loss, memory, batch, scale, by_class)
+        self._kind = _kind(network, loss, memory, batch, scale, by_class, augment)
         self._memory = memory
         examples = self._examples = Examples.on_device(backend, rows, targets, weights, scale)
         examples.by_class = by_class
@@ -153,7 +161,7 @@ class BatchStep:
         def make_executor(piece: Slice) -> Executor:
             recorder = replay.recorder(piece)
             buffers = (gradients, replay.rates, replay.trace)
-            record_training(recorder, examples, replay.order, count, loss, memory, *buffers)
+            record_training(recorder, examples, replay.order, count, loss, memory, *buffers, augment=augment)
             return backend.executor(recorder.calls)
 
         replay.record(make_executor)
@@ -161,10 +169,17 @@ class BatchStep:
         self._executor = replay.executors[0][0]
 
     def fits(
-        self, network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, scale: float, by_class: bool
+        self,
+        network: Network,
+        loss: Loss,
+        memory: OptimizerState,
+        batch: _Batch,
+        scale: float,
+        by_class: bool,
+        augment: tuple[Augmentation, ...] = (),
     ) -> bool:
         """Whether this recording can be used for another batch."""
-        return self._kind == _kind(network, loss, memory, batch, scale, by_class)
+        return self._kind == _kind(network, loss, memory, batch, scale, by_class, augment)
 
     def run(self, network: Network, batch: _Batch, largest: float | None = None) -> tuple[float, float]:
         """Take the step; returns the loss and the fraction of correct predictions before it.
@@ -211,9 +226,15 @@ class BatchStep:
 
 
 def _kind(
-    network: Network, loss: Loss, memory: OptimizerState, batch: _Batch, scale: float, by_class: bool
+    network: Network,
+    loss: Loss,
+    memory: OptimizerState,
+    batch: _Batch,
+    scale: float,
+    by_class: bool,
+    augment: tuple[Augmentation, ...],
 ) -> tuple[Any, ...]:
     """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, scale, memory, memory.optimizer.rule(), loss.name, by_class, *shapes)
+    return (network.model, scale, memory, memory.optimizer.rule(), loss.name, by_class, augment, *shapes)

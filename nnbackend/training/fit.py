@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
+from nnbackend.augment import Augmentation
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
@@ -46,6 +47,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
+    augment: Augmentation | Sequence[Augmentation] = (),
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
     stream: bool | None = None,
@@ -60,7 +62,7 @@ def fit(
     Parameters
     ----------
     network : Network
-    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight
+    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight, augment
         As for :meth:`nnbackend.Network.fit`.
     shuffle, steps_per_epoch, stream, resume, on_nan, verbose, communicator, shard
         As there.
@@ -80,6 +82,7 @@ def fit(
         callbacks=callbacks,
         sample_weight=sample_weight,
         class_weight=class_weight,
+        augment=augment,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
         stream=stream,
@@ -160,6 +163,7 @@ class _Training:
             skip_broken=plan.skip_broken,
             communicator=ranks,
             shards=plan.shards,
+            augment=plan.augment,
         )
         before = network.loss, network.optimizer_state
         take_up(network, plan.loss, plan.multilabel, memory)

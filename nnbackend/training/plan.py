@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nnbackend.augment import Augmentation
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
@@ -23,6 +24,7 @@ from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
+from nnbackend.step.augmentation import check_augmentations
 from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
@@ -55,6 +57,7 @@ class Arguments:
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
+    augment: Any
     shuffle: bool
     steps_per_epoch: int | None
     stream: bool | None
@@ -80,6 +83,7 @@ class Plan:
     multilabel : bool
         Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
+    augment : tuple of Augmentation
     epochs, batch_size : int
     steps_per_epoch : int or None
     shuffle : bool
@@ -100,6 +104,7 @@ class Plan:
     validator: Validator | None
     multilabel: bool
     callbacks: tuple[Callback, ...]
+    augment: tuple[Augmentation, ...]
     epochs: int
     batch_size: int
     steps_per_epoch: int | None
@@ -133,12 +138,10 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     loss = required_loss(network, given.loss)
     optimizer = _get_optimizer(given.optimizer)
     callbacks = _check_callbacks(given.callbacks)
-    if given.on_nan not in _ON_NAN:
-        raise UnknownNameError("on_nan", given.on_nan, _ON_NAN)
+    augment = check_augmentations(given.augment, network.layers, network.input_shape)
+    _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
     shuffle = flag("shuffle", given.shuffle)
-    if given.stream is not None:
-        flag("stream", given.stream)
     verbose = _check_verbose(given.verbose)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
@@ -161,7 +164,8 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         check_weights(network)
     chosen = {
         "batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan, "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
+        "on_nan": given.on_nan, "augment": [repr(each) for each in augment],
+        "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
     }  # fmt: skip
     others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
     fingerprint = DataFingerprint(
@@ -179,6 +183,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         validator=validator,
         multilabel=multilabel,
         callbacks=callbacks,
+        augment=augment,
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -228,6 +233,13 @@ def _check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
                     "its own path"
                 )
     return listed
+
+
+def _check_modes(on_nan: Any, stream: Any) -> None:
+    if on_nan not in _ON_NAN:
+        raise UnknownNameError("on_nan", on_nan, _ON_NAN)
+    if stream is not None:
+        flag("stream", stream)
 
 
 def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.augment import Augmentation
 from nnbackend.backends.contract import Array, Backend, Executor
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
@@ -128,6 +129,8 @@ class TrainingRun:
         The ranks that share the batches.
     shards : sequence of int, optional
         Rows of each rank, if each rank has its own.
+    augment : sequence of Augmentation
+        Applied to the samples of each batch.
 
     Attributes
     ----------
@@ -147,13 +150,14 @@ class TrainingRun:
         skip_broken: bool = False,
         communicator: Communicator | None = None,
         shards: Sequence[int] | None = None,
+        augment: Sequence[Augmentation] = (),
     ) -> None:
         model, backend = network.model, network.backend
         self._communicator = Alone() if communicator is None else communicator
         rank, ranks = self._communicator.rank, self._communicator.size
         self.batches = Batches(feed.count, batch_size, steps_per_epoch, rank, ranks, shards)
         self._network, self._loss, self._memory = network, loss, memory
-        self._feed, self._shuffle = feed, shuffle
+        self._feed, self._shuffle, self._augment = feed, shuffle, augment
         self._replay = Replay(model, self.batches, training=True, feed=feed)
         self._gradients = backend.empty((model.layout.trainable_size,), model.dtype)
         self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
@@ -171,10 +175,10 @@ class TrainingRun:
         replay, recorder = self._replay, self._replay.recorder(piece)
         rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
         if self._communicator.size == 1:
-            tables = (replay.rates, replay.trace)
-            record_training(recorder, *rows_of_batches, memory, gradients, *tables, momenta=self._momenta)
+            buffers = (memory, gradients, replay.rates, replay.trace)
+            record_training(recorder, *rows_of_batches, *buffers, momenta=self._momenta, augment=self._augment)
             return backend.executor(recorder.calls)
-        rows = record_gradients(recorder, *rows_of_batches, gradients) if piece.rows else None
+        rows = record_gradients(recorder, *rows_of_batches, gradients, self._augment) if piece.rows else None
         half = len(recorder.calls)
         record_update(recorder, rows, memory, gradients, replay.rates, replay.trace, momenta=self._momenta)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)

@@ -27,12 +27,12 @@ def check(operation: str, *given, **named) -> None:
 def test_the_operations_are_the_abstract_methods_that_compute_and_those_on_images():
     memory = {"empty", "from_host", "write", "to_host", "copy", "synchronize"}
     abstract = Backend.__abstractmethods__ - memory
-    may_be_missing = {name for name, value in vars(ImageOperations).items() if inspect.isfunction(value)}
+    may_be_missing = {name for name, _ in inspect.getmembers(ImageOperations, inspect.isfunction)}
     assert not abstract & may_be_missing
     assert set(OPERATIONS) == abstract | may_be_missing
 
 
-@pytest.mark.parametrize("name", [name for name in vars(ImageOperations) if name in OPERATIONS])
+@pytest.mark.parametrize("name", [name for name in dir(ImageOperations) if name in OPERATIONS])
 def test_an_operation_that_a_backend_lacks_is_refused(name):
     class Lacking(NumpyBackend):
         name = "lacking"

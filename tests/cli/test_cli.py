@@ -413,3 +413,23 @@ def test_recipes_with_convolutions_train_on_square_images(tmp_path, capsys):
     assert main(["train", "--preset", "lenet", *options, str(tmp_path / "other")]) == 2
     assert "images of 8 x 8 are too small for 2 convolutions" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_augmentation_is_part_of_the_recipe(tmp_path, capsys):
+    options = [
+        "--dataset",
+        "digits",
+        "--epochs",
+        "1",
+        "--backend",
+        "numpy",
+        "--no-plots",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(["train", "--augment", "shift=0.5,elastic=3:1", "--hidden", "10", *options]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["augment"] == "shift=0.5,elastic=3:1"
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2", "--no-plots"]) == 0
+    capsys.readouterr()
+    assert main(["train", "--augment", "sift=2", *options, "--force"]) == 2
+    assert "unknown augmentation 'sift'" in capsys.readouterr().err

@@ -9,7 +9,8 @@ import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend, device_name, probe
 from nnbackend.backends.cupy.cublaslt import EPILOGUES
 from nnbackend.backends.cupy.interface import Epilogue, Operands
-from tests.backends.cupy.cases import CASES, assert_agrees, make, run
+from tests.backends.cupy.cases import CASES, make
+from tests.backends.cupy.comparison import assert_agrees, run
 from tests.backends.cupy.emulator import EmulatedRuntime
 from tests.helpers import images, same_weights
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Array
 from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.augmentation import CupyAugmentation
 from nnbackend.backends.cupy.launches import Launch
 from nnbackend.backends.cupy.layout import extents, stride
 from nnbackend.backends.image_operations import ImageOperations
@@ -20,7 +21,7 @@ _DOUBLE = np.dtype(np.float64)
 _NARROW = 8
 
 
-class CupyImageOperations(ImageOperations):
+class CupyImageOperations(CupyAugmentation, ImageOperations):
     """Products without a copy of the windows, and one thread for each element elsewhere."""
 
     # ---- convolution ---------------------------------------------------------------------------------------
@@ -381,14 +382,6 @@ class CupyImageOperations(ImageOperations):
         """Launch a kernel that adds up the columns of `x` in double."""
         launch = launches.column_sums(*extents(x), rows_of_chunk)
         self._launch(kernel, x.dtype, launch, *arguments, shared_bytes=launch.threads * _DOUBLE.itemsize)
-
-    # ---- what CupyOperations adds --------------------------------------------------------------------------
-
-    def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
-        raise NotImplementedError
-
-    def _temporary(self, size: int, dtype: np.dtype[Any]) -> Array:
-        raise NotImplementedError
 
 
 def _groups(images: Array, weight: Array) -> tuple[int, int]:

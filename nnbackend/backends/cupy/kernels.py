@@ -14,8 +14,8 @@ __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 
 #: The kernel files, without their extension.
 KERNEL_FILES: tuple[str, ...] = (
-    "activations", "batch", "batch_norm", "convolution", "dropout", "images", "layer_norm", "losses", "normalization",
-    "reductions", "updates",
+    "activations", "augmentation", "batch", "batch_norm", "convolution", "dropout", "images", "layer_norm", "losses",
+    "normalization", "reductions", "updates",
 )  # fmt: skip
 
 _INCLUDE = '#include "common.cuh"'

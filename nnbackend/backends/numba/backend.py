@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.contract import Call, Executor, HostArray
 from nnbackend.backends.executor import Division
-from nnbackend.backends.numba import kernels, normalization
+from nnbackend.backends.numba import kernels, normalization, resampling
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.program import Parts, UnsupportedStepError, compile_step, parts_of
@@ -112,6 +112,31 @@ class NumbaBackend(NumpyBackend):
             first_row,
             0,
             len(x),
+        )
+
+    def draw_transforms(
+        self, chain: Real, height: int, width: int, seed: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
+        resampling.draw_transforms(chain, height, width, seed, int(counter[1]), out, first_row, 0, len(out))
+
+    def draw_displacements(
+        self, kernel: Real, alpha: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
+    ) -> None:
+        count, height, width, _ = out.shape
+        noise, rows = (np.empty(size, out.dtype) for size in resampling.field_sizes(height, width, kernel.size))
+        resampling.draw_displacements(
+            kernel, out.dtype.type(alpha), seed, stream, int(counter[1]), height, width, out.reshape(-1), noise, rows,
+            first_row, 0, count,
+        )  # fmt: skip
+
+    def resample(self, x: Real, transforms: Real | None, displacements: Real | None, out: Real) -> None:
+        count, *shape = x.shape
+        matrices = np.empty(0) if transforms is None else np.ascontiguousarray(transforms).reshape(-1)
+        fields = x.reshape(-1)[:0] if displacements is None else displacements.reshape(-1)
+        padded, places = np.empty(resampling.padded_size(*shape), x.dtype), np.empty(shape[1], np.int64)
+        down, right = np.empty((2, shape[1]), x.dtype)
+        resampling.resample(
+            x.reshape(-1), *shape, matrices, fields, out.reshape(-1), padded, places, down, right, 0, count
         )
 
     def max_abs_norm(self, x: Real, out: Real) -> None:

@@ -1,11 +1,13 @@
-"""Compiled functions of operations on images that are no products: pools, depthwise convolutions, placing, adding. See
-`kinds.py`."""
+"""Compiled functions of operations on images that are no products: pools, depthwise convolutions, placing, adding, and
+random transformations. See `kinds.py`."""
 
 from __future__ import annotations
 
-from nnbackend.backends.numba import windows
-from nnbackend.backends.numba.kinds import compiled, share
-from nnbackend.backends.numba.memory import matrix, vector
+import numpy as np
+
+from nnbackend.backends.numba import resampling, windows
+from nnbackend.backends.numba.kinds import SCRATCH, STATE, compiled, share
+from nnbackend.backends.numba.memory import counts, matrix, vector
 from nnbackend.backends.numba.records import at
 
 # ---- depthwise convolution -------------------------------------------------------------------------------------------
@@ -155,3 +157,73 @@ def add(tile_shape, real, record):
                 out[i, j] = a[i, j] + b[i, j]
 
     return add
+
+
+# ---- random transformations ------------------------------------------------------------------------------------------
+
+
+@compiled("draw_transforms", work=lambda call: 60 * call.out.shape[0] * call.chain.shape[0])
+def draw_transforms(tile_shape, real, record):
+    def draw_transforms(address, state, scratch):
+        line = at(record, address)
+        chain, out = matrix(line.chain, line.length, 4, np.float64), matrix(line.out, line.rows, 6, np.float64)
+        begin, end = share(line.rows, state)
+        step = at(STATE, state).step
+        resampling.draw_transforms(
+            chain, line.height, line.width, line.seed, step, out, line.first_row, begin, end
+        )  # fmt: skip
+
+    return draw_transforms
+
+
+def _field_bytes(call):
+    return sum(resampling.field_sizes(*call.out.shape[1:3], call.kernel.size)) * call.out.itemsize
+
+
+@compiled("draw_displacements", work=lambda call: (20 + 2 * call.kernel.size) * call.out.size, scratch=_field_bytes)
+def draw_displacements(tile_shape, real, record):
+    size = tile_shape.size
+
+    def draw_displacements(address, state, scratch):
+        line = at(record, address)
+        height, width, around = line.height, line.width, 2 * (line.taps // 2)
+        kernel, out = vector(line.kernel, line.taps, real), vector(line.out, 2 * line.rows * height * width, real)
+        wide = 2 * height * (width + around)
+        noise = vector(scratch + SCRATCH, wide, real)
+        rows = vector(scratch + SCRATCH + wide * size, 2 * (height + around) * width, real)
+        begin, end = share(line.rows, state)
+        resampling.draw_displacements(
+            kernel, real(line.alpha), line.seed, line.stream, at(STATE, state).step, height, width, out, noise, rows,
+            line.first_row, begin, end,
+        )  # fmt: skip
+
+    return draw_displacements
+
+
+def _resample_bytes(call):
+    """A padded image, and for each pixel of a row its place and two distances."""
+    shape, itemsize = call.x.shape[1:], call.x.itemsize
+    return resampling.padded_size(*shape) * itemsize + shape[1] * (8 + 2 * itemsize)
+
+
+@compiled("resample", work=lambda call: 20 * call.out.size, scratch=_resample_bytes)
+def resample(tile_shape, real, record):
+    size = tile_shape.size
+
+    def resample(address, state, scratch):
+        line = at(record, address)
+        height, width, channels = line.height, line.width, line.channels
+        x = vector(line.x, line.rows * height * width * channels, real)
+        out = vector(line.out, line.rows * height * width * channels, real)
+        transforms = vector(line.transforms, 6 * line.rows if line.transforms else 0, np.float64)
+        displacements = vector(line.displacements, 2 * line.rows * height * width if line.displacements else 0, real)
+        places = counts(scratch + SCRATCH, width)
+        down = vector(scratch + SCRATCH + 8 * width, width, real)
+        right = vector(scratch + SCRATCH + (8 + size) * width, width, real)
+        padded = vector(scratch + SCRATCH + (8 + 2 * size) * width, (height + 3) * (width + 3) * channels, real)
+        begin, end = share(line.rows, state)
+        resampling.resample(
+            x, height, width, channels, transforms, displacements, out, padded, places, down, right, begin, end
+        )  # fmt: skip
+
+    return resample

@@ -20,6 +20,7 @@ from nnbackend.backends.numba.elementwise import (
 )
 from nnbackend.backends.numba.jit import as_written, internal, internal_as_written, jit
 from nnbackend.backends.numba.memory import row_at, vector
+from nnbackend.backends.numba.philox import philox
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
@@ -382,13 +383,6 @@ def distance(a, b):
 
 @jit
 def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin, end):
-    """Philox4x32-10, four elements per block; see :mod:`nnbackend.backends.philox` for the plain form."""
-    low = np.uint64(0xFFFFFFFF)
-    shift = np.uint64(32)
-    multiplier0 = np.uint64(0xD2511F53)
-    multiplier1 = np.uint64(0xCD9E8D57)
-    weyl0 = np.uint64(0x9E3779B9)
-    weyl1 = np.uint64(0xBB67AE85)
     columns = np.int64(x.shape[1])
     before = first_row * columns
     first = before + begin * columns
@@ -396,25 +390,7 @@ def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin
     words = np.empty(4, np.uint64)
     zero = x.dtype.type(0)
     for block in range(first // 4, (last + 3) // 4):
-        c0 = np.uint64(block) & low
-        c1 = np.uint64(stream)
-        c2 = np.uint64(step) & low
-        c3 = np.uint64(step) >> shift
-        k0 = np.uint64(key0)
-        k1 = np.uint64(key1)
-        for _ in range(10):
-            product0 = c0 * multiplier0
-            product1 = c2 * multiplier1
-            c0 = (product1 >> shift) ^ c1 ^ k0
-            c1 = product1 & low
-            c2 = (product0 >> shift) ^ c3 ^ k1
-            c3 = product0 & low
-            k0 = (k0 + weyl0) & low
-            k1 = (k1 + weyl1) & low
-        words[0] = c0
-        words[1] = c1
-        words[2] = c2
-        words[3] = c3
+        words[0], words[1], words[2], words[3] = philox(block, stream, step, key0, key1)
         # A block may begin or end in another thread's row.
         for element in range(max(first, 4 * block), min(last, 4 * block + 4)):
             k = element - 4 * block

@@ -1,8 +1,6 @@
 """Calls of every operation with random data, to be run on any backend and compared with the reference.
 
-A case is the operation's name and its arguments. Arrays among them are host arrays, reals in float64 with values that
-float32 has too; :func:`run` moves them to a backend and brings *all* of them back, so a comparison also detects
-unwanted writes. The same array twice means the same device array twice.
+A case is the operation's name and its arguments; see `comparison.py`.
 """
 
 from __future__ import annotations
@@ -10,84 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
-from nnbackend.backends.contract import Backend
 from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numpy import NumpyBackend
+from tests.backends.cupy.comparison import Case, Double, Kernel
 
-__all__ = ["CASES", "Case", "assert_agrees", "make", "run"]
+__all__ = ["CASES", "make"]
 
-_SENTINEL = 77.0
-_TOLERANCE = {"float32": 3e-5, "float64": 1e-11}
 _REFERENCE = NumpyBackend()
-
-
-class Case(NamedTuple):
-    """One call."""
-
-    operation: str
-    arguments: tuple[Any, ...]
-
-
-def run(backend: Backend, case: Case, dtype: str, padding: int = 0) -> list[np.ndarray]:
-    """Make the call with rows of matrices padded by `padding` elements; returns all arrays after the call."""
-    placed = {id(value): _place(backend, value, dtype, padding) for value in _arrays(case)}
-    arguments = [placed[id(value)][0] if isinstance(value, np.ndarray) else value for value in case.arguments]
-    getattr(backend, case.operation)(*arguments)
-    backend.synchronize()
-    for view, buffer, stride in placed.values():
-        if buffer is not None:
-            gaps = backend.to_host(buffer).reshape(-1, stride)[:, view.shape[-1] :]
-            assert (gaps == gaps.dtype.type(_SENTINEL)).all(), f"{case.operation} wrote into the padding"
-    return [backend.to_host(placed[id(value)][0]) for value in _arrays(case)]
-
-
-def assert_agrees(backend: Backend, case: Case, dtype: str, padding: int = 0) -> None:
-    """Check that the backend's result agrees with NumPy in float64."""
-    expected = run(_REFERENCE, case, "float64")
-    actual = run(backend, case, dtype, padding)
-    for place, (mine, wanted) in enumerate(zip(actual, expected, strict=True)):
-        scale = max(1.0, float(np.abs(wanted).max(initial=0)))
-        if scale > 1e6:  # the sentinel, which as a scale would hide any error
-            np.testing.assert_array_equal(mine, wanted, err_msg=f"{case.operation}: array {place}")
-            continue
-        np.testing.assert_allclose(
-            mine, wanted, rtol=0, atol=_TOLERANCE[dtype] * scale, err_msg=f"{case.operation}: array {place}"
-        )
-
-
-def _arrays(case: Case) -> Iterator[np.ndarray]:
-    return (value for value in case.arguments if isinstance(value, np.ndarray))
-
-
-def _place(backend: Backend, host: np.ndarray, dtype: str, padding: int) -> tuple[Any, Any, int]:
-    """The array on the backend and, if its rows are padded, the buffer that it is a view of."""
-    padded = padding and (host.ndim == 2 or isinstance(host, _Kernel))
-    real = np.dtype(dtype) if host.dtype == np.float64 and not _always_double(host) else host.dtype
-    host = host.astype(real, subok=False)
-    if not padded:
-        return backend.from_host(host), None, 0
-    stride = host.shape[-1] + padding
-    buffer = backend.from_host(np.full(host.size // host.shape[-1] * stride, _SENTINEL, real))
-    view = backend.view(buffer, 0, host.shape, stride)
-    backend.write(host, view)
-    return view, buffer, stride
-
-
-class _Double(np.ndarray):
-    """Marks arrays that are float64 for any dtype of the network: learning rates and the trace."""
-
-
-class _Kernel(np.ndarray):
-    """Marks the only arrays of four axes that may be padded."""
-
-
-def _always_double(host: np.ndarray) -> bool:
-    return isinstance(host, _Double)
 
 
 # ---- the cases: functions of (rng, rows, columns, inner) -------------------------------------------------------------
@@ -176,7 +107,7 @@ def _loss(rng, rows, columns, inner, operation, targets, weighted, alias) -> Cas
 def _record(rng, rows, columns, inner, penalised) -> Case:
     losses = np.stack([_real(rng, rows), rng.integers(0, 2, rows).astype(np.float64)])
     penalties = _real(rng, columns) if penalised else None
-    return Case("record_loss", (losses, penalties, _counter(2), np.zeros((4, 3)).view(_Double)))
+    return Case("record_loss", (losses, penalties, _counter(2), np.zeros((4, 3)).view(Double)))
 
 
 def _product(rng, rows, columns, inner, operation) -> Case:
@@ -204,11 +135,11 @@ def _flat(rng, rows, columns, count) -> list[np.ndarray]:
 
 
 def _rates() -> np.ndarray:
-    return np.array([1e9, 0.01, 1e9]).view(_Double)
+    return np.array([1e9, 0.01, 1e9]).view(Double)
 
 
 def _momenta() -> np.ndarray:
-    return np.array([0.99, 0.6, 0.99]).view(_Double)
+    return np.array([0.99, 0.6, 0.99]).view(Double)
 
 
 def _sgd(rng, rows, columns, inner, momentum, nesterov, weight_decay, scheduled=False) -> Case:
@@ -308,14 +239,14 @@ def _convolution(rng, rows, columns, inner, operation, groups, steps, bias=True)
         groups * filters,
     )
     image = (n, height, width, groups * channels)
-    weight = _real(rng, *kernel, scale=(6 * channels) ** -0.5).view(_Kernel)
+    weight = _real(rng, *kernel, scale=(6 * channels) ** -0.5).view(Kernel)
     match operation:
         case "convolution":
             b = _real(rng, kernel[3]) if bias else None
             return Case(operation, (_real(rng, *image), weight, b, *steps, _garbage(*maps)))
         case "convolution_input_gradient":
             return Case(operation, (_real(rng, *maps), weight, *steps, _garbage(*image)))
-    out = _garbage(*kernel).view(_Kernel)
+    out = _garbage(*kernel).view(Kernel)
     return Case(operation, (_real(rng, *image), _real(rng, *maps), *steps, out))
 
 
@@ -337,6 +268,28 @@ def _pool(rng, rows, columns, inner, kind, gradient, ties=False) -> Case:
 def _place_images(rng, rows, columns, inner, top, left) -> Case:
     n, channels = 1 + rows % 3, 1 + columns % 9
     return Case("place", (_real(rng, n, 4, 5, channels), top, left, _garbage(n, 3 + inner % 4, 6, channels)))
+
+
+def _transforms(rng, rows, columns, inner, first_row=0) -> Case:
+    chain = [(kind, 0.3 + kind, 1.5, 2**32 - 1 - place) for place, kind in enumerate((0, 1, 2, 3, 4, 1))]
+    out = np.full((rows, 6), 1e30).view(Double)
+    arguments = (np.array(chain).view(Double), 3 + columns, 2 + inner, 2**62 + 12345, _counter(), out, first_row)
+    return Case("draw_transforms", arguments)
+
+
+def _displacements(rng, rows, columns, inner, first_row=0) -> Case:
+    kernel = np.array([1, 2, 3, 2, 1], np.float64) / 8
+    out = _garbage(1 + rows % 5, 1 + columns % 7, 1 + inner % 6, 2)
+    return Case("draw_displacements", (kernel, 2.5, 2**62 + 12345, 2**31 + 3, _counter(), out, first_row))
+
+
+def _resample(rng, rows, columns, inner, transformed, displaced) -> Case:
+    n, height, channels = 1 + rows % 5, 1 + inner % 6, 1 + columns % 4
+    x = _real(rng, n, height, 5, channels)
+    transforms = (np.tile([1.0, 0, 0, 0, 1, 0], (n, 1)) + 0.3 * _real(rng, n, 6)).view(Double)
+    fields = _real(rng, n, height, 5, 2)
+    places = (transforms if transformed else None, fields if displaced else None)
+    return Case("resample", (x, *places, _garbage(*x.shape)))
 
 
 def _add(rng, rows, columns, inner, alias) -> Case:
@@ -401,6 +354,13 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     yield "pool_gradient-ties", partial(_pool, kind="max", gradient=True, ties=True)
     yield "place-larger", partial(_place_images, top=1, left=-1)
     yield "place-smaller", partial(_place_images, top=-2, left=2)
+    for first_row in (0, 7):
+        suffix = "-later-rows" * bool(first_row)
+        yield f"draw_transforms{suffix}", partial(_transforms, first_row=first_row)
+        yield f"draw_displacements{suffix}", partial(_displacements, first_row=first_row)
+    for transformed, displaced in product((False, True), repeat=2):
+        name = f"resample{'-transforms' * transformed}{'-displacements' * displaced}"
+        yield name, partial(_resample, transformed=transformed, displaced=displaced)
     for alias in ("", "a", "b"):
         yield f"add{'-alias' * bool(alias)}{alias}", partial(_add, alias=alias)
     yield "layer_norm_scale_gradient", _layer_norm_scale_gradient

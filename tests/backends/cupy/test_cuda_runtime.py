@@ -12,7 +12,8 @@ import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend
 from nnbackend.backends.cupy.interface import CaptureError
 from tests.backends.cupy import test_cublaslt
-from tests.backends.cupy.cases import CASES, assert_agrees, make, run
+from tests.backends.cupy.cases import CASES, make
+from tests.backends.cupy.comparison import assert_agrees, run
 from tests.backends.cupy.fake_cupy import STREAM_ADDRESS, FakeCupy
 from tests.backends.cupy.memory import check_all
 from tests.backends.cupy.test_cublas import State, build_stand_in

@@ -12,7 +12,8 @@ from nnbackend.backends.cupy import CupyBackend, launches
 from nnbackend.backends.cupy import operations as operations_module
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.errors import UnknownNameError
-from tests.backends.cupy.cases import CASES, Case, assert_agrees, make, run
+from tests.backends.cupy.cases import CASES, make
+from tests.backends.cupy.comparison import Case, assert_agrees, run
 from tests.backends.cupy.emulator import EmulatedRuntime
 
 DTYPES = ("float32", "float64")

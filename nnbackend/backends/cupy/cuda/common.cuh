@@ -137,3 +137,32 @@ __device__ inline real logistic(real z) { return 1 / (1 + exp(-z)); }
 
 // log(1 + exp(z)) without overflow.
 __device__ inline real log_one_plus_exp(real z) { return (z > 0 ? z : 0) + log1p(exp(-fabs(z))); }
+
+// ---- random numbers -------------------------------------------------------------------------------------------------
+
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
+// 3" (SC 2011). Every word is a pure function of key and counter, so all backends draw the same numbers.
+struct Words {
+    unsigned int word[4];
+};
+
+__device__ inline unsigned int high_half(unsigned long long product) { return (unsigned int)(product >> 32); }
+
+__device__ inline Words philox(Words c, unsigned int key0, unsigned int key1) {
+    for (int round = 0; round < 10; ++round) {
+        const unsigned long long product0 = 0xD2511F53ull * c.word[0];
+        const unsigned long long product1 = 0xCD9E8D57ull * c.word[2];
+        c = {{high_half(product1) ^ c.word[1] ^ key0, (unsigned int)product1,
+              high_half(product0) ^ c.word[3] ^ key1, (unsigned int)product0}};
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return c;
+}
+
+// The four words of a block of a stream at one step.
+__device__ inline Words random_words(int64 block, int64 stream, int64 step, int64 seed) {
+    const Words position = {{(unsigned int)block, (unsigned int)stream, (unsigned int)step,
+                             (unsigned int)((unsigned long long)step >> 32)}};
+    return philox(position, (unsigned int)seed, (unsigned int)((unsigned long long)seed >> 32));
+}
