@@ -60,17 +60,19 @@ def check_points(x: Any) -> npt.NDArray[Any]:
 
 
 def as_images(images: Any) -> npt.NDArray[Any]:
-    """Square images as rows, (n, pixels), or (n, height, width) images, as (n, height, width) without a copy."""
+    """Square images as rows, (n, pixels), or images (n, height, width[, 1]), as (n, height, width) without a copy."""
     array = as_host_array("images", images)
     if array.size == 0:
         raise InvalidInputError(f"there are no images to draw: received shape {array.shape}")
+    if array.ndim == 4 and array.shape[3] == 1:
+        return array[..., 0]
     if array.ndim == 3:
         return array
     side = math.isqrt(array.shape[1]) if array.ndim == 2 else 0
     if array.ndim != 2 or side * side != array.shape[1]:
         raise InvalidInputError(
-            f"images must be grey, (n, height, width), or rows of square images, received shape {array.shape}; "
-            "reshape them to (n, height, width)"
+            f"images must be grey, (n, height, width) or (n, height, width, 1), or rows of square images, received "
+            f"shape {array.shape}; reshape them to (n, height, width)"
         )
     return array.reshape(len(array), side, side)
 

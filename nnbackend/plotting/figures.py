@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +101,13 @@ def _path_width(path: Any) -> float:
     return float(np.ptp(reached))
 
 
-def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:
+def save_figure(ax: Axes | Sequence[Axes], path: str | os.PathLike[str]) -> None:
     """Write the figure of these Axes as a PNG file, completely or not at all.
 
     Parameters
     ----------
-    ax : Axes
+    ax : Axes or sequence of Axes
+        What a plot returned. The whole figure is written, with all its Axes.
     path : str or path-like
         Its folder is created if it is missing.
 
@@ -119,7 +120,7 @@ def save_figure(ax: Axes, path: str | os.PathLike[str]) -> None:
     """
     if not os.fspath(path).lower().endswith(".png"):
         raise InvalidInputError(f"the name of a picture must end in .png, received {os.fspath(path)!r}")
-    figure: Any = ax.figure
+    figure: Any = (ax[0] if isinstance(ax, Sequence) else ax).figure
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     with atomic_write(path) as stream:

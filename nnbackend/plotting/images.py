@@ -27,7 +27,7 @@ def plot_images(
 
     Parameters
     ----------
-    images : (n, pixels) or (n, height, width) array_like
+    images : (n, pixels), (n, height, width) or (n, height, width, 1) array_like
         Numbers of any range; rows of pixels are square images. The lowest number of all is black, the highest white.
     titles : sequence of n texts or numbers, optional
         The captions.
@@ -59,7 +59,7 @@ def plot_misclassified(
 
     Parameters
     ----------
-    images : (n, pixels) or (n, height, width) array_like
+    images : (n, pixels), (n, height, width) or (n, height, width, 1) array_like
         Numbers of any range; rows of pixels are square images.
     true, predicted : (n,) array_like of int
         True classes, and the classes from `Network.predict_classes`, as indices.

@@ -200,8 +200,11 @@ def test_a_wrong_matrix_is_refused(matrix: Any, classes: Any, message: str) -> N
 def test_a_picture_is_a_whole_png_file(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    save_figure(plot_curves(_history())[0], tmp_path / "folder" / "curves.png")
+    axes = plot_curves(_history())
+    save_figure(axes, tmp_path / "folder" / "curves.png")
     picture = imread(tmp_path / "folder" / "curves.png")
+    save_figure(axes[1], tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "folder" / "curves.png").read_bytes()
     assert picture.shape[0] > 400
     assert len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 100
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["curves.png"]

@@ -55,6 +55,15 @@ def test_every_image_is_a_tile_with_its_title_below() -> None:
     assert not ax.axison
 
 
+def test_a_single_channel_may_have_an_axis() -> None:
+    images = IMAGES.reshape(-1, 8, 8, 1)
+    np.testing.assert_array_equal(_tiles(plot_images(images[:7])), images[:7, ..., 0])
+    wrong = plot_misclassified(images[:3], [0, 1, 1], [0, 0, 0])
+    np.testing.assert_array_equal(_tiles(wrong), images[1:3, ..., 0])
+    with pytest.raises(InvalidInputError, match=r"images must be grey, .* received shape \(2, 8, 8, 3\)"):
+        plot_images(np.zeros((2, 8, 8, 3)))
+
+
 def test_tiles_do_not_overlap_and_are_all_seen() -> None:
     ax = plot_images(np.ones((10, 20, 9)))
     extents = [image.get_extent() for image in ax.images]
