@@ -7,11 +7,15 @@ import os
 
 from nnbackend.datasets import Dataset, load, names
 from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.presets import Recipe
 
-__all__ = ["add_backend", "add_data", "check_data", "decimal", "load_data", "sizes", "whole"]
+__all__ = ["add_backend", "add_data", "check_data", "check_images", "decimal", "load_data", "sizes", "whole"]
 
 #: Data sets read from files in a folder; the others come with packages or are generated.
 _IN_FOLDERS = ("auto", "mnist", "fashion-mnist")
+
+#: Data sets of images.
+_IMAGES = (*_IN_FOLDERS, "mnist-5k", "digits")
 
 #: How the names of tables end.
 _TABLES = (".csv", ".tsv", ".parquet", ".npz", ".npy", ".h5", ".hdf5", ".json", ".xlsx")
@@ -86,6 +90,21 @@ def check_data(name: str, folder: str | None) -> None:
     if folder is not None and name not in _IN_FOLDERS:
         raise InvalidInputError(
             f"--data-dir is for the data sets {', '.join(_IN_FOLDERS)}; {name!r} is not read from a folder"
+        )
+
+
+def check_images(name: str, recipe: Recipe) -> None:
+    """Check that the data set has images if the recipe needs them: four features could be an image of 2 x 2.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    options = [option for option, value in (("--filters", recipe.filters), ("--augment", recipe.augment)) if value]
+    if options and name not in _IMAGES:
+        raise InvalidInputError(
+            f"{' and '.join(options)} need{'s' if len(options) == 1 else ''} images, and the data set {name!r} has "
+            f"none; choose one of {', '.join(_IMAGES)}"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import nnbackend
-from nnbackend.cli.options import check_data, load_data
+from nnbackend.cli.options import check_data, check_images, load_data
 from nnbackend.cli.resume import earlier_optimizers, find_run, recipe_of
 from nnbackend.cli.run_folder import MODEL, RunFolder
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent, ranks_text
@@ -202,6 +202,7 @@ def _check(options: argparse.Namespace, recipe: Recipe) -> None:
     seed_number(options.seed)
     real_dtype(options.dtype)
     check_data(options.dataset, options.data_dir)
+    check_images(options.dataset, recipe)
     if options.validation is not None:
         number("validation", options.validation, low=0, high=1, below=True)
     above_zero("checkpoint minutes", options.checkpoint_minutes)
@@ -266,6 +267,7 @@ def _describe(
         field("network", f"{network_line(network)}, seed {network.seed}"),
         field("training", f"{settings.loss}, {epochs} in batches of {settings.batch_size}"),
         field("", f"{settings.optimizer}, learning rate {settings.first_rate:g}, {settings.schedule}"),
+        *([field("", f"augment {settings.augment}")] if settings.augment else []),
         field("backend", backend),
         field("folder", f"{folder.path}"),
     ]

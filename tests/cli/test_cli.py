@@ -428,8 +428,23 @@ def test_augmentation_is_part_of_the_recipe(tmp_path, capsys):
         str(tmp_path / "run"),
     ]
     assert main(["train", "--augment", "shift=0.5,elastic=3:1", "--hidden", "10", *options]) == 0
+    assert "augment shift=0.5,elastic=3:1\n" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]["augment"] == "shift=0.5,elastic=3:1"
     assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2", "--no-plots"]) == 0
     capsys.readouterr()
     assert main(["train", "--augment", "sift=2", *options, "--force"]) == 2
     assert "unknown augmentation 'sift'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--augment", "flip"], "--augment needs"),
+        (["--filters", "2", "--kernels", "1", "--augment", "flip"], "--filters and --augment need"),
+    ],
+)
+def test_features_are_not_taken_for_pixels(options, named, tmp_path, capsys):
+    out = ["--epochs", "1", "--backend", "numpy", "--no-plots", "--out", str(tmp_path / "run")]
+    assert main(["train", "--dataset", "iris", *options, *out]) == 2
+    assert f"{named} images, and the data set 'iris' has none; choose one of auto, mnist" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
