@@ -286,15 +286,16 @@ def preview(
     Parameters
     ----------
     x : (n, height, width) or (n, height, width, channels) array_like
-        A batch of images.
+        A batch of images. For a single image, pass ``image[None]``.
     augment : Augmentation or list of Augmentation
         As for `fit`.
     seed, step : int
-        The images are those that a network with this seed is trained on after so many steps, if `x` is its batch.
+        A network with this seed would see the same images if `x` were its batch after `step` steps.
 
     Returns
     -------
     float64 array of the same shape
+        In the units of `x`: images of 0 to 255 remain in this range.
 
     Raises
     ------

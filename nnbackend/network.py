@@ -42,7 +42,8 @@ class Network(NetworkInference):
     backend : str or Backend
         "numpy", "numba", "cupy", a plug-in's name, or "auto" (CuPy if a GPU is usable, else Numba, else NumPy).
     seed : int
-        Seed of initial weights, batch order and dropout, which are the same on every backend. 0 <= seed < 2**63.
+        Seed of initial weights, batch order, dropout and augmentation, which are the same on every backend.
+        0 <= seed < 2**63.
     dtype : "float32" or "float64"
     input_scale : float, optional
         Factor on the inputs. Default: the first training decides it, and it then belongs to the network, whatever the

@@ -146,7 +146,7 @@ class Optimizer(Guarded, ABC):
 
 
 def check_not_class(optimizer: object) -> None:
-    """Reject a class where its object is meant.
+    """Reject a class where its object is meant, and a learning rate where its optimizer is meant.
 
     Raises
     ------
@@ -157,6 +157,11 @@ def check_not_class(optimizer: object) -> None:
         raise InvalidInputError(
             f"optimizer must be an object, received the class {name}; make one: optimizer={name}(), or with a rate, "
             f"{name}({optimizer.default_learning_rate:g})"
+        )
+    if isinstance(optimizer, Schedule | int | float):
+        raise InvalidInputError(
+            f"optimizer must be an object, received the learning rate {shown(optimizer)}; give it to one, for example "
+            "optimizer=Adam(rate)"
         )
 
 

@@ -176,8 +176,9 @@ def image_shape(layer: str, input_shape: tuple[int, ...]) -> tuple[int, int, int
     """
     if len(input_shape) == 2:
         raise InvalidInputError(
-            f"{layer} takes images of shape (height, width, channels), received {input_shape}; for one channel, pass "
-            f"x[..., None] and input_shape={(*input_shape, 1)}"
+            f"{layer} takes images of shape (height, width, channels), received {input_shape}; for grey images, "
+            f"pass x[..., None] and input_shape={(*input_shape, 1)}; for sequences, put Reshape({(1, *input_shape)}) "
+            "before it"
         )
     if len(input_shape) != 3:
         raise InvalidInputError(

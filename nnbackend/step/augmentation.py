@@ -52,9 +52,9 @@ def _image_shape(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple
         return shape
     example = "nn.Reshape((28, 28, 1)), nn.Flatten()"
     raise InvalidInputError(
-        f"augment needs images, but a sample of this network has the shape {input_shape}: give x as images of shape "
-        "(n, height, width, channels), such as (n, 28, 28, 1), to a network whose input_shape is (28, 28, 1) and whose "
-        f"first layer is nn.Flatten(), or begin the network with {example} for rows of 784 pixels"
+        f"augment needs images, but a sample of this network has the shape {input_shape}; make a network of images, "
+        "for example with input_shape=(28, 28, 1) and nn.Flatten() as the first layer, or, for rows of 784 pixels, "
+        f"begin the network with {example}"
     )
 
 

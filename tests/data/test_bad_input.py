@@ -87,6 +87,8 @@ def test_a_backend_that_cannot_run_here_says_why_and_what_to_install():
         ({"epochs": True}, "epochs must be a whole number"),
         ({"loss": None}, "training needs a loss the first time"),
         ({"optimizer": nn.SGD}, "optimizer must be an object, received the class SGD"),
+        ({"optimizer": 0.1}, r"received the learning rate 0\.1; .* optimizer=Adam\(rate\)$"),
+        ({"optimizer": nn.OneCycle(0.1, 2)}, r"received the learning rate OneCycle\(.* optimizer=Adam\(rate\)$"),
         ({"callbacks": [print]}, "callbacks must be nnbackend Callback objects"),
         ({"validation_data": X}, r"validation_data must be \(x, y\), \(x, y, sample_weight\)"),
         ({"validation_data": (X[:, :4], Y)}, "validation_data: x must have 12 features"),

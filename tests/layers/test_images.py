@@ -265,9 +265,9 @@ def test_an_unknown_activation_is_named():
         (lambda: nn.Conv2D(2, 9, padding=1), IMAGE, r"does not fit into images of height 5 with padding 1 \+ 1"),
         (lambda: nn.MaxPool2D(7), IMAGE, "MaxPool2D: a window of 7 does not fit into images of height 5"),
         (lambda: nn.Conv2D(6, 3, groups=3), IMAGE, "2 channels cannot be divided into 3 groups of equal size"),
-        (lambda: nn.Conv2D(2, 3), (28, 28), r"for one channel, pass x\[\.\.\., None\] and input_shape=\(28, 28, 1\)"),
+        (lambda: nn.Conv2D(2, 3), (28, 28), r"for grey images, pass x\[\.\.\., None\] and input_shape=\(28, 28, 1\)"),
         (lambda: nn.MaxPool2D(2), (28, 28), r"pass x\[\.\.\., None\]"),
-        (lambda: nn.GlobalAveragePool2D(), (28, 28), r"pass x\[\.\.\., None\]"),
+        (lambda: nn.GlobalAveragePool2D(), (28, 8), r"for sequences, put Reshape\(\(1, 28, 8\)\) before it"),
         (lambda: nn.ZeroPadding2D(2), (28, 28), r"pass x\[\.\.\., None\]"),
         (lambda: nn.Conv2D(2, 3), (784,), r"put Reshape\(\(height, width, channels\)\) before it"),
         (lambda: nn.Conv1D(2, 3), (28,), r"for one channel, pass x\[\.\.\., None\] and input_shape=\(28, 1\)"),
@@ -295,5 +295,6 @@ def test_following_the_messages_helps():
     nn.Network(flat(nn.Conv2D(2, 6, padding="same")), IMAGE)
     nn.Network(flat(nn.Conv2D(2, 3)), (28, 28, 1))
     nn.Network(flat(nn.Conv1D(2, 3)), (28, 1))
+    nn.Network([nn.Conv1D(8, 3, padding="same"), nn.Reshape((1, 28, 8)), nn.GlobalAveragePool2D()], (28, 1))
     nn.Network(flat(nn.Reshape((28, 28, 1)), nn.Conv2D(2, 3)), (784,))
     nn.Network(flat(nn.Residual([nn.Conv2D(4, 1)], projection=nn.Conv2D(4, 1))), IMAGE)
