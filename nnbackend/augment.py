@@ -125,7 +125,7 @@ class Scale(_Affine):
 
 
 class Flip(_Affine):
-    """Flip every second image, chosen at random.
+    """Flip each image with probability 1/2.
 
     Parameters
     ----------
