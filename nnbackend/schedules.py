@@ -273,8 +273,8 @@ class OneCycle(Schedule):
     final_div_factor : float
         The last rate is ``max_rate / div_factor / final_div_factor``.
     cycle_momentum : bool
-        Whether to set the momentum, too: beta1 of Adam and AdamW, the momentum of SGD. Their own is then not used.
-        False leaves it as it is.
+        Whether to set the momentum, too: beta1 of Adam and AdamW, the momentum of SGD. Their own value is then not
+        used. False leaves it as it is.
     base_momentum, max_momentum : float
         The momentum at the highest rate, and at the first and last step; ``0 <= base_momentum <= max_momentum < 1``.
 
@@ -287,8 +287,8 @@ class OneCycle(Schedule):
 
     Notes
     -----
-    The numbers of the steps, from 0 to n - 1, follow from the batches of `fit`. The rate is highest at step
-    ``warmup * n - 1`` and lowest at step n - 1. Single batches are not part of a cycle, so `train_on_batch` refuses it.
+    `fit` numbers the n steps of the cycle from 0 to n - 1. The rate is highest at step ``warmup * n - 1`` and lowest at
+    step n - 1. Single batches are not part of a cycle, so `train_on_batch` refuses it.
     """
 
     def __init__(

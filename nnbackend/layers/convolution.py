@@ -28,8 +28,9 @@ class Conv2D(Linear):
     strides : int or (int, int)
         Rows and columns from one window to the next.
     padding : {"valid", "same"}, int, (int, int) or ((int, int), (int, int))
-        None; zeros so that the output is ``ceil(input / strides)`` large, with the extra row or column at the end as in
-        TensorFlow; rows and columns of zeros on both sides; or (top, bottom), (left, right).
+        "valid" adds nothing. "same" adds rows and columns of zeros so that the output has ``ceil(input / strides)`` of
+        them, with the extra one at the end as in TensorFlow. Numbers are rows and columns of zeros on both sides, or
+        (top, bottom), (left, right).
     dilation_rate : int or (int, int)
         Rows and columns between the elements of a window.
     groups : int
@@ -175,7 +176,7 @@ class Conv2D(Linear):
 
 
 class Conv1D(Conv2D):
-    """A convolution of sequences (length, channels): that of images with one row.
+    """A convolution of sequences (length, channels), which is a convolution of images with one row.
 
     Parameters are those of :class:`Conv2D` with one number each for `kernel_size`, `strides`, `padding` ("valid",
     "same", a number, or (before, after)) and `dilation_rate`. The weight has shape (1, kernel_size, channels / groups,

@@ -53,7 +53,7 @@ class _Normalization(Layer):
 class BatchNormalization(_Normalization):
     """Normalise each channel by its mean and variance over the batch (Ioffe and Szegedy 2015), as in Keras.
 
-    Training normalises by the statistics of the batch and follows them with running statistics, which predictions use:
+    Training normalises by the statistics of the batch and updates running statistics, which predictions use:
     ``running = momentum * running + (1 - momentum) * statistic``, with the biased variance. A frozen layer uses its
     running statistics in training, too. A batch of one row is normalised over its positions; without positions, its
     variance is 0 and the output is the shift. Predictions after a dense layer or a convolution without activation

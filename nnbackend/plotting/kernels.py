@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def plot_feature_maps(
     ----------
     network : Network
     x : array_like
-        One sample, of the network's input shape; uint8 is scaled as in `predict`.
+        One sample, of the network's input shape or flat; uint8 is scaled as in `predict`.
     layer : int, optional
         Index of the layer in the network, whose output must be (height, width, channels). Default: its first `Conv2D`.
     ax : Axes, optional
@@ -87,6 +88,7 @@ def plot_feature_maps(
     -------
     Axes
         Outputs without negative values are grey, with 0 black; others red for positive and blue for negative values.
+        All images share one scale.
 
     Raises
     ------
@@ -104,7 +106,8 @@ def plot_feature_maps(
             "layer whose output is (height, width, channels)"
         )
     sample: HostArray = as_host_array("x", x)
-    if sample.shape not in (network.input_shape, (1, *network.input_shape)):
+    shapes = network.input_shape, (math.prod(network.input_shape),)
+    if sample.shape not in (*shapes, *((1, *shape) for shape in shapes)):
         raise InvalidInputError(
             f"x must be one sample of shape {network.input_shape}, received {sample.shape}; choose one: x[0]"
         )

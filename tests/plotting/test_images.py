@@ -252,6 +252,15 @@ def test_feature_maps_are_the_outputs_of_a_layer() -> None:
     assert_readable(signed)
 
 
+def test_feature_maps_of_a_flat_sample() -> None:
+    network, image = nn.Network([nn.Conv2D(2, 3)], (6, 6, 1), backend="numpy", seed=0), np.arange(36.0)
+    expected = network.predict(image.reshape(1, 6, 6, 1))[0].transpose(2, 0, 1)
+    for sample in (image, image[None], image.reshape(6, 6, 1)):
+        np.testing.assert_array_equal(_tiles(plot_feature_maps(network, sample)), expected)
+    with pytest.raises(InvalidInputError, match=r"one sample of shape \(6, 6, 1\), received \(6, 6\)"):
+        plot_feature_maps(network, image.reshape(6, 6))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
