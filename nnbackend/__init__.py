@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from nnbackend import (
         datasets,
         distributed,
+        ensembles,
         interop,
         layers,
         losses,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.ensembles import PerNetwork, fit_many
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
@@ -133,6 +135,7 @@ __all__ = [
     "Ones",
     "Optimizer",
     "Parameter",
+    "PerNetwork",
     "RMSprop",
     "ReduceOnPlateau",
     "Reshape",
@@ -147,7 +150,9 @@ __all__ = [
     "available_backends",
     "datasets",
     "distributed",
+    "ensembles",
     "errors",
+    "fit_many",
     "get_backend",
     "initializers",
     "interop",
@@ -164,7 +169,7 @@ __all__ = [
 
 
 #: Modules that are imported on first access.
-_MODULES = ("datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
+_MODULES = ("datasets", "distributed", "ensembles", "interop", "plotting", "presets", "testing", "training")
 
 #: Names that are imported on first access: backends import their libraries, and training and reading files import
 #: standard modules that prediction does not need.
@@ -182,7 +187,9 @@ _LAZY = {
     "MLPClassifier": "nnbackend.interop.sklearn",
     "MLPRegressor": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
+    "PerNetwork": "nnbackend.ensembles",
     "TensorBoard": "nnbackend.interop.tensorboard",
+    "fit_many": "nnbackend.ensembles",
 }
 
 #: Names that need scikit-learn, without which they raise an ImportError that says how to install it.

@@ -26,10 +26,14 @@ class Executor(ABC):
         Short name for ``summary()`` and the log.
     reason : str
         Why this executor was chosen.
+    apart : bool
+        Whether another thread may run it while other executors of the backend run: it calls no function of the user,
+        and shares no memory with them. Such executors run without Python's lock, or there would be no use.
     """
 
     name: str
     reason: str
+    apart: bool = False
 
     @abstractmethod
     def run(self, repeats: int) -> None:

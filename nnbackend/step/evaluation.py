@@ -63,6 +63,11 @@ class Evaluator:
 
         replay.record(make_executor)
 
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run it beside other executors."""
+        return self._replay.apart
+
     def run(self) -> tuple[float, float]:
         """The weighted mean of the losses (without penalties), and the share of correct predictions."""
         return self.sums().means()[:2]

@@ -129,6 +129,11 @@ class Replay:
         chosen = self._model if model is None else model
         return Recorder(chosen, self._workspace, piece.rows, self.counter, self._training, piece.first, piece.batch)
 
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run the steps beside other executors."""
+        return all(executor.apart for executor, _ in self.executors)
+
     # ---- running ---------------------------------------------------------------------------------------------
 
     def count_from(self, step: int, network_steps: int = 0, optimizer_steps: int = 0) -> None:

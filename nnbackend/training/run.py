@@ -163,6 +163,11 @@ class TrainingRun:
         return self._replay.executors
 
     @property
+    def apart(self) -> bool:
+        """Whether another thread may run the epochs beside other executors."""
+        return self._replay.apart
+
+    @property
     def skipped(self) -> int:
         """Number of steps of the current epoch that were skipped."""
         return 0 if self._skipping is None else len(self._skipping.skipped)
