@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["run_all"]
 
 #: Trainings in progress for each thread: while the calling thread continues one, the thread finds another in the queue.
 _IN_PROGRESS = 2
+
+#: Seconds.
+_WAIT = 0.2
 
 
 def run_all(
@@ -164,7 +168,9 @@ class _Threads:
     def next(self) -> tuple[int, tuple[Any, BaseException | None]]:
         """Wait for work that is done: its number, and its result or error."""
         while not self._results:
-            self._woken.get()
+            # Not for longer, because some systems deliver signals only between waits.
+            with suppress(Empty):
+                self._woken.get(timeout=_WAIT)
         number = next(iter(self._results))
         self._submitted.discard(number)
         return number, self._results.pop(number)
