@@ -18,6 +18,7 @@ from nnbackend.errors import InvalidInputError, shown
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.recordings import Recordings
 from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.fit import Epochs, Training
@@ -26,6 +27,9 @@ from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.plan import Arguments, check_verbose, make_plan, training_memory
 
 __all__ = ["fit_many"]
+
+#: Recorded steps that are kept, for each network in training.
+_RECORDINGS = 4
 
 T = TypeVar("T")
 #: One value for all networks or one for each; where a plain list cannot be one value, it has one for each, too.
@@ -132,13 +136,14 @@ def fit_many(
         of_each("sample_weight", sample_weight, count, lists=False),
     )
     shows, interrupt = check_verbose(verbose), Interrupt()
+    recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
     with own_error_state(), ExitStack() as held:
         runs: deque[_Run] = deque()
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):
                 own = {name: values[place] for name, values in options.items()}
                 given = Arguments(**data.of(place, network), **own, **_FIXED)
-                runs.append(_Run(place, network, given, interrupt, held))
+                runs.append(_Run(place, network, given, interrupt, recordings, held))
         return _train(runs, interrupt, shows)
 
 
@@ -186,7 +191,15 @@ class _Run:
         Roughly proportional to the time that all epochs take.
     """
 
-    def __init__(self, place: int, network: Network, given: Arguments, interrupt: Interrupt, held: ExitStack) -> None:
+    def __init__(
+        self,
+        place: int,
+        network: Network,
+        given: Arguments,
+        interrupt: Interrupt,
+        recordings: Recordings,
+        held: ExitStack,
+    ) -> None:
         self.place, self.network, self._given = place, network, given
         #: What must be closed when the training ends, even if it never begins.
         self._held = held.enter_context(ExitStack())
@@ -195,7 +208,7 @@ class _Run:
         with training_memory(network, given), ranks.checks() as checks:
             plan = make_plan(network, given, ranks, checks, self._held)
             checks.passed()
-        self._training = Training(plan, interrupt)
+        self._training = Training(plan, interrupt, recordings)
         self.history = self._training.history
         self.last = plan.epochs
         self.work = plan.epochs * plan.feed.count * network.parameter_count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -133,6 +133,11 @@ class Replay:
     def apart(self) -> bool:
         """Whether another thread may run the steps beside other executors."""
         return all(executor.apart for executor, _ in self.executors)
+
+    def exchange(self, model: Model, feed: Feed, arrays: Sequence[tuple[Array, Array]]) -> bool:
+        """Run the same steps for another network; see :meth:`nnbackend.backends.executor.Executor.exchange`."""
+        self._model, self._feed, self.portion = model, feed, 1
+        return all(executor.exchange(arrays, model.seed) for executor, _ in self.executors)
 
     # ---- running ---------------------------------------------------------------------------------------------
 

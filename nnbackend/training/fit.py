@@ -17,6 +17,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.recorder import OptimizerState
+from nnbackend.step.recordings import Recordings
 from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
@@ -142,15 +143,17 @@ class Training:
     plan : Plan
     interrupt : Interrupt, optional
         Ends the run; an interrupt of its own if not given.
+    recordings : Recordings, optional
+        Recorded steps of other networks, and for others.
 
     Attributes
     ----------
     history : History
     """
 
-    def __init__(self, plan: Plan, interrupt: Interrupt | None = None) -> None:
+    def __init__(self, plan: Plan, interrupt: Interrupt | None = None, recordings: Recordings | None = None) -> None:
         self.history = History()
-        self._plan, self._interrupt = plan, interrupt
+        self._plan, self._interrupt, self._recordings = plan, interrupt, recordings
 
     def epochs(self) -> Epochs:
         """The loop.
@@ -162,7 +165,7 @@ class Training:
             In between, the network, its optimiser and its callbacks belong to this generator.
         """
         plan, history = self._plan, self.history
-        parts = _Parts(plan, history, self._interrupt)
+        parts = _Parts(plan, history, self._interrupt, self._recordings)
         listeners = parts.listeners
         # A resumed run may already be complete.
         epoch = plan.epochs if history.stopped_by else len(history)
@@ -189,6 +192,7 @@ class Training:
         with callers_error_state():
             for callback in parts.callbacks:
                 callback.on_train_end(plan.network, history)
+        parts.release()
 
 
 class _Parts:
@@ -199,6 +203,7 @@ class _Parts:
     plan : Plan
     history : History
     interrupt : Interrupt or None
+    recordings : Recordings or None
 
     Attributes
     ----------
@@ -209,7 +214,9 @@ class _Parts:
         Whether another thread may run the steps, and evaluate.
     """
 
-    def __init__(self, plan: Plan, history: History, interrupt: Interrupt | None) -> None:
+    def __init__(
+        self, plan: Plan, history: History, interrupt: Interrupt | None, recordings: Recordings | None
+    ) -> None:
         network, ranks = plan.network, plan.communicator
         self._plan = plan
         memory = memory_for(network, plan.optimizer)
@@ -224,9 +231,10 @@ class _Parts:
             skip_broken=plan.skip_broken,
             communicator=ranks,
             shards=plan.shards,
+            recordings=recordings,
         )
         if plan.validator is not None:
-            plan.validator.record()
+            plan.validator.record(recordings)
         before = network.loss, network.optimizer_state
         take_up(network, plan.loss, plan.multilabel, memory)
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
@@ -274,6 +282,12 @@ class _Parts:
             if loss is not None:
                 network.use_loss(loss)
             raise
+
+    def release(self) -> None:
+        """Make the recorded steps available to others, after the last epoch."""
+        self._run.release()
+        if self._plan.validator is not None:
+            self._plan.validator.release()
 
     def run_steps(self, epoch: int) -> EpochResult:
         """Run an epoch's steps; after an error the network has the weights with which the epoch began."""

@@ -21,6 +21,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.schedules import checked_rates
 from nnbackend.step.recorder import OptimizerState, record_gradients, record_training, record_update
+from nnbackend.step.recordings import Borrowed, Recordings, is_ours
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
 
@@ -104,6 +105,8 @@ class TrainingRun:
         The ranks that share the batches.
     shards : sequence of int, optional
         Rows of each rank, if each rank has its own.
+    recordings : Recordings, optional
+        May have a recorded step.
 
     Attributes
     ----------
@@ -123,6 +126,7 @@ class TrainingRun:
         skip_broken: bool = False,
         communicator: Communicator | None = None,
         shards: Sequence[int] | None = None,
+        recordings: Recordings | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         self._communicator = Alone() if communicator is None else communicator
@@ -130,14 +134,35 @@ class TrainingRun:
         self.batches = Batches(feed.count, batch_size, steps_per_epoch, rank, ranks, shards)
         self._network, self._loss, self._memory = network, loss, memory
         self._feed, self._shuffle = feed, shuffle
-        self._replay = Replay(model, self.batches, training=True, feed=feed)
-        self._gradients = backend.empty((model.layout.trainable_size,), model.dtype)
+        optimizer = memory.optimizer
+        usable = not skip_broken and self._communicator.size == 1 and is_ours([optimizer, loss])
+        self._borrowed = Borrowed(
+            recordings if usable else None,
+            model,
+            feed,
+            self.batches,
+            # Everything else that `_make_executor` uses must be here.
+            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots)),
+            list(memory.slots.values()),
+            self._record,
+        )
+        self._replay = self._borrowed.replay
         self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
         # The part of the epoch that was done before resuming, and its duration in seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
         self._ahead = OrderPrefetch(backend, self.batches.own_rows) if backend.works_apart else None
+
+    def _record(self) -> Replay:
+        network, backend = self._network, self._network.backend
+        self._replay = Replay(network.model, self.batches, training=True, feed=self._feed)
+        self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
         self._replay.record(self._make_executor)
+        return self._replay
+
+    def release(self) -> None:
+        """Make the recorded step available to others; this object must no longer be used."""
+        self._borrowed.release()
 
     def _make_executor(self, piece: Slice) -> Executor:
         """Record the step as a whole, or in two halves with the sum over all ranks in between."""

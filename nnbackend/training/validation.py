@@ -15,6 +15,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.step.evaluation import Evaluator
+from nnbackend.step.recordings import Recordings
 
 __all__ = ["Validator", "settle_kind", "validation_feed"]
 
@@ -58,11 +59,15 @@ class Validator:
         self._make = partial(Evaluator, network.model, loss, feed, _BATCH, part, weighted)
         self._evaluator: Evaluator | None = None
 
-    def record(self) -> Evaluator:
+    def record(self, recordings: Recordings | None = None) -> Evaluator:
         """Record the evaluation, which allocates its buffers."""
         if self._evaluator is None:
-            self._evaluator = self._make()
+            self._evaluator = self._make(recordings)
         return self._evaluator
+
+    def release(self) -> None:
+        """Make the recorded evaluation available to others, after the last run."""
+        self.record().release()
 
     @property
     def apart(self) -> bool:

@@ -13,8 +13,10 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.numba.backend import NumbaBackend
+from nnbackend.training.run import TrainingRun
 from tests.ensembles.forty import DIVERGES, WEIGHTS, X, Y, assert_same, members, together
-from tests.helpers import classifier, same_weights
+from tests.helpers import classifier, convolutional_network, rich_network, same_weights
+from tests.training.test_fit import OPTIMIZERS
 
 LOSS = "softmax_cross_entropy"
 
@@ -40,6 +42,61 @@ def test_every_backend(backend):
     networks, histories = together(backend, chosen)
     for known, network, history in zip(lone, networks, histories, strict=True):
         assert_same(known, network, history)
+
+
+def _mixed(backend):
+    layers = [
+        nn.Reshape((3, 4, 1)),
+        nn.Conv2D(5, 2, padding="same", activation="relu"),
+        nn.MaxPool2D(2),
+        nn.Residual([nn.Conv2D(5, 1), nn.LayerNormalization()]),
+        nn.Flatten(),
+        nn.Dense(7, activation="gelu", trainable=False),
+        nn.Dropout(0.3),
+        nn.Dense(4, l1=1e-4),
+    ]
+    return nn.Network(layers, 12, backend=backend)
+
+
+@pytest.mark.parametrize("make", [rich_network, convolutional_network, _mixed])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "rmsprop"])
+def test_equal_networks_share_recorded_steps(make, optimizer, monkeypatch):
+    """More of them than are in progress at a time; seeds, rows, weights and validation rows differ."""
+    recorded = []
+    monkeypatch.setattr(TrainingRun, "_make_executor", _noting(TrainingRun._make_executor, recorded))
+    backend = NumbaBackend(2)
+
+    def network(seed):
+        return nn.Network.from_config(make(backend).config(), backend, seed=seed)
+
+    draw = np.random.default_rng(0)
+    folds = [draw.permutation(len(X)) for _ in range(12)]
+    networks = [network(seed) for seed in range(12)]
+    options = {"epochs": 2, "batch_size": 20, "loss": LOSS, "class_weight": "balanced"}
+    rows, others = [fold[:150] for fold in folds], [fold[150:] for fold in folds]
+    histories = nn.fit_many(
+        networks, X, Y, optimizer=OPTIMIZERS[optimizer](), rows=rows, validation_rows=others, **options
+    )
+    # For full batches and the last one, for each of four in progress.
+    assert len(recorded) == 8
+    for seed, (trained, history) in enumerate(zip(networks, histories, strict=True)):
+        expected = network(seed)
+        known = expected.fit(
+            X[rows[seed]],
+            Y[rows[seed]],
+            optimizer=OPTIMIZERS[optimizer](),
+            validation_data=(X[others[seed]], Y[others[seed]]),
+            **options,
+        )
+        assert_same((expected, known), trained, history, f"network {seed}")
+
+
+def _noting(function, calls):
+    def noting(*arguments):
+        calls.append(arguments)
+        return function(*arguments)
+
+    return noting
 
 
 def test_one_value_for_all():

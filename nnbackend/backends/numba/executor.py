@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from nnbackend.backends.executor import Executor
 from nnbackend.backends.numba import epoch
+from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
 
 __all__ = ["CompiledExecutor", "Team"]
@@ -106,6 +107,10 @@ class CompiledExecutor(Executor):
     def __init__(self, program: Program, team: Team) -> None:
         self._program = program
         self._team = team
+
+    def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
+        self._program.exchange(arrays, seed)
+        return True
 
     def run(self, repeats: int) -> None:
         piece = max(1, _PIECE // max(1, self._program.work))
