@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
-    from nnbackend.ensembles import PerNetwork, fit_many
+    from nnbackend.ensembles import Ensemble, PerNetwork, fit_many
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
@@ -105,6 +105,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "Ensemble",
     "ExponentialDecay",
     "Flatten",
     "GlobalAveragePool2D",
@@ -181,6 +182,7 @@ _LAZY = {
     "Callback": "nnbackend.training",
     "Checkpoint": "nnbackend.training",
     "EarlyStopping": "nnbackend.training",
+    "Ensemble": "nnbackend.ensembles",
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
     "LiveCurves": "nnbackend.interop.notebook",

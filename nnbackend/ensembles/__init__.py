@@ -1,9 +1,10 @@
 """Many networks at once: trained as one run, and combined into one that predicts."""
 
+from nnbackend.ensembles.ensemble import Ensemble
 from nnbackend.ensembles.many import fit_many
 from nnbackend.ensembles.per_network import PerNetwork
 
-__all__ = ["PerNetwork", "fit_many"]
+__all__ = ["Ensemble", "PerNetwork", "fit_many"]
 
 
 def __dir__() -> list[str]:

@@ -49,7 +49,7 @@ def assert_usable(networks):
 
 def test_ctrl_c_ends_all_networks(many):
     handler = signal.getsignal(signal.SIGINT)
-    histories = fit(many, Signals(3))
+    histories = fit(many, Signals(3), epochs=200)
     assert all(history.interrupted for history in histories)
     assert len(histories[0]) == 3
     assert [history.error for history in histories] == [None] * 8
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_all_networks(many):
 
 
 def test_an_interrupted_network_has_the_bits_of_its_steps(many):
-    histories = fit(many, Signals(2))
+    histories = fit(many, Signals(2), epochs=200)
     for seed, (network, history) in enumerate(zip(many, histories, strict=True)):
         complete = [losses for losses in history.step_losses if len(losses) == 25]
         expected = classifier(many[0].backend, seed=seed)
