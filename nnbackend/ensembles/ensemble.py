@@ -307,10 +307,10 @@ class Ensemble:
         InvalidInputError
             Also if the networks have different dtypes.
         """
-        from nnbackend.interop.onnx import export_mean
+        from nnbackend.interop.onnx import export
 
         self._agreed_loss()
-        export_mean(self.networks, path, input_dtype)
+        export(self.networks, path, input_dtype)
 
     def __repr__(self) -> str:
         return f"<Ensemble of {len(self)} networks {self.input_shape} -> {self.output_shape}>"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from nnbackend.interop.onnx_graph import Graph
 
-__all__ = ["INPUT_DTYPES", "OPSET", "export", "export_mean"]
+__all__ = ["INPUT_DTYPES", "OPSET", "export"]
 
 #: From December 2020 (ONNX 1.8), so that old runtimes can read it; the first opset whose Softmax is over one axis.
 OPSET = 13
@@ -35,7 +35,7 @@ INPUT_DTYPES = ("uint8", "float32", "float64")
 _LARGEST = 2**31 - 2**20
 
 
-def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
+def export(network: Network | Sequence[Network], path: str | os.PathLike[str], input_dtype: Any = None) -> None:
     """Write a network as an ONNX file that computes the results of `network.predict`.
 
     The model has one input, "input" of shape ``(batch, *input_shape)``, and one output, "output" of shape
@@ -44,7 +44,9 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
 
     Parameters
     ----------
-    network : Network
+    network : Network, or sequence of Network
+        Several networks take the same samples and have the same outputs; the model computes the mean of their
+        predictions.
     path : str or path-like
         Ends in ".onnx". The folder is created if it is missing.
     input_dtype : str or dtype, optional
@@ -54,7 +56,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     Raises
     ------
     InvalidInputError
-        A layer is user-defined, or the network is too large for an ONNX file.
+        A layer is user-defined, the network is too large for an ONNX file, or several have different dtypes.
     ModelFileError
         A weight is NaN or infinite; nothing was written.
     ImportError
@@ -62,19 +64,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     OSError
         The file cannot be written; an existing file is unchanged.
     """
-    export_mean([network], path, input_dtype)
-
-
-def export_mean(networks: Sequence[Network], path: str | os.PathLike[str], input_dtype: Any = None) -> None:
-    """Write an ONNX file that computes the mean of the predictions of several networks; otherwise as `export`.
-
-    Parameters
-    ----------
-    networks : sequence of Network
-        They take the same samples, and have the same outputs.
-    path, input_dtype
-        As for `export`.
-    """
+    networks = [network] if isinstance(network, Network) else list(network)
     path = path_text("path", path)
     if not path.lower().endswith(".onnx"):
         raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {path!r}")

@@ -217,7 +217,7 @@ class TestFiles:
             lambda config, weights: config.update(members="all"),
             lambda config, weights: config.update(members=[None] * 3),
             lambda config, weights: config.update(more=1),
-            lambda config, weights: config.update(members=[config["members"][0]] * 10_001),
+            lambda config, weights: config.update(members=[{}] * 10_001),
             lambda config, weights: config["members"].pop(),
             lambda config, weights: config["members"].append(config["members"][0]),
             lambda config, weights: config["members"][1].update(input_shape=[9]),
