@@ -89,7 +89,7 @@ class Borrowed:
                 _structure(model),
                 (tuple(batches.slices), batches.steps, batches.own_rows),
                 (examples.scale, examples.by_class, examples.target_dtype),
-                tuple((tuple(array.shape), str(array.dtype)) for array in self._arrays),
+                tuple((tuple(array.shape), array.dtype) for array in self._arrays),
                 others,
             )
             replay = recordings.take(self._structure, model, feed, self._arrays)

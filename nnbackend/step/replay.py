@@ -136,7 +136,7 @@ class Replay:
 
     def exchange(self, model: Model, feed: Feed, arrays: Sequence[tuple[Array, Array]]) -> bool:
         """Run the same steps for another network; see :meth:`nnbackend.backends.executor.Executor.exchange`."""
-        self._model, self._feed, self.portion = model, feed, 1
+        self._model, self._feed = model, feed
         return all(executor.exchange(arrays, model.seed) for executor, _ in self.executors)
 
     # ---- running ---------------------------------------------------------------------------------------------

@@ -226,8 +226,9 @@ class TrainingRun:
         network, memory = self._network, self._memory
         rate = float(self.begin()[0])
         self._began = time.perf_counter()
-        # Short epochs must be interruptible, too, so portions start small in each epoch.
-        self._replay.portion = 1
+        if network.backend.works_apart:
+            # How long a portion takes is not known there. Short epochs must be interruptible, too.
+            self._replay.portion = 1
         steps = self._replay.run(len(self._resumed), _EpochWatch(watch or Watch(), self._communicator, self._skipping))
         if self._ahead is not None:
             following = network.epochs_trained + 1
