@@ -185,12 +185,15 @@ class _Table:
     array : (n, features) array
     received : numpy dtype
     images : bool
+    results : dict
     """
 
     def __init__(self, rows: Rows, on_device: _OnDevice) -> None:
         self.array, self.received, self.images = rows.array(), rows.received, rows.images
         self.on_device = on_device
         self._extents: dict[Selection, tuple[float, float]] = {}
+        #: By selection: results that depend on its rows alone, by name.
+        self.results: dict[Selection, dict[str, str]] = {}
 
     @cached_property
     def _extent_of_rows(self) -> tuple[HostArray, HostArray]:
@@ -223,6 +226,13 @@ class SelectedRows(Rows):
 
     def extent(self) -> tuple[float, float]:
         return self._table.extent(self._selection)
+
+    def once(self, name: str, compute: Callable[[], str]) -> str:
+        """A result that depends on these rows alone, computed for the first network that has them."""
+        results = self._table.results.setdefault(self._selection, {})
+        if name not in results:
+            results[name] = compute()
+        return results[name]
 
     def array(self) -> HostArray:
         return self._selection.of(self._table.array)

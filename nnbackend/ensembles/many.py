@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,7 +12,14 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.shared import SharedData
 from nnbackend.distributed.communicator import Alone
 from nnbackend.ensembles.data import ManyData, naming
-from nnbackend.ensembles.per_network import PerNetwork, callbacks_of_each, of_each, optimizers_of_each, rows_of_each
+from nnbackend.ensembles.per_network import (
+    PerNetwork,
+    callbacks_of_each,
+    of_each,
+    optimizers_of_each,
+    rows_of_each,
+    with_checkpoints,
+)
 from nnbackend.ensembles.progress import ManyProgress
 from nnbackend.ensembles.queue import run_all
 from nnbackend.errors import InvalidInputError, shown
@@ -19,8 +27,10 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.recordings import Recordings
+from nnbackend.support.checks import flag
 from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import Epochs, Training
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
@@ -55,6 +65,8 @@ def fit_many(
     shuffle: EachOrList[bool] = True,
     steps_per_epoch: EachOrList[int | None] = None,
     on_nan: EachOrList[str] = "stop",
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    resume: bool = False,
     verbose: bool | None = None,
 ) -> list[History]:
     """Train many networks as one run, with the results of training each alone.
@@ -90,6 +102,13 @@ def fit_many(
         As for :meth:`Network.fit`; or :class:`PerNetwork`. "balanced" refers to the rows of each network.
     shuffle, steps_per_epoch, on_nan
         As for :meth:`Network.fit`, or a list with a value for each network.
+    checkpoint : path-like or Checkpoint, optional
+        A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
+        path stands for ``Checkpoint(path, every_minutes=1, keep=1)``; the last checkpoint of each network has the end
+        of its training.
+    resume : bool
+        Whether to continue from these checkpoints, with the same networks and options: what was trained to the end is
+        read, the rest continues, with the bits of a run that was not interrupted. Networks that diverged do so again.
     verbose : bool, optional
         Whether to print a line for each network that has ended. Default: only if the output is a terminal.
 
@@ -103,13 +122,16 @@ def fit_many(
     ------
     InvalidInputError, UnknownNameError
         Before anything is changed; the message says which network an option does not fit.
+    ModelFileError, FolderInUseError
+        As for :meth:`Network.fit` with a checkpoint; nothing was changed.
     OutOfMemoryError
         The memory of the host or the device is too small for the rows.
 
     Notes
     -----
     Ctrl-C ends all networks after their current steps. Their histories record this, and they keep what they have
-    learned; networks that had not begun are unchanged.
+    learned; networks that had not begun are unchanged. With `checkpoint`, SIGTERM does the same, and then ends the
+    program with exit code 143 (SystemExit).
     """
     trained = _check_networks(networks)
     count = len(trained)
@@ -122,7 +144,7 @@ def fit_many(
         "batch_size": of_each("batch_size", batch_size, count),
         "loss": of_each("loss", loss, count),
         "optimizer": optimizers_of_each(optimizer, trained),
-        "callbacks": callbacks_of_each(callbacks, count),
+        "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), checkpoint),
         "class_weight": of_each("class_weight", class_weight, count, lists=False),
         "shuffle": of_each("shuffle", shuffle, count),
         "steps_per_epoch": of_each("steps_per_epoch", steps_per_epoch, count),
@@ -135,20 +157,22 @@ def fit_many(
         of_each("validation_data", validation_data, count, lists=False),
         of_each("sample_weight", sample_weight, count, lists=False),
     )
-    shows, interrupt = check_verbose(verbose), Interrupt()
+    if flag("resume", resume) and checkpoint is None:
+        raise InvalidInputError("resume=True needs checkpoint=, the folder to resume from")
+    shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
     recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
     with own_error_state(), ExitStack() as held:
         runs: deque[_Run] = deque()
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):
                 own = {name: values[place] for name, values in options.items()}
-                given = Arguments(**data.of(place, network), **own, **_FIXED)
+                given = Arguments(**data.of(place, network), **own, resume=bool(resume), **_FIXED)
                 runs.append(_Run(place, network, given, interrupt, recordings, held))
         return _train(runs, interrupt, shows)
 
 
 #: Arguments of `fit` that are the same for all networks.
-_FIXED: dict[str, Any] = {"stream": None, "resume": False, "verbose": False, "shard": False}
+_FIXED: dict[str, Any] = {"stream": None, "verbose": False, "shard": False}
 
 
 def _check_networks(networks: Any) -> list[Network]:

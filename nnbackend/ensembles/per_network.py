@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -11,9 +12,18 @@ import numpy as np
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.support.files import path_text
 from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.checkpoints.checkpoint import Checkpoint
 
-__all__ = ["PerNetwork", "callbacks_of_each", "of_each", "optimizers_of_each", "rows_of_each"]
+__all__ = [
+    "PerNetwork",
+    "callbacks_of_each",
+    "of_each",
+    "optimizers_of_each",
+    "rows_of_each",
+    "with_checkpoints",
+]
 
 T = TypeVar("T")
 
@@ -121,3 +131,34 @@ def callbacks_of_each(callbacks: Any, count: int) -> list[list[Any]]:
                     f"[[nnbackend.{type(callback).__name__}(...)] for network in networks])"
                 )
     return listed
+
+
+def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[Any]]:
+    """The callbacks of each network, with one that writes its checkpoints.
+
+    Parameters
+    ----------
+    callbacks : list of list
+    checkpoint : path-like, Checkpoint or None
+        For all networks.
+    """
+    for place, each in enumerate(callbacks):
+        if any(isinstance(callback, Checkpoint) for callback in each):
+            raise InvalidInputError(
+                f"networks[{place}] has a Checkpoint among its callbacks; give checkpoint=folder, which serves all"
+            )
+    if checkpoint is None:
+        return callbacks
+    if isinstance(checkpoint, Checkpoint):
+        pattern = checkpoint
+    else:
+        pattern = Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
+    return [
+        [
+            *each,
+            Checkpoint(
+                os.path.join(pattern.folder, f"{place:05}"), pattern.every_steps, pattern.every_minutes, pattern.keep
+            ),
+        ]
+        for place, each in enumerate(callbacks)
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -66,10 +66,11 @@ class _Queue:
         self._running: dict[int, Epochs] = {}
         #: Work for this thread.
         self._here: dict[int, Work] = {}
+        #: Such as SystemExit: raised when all trainings have ended.
+        self._ending: BaseException | None = None
 
     def run(self, most: int) -> None:
         """Run all, at most so many at a time."""
-        ending: BaseException | None = None
         while True:
             try:
                 while len(self._running) < most and not self._interrupt.requested and self._begin():
@@ -79,12 +80,12 @@ class _Queue:
                 self._continue(*self._next())
             except BaseException as error:
                 # Such as a second Ctrl-C, or SystemExit. All networks end in order first, unless this comes again.
-                if ending is not None:
+                if self._ending is not None:
                     raise
-                ending, self._interrupt.requested = error, True
+                self._ending, self._interrupt.requested = error, True
                 self._close_lost()
-        if ending is not None:
-            raise ending
+        if self._ending is not None:
+            raise self._ending
 
     def _begin(self) -> bool:
         for number, epochs in self._waiting:
@@ -111,12 +112,15 @@ class _Queue:
             self._end(number, None)
         except Exception as error:
             self._end(number, error)
-        except BaseException:
+        except BaseException as error:
             self._end(number, None)
-            raise
+            # After SIGTERM, each training ends with SystemExit.
+            if self._ending is None or not isinstance(error, SystemExit):
+                raise
         else:
             if work.apart and self._threads is not None:
-                self._threads.put(number, work.call)
+                # The last one has all threads.
+                self._threads.put(number, work.call, alone=len(self._running) == 1)
             else:
                 self._here[number] = work
 
@@ -137,7 +141,7 @@ class _Threads:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._todo: SimpleQueue[tuple[int, Callable[[], Any]] | None] = SimpleQueue()
+        self._todo: SimpleQueue[tuple[int, Callable[[], Any], bool] | None] = SimpleQueue()
         #: One entry for each result since it was last empty.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._submitted: set[int] = set()
@@ -160,10 +164,10 @@ class _Threads:
         for thread in self._threads:
             thread.join()
 
-    def put(self, number: int, call: Callable[[], Any]) -> None:
-        """Add work to the queue."""
+    def put(self, number: int, call: Callable[[], Any], alone: bool) -> None:
+        """Add work to the queue; `alone` is whether there is no other."""
         self._submitted.add(number)
-        self._todo.put((number, call))
+        self._todo.put((number, call, alone))
 
     def next(self) -> tuple[int, tuple[Any, BaseException | None]]:
         """Wait for work that is done: its number, and its result or error."""
@@ -180,11 +184,11 @@ class _Threads:
         return self._submitted | self._results.keys()
 
     def _run(self) -> None:
-        with own_error_state(), self._backend.one_program():
-            while (item := self._todo.get()) is not None:
-                number, call = item
+        while (item := self._todo.get()) is not None:
+            number, call, alone = item
+            with own_error_state(), nullcontext() if alone else self._backend.one_program():
                 self._results[number] = _done(call)
-                self._woken.put(None)
+            self._woken.put(None)
 
 
 def _done(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

@@ -17,7 +17,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.recorder import OptimizerState
-from nnbackend.step.recordings import Recordings
+from nnbackend.step.recordings import Recordings, is_ours
 from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
@@ -256,8 +256,8 @@ class _Parts:
                 plan.start.listener(state, ranks),
             ]
         )
-        # A checkpoint within an epoch has the state of callbacks.
-        self.steps_apart = run.apart and not plan.start.keeps
+        # A checkpoint within an epoch has the state of callbacks, which those of the user return.
+        self.steps_apart = run.apart and (not plan.start.keeps or is_ours(self.callbacks))
         self.evaluation_apart = plan.validator is not None and plan.validator.apart
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:

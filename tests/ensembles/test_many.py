@@ -13,6 +13,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.numba.backend import NumbaBackend
+from nnbackend.backends.numba.executor import Team
 from nnbackend.training.run import TrainingRun
 from tests.ensembles.forty import DIVERGES, WEIGHTS, X, Y, assert_same, members, together
 from tests.helpers import classifier, convolutional_network, rich_network, same_weights
@@ -168,6 +169,27 @@ def test_a_network_continues_with_its_optimiser():
         network.fit(X, Y, epochs=2, loss=LOSS, optimizer=optimizer)
         network.fit(X, Y, epochs=2, optimizer=optimizer)
     assert all(same_weights(*pair) for pair in zip(networks, expected, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_last_network_has_all_threads(count, monkeypatch):
+    """The others have one each."""
+    shared = []
+    monkeypatch.setattr(Team, "_together", _noting(Team._together, shared))
+    draw = np.random.default_rng(0)
+    x, y = draw.random((300, 200), np.float32), draw.integers(0, 4, 300)
+    backend = NumbaBackend(2)
+    networks = [
+        nn.Network([nn.Dense(700, activation="relu"), nn.Dense(4)], 200, backend=backend, seed=seed)
+        for seed in range(count)
+    ]
+    options = {"batch_size": 100, "loss": LOSS, "optimizer": nn.SGD(0.1)}
+    nn.fit_many(networks, x, y, epochs=[9, *[2] * (count - 1)], **options)
+    # All calls are for one program: that of the network with the most epochs.
+    assert len({id(program) for _, program, _ in shared}) == 1
+    expected = nn.Network([nn.Dense(700, activation="relu"), nn.Dense(4)], 200, backend="numba", seed=0)
+    expected.fit(x, y, epochs=9, **options)
+    assert same_weights(expected, networks[0])
 
 
 class Raises(nn.Callback):
