@@ -16,6 +16,7 @@ from nnbackend.errors import NNBackendError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.schedules import Schedule
 from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.recordings import Recordings, is_ours
 from nnbackend.support.surroundings import callers_error_state, own_error_state
@@ -195,6 +196,12 @@ class Training:
         parts.release()
 
 
+def _schedules(schedule: Schedule) -> list[Schedule]:
+    """A schedule, and the schedules that it consists of."""
+    inner = [each for each in vars(schedule).values() if isinstance(each, Schedule)]
+    return [schedule, *(part for each in inner for part in _schedules(each))]
+
+
 class _Parts:
     """The parts of a run: steps, evaluation and listeners.
 
@@ -256,8 +263,9 @@ class _Parts:
                 plan.start.listener(state, ranks),
             ]
         )
-        # A checkpoint within an epoch has the state of callbacks, which those of the user return.
-        self.steps_apart = run.apart and (not plan.start.keeps or is_ours(self.callbacks))
+        # The user's schedules and, for a checkpoint within an epoch, callbacks are called in the calling thread.
+        users = [*_schedules(plan.optimizer.schedule), *(self.callbacks if plan.start.keeps else ())]
+        self.steps_apart = run.apart and is_ours(users)
         self.evaluation_apart = plan.validator is not None and plan.validator.apart
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:

@@ -230,6 +230,24 @@ def test_callbacks_are_called_in_the_calling_thread():
     assert Threads.seen == {threading.get_ident()}
 
 
+class OwnSchedule(nn.Schedule):
+    """A user-defined schedule that notes the threads that call it."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def rate(self, epoch):
+        self.threads.add(threading.get_ident())
+        return 0.1
+
+
+def test_schedules_of_the_user_are_called_in_the_calling_thread():
+    networks = [classifier(NumbaBackend(3), seed=0)]
+    networks += [classifier(networks[0].backend, seed=seed) for seed in range(1, 4)]
+    optimizer = nn.SGD(nn.Warmup(1, OwnSchedule()))
+    nn.fit_many(networks, X, Y, epochs=2, loss=LOSS, optimizer=optimizer)
+    assert OwnSchedule.threads == {threading.get_ident()}
+
+
 class Own(nn.Layer):
     """A user-defined layer that notes the threads that call its function."""
 
