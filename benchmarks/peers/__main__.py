@@ -1,4 +1,4 @@
-"""``python -m benchmarks.peers [nets | sweep | products | startup | accuracy | table | roofline | page]``.
+"""``python -m benchmarks.peers [nets | sweep | images | products | startup | accuracy | table | roofline | page]``.
 
 Without an argument, everything is measured.
 """
@@ -16,14 +16,14 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.peers import accuracy, page, products, results, roofline, speed, startup, tables
 from benchmarks.peers.cores import usable
-from benchmarks.peers.entries import CONTENDERS, Entry
+from benchmarks.peers.entries import CONTENDERS, Entry, for_kind
 from benchmarks.peers.options import positive, threads
 from benchmarks.peers.rounds import say
 from nnbackend.errors import DataError
 
 __all__ = ["main"]
 
-_KINDS = ("nets", "sweep", "products", "startup", "accuracy")
+_KINDS = results.KINDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kind in _KINDS if options.what == "all" else (options.what,):
         say(f"{kind}:")
         try:
-            result = _measure(kind, entries, options, folder)
+            result = _measure(kind, for_kind(kind, entries), options, folder)
         except DataError as error:
             # All other measurements can use synthetic images.
             print(f"{kind}: skipped: {error}")
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure only these (default: all)",
     )
     parser.add_argument(
-        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 25, 5, 5)"
+        "--rounds", type=positive, metavar="N", help="rounds, repeats or seeds (default: 9, 9, 9, 25, 5, 5)"
     )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the results (default: benchmarks/results/peers)")
     parser.add_argument("--quick", action="store_true", help="test that it runs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from nnbackend.errors import DataError
 
 __all__ = ["Weights", "batches", "images", "initial_weights", "scaled"]
 
-#: Weights, (inputs, outputs), and bias, (outputs,), of every layer.
+#: Weights, (inputs, outputs) or (height, width, inputs, outputs), and bias, (outputs,), of every layer that has them.
 Weights = list[tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 _SEED = 20240229
@@ -42,15 +42,15 @@ def scaled(x: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.multiply(x, np.float32(1 / 255), dtype=np.float32)
 
 
-def initial_weights(sizes: tuple[int, ...], seed: int = 0) -> Weights:
+def initial_weights(work: Work, seed: int = 0) -> Weights:
     """Normal weights after He et al. (2015), biases of zero."""
     generator = np.random.default_rng([_SEED, seed])
     return [
         (
-            generator.standard_normal((inputs, outputs), np.float32) * np.float32((2 / inputs) ** 0.5),
-            np.zeros(outputs, np.float32),
+            generator.standard_normal(shape, np.float32) * np.float32((2 / math.prod(shape[:-1])) ** 0.5),
+            np.zeros(shape[-1], np.float32),
         )
-        for inputs, outputs in pairwise(sizes)
+        for shape in work.weights
     ]
 
 

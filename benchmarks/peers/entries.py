@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -15,11 +16,14 @@ from benchmarks.peers.contenders.base import Contender
 __all__ = [
     "CONTENDERS",
     "LIMITS",
+    "ONLY_IMAGES",
     "ON_GPU",
     "OURS",
     "REFERENCES",
+    "WITH_IMAGES",
     "Entry",
     "find",
+    "for_kind",
 ]
 
 
@@ -83,6 +87,7 @@ CONTENDERS = (
     Entry("numpy", "nnbackend numpy", "ours:Numpy", "numpy", "nnbackend", _OUR_IMPORT.format("numpy")),
     Entry("numba", "nnbackend numba", "ours:Numba", "numba", "nnbackend", _OUR_IMPORT.format("numba")),
     Entry("torch", "PyTorch eager", "pytorch:Eager", "torch", "torch", "import torch"),
+    Entry("torch-channels-last", "PyTorch channels last", "pytorch:ChannelsLast", "torch", "torch", "import torch"),
     Entry("torch-compile", "PyTorch compile", "pytorch:Compiled", "torch", "torch", "import torch"),
     Entry("jax", "JAX jit + scan", "jax_scan:Scan", "jax", "jax", "import jax, jax.numpy"),
     Entry(
@@ -111,6 +116,18 @@ ON_GPU = (
 )
 
 OURS = ("numpy", "numba")
+
+#: Contenders for which a convolutional network is written, and those that have nothing else to show.
+WITH_IMAGES = ("numpy", "numba", "torch", "torch-channels-last", "torch-compile", "jax")
+ONLY_IMAGES = ("torch-channels-last",)
+
+
+def for_kind(kind: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The entries that take part in a kind of measurement."""
+    if kind == "images":
+        return [entry for entry in entries if entry.name in WITH_IMAGES]
+    return [entry for entry in entries if entry.name not in ONLY_IMAGES]
+
 
 #: References for the losses: Adam in its usual form, and in the form at the end of section 2 of Kingma and Ba (2015),
 #: where epsilon is added to the root of the uncorrected second moment.

@@ -38,7 +38,7 @@ def measure(name: str, threads: int, rows: int, steps: int) -> dict[str, float]:
 
     work = replace(NETS[1], rows=rows)
     x, y = common.images(rows)
-    weights = initial_weights(work.sizes)
+    weights = initial_weights(work)
     begin = time.perf_counter()
     contender = find(name).make(threads)
     contender.load(x, y)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def products() -> list[Product]:
     """The products of a training step, layer by layer; the first layer needs no gradient of its input."""
     found = []
     for work in works.NETS:
-        for layer, (inputs, outputs) in enumerate(pairwise(work.sizes)):
+        for layer, (inputs, outputs) in enumerate(work.weights):
             found.append(Product(work.name, FORWARD, work.batch_size, outputs, inputs))
             found.append(Product(work.name, WEIGHT, inputs, outputs, work.batch_size))
             if layer:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.cores import usable
-from benchmarks.peers.entries import CONTENDERS, Entry
+from benchmarks.peers.entries import CONTENDERS, Entry, for_kind
 from nnbackend.cli.machine import cpu_name
 from nnbackend.support.files import atomic_write
 
-__all__ = ["FOLDER", "header", "path_of", "read_all", "versions", "write", "write_to"]
+__all__ = ["FOLDER", "KINDS", "header", "path_of", "read_all", "versions", "write", "write_to"]
 
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "peers"
+
+#: What is measured, in reading order.
+KINDS = ("nets", "sweep", "images", "products", "startup", "accuracy")
 
 #: Libraries that the contenders use.
 _BELOW = ("numpy", "numba", "llvmlite", "jaxlib", "scipy", "cupy-cuda12x", "cupy-cuda13x")
@@ -28,7 +31,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
 
     Parameters
     ----------
-    kind : {"nets", "sweep", "products", "startup", "accuracy"}
+    kind : {"nets", "sweep", "images", "products", "startup", "accuracy"}
     threads : int
     entries : list of Entry
         The contenders.
@@ -40,7 +43,7 @@ def header(kind: str, threads: int, entries: list[Entry]) -> dict[str, Any]:
         "machine": machine(),
         "threads": threads,
         "versions": versions(entries),
-        "not_installed": [entry.label for entry in CONTENDERS if not entry.installed],
+        "not_installed": [entry.label for entry in for_kind(kind, CONTENDERS) if not entry.installed],
     }
 
 
@@ -88,6 +91,5 @@ def write_to(path: Path, result: dict[str, Any]) -> None:
 
 def read_all(folder: Path) -> list[dict[str, Any]]:
     """All results of a folder, in reading order."""
-    kinds = ("nets", "sweep", "products", "startup", "accuracy")
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*-threads-*.json"))]
-    return sorted(found, key=lambda result: (-result["threads"], kinds.index(result["kind"])))
+    return sorted(found, key=lambda result: (-result["threads"], KINDS.index(result["kind"])))

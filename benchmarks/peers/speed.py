@@ -1,4 +1,4 @@
-"""`nets` and `sweep`: the time of a training step."""
+"""`nets`, `sweep` and `images`: the time of a training step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(
 
     Parameters
     ----------
-    kind : {"nets", "sweep"}
+    kind : {"nets", "sweep", "images"}
     entries : sequence of Entry
         The contenders, which must be installed.
     threads : int
@@ -59,8 +59,8 @@ def run(
 
 
 def _chosen(kind: str, quick: bool) -> list[Work]:
-    everything = {"nets": works.NETS, "sweep": works.SWEEP}[kind]
+    everything = {"nets": works.NETS, "sweep": works.SWEEP, "images": works.IMAGES}[kind]
     if not quick:
         return list(everything)
     # A quick run uses only a few kinds of steps.
-    return [works.quick(work) for work in (everything if kind == "nets" else (everything[1], everything[6]))]
+    return [works.quick(work) for work in ((everything[1], everything[6]) if kind == "sweep" else everything[:3])]

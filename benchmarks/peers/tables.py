@@ -21,6 +21,7 @@ def text(result: Mapping[str, Any]) -> str:
     body = {
         "nets": _speed,
         "sweep": _speed,
+        "images": _speed,
         "products": products_table.body,
         "startup": startup_table.body,
         "accuracy": accuracy_table.body,
@@ -32,6 +33,7 @@ def _heading(result: Mapping[str, Any]) -> str:
     titles = {
         "nets": "Training step, three nets",
         "sweep": "Training step, by batch size and width",
+        "images": "Training step, convolutional networks",
         "products": "Matrix products of the three nets",
         "startup": "Start, memory and size",
         "accuracy": "Time to 98 % on MNIST",

@@ -62,7 +62,7 @@ class _Desk:
         self.drop()
         self._work = Work.from_dict(work)
         begin = time.perf_counter()
-        self._training = self._contender.build(self._work, initial_weights(self._work.sizes))
+        self._training = self._contender.build(self._work, initial_weights(self._work))
         losses = self._training.losses(batches(self._work, check))
         self.run()
         seconds = time.perf_counter() - begin

@@ -23,7 +23,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from benchmarks.peers.works import Work
 
@@ -72,7 +71,7 @@ def flops(work: Work, batch: float) -> float:
 
 def parameters(work: Work) -> int:
     """The number of weights and biases."""
-    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(work.sizes))
+    return sum((inputs + 1) * outputs for inputs, outputs in work.weights)
 
 
 def fit_rank(work: Work, measured: Sequence[tuple[int, float]]) -> Rank:
@@ -91,7 +90,7 @@ def fit_rank(work: Work, measured: Sequence[tuple[int, float]]) -> Rank:
 
 def roofline_rank(work: Work, peak: float, bandwidth: float, overhead: float) -> Rank:
     """A rank from the specification of a device: flops and bytes per second, and overhead in seconds per step."""
-    moved = work.bytes - work.batch_size * work.sizes[0]
+    moved = work.bytes - work.batch_size * work.input_shape[0]
     return Rank(overhead + moved / bandwidth, peak)
 
 
@@ -114,7 +113,8 @@ def step(
     size = parameters(work) * _FLOAT_BYTES / (2 if compress else 1)
     whole = allreduce(size, ranks, cluster)
     if overlap and ranks > 1:
-        first = (work.sizes[0] + 1) * work.sizes[1]
+        inputs, outputs = work.weights[0]
+        first = (inputs + 1) * outputs
         late = allreduce(size * first / parameters(work), ranks, cluster)
         meanwhile = 2 * rows * first / rank.speed
         whole = late + max(0.0, whole - late - meanwhile)

@@ -86,7 +86,7 @@ def test_who_fails_on_the_way_is_left_out_and_the_others_go_on():
 
 def test_the_other_epsilon_is_another_reference():
     work = works.quick(works.NETS[2])
-    weights, batches = data.initial_weights(work.sizes), data.batches(work, 2)
+    weights, batches = data.initial_weights(work), data.batches(work, 2)
     x, y, _ = data.images(work.rows)
     losses = {}
     for kind in (Numpy, Reference, UncorrectedReference):
@@ -111,7 +111,7 @@ def test_contenders_train_as_our_reference_does(name, net):
     reference = entries.find(entry.reference).make(1)
     x, y, _ = data.images(work.rows)
     reference.load(x, y)
-    expected = reference.build(work, data.initial_weights(work.sizes)).losses(data.batches(work, 4))
+    expected = reference.build(work, data.initial_weights(work)).losses(data.batches(work, 4))
     worker = Worker(name, 1, work.rows)
     try:
         answer = worker.ask("prepare", work=work.to_dict(), check=4)

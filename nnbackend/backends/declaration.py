@@ -10,12 +10,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import pairwise, permutations
 from typing import Any, Literal, TypeVar
 
 from nnbackend.backends.arrays import Array, HostArray, dtype_name, kind_of, last_axis_is_contiguous, overlap, span_of
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = [
     "Argument", "Array", "Call", "HostArray", "Operation", "constant", "operation", "reads", "updates", "writes",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = ["SelectedRows", "SelectedTargets", "Selection", "SharedData"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nnbackend.backends.activations import ACTIVATIONS
@@ -110,14 +111,17 @@ class Conv2D(Linear):
         bias = step.parameter("bias") if self.use_bias else None
         step.record("convolution", x, step.parameter("weight"), bias, *self._geometry(step), images)
         if self.activation != "identity":
-            step.record("activation_forward", step.channels(z), self.activation, self.alpha, step.channels(out))
+            view = self._view_of(step)
+            step.record("activation_forward", view(z), self.activation, self.alpha, view(out))
         return out, (x, z)
 
     def backward(self, step: LayerStep, saved: Any, upstream: Array, need_input_gradient: bool) -> Array:
         x, activation = saved
         delta = step.channels(upstream)
         if self.activation != "identity":
-            step.record("activation_gradient", step.channels(activation), self.activation, self.alpha, delta, delta)
+            view = self._view_of(step)
+            gradient = view(upstream)
+            step.record("activation_gradient", view(activation), self.activation, self.alpha, gradient, gradient)
         maps = step.reshape(upstream, self._maps(step))
         downstream = upstream
         if need_input_gradient:
@@ -140,6 +144,10 @@ class Conv2D(Linear):
     def _maps(self, step: LayerStep) -> tuple[int, int, int]:
         place = self._place(step.input_shape)
         return place.height, place.width, self.filters
+
+    def _view_of(self, step: LayerStep) -> Callable[[Array], Array]:
+        """How the activation sees images: as a row for each, or, since softmax is over channels, for each position."""
+        return step.channels if self.activation == "softmax" else step.matrix
 
     def _geometry(self, step: LayerStep) -> tuple[int, ...]:
         """The constants of the operations: strides, dilation, top and left."""

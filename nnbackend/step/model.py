@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.layers import Layer
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.parameters import Layout, ParameterLayout
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = ["Model", "OptimizerState", "Snapshot"]
 

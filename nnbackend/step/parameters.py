@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from nnbackend.backends.contract import Array, Backend, HostArray
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.layers import Layer, Parameter, layer_nodes
+from nnbackend.support.fork_lock import cached_property
 from nnbackend.support.memory import machine_memory
 
 __all__ = ["Entry", "Layout", "ParameterLayout", "finite_in", "initial_values"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +13,7 @@ from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
 from nnbackend.data.order import Order
 from nnbackend.step.recorder import Model, Recorder, Workspace
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = ["Replay", "Watch"]
 

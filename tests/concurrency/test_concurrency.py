@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 import nnbackend as nn
 from nnbackend.backends.contract import Backend
-from nnbackend.support.fork_lock import ForkLock
+from nnbackend.support.fork_lock import ForkLock, cached_property
 from tests.concurrency.work import BIG, digest, forked, in_processes, in_threads, job
 from tests.helpers import classifier, images
 
@@ -66,28 +69,67 @@ def test_spawned_processes_have_the_same_results():
     assert in_processes("spawn", "numba", [(0,), (1,)], SECONDS) == [job("numba", seed) for seed in range(2)]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_lock_that_is_held_while_forking_is_open_in_the_child():
-    lock, held, done = ForkLock(), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            held.set()
-            done.wait()
-
-    threading.Thread(target=hold, daemon=True).start()
+def fork_while(hold: Callable[[threading.Event, threading.Event], None], in_child: Callable[[], object]) -> int:
+    """The exit code of a child forked while another thread is within `hold`: 7 unless `in_child` never returns."""
+    held, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold, args=(held, done), daemon=True)
+    thread.start()
     held.wait()
     child = os.fork()
     if child == 0:
-        with lock:
-            os._exit(7)
+        in_child()
+        os._exit(7)
     end = time.monotonic() + 30
     while (found := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() < end:
         time.sleep(0.01)
     done.set()
+    thread.join()
     if found[0] == 0:
         os.kill(child, 9)
-    assert os.waitstatus_to_exitcode(found[1]) == 7
+        found = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(found[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_lock_that_is_held_while_forking_is_open_in_the_child():
+    lock = ForkLock()
+
+    def hold(held: threading.Event, done: threading.Event) -> None:
+        with lock:
+            held.set()
+            done.wait()
+
+    assert fork_while(hold, lock.__enter__) == 7
     with lock:
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_property_that_is_being_computed_while_forking_can_be_computed_in_the_child():
+    class Slow:
+        def __init__(self, compute: Callable[[], int]) -> None:
+            self.compute = compute
+
+        @cached_property
+        def value(self) -> int:
+            return self.compute()
+
+    def hold(held: threading.Event, done: threading.Event) -> None:
+        assert Slow(lambda: (held.set(), done.wait(), 3)[2]).value == 3
+
+    assert fork_while(hold, lambda: Slow(lambda: 4).value) == 7
+    once = Slow(lambda: 5)
+    assert once.value == 5
+    once.compute = lambda: 6
+    assert once.value == 5
+
+
+def test_no_module_uses_the_cached_property_with_a_lock():
+    found = [
+        str(path)
+        for path in Path(nn.__file__).parent.rglob("*.py")
+        if path.name != "fork_lock.py" and re.search(r"functools(\.| import .*)cached_property", path.read_text())
+    ]
+    assert not found, f"import cached_property from nnbackend.support.fork_lock in {found}"

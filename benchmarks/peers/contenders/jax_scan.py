@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
-from benchmarks.peers.works import Work
+from benchmarks.peers.works import Layer, Work
 
-__all__ = ["OnGpu", "Scan", "epoch", "fresh_state", "logits", "use_gpu"]
+__all__ = ["Net", "OnGpu", "Scan", "epoch", "fresh_state", "logits", "use_gpu"]
 
 #: Weights and biases, and the optimiser's state: the moments and the number of steps taken.
 State = tuple[Any, Any]
@@ -32,25 +33,58 @@ def fresh_state(work: Work, weights: Weights) -> State:
     return parameters, (zeros(parameters), zeros(parameters), jnp.float32(0))
 
 
-def logits(activation: str, parameters: Any, pixels: jax.Array) -> jax.Array:
+@dataclass(frozen=True)
+class Net:
+    """What a program is compiled for."""
+
+    layers: tuple[Layer, ...]
+    activation: str
+    padding: str
+    optimizer: str
+
+    @classmethod
+    def of(cls, work: Work) -> Net:
+        """The net of a work."""
+        return cls(work.layers, work.activation, work.padding, work.optimizer)
+
+
+def logits(net: Net, parameters: Any, pixels: jax.Array) -> jax.Array:
     """The net's outputs for images in bytes."""
-    act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}[activation]
-    x = pixels.astype(jnp.float32) * jnp.float32(1 / 255)
-    for weight, bias in parameters[:-1]:
-        x = act(x @ weight + bias)
-    weight, bias = parameters[-1]
-    return x @ weight + bias
+    act = {"relu": jax.nn.relu, "sigmoid": jax.nn.sigmoid}[net.activation]
+    x = (pixels.astype(jnp.float32) * jnp.float32(1 / 255)).reshape(-1, *net.layers[0].inputs)
+    remaining = iter(parameters)
+    for layer in net.layers:
+        if layer.kind == "pool":
+            window = (1, layer.size, layer.size, 1)
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+            continue
+        weight, bias = next(remaining)
+        if layer.kind == "dense":
+            x = x.reshape(len(x), -1) @ weight + bias
+        else:
+            groups = layer.inputs[-1] if layer.kind == "depthwise" else 1
+            x = bias + jax.lax.conv_general_dilated(
+                x,
+                weight,
+                (1, 1),
+                net.padding.upper(),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups,
+            )
+        if layer is not net.layers[-1]:
+            x = act(x)
+    return x
 
 
-@partial(jax.jit, static_argnums=(0, 1), donate_argnums=2)
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
 def epoch(
-    activation: str, optimizer: str, state: State, rates: jax.Array, x: jax.Array, y: jax.Array, batches: jax.Array
+    net: Net, state: State, rates: jax.Array, x: jax.Array, y: jax.Array, batches: jax.Array
 ) -> tuple[State, jax.Array]:
     """Train on consecutive batches.
 
     Parameters
     ----------
-    activation, optimizer : str
+    net : Net
     state : State
         Donated: its memory is reused.
     rates : (steps,) float32
@@ -65,14 +99,14 @@ def epoch(
     """
 
     def mean_loss(parameters: Any, rows: jax.Array) -> jax.Array:
-        z = logits(activation, parameters, x[rows])
+        z = logits(net, parameters, x[rows])
         return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[rows][:, None], axis=1))
 
     def step(state: State, now: tuple[jax.Array, jax.Array]) -> tuple[State, jax.Array]:
         parameters, memory = state
         rate, rows = now
         loss, gradients = jax.value_and_grad(mean_loss)(parameters, rows)
-        if optimizer == "sgd":
+        if net.optimizer == "sgd":
             return (jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), memory), loss
         return _adam(parameters, gradients, memory, rate), loss
 
@@ -114,10 +148,8 @@ class _Run(Training):
 
     def _train(self, batches: NDArray[np.int32]) -> jax.Array:
         rates = np.full(len(batches), self._work.learning_rate, np.float32)
-        work = self._work
-        self._state, losses = epoch(
-            work.activation, work.optimizer, self._state, rates, self._x, self._y, jnp.asarray(batches)
-        )
+        net = Net.of(self._work)
+        self._state, losses = epoch(net, self._state, rates, self._x, self._y, jnp.asarray(batches))
         return losses
 
 

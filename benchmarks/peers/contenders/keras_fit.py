@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights, scaled
-from benchmarks.peers.works import PIXELS, Work
+from benchmarks.peers.works import CLASSES, PIXELS, Work
 
 __all__ = ["Fit"]
 
@@ -18,7 +18,7 @@ class _Run(Training):
         self._x, self._y = contender.images, contender.y
         self._work = work
         layers = [keras.layers.Dense(units, activation=work.activation) for units in work.hidden]
-        self._model = keras.Sequential([keras.Input((PIXELS,)), *layers, keras.layers.Dense(work.sizes[-1])])
+        self._model = keras.Sequential([keras.Input((PIXELS,)), *layers, keras.layers.Dense(CLASSES)])
         self._model.set_weights([array for pair in weights for array in pair])
         if work.optimizer == "sgd":
             optimizer = keras.optimizers.SGD(work.learning_rate)

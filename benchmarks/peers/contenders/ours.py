@@ -9,7 +9,7 @@ import nnbackend as nn
 from benchmarks.peers.contenders.base import Contender, Training
 from benchmarks.peers.data import Weights
 from benchmarks.peers.dry import is_dry
-from benchmarks.peers.works import CLASSES, PIXELS, Work
+from benchmarks.peers.works import CLASSES, Work
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.data.feed import Feed
 from nnbackend.losses import get_loss
@@ -26,13 +26,31 @@ def make_network(
     work: Work, weights: Weights, backend: nn.Backend, dtype: str = "float32", seed: int = 0
 ) -> nn.Network:
     """The network with these weights."""
-    layers = [*(nn.Dense(units, activation=work.activation) for units in work.hidden), nn.Dense(CLASSES)]
-    network = nn.Network(layers, PIXELS, backend=backend, dtype=dtype, seed=seed, input_scale=1 / 255)
+    layers = _layers(work)
+    network = nn.Network(layers, work.input_shape, backend=backend, dtype=dtype, seed=seed, input_scale=1 / 255)
     values = {}
-    for index, (weight, bias) in enumerate(weights):
+    weighted = [index for index, layer in enumerate(layers) if isinstance(layer, nn.Dense | nn.Conv2D)]
+    for index, (weight, bias) in zip(weighted, weights, strict=True):
         values |= {f"layers.{index}.weight": weight, f"layers.{index}.bias": bias}
     network.set_weights(values)
     return network
+
+
+def _layers(work: Work) -> list[nn.Layer]:
+    layers: list[nn.Layer] = []
+    for layer in work.layers:
+        units = layer.outputs[-1]
+        if layer.kind == "pool":
+            layers.append(nn.MaxPool2D(layer.size))
+        elif layer.kind == "dense":
+            if any(isinstance(previous, nn.Conv2D | nn.MaxPool2D) for previous in layers[-1:]):
+                layers.append(nn.Flatten())
+            layers.append(nn.Dense(units, activation=work.activation))
+        else:
+            groups = layer.inputs[-1] if layer.kind == "depthwise" else 1
+            layers.append(nn.Conv2D(units, layer.size, padding=work.padding, groups=groups, activation=work.activation))
+    layers[-1] = nn.Dense(CLASSES)
+    return layers
 
 
 class _Run(Training):
@@ -47,13 +65,14 @@ class _Run(Training):
     def losses(self, batches: NDArray[np.int64]) -> list[float]:
         # The order of the rows cannot be set, so permute the rows instead.
         rows = batches.ravel()
-        feed = self._network.intake.feed(self._ours.x[rows], self._ours.y[rows], self._loss, self._work.batch_size)
+        x = self._ours.x[rows].reshape(-1, *self._work.input_shape)
+        feed = self._network.intake.feed(x, self._ours.y[rows], self._loss, self._work.batch_size)
         run = self._training(feed, shuffle=False)
         return run.epoch().losses.tolist()
 
     def shuffle(self) -> None:
         if self._run is None:
-            self._run = self._training(self._ours.feed(self._work.rows), shuffle=True)
+            self._run = self._training(self._ours.feed(self._network, self._work), shuffle=True)
         # The number of the network's epoch determines the order.
         self._network.epochs_trained += 1
         self._run.begin()
@@ -77,7 +96,7 @@ class Ours(Contender):
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self.backend = self.make_backend(threads)
-        self._feeds: dict[int, Feed] = {}
+        self._feeds: dict[tuple[int, ...], Feed] = {}
 
     def make_backend(self, threads: int) -> nn.Backend:
         return NumpyBackend(threads)
@@ -85,15 +104,13 @@ class Ours(Contender):
     def build(self, work: Work, weights: Weights) -> Training:
         return _Run(self, work, weights)
 
-    def feed(self, rows: int) -> Feed:
-        """Copy the images to the device once for all networks."""
-        if rows not in self._feeds:
-            network = nn.Network(
-                [nn.Dense(CLASSES)], PIXELS, backend=self.backend, dtype=self.dtype, input_scale=1 / 255
-            )
-            feed = network.intake.feed(self.x[:rows], self.y[:rows], get_loss(_LOSS), rows, stream=False)
-            self._feeds = {rows: feed}
-        return self._feeds[rows]
+    def feed(self, network: nn.Network, work: Work) -> Feed:
+        """Copy the images to the device once for all networks that take them in this shape."""
+        shape = (work.rows, *work.input_shape)
+        if shape not in self._feeds:
+            x, y = self.x[: work.rows].reshape(shape), self.y[: work.rows]
+            self._feeds = {shape: network.intake.feed(x, y, get_loss(_LOSS), work.rows, stream=False)}
+        return self._feeds[shape]
 
 
 class Numpy(Ours):

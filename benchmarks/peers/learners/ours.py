@@ -37,7 +37,7 @@ class _Ours(Learner):
         self._fit(self._network, len(self._data.x_train), self._recipe.epochs, [_Tell(note)])
 
     def _fresh(self) -> nn.Network:
-        weights = initial_weights(self._recipe.work.sizes, self._recipe.seed)
+        weights = initial_weights(self._recipe.work, self._recipe.seed)
         return make_network(self._recipe.work, weights, self._backend, seed=self._recipe.seed)
 
     def _fit(self, network: nn.Network, rows: int, epochs: int, callbacks: list[nn.Callback]) -> None:

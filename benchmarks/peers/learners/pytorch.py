@@ -49,7 +49,7 @@ class _Eager(Learner):
                 break
 
     def _fresh(self) -> torch.nn.Module:
-        network = make_network(self._recipe.work, initial_weights(self._recipe.work.sizes, self._recipe.seed))
+        network = make_network(self._recipe.work, initial_weights(self._recipe.work, self._recipe.seed))
         return network.to(self._device)
 
     def _there(self, array: npt.NDArray[Any]) -> torch.Tensor:

@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from typing import Any
 
 import cupy
@@ -27,6 +26,7 @@ from nnbackend.backends.cupy.interface import (
     Operands,
     Runtime,
 )
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime", "device_count"]
 

@@ -37,22 +37,31 @@ _POSITIONS = 256
 _COPIES = 1 << 20
 
 #: Of the function that computes tiles, all integers.
-_ARGUMENTS = 14
+_ARGUMENTS = 17
 
 
 @functools.cache
 def _tiles(tile_shape):
-    """Compiled once for each tile shape: a row of tiles after the other, with the arguments of `product_tile`."""
+    """Compiled once for each tile shape: one tile below the other, with the arguments of `product_tile`."""
     size = tile_shape.size
 
-    def tiles(a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner):
+    def tiles(
+        a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows,
+        columns, inner,
+    ):  # fmt: skip
         row = 0
         while row < rows:
-            row += product_tile(
-                tile_shape, 0, a + size * row * a_row, a_row, a_k, length, jump, panel, panel_row,
+            done = product_tile(
+                tile_shape, 0, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row,
                 start + size * row * start_row if start else 0, start_row, out + size * row * out_row, out_row,
                 rows - row, columns, inner,
             )  # fmt: skip
+            row += done
+            first += done
+            if not group:
+                a, first = a + size * done * a_row, 0
+            while group and first >= group:
+                a, first = a + size * group_jump, first - group
 
     tiles.__qualname__ = tile_shape.function_name("tiles")
     return compile_callback(tiles, types.void(*[types.intp] * _ARGUMENTS))
@@ -60,7 +69,8 @@ def _tiles(tile_shape):
 
 @intrinsic
 def call_tiles(
-    context, tiles, a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner
+    context, tiles, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out,
+    out_row, rows, columns, inner,
 ):  # fmt: skip
     """Call the function at the address `tiles`."""
 
@@ -134,13 +144,13 @@ def _is_better_by_runs(call):
     kernel, lanes = call.weight, FLOAT32.lanes * 4 // call.out.itemsize
     channels, run = kernel.shape[2], kernel.shape[1] * kernel.shape[2]
     if kernel.shape[1] == 1 or call.dilation_x != 1 or channels != call.out.shape[3]:
-        return 0
+        return False
 
     def filled(count):
         return count / (-(-count // lanes) * lanes)
 
     # Adding up takes some time.
-    return int(0.9 * filled(run) > filled(channels))
+    return 0.9 * filled(run) > filled(channels)
 
 
 def _run_bytes(call):
@@ -255,7 +265,7 @@ def convolution(tile_shape, real, record):
                                         target = line.out + (position * filters + skip) * size
                                         call_tiles(
                                             line.tiles, images + (n * image_size + row * row_step + offset) * size,
-                                            column_step, 1, min(piece, length - place), jump, panel, tile,
+                                            column_step, 0, 0, 0, 1, min(piece, length - place), jump, panel, tile,
                                             target if before_row else before, before_row, target, filters,
                                             line.out_width, each - column, inner,
                                         )  # fmt: skip
@@ -266,30 +276,25 @@ def convolution(tile_shape, real, record):
 
 @compiled(
     "convolution_input_gradient",
-    accepts=_has_products,
+    accepts=lambda call: _has_products(call) and not _is_better_by_runs(call),
     work=_work,
-    integers={**_FIELDS, "by_runs": _is_better_by_runs},
-    scratch=lambda call: _padded_bytes(call) + _run_bytes(call),
+    integers=_FIELDS,
+    scratch=_padded_bytes,
 )
 def convolution_input_gradient(tile_shape, real, record):
-    """The gradients of the elements of a window are added to the image: of one element of the windows of a row of the
-    output, which do not overlap, or, if the channels do not fill a tile's vectors, of a row of a window, computed in
-    other memory first."""
+    """The gradients of one element of the windows of a row of the output, which do not overlap, are added to the
+    image."""
     size, depth, tile = tile_shape.size, tile_shape.depth, tile_shape.columns
 
     def convolution_input_gradient(address, state, scratch):
         line = at(record, address)
         panel = panel_space(tile_shape)
-        filters = line.filters
-        groups = line.channels // line.group_channels
+        filters, channels = line.filters, line.group_channels
+        groups = line.channels // channels
         each = filters // groups
-        # The rows of a window, or its elements: how many in a row of the window, and channels of each.
-        parts = 1 if line.by_runs else line.kernel_width
-        channels = line.kernel_width * line.channels if line.by_runs else line.group_channels
         image_size = line.padded_height * line.padded_width * line.channels
         out = vector(line.out, line.rows * line.height * line.width * line.channels, real)
         padded = vector(scratch + SCRATCH, line.images * image_size if line.padded else 0, real)
-        sums = scratch + SCRATCH + padded.size * size
         row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
         begin, end = share(line.rows, state)
         for first in range(begin, end, line.images):
@@ -300,39 +305,108 @@ def convolution_input_gradient(tile_shape, real, record):
                 padded[: (last - first) * image_size] = real(0)
             else:
                 out[first * image_size : last * image_size] = real(0)
-            for window_row, part, group in np.ndindex(line.kernel_height, parts, groups):
+            for i, j, group in np.ndindex(line.kernel_height, line.kernel_width, groups):
                 for column, k in np.ndindex((channels + tile - 1) // tile, (each + depth - 1) // depth):
                     column *= tile
                     k *= depth
                     inner = min(depth, each - k)
-                    row = (window_row * parts + part) * channels + column
+                    row = (i * line.kernel_width + j) * channels + column
                     source = line.weight + (row * filters + group * each + k) * size
                     transpose_panel(tile_shape, source, filters, panel, channels - column, inner, source)
-                    offset = window_row * line.dilation_y * line.padded_width + part * line.dilation_x
-                    offset = offset * line.channels + group * line.group_channels + column
+                    offset = i * line.dilation_y * line.padded_width + j * line.dilation_x
+                    offset = offset * line.channels + group * channels + column
                     for n, y in np.ndindex(last - first, line.out_height):
                         position = ((first + n) * line.out_height + y) * line.out_width
                         delta = line.delta + (position * filters + group * each + k) * size
                         target = images + (n * image_size + y * row_step + offset) * size
-                        if line.by_runs:
-                            call_tiles(
-                                line.tiles, delta, filters, 1, inner, 0, panel, tile, 0, 0, sums, tile,
-                                line.out_width, channels - column, inner,
-                            )  # fmt: skip
-                            for x in range(line.out_width):
-                                add_run(
-                                    tile_shape, sums + x * tile * size, target + x * column_step * size,
-                                    min(tile, channels - column),
-                                )  # fmt: skip
-                        else:
-                            call_tiles(
-                                line.tiles, delta, filters, 1, inner, 0, panel, tile, target, column_step, target,
-                                column_step, line.out_width, channels - column, inner,
-                            )  # fmt: skip
+                        call_tiles(
+                            line.tiles, delta, filters, 0, 0, 0, 1, inner, 0, panel, tile, target, column_step, target,
+                            column_step, line.out_width, channels - column, inner,
+                        )  # fmt: skip
             if line.padded:
                 cut_out(padded, line, first, last, out)
 
     return convolution_input_gradient
+
+
+@internal
+def rows_above(line, y, i, rows):
+    """Which of rows `i` to `i + rows` of a window can lie above row `y` of the image with padding, as a range from 0,
+    and the row of the output whose window's row is the first of them. Several rows only without strides."""
+    first, rest = divmod(y - i * line.dilation_y, line.stride_y)
+    if line.stride_y > 1:
+        return 0, int(rest == 0 and 0 <= first < line.out_height), first
+    # The last row of the output, if the first lies beyond it.
+    low = max(0, (first - line.out_height + line.dilation_y) // line.dilation_y)
+    return low, min(rows, first // line.dilation_y + 1), first - low * line.dilation_y
+
+
+@compiled(
+    "convolution_input_gradient",
+    accepts=lambda call: _has_products(call) and _is_better_by_runs(call),
+    work=_work,
+    integers=_FIELDS,
+    scratch=lambda call: _padded_bytes(call) + _run_bytes(call),
+)
+def input_gradient_by_runs(tile_shape, real, record):
+    """If the channels do not fill a tile's vectors: the gradients of a row of each window above a row of the image,
+    where k runs over the filters and the window rows, are computed in other memory and then added to the image."""
+    size, depth, tile, lanes = tile_shape.size, tile_shape.depth, tile_shape.columns, tile_shape.lanes
+
+    def input_gradient_by_runs(address, state, scratch):
+        line = at(record, address)
+        panel = panel_space(tile_shape)
+        filters, run = line.filters, line.kernel_width * line.channels
+        image_size = line.padded_height * line.padded_width * line.channels
+        out = vector(line.out, line.rows * line.height * line.width * line.channels, real)
+        padded = vector(scratch + SCRATCH, line.images * image_size if line.padded else 0, real)
+        sums = scratch + SCRATCH + padded.size * size
+        column_step, delta_row = line.stride_x * line.channels, line.out_width * filters
+        # As many rows of a window as a panel has room for; one is transposed in whole vectors.
+        room = (filters + lanes - 1) // lanes * lanes
+        together = 1 + max(0, depth - room) // filters if line.stride_y == 1 else 1
+        # Positions whose runs do not overlap are this many apart; a sum that was just stored is slow to load.
+        apart = (tile - 1) // column_step + 1
+        begin, end = share(line.rows, state)
+        for first in range(begin, end, line.images):
+            last = min(first + line.images, end)
+            images = line.out + first * image_size * size
+            if line.padded:
+                images = scratch + SCRATCH
+                padded[: (last - first) * image_size] = real(0)
+            else:
+                out[first * image_size : last * image_size] = real(0)
+            for i in range(0, line.kernel_height, together):
+                rows = min(together, line.kernel_height - i)
+                for column, k in np.ndindex((run + tile - 1) // tile, (filters + depth - 1) // depth):
+                    column *= tile
+                    k *= depth
+                    inner = min(depth, filters - k)
+                    for row in range(rows):
+                        source = line.weight + (((i + row) * run + column) * filters + k) * size
+                        target = panel + row * inner * tile * size
+                        transpose_panel(tile_shape, source, filters, target, run - column, inner, source)
+                    for n, y in np.ndindex(last - first, line.padded_height):
+                        low, high, above = rows_above(line, y, i, rows)
+                        if low >= high:
+                            continue
+                        delta = ((first + n) * line.out_height + above) * delta_row + k
+                        call_tiles(
+                            line.tiles, line.delta + delta * size, filters, 0, 0, 0, 1, inner,
+                            -line.dilation_y * delta_row, panel + low * inner * tile * size, tile, 0, 0, sums, tile,
+                            line.out_width, run - column, inner * (high - low),
+                        )  # fmt: skip
+                        target = images + (n * image_size + y * line.padded_width * line.channels + column) * size
+                        for phase in range(apart):
+                            for x in range(phase, line.out_width, apart):
+                                add_run(
+                                    tile_shape, sums + x * tile * size, target + x * column_step * size,
+                                    min(tile, run - column),
+                                )  # fmt: skip
+            if line.padded:
+                cut_out(padded, line, first, last, out)
+
+    return input_gradient_by_runs
 
 
 @compiled("convolution_weight_gradient", accepts=_has_products, work=_work, integers=_FIELDS, scratch=_padded_bytes)
@@ -354,9 +428,10 @@ def convolution_weight_gradient(tile_shape, real, record):
         # As many rows of the output, or as much of one, as a panel has rows.
         together = max(1, depth // line.out_width)
         piece = min(line.out_width, depth)
+        size_of_part = count * length
         # Whole tiles.
-        low, high = share((parts * count * length + height - 1) // height, state)
-        low, high = low * height, min(high * height, parts * count * length)
+        low, high = share((parts * size_of_part + height - 1) // height, state)
+        low, high = low * height, min(high * height, parts * size_of_part)
         for first in range(0, line.rows if low < high else 0, line.images):
             last = min(first + line.images, line.rows)
             images = line.x + first * image_size * size
@@ -376,15 +451,15 @@ def convolution_weight_gradient(tile_shape, real, record):
                                 skip = group * each + column
                                 delta = line.delta + (position * filters + skip) * size
                                 copy_panel(tile_shape, delta, filters, panel, each - column, inner, delta)
-                                for segment in range(low // length, (high - 1) // length + 1):
-                                    begin = max(low - segment * length, 0)
-                                    end = min(high - segment * length, length)
-                                    part, number = divmod(segment, count)
-                                    offset = number * jump + begin + group * channels
-                                    offset += part * line.dilation_y * line.padded_width * line.channels
-                                    target = line.out + ((segment * length + begin) * filters + skip) * size
+                                for part in range(low // size_of_part, (high - 1) // size_of_part + 1):
+                                    begin = max(low, part * size_of_part)
+                                    end = min(high, (part + 1) * size_of_part)
+                                    segment, element = divmod(begin - part * size_of_part, length)
+                                    offset = part * line.dilation_y * line.padded_width * line.channels
+                                    offset += segment * jump + group * channels
+                                    target = line.out + (begin * filters + skip) * size
                                     call_tiles(
-                                        line.tiles, source + offset * size, 1, column_step,
+                                        line.tiles, source + offset * size, 1, length, jump, element, column_step,
                                         min(piece, line.out_width - place), row_step, panel, tile,
                                         target if continued else 0, filters, target, filters, end - begin,
                                         each - column, inner,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from nnbackend.backends.numba import windows
-from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
+from nnbackend.backends.numba.kinds import compiled, share
 from nnbackend.backends.numba.memory import matrix, vector
 from nnbackend.backends.numba.records import at
 
@@ -24,45 +24,67 @@ def _depthwise_work(call):
 
 @compiled("convolution", accepts=is_depthwise, work=_depthwise_work)
 def depthwise_convolution(tile_shape, real, record):
+    size = tile_shape.size
+
     def depthwise_convolution(address, state, scratch):
         line = at(record, address)
-        x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
-        weight = vector(line.weight, line.kernel_height * line.kernel_width * line.channels, real)
-        bias = vector(line.bias, line.channels if line.bias else 0, real)
-        out = vector(line.out, line.rows * line.out_height * line.out_width * line.channels, real)
         begin, end = share(line.rows, state)
-        windows.depthwise(line, x, weight, bias, out, begin, end)
+        windows.convolve(
+            tile_shape, size, line.x, line.height, line.width, line, line.stride_y, line.stride_x, line.top, line.left,
+            line.weight, line.channels, line.bias, line.out, line.out_height, line.out_width, begin, end,
+        )  # fmt: skip
 
     return depthwise_convolution
 
 
 @compiled("convolution_input_gradient", accepts=is_depthwise, work=_depthwise_work)
 def depthwise_input_gradient(tile_shape, real, record):
+    """Without strides this is a convolution of `delta` with the kernel read backwards."""
+    size = tile_shape.size
+
     def depthwise_input_gradient(address, state, scratch):
         line = at(record, address)
-        size = line.height * line.width * line.channels
-        delta = vector(line.delta, line.rows * line.out_height * line.out_width * line.channels, real)
-        weight = vector(line.weight, line.kernel_height * line.kernel_width * line.channels, real)
-        out = vector(line.out, line.rows * size, real)
         begin, end = share(line.rows, state)
-        out[begin * size : end * size] = real(0)
-        windows.depthwise_input_gradient(line, delta, weight, out, begin, end)
+        elements = line.kernel_height * line.kernel_width
+        if line.stride_y == 1 and line.stride_x == 1:
+            top = (line.kernel_height - 1) * line.dilation_y - line.top
+            left = (line.kernel_width - 1) * line.dilation_x - line.left
+            windows.convolve(
+                tile_shape, size, line.delta, line.out_height, line.out_width, line, 1, 1, top, left,
+                line.weight + (elements - 1) * line.channels * size, -line.channels, 0, line.out, line.height,
+                line.width, begin, end,
+            )  # fmt: skip
+            return
+        image = line.height * line.width * line.channels
+        delta = vector(line.delta, line.rows * line.out_height * line.out_width * line.channels, real)
+        weight = vector(line.weight, elements * line.channels, real)
+        out = vector(line.out, line.rows * image, real)
+        out[begin * image : end * image] = real(0)
+        windows.scatter(line, delta, weight, out, begin, end)
 
     return depthwise_input_gradient
 
 
 @compiled("convolution_weight_gradient", accepts=is_depthwise, work=_depthwise_work)
 def depthwise_weight_gradient(tile_shape, real, record):
-    """Threads share the elements of a window."""
+    """Threads share the rows of a window and the channels, a few vectors at a time."""
+    size, lanes = tile_shape.size, tile_shape.lanes
 
     def depthwise_weight_gradient(address, state, scratch):
         line = at(record, address)
-        x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
-        delta = vector(line.delta, line.rows * line.out_height * line.out_width * line.channels, real)
         out = vector(line.out, line.kernel_height * line.kernel_width * line.channels, real)
-        begin, end = share(line.kernel_height * line.kernel_width, state)
-        out[begin * line.channels : end * line.channels] = real(0)
-        windows.depthwise_weight_gradient(line, x, delta, out, begin, end)
+        parts = (line.channels + lanes - 1) // lanes
+        first, last = share(line.kernel_height * parts, state)
+        while first < last:
+            i, part = divmod(first, parts)
+            # As many channels of this row as are this thread's.
+            until = min(parts, part + last - first)
+            begin, end = part * lanes, min(until * lanes, line.channels)
+            for j in range(line.kernel_width):
+                place = (i * line.kernel_width + j) * line.channels
+                out[place + begin : place + end] = real(0)
+            windows.weight_gradient(tile_shape, size, line, i, begin, end)
+            first += until - part
 
     return depthwise_weight_gradient
 
@@ -74,42 +96,30 @@ def _window_work(call):
     return 2 * call.pool_height * call.pool_width * call.arguments.get("pooled", call.out).size
 
 
-def _channel_bytes(call):
-    """A number for each channel."""
-    return call.x.shape[3] * call.x.itemsize
-
-
 @compiled("pool", work=_window_work)
 def pool(tile_shape, real, record):
+    size = tile_shape.size
+
     def pool(address, state, scratch):
         line = at(record, address)
-        x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
-        out = vector(line.out, line.rows * line.out_height * line.out_width * line.channels, real)
         begin, end = share(line.rows, state)
-        windows.pool(
-            x, line.kind, line.height, line.width, line.channels, line.out_height, line.out_width, line.pool_height,
-            line.pool_width, line.stride_y, line.stride_x, line.top, line.left, out, begin, end,
-        )  # fmt: skip
+        windows.pool(tile_shape, size, line, begin, end)
 
     return pool
 
 
-@compiled("pool_gradient", work=_window_work, scratch=_channel_bytes)
+@compiled("pool_gradient", work=_window_work)
 def pool_gradient(tile_shape, real, record):
+    size = tile_shape.size
+
     def pool_gradient(address, state, scratch):
         line = at(record, address)
-        size, pooled_size = line.height * line.width * line.channels, line.out_height * line.out_width * line.channels
-        x, out = vector(line.x, line.rows * size, real), vector(line.out, line.rows * size, real)
-        pooled = vector(line.pooled, line.rows * pooled_size, real)
-        upstream = vector(line.upstream, line.rows * pooled_size, real)
-        remaining = vector(scratch + SCRATCH, line.channels, real)
+        image = line.height * line.width * line.channels
+        out = vector(line.out, line.rows * image, real)
         begin, end = share(line.rows, state)
-        out[begin * size : end * size] = real(0)
-        windows.pool_gradient(
-            x, pooled, upstream, line.kind, line.height, line.width, line.channels, line.out_height, line.out_width,
-            line.pool_height, line.pool_width, line.stride_y, line.stride_x, line.top, line.left, out, remaining,
-            begin, end,
-        )  # fmt: skip
+        for n in range(begin, end):
+            out[n * image : (n + 1) * image] = real(0)
+            windows.pool_gradient(tile_shape, size, line, n, n + 1)
 
     return pool_gradient
 

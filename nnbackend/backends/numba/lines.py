@@ -21,6 +21,7 @@ from nnbackend.backends.numba.activations import ACTIVATION_CODES
 from nnbackend.backends.numba.records import INTEGER, REAL, Record
 from nnbackend.backends.numba.updates import rule_of
 from nnbackend.backends.operations import Operations
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = [
     "Addresses", "Array", "Line", "LineKind", "Span", "Split", "UnsupportedStepError", "Update", "UpdateLine",
@@ -127,12 +128,12 @@ class LineKind:
     is_product: bool = False
     scratch: Callable[[Call], int] = lambda call: 0
 
-    @functools.cached_property
+    @cached_property
     def updates(self) -> bool:
         """Whether the line may end with an update."""
         return "update" in dict(self.record.fields)
 
-    @functools.cached_property
+    @cached_property
     def calls_product(self) -> bool:
         """Whether its record has the addresses of matrix products."""
         return "product" in dict(self.record.fields)

@@ -6,9 +6,9 @@ cache while many rows of the left matrix are multiplied with them (Goto and van 
 high-performance matrix multiplication"; Van Zee and van de Geijn 2015, "BLIS"). The left matrix is read in place,
 or from *strips*: as many rows as a tile has, stored column after column.
 
-Nothing outside the matrices is read or written. Columns that do not fill a vector are masked. Where rows do not fill a
-tile, the last row is computed several times and stored once. Each element is computed in the same way wherever it is in
-a tile, so dividing a product into ranges does not change a bit.
+Nothing outside the matrices is read or written. Columns that do not fill a vector are masked; if they fill half of one
+at most, two rows share it. Where rows do not fill a tile, the last row is computed several times and stored once. Each
+element is computed in the same way wherever it is in a tile, so dividing a product into ranges does not change a bit.
 
 Jitted code should call the functions of `dense_products.py`, not these intrinsics: the fast-math flags of a function
 apply to the code written into it, and LLVM would then choose the order of the sums.
@@ -41,6 +41,9 @@ def product_tile(
     record,
     a,
     a_row,
+    group,
+    group_jump,
+    first,
     a_k,
     length,
     jump,
@@ -57,8 +60,9 @@ def product_tile(
     """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k, and pass
     the sums to the tile shape's epilogue.
 
-    Element ``a[i, k]`` lies ``i * a_row + k // length * jump + k % length * a_k`` elements after `a`, so that the same
-    code multiplies by a matrix, by its transpose and by the windows of an image.
+    Element ``a[i, k]`` lies ``r // group * group_jump + r % group * a_row + k // length * jump + k % length * a_k``
+    elements after `a`, where ``r = first + i``, so that the same code multiplies by a matrix, by its transpose and by
+    the windows of an image or their transpose.
 
     Parameters
     ----------
@@ -66,12 +70,16 @@ def product_tile(
     record : int
         Address of the epilogue's record, if it has one.
     a, start, out : int
-        Addresses of the first elements that the tile needs. If `start` is 0 the sums start from 0.
+        Addresses of the first elements that the tile needs, but for `first`. If `start` is 0 the sums start from 0.
     panel : int
         Address of the panel, or of the right matrix itself.
     a_row, a_k, panel_row, start_row, out_row : int
         Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to
         continue its sums.
+    group : int
+        Number of rows with the same distance `a_row`; 0 for all.
+    first : int
+        Less than `group`.
     length : int
         Number of k with the same distance `a_k`, at least 1; `inner` is a multiple of it.
     rows, columns : int
@@ -88,25 +96,37 @@ def product_tile(
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _write_product(tile_shape.tile_shape, builder, arguments[1:])
 
-    return types.intp(tile_shape, *[types.intp] * 15), write
+    return types.intp(tile_shape, *[types.intp] * 18), write
 
 
 def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
-    """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked."""
+    """Choose among tiles of many and of few rows, and of full width or of 1, 2, ... vectors with the last masked.
+
+    If the last of 3 vectors or more is at most half full, pairs of rows share it. Tiles with fewer sums gain nothing.
+    """
     simd = Simd.of(tile_shape, builder)
     rows, columns = arguments[-3:-1]
+    vectors, lanes = tile_shape.vectors, tile_shape.lanes
+    widths = [(vectors, False, False), *((n + 1, True, False) for n in range(vectors))]
+    paired = [(n + 1, True, True) for n in range(2, vectors)] if tile_shape.rows % 2 == 0 else []
     many = builder.icmp_signed(">", rows, simd.integer(tile_shape.rows // 2))
     fits = builder.icmp_signed(">=", columns, simd.integer(tile_shape.columns))
-    needed = builder.sdiv(builder.add(columns, simd.integer(tile_shape.lanes - 1)), simd.integer(tile_shape.lanes))
-    widths = [(tile_shape.vectors, False), *((n + 1, True) for n in range(tile_shape.vectors))]
+    needed = builder.sdiv(builder.add(columns, simd.integer(lanes - 1)), simd.integer(lanes))
     width = builder.select(fits, simd.integer(0), needed)
-    height = builder.select(many, simd.integer(0), simd.integer(len(widths)))
+    spare = builder.sub(builder.mul(needed, simd.integer(lanes)), columns)
+    if paired:
+        is_paired = builder.and_(
+            builder.icmp_signed(">=", spare, simd.integer(lanes // 2)),
+            builder.icmp_signed(">", needed, simd.integer(2)),
+        )
+        is_paired = builder.and_(is_paired, builder.and_(many, builder.not_(fits)))
+        width = builder.select(is_paired, builder.add(needed, simd.integer(vectors - 2)), width)
+    shapes = [(tile_shape.rows, *width) for width in (*widths, *paired)] + [(_FEW, *width) for width in widths]
     functions = []
-    for many_or_few in (tile_shape.rows, _FEW):
-        for vectors, masked in widths:
-            name = tile_shape.function_name("product_tile", many_or_few, vectors, masked)
-            write = partial(_product, EPILOGUES[tile_shape.epilogue], tile_shape, many_or_few, vectors, masked)
-            functions.append(simd.function(name, 15, write))
+    for shape in shapes:
+        write = partial(_product, EPILOGUES[tile_shape.epilogue], tile_shape, *shape)
+        functions.append(simd.function(tile_shape.function_name("product_tile", *shape), 18, write))
+    height = builder.select(many, simd.integer(0), simd.integer(len(widths) + len(paired)))
     simd.call_one(builder.add(height, width), functions, arguments)
     return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
 
@@ -117,14 +137,14 @@ def _product(
     height: int,
     vectors: int,
     masked: bool,
+    paired: bool,
     simd: Simd,
     arguments: Sequence[Value],
 ) -> None:
-    """The tile of `product_tile`. Sums are in a list, row after row."""
+    """The tile of `product_tile`. Sums are in a list: whole vectors, row after row, then those of pairs of rows."""
     builder = simd.builder
-    record, a, a_row, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows, columns, inner = (
-        arguments
-    )
+    record, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, *others = arguments
+    start, start_row, out, out_row, rows, columns, inner = others
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
     row_numbers = [simd.integer(i) for i in range(height)]
@@ -132,16 +152,23 @@ def _product(
     masks: list[Value | None] = [None] * vectors
     if masked:
         masks[-1] = simd.first(builder.sub(columns, offsets[-1]))
+    # A constant mask would become a permutation, which takes longer than a blend.
+    lower = simd.first(simd.opaque(simd.lanes // 2)) if paired else None
+    whole, pairs = (vectors - 1, range(0, height, 2)) if paired else (vectors, range(0))
 
     def load_start() -> list[Value]:
-        start_rows = simd.rows(start, start_row, row_numbers, rows)
-        return [simd.load(simd.move(row, offsets[j]), masks[j]) for row in start_rows for j in range(vectors)]
+        found = [
+            [simd.load(simd.move(row, offsets[j]), masks[j]) for j in range(vectors)]
+            for row in simd.rows(start, start_row, row_numbers, rows)
+        ]
+        starts = [vector for row in found for vector in row[:whole]]
+        return starts + [simd.lower_halves(found[i][-1], found[i + 1][-1]) for i in pairs]
 
-    a_rows = simd.rows(a, a_row, row_numbers, rows)
+    a_rows = _grouped_rows(simd, a, a_row, group, group_jump, first, rows, height)
     out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
     epilogue = begin_epilogue(simd, record)
 
-    sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * vectors))
+    sums = simd.only_if(has_start, load_start, [simd.zeros()] * (height * whole + len(pairs)))
     share = builder.sdiv(builder.add(length, simd.integer(height - 1)), simd.integer(height))
 
     def segment(number: Value, sums: list[Value]) -> list[Value]:
@@ -151,11 +178,15 @@ def _product(
         def step(k: Value, sums: list[Value]) -> list[Value]:
             row = simd.move(panel_here, builder.mul(k, panel_row))
             b_k = [simd.load(simd.move(row, offset), mask) for offset, mask in zip(offsets, masks, strict=True)]
-            results = []
+            twice = [simd.lower_halves(vector, vector) for vector in b_k[whole:]]
+            results, shared, a = [], [], []
             for i in range(height):
-                a_ik = simd.load_splat(simd.move(rows_here[i], builder.mul(k, a_k)))
-                results += [simd.multiply_add(a_ik, b_k[j], sums[i * vectors + j]) for j in range(vectors)]
-            return results
+                a.append(simd.load_splat(simd.move(rows_here[i], builder.mul(k, a_k))))
+                results += [simd.multiply_add(a[i], b_k[j], sums[i * whole + j]) for j in range(whole)]
+                if paired and i % 2:
+                    both = builder.select(lower, a[i - 1], a[i])
+                    shared.append(simd.multiply_add(both, twice[0], sums[height * whole + i // 2]))
+            return results + shared
 
         def steps_of_a_row(row: Value, carried: list[Value]) -> list[Value]:
             # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
@@ -172,5 +203,25 @@ def _product(
     sums = simd.repeat(simd.integer(0), builder.sdiv(inner, length), 1, sums, segment)
     for i, row in enumerate(out_rows):
         with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
-            for j in range(vectors):
-                epilogue(sums[i * vectors + j], simd.move(row, offsets[j]), masks[j])
+            for j in range(whole):
+                epilogue(sums[i * whole + j], simd.move(row, offsets[j]), masks[j])
+            if paired:
+                both = sums[height * whole + i // 2]
+                epilogue(simd.upper_half(both) if i % 2 else both, simd.move(row, offsets[-1]), masks[-1])
+
+
+def _grouped_rows(
+    simd: Simd, a: Value, a_row: Value, group: Value, group_jump: Value, first: Value, present: Value, height: int
+) -> list[Value]:
+    """Pointers to the rows of a tile in `a`. Rows beyond the last are replaced by the last, which is safe to read."""
+    builder = simd.builder
+    pointer, pointers = simd.move(a, builder.mul(first, a_row)), []
+    for i in range(1, height + 1):
+        pointers.append(pointer)
+        first = builder.add(first, simd.integer(1))
+        wraps = builder.icmp_signed("==", first, group)
+        first = builder.select(wraps, simd.integer(0), first)
+        a = builder.select(wraps, simd.move(a, group_jump), a)
+        following = builder.select(wraps, a, simd.move(pointer, a_row))
+        pointer = builder.select(builder.icmp_signed("<", simd.integer(i), present), following, pointer)
+    return pointers

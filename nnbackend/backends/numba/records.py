@@ -14,7 +14,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import infer_getattr, intrinsic, lower_getattr_generic, models, register_model, typeof_impl
+
+from nnbackend.support.fork_lock import cached_property
 
 __all__ = ["INTEGER", "REAL", "Record", "at"]
 

@@ -172,6 +172,21 @@ class Simd:
             vector = combine(self._shuffle(vector, vector, list(range(lanes))), upper)
         return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
 
+    def lower_halves(self, a: Value, b: Value) -> Value:
+        """A vector of the lower half of `a` and that of `b`."""
+        half = self.lanes // 2
+        return self._shuffle(a, b, [*range(half), *range(self.lanes, self.lanes + half)])
+
+    def opaque(self, value: int) -> Value:
+        """An integer that LLVM does not know to be a constant."""
+        kind = ir.FunctionType(INTEGER, [INTEGER])
+        return self.builder.asm(kind, "", "=r,0", [self.integer(value)], side_effect=False)
+
+    def upper_half(self, a: Value) -> Value:
+        """A vector whose lower half is the upper one of `a`; the rest is arbitrary."""
+        half = self.lanes // 2
+        return self._shuffle(a, a, [*range(half, self.lanes)] * 2)
+
     def transposed(self, rows: list[Value]) -> list[Value]:
         """Transpose a few rows, at most as many as there are lanes: the columns, as vectors with an element for each
         row.

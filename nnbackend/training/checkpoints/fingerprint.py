@@ -8,7 +8,7 @@ import logging
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.saving.model_file import CheckpointContents
 from nnbackend.support.attributes import constructor_arguments
+from nnbackend.support.fork_lock import cached_property
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.callbacks.stopping import Monitoring
 
