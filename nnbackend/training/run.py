@@ -148,6 +148,9 @@ class TrainingRun:
         )
         self._replay = self._borrowed.replay
         self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
+        # Where other networks wait for the thread, portions that start small would take longer than short epochs. How
+        # long a portion takes is not known to a host that does not wait for its device.
+        self._in_turn = recordings is not None and not backend.works_apart
         # The part of the epoch that was done before resuming, and its duration in seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
@@ -226,8 +229,8 @@ class TrainingRun:
         network, memory = self._network, self._memory
         rate = float(self.begin()[0])
         self._began = time.perf_counter()
-        if network.backend.works_apart:
-            # How long a portion takes is not known there. Short epochs must be interruptible, too.
+        if not self._in_turn:
+            # Short epochs must be interruptible, too, so portions start small in each epoch.
             self._replay.portion = 1
         steps = self._replay.run(len(self._resumed), _EpochWatch(watch or Watch(), self._communicator, self._skipping))
         if self._ahead is not None:
