@@ -24,6 +24,7 @@ from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
 from nnbackend.training.checkpoints.run_state import RunState
+from nnbackend.training.decisions import decided_if_trained, describe_inputs, memory_for, take_up
 from nnbackend.training.divergence import LastGoodWeights
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
@@ -31,7 +32,7 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, decided_if_trained, describe_inputs, memory_for, take_up
+from nnbackend.training.run import EpochResult, TrainingRun
 
 __all__ = ["Epochs", "Training", "Work", "fit"]
 
