@@ -8,10 +8,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nnbackend import errors, metrics
+from nnbackend import errors, initializers, metrics
 from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
 from nnbackend.data.batch_stream import BatchStream
+from nnbackend.initializers import (
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    Initializer,
+    LeCunNormal,
+    LeCunUniform,
+    Normal,
+    Ones,
+    Uniform,
+    Zeros,
+)
 from nnbackend.layers import (
     Activation,
     AveragePool2D,
@@ -33,20 +46,6 @@ from nnbackend.layers import (
     Reshape,
     Residual,
     ZeroPadding2D,
-    initializers,
-)
-from nnbackend.layers.initializers import (
-    GlorotNormal,
-    GlorotUniform,
-    HeNormal,
-    HeUniform,
-    Initializer,
-    LeCunNormal,
-    LeCunUniform,
-    Normal,
-    Ones,
-    Uniform,
-    Zeros,
 )
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop

@@ -16,7 +16,7 @@ import nnbackend as nn
 from nnbackend.backends.contract import OPERATIONS, PlainExecutor
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.errors import InvalidInputError
-from nnbackend.layers.initializers import fans
+from nnbackend.initializers import fans
 from nnbackend.metrics import accuracy, confusion_matrix
 from nnbackend.step.parameters import ParameterLayout
 from nnbackend.training import fit, train_on_batch

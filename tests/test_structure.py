@@ -25,7 +25,7 @@ UPWARDS = {
     ("nnbackend.ensembles.ensemble", "nnbackend.interop"),
 }
 
-MOST_ENTRIES, MOST_FLOORS = 25, 13
+MOST_ENTRIES, MOST_FLOORS = 26, 13
 LONGEST_FILE, LONGEST_BODY = 450, 60
 
 

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Protocol
 
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.layers.initializers import Initializer
+from nnbackend.initializers import Initializer
 from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import count, number
 

@@ -7,9 +7,9 @@ from typing import Any
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
+from nnbackend.initializers import Given, Initializer, get_initializer
 from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
-from nnbackend.layers.initializers import Given, Initializer, get_initializer
 from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense", "Linear"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
+from nnbackend.initializers import Ones, Zeros
 from nnbackend.layers.base import Layer, LayerStep, Parameter
-from nnbackend.layers.initializers import Ones, Zeros
 from nnbackend.support.checks import above_zero, number
 
 __all__ = ["BatchNormalization", "LayerNormalization"]

@@ -23,7 +23,6 @@ MOVED = {
     "nnbackend.evaluation": "nnbackend.step.evaluation",
     "nnbackend.feeds": "nnbackend.data.feed",
     "nnbackend.files": "nnbackend.support.files",
-    "nnbackend.initializers": "nnbackend.layers.initializers",
     "nnbackend.inputs": "nnbackend.data.inputs",
     "nnbackend.intake": "nnbackend.data.intake",
     "nnbackend.layers.flatten": "nnbackend.layers.shapes",

@@ -10,8 +10,8 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.backends.activations import ACTIVATIONS
+from nnbackend.initializers import INITIALIZERS
 from nnbackend.layers import LAYERS
-from nnbackend.layers.initializers import INITIALIZERS
 from nnbackend.losses import LOSSES
 
 __all__ = ["WORDS", "described", "use"]

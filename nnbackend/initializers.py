@@ -54,7 +54,7 @@ class Initializer(ABC, Plain):
         """
 
     def config(self) -> dict[str, Any]:
-        """The configuration for a model file, as plain JSON; see :func:`nnbackend.layers.initializers.get_initializer`.
+        """The configuration for a model file, as plain JSON; see :func:`nnbackend.initializers.get_initializer`.
 
         Arrays of values and user-defined classes have no name and become zeros: the file contains the weights
         themselves, and the initialiser only describes the network.
