@@ -294,3 +294,34 @@ def test_the_rows_are_in_memory_once(backend):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < x.nbytes / 2
+
+
+def test_networks_with_augmentation_momenta_and_batch_statistics(backend):
+    """Some share recorded steps; those that draw transformations or have momenta of a schedule must not."""
+    generator = np.random.default_rng(0)
+    x, y = generator.random((60, 8, 8, 1), np.float32), generator.integers(0, 3, 60)
+    optimizers = [
+        lambda: nn.Adam(nn.OneCycle(1e-2, epochs=2)),
+        lambda: nn.SGD(nn.OneCycle(0.1, epochs=2), momentum=0.8),
+        lambda: nn.SGD(0.05, momentum=0.9),
+    ]
+    augmentations = [(), (), [nn.augment.Shift(1)], [nn.augment.Rotate(10), nn.augment.Elastic(3, 1.5)]]
+
+    def network(seed: int) -> nn.Network:
+        layers = [nn.Conv2D(3, 3), nn.BatchNormalization(), nn.MaxPool2D(2), nn.Flatten(), nn.Dropout(0.2), nn.Dense(3)]
+        return nn.Network(layers, (8, 8, 1), backend=backend, seed=seed)
+
+    settings = {"epochs": 2, "batch_size": 16, "loss": LOSS, "validation_data": (x[:20], y[:20]), "verbose": False}
+    networks = [network(seed) for seed in range(12)]
+    histories = nn.fit_many(
+        networks,
+        x,
+        y,
+        optimizer=[optimizers[seed % 3]() for seed in range(12)],
+        augment=nn.PerNetwork([augmentations[seed % 4] for seed in range(12)]),
+        **settings,
+    )
+    for seed, (trained, history) in enumerate(zip(networks, histories, strict=True)):
+        lone = network(seed)
+        expected = lone.fit(x, y, optimizer=optimizers[seed % 3](), augment=augmentations[seed % 4], **settings)
+        assert_same((lone, expected), trained, history, f"network {seed}")
