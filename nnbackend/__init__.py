@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         augment,
         datasets,
         distributed,
+        ensembles,
         interop,
         layers,
         losses,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
+    from nnbackend.ensembles import Ensemble, PerNetwork, fit_many
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
     from nnbackend.interop.tensorboard import TensorBoard
@@ -105,6 +107,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "Ensemble",
     "ExponentialDecay",
     "Flatten",
     "GlobalAveragePool2D",
@@ -136,6 +139,7 @@ __all__ = [
     "Ones",
     "Optimizer",
     "Parameter",
+    "PerNetwork",
     "RMSprop",
     "ReduceOnPlateau",
     "Reshape",
@@ -151,7 +155,9 @@ __all__ = [
     "available_backends",
     "datasets",
     "distributed",
+    "ensembles",
     "errors",
+    "fit_many",
     "get_backend",
     "initializers",
     "interop",
@@ -168,7 +174,7 @@ __all__ = [
 
 
 #: Modules that are imported on first access.
-_MODULES = ("augment", "datasets", "distributed", "interop", "plotting", "presets", "testing", "training")
+_MODULES = ("augment", "datasets", "distributed", "ensembles", "interop", "plotting", "presets", "testing", "training")
 
 #: Names that are imported on first access: backends import their libraries, and training and reading files import
 #: standard modules that prediction does not need.
@@ -180,13 +186,16 @@ _LAZY = {
     "Callback": "nnbackend.training",
     "Checkpoint": "nnbackend.training",
     "EarlyStopping": "nnbackend.training",
+    "Ensemble": "nnbackend.ensembles",
     "History": "nnbackend.training",
     "KeepBest": "nnbackend.training",
     "LiveCurves": "nnbackend.interop.notebook",
     "MLPClassifier": "nnbackend.interop.sklearn",
     "MLPRegressor": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
+    "PerNetwork": "nnbackend.ensembles",
     "TensorBoard": "nnbackend.interop.tensorboard",
+    "fit_many": "nnbackend.ensembles",
 }
 
 #: Names that need scikit-learn, without which they raise an ImportError that says how to install it.

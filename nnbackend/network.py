@@ -394,18 +394,29 @@ class Network(NetworkInference):
         """
         path = path_text("path", path)
         chosen = get_backend(backend)
-        config, weights = read_model(path)
+        return cls.from_file(path, *read_model(path), chosen, custom_layers)
+
+    @classmethod
+    def from_file(
+        cls,
+        name: str,
+        config: Mapping[str, Any],
+        weights: dict[str, HostArray],
+        backend: Backend,
+        custom_layers: Sequence[type[Layer]] = (),
+    ) -> Network:
+        """Create a network from what a file holds; raises ModelFileError with the file's name."""
         try:
             # Compare the description with the arrays that were read before allocating memory for the network.
             parts = parse_config(config, custom_layers)
             shapes, _ = follow_shapes(parts.layers, parts.input_shape)
             ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
             check_dtypes(weights, parts.dtype)
-            network = cls.from_config(config, chosen, custom_layers)
+            network = cls.from_config(config, backend, custom_layers)
             network.set_weights(weights)
         except (NNBackendError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             # Other errors come from user-defined layers that do not check their arguments.
-            raise ModelFileError(f"{path}: its description does not make a network: {error}") from error
+            raise ModelFileError(f"{name}: its description does not make a network: {error}") from error
         return network
 
     def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:

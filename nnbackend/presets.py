@@ -334,8 +334,8 @@ SCHEDULES: dict[str, Callable[[Recipe, float], Schedule]] = {
 #: 784-200-80-10 has the same layers, but trains with SGD.
 DEFAULT = Recipe(hidden=(200, 80), optimizer="adam", learning_rate=2e-3, schedule="cosine", batch_size=128, epochs=10)
 
-#: Networks that others have published or measured, named after their layers; and `fast99`, the fastest recipe of those
-#: that were tried for 99.0 % on MNIST's test images.
+#: Networks that others have published or measured, named after their layers; `fast99`, the fastest recipe of those that
+#: were tried for 99.0 % on MNIST's test images; and `fast995`, which reaches 99.5 % of them with augmentation.
 PRESETS: dict[str, Recipe] = {
     "784-40-10": Recipe(
         hidden=(40,),
@@ -388,6 +388,19 @@ PRESETS: dict[str, Recipe] = {
         beta2=0.9,
         batch_size=64,
         epochs=2,
+    ),
+    "fast995": Recipe(
+        filters=(32, 64),
+        kernels=(5, 3),
+        hidden=(128,),
+        activation="relu",
+        dropout=0.25,
+        augment="shift=1,rotate=10,scale=0.1",
+        optimizer="adam",
+        learning_rate=4e-3,
+        schedule="one-cycle",
+        batch_size=128,
+        epochs=15,
     ),
 }
 

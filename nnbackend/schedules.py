@@ -79,6 +79,10 @@ class Constant(Schedule):
     def rate(self, epoch: float) -> float:
         return self.value
 
+    def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
+        # One by one takes longer than the steps of a small network.
+        return np.full(steps, self.value, np.float64)
+
 
 class StepDecay(Schedule):
     """``initial * factor ** floor(epoch / every)``."""

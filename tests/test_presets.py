@@ -219,7 +219,7 @@ def test_invalid_settings_are_rejected_without_data(attributes: dict[str, object
 
 
 def test_a_recipe_survives_json() -> None:
-    for recipe in (DEFAULT, get_preset("lenet"), get_preset("fast99")):
+    for recipe in (DEFAULT, get_preset("lenet"), get_preset("fast99"), get_preset("fast995")):
         description = json.loads(json.dumps(recipe.to_dict()))
         lists = {name: tuple(description[name]) for name in LISTS}
         assert Recipe(**{**description, **lists}) == recipe

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -39,12 +40,15 @@ class Backend(Operations):
         stays zero. Buffers with more axes are contiguous. Views, files and ``get_weights()`` hide the padding.
     works_apart : bool
         Whether its executors may return before the work is done, so that the host can do other work.
+    programs : int
+        How many executors with the attribute `apart` may run at the same time, each on a thread of its own.
     """
 
     name: ClassVar[str]
     device: str = "cpu"
     row_multiple: int = 1
     works_apart: bool = False
+    programs: int = 1
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None
@@ -135,6 +139,10 @@ class Backend(Operations):
     def plain_executor(self, calls: Sequence[Call]) -> Executor:
         """The executor that runs any step, call by call."""
         return PlainExecutor(self, calls)
+
+    def one_program(self) -> AbstractContextManager[None]:
+        """A context in which this thread runs executors alone, because other threads run others beside it."""
+        return nullcontext()
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
         """The executor's name and the reason for choosing it, without compilation that takes long."""

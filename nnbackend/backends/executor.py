@@ -11,6 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
+from nnbackend.backends.arrays import Array
 from nnbackend.backends.declaration import Call
 from nnbackend.backends.operations import Operations
 
@@ -26,14 +27,35 @@ class Executor(ABC):
         Short name for ``summary()`` and the log.
     reason : str
         Why this executor was chosen.
+    apart : bool
+        Whether another thread may run it while other executors of the backend run: it calls no function of the user,
+        and shares no memory with them. Such executors run without Python's lock, or there would be no use.
     """
 
     name: str
     reason: str
+    apart: bool = False
 
     @abstractmethod
     def run(self, repeats: int) -> None:
         """Run the step `repeats` times. May return before the work is done."""
+
+    def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
+        """Run the same step for another network from now on.
+
+        Parameters
+        ----------
+        arrays : sequence of (old, new)
+            Whole buffers, of which the step may use views, and their replacements of the same shapes and dtypes.
+        seed : int
+            The other network's.
+
+        Returns
+        -------
+        bool
+            Whether it can; if not, nothing has changed.
+        """
+        return False
 
 
 class PlainExecutor(Executor):

@@ -15,6 +15,7 @@ from nnbackend.data.feed import Examples, Feed, Resident
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.scale import Inputs, InputScale
+from nnbackend.data.shared import SelectedRows, SelectedTargets
 from nnbackend.data.stored import is_stored
 from nnbackend.data.targets import Targets
 from nnbackend.data.weights import Exchange, class_weights, combine_weights, only_here, row_weights
@@ -185,6 +186,8 @@ class Intake:
         if is_stored(y) and y.shape and y.shape[0] != rows:
             # Before they are read.
             raise InvalidInputError(f"x has {rows} rows but y has {y.shape[0]}; give one target for each row")
+        if isinstance(y, SelectedTargets):
+            return y.prepare(loss, self._outputs, self.dtype, self.multilabel and not (training and y.ndim == 1))
         values = as_host_array("y", y)
         # Class indices in training make a network that predicts classes, whatever it predicted before.
         multilabel = self.multilabel and not (training and values.ndim == 1)
@@ -221,6 +224,8 @@ def make_feed(
         Whether to stream them. Default: only if they do not fit into the device's memory, or are in a file of more than
         a gigabyte.
     """
+    if isinstance(rows, SelectedRows):
+        return rows.feed(backend, targets, weights, scale)
     if stream is None:
         stream = not rows.dense or _too_large(backend, rows, targets)
     if stream:

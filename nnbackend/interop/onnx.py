@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from nnbackend.support.files import atomic_write, path_text
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from nnbackend.interop.onnx_graph import Graph
+
 __all__ = ["INPUT_DTYPES", "OPSET", "export"]
 
 #: From December 2020 (ONNX 1.8), so that old runtimes can read it; the first opset whose Softmax is over one axis.
@@ -32,7 +35,7 @@ INPUT_DTYPES = ("uint8", "float32", "float64")
 _LARGEST = 2**31 - 2**20
 
 
-def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
+def export(network: Network | Sequence[Network], path: str | os.PathLike[str], input_dtype: Any = None) -> None:
     """Write a network as an ONNX file that computes the results of `network.predict`.
 
     The model has one input, "input" of shape ``(batch, *input_shape)``, and one output, "output" of shape
@@ -41,7 +44,9 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
 
     Parameters
     ----------
-    network : Network
+    network : Network, or sequence of Network
+        Several networks take the same samples and have the same outputs; the model computes the mean of their
+        predictions.
     path : str or path-like
         Ends in ".onnx". The folder is created if it is missing.
     input_dtype : str or dtype, optional
@@ -51,7 +56,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     Raises
     ------
     InvalidInputError
-        A layer is user-defined, or the network is too large for an ONNX file.
+        A layer is user-defined, the network is too large for an ONNX file, or several have different dtypes.
     ModelFileError
         A weight is NaN or infinite; nothing was written.
     ImportError
@@ -59,25 +64,28 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     OSError
         The file cannot be written; an existing file is unchanged.
     """
+    networks = [network] if isinstance(network, Network) else list(network)
     path = path_text("path", path)
     if not path.lower().endswith(".onnx"):
         raise InvalidInputError(f"the name of an ONNX file must end in .onnx, received {path!r}")
-    dtype = network.dtype if input_dtype is None else _input_dtype(input_dtype)
-    for node in (inner for outer in network.model.layout.nodes for inner in outer.walk()):
+    own = networks[0].dtype
+    if others := {network.dtype.name for network in networks} - {own.name}:
+        raise InvalidInputError(f"the networks of one ONNX file must have one dtype, received {own} and {others.pop()}")
+    dtype = own if input_dtype is None else _input_dtype(input_dtype)
+    for node in (inner for network in networks for outer in network.model.layout.nodes for inner in outer.walk()):
         if type(node.layer) not in LAYERS.values():
             known = ", ".join(kind.__name__ for kind in LAYERS.values())
             raise InvalidInputError(
                 f"{written(node.name)} is {node.layer!r}, a user-defined layer, which has no ONNX operators; "
                 f"only {known} can be exported"
             )
-    count = network.model.layout.count
-    if count * network.dtype.itemsize > _LARGEST:
-        raise InvalidInputError(
-            f"an ONNX file may have at most 2 GiB, and {count:,} {network.dtype} parameters are more"
-        )
-    weights = network.get_weights()
-    check_finite(path, weights)
-    model = _make_model(network, weights, dtype)
+    count = sum(network.model.layout.count for network in networks)
+    if count * own.itemsize > _LARGEST:
+        raise InvalidInputError(f"an ONNX file may have at most 2 GiB, and {count:,} {own} parameters are more")
+    weights = [network.get_weights() for network in networks]
+    for each in weights:
+        check_finite(path, each)
+    model = _make_model(networks, weights, dtype)
     with atomic_write(path) as stream:
         stream.write(model.SerializeToString())
 
@@ -92,31 +100,27 @@ def _input_dtype(name: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np.dtype[Any]) -> ModelProto:
+def _make_model(
+    networks: Sequence[Network], weights: Sequence[dict[str, HostArray]], input_dtype: np.dtype[Any]
+) -> ModelProto:
     try:
         from onnx import checker, helper
     except ImportError as error:
         raise ImportError(f"ONNX files need the package onnx: {install_command('onnx')}") from error
-    from nnbackend.interop.onnx_graph import Graph, Samples, add_activation
-    from nnbackend.interop.onnx_layers import add_layers
+    from nnbackend.interop.onnx_graph import Graph
     from nnbackend.support import VERSION
 
+    network = networks[0]
     graph = Graph(network.dtype)
     computed = helper.np_dtype_to_tensor_dtype(network.dtype)
-    graph.scope = "input"
-    x = "input"
-    if input_dtype != network.dtype:
-        x = graph.add("Cast", x, to=computed)
-    scale = network.scale.of(input_dtype)
-    if scale != 1:
-        x = graph.add("Mul", x, graph.number(scale))
-    samples = Samples(x, network.input_shape)
-    samples = add_layers(graph, network.model.layout.nodes, weights, samples)
-    graph.scope = "output"
-    samples = graph.arranged(samples, "last")
-    if network.loss is not None:
-        samples = add_activation(graph, network.loss.output_activation, 0.0, samples)
-    graph.finish(samples.name, "output")
+    outputs = []
+    for place, (each, own) in enumerate(zip(networks, weights, strict=True)):
+        graph.network = f"members.{place}." if len(networks) > 1 else ""
+        outputs.append(_add_network(graph, each, own, input_dtype, computed))
+    output, graph.network = outputs[0], ""
+    if len(networks) > 1:
+        output = graph.add("Mul", graph.add("Sum", *outputs), graph.number(1 / len(networks)))
+    graph.finish(output, "output")
 
     received = helper.np_dtype_to_tensor_dtype(input_dtype)
     model = helper.make_model(
@@ -134,3 +138,26 @@ def _make_model(network: Network, weights: dict[str, HostArray], input_dtype: np
     )
     checker.check_model(model, full_check=True)
     return model
+
+
+def _add_network(
+    graph: Graph, network: Network, weights: dict[str, HostArray], input_dtype: np.dtype[Any], computed: int
+) -> str:
+    """Add a network, from the graph's input to its predictions, whose name is returned."""
+    from nnbackend.interop.onnx_graph import Samples, add_activation
+    from nnbackend.interop.onnx_layers import add_layers
+
+    graph.scope = "input"
+    x = "input"
+    if input_dtype != network.dtype:
+        x = graph.add("Cast", x, to=computed)
+    scale = network.scale.of(input_dtype)
+    if scale != 1:
+        x = graph.add("Mul", x, graph.number(scale))
+    samples = Samples(x, network.input_shape)
+    samples = add_layers(graph, network.model.layout.nodes, weights, samples)
+    graph.scope = "output"
+    samples = graph.arranged(samples, "last")
+    if network.loss is not None:
+        samples = add_activation(graph, network.loss.output_activation, 0.0, samples)
+    return samples.name

@@ -62,16 +62,19 @@ class Graph:
         self.constants: dict[str, TensorProto] = {}
         #: Prefix of the names of nodes: the layer they belong to.
         self.scope = ""
+        #: Prefix of the names of constants, if several networks are in the graph.
+        self.network = ""
         self._arranged: dict[tuple[str, str], str] = {}
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Add a node and return the name of its output."""
-        name = f"{self.scope}.{operator.lower()}.{len(self.nodes)}"
+        name = f"{self.network}{self.scope}.{operator.lower()}.{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
         return name
 
     def array(self, name: str, values: HostArray) -> str:
         """Add a constant array."""
+        name = f"{self.network}{name}"
         self.constants[name] = numpy_helper.from_array(values, name)
         return name
 

@@ -66,6 +66,8 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         raise InvalidInputError(
             f"a network's configuration must be a dict, as config() returns it, received {type(config).__name__}"
         )
+    if "members" in config:
+        raise InvalidInputError("it is an ensemble of several networks; read it with nnbackend.Ensemble.load")
     for key in config:
         if key not in _REQUIRED and key not in _DEFAULTS:
             raise UnknownNameError("key in a network's configuration", key, (*_REQUIRED, *_DEFAULTS))

@@ -10,6 +10,7 @@ from nnbackend.data.feed import Feed
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.step.recorder import Model, record_evaluation
+from nnbackend.step.recordings import Borrowed, Recordings
 from nnbackend.step.replay import Replay
 
 __all__ = ["Evaluator", "Sums"]
@@ -30,6 +31,8 @@ class Evaluator:
         The range of rows to evaluate. Default: all rows.
     unweighted : bool
         Whether to compute the losses without weights, too.
+    recordings : Recordings, optional
+        May have a recorded evaluation.
 
     Attributes
     ----------
@@ -45,23 +48,41 @@ class Evaluator:
         batch_size: int,
         part: tuple[int, int] | None = None,
         unweighted: bool = False,
+        recordings: Recordings | None = None,
     ) -> None:
         begin, end = (0, feed.count) if part is None else part
         self.count = end - begin
         batches = Batches(self.count, max(1, min(batch_size, self.count)))
         self._feed = feed
         self._order = np.arange(begin, end, dtype=np.int64)
-        self._replay = replay = Replay(model, batches, training=False, feed=feed)
-        replay.write_order(feed.places(self._order))
         self._second = model.backend.empty((batches.steps, 3), np.float64) if unweighted else None
         self._backend = model.backend
 
-        def make_executor(piece: Slice) -> Executor:
-            recorder = replay.recorder(piece)
-            record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, replay.trace, self._second)
-            return model.backend.executor(recorder.calls)
+        def make() -> Replay:
+            replay = Replay(model, batches, training=False, feed=feed)
 
-        replay.record(make_executor)
+            def make_executor(piece: Slice) -> Executor:
+                recorder = replay.recorder(piece)
+                record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, replay.trace, self._second)
+                return model.backend.executor(recorder.calls)
+
+            replay.record(make_executor)
+            return replay
+
+        # The second trace belongs to this object.
+        shared = None if unweighted else recordings
+        self._borrowed = Borrowed(shared, model, feed, batches, ("evaluation", loss), [], make)
+        self._replay = self._borrowed.replay
+        self._replay.write_order(feed.places(self._order))
+
+    def release(self) -> None:
+        """Make the recorded evaluation available to others; this object must no longer be used."""
+        self._borrowed.release()
+
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run it beside other executors."""
+        return self._replay.apart
 
     def run(self) -> tuple[float, float]:
         """The weighted mean of the losses (without penalties), and the share of correct predictions."""

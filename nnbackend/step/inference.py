@@ -22,7 +22,7 @@ from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["NetworkInference"]
+__all__ = ["NetworkInference", "classes_of"]
 
 #: Default number of rows per batch for predictions and evaluations.
 _INFERENCE_BATCH = 1024
@@ -187,20 +187,17 @@ class NetworkInference(NetworkWeights):
         InvalidInputError
             The network was trained on numbers, not on classes.
         """
+        self.check_predicts_classes()
+        return classes_of(self.predict(x, batch_size), self.predicts_several)
+
+    def check_predicts_classes(self) -> None:
+        """Raise `InvalidInputError` if the network was trained on numbers, not on classes."""
         regression = self.loss is not None and not self.loss.takes_probabilities
         if regression and self.trained_with is not None and self.trained_with.numbers_predicted:
             raise InvalidInputError(
                 f"the network was trained on numbers ({self.trained_with.description}), so it predicts no classes; "
                 "predict(x) returns its outputs. For classes, train it with class numbers or one-hot rows as y"
             )
-        scores = self.predict(x, batch_size)
-        scores = scores.reshape(len(scores), -1)
-        if scores.shape[1] == 1:
-            return (scores[:, 0] > 0.5).astype(np.int64)
-        if self._predicts_several():
-            return (scores > 0.5).astype(np.int64)
-        classes: HostArray = scores.argmax(axis=1)
-        return classes
 
     def evaluate(
         self,
@@ -246,7 +243,7 @@ class NetworkInference(NetworkWeights):
     @property
     def intake(self) -> Intake:
         """Checks data for this network and makes feeds of them."""
-        several = self._predicts_several()
+        several = self.predicts_several
         return Intake(
             self.backend, self.input_shape, self.output_shape, self.dtype, self.scale, self.trained_with, several
         )
@@ -267,7 +264,8 @@ class NetworkInference(NetworkWeights):
             raise InvalidInputError(f"multilabel must be True or False, received {shown(value)}")
         self._multilabel = bool(value)
 
-    def _predicts_several(self) -> bool:
+    @property
+    def predicts_several(self) -> bool:
         """Whether predictions are any number of labels; before the first training, the loss is unknown."""
         outputs = math.prod(self.output_shape)
         return self._multilabel and (self.loss is None or self.loss.takes_several_labels(outputs))
@@ -312,3 +310,22 @@ class NetworkInference(NetworkWeights):
                 "does too; leave its activation out"
             )
         return chosen
+
+
+def classes_of(scores: HostArray, several: bool) -> HostArray:
+    """The classes of every row, as :meth:`NetworkInference.predict_classes` returns them.
+
+    Parameters
+    ----------
+    scores : (n, *outputs) array
+        Predictions.
+    several : bool
+        Whether a row may have any number of labels.
+    """
+    scores = scores.reshape(len(scores), -1)
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > 0.5).astype(np.int64)
+    if several:
+        return (scores > 0.5).astype(np.int64)
+    classes: HostArray = scores.argmax(axis=1)
+    return classes

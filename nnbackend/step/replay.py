@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,16 @@ class Replay:
         """
         chosen = self._model if model is None else model
         return Recorder(chosen, self._workspace, piece.rows, self.counter, self._training, piece.first, piece.batch)
+
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run the steps beside other executors."""
+        return all(executor.apart for executor, _ in self.executors)
+
+    def exchange(self, model: Model, feed: Feed, arrays: Sequence[tuple[Array, Array]]) -> bool:
+        """Run the same steps for another network; see :meth:`nnbackend.backends.executor.Executor.exchange`."""
+        self._model, self._feed = model, feed
+        return all(executor.exchange(arrays, model.seed) for executor, _ in self.executors)
 
     # ---- running ---------------------------------------------------------------------------------------------
 

@@ -26,9 +26,9 @@ from nnbackend.step.augmentation import check_augmentations
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
+from nnbackend.training.decisions import decided_if_trained, describe_inputs, memory_for, take_up
 from nnbackend.training.divergence import advice, broken_slot, check_weights, weights_are_finite
 from nnbackend.training.plan import required_loss, warn_of_large_targets
-from nnbackend.training.run import decided_if_trained, describe_inputs, memory_for, take_up
 
 __all__ = ["BatchStep", "train_on_batch"]
 

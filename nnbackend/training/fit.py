@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from nnbackend.augment import Augmentation
@@ -15,11 +17,14 @@ from nnbackend.errors import NNBackendError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.schedules import Schedule
 from nnbackend.step.recorder import OptimizerState
+from nnbackend.step.recordings import Recordings, is_ours
 from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
 from nnbackend.training.checkpoints.run_state import RunState
+from nnbackend.training.decisions import decided_if_trained, describe_inputs, memory_for, take_up
 from nnbackend.training.divergence import LastGoodWeights
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
@@ -27,11 +32,14 @@ from nnbackend.training.listeners import CallbackListener, Listeners, SignalList
 from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
-from nnbackend.training.run import EpochResult, TrainingRun, decided_if_trained, describe_inputs, memory_for, take_up
+from nnbackend.training.run import EpochResult, TrainingRun
 
-__all__ = ["fit"]
+__all__ = ["Epochs", "Training", "Work", "fit"]
 
 _log = logging.getLogger("nnbackend")
+
+#: A training that waits for the results of its work.
+Epochs = Generator["Work", Any, None]
 
 
 def fit(
@@ -96,59 +104,135 @@ def fit(
     with own_error_state(), network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
-        # A checkpoint decides everything itself.
-        with decided_if_trained(network) if plan.start.saved is None else nullcontext():
-            return _train(plan)
+        training = Training(plan)
+        _run_alone(training.epochs())
+        return training.history
 
 
-def _train(plan: Plan) -> History:
-    """The loop."""
-    training = _Training(plan)
-    history, listeners = training.history, training.listeners
-    # A resumed run may already be complete.
-    epoch = plan.epochs if history.stopped_by else len(history)
-    with plan.optimizer.in_training(), listeners:
-        while epoch < plan.epochs:
-            epoch += 1
-            listeners.epoch_begin(epoch)
-            result = training.run_steps(epoch)
-            listeners.steps_end(epoch, result)
-            if result.rows == 0:
-                break
-            metrics = training.evaluate(epoch, result)
-            history.append(metrics, result.losses)
-            # Callbacks may add metrics.
-            metrics = history.epochs[-1]
-            listeners.epoch_end(epoch, result, metrics)
-            plan.optimizer.schedule.observe(metrics)
-            stop = bool(history.stopped_by) or history.interrupted
-            if not result.cut:
-                listeners.save_point(last=stop or epoch == plan.epochs)
-            if stop:
-                break
-        listeners.epochs_end(epoch)
-    with callers_error_state():
-        for callback in training.callbacks:
-            callback.on_train_end(plan.network, history)
-    return history
+@dataclass(frozen=True)
+class Work:
+    """Work of a training that needs none of the user's code.
+
+    Attributes
+    ----------
+    call : callable
+        Does the work, and returns its result.
+    apart : bool
+        Whether another thread may call it.
+    """
+
+    call: Callable[[], Any]
+    apart: bool
 
 
-class _Training:
-    """The parts of a run: steps, evaluation, history and listeners.
+def _run_alone(epochs: Epochs) -> None:
+    """Run a training in this thread."""
+    try:
+        work = next(epochs)
+        while True:
+            try:
+                result = work.call()
+            except BaseException as error:
+                work = epochs.throw(error)
+            else:
+                work = epochs.send(result)
+    except StopIteration:
+        pass
+
+
+class Training:
+    """A training run, with its loop over the epochs.
 
     Parameters
     ----------
     plan : Plan
+    interrupt : Interrupt, optional
+        Ends the run; an interrupt of its own if not given.
+    recordings : Recordings, optional
+        Recorded steps of other networks, and for others.
 
     Attributes
     ----------
     history : History
+    """
+
+    def __init__(self, plan: Plan, interrupt: Interrupt | None = None, recordings: Recordings | None = None) -> None:
+        self.history = History()
+        self._plan, self._interrupt, self._recordings = plan, interrupt, recordings
+
+    def epochs(self) -> Epochs:
+        """The loop.
+
+        Yields
+        ------
+        Work
+            The caller calls it, and sends the result or throws the error, before anything else happens to the network.
+            In between, the network, its optimiser and its callbacks belong to this generator.
+        """
+        # A checkpoint decides everything itself.
+        with decided_if_trained(self._plan.network) if self._plan.start.saved is None else nullcontext():
+            yield from self._epochs()
+
+    def _epochs(self) -> Epochs:
+        plan, history = self._plan, self.history
+        parts = _Parts(plan, history, self._interrupt, self._recordings)
+        listeners = parts.listeners
+        # A resumed run may already be complete.
+        epoch = plan.epochs if history.stopped_by else len(history)
+        with plan.optimizer.in_training(), listeners:
+            while epoch < plan.epochs:
+                epoch += 1
+                listeners.epoch_begin(epoch)
+                result = yield Work(partial(parts.run_steps, epoch), parts.steps_apart)
+                listeners.steps_end(epoch, result)
+                if result.rows == 0:
+                    break
+                metrics = yield Work(partial(parts.evaluate, epoch, result), parts.evaluation_apart)
+                history.append(metrics, result.losses)
+                # Callbacks may add metrics.
+                metrics = history.epochs[-1]
+                listeners.epoch_end(epoch, result, metrics)
+                plan.optimizer.schedule.observe(metrics)
+                stop = bool(history.stopped_by) or history.interrupted
+                if not result.cut:
+                    listeners.save_point(last=stop or epoch == plan.epochs)
+                if stop:
+                    break
+            listeners.epochs_end(epoch)
+        with callers_error_state():
+            for callback in parts.callbacks:
+                callback.on_train_end(plan.network, history)
+        parts.release()
+
+
+def _schedules(schedule: Schedule) -> list[Schedule]:
+    """A schedule, and the schedules that it consists of."""
+    inner = [each for each in vars(schedule).values() if isinstance(each, Schedule)]
+    return [schedule, *(part for each in inner for part in _schedules(each))]
+
+
+class _Parts:
+    """The parts of a run: steps, evaluation and listeners.
+
+    Parameters
+    ----------
+    plan : Plan
+    history : History
+    interrupt : Interrupt or None
+    recordings : Recordings or None
+
+    Attributes
+    ----------
     callbacks : tuple of Callback
         The callbacks that this rank calls.
     listeners : Listeners
+    steps_apart, evaluation_apart : bool
+        Whether another thread may run the steps, and evaluate.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self, plan: Plan, history: History, interrupt: Interrupt | None, recordings: Recordings | None
+    ) -> None:
         network, ranks = plan.network, plan.communicator
         self._plan = plan
         memory = memory_for(network, plan.optimizer)
@@ -164,7 +248,10 @@ class _Training:
             communicator=ranks,
             shards=plan.shards,
             augment=plan.augment,
+            recordings=recordings,
         )
+        if plan.validator is not None:
+            plan.validator.record(recordings)
         before = network.loss, network.optimizer_state
         take_up(network, plan.loss, plan.multilabel, memory)
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
@@ -172,20 +259,24 @@ class _Training:
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         first = ranks.rank == 0
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
-        self.history = History()
-        state = RunState(network, memory, run, self.history, self.callbacks, plan.start.settings)
+        state = RunState(network, memory, run, history, self.callbacks, plan.start.settings)
         self._good = LastGoodWeights(network, memory, plan.feed.largest_target)
         self._begin(state, *before)
         progress = Progress(plan.verbose if first else False, plan.epochs, run.batches.steps)
+        signals = Interrupt(plan.start.keeps, ranks) if interrupt is None else interrupt
         self.listeners = Listeners(
             [
                 ReplicaListener(network, ranks),
-                CallbackListener(network, self.callbacks, self.history, ranks, progress.note),
+                CallbackListener(network, self.callbacks, history, ranks, progress.note),
                 progress,
-                SignalListener(Interrupt(plan.start.keeps, ranks), self.history, ranks, progress.note),
+                SignalListener(signals, history, ranks, progress.note),
                 plan.start.listener(state, ranks),
             ]
         )
+        # The user's schedules and, for a checkpoint within an epoch, callbacks are called in the calling thread.
+        users = [*_schedules(plan.optimizer.schedule), *(self.callbacks if plan.start.keeps else ())]
+        self.steps_apart = run.apart and is_ours(users)
+        self.evaluation_apart = plan.validator is not None and plan.validator.apart
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:
         """Resume from a checkpoint, if there is one, and tell the callbacks that training begins.
@@ -209,6 +300,12 @@ class _Training:
             if loss is not None:
                 network.use_loss(loss)
             raise
+
+    def release(self) -> None:
+        """Make the recorded steps available to others, after the last epoch."""
+        self._run.release()
+        if self._plan.validator is not None:
+            self._plan.validator.release()
 
     def run_steps(self, epoch: int) -> EpochResult:
         """Run an epoch's steps; after an error the network has the weights with which the epoch began."""

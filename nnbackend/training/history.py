@@ -54,7 +54,12 @@ class History:
         Whether Ctrl-C ended the run; the last entry then covers part of its epoch.
     stopped_by : str
         The callback that ended the run early; empty if none did.
+    error : Exception or None
+        Why the network could not be trained to the end, among others in :func:`nnbackend.fit_many`.
     """
+
+    # Of pickles from before there was one.
+    error: Exception | None = None
 
     def __init__(self) -> None:
         self.epochs: list[dict[str, float]] = []
@@ -118,7 +123,9 @@ class History:
             {name: value if math.isfinite(value) else None for name, value in metrics.items()}
             for metrics in self.epochs
         ]
-        return {"epochs": epochs, "interrupted": self.interrupted, "stopped_by": self.stopped_by}
+        ending: dict[str, Any] = {"interrupted": self.interrupted, "stopped_by": self.stopped_by}
+        # Only if there is one, because readers of older files know no such entry.
+        return {"epochs": epochs, **ending, **({} if self.error is None else {"error": str(self.error)})}
 
     def _repr_html_(self) -> str:
         """The table that training prints, without its middle if it is long, and how the run ended."""
@@ -138,6 +145,8 @@ class History:
         )
 
     def _ending(self) -> str:
+        if self.error is not None:
+            return str(self.error)
         if self.interrupted:
             return "ended by Ctrl-C"
         return f"ended by {self.stopped_by}" if self.stopped_by else ""

@@ -20,7 +20,7 @@ class Interrupt(Watch):
     """A context in which the first Ctrl-C only sets a flag; a second one raises KeyboardInterrupt as usual.
 
     A replay that it watches ends when the flag is set. Outside the main thread, where Python delivers no signals, it
-    does nothing.
+    does nothing. Several runs may enter it, and end together.
 
     Parameters
     ----------
@@ -41,8 +41,12 @@ class Interrupt(Watch):
         self._terminate = terminate
         self._communicator = Alone() if communicator is None else communicator
         self._previous: dict[int, Any] = {}
+        self._entered = 0
 
     def __enter__(self) -> Interrupt:
+        self._entered += 1
+        if self._entered > 1:
+            return self
         if threading.current_thread() is not threading.main_thread():
             return self
         # A background job of a shell ignores Ctrl-C, which is meant for the job in the foreground.
@@ -55,6 +59,9 @@ class Interrupt(Watch):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 

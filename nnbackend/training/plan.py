@@ -37,7 +37,7 @@ from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import Validator, settle_kind, validation_feed
 
-__all__ = ["Arguments", "Plan", "make_plan", "required_loss", "training_memory"]
+__all__ = ["Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory"]
 
 _DEFAULT_BATCH = 32
 _ON_NAN = ("stop", "skip")
@@ -142,7 +142,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
     shuffle = flag("shuffle", given.shuffle)
-    verbose = _check_verbose(given.verbose)
+    verbose = check_verbose(given.verbose)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
@@ -253,7 +253,8 @@ def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
     return min(size, rows)
 
 
-def _check_verbose(verbose: Any) -> bool | None:
+def check_verbose(verbose: Any) -> bool | None:
+    """Whether to print, or None to decide by the output."""
     if verbose is None or verbose == "auto":
         return None
     # 2 is Keras's table without a bar.

@@ -14,7 +14,7 @@ from nnbackend.training.history import cells, column
 from nnbackend.training.listeners import Listener
 from nnbackend.training.run import EpochResult
 
-__all__ = ["Progress", "RemainingTime", "bar_parts", "fitting_columns"]
+__all__ = ["Progress", "RemainingTime", "bar_parts", "duration", "fitting_columns", "import_rich"]
 
 #: The columns that remain longest where a terminal is narrow; the others follow in their order in the table.
 _FIRST_CHOICE = (
@@ -188,9 +188,9 @@ def bar_parts(time_left: RemainingTime, width: int) -> tuple[str, int, str]:
     if seconds is None:
         choices = [count]
     elif time_left.epoch == time_left.epochs:
-        choices = [f"{count}, {_duration(seconds[1])} left", f"{_duration(seconds[1])} left"]
+        choices = [f"{count}, {duration(seconds[1])} left", f"{duration(seconds[1])} left"]
     else:
-        here, run = map(_duration, seconds)
+        here, run = map(duration, seconds)
         choices = [f"{count}, {here} left, run {run} left", f"{count}, run {run} left", f"run {run} left"]
     for tail in choices:
         room = width - len(head) - len(tail) - 2 * _GAP
@@ -199,7 +199,8 @@ def bar_parts(time_left: RemainingTime, width: int) -> tuple[str, int, str]:
     return head, 0, tail if len(head) + _GAP + len(tail) <= width else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -218,7 +219,7 @@ class _Bar:
     """
 
     def __init__(self, epochs: int, steps: int) -> None:
-        _import_rich()
+        import_rich()
         from rich import get_console
         from rich.live import Live
 
@@ -267,7 +268,7 @@ class _Bar:
         return line
 
 
-def _import_rich() -> None:
+def import_rich() -> None:
     """Import what draws the bar, without a change to the generator of random numbers, which the program may have
     seeded: Rich draws from it once, when it is imported."""
     import random

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,66 +14,16 @@ from nnbackend.backends.contract import Array, Backend, Executor
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
 from nnbackend.data.order import Order, OrderPrefetch, epoch_order
-from nnbackend.data.scale import Inputs
 from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.losses import Loss
 from nnbackend.network import Network
-from nnbackend.optimizers import Optimizer
 from nnbackend.schedules import checked_rates
 from nnbackend.step.recorder import OptimizerState, record_gradients, record_training, record_update
+from nnbackend.step.recordings import Borrowed, Recordings, is_ours
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
 
-__all__ = [
-    "EpochResult",
-    "SummedExecutor",
-    "TrainingRun",
-    "decided_if_trained",
-    "describe_inputs",
-    "memory_for",
-    "take_up",
-]
-
-_log = logging.getLogger("nnbackend")
-
-
-def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
-    """The state that the optimiser would train with: the network's if it belongs to this object, or a new one."""
-    memory = network.optimizer_state
-    if memory is None or memory.optimizer is not optimizer:
-        return OptimizerState.fresh(optimizer, network.model)
-    return memory
-
-
-def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerState) -> None:
-    """Give the network its loss, what it predicts and the state of its optimiser, once the step is recorded and nothing
-    was wrong."""
-    network.use_loss(loss)
-    network.multilabel = multilabel
-    if network.optimizer_state is not memory:
-        memory.optimizer.schedule.start()
-        network.optimizer_state = memory
-
-
-def describe_inputs(network: Network, inputs: Inputs, scale: float) -> None:
-    """Log what the network is trained with, and fix the factor on its inputs."""
-    _log.info("training on %s", inputs.description)
-    network.keep_inputs(inputs, scale)
-
-
-@contextmanager
-def decided_if_trained(network: Network) -> Iterator[None]:
-    """A context at whose end the network is as before if no step was taken in it: it keeps no loss, optimiser, factor
-    on the inputs or kind of predictions from a training that did not happen."""
-    steps, decisions, memory = network.steps_trained, network.decisions, network.optimizer_state
-    try:
-        yield
-    finally:
-        if network.steps_trained == steps:
-            network.take_back(decisions)
-            used = network.optimizer_state
-            if memory is None or (used is not None and used.optimizer is not memory.optimizer):
-                network.optimizer_state = memory
+__all__ = ["EpochResult", "SummedExecutor", "TrainingRun"]
 
 
 @dataclass(eq=False, repr=False)
@@ -131,6 +79,8 @@ class TrainingRun:
         Rows of each rank, if each rank has its own.
     augment : sequence of Augmentation
         Applied to the samples of each batch.
+    recordings : Recordings, optional
+        May have a recorded step.
 
     Attributes
     ----------
@@ -151,6 +101,7 @@ class TrainingRun:
         communicator: Communicator | None = None,
         shards: Sequence[int] | None = None,
         augment: Sequence[Augmentation] = (),
+        recordings: Recordings | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         self._communicator = Alone() if communicator is None else communicator
@@ -158,16 +109,44 @@ class TrainingRun:
         self.batches = Batches(feed.count, batch_size, steps_per_epoch, rank, ranks, shards)
         self._network, self._loss, self._memory = network, loss, memory
         self._feed, self._shuffle, self._augment = feed, shuffle, augment
-        self._replay = Replay(model, self.batches, training=True, feed=feed)
-        self._gradients = backend.empty((model.layout.trainable_size,), model.dtype)
+        self._momenta: Array | None = None
+        optimizer = memory.optimizer
+        # Random transformations and momenta of a schedule have arrays and constants of their own.
+        plain = not augment and not optimizer.schedule.sets_momentum
+        usable = plain and not skip_broken and self._communicator.size == 1 and is_ours([optimizer, loss])
+        self._borrowed = Borrowed(
+            recordings if usable else None,
+            model,
+            feed,
+            self.batches,
+            # Everything else that `_make_executor` uses must be here.
+            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots)),
+            list(memory.slots.values()),
+            self._record,
+        )
+        self._replay = self._borrowed.replay
         self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
+        # Where other networks wait for the thread, portions that start small would take longer than short epochs. How
+        # long a portion takes is not known to a host that does not wait for its device.
+        self._in_turn = recordings is not None and not backend.works_apart
         # The part of the epoch that was done before resuming, and its duration in seconds.
         self._resumed, self._before = np.empty((0, 3)), 0.0
         self._began = 0.0
         self._ahead = OrderPrefetch(backend, self.batches.own_rows) if backend.works_apart else None
+
+    def _record(self) -> Replay:
+        network, backend = self._network, self._network.backend
+        self._replay = Replay(network.model, self.batches, training=True, feed=self._feed)
+        self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
         # The step reads the momentum from a table only if a schedule sets it, now or until a callback sets the rate.
-        self._momenta = self._replay.momenta if memory.optimizer.schedule.sets_momentum else None
+        if self._memory.optimizer.schedule.sets_momentum:
+            self._momenta = self._replay.momenta
         self._replay.record(self._make_executor)
+        return self._replay
+
+    def release(self) -> None:
+        """Make the recorded step available to others; this object must no longer be used."""
+        self._borrowed.release()
 
     def _make_executor(self, piece: Slice) -> Executor:
         """Record the step as a whole, or in two halves with the sum over all ranks in between."""
@@ -192,6 +171,11 @@ class TrainingRun:
     def executors(self) -> list[tuple[Executor, int]]:
         """For each kind of batch, the executor and the number of its steps in an epoch."""
         return self._replay.executors
+
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run the epochs beside other executors."""
+        return self._replay.apart
 
     @property
     def skipped(self) -> int:
@@ -227,8 +211,9 @@ class TrainingRun:
         network, memory = self._network, self._memory
         rate = float(self.begin()[0])
         self._began = time.perf_counter()
-        # Short epochs must be interruptible, too, so portions start small in each epoch.
-        self._replay.portion = 1
+        if not self._in_turn:
+            # Short epochs must be interruptible, too, so portions start small in each epoch.
+            self._replay.portion = 1
         steps = self._replay.run(len(self._resumed), _EpochWatch(watch or Watch(), self._communicator, self._skipping))
         if self._ahead is not None:
             following = network.epochs_trained + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from nnbackend.data.batch_stream import BatchStream
@@ -14,6 +15,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.step.evaluation import Evaluator
+from nnbackend.step.recordings import Recordings
 
 __all__ = ["Validator", "settle_kind", "validation_feed"]
 
@@ -54,7 +56,23 @@ class Validator:
         names = ["val_loss", _UNWEIGHTED if weighted else None, self._accuracy_name]
         self.names = [name for name in names if name is not None]
         self._communicator, self._alike = communicator, pieces and not shard
-        self._evaluator = Evaluator(network.model, loss, feed, _BATCH, part, weighted)
+        self._make = partial(Evaluator, network.model, loss, feed, _BATCH, part, weighted)
+        self._evaluator: Evaluator | None = None
+
+    def record(self, recordings: Recordings | None = None) -> Evaluator:
+        """Record the evaluation, which allocates its buffers."""
+        if self._evaluator is None:
+            self._evaluator = self._make(recordings)
+        return self._evaluator
+
+    def release(self) -> None:
+        """Make the recorded evaluation available to others, after the last run."""
+        self.record().release()
+
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may evaluate."""
+        return self.record().apart
 
     def run(self, penalty: float) -> dict[str, float]:
         """The metrics over the rows of all ranks.
@@ -64,7 +82,7 @@ class Validator:
         penalty : float
             The penalties of the weights, which are added to the losses.
         """
-        sums = self._evaluator.sums()
+        sums = self.record().sums()
         if not self._alike:
             self._communicator.allreduce(sums.values)
         loss, correct, unweighted = sums.means()

@@ -52,6 +52,8 @@ def _networks(generator: np.random.Generator) -> None:
     for name, net in (("rich", network), ("small", small), ("bare", bare)):
         net.save(_folder("model") / f"{name}.safetensors")
         _json(_folder("config") / f"{name}.json", net.config())
+    twins = [nn.Network([nn.Dense(2)], 3, backend="numpy", seed=seed) for seed in range(2)]
+    nn.Ensemble(twins).save(_folder("ensemble") / "twins.safetensors")
     _json(_folder("config") / "given.json", given)
     run = {"dataset": "mnist", "backend": "numpy", "classes": ["zero", "one", "two", "three"], "epochs": 3}
     _json(_folder("run-folder") / "config.json", run)

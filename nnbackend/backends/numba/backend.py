@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,10 @@ class NumbaBackend(NumpyBackend):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._team = Team(self.products.threads)
+        self.programs = self._team.threads
+
+    def one_program(self) -> AbstractContextManager[None]:
+        return self._team.alone()
 
     def executor(self, calls: Sequence[Call]) -> Executor:
         parts: dict[int, Parts] = {}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 
 from nnbackend.backends.executor import Executor
 from nnbackend.backends.numba import epoch
+from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
 
 __all__ = ["CompiledExecutor", "Team"]
@@ -39,6 +42,17 @@ class Team:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
+        #: Whether a thread runs its programs alone.
+        self._alone = threading.local()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """A context in which the calling thread runs its programs alone."""
+        self._alone.value = True
+        try:
+            yield
+        finally:
+            self._alone.value = False
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return type(self), (self.threads,)
@@ -49,7 +63,8 @@ class Team:
         if self._process not in (0, os.getpid()):
             # Threads do not survive a fork, and a lock that one of them held stays locked.
             self._lock, self._pool = threading.Lock(), None
-        if self.threads == 1 or not worth or not self._lock.acquire(blocking=False):
+        worth = worth and self.threads > 1 and not getattr(self._alone, "value", False)
+        if not worth or not self._lock.acquire(blocking=False):
             _run(program, steps, 0, 1, np.zeros(2, np.int64))
             return
         try:
@@ -87,10 +102,15 @@ class CompiledExecutor(Executor):
 
     name = "compiled"
     reason = "every operation of the step is known to the compiled epoch function"
+    apart = True
 
     def __init__(self, program: Program, team: Team) -> None:
         self._program = program
         self._team = team
+
+    def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
+        self._program.exchange(arrays, seed)
+        return True
 
     def run(self, repeats: int) -> None:
         piece = max(1, _PIECE // max(1, self._program.work))

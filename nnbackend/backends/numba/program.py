@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from nnbackend.backends.arrays import span_of
 from nnbackend.backends.declaration import OPERATIONS, Call
-from nnbackend.backends.numba.compiled import address_of, kind_of, product_for
+from nnbackend.backends.numba.compiled import kind_of
 from nnbackend.backends.numba.kinds import SCRATCH
+from nnbackend.backends.numba.line_records import Records
 from nnbackend.backends.numba.lines import (
     Addresses,
     Array,
@@ -33,7 +34,6 @@ from nnbackend.backends.numba.lines import (
     UpdateLine,
 )
 from nnbackend.backends.numba.schedule import schedule
-from nnbackend.backends.numba.updates import UPDATE
 
 __all__ = ["Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
 
@@ -63,6 +63,8 @@ class Program:
         Multiply-adds of a step, approximately.
     scratch : int
         Bytes of temporary memory for each thread.
+    records : Records
+        What the table points to.
     arrays : list
         The arrays whose addresses are used, to keep them alive.
     """
@@ -73,7 +75,16 @@ class Program:
     advances: bool
     work: int
     scratch: int
+    records: Records
     arrays: list[Any]
+    exchanged: Sequence[Array] = ()
+
+    def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> None:
+        """Use other arrays and another seed from now on; see :meth:`nnbackend.backends.executor.Executor.exchange`."""
+        known = Addresses()
+        self.records.move([(known.span(old), known.span(new)[0]) for old, new in arrays])
+        self.records.set_seed(seed)
+        self.exchanged = [new for _, new in arrays]
 
 
 #: The calls that a call becomes, each with its compiled function, or the reason why it cannot be compiled.
@@ -127,15 +138,16 @@ def compile_step(
         raise UnsupportedStepError("the step has several counters")
     _split_columns(lines, threads)
     lines = schedule(lines, [span for array in needed if (span := span_of(array)) is not None])
-    table, records = _written(lines)
+    records = Records(lines)
     return Program(
-        table,
+        records.table,
         [line.kind.name for line in lines],
         next(iter(counters.values())) if counters else np.zeros(3, np.int64),
         advances,
         sum(line.kind.work(line.call) for line in lines),
         SCRATCH + max((line.kind.scratch(line.call) for line in lines), default=0),
-        [records, [call.arguments for call in calls]],
+        records,
+        [call.arguments for call in calls],
     )
 
 
@@ -204,25 +216,3 @@ def _split_columns(lines: Sequence[Line], threads: int) -> None:
             by_columns |= begins
         else:
             by_columns -= begins
-
-
-def _written(lines: Sequence[Line]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """The table, and the memory of the records that it points to."""
-    sizes = [line.kind.record.size + (UPDATE.size if line.update is not None else 0) for line in lines]
-    records = np.zeros(sum(sizes), np.uint8)
-    begin, place = records.ctypes.data, 0
-    table = []
-    for line, size in zip(lines, sizes, strict=True):
-        values, rule = line.fields(), None
-        if line.update is not None:
-            rule = line.update.rule
-            after = place + line.kind.record.size
-            values["update"] = begin + after
-            UPDATE.pack(records, after, line.update.fields())
-        if line.kind.calls_product:
-            values["product"] = product_for(line.dtype, rule)
-            values["partial_product"] = product_for(line.dtype) if rule is not None else 0
-        line.kind.record.pack(records, place, values)
-        table.append((address_of(line.kind.name, line.dtype, rule), line.wait, begin + place))
-        place += size
-    return np.array(table, np.int64).reshape(-1, 3), records

@@ -64,11 +64,15 @@ class Record:
 
     def offset(self, name: str) -> int:
         """Offset of a field in bytes."""
-        return _BYTES * [field for field, _ in self.fields].index(name)
+        return self._offsets[name]
 
     def pack(self, buffer: Any, offset: int, values: Mapping[str, Any]) -> None:
         """Write the values to a buffer; fields without a value become 0."""
         self._layout.pack_into(buffer, offset, *[values.get(name, 0) for name, _ in self.fields])
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        return {name: _BYTES * place for place, (name, _) in enumerate(self.fields)}
 
     @cached_property
     def _layout(self) -> struct.Struct:

@@ -8,6 +8,7 @@ import logging
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
 from nnbackend.data.scale import PIXEL_SCALE
+from nnbackend.data.shared import SelectedRows
 from nnbackend.data.weights import without_index
 from nnbackend.errors import InvalidInputError, ModelFileError, differing, shown
 from nnbackend.network import Network
@@ -118,6 +120,10 @@ def _places(count: int) -> list[int]:
 
 
 def _hash_rows(rows: Rows) -> str:
+    return rows.once("hash", partial(_hash_each, rows)) if isinstance(rows, SelectedRows) else _hash_each(rows)
+
+
+def _hash_each(rows: Rows) -> str:
     step = 1 if rows.stored else max(1, _PART // rows.features)
     starts = _places(rows.count) if rows.stored else range(0, rows.count, step)
     digest = hashlib.blake2b(f"{rows.count} {rows.features} {rows.dtype}".encode(), digest_size=16)

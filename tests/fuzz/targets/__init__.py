@@ -8,7 +8,7 @@ from tests.fuzz.targets.config import ConfigTarget
 from tests.fuzz.targets.hostile_folder import HostileFolderTarget
 from tests.fuzz.targets.idx import IdxTarget, MnistTarget
 from tests.fuzz.targets.images import ImageTarget
-from tests.fuzz.targets.model import ModelTarget
+from tests.fuzz.targets.model import EnsembleTarget, ModelTarget
 from tests.fuzz.targets.page import PageTarget
 from tests.fuzz.targets.rows import RowsTarget
 from tests.fuzz.targets.run_folder import RunFolderTarget
@@ -21,6 +21,7 @@ TARGETS: dict[str, type[Target]] = {
         IdxTarget,
         MnistTarget,
         ModelTarget,
+        EnsembleTarget,
         CheckpointTarget,
         ConfigTarget,
         RunFolderTarget,

@@ -13,7 +13,7 @@ from tests.fuzz.targets.base import Target
 from tests.fuzz.targets.networks import WORDS, use
 from tests.fuzz.trees import change, to_text
 
-__all__ = ["ModelTarget"]
+__all__ = ["EnsembleTarget", "ModelTarget"]
 
 _TYPES = ["F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F4", "I64", "I32", "I16", "I8", "U64", "U32"]
 _TYPES += ["U16", "U8", "BOOL", "C64"]
@@ -54,6 +54,22 @@ class ModelTarget(Target):
         network = nn.Network.load(path, "numpy")
         assert all(array.dtype == network.dtype for array in network.get_weights().values())
         use(network)
+
+
+class EnsembleTarget(ModelTarget):
+    """`Ensemble.load`, and use of the loaded networks."""
+
+    name = "ensemble"
+    share = 1
+
+    def run(self, data: bytes) -> None:
+        path = self.folder / "ensemble.safetensors"
+        path.write_bytes(data)
+        ensemble = nn.Ensemble.load(path, "numpy")
+        assert 0 < len(ensemble) <= 10_000
+        for network in ensemble:
+            assert network.output_shape == ensemble.output_shape
+        use(ensemble[0])
 
 
 def _retype(chance: random.Random, header: Any) -> None:

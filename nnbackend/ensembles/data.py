@@ -1,0 +1,91 @@
+"""The data of each of many networks, as arguments of `fit`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.shared import SelectedRows, SelectedTargets, Selection, SharedData
+from nnbackend.data.weights import row_weights
+from nnbackend.errors import InvalidInputError, NNBackendError
+from nnbackend.network import Network
+
+__all__ = ["ManyData", "naming"]
+
+
+class ManyData:
+    """The data that networks share, and which of the rows are whose.
+
+    Parameters
+    ----------
+    shared : SharedData
+    rows, validation_rows, validation_data, sample_weight : list
+        Of each network, as the caller gave them.
+    """
+
+    def __init__(
+        self,
+        shared: SharedData,
+        rows: list[Any],
+        validation_rows: list[Any],
+        validation_data: list[Any],
+        sample_weight: list[Any],
+    ) -> None:
+        self._shared = shared
+        self._rows, self._validation_rows = rows, validation_rows
+        self._validation_data, self._sample_weight = validation_data, sample_weight
+        #: By the ids of what the caller gave, because many networks share it.
+        self._selections: dict[tuple[str, int], Selection] = {}
+        self._validations: dict[int, SharedData] = {}
+
+    def of(self, place: int, network: Network) -> dict[str, Any]:
+        """Rows, targets, weights and validation data of one network.
+
+        Raises
+        ------
+        InvalidInputError, DataError
+            They do not fit the network, or each other.
+        """
+        selection = self._selection("rows", self._rows[place])
+        x, y = self._shared.rows(selection, network.input_shape, network.dtype)
+        weights = self._sample_weight[place]
+        if weights is not None:
+            weights = selection.of(row_weights(weights, self._shared.count))
+        return {"x": x, "y": y, "sample_weight": weights, "validation_data": self._validation(place, network)}
+
+    def _validation(self, place: int, network: Network) -> Any:
+        numbers, given = self._validation_rows[place], self._validation_data[place]
+        if numbers is not None:
+            if given is not None:
+                raise InvalidInputError("give validation_rows or validation_data, not both")
+            return self._selected(self._shared, self._selection("validation_rows", numbers), network)
+        if not isinstance(given, tuple | list) or len(given) not in (2, 3) or isinstance(given[0], BatchStream):
+            # None, or an error that `fit` explains.
+            return given
+        with naming("validation_data"):
+            shared = self._validations.get(id(given))
+            if shared is None:
+                shared = self._validations[id(given)] = SharedData(given[0], given[1])
+            return (*self._selected(shared, shared.everything, network), *given[2:])
+
+    def _selection(self, name: str, numbers: Any) -> Selection:
+        key = name, id(numbers)
+        if key not in self._selections:
+            self._selections[key] = self._shared.selection(name, numbers)
+        return self._selections[key]
+
+    @staticmethod
+    def _selected(shared: SharedData, selection: Selection, network: Network) -> tuple[SelectedRows, SelectedTargets]:
+        return shared.rows(selection, network.input_shape, network.dtype)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """A context whose errors begin with the name of what they are about."""
+    try:
+        yield
+    except NNBackendError as error:
+        error.args = (f"{what}: {error}", *error.args[1:])
+        raise

@@ -1,0 +1,164 @@
+"""Options of `fit_many`: one value for all networks, or one for each."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.network import Network
+from nnbackend.optimizers import Optimizer
+from nnbackend.support.files import path_text
+from nnbackend.training.callbacks.base import Callback
+from nnbackend.training.checkpoints.checkpoint import Checkpoint
+
+__all__ = [
+    "PerNetwork",
+    "callbacks_of_each",
+    "of_each",
+    "optimizers_of_each",
+    "rows_of_each",
+    "with_checkpoints",
+]
+
+T = TypeVar("T")
+
+
+class PerNetwork(Generic[T]):
+    """One value of an option for each network.
+
+    Parameters
+    ----------
+    values : sequence
+        In the order of the networks.
+
+    Raises
+    ------
+    InvalidInputError
+        They are no sequence.
+    """
+
+    def __init__(self, values: Sequence[T]) -> None:
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__") or not hasattr(values, "__iter__"):
+            raise InvalidInputError(f"PerNetwork takes a list with a value for each network, received {shown(values)}")
+        self.values = list(values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.values)
+
+    def __repr__(self) -> str:
+        return f"PerNetwork({self.values!r})"
+
+
+def of_each(name: str, value: Any, count: int, lists: bool = True) -> list[Any]:
+    """An option's value for each of `count` networks.
+
+    Parameters
+    ----------
+    name : str
+        In error messages.
+    value : PerNetwork, or one value for all
+    count : int
+    lists : bool
+        Whether a plain list or tuple has a value for each network, because it cannot be one value for all.
+
+    Raises
+    ------
+    InvalidInputError
+        There is another number of values.
+    """
+    if not isinstance(value, PerNetwork) and not (lists and isinstance(value, list | tuple)):
+        return [value] * count
+    values = list(value)
+    if len(values) != count:
+        raise InvalidInputError(
+            f"{name} has {len(values)} values for {count} networks; give one for each, or one value for all"
+        )
+    return values
+
+
+def rows_of_each(name: str, rows: Any, count: int) -> list[Any]:
+    """The row numbers of each network: a list of lists or arrays has those of each."""
+    several = isinstance(rows, list | tuple) and any(each is None or np.ndim(each) for each in rows)
+    return of_each(name, rows, count, lists=several)
+
+
+def optimizers_of_each(optimizer: Any, networks: Sequence[Network]) -> list[Any]:
+    """An optimiser for each network: a copy, unless it is the one with which the network was trained before."""
+    given = of_each("optimizer", optimizer, len(networks))
+    return [
+        copy.deepcopy(each) if isinstance(each, Optimizer) and each is not network.optimizer else each
+        for each, network in zip(given, networks, strict=True)
+    ]
+
+
+def callbacks_of_each(callbacks: Any, count: int) -> list[list[Any]]:
+    """The callbacks of each network.
+
+    Raises
+    ------
+    InvalidInputError
+        They are no callbacks, or several networks share one with state.
+    """
+    several = isinstance(callbacks, list | tuple) and any(isinstance(each, list | tuple) for each in callbacks)
+    given = of_each("callbacks", callbacks, count, lists=several)
+    listed: list[list[Any]] = []
+    for place, each in enumerate(given):
+        if isinstance(each, Callback):
+            each = [each]
+        if isinstance(each, str) or not hasattr(each, "__iter__"):
+            raise InvalidInputError(
+                f"callbacks must be a list of nnbackend Callback objects, or PerNetwork with a list for each network, "
+                f"received {shown(each)} for networks[{place}]"
+            )
+        # An iterator for all networks is read once.
+        listed.append(list(each) if place == 0 or each is not given[0] else listed[0])
+    owners: dict[int, int] = {}
+    for place, each in enumerate(listed):
+        for callback in each:
+            owner = owners.setdefault(id(callback), place)
+            if owner != place and isinstance(callback, Callback) and vars(callback):
+                raise InvalidInputError(
+                    f"the callback {type(callback).__name__} has a state, which networks[{owner}] and "
+                    f"networks[{place}] would share; give each network its own: callbacks=nnbackend.PerNetwork("
+                    f"[[nnbackend.{type(callback).__name__}(...)] for network in networks])"
+                )
+    return listed
+
+
+def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[Any]]:
+    """The callbacks of each network, with one that writes its checkpoints.
+
+    Parameters
+    ----------
+    callbacks : list of list
+    checkpoint : path-like, Checkpoint or None
+        For all networks.
+    """
+    for place, each in enumerate(callbacks):
+        if any(isinstance(callback, Checkpoint) for callback in each):
+            raise InvalidInputError(
+                f"networks[{place}] has a Checkpoint among its callbacks; give checkpoint=folder, which serves all"
+            )
+    if checkpoint is None:
+        return callbacks
+    if isinstance(checkpoint, Checkpoint):
+        pattern = checkpoint
+    else:
+        pattern = Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
+    return [
+        [
+            *each,
+            Checkpoint(
+                os.path.join(pattern.folder, f"{place:05}"), pattern.every_steps, pattern.every_minutes, pattern.keep
+            ),
+        ]
+        for place, each in enumerate(callbacks)
+    ]

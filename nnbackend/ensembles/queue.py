@@ -1,0 +1,199 @@
+"""Trains many networks at once: threads take whole epochs of them from a queue, and never wait for each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from nnbackend.backends.contract import Backend
+from nnbackend.support.surroundings import own_error_state
+from nnbackend.training.fit import Epochs, Work
+from nnbackend.training.interrupt import Interrupt
+
+__all__ = ["run_all"]
+
+#: Trainings in progress for each thread: while the calling thread continues one, the thread finds another in the queue.
+_IN_PROGRESS = 2
+
+#: Seconds.
+_WAIT = 0.2
+
+
+def run_all(
+    waiting: Iterator[tuple[int, Epochs]],
+    ended: Callable[[int, Exception | None], None],
+    backend: Backend,
+    interrupt: Interrupt,
+) -> None:
+    """Run trainings, several at a time if the backend can.
+
+    Everything but their work happens in this thread, such as the calls of callbacks.
+
+    Parameters
+    ----------
+    waiting : iterator of (number, Epochs)
+        In the order in which they begin, each when another one has ended.
+    ended : callable
+        Called with the number of a training that has ended, and the error that ended it.
+    backend : Backend
+    interrupt : Interrupt
+        If it is requested, no training begins, and those in progress end early.
+    """
+    if backend.programs == 1:
+        _Queue(waiting, ended, interrupt, None).run(1)
+        return
+    with _Threads(backend) as threads:
+        _Queue(waiting, ended, interrupt, threads).run(_IN_PROGRESS * backend.programs)
+
+
+class _Queue:
+    """Trainings that wait or are in progress."""
+
+    def __init__(
+        self,
+        waiting: Iterator[tuple[int, Epochs]],
+        ended: Callable[[int, Exception | None], None],
+        interrupt: Interrupt,
+        threads: _Threads | None,
+    ) -> None:
+        self._waiting, self._ended, self._interrupt = waiting, ended, interrupt
+        self._threads = threads
+        self._running: dict[int, Epochs] = {}
+        #: Work for this thread.
+        self._here: dict[int, Work] = {}
+        #: Such as SystemExit: raised when all trainings have ended.
+        self._ending: BaseException | None = None
+
+    def run(self, most: int) -> None:
+        """Run all, at most so many at a time."""
+        while True:
+            try:
+                while len(self._running) < most and not self._interrupt.requested and self._begin():
+                    pass
+                if not self._running:
+                    break
+                self._continue(*self._next())
+            except BaseException as error:
+                # Such as a second Ctrl-C, or SystemExit. All networks end in order first, unless this comes again.
+                if self._ending is not None:
+                    raise
+                self._ending, self._interrupt.requested = error, True
+                self._close_lost()
+        if self._ending is not None:
+            raise self._ending
+
+    def _begin(self) -> bool:
+        for number, epochs in self._waiting:
+            self._running[number] = epochs
+            self._continue(number, partial(next, epochs))
+            return True
+        return False
+
+    def _next(self) -> tuple[int, Callable[[], Work]]:
+        """A training whose work is done, and how to continue it."""
+        if self._here:
+            number = next(iter(self._here))
+            result, error = _done(self._here.pop(number).call)
+        else:
+            assert self._threads is not None
+            number, (result, error) = self._threads.next()
+        epochs = self._running[number]
+        return number, (lambda: epochs.send(result)) if error is None else (lambda: epochs.throw(error))
+
+    def _continue(self, number: int, go_on: Callable[[], Work]) -> None:
+        try:
+            work = go_on()
+        except StopIteration:
+            self._end(number, None)
+        except Exception as error:
+            self._end(number, error)
+        except BaseException as error:
+            self._end(number, None)
+            # After SIGTERM, each training ends with SystemExit.
+            if self._ending is None or not isinstance(error, SystemExit):
+                raise
+        else:
+            if work.apart and self._threads is not None:
+                # The last one has all threads.
+                self._threads.put(number, work.call, alone=len(self._running) == 1)
+            else:
+                self._here[number] = work
+
+    def _end(self, number: int, error: Exception | None) -> None:
+        del self._running[number]
+        self._ended(number, error)
+
+    def _close_lost(self) -> None:
+        """Close the trainings that were being continued when an exception came."""
+        have_work = {*self._here, *(() if self._threads is None else self._threads.numbers())}
+        for number in self._running.keys() - have_work:
+            self._running[number].close()
+            self._end(number, None)
+
+
+class _Threads:
+    """Threads that do work; a context in which they run."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._todo: SimpleQueue[tuple[int, Callable[[], Any], bool] | None] = SimpleQueue()
+        #: One entry for each result since it was last empty.
+        self._woken: SimpleQueue[None] = SimpleQueue()
+        self._submitted: set[int] = set()
+        self._results: dict[int, tuple[Any, BaseException | None]] = {}
+        self._threads = [
+            threading.Thread(target=self._run, name=f"nnbackend-many-{number}", daemon=True)
+            for number in range(backend.programs)
+        ]
+
+    def __enter__(self) -> _Threads:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def put(self, number: int, call: Callable[[], Any], alone: bool) -> None:
+        """Add work to the queue; `alone` is whether there is no other."""
+        self._submitted.add(number)
+        self._todo.put((number, call, alone))
+
+    def next(self) -> tuple[int, tuple[Any, BaseException | None]]:
+        """Wait for work that is done: its number, and its result or error."""
+        while not self._results:
+            # Not for longer, because some systems deliver signals only between waits.
+            with suppress(Empty):
+                self._woken.get(timeout=_WAIT)
+        number = next(iter(self._results))
+        self._submitted.discard(number)
+        return number, self._results.pop(number)
+
+    def numbers(self) -> set[int]:
+        """Numbers of work that is not done, or whose result was not taken."""
+        return self._submitted | self._results.keys()
+
+    def _run(self) -> None:
+        while (item := self._todo.get()) is not None:
+            number, call, alone = item
+            with own_error_state(), nullcontext() if alone else self._backend.one_program():
+                self._results[number] = _done(call)
+            self._woken.put(None)
+
+
+def _done(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """The result of a call, or its error."""
+    try:
+        return call(), None
+    except BaseException as error:
+        return None, error
