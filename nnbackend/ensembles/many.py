@@ -72,20 +72,20 @@ def fit_many(
 ) -> list[History]:
     """Train many networks as one run, with the results of training each alone.
 
-    Every network gets the weights and the history that :meth:`Network.fit` on ``x[rows]`` gives it: on NumPy and Numba
-    with the same bits, whatever the number of threads. Numba trains as many networks at a time as it has threads; on
-    other backends one trains after the other. The rows are on the device once.
+    Every network gets the weights and the history that :meth:`nnbackend.Network.fit` on ``x[rows]`` gives it: on NumPy
+    and Numba with the same bits, whatever the number of threads. Numba trains as many networks at a time as it has
+    threads; on other backends one trains after the other. The rows are on the device once.
 
     Parameters
     ----------
     networks : sequence of Network
         On one backend. They may differ in layers, seeds and everything else, as long as they take the same features.
     x : (n, *input_shape) array_like
-        As for :meth:`Network.fit`, but no stream and no sparse matrix. Files are read into memory.
+        As for :meth:`nnbackend.Network.fit`, but no stream and no sparse matrix. Files are read into memory.
     y : (n,) labels or (n, outputs) values
     epochs, batch_size, loss, optimizer
-        As for :meth:`Network.fit`, or a list with a value for each network. Each network gets a copy of its optimiser,
-        unless it was trained with that object before and continues.
+        As for :meth:`nnbackend.Network.fit`, or a list with a value for each network. Each network gets a copy of its
+        optimiser, unless it was trained with that object before and continues.
     rows : (m,) array_like of int, or (n,) array_like of bool, optional
         The rows to train on, which may be repeated, or a list of such arrays, one for each network: folds, or bootstrap
         samples. Default: all rows.
@@ -93,18 +93,19 @@ def fit_many(
         The rows to evaluate after every epoch, as if they were given to `fit` as ``validation_data=(x[validation_rows],
         y[validation_rows])``, without their sample weights.
     validation_data : (x, y) or (x, y, sample_weight), optional
-        Instead of `validation_rows`: other rows; or :class:`PerNetwork`.
+        Instead of `validation_rows`: other rows; or :class:`nnbackend.PerNetwork`.
     callbacks : sequence of Callback, optional
         Only callbacks without attributes may serve several networks. Give others as ``PerNetwork([[...] for network in
         networks])``. All are called in the calling thread.
     sample_weight : (n,) array_like, optional
-        Weights of all rows of `x`, from which each network takes those of its rows; or :class:`PerNetwork`.
+        Weights of all rows of `x`, from which each network takes those of its rows; or :class:`nnbackend.PerNetwork`.
     class_weight : dict, (classes,) array_like or "balanced", optional
-        As for :meth:`Network.fit`; or :class:`PerNetwork`. "balanced" refers to the rows of each network.
+        As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`. "balanced" refers to the rows of each
+        network.
     augment : sequence of Augmentation, optional
-        As for :meth:`Network.fit`; or :class:`PerNetwork`.
+        As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
     shuffle, steps_per_epoch, on_nan
-        As for :meth:`Network.fit`, or a list with a value for each network.
+        As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
         path stands for ``Checkpoint(path, every_minutes=1, keep=1)``; the last checkpoint of each network has the end
@@ -126,7 +127,7 @@ def fit_many(
     InvalidInputError, UnknownNameError
         Before anything is changed; the message says which network an option does not fit.
     ModelFileError, FolderInUseError
-        As for :meth:`Network.fit` with a checkpoint; nothing was changed.
+        As for :meth:`nnbackend.Network.fit` with a checkpoint; nothing was changed.
     OutOfMemoryError
         The memory of the host or the device is too small for the rows.
 
