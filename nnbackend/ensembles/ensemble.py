@@ -39,14 +39,14 @@ class Ensemble:
         They take the same samples and have the same outputs; layers, dtypes and backends may differ. They are not
         copied.
 
+    Attributes
+    ----------
+    networks : tuple of Network
+
     Raises
     ------
     InvalidInputError
         There are none, or their samples or outputs have different shapes.
-
-    Attributes
-    ----------
-    networks : tuple of Network
 
     References
     ----------
