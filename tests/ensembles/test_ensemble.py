@@ -42,7 +42,7 @@ def test_classes():
     np.testing.assert_array_equal(chosen.predict_classes(X), chosen.predict(X).argmax(axis=1))
     several = ensemble(loss="sigmoid_cross_entropy")
     np.testing.assert_array_equal(several.predict_classes(X), several.predict(X) > 0.5)
-    with pytest.raises(InvalidInputError, match="trained on numbers .* predicts no classes"):
+    with pytest.raises(InvalidInputError, match=r"trained on numbers .* predicts no classes"):
         ensemble(loss="mean_squared_error").predict_classes(X)
 
 
