@@ -1,7 +1,7 @@
 """Compiled functions of convolutions. See `kinds.py`.
 
 A convolution is a product of the windows of an image with the kernel. Windows are not copied: a tile reads them from
-the image. Its rows are the positions of one row of the output, and k runs over the elements of a window, of which those
+the image. Its rows are the positions of the output, row after row, and k runs over the elements of a window, of which those
 of one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of one
 element). In the weight gradient the rows of a tile are elements of a window, and k runs over the positions.
 
@@ -38,7 +38,7 @@ _POSITIONS = 256
 _COPIES = 1 << 20
 
 #: Of the function that computes tiles, all integers.
-_ARGUMENTS = 17
+_ARGUMENTS = 18
 
 
 @functools.cache
@@ -47,22 +47,23 @@ def _tiles(tile_shape):
     size = tile_shape.size
 
     def tiles(
-        a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out, out_row, rows,
-        columns, inner,
+        a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out, out_row,
+        rows, columns, inner,
     ):  # fmt: skip
         row = 0
         while row < rows:
             done = product_tile(
-                tile_shape, 0, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row,
-                start + size * row * start_row if start else 0, start_row, out + size * row * out_row, out_row,
-                rows - row, columns, inner,
+                tile_shape, 0, a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start,
+                start_row, out, out_row, rows - row, columns, inner,
             )  # fmt: skip
             row += done
             first += done
-            if not group:
-                a, first = a + size * done * a_row, 0
-            while group and first >= group:
-                a, first = a + size * group_jump, first - group
+            while first >= group:
+                first -= group
+                a += size * a_jump
+                out += size * out_jump
+                if start and start_row:
+                    start += size * out_jump
 
     tiles.__qualname__ = tile_shape.function_name("tiles")
     return compile_callback(tiles, types.void(*[types.intp] * _ARGUMENTS))
@@ -70,8 +71,8 @@ def _tiles(tile_shape):
 
 @intrinsic
 def call_tiles(
-    context, tiles, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out,
-    out_row, rows, columns, inner,
+    context, tiles, a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start, start_row,
+    out, out_row, rows, columns, inner,
 ):  # fmt: skip
     """Call the function at the address `tiles`."""
 
@@ -193,6 +194,7 @@ def convolution(tile_shape, real, record):
         image_size = line.padded_height * line.padded_width * line.channels
         x = vector(line.x, line.rows * line.height * line.width * line.channels, real)
         padded = vector(scratch + SCRATCH, line.images * image_size, real)
+        positions = line.out_height * line.out_width
         parts, count, length, jump = runs_of(line)
         row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
         # As many segments of a window, or as much of one, as a panel has rows.
@@ -221,15 +223,14 @@ def convolution(tile_shape, real, record):
                                 offset = segment * jump + place + group * line.group_channels
                                 offset += part * line.dilation_y * line.padded_width * line.channels
                                 for n in range(last - first):
-                                    for row in range(line.out_height):
-                                        position = ((first + n) * line.out_height + row) * line.out_width
-                                        target = line.out + (position * filters + skip) * size
-                                        call_tiles(
-                                            line.tiles, images + (n * image_size + row * row_step + offset) * size,
-                                            column_step, 0, 0, 0, 1, min(piece, length - place), jump, panel, tile,
-                                            target if before_row else before, before_row, target, filters,
-                                            line.out_width, each - column, inner,
-                                        )  # fmt: skip
+                                    target = line.out + ((first + n) * positions * filters + skip) * size
+                                    call_tiles(
+                                        line.tiles, images + (n * image_size + offset) * size, column_step,
+                                        line.out_width, row_step, line.out_width * filters, 0, 1,
+                                        min(piece, length - place), jump, panel, tile,
+                                        target if before_row else before, before_row, target, filters, positions,
+                                        each - column, inner,
+                                    )  # fmt: skip
                                 before_row = filters
 
     return convolution
@@ -257,6 +258,7 @@ def convolution_input_gradient(tile_shape, real, record):
         out = vector(line.out, line.rows * line.height * line.width * line.channels, real)
         padded = vector(scratch + SCRATCH, line.images * image_size if line.padded else 0, real)
         row_step, column_step = line.stride_y * line.padded_width * line.channels, line.stride_x * line.channels
+        positions = line.out_height * line.out_width
         begin, end = share(line.rows, state)
         for first in range(begin, end, line.images):
             last = min(first + line.images, end)
@@ -276,13 +278,13 @@ def convolution_input_gradient(tile_shape, real, record):
                     transpose_panel(tile_shape, source, filters, panel, channels - column, inner, source)
                     offset = i * line.dilation_y * line.padded_width + j * line.dilation_x
                     offset = offset * line.channels + group * channels + column
-                    for n, y in np.ndindex(last - first, line.out_height):
-                        position = ((first + n) * line.out_height + y) * line.out_width
-                        delta = line.delta + (position * filters + group * each + k) * size
-                        target = images + (n * image_size + y * row_step + offset) * size
+                    for n in range(last - first):
+                        delta = line.delta + ((first + n) * positions * filters + group * each + k) * size
+                        target = images + (n * image_size + offset) * size
                         call_tiles(
-                            line.tiles, delta, filters, 0, 0, 0, 1, inner, 0, panel, tile, target, column_step, target,
-                            column_step, line.out_width, channels - column, inner,
+                            line.tiles, delta, filters, line.out_width, line.out_width * filters, row_step, 0, 1, inner,
+                            0, panel, tile, target, column_step, target, column_step, positions, channels - column,
+                            inner,
                         )  # fmt: skip
             if line.padded:
                 cut_out(padded, line, first, last, out)
@@ -353,7 +355,7 @@ def input_gradient_by_runs(tile_shape, real, record):
                             continue
                         delta = ((first + n) * line.out_height + above) * delta_row + k
                         call_tiles(
-                            line.tiles, line.delta + delta * size, filters, 0, 0, 0, 1, inner,
+                            line.tiles, line.delta + delta * size, filters, line.out_width, 0, 0, 0, 1, inner,
                             -line.dilation_y * delta_row, panel + low * inner * tile * size, tile, 0, 0, sums, tile,
                             line.out_width, run - column, inner * (high - low),
                         )  # fmt: skip
@@ -418,10 +420,10 @@ def convolution_weight_gradient(tile_shape, real, record):
                                     segment, element = divmod(begin - part * size_of_part, length)
                                     offset = part * line.dilation_y * line.padded_width * line.channels
                                     offset += segment * jump + group * channels
-                                    target = line.out + (begin * filters + skip) * size
+                                    target = line.out + ((begin - element) * filters + skip) * size
                                     call_tiles(
-                                        line.tiles, source + offset * size, 1, length, jump, element, column_step,
-                                        min(piece, line.out_width - place), row_step, panel, tile,
+                                        line.tiles, source + offset * size, 1, length, jump, length * filters, element,
+                                        column_step, min(piece, line.out_width - place), row_step, panel, tile,
                                         target if continued else 0, filters, target, filters, end - begin,
                                         each - column, inner,
                                     )  # fmt: skip

@@ -153,7 +153,7 @@ def make_product(tile_shape):
                             left = strips + size * (strip * tile_shape.strip + place)
                             left_row, left_k = 1, height
                         row += product_tile(
-                            tile_shape, record, left, left_row, 0, 0, 0, left_k, max(depth, 1), 0, panel, panel_row,
+                            tile_shape, record, left, left_row, 0, 0, 0, 0, left_k, max(depth, 1), 0, panel, panel_row,
                             start + size * (row * start_row + j) if start else 0, start_row,
                             out + size * (row * out_row + j), out_row, end - row, columns - j, depth,
                         )  # fmt: skip

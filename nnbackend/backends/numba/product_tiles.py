@@ -42,7 +42,8 @@ def product_tile(
     a,
     a_row,
     group,
-    group_jump,
+    a_jump,
+    out_jump,
     first,
     a_k,
     length,
@@ -60,7 +61,7 @@ def product_tile(
     """Compute one tile of ``out[i, j] = start[i, j] + sum over k of a[i, k] panel[k, j]``, in the order of k, and pass
     the sums to the tile shape's epilogue.
 
-    Element ``a[i, k]`` lies ``r // group * group_jump + r % group * a_row + k // length * jump + k % length * a_k``
+    Element ``a[i, k]`` lies ``r // group * a_jump + r % group * a_row + k // length * jump + k % length * a_k``
     elements after `a`, where ``r = first + i``, so that the same code multiplies by a matrix, by its transpose and by
     the windows of an image or their transpose.
 
@@ -77,9 +78,11 @@ def product_tile(
         Strides, in elements. A `start_row` of 0 starts all rows from the same bias. `start` may be `out`, to
         continue its sums.
     group : int
-        Number of rows with the same distance `a_row`; 0 for all.
+        Number of rows with the same distances `a_row`, `start_row` and `out_row`; 0 for all.
+    a_jump, out_jump : int
+        Elements from the first row of a group to that of the next, in `a`, and in `out` and `start`.
     first : int
-        Less than `group`.
+        Number of the tile's first row in its group.
     length : int
         Number of k with the same distance `a_k`, at least 1; `inner` is a multiple of it.
     rows, columns : int
@@ -96,7 +99,7 @@ def product_tile(
     def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
         return _write_product(tile_shape.tile_shape, builder, arguments[1:])
 
-    return types.intp(tile_shape, *[types.intp] * 18), write
+    return types.intp(tile_shape, *[types.intp] * 19), write
 
 
 def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequence[Value]) -> Value:
@@ -125,7 +128,7 @@ def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequ
     functions = []
     for shape in shapes:
         write = partial(_product, EPILOGUES[tile_shape.epilogue], tile_shape, *shape)
-        functions.append(simd.function(tile_shape.function_name("product_tile", *shape), 18, write))
+        functions.append(simd.function(tile_shape.function_name("product_tile", *shape), 19, write))
     height = builder.select(many, simd.integer(0), simd.integer(len(widths) + len(paired)))
     simd.call_one(builder.add(height, width), functions, arguments)
     return builder.select(many, simd.integer(tile_shape.rows), simd.integer(_FEW))
@@ -196,18 +199,19 @@ def _product(
 ) -> None:
     """The tile of `product_tile`."""
     builder = simd.builder
-    record, a, a_row, group, group_jump, first, a_k, length, jump, panel, panel_row, *others = arguments
+    record, a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, *others = arguments
     start, start_row, out, out_row, rows, columns, inner = others
     has_start = builder.icmp_signed("!=", start, simd.integer(0))
     a, panel, start, out = (simd.pointer(address) for address in (a, panel, start, out))
-    row_numbers = [simd.integer(i) for i in range(height)]
     tile = _Sums(simd, height, vectors, masked, paired, columns)
-    a_rows = _grouped_rows(simd, a, a_row, group, group_jump, first, rows, height)
-    out_rows = [simd.move(out, builder.mul(number, out_row)) for number in row_numbers]
+    a_rows = _grouped_rows(simd, a, a_row, group, a_jump, first, rows, height)
+    out_rows = _grouped_rows(simd, out, out_row, group, out_jump, first, rows, height)
     epilogue = begin_epilogue(simd, record)
 
     def load_start() -> list[Value]:
-        return tile.load(simd.rows(start, start_row, row_numbers, rows))
+        # A bias has one row for all.
+        start_jump = builder.select(builder.icmp_signed("==", start_row, simd.integer(0)), start_row, out_jump)
+        return tile.load(_grouped_rows(simd, start, start_row, group, start_jump, first, rows, height))
 
     sums = simd.only_if(has_start, load_start, tile.zeros())
     share = builder.sdiv(builder.add(length, simd.integer(height - 1)), simd.integer(height))
@@ -234,14 +238,14 @@ def _product(
 
     sums = simd.repeat(simd.integer(0), builder.sdiv(inner, length), 1, sums, segment)
     for i, row in enumerate(out_rows):
-        with builder.if_then(builder.icmp_signed("<", row_numbers[i], rows)):
+        with builder.if_then(builder.icmp_signed("<", simd.integer(i), rows)):
             tile.finish(sums, epilogue, i, row)
 
 
 def _grouped_rows(
-    simd: Simd, a: Value, a_row: Value, group: Value, group_jump: Value, first: Value, present: Value, height: int
+    simd: Simd, a: Value, a_row: Value, group: Value, jump: Value, first: Value, present: Value, height: int
 ) -> list[Value]:
-    """Pointers to the rows of a tile in `a`. Rows beyond the last are replaced by the last, which is safe to read."""
+    """Pointers to the rows of a tile. Rows beyond the last are replaced by the last, which is safe to read."""
     builder = simd.builder
     pointer, pointers = simd.move(a, builder.mul(first, a_row)), []
     for i in range(1, height + 1):
@@ -249,7 +253,7 @@ def _grouped_rows(
         first = builder.add(first, simd.integer(1))
         wraps = builder.icmp_signed("==", first, group)
         first = builder.select(wraps, simd.integer(0), first)
-        a = builder.select(wraps, simd.move(a, group_jump), a)
+        a = builder.select(wraps, simd.move(a, jump), a)
         following = builder.select(wraps, a, simd.move(pointer, a_row))
         pointer = builder.select(builder.icmp_signed("<", simd.integer(i), present), following, pointer)
     return pointers
