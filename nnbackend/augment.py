@@ -175,7 +175,7 @@ class Elastic(Augmentation):
 
     def kernel(self, longest: int) -> npt.NDArray[np.float64]:
         """The weights of the smoothing along one axis, for images of at most `longest` rows and columns."""
-        radius = min(math.ceil(_TRUNCATE * self.sigma), longest)
+        radius = math.ceil(min(_TRUNCATE * self.sigma, longest))
         with np.errstate(over="ignore", under="ignore"):
             weights: npt.NDArray[np.float64] = np.exp(-0.5 * (np.arange(-radius, radius + 1) / self.sigma) ** 2)
         weights /= weights.sum()

@@ -10,7 +10,7 @@ import numpy as np
 from nnbackend.augment import Augmentation, as_augmentations, resamplings
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError
-from nnbackend.layers import Conv1D, Layer, Reshape
+from nnbackend.layers import Conv1D, Layer, Reshape, all_layers
 from nnbackend.step.calls import Recorder
 
 __all__ = ["check_augmentations", "record_augmentation"]
@@ -46,7 +46,7 @@ def _image_shape(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple
     shape = input_shape
     if len(shape) == 1 and layers and isinstance(layers[0], Reshape):
         shape = layers[0].target_shape
-    if len(shape) == 2 and not any(isinstance(layer, Conv1D) for layer in layers):
+    if len(shape) == 2 and not any(isinstance(layer, Conv1D) for layer in all_layers(layers)):
         return (*shape, 1)
     if len(shape) == 3:
         return shape

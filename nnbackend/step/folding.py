@@ -49,6 +49,9 @@ def _follows(recorder: Recorder, call: Call, after: Call) -> bool:
         return False
     if call.operation == "dense_forward" and call.activation != "identity":
         return False
+    if call.weight.shape[-1] != after.mean.shape[0]:
+        # Flattened or reshaped in between, so the channels of the normalisation are others.
+        return False
     produced = recorder.span(call.out)
     return produced is not None and recorder.span(after.x) == produced
 

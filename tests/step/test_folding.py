@@ -115,6 +115,9 @@ def test_the_statistics_are_in_the_weights(name):
         (lambda: [nn.Flatten(), nn.Dense(9), nn.BatchNormalization()], 168),
         # The convolution's output is added, too.
         (lambda: flat(nn.Conv2D(5, 3), nn.Residual([nn.BatchNormalization(), nn.Activation("tanh")])), 250),
+        # The channels are not those of the linear layer.
+        (lambda: [nn.Conv2D(5, 3), nn.Flatten(), nn.BatchNormalization()], 250),
+        (lambda: [nn.Flatten(), nn.Dense(12), nn.Reshape((2, 3, 2)), nn.BatchNormalization()], 250),
     ],
 )
 def test_others_are_normalised_as_they_are(layers, rows):

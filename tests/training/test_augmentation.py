@@ -260,8 +260,9 @@ def test_samples_that_are_no_images_are_refused(shape):
     assert net.loss is None
 
 
-def test_sequences_are_no_images():
-    net = nn.Network([nn.Conv1D(2, 3), nn.Flatten(), nn.Dense(3)], (9, 2), backend="numpy")
+@pytest.mark.parametrize("first", [lambda: nn.Conv1D(2, 3), lambda: nn.Residual([nn.Conv1D(2, 3, padding="same")])])
+def test_sequences_are_no_images(first):
+    net = nn.Network([first(), nn.Flatten(), nn.Dense(3)], (9, 2), backend="numpy")
     with pytest.raises(InvalidInputError, match=r"augment needs images, but a sample .* has the shape \(9, 2\)"):
         net.fit(np.zeros((4, 9, 2)), np.zeros(4, int), loss=LOSS, augment=[Flip()])
 

@@ -300,7 +300,7 @@ def _sum_products(columns: int, simd: Simd, arguments: Sequence[Value]) -> None:
 @intrinsic
 def sum_products(context, tile_shape, columns, x, step, x_column, delta, delta_step, begin, end, out, out_step, count):
     """``out[j, c] += sum(x[p * step + j * x_column + c] * delta[p * delta_step + c])`` over `count` positions p, for
-    `columns` columns j of a kernel, at most `MOSTMOST_COLUMNS`, and channels c from `begin` to `end`."""
+    `columns` columns j of a kernel, at most `MOST_COLUMNS`, and channels c from `begin` to `end`."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: Sequence[Value]) -> Value:
         shape = signature.args[0].tile_shape
