@@ -1,9 +1,9 @@
 """Compiled functions of convolutions. See `kinds.py`.
 
 A convolution is a product of the windows of an image with the kernel. Windows are not copied: a tile reads them from
-the image. Its rows are the positions of the output, row after row, and k runs over the elements of a window, of which those
-of one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of one
-element). In the weight gradient the rows of a tile are elements of a window, and k runs over the positions.
+the image. Its rows are the positions of the output, row after row, and k runs over the elements of a window, of which
+those of one window row are contiguous (if the window is not dilated and there is one group; otherwise the channels of
+one element). In the weight gradient the rows of a tile are elements of a window, and k runs over the positions.
 
 Images with padding are first copied, a few at a time, into memory with zeros around them.
 
