@@ -5,6 +5,8 @@ Other schedules are tested with the training loop, in `tests/training/test_train
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from nnbackend.backends.numba import NumbaBackend
 from nnbackend.errors import InvalidAttributeError, InvalidInputError, UnknownNameError
 from nnbackend.schedules import checked_momenta
 from tests.distributed.ranks import run_ranks, worked
-from tests.helpers import images, rich_network, same_weights
+from tests.helpers import classifier, images, rich_network, same_weights
 
 LOSS = "softmax_cross_entropy"
 X, Y = images(rows=70)
@@ -225,12 +227,12 @@ class TestTraining:
             sets_momentum = True
 
             def rate(self, epoch):
-                return nn.OneCycle(0.05, 2).epoch_rates(0, 5)[round(epoch * 5)] if epoch < 1 else 0.01
+                return nn.OneCycle(0.05, 3).epoch_rates(0, 5)[round(epoch * 5)] if epoch < 1 else 0.01
 
             def epoch_momenta(self, epoch, steps):
-                return nn.OneCycle(0.05, 2).epoch_momenta(0, 5) if epoch == 0 else np.full(steps, 0.7)
+                return nn.OneCycle(0.05, 3).epoch_momenta(0, 5) if epoch == 0 else np.full(steps, 0.7)
 
-        net, history = trained(backend, nn.Adam(nn.OneCycle(0.05, 2), beta1=0.7), epochs=3, callbacks=[Settle()])
+        net, history = trained(backend, nn.Adam(nn.OneCycle(0.05, 3), beta1=0.7), epochs=3, callbacks=[Settle()])
         assert history["learning_rate"][1:] == [0.01, 0.01]
         assert same_weights(net, trained(backend, nn.Adam(Level(), beta1=0.7), epochs=3)[0])
 
@@ -339,3 +341,20 @@ class TestErrors:
 
         with pytest.raises(InvalidInputError, match=message):
             checked_momenta(Own(), 2, 2)
+
+
+def test_training_beyond_the_end_of_a_cycle_is_warned_of():
+    x, y = images(rows=20)
+    network, optimizer = classifier("numpy"), nn.Adam(nn.OneCycle(0.01, epochs=2))
+    settings = {"loss": "softmax_cross_entropy", "optimizer": optimizer, "verbose": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network.fit(x, y, epochs=1, **settings)
+        network.fit(x, y, epochs=1, **settings)
+    with pytest.warns(
+        UserWarning, match=r"one cycle of 2 epochs, 2 of which are over, but training takes 1, .* new opt"
+    ):
+        network.fit(x, y, epochs=1, **settings)
+    settings["optimizer"] = nn.Adam(nn.OneCycle(0.01, epochs=2))
+    with pytest.warns(UserWarning, match="one cycle of 2 epochs but training takes 3, .* as many epochs as fit$"):
+        network.fit(x, y, epochs=3, **settings)

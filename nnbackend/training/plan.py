@@ -24,6 +24,7 @@ from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
+from nnbackend.schedules import OneCycle
 from nnbackend.step.augmentation import check_augmentations
 from nnbackend.support.checks import flag, positive_integer
 from nnbackend.support.memory import memory_explained
@@ -141,8 +142,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     augment = check_augmentations(given.augment, network.layers, network.input_shape)
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
-    shuffle = flag("shuffle", given.shuffle)
-    verbose = check_verbose(given.verbose)
+    shuffle, verbose = flag("shuffle", given.shuffle), check_verbose(given.verbose)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
     batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
@@ -159,6 +159,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         held.enter_context(closing(held_out))
         validator = Validator(network, loss, held_out, communicator, shard, any(exchange(held_out.weighted)))
     names = _check_metrics(_metric_names(feed, validator), optimizer, callbacks, communicator.rank)
+    _warn_of_ended_cycle(network, optimizer, epochs)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)
@@ -302,6 +303,19 @@ def _given(arguments: Arguments) -> dict[str, str]:
         "kind of sample_weight and class_weight": f"{rows}, {classes}",
         "kind of validation_data": "none" if data is None else f"{type(data).__name__}{parts}",
     }
+
+
+def _warn_of_ended_cycle(network: Network, optimizer: Optimizer, epochs: int) -> None:
+    """Warn if a cycle of the learning rate ends before the training does: later steps would change almost nothing."""
+    schedule, memory = optimizer.schedule, network.optimizer_state
+    taken = memory.epochs if memory is not None and memory.optimizer is optimizer else 0
+    if isinstance(schedule, OneCycle) and taken + epochs > schedule.epochs:
+        over = f", {taken} of which are over," if taken else ""
+        warn(
+            f"the learning rate follows one cycle of {schedule.epochs:g} epochs{over} but training takes {epochs}, and "
+            f"steps after the cycle change almost nothing: give OneCycle as many epochs as fit"
+            f"{', and a new optimizer to begin another cycle' if taken else ''}"
+        )
 
 
 def warn_of_large_targets(largest: float | None) -> None:
