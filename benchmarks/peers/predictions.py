@@ -15,6 +15,7 @@ from benchmarks.peers.entries import OURS, REFERENCES, Entry, find
 from benchmarks.peers.markdown import NOTHING, markdown, ratio
 from benchmarks.peers.process import Worker, WorkerError, start_workers
 from benchmarks.peers.rounds import say
+from benchmarks.peers.worker import ANSWERED
 from benchmarks.peers.works import Work
 
 __all__ = ["ROUNDS", "body", "run"]
@@ -28,8 +29,6 @@ _QUICK_ROWS = (1, 32)
 
 #: Largest difference of a logit, relative to the largest logit.
 _TOLERANCE = 1e-4
-#: Images whose logits are compared.
-_COMPARED = 100
 
 
 def run(
@@ -56,9 +55,9 @@ def _measure(work: Work, rows: int, workers: Mapping[str, Worker], rounds: int) 
     for name, worker in workers.items():
         try:
             # Of the reference, which is slow, as many as are compared.
-            asked = min(rows, _COMPARED) if name == reference else rows
+            asked = min(rows, ANSWERED) if name == reference else rows
             answer = worker.ask("prepare_predictions", work=work.to_dict(), rows=asked)
-            logits[name] = np.array(answer["logits"][:_COMPARED])
+            logits[name] = np.array(answer["logits"][:ANSWERED])
         except WorkerError as error:
             if name == reference:
                 raise

@@ -17,7 +17,7 @@ from typing import IO, Any
 # No heavy imports here: libraries imported before the cores are chosen would start threads on all of them.
 from benchmarks.peers.cores import bind
 
-__all__ = ["main"]
+__all__ = ["ANSWERED", "main"]
 
 #: A process is idle if it uses less processor time than this while it sleeps; and the time limit for becoming idle.
 _NAP_SECONDS = 0.005
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 1.0
 
 #: Predictions are repeated for at least this time; and the most images whose logits are answered.
 _PREDICTING_SECONDS = 0.01
-_ANSWERED = 100
+ANSWERED = 100
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ class _Desk:
         self._repeats = 1
         while (seconds := self.predict(rows)["seconds"]) * self._repeats < _PREDICTING_SECONDS:
             self._repeats = max(2 * self._repeats, int(_PREDICTING_SECONDS / seconds))
-        return {"logits": logits[:_ANSWERED].tolist()}
+        return {"logits": logits[:ANSWERED].tolist()}
 
     def predict(self, rows: int) -> dict[str, Any]:
         """The time of a prediction."""

@@ -70,7 +70,7 @@ class _Queue:
         self._ending: BaseException | None = None
 
     def run(self, most: int) -> None:
-        """Run all, at most so many at a time."""
+        """Run all trainings, with at most `most` of them in progress at the same time."""
         while True:
             try:
                 while len(self._running) < most and not self._interrupt.requested and self._begin():

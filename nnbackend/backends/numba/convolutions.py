@@ -157,7 +157,7 @@ def _is_better_by_runs(call):
 
 def _run_bytes(call):
     """Memory for a panel's width of sums for each position of a row."""
-    return call.delta.shape[2] * FLOAT32.columns * 4 if _is_better_by_runs(call) else 0
+    return call.delta.shape[2] * FLOAT32.columns * 4
 
 
 def _work(call):
