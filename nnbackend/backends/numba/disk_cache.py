@@ -79,6 +79,13 @@ class KernelCache(FunctionCache):
         super().__init__(function)
         self._cache_file = KernelFiles(self._cache_path, self._impl.filename_base, stamp)
 
+    def holds(self, signature, context):
+        """Whether the index has the compiled function."""
+        try:
+            return self._index_key(signature, context.codegen()) in self._cache_file._load_index()
+        except OSError:
+            return False
+
     @contextlib.contextmanager
     def _guard_against_spurious_io_errors(self):
         try:
