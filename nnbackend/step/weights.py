@@ -10,8 +10,19 @@ import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
+from nnbackend.data.scale import warn
 from nnbackend.errors import InvalidInputError, shown
-from nnbackend.layers import FixedLayers, Layer, all_layers, check_layers, follow_shapes
+from nnbackend.layers import (
+    AveragePool2D,
+    Conv2D,
+    FixedLayers,
+    L2Pool2D,
+    Layer,
+    MaxPool2D,
+    all_layers,
+    check_layers,
+    follow_shapes,
+)
 from nnbackend.layers.base import fixed_trainable
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.model import Model, OptimizerState, Snapshot
@@ -22,6 +33,12 @@ from nnbackend.support.memory import memory_explained
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["NetworkWeights"]
+
+
+def _looks_channels_first(first: Layer, shape: tuple[int, ...]) -> bool:
+    """Whether images of this shape are more likely square, with 1, 3 or 4 channels that come first."""
+    is_of_images = isinstance(first, Conv2D | MaxPool2D | AveragePool2D | L2Pool2D)
+    return is_of_images and len(shape) == 3 and shape[0] in (1, 3, 4) and 4 < shape[1] == shape[2]
 
 
 class NetworkWeights(Guarded):
@@ -58,6 +75,13 @@ class NetworkWeights(Guarded):
         self.dtype: np.dtype[Any] = real_dtype(dtype)
         self.seed = seed_number(seed)
         self._input_shapes, self.output_shape = follow_shapes(self.layers, self.input_shape)
+        if _looks_channels_first(self.layers[0], self.input_shape):
+            channels, height, width = self.input_shape
+            warn(
+                f"input_shape={self.input_shape} means images of {channels} x {height} with {width} channels, which "
+                f"are last here; for {channels} channels make it ({height}, {width}, {channels}) and give "
+                "np.moveaxis(x, 1, -1)"
+            )
         #: State of the last optimiser, so that training can continue with the same one.
         self.optimizer_state = None
         self._training = False

@@ -141,7 +141,8 @@ def test_the_remedy_for_misplaced_channels_works(input_shape, shape, remedy, how
 
 
 def test_a_network_defined_with_channels_first_says_so():
-    net = nn.Network([nn.Conv2D(2, 3, padding="same"), nn.Flatten(), nn.Dense(2)], (3, 9, 9), backend="numpy")
+    with pytest.warns(UserWarning, match="for 3 channels"):
+        net = nn.Network([nn.Conv2D(2, 3, padding="same"), nn.Flatten(), nn.Dense(2)], (3, 9, 9), backend="numpy")
     with pytest.raises(InvalidInputError, match=r"if \(3, 9, 9\) is channels first, make it input_shape=\(9, 9, 3\)$"):
         net.predict(np.ones((2, 9, 9, 3)))
 

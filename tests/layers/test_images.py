@@ -298,3 +298,23 @@ def test_following_the_messages_helps():
     nn.Network([nn.Conv1D(8, 3, padding="same"), nn.Reshape((1, 28, 8)), nn.GlobalAveragePool2D()], (28, 1))
     nn.Network(flat(nn.Reshape((28, 28, 1)), nn.Conv2D(2, 3)), (784,))
     nn.Network(flat(nn.Residual([nn.Conv2D(4, 1)], projection=nn.Conv2D(4, 1))), IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
+def test_shapes_that_look_channels_first_are_warned_of(shape: tuple[int, int, int]):
+    size = shape[1]
+    with pytest.warns(UserWarning, match=rf"make it \({size}, {size}, {shape[0]}\) and give np.moveaxis\(x, 1, -1\)$"):
+        nn.Network([nn.Conv2D(4, 1), nn.Flatten(), nn.Dense(2)], shape, backend="numpy")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layer"),
+    [
+        ((3, 32, 31), nn.Conv2D(4, 1)),
+        ((5, 8, 8), nn.Conv2D(4, 1)),
+        ((3, 32, 32), nn.Flatten()),
+        ((32, 32, 3), nn.Conv2D(4, 1)),
+    ],
+)
+def test_other_shapes_are_not(shape: tuple[int, int, int], layer: nn.Layer):
+    nn.Network([layer, nn.Flatten(), nn.Dense(2)], shape, backend="numpy")
