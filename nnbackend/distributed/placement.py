@@ -25,9 +25,11 @@ def local_backend(backend: str | Backend, communicator: Communicator) -> Backend
     UnknownNameError, BackendUnavailableError
         As :func:`nnbackend.get_backend`.
     """
-    chosen = get_backend(backend)
     if isinstance(backend, Backend) or communicator.size == 1:
-        return chosen
+        return get_backend(backend)
+    if backend in ("cupy", "auto") and _has_gpu():
+        _use_own_gpu(communicator)
+    chosen = get_backend(backend)
     if chosen.name == "numpy":
         from nnbackend.backends.numpy import NumpyBackend
 
@@ -38,8 +40,27 @@ def local_backend(backend: str | Backend, communicator: Communicator) -> Backend
         return NumbaBackend(threads=communicator.cores)
     if chosen.name == "cupy":
         from nnbackend.backends.cupy import CupyBackend
-        from nnbackend.backends.cupy.runtime import CudaRuntime, device_count
+        from nnbackend.backends.cupy.runtime import CudaRuntime
 
-        # A launcher may make only one GPU visible to each rank, which then has number 0.
-        return CupyBackend(CudaRuntime(communicator.local_rank % device_count()))
+        return CupyBackend(CudaRuntime(_number_of_own_gpu(communicator)))
     return chosen
+
+
+def _has_gpu() -> bool:
+    from nnbackend.backends import cupy
+
+    return cupy.probe()[0] is None
+
+
+def _use_own_gpu(communicator: Communicator) -> None:
+    """Before a backend is made: it would begin on the first GPU, and all ranks would take memory of that one."""
+    from nnbackend.backends.cupy.runtime import use_device
+
+    use_device(_number_of_own_gpu(communicator))
+
+
+def _number_of_own_gpu(communicator: Communicator) -> int:
+    from nnbackend.backends.cupy.runtime import device_count
+
+    # A launcher may make only one GPU visible to each rank, which then has number 0.
+    return communicator.local_rank % device_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import threading
@@ -28,20 +29,24 @@ from nnbackend.backends.cupy.interface import (
 )
 from nnbackend.support.fork_lock import cached_property
 
-__all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime", "device_count"]
+__all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime", "device_count", "use_device"]
 
 _log = logging.getLogger("nnbackend")
 
 
 class CudaModule:
-    """A compiled ``.cu`` file on the current device."""
+    """A compiled ``.cu`` file on a runtime's device."""
 
-    def __init__(self, source: str, options: Sequence[str]) -> None:
-        self._module = cupy.RawModule(code=source, options=tuple(options), backend="nvrtc")
+    def __init__(self, source: str, options: Sequence[str], runtime: CudaRuntime) -> None:
+        self._runtime = runtime
+        with runtime.active():
+            self._module = cupy.RawModule(code=source, options=tuple(options), backend="nvrtc")
 
     def kernel(self, name: str) -> Kernel:
-        # The function inside CuPy's RawKernel: looked up only once, and the stream is an argument.
-        return self._module.get_function(name).kernel
+        # CuPy compiles and loads a module when its first function is looked up, on the device that is then current.
+        with self._runtime.active():
+            # The function inside CuPy's RawKernel: looked up only once, and the stream is an argument.
+            return self._module.get_function(name).kernel
 
 
 class CudaGraph:
@@ -169,10 +174,12 @@ class CudaRuntime(Runtime):
 
     def load(self, source: str, options: Sequence[str]) -> CudaModule:
         self._reject_in_capture("compiles a kernel")
-        return CudaModule(source, options)
+        return CudaModule(source, options, self)
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
-        with self.active():
+        """Capture, without garbage collections: the destruction of an old handle may wait for the device, which would
+        break the capture."""
+        with self.active(), _without_collections():
             try:
                 self._stream.begin_capture()
             except Exception as error:  # such as HIP, for which CuPy has no graphs
@@ -279,6 +286,26 @@ class CudaRuntime(Runtime):
 def _pitch(array: Any) -> int:
     """Bytes from one row to the next. A single row may report any stride, but CUDA rejects one below the width."""
     return max(int(array.strides[0]), int(array.shape[1] * array.itemsize))
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def use_device(number: int) -> None:
+    """Make a GPU the current one of this thread, before anything touches another.
+
+    It is not a context that restores the previous one, because that would already take memory of it.
+    """
+    cupy.cuda.Device(number).use()
 
 
 def device_count() -> int:

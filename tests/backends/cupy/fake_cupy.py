@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import gc
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,8 @@ class FakeCupy:
         #: Like CuPy on an AMD GPU.
         self.refuses_capture = False
         self.current = 0
+        #: Devices on which memory was allocated.
+        self.touched: set[int] = set()
         self.queues = _Queues()
         self.streams: dict[int, _Stream] = {}
         self.cuda = SimpleNamespace(
@@ -41,6 +44,7 @@ class FakeCupy:
 
     def zeros(self, shape, dtype) -> Any:
         assert self.stream.entered, "allocated on the default stream"
+        self.touched.add(self.current)
         assert self.stream.captured is None, "memory of a capture belongs to the graph"
         self.calls.append("zeros")
         return self._emulated.zeros(shape, dtype)
@@ -52,7 +56,11 @@ class FakeCupy:
         return SimpleNamespace(get_function=lambda name: SimpleNamespace(kernel=self._function(module.kernel(name))))
 
     def _function(self, kernel):
+        # A module is loaded when its first function is looked up.
+        device = self.current
+
         def launch(grid, block, args, shared_mem=0, stream=None):
+            assert self.current == device, "the kernel was loaded on another device"
             assert isinstance(args, tuple)
             assert stream is self.stream
             self.calls.append(kernel.name)
@@ -95,6 +103,9 @@ class _Device:
 
     def __exit__(self, *_) -> None:
         self._cupy.current = self._before
+
+    def use(self) -> None:
+        self._cupy.current = self._number
 
 
 class _Queues:
@@ -176,6 +187,7 @@ class _Stream:
     def begin_capture(self) -> None:
         assert self.entered
         assert self.captured is None
+        assert not gc.isenabled(), "a collection could break the capture"
         if self._cupy.refuses_capture:
             raise RuntimeError("hipErrorNotSupported")
         self._cupy.calls.append("begin_capture")
@@ -212,6 +224,9 @@ class _Runtime:
 
     def getDevice(self) -> int:  # noqa: N802
         return self._cupy.current
+
+    def getDeviceCount(self) -> int:  # noqa: N802
+        return 2
 
     def getDeviceProperties(self, number: int) -> dict[str, bytes]:  # noqa: N802
         return {"name": f"Fake GPU {number}".encode()}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +90,48 @@ def test_stays_on_the_device_it_was_made_on(cupy):
     assert cupy.current == 0
     assert_agrees(backend, make("dense_forward-relu-bias", 3, 4, 5, 0), "float32")
     assert cupy.current == 0
+
+
+def test_kernels_are_loaded_on_the_device_of_their_runtime(cupy):
+    from nnbackend.backends.cupy.runtime import CudaRuntime
+
+    backend = CupyBackend(CudaRuntime(1))
+    assert_agrees(backend, make("bias_gradient", 3, 4, 5, 0), "float32")
+    assert cupy.current == 0
+
+
+def test_a_rank_touches_its_own_device_only(cupy, monkeypatch):
+    from nnbackend.distributed import placement
+
+    monkeypatch.setattr("nnbackend.backends.cupy.probe", lambda: (None, ""))
+    monkeypatch.setattr(placement, "get_backend", lambda name: CupyBackend())
+    ranks = SimpleNamespace(size=4, local_rank=3, cores=1)
+    assert placement.local_backend("cupy", ranks).device == "Fake GPU 1"
+    assert cupy.touched == {1}
+
+
+def test_garbage_is_collected_before_a_capture_and_not_during_it(backend):
+    alive = []
+
+    class Handle:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            alive.remove(self.number)
+
+    for number in range(2):
+        handle = Handle()
+        handle.number = number
+        alive.append(number)
+        del handle
+
+        def check() -> None:
+            assert alive == []
+            assert not gc.isenabled()
+
+        backend.runtime.capture(check)
+        assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnbackend.backends.cupy.interface import NULL, Epilogue, Operands
+from nnbackend.backends.cupy.kernels import kernel_options, kernel_source
 from tests.backends.cupy.emulator import EmulatedRuntime, LaunchError
 from tests.backends.cupy.memory import GuardError
 
@@ -314,3 +315,24 @@ def test_writes_anywhere_are_found_when_synchronizing(runtime):
     array.allocation.after[5] = 0
     with pytest.raises(GuardError):
         runtime.synchronize()
+
+
+TWO_SUMS = r"""
+extern "C" __global__ void two_sums(double* first, double* second) {
+    DYNAMIC_SHARED(double, scratch);
+    first[threadIdx.x] = block_sum((double)threadIdx.x, scratch);
+    second[threadIdx.x] = block_sum(1.0, scratch);
+}
+"""
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sum_does_not_disturb_the_one_before(needs_compiler, reverse):
+    """The product's own `block_sum`: every thread has read a sum before the next one begins."""
+    runtime = EmulatedRuntime(reverse_threads=reverse)
+    common = kernel_source("reductions").partition('extern "C"')[0]
+    module = runtime.load(common + TWO_SUMS, kernel_options(np.dtype("float64")))
+    first, second = (runtime.zeros((8,), np.float64) for _ in range(2))
+    _launch(runtime, module, "two_sums", first, second, shared=64)
+    assert runtime.read(first).tolist() == [28] * 8
+    assert runtime.read(second).tolist() == [8] * 8

@@ -80,7 +80,10 @@ __device__ inline double block_sum(double value, double* scratch) {
         if (thread < half) scratch[thread] += scratch[thread + half];
         __syncthreads();
     }
-    return scratch[0];
+    const double total = scratch[0];
+    // The next sum may begin only when all threads have read this one.
+    __syncthreads();
+    return total;
 }
 
 // Sum over the threads of one column of a block, blockDim.y of them, a power of two; `scratch` holds one number per
