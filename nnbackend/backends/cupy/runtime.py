@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, HostArray
-from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, load_cublas
+from nnbackend.backends.cupy.cublas import WORKSPACE_BYTES, Cublas, CublasError, load_cublas
 from nnbackend.backends.cupy.cublaslt import CublasLt, Plan, load_cublaslt
 from nnbackend.backends.cupy.interface import (
     Argument,
@@ -240,22 +240,33 @@ class CudaRuntime(Runtime):
             plan = self._cublaslt.plan(
                 operands, epilogue.kind, epilogue.bias.data.ptr, mask, epilogue.mask_stride, self._tf32
             )
-            if plan is None or (epilogue.kind.startswith("relu") and not self._keeps_nan(plan, operands, epilogue)):
+            if plan is None or not self._works(plan, operands, epilogue):
                 return None
             return CudaProduct(plan, operands, epilogue, self)
 
-    def _keeps_nan(self, plan: Plan, operands: Operands, epilogue: Epilogue) -> bool:
-        """Whether ReLU propagates NaN. The documentation doesn't say, so this tries it with a bias of NaN.
+    def _works(self, plan: Plan, operands: Operands, epilogue: Epilogue) -> bool:
+        """Whether the library computes the product at all, and ReLU propagates NaN: the documentation doesn't say.
 
-        Otherwise divergence would go unnoticed. This overwrites the result, which has not been computed yet.
+        Otherwise divergence would go unnoticed. This overwrites the result, which has not been computed yet, so a
+        product that is added to something is not tried.
         """
-        bias = self.zeros(epilogue.bias.shape, epilogue.bias.dtype)
-        self.write(np.full(bias.shape, np.nan, bias.dtype), bias)
-        plan.set_bias(bias.data.ptr)
-        plan.launch()
-        kept = bool(np.isnan(self.read(operands.c)).all())
-        plan.set_bias(epilogue.bias.data.ptr)
-        return kept
+        if operands.adds:
+            return True
+        is_relu = epilogue.kind.startswith("relu")
+        if is_relu:
+            bias = self.zeros(epilogue.bias.shape, epilogue.bias.dtype)
+            self.write(np.full(bias.shape, np.nan, bias.dtype), bias)
+            plan.set_bias(bias.data.ptr)
+        try:
+            plan.launch()
+            # Rows of C may be padded, for which nothing is computed.
+            result = self.read(operands.c)[:, : operands.m]
+        except CublasError as error:
+            _log.info("products have no epilogue %r on %s: %s", epilogue.kind, self.device, error)
+            return False
+        finally:
+            plan.set_bias(epilogue.bias.data.ptr)
+        return not is_relu or bool(np.isnan(result).all())
 
     @cached_property
     def _cublaslt(self) -> CublasLt | None:

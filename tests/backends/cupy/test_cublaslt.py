@@ -140,7 +140,7 @@ STAND_IN = r"""
 #include <cstddef>
 #include <cstring>
 struct State {
-    int alive, fail, none, no_nan, compute, reductions;
+    int alive, fail, none, refused, no_nan, compute, reductions;
     uint32_t alignment[4];
     uint64_t workspace;
     void* stream;
@@ -236,6 +236,7 @@ extern "C" int cublasLtMatmul(int* handle, Desc* d, const void* alpha, const voi
                               const uint64_t* algo, void* workspace, size_t bytes, void* stream) {
     if (!handle || C != D || c != out || *algo != 0xA160 || bytes != lt_state.workspace || !workspace) return 7;
     lt_state.stream = stream;
+    if (d->epilogue == (uint32_t)lt_state.refused && d->epilogue) return 15;
     if (d->scale != out->type) return 7;
     return d->scale ? product(d, *(double*)alpha, (double*)A, a, (double*)B, b, *(double*)beta, (double*)D, out)
                     : product(d, *(float*)alpha, (float*)A, a, (float*)B, b, *(float*)beta, (float*)D, out);
@@ -247,7 +248,7 @@ class State(ctypes.Structure):
     """The state of the fake library: recorded and configured values."""
 
     _fields_ = (
-        *((name, c_int) for name in ("alive", "fail", "none", "no_nan", "compute", "reductions")),
+        *((name, c_int) for name in ("alive", "fail", "none", "refused", "no_nan", "compute", "reductions")),
         ("alignment", ctypes.c_uint32 * 4),
         ("workspace", c_uint64),
         ("stream", c_void_p),
@@ -270,7 +271,7 @@ def library(needs_compiler, tmp_path_factory):
 @pytest.fixture
 def state(library):
     found = State.in_dll(library, "lt_state")
-    found.fail = found.none = found.no_nan = 0
+    found.fail = found.none = found.refused = found.no_nan = 0
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend
-from nnbackend.backends.cupy.interface import CaptureError
+from nnbackend.backends.cupy.interface import CaptureError, Epilogue, Operands
 from tests.backends.cupy import test_cublaslt
 from tests.backends.cupy.cases import CASES, make
 from tests.backends.cupy.comparison import assert_agrees, run
@@ -37,7 +37,7 @@ def lt_library(needs_compiler, tmp_path_factory):
 @pytest.fixture
 def lt_state(lt_library):
     state = test_cublaslt.State.in_dll(lt_library, "lt_state")
-    state.fail = state.none = state.no_nan = 0
+    state.fail = state.none = state.refused = state.no_nan = 0
     return state
 
 
@@ -55,6 +55,10 @@ def cupy(monkeypatch, library, lt_library, lt_state):
 
     def product(plan):
         fake.calls.append("product")
+        state = test_cublaslt.State.in_dll(lt_library, "lt_state")
+        # Errors in a call are seen at once.
+        if state.refused:
+            launch(plan)
         fake.stream.do(lambda: launch(plan))
 
     monkeypatch.setattr(runtime.Cublas, "gemm", lambda *arguments: fake.stream.do(lambda: gemm(*arguments)))
@@ -330,6 +334,22 @@ def test_relu_that_hides_nan_is_not_used(backend, cupy, lt_state):
     assert {"relu_forward", "relu_gradient_with_sums"} <= set(plain)
     # Sums and biases need no ReLU.
     assert not {"sum_rows", "identity_forward"} & set(plain)
+
+
+@pytest.mark.parametrize("kind", ["relu_aux_bias", "drelu_bgrad", "bgrada"])
+def test_a_product_that_the_library_refuses_is_computed_otherwise(backend, lt_state, caplog, kind):
+    lt_state.refused = test_cublaslt.cublaslt.EPILOGUES[kind]
+    with caplog.at_level("INFO", "nnbackend"):
+        np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    assert f"no epilogue {kind!r}" in caplog.text
+
+
+def test_relu_is_tried_where_rows_of_the_result_are_padded(backend):
+    runtime = backend.runtime
+    a, b, c = (runtime.zeros(shape, np.float32) for shape in ((4, 12), (5, 4), (5, 12)))
+    operands = Operands(False, False, 9, 5, 4, a, 12, b, 4, c, 12)
+    bias, mask = runtime.zeros((9,), np.float32), runtime.zeros((5, 16), np.uint8)
+    assert runtime.product(operands, Epilogue("relu_aux_bias", bias, mask, 128)) is not None
 
 
 def test_a_diverging_run_is_visible(backend):
