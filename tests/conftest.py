@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterator
 
-import platformdirs
 import pytest
 
 from nnbackend.backends.contract import Backend
@@ -55,7 +54,7 @@ def _share_bytecode() -> None:
     """If Python is configured to write no bytecode, write it outside the source tree, because the tests start hundreds
     of programs and each would compile the package again."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        folder = str(platformdirs.user_cache_path("nnbackend-tests") / "bytecode")
+        folder = str(locks.user_cache() / "bytecode")
         # For the workers and all other processes, and for this one.
         os.environ.setdefault("PYTHONPYCACHEPREFIX", folder)
         sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]

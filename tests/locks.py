@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,16 @@ try:
 except ImportError:  # on Windows each worker builds for itself
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["adopt_kernels", "compile_once", "locked"]
+__all__ = ["adopt_kernels", "compile_once", "locked", "user_cache"]
 
 #: Seconds that a process waits for another before it does the work itself.
 PATIENCE = 60.0
+
+
+def user_cache() -> Path:
+    """The folder of what tests keep between runs. Without `platformdirs`, which machines with a GPU may lack."""
+    windows, elsewhere = os.environ.get("LOCALAPPDATA"), os.environ.get("XDG_CACHE_HOME")
+    return Path(elsewhere or windows or Path.home() / ".cache", "nnbackend-tests")
 
 
 @contextlib.contextmanager

@@ -97,3 +97,35 @@ def _imports(path: Path) -> list[str]:
                 [f"nnbackend.{alias.name}" for alias in node.names] if node.module == "nnbackend" else [node.module]
             )
     return names
+
+
+#: What a usual machine with a GPU has, and what these packages import.
+ON_GPU_MACHINES = (
+    "numpy", "cupy", "cupyx", "cupy_backends", "fastrlock", "pytest", "_pytest", "pluggy", "iniconfig", "packaging",
+    "pygments", "py", "threadpoolctl", "nnbackend", "tests", "benchmarks",
+)  # fmt: skip
+LEAN = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Lean(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in allowed and "_" not in top[:1]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+allowed = set(sys.argv[1:])
+sys.meta_path.insert(0, Lean())
+import benchmarks.gpu
+import tests.backends.cupy.emulator
+import tests.conftest
+import tests.gpu.test_device
+import tests.gpu.test_sanitizer
+"""
+
+
+def test_what_runs_on_a_gpu_needs_few_packages():
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN, *ON_GPU_MACHINES], capture_output=True, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert done.returncode == 0, done.stderr

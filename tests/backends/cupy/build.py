@@ -16,9 +16,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from tests.locks import locked
+from tests.locks import locked, user_cache
 
 __all__ = ["CpuModule", "Geometry", "Parameter", "compiler", "parse_kernels"]
 
@@ -162,7 +161,9 @@ def _version() -> str:
 def _cache_folder() -> Path:
     """Builds are cached by content; if the home folder is not writable, in a temporary folder."""
     try:
-        return platformdirs.user_cache_path("nnbackend-tests", ensure_exists=True)
+        folder = user_cache()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
     except OSError:
         return _temporary_folder()
 
