@@ -15,6 +15,7 @@ from nnbackend.ensembles.data import ManyData, naming
 from nnbackend.ensembles.per_network import (
     PerNetwork,
     callbacks_of_each,
+    checkpoint_of_all,
     of_each,
     optimizers_of_each,
     rows_of_each,
@@ -143,12 +144,13 @@ def fit_many(
         raise InvalidInputError("networks that train together share rows on the device; give arrays, not a BatchStream")
     if y is None:
         raise InvalidInputError("y is missing: give one target for each row of x")
+    pattern = checkpoint_of_all(checkpoint)
     options = {
         "epochs": of_each("epochs", epochs, count),
         "batch_size": of_each("batch_size", batch_size, count),
         "loss": of_each("loss", loss, count),
         "optimizer": optimizers_of_each(optimizer, trained),
-        "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), checkpoint),
+        "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), pattern),
         "class_weight": of_each("class_weight", class_weight, count, lists=False),
         "augment": of_each("augment", augment, count, lists=False),
         "shuffle": of_each("shuffle", shuffle, count),
@@ -167,6 +169,8 @@ def fit_many(
     shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
     recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
     with own_error_state(), ExitStack() as held:
+        if pattern is not None:
+            held.enter_context(pattern.lock())
         runs: deque[_Run] = deque()
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):

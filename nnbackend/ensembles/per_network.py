@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -19,6 +18,7 @@ from nnbackend.training.checkpoints.checkpoint import Checkpoint
 __all__ = [
     "PerNetwork",
     "callbacks_of_each",
+    "checkpoint_of_all",
     "of_each",
     "optimizers_of_each",
     "rows_of_each",
@@ -91,8 +91,25 @@ def rows_of_each(name: str, rows: Any, count: int) -> list[Any]:
 
 
 def optimizers_of_each(optimizer: Any, networks: Sequence[Network]) -> list[Any]:
-    """An optimiser for each network: a copy, unless it is the one with which the network was trained before."""
+    """An optimiser for each network: a copy, unless it is the one with which the network was trained before.
+
+    Raises
+    ------
+    InvalidInputError
+        Several networks would continue with one object, whose state would depend on which of them is faster.
+    """
     given = of_each("optimizer", optimizer, len(networks))
+    owners: dict[int, int] = {}
+    for place, (each, network) in enumerate(zip(given, networks, strict=True)):
+        if isinstance(each, Optimizer) and each is network.optimizer:
+            for kept in (each, each.schedule) if each.schedule.state() else (each,):
+                owner = owners.setdefault(id(kept), place)
+                if owner != place:
+                    raise InvalidInputError(
+                        f"networks[{owner}] and networks[{place}] were trained with the same {type(kept).__name__} "
+                        "object, and cannot both continue with it at once; continue them one after the other with fit, "
+                        "or give new optimizers"
+                    )
     return [
         copy.deepcopy(each) if isinstance(each, Optimizer) and each is not network.optimizer else each
         for each, network in zip(given, networks, strict=True)
@@ -133,13 +150,20 @@ def callbacks_of_each(callbacks: Any, count: int) -> list[list[Any]]:
     return listed
 
 
-def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[Any]]:
+def checkpoint_of_all(checkpoint: Any) -> Checkpoint | None:
+    """When to write checkpoints, and the folder for those of all networks, from the argument of `fit_many`."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
+
+
+def with_checkpoints(callbacks: list[list[Any]], checkpoint: Checkpoint | None) -> list[list[Any]]:
     """The callbacks of each network, with one that writes its checkpoints.
 
     Parameters
     ----------
     callbacks : list of list
-    checkpoint : path-like, Checkpoint or None
+    checkpoint : Checkpoint or None
         For all networks.
     """
     for place, each in enumerate(callbacks):
@@ -149,16 +173,4 @@ def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[A
             )
     if checkpoint is None:
         return callbacks
-    if isinstance(checkpoint, Checkpoint):
-        pattern = checkpoint
-    else:
-        pattern = Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
-    return [
-        [
-            *each,
-            Checkpoint(
-                os.path.join(pattern.folder, f"{place:05}"), pattern.every_steps, pattern.every_minutes, pattern.keep
-            ),
-        ]
-        for place, each in enumerate(callbacks)
-    ]
+    return [[*each, checkpoint.part(f"{place:05}")] for place, each in enumerate(callbacks)]

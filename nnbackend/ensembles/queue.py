@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -136,38 +137,56 @@ class _Queue:
             self._end(number, None)
 
 
+#: Work by the number of its training, and whether there is no other; None ends a thread.
+_Todo = SimpleQueue["tuple[int, Callable[[], Any], bool] | None"]
+_Results = dict[int, tuple[Any, BaseException | None]]
+
+
 class _Threads:
-    """Threads that do work; a context in which they run."""
+    """Threads that do work; a context at whose end they have ended."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._todo: SimpleQueue[tuple[int, Callable[[], Any], bool] | None] = SimpleQueue()
+        self._todo: _Todo = SimpleQueue()
         #: One entry for each result since it was last empty.
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._submitted: set[int] = set()
-        self._results: dict[int, tuple[Any, BaseException | None]] = {}
-        self._threads = [
-            threading.Thread(target=self._run, name=f"nnbackend-many-{number}", daemon=True)
-            for number in range(backend.programs)
-        ]
+        self._results: _Results = {}
+        self._threads: list[threading.Thread] = []
+        # No thread waits longer than this object lives, even if Ctrl-C comes at the beginning of `__exit__`.
+        self._end = weakref.finalize(self, self._todo.put, None)
 
     def __enter__(self) -> _Threads:
-        for thread in self._threads:
-            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for _ in self._threads:
-            self._todo.put(None)
-        for thread in self._threads:
-            thread.join()
+        self._end()
+        interrupted = None
+        while self._threads:
+            try:
+                self._threads[-1].join()
+                self._threads.pop()
+            except KeyboardInterrupt as again:
+                # The networks must not be used before their threads have ended, which takes as long as some steps.
+                interrupted = again
+        if interrupted is not None:
+            raise interrupted
 
     def put(self, number: int, call: Callable[[], Any], alone: bool) -> None:
         """Add work to the queue; `alone` is whether there is no other."""
         self._submitted.add(number)
         self._todo.put((number, call, alone))
+        if (count := len(self._threads)) < self._backend.programs:
+            thread = threading.Thread(
+                target=_work,
+                args=(self._backend, self._todo, self._results, self._woken),
+                name=f"nnbackend-many-{count}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
 
     def next(self) -> tuple[int, tuple[Any, BaseException | None]]:
         """Wait for work that is done: its number, and its result or error."""
@@ -183,12 +202,17 @@ class _Threads:
         """Numbers of work that is not done, or whose result was not taken."""
         return self._submitted | self._results.keys()
 
-    def _run(self) -> None:
-        while (item := self._todo.get()) is not None:
-            number, call, alone = item
-            with own_error_state(), nullcontext() if alone else self._backend.one_program():
-                self._results[number] = _done(call)
-            self._woken.put(None)
+
+def _work(backend: Backend, todo: _Todo, results: _Results, woken: SimpleQueue[None]) -> None:
+    """Do work until None comes, which is left for the other threads."""
+    while (item := todo.get()) is not None:
+        number, call, alone = item
+        with own_error_state(), nullcontext() if alone else backend.one_program():
+            results[number] = _done(call)
+        # Not kept while this thread waits.
+        del item, call
+        woken.put(None)
+    todo.put(None)
 
 
 def _done(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

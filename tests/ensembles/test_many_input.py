@@ -155,6 +155,24 @@ def test_per_network_takes_a_list():
             nn.PerNetwork(value)
 
 
+def test_one_optimiser_with_which_several_networks_were_trained():
+    """Two at once would both set its state."""
+    first, second, third = networks()
+    shared = nn.SGD(nn.ReduceOnPlateau(0.1, monitor="loss"))
+    for network in (first, third):
+        network.fit(X, Y, optimizer=shared, **FIT)
+    message = r"networks\[0\] and networks\[2\] were trained with the same SGD object, .* continue them one after"
+    with pytest.raises(InvalidInputError, match=message):
+        nn.fit_many([first, second, third], X, Y, optimizer=shared, **FIT)
+    third.fit(X, Y, optimizer=nn.SGD(shared.schedule), **FIT)
+    with pytest.raises(InvalidInputError, match="trained with the same ReduceOnPlateau object"):
+        nn.fit_many([first, third], X, Y, optimizer=[shared, third.optimizer], **FIT)
+    # Only one continues; the others get copies.
+    nn.fit_many([first, second], X, Y, optimizer=shared, **FIT)
+    assert first.optimizer is shared
+    assert second.optimizer is not shared
+
+
 class TestData:
     def test_other_numbers_of_rows(self):
         assert_refused(networks(), "x has 60 rows but y has 59", y=Y[:59])
