@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.recordings import is_ours
 from nnbackend.support.files import path_text
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.checkpoint import Checkpoint
@@ -137,17 +139,32 @@ def callbacks_of_each(callbacks: Any, count: int) -> list[list[Any]]:
             )
         # An iterator for all networks is read once.
         listed.append(list(each) if place == 0 or each is not given[0] else listed[0])
+    _check_unshared(listed)
+    return listed
+
+
+def _check_unshared(callbacks: list[list[Any]]) -> None:
+    """Reject callbacks with state that several networks share, and files that those of several networks would write."""
     owners: dict[int, int] = {}
-    for place, each in enumerate(listed):
+    writers: dict[str, int] = {}
+    for place, each in enumerate(callbacks):
         for callback in each:
+            name = type(callback).__name__
             owner = owners.setdefault(id(callback), place)
             if owner != place and isinstance(callback, Callback) and vars(callback):
                 raise InvalidInputError(
-                    f"the callback {type(callback).__name__} has a state, which networks[{owner}] and "
-                    f"networks[{place}] would share; give each network its own: callbacks=nnbackend.PerNetwork("
-                    f"[[nnbackend.{type(callback).__name__}(...)] for network in networks])"
+                    f"the callback {name} has a state, which networks[{owner}] and networks[{place}] would share; give "
+                    f"each network its own: callbacks=nnbackend.PerNetwork([[nnbackend.{name}(...)] for network in "
+                    "networks])"
                 )
-    return listed
+            path = getattr(callback, "path", getattr(callback, "folder", None))
+            if isinstance(path, str) and is_ours([callback]):
+                writer = writers.setdefault(os.path.realpath(path), place)
+                if writer != place:
+                    raise InvalidInputError(
+                        f"the callbacks {name} of networks[{writer}] and networks[{place}] would both write to "
+                        f"{path!r}; give each its own path"
+                    )
 
 
 def checkpoint_of_all(checkpoint: Any) -> Checkpoint | None:

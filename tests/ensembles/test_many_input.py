@@ -85,6 +85,15 @@ def test_one_callback_with_state_for_several_networks():
     assert_refused(networks(), message, callbacks=nn.PerNetwork([[stop], [], [stop]]))
 
 
+@pytest.mark.parametrize("callback", [nn.CSVLogger, nn.ModelCheckpoint, nn.TensorBoard])
+def test_one_file_for_several_networks(callback, tmp_path):
+    """Only the last network's metrics or weights would be left."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    message = rf"callbacks {callback.__name__} of networks\[0\] and networks\[2\] would both write to '.*first'"
+    assert_refused(networks(), message, callbacks=nn.PerNetwork([[callback(path)] for path in (first, second, first)]))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
