@@ -273,11 +273,15 @@ def mean_squared_error(outputs, targets, weights, gradient, rows, begin, end):
                 wanted = j
         weight = weights[i] if weights.size else one
         factor = two * weight / (n * features)
+        # The sum must not be in a loop that also writes: LLVM would compile that twice, and choose at run time by where
+        # the arrays are in memory, so that the order of the additions, and the rounding, would depend on it.
+        for j in range(features):
+            g[j] = a[j] - t[j]
         loss = zero
         for j in range(features):
-            difference = a[j] - t[j]
-            loss += difference * difference
-            g[j] = factor * difference
+            loss += g[j] * g[j]
+        for j in range(features):
+            g[j] *= factor
         rows[0, i] = weight * loss / features
         rows[1, i] = one if best == wanted else zero
 
