@@ -15,6 +15,7 @@ from nnbackend.backends.numba.elementwise import (
     differentiate,
     exponentials,
     scale_bytes,
+    scale_row,
     sigmoid_cross_entropy_row,
     update,
 )
@@ -25,23 +26,31 @@ from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
 
+#: Rows between the one that is gathered and the one that is prefetched.
+AHEAD = 2
 
-@jit
-def gather_rows(source, order, start, scale, out, begin, end):
-    kind = out.dtype.type
+
+@as_written
+def gather_rows(source, order, start, settings, out, begin, end):
+    """`settings` holds the scale."""
     for i in range(begin, end):
-        row = source[order[start + i]]
-        target = out[i]
-        for j in range(target.size):
-            target[j] = kind(row[j]) * scale
+        # The rows are scattered in memory.
+        ahead = min(i + AHEAD, end - 1)
+        scale_row(
+            tile_shape_of(out),
+            settings.ctypes.data,
+            row_at(source, order[start + i]),
+            row_at(out, i),
+            out.shape[1],
+            row_at(source, order[start + ahead]),
+        )
 
 
 @as_written
 def gather_bytes(source, order, start, settings, out, begin, end):
     """`settings` holds the scale."""
     for i in range(begin, end):
-        # The rows are scattered in memory.
-        ahead = min(i + 2, end - 1)
+        ahead = min(i + AHEAD, end - 1)
         scale_bytes(
             tile_shape_of(out),
             settings.ctypes.data,
