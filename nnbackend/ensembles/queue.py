@@ -205,13 +205,14 @@ class _Threads:
 
 def _work(backend: Backend, todo: _Todo, results: _Results, woken: SimpleQueue[None]) -> None:
     """Do work until None comes, which is left for the other threads."""
-    while (item := todo.get()) is not None:
-        number, call, alone = item
-        with own_error_state(), nullcontext() if alone else backend.one_program():
-            results[number] = _done(call)
-        # Not kept while this thread waits.
-        del item, call
-        woken.put(None)
+    with own_error_state():
+        while (item := todo.get()) is not None:
+            number, call, alone = item
+            with nullcontext() if alone else backend.one_program():
+                results[number] = _done(call)
+            # Not kept while this thread waits.
+            del item, call
+            woken.put(None)
     todo.put(None)
 
 
