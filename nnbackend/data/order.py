@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +54,13 @@ class _Generators(threading.local):
     def __init__(self) -> None:
         self._philox = np.random.Philox(0)
         self._generator = np.random.Generator(self._philox)
-        self._state = self._philox.state
+        self._state: Any = self._philox.state
 
     def with_key(self, *key: int) -> np.random.Generator:
         """The generator in the state of a new one with this key."""
         state = {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)}
-        self._philox.state = {**self._state, "state": state}
+        self._state["state"] = state
+        self._philox.state = self._state
         return self._generator
 
 
