@@ -39,8 +39,8 @@ class NumbaBackend(NumpyBackend):
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
 
-    def one_program(self) -> AbstractContextManager[None]:
-        return self._team.alone()
+    def at_most(self, threads: int) -> AbstractContextManager[None]:
+        return self._team.at_most(threads)
 
     def executor(self, calls: Sequence[Call]) -> Executor:
         parts: dict[int, Parts] = {}
