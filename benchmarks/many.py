@@ -35,8 +35,6 @@ import numpy as np
 
 import nnbackend as nn
 from benchmarks.many_threads import THREADS, Parts, most_threads, simulate
-from nnbackend.backends.numba import executor
-from nnbackend.training.run import TrainingRun
 
 __all__ = ["CASES", "main", "measure", "report"]
 
@@ -127,6 +125,9 @@ def set_up(case: Case, count: int, steps: int) -> dict[str, float]:
 
 def parts(case: Case, count: int, steps: int) -> dict[str, float]:
     """The parts of a network's training on one thread: see :class:`benchmarks.many_threads.Parts`."""
+    from nnbackend.backends.numba import executor
+    from nnbackend.training.run import TrainingRun
+
     x, y = case.data()
     options: dict[str, Any] = {"batch_size": case.batch, "loss": "softmax_cross_entropy", "optimizer": nn.SGD(_RATE)}
     epochs = max(1, steps // _BATCHES)

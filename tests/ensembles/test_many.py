@@ -187,8 +187,8 @@ def test_networks_share_the_threads_that_would_have_nothing_to_do(count, threads
     nn.fit_many(networks, x, y, epochs=[9, *[2] * (count - 1)], **options)
     numbers = [number for _, _, _, number in shared]
     if count > threads:
-        # All calls are for one program: that of the network with the most epochs.
-        assert len({id(program) for _, program, _, _ in shared}) == 1
+        # Of 17 epochs, those of the last network.
+        assert len(numbers) <= 9
     else:
         assert numbers[0] == threads // count
     assert numbers[-1] == max(numbers) == most
