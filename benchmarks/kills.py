@@ -1,13 +1,13 @@
 """Kill a training run at random times, resume it, and compare the result with that of an uninterrupted run.
 
-    python -m benchmarks.kills [--kills 50] [--backends numpy numba] [--seed 0] [--out FILE]
+    python -m benchmarks.kills [--kills 50] [--backends numpy numba] [--networks dense convolutional] [--out FILE]
 
 Each process trains in the same folder, resuming from the newest checkpoint, and is killed with SIGKILL, which a program
 cannot handle, at a random time after training starts. When a run has finished, its weights, optimizer state and all
 metrics of its history except the seconds are compared bit by bit. Then another run starts in an empty folder, until the
 requested number of kills is reached.
 
-    python -m benchmarks.kills train FOLDER BACKEND ROWS EPOCHS
+    python -m benchmarks.kills train FOLDER BACKEND NETWORK ROWS EPOCHS
 
 is one such process; without a folder (``-``) it writes no checkpoints.
 """
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,16 +42,46 @@ _SOONEST, _LATEST = 0.0, 0.6
 _READY = "training\n"
 
 
-def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
-    """Train or resume, and print checksums of all results of the run."""
-    x, y = images(rows + 500)
-    layers: list[nn.Layer] = [
+def _dense() -> list[nn.Layer]:
+    return [
         nn.Dense(_SIZES[0], activation="gelu", l2=1e-4),
         nn.Dropout(0.2),
         nn.Dense(_SIZES[1], activation="relu", l1=1e-6),
         nn.Dense(10),
     ]
-    network = nn.Network(layers, x.shape[1], backend=backend, seed=3, input_scale=1 / 255)
+
+
+def _convolutional() -> list[nn.Layer]:
+    return [
+        nn.Conv2D(16, 3, activation="relu"),
+        nn.MaxPool2D(4),
+        nn.Conv2D(16, 3, l2=1e-4),
+        nn.BatchNormalization(),
+        nn.Activation("relu"),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Dense(10),
+    ]
+
+
+#: By name: the layers, the random transformations of the images, and a description.
+_NETWORKS: dict[str, tuple[Callable[[], list[nn.Layer]], list[nn.augment.Augmentation], str]] = {
+    "dense": (_dense, [], f"784-{_SIZES[0]}-{_SIZES[1]}-10, dropout, L1 and L2"),
+    "convolutional": (
+        _convolutional,
+        [nn.augment.Shift(2), nn.augment.Rotate(10)],
+        "two convolutions of 16 kernels of 3x3, batch normalisation, dropout, L2, shifts and rotations",
+    ),
+}
+
+
+def train(folder: str, backend: str, kind: str, rows: int, epochs: int) -> dict[str, str]:
+    """Train or resume, and print checksums of all results of the run."""
+    layers, augment, _ = _NETWORKS[kind]
+    x, y = images(rows + 500)
+    if kind == "convolutional":
+        x = x.reshape(-1, 28, 28, 1)
+    network = nn.Network(layers(), x.shape[1:], backend=backend, seed=3, input_scale=1 / 255)
     optimizer = nn.Adam(nn.Warmup(1, nn.ReduceOnPlateau(2e-3, patience=1, factor=0.7)))
 
     class Ready(nn.Callback):
@@ -72,6 +103,7 @@ def train(folder: str, backend: str, rows: int, epochs: int) -> dict[str, str]:
         optimizer=optimizer,
         validation_data=(x[rows:], y[rows:]),
         callbacks=callbacks,
+        augment=augment,
         resume=folder != "-",
         verbose=False,
     )
@@ -99,10 +131,11 @@ def _checksums(network: nn.Network, history: History) -> dict[str, str]:
 
 @dataclass
 class Findings:
-    """The results of one backend.
+    """The results of one backend and network.
 
     Attributes
     ----------
+    backend, network : str
     kills, runs : int
         Processes killed during training, and finished runs.
     writing : int
@@ -116,6 +149,7 @@ class Findings:
     """
 
     backend: str
+    network: str = "dense"
     kills: int = 0
     runs: int = 0
     writing: int = 0
@@ -124,17 +158,19 @@ class Findings:
     different: list[str] = field(default_factory=list)
 
 
-def kill_and_resume(backend: str, kills: int, seed: int, rows: int = 4000, epochs: int = 40) -> Findings:
+def kill_and_resume(
+    backend: str, kills: int, seed: int, rows: int = 4000, epochs: int = 40, network: str = "dense"
+) -> Findings:
     """Kill `kills` processes at random times, and return the findings."""
-    findings = Findings(backend)
+    findings = Findings(backend, network)
     moments = random.Random(seed)
-    undisturbed = _ended(_process("-", backend, rows, epochs))
+    undisturbed = _ended(_process("-", backend, network, rows, epochs))
     findings.steps = epochs * -(-rows // _BATCH)
     while findings.kills < kills or not findings.runs:
         with tempfile.TemporaryDirectory() as parent:
             folder = Path(parent, "run")
             while True:
-                process, said = _process(str(folder), backend, rows, epochs), ""
+                process, said = _process(str(folder), backend, network, rows, epochs), ""
                 if findings.kills >= kills or (said := _kill(process, moments, folder, findings)) is not None:
                     break
             found = _ended(process, said)
@@ -143,8 +179,8 @@ def kill_and_resume(backend: str, kills: int, seed: int, rows: int = 4000, epoch
     return findings
 
 
-def _process(folder: str, backend: str, rows: int, epochs: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.kills", "train", folder, backend, str(rows), str(epochs)]
+def _process(folder: str, backend: str, network: str, rows: int, epochs: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.kills", "train", folder, backend, network, str(rows), str(epochs)]
     return subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
 
 
@@ -191,8 +227,8 @@ def report(findings: Findings) -> str:
     if findings.different:
         verdict = f"DIFFERENT: {', '.join(sorted(set(findings.different)))}"
     return (
-        f"{findings.backend}: {findings.kills} kills in {findings.runs} runs of {findings.steps:,} steps, "
-        f"{findings.writing} of them while a checkpoint was written\n"
+        f"{findings.network}, {findings.backend}: {findings.kills} kills in {findings.runs} runs of "
+        f"{findings.steps:,} steps, {findings.writing} of them while a checkpoint was written\n"
         f"  every resumed run against the undisturbed one: {verdict}\n"
         f"  training lost in a kill: median {1000 * lost[len(lost) // 2]:.0f} ms, at most {1000 * lost[-1]:.0f} ms"
     )
@@ -200,27 +236,29 @@ def report(findings: Findings) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["train"]:
-        folder, backend, rows, epochs = sys.argv[2:]
-        print(json.dumps(train(folder, backend, int(rows), int(epochs))))
+        folder, backend, kind, rows, epochs = sys.argv[2:]
+        print(json.dumps(train(folder, backend, kind, int(rows), int(epochs))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--backends", nargs="+", default=["numpy", "numba"])
+    parser.add_argument("--networks", nargs="+", default=list(_NETWORKS), choices=_NETWORKS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="a file for what is printed")
     options = parser.parse_args()
     lines = [
         f"{time.strftime('%Y-%m-%d')}: python -m benchmarks.kills --kills {options.kills} --backends "
-        f"{' '.join(options.backends)} --seed {options.seed}; Python {platform.python_version()}, "
-        f"NumPy {np.__version__}",
-        f"784-{_SIZES[0]}-{_SIZES[1]}-10, dropout, L1 and L2, Adam, warm-up, ReduceOnPlateau, EarlyStopping; "
-        f"batches of {_BATCH}, a checkpoint every {_EVERY_STEPS} steps; SIGKILL {_SOONEST:g} to {_LATEST:g} s after "
-        "training began",
+        f"{' '.join(options.backends)} --networks {' '.join(options.networks)} --seed {options.seed}; "
+        f"Python {platform.python_version()}, NumPy {np.__version__}",
+        f"Adam, warm-up, ReduceOnPlateau, EarlyStopping; batches of {_BATCH}, a checkpoint every {_EVERY_STEPS} steps; "
+        f"SIGKILL {_SOONEST:g} to {_LATEST:g} s after training began",
+        *(f"{name}: {_NETWORKS[name][2]}" for name in options.networks),
     ]
     found = []
-    for backend in options.backends:
-        found.append(kill_and_resume(backend, options.kills, options.seed))
-        lines.append(report(found[-1]))
+    for network in options.networks:
+        for backend in options.backends:
+            found.append(kill_and_resume(backend, options.kills, options.seed, network=network))
+            lines.append(report(found[-1]))
     print("\n".join(lines))
     if options.out is not None:
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

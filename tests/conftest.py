@@ -11,6 +11,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 import platformdirs
 import pytest
@@ -131,6 +132,14 @@ def lock_folder(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         locks.compile_once(patch, folder)
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_other_compiler() -> Iterator[None]:
+    """Compile in this process alone: the cores are busy with tests, and the other process does not share the locks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nnbackend.backends.numba.ahead._is_possible", lambda: False)
+        yield
 
 
 class PaddedNumpyBackend(NumpyBackend):

@@ -126,6 +126,8 @@ def _image_layers() -> list[Layer]:
         BatchNormalization(trainable=False),
         MaxPool2D(2),
         Residual([Conv2D(4, 3, padding="same", groups=2, activation="tanh"), LayerNormalization()]),
+        # Numba computes some convolutions in other ways, depending on their channels and sizes.
+        Residual([Conv2D(filters, size, padding="same") for filters, size in ((16, 3), (16, 3), (16, 5), (4, 3))]),
         AveragePool2D(2, 1, padding="same"),
         L2Pool2D((1, 2), padding="same"),
         ZeroPadding2D(1),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["callers_error_state", "is_terminal", "own_error_state", "say"]
+__all__ = ["callers_error_state", "is_interactive", "is_terminal", "own_error_state", "say"]
 
 #: NumPy's error state in the caller's code; None outside `own_error_state`.
 _callers_state: ContextVar[dict[str, Any] | None] = ContextVar("nnbackend_callers_state", default=None)
@@ -56,6 +56,17 @@ def is_terminal() -> bool:
         return bool(sys.stdout.isatty())
     except (AttributeError, OSError, TypeError, ValueError):
         return False  # None, closed, or an object that can only write
+
+
+def is_interactive() -> bool:
+    """Whether somebody reads standard error while it is written: on a terminal, or in a notebook."""
+    try:
+        if sys.stderr.isatty():
+            return True
+    except (AttributeError, OSError, TypeError, ValueError):
+        return False
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 def say(text: str) -> bool:

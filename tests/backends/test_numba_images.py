@@ -13,6 +13,7 @@ from nnbackend.backends.declaration import Call
 from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numba import epoch
 from nnbackend.backends.numba.program import compile_step
+from nnbackend.backends.numba.winograd import is_winograd
 
 REFERENCE = nn.get_backend("numpy")
 CHANNELS = (1, 2, 3, 4, 8, 16, 17, 20, 33, 64)
@@ -138,3 +139,83 @@ def test_rows_that_share_a_vector_have_the_bits_of_rows_alone(dtype: str, column
     for row in range(19):
         alone = computed("dense_forward", {"x": x[row : row + 1], "weight": weight, **settings}, (1, columns), 1)
         assert np.array_equal(alone[0], together[row])
+
+
+def winograd_arrays(
+    seed: int, dtype: str, shape: tuple[int, int, int], extent: int, channels: int, filters: int
+) -> dict[str, Any]:
+    """An image, a square kernel, a bias and `delta`, with padding."""
+    generator = np.random.default_rng(seed)
+    top, left = (int(number) for number in generator.integers(extent // 3, extent + 1, 2))
+    rows, height, width = shape
+
+    def draw(*shape: int) -> np.ndarray:
+        return generator.standard_normal(shape).astype(dtype)
+
+    return {
+        "x": draw(rows, height, width, channels),
+        "weight": draw(extent, extent, channels, filters),
+        "bias": draw(filters) if seed % 2 else None,
+        "delta": draw(rows, height + 2 * top - extent + 1, width + 2 * left - extent + 1, filters),
+        "at": {"stride_y": 1, "stride_x": 1, "dilation_y": 1, "dilation_x": 1, "top": top, "left": left},
+    }
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "filters"),
+    [
+        ((2, 3, 3), 16, 16),
+        ((5, 4, 7), 17, 100),
+        ((3, 14, 14), 32, 64),
+        ((1, 5, 300), 33, 20),
+        ((70, 8, 3), 20, 33),
+        ((1, 13, 10), 64, 100),
+        ((2, 6, 5), 128, 16),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("extent", [3, 5])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_winograd(seed: int, extent: int, dtype: str, shape: tuple[int, int, int], channels: int, filters: int):
+    arrays = winograd_arrays(seed, dtype, shape, extent, channels, filters)
+    x, weight, bias, delta, at = arrays.values()
+    assert is_winograd(Call("convolution", {"x": x, "weight": weight, "bias": bias, **at, "out": delta}))
+    check("convolution", {"x": x, "weight": weight, "bias": bias, **at}, delta.shape)
+    check("convolution_input_gradient", {"delta": delta, "weight": weight, **at}, x.shape)
+    check("convolution_weight_gradient", {"x": x, "delta": delta, **at}, weight.shape)
+
+
+@pytest.mark.parametrize(("extent", "most"), [(3, (1.3, 2.5, 2.0)), (5, (4.5, 8.5, 6.0))])
+def test_the_rounding_of_winograd(extent: int, most: tuple[float, ...]):
+    """Errors of random numbers, in units of those of NumPy's sums in blocks. Sums in order have 1.4, 2.8 and 3.8 with
+    kernels of 3x3 elements, 1.9, 4.2 and 3.8 with 5x5."""
+    x, weight, _, delta, at = winograd_arrays(0, "float32", (16, 14, 14), extent, 64, 64).values()
+    for operation, arguments, shape, limit in (
+        ("convolution", {"x": x, "weight": weight, "bias": None, **at}, delta.shape, most[0]),
+        ("convolution_input_gradient", {"delta": delta, "weight": weight, **at}, x.shape, most[1]),
+        ("convolution_weight_gradient", {"x": x, "delta": delta, **at}, weight.shape, most[2]),
+    ):
+        exact, sums = np.empty(shape), np.empty(shape, np.float32)
+        wide = {
+            name: np.float64(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()
+        }
+        getattr(REFERENCE, operation)(**wide, out=exact)
+        getattr(REFERENCE, operation)(**arguments, out=sums)
+        error, common = (
+            np.sqrt(np.mean((result - exact) ** 2)) for result in (computed(operation, arguments, shape, 1), sums)
+        )
+        assert error <= limit * common, operation
+
+
+@pytest.mark.parametrize("place", [(0, 0), (4, 5), (5, 4), (7, 7)])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("extent", [3, 5])
+def test_an_infinite_element_reaches_in_winograd_the_outputs_that_see_it_only(
+    extent: int, value: float, place: tuple[int, int]
+):
+    x, weight, _, delta, at = winograd_arrays(0, "float32", (3, 8, 8), extent, 16, 16).values()
+    x[1, *place, 3] = value
+    out = computed("convolution", {"x": x, "weight": weight, "bias": None, **at}, delta.shape, 1)
+    expected = np.empty_like(out)
+    REFERENCE.convolution(x=x, weight=weight, bias=None, **at, out=expected)
+    assert np.array_equal(np.isfinite(out), np.isfinite(expected))

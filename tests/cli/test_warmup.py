@@ -14,6 +14,7 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numba import NumbaBackend
+from nnbackend.backends.numba.compiled import KINDS, kind_of
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli.warmup_networks import warmup_networks
 from tests.locks import adopt_kernels
@@ -47,6 +48,21 @@ def test_the_networks_use_every_operation_activation_and_pool():
         network.run()
     assert set(OPERATIONS) - OUTSIDE_OF_STEPS <= seen
     assert {*ACTIVATIONS, *POOLS} <= seen
+
+
+def test_the_networks_use_every_compiled_function():
+    seen = set()
+
+    class Watched(NumbaBackend):
+        def executor(self, calls):
+            seen.update(kind_of(call).name for call in calls if kind_of(call))
+            return NumpyBackend.plain_executor(self, [])  # nothing needs to be compiled for this test
+
+        plain_executor = executor
+
+    for network in warmup_networks(Watched(threads=1), "float32"):
+        network.run()
+    assert set(KINDS) <= seen
 
 
 def test_each_network_runs_on_the_executor_that_it_names():

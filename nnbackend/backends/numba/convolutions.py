@@ -13,76 +13,25 @@ elements of the kernel, without changing a bit.
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
+from nnbackend.backends.numba.convolution_tiles import call_tiles, tiles_address
 from nnbackend.backends.numba.elementwise import add_run
 from nnbackend.backends.numba.image_operations import is_depthwise
-from nnbackend.backends.numba.jit import compile_callback, internal
+from nnbackend.backends.numba.jit import internal
 from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
 from nnbackend.backends.numba.memory import vector
 from nnbackend.backends.numba.packing import copy_panel, panel_space, transpose_panel
-from nnbackend.backends.numba.product_tiles import product_tile
 from nnbackend.backends.numba.records import at
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.tile_shape import FLOAT32
 from nnbackend.backends.numba.windows import cut_out, pad
+from nnbackend.backends.numba.winograd import is_winograd
 
 #: Positions of the output that are computed with one panel of the kernel; more would not make copying it cheaper.
 _POSITIONS = 256
 
 #: Bytes of the copies with padding that a thread keeps at a time, if more than one image.
 _COPIES = 1 << 20
-
-#: Of the function that computes tiles, all integers.
-_ARGUMENTS = 18
-
-
-@functools.cache
-def _tiles(tile_shape):
-    """Compiled once for each tile shape: one tile below the other, with the arguments of `product_tile`."""
-    size = tile_shape.size
-
-    def tiles(
-        a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start, start_row, out, out_row,
-        rows, columns, inner,
-    ):  # fmt: skip
-        row = 0
-        while row < rows:
-            done = product_tile(
-                tile_shape, 0, a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start,
-                start_row, out, out_row, rows - row, columns, inner,
-            )  # fmt: skip
-            row += done
-            first += done
-            while first >= group:
-                first -= group
-                a += size * a_jump
-                out += size * out_jump
-                if start and start_row:
-                    start += size * out_jump
-
-    tiles.__qualname__ = tile_shape.function_name("tiles")
-    return compile_callback(tiles, types.void(*[types.intp] * _ARGUMENTS))
-
-
-@intrinsic
-def call_tiles(
-    context, tiles, a, a_row, group, a_jump, out_jump, first, a_k, length, jump, panel, panel_row, start, start_row,
-    out, out_row, rows, columns, inner,
-):  # fmt: skip
-    """Call the function at the address `tiles`."""
-
-    def generate(target, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return target.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
-
 
 # ---- what is computed when a line is made ----------------------------------------------------------------------------
 
@@ -128,12 +77,12 @@ def _padded_bytes(call):
 
 
 def _has_products(call):
-    """Whether it is no depthwise convolution, see `image_operations.py`."""
-    return not is_depthwise(call)
+    """Whether it is neither depthwise, see `image_operations.py`, nor one of those in `winograd.py`."""
+    return not is_depthwise(call) and not is_winograd(call)
 
 
 _FIELDS = {
-    "tiles": lambda call: _tiles(FLOAT32 if call.out.itemsize == 4 else FLOAT64).address,
+    "tiles": tiles_address,
     "images": _images_at_once,
     "padded": _is_padded,
     "padded_height": lambda call: _extent(call, 1),

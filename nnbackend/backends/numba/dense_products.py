@@ -22,7 +22,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from nnbackend.backends.numba.jit import as_written, compile_callback
+from nnbackend.backends.numba import ahead
+from nnbackend.backends.numba.jit import as_written, callback_of, compiled, is_on_disk
 from nnbackend.backends.numba.packing import (
     copy_panel,
     copy_strips,
@@ -33,7 +34,7 @@ from nnbackend.backends.numba.packing import (
 )
 from nnbackend.backends.numba.product_tiles import product_tile
 
-__all__ = ["forward", "input_gradient", "product_address", "weight_gradient"]
+__all__ = ["forward", "input_gradient", "product_address", "product_callback", "weight_gradient"]
 
 #: Of a product, all integers; see `make_product`.
 _ARGUMENTS = 14
@@ -46,10 +47,18 @@ def product_address(tile_shape):
 
 @functools.cache
 def compiled_product(tile_shape):
+    callback = product_callback(tile_shape)
+    ahead.wait_for(lambda: is_on_disk(callback))
+    return compiled(callback)
+
+
+@functools.cache
+def product_callback(tile_shape):
+    """The product before it is compiled."""
     function = make_product(tile_shape)
     # The name tells the files on disk apart.
     function.__qualname__ = tile_shape.function_name("product")
-    return compile_callback(function, types.void(*[types.intp] * _ARGUMENTS))
+    return callback_of(function, types.void(*[types.intp] * _ARGUMENTS))
 
 
 @intrinsic

@@ -14,6 +14,7 @@ import os
 import uuid
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.runtime.nrt import rtsys
 
 __all__ = ["KernelCache"]
 
@@ -78,6 +79,23 @@ class KernelCache(FunctionCache):
     def __init__(self, function, stamp):
         super().__init__(function)
         self._cache_file = KernelFiles(self._cache_path, self._impl.filename_base, stamp)
+
+    def holds(self, signature, context):
+        """Whether the index has the compiled function."""
+        try:
+            return self._index_key(signature, context.codegen()) in self._cache_file._load_index()
+        except OSError:
+            return False
+
+    def load_overload(self, sig, target_context):
+        # Numba would first import what it needs to compile, SciPy's linear algebra included, which takes longer than to
+        # load all kernels. Only the memory of arrays has to be ready. Numba holds its lock here.
+        rtsys.initialize(target_context)
+        target_context.refresh = lambda: None
+        try:
+            return super().load_overload(sig, target_context)
+        finally:
+            del target_context.refresh
 
     @contextlib.contextmanager
     def _guard_against_spurious_io_errors(self):

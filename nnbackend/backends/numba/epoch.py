@@ -8,6 +8,7 @@ compiled only once.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
 from nnbackend.backends.numba import program
 from nnbackend.backends.numba.intrinsics import atomic_add, atomic_load, call, flush_subnormals, yield_core
@@ -18,6 +19,9 @@ from nnbackend.backends.numba.kinds import STATE
 FUNCTION, WAIT, RECORD = program.FUNCTION, program.WAIT, program.RECORD
 STATE_SIZE = len(STATE.fields)
 THREAD, THREADS = (STATE.offset(name) // 8 for name in ("thread", "threads"))
+
+#: Types of the arguments of `run`.
+SIGNATURE = (types.int64[:, ::1], types.boolean, types.int64[::1], *[types.int64] * 5)
 
 #: Number of checks before a waiting thread yields its core.
 SPINS = 4_000

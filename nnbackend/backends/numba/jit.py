@@ -29,7 +29,16 @@ from numba.core.registry import cpu_target
 
 from nnbackend.backends.numba.disk_cache import KernelCache
 
-__all__ = ["as_written", "compile_callback", "internal", "internal_as_written", "jit"]
+__all__ = [
+    "as_written",
+    "cache_folder",
+    "callback_of",
+    "compile_callback",
+    "internal",
+    "internal_as_written",
+    "is_on_disk",
+    "jit",
+]
 
 
 def _stamp(folder=Path(__file__).parent):
@@ -73,14 +82,36 @@ def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn
     return jitted
 
 
-def compile_callback(function, signature):
-    """A C function, compiled immediately, that others can call by its address."""
+def callback_of(function, signature):
+    """A C function that others can call by its address, once it is compiled."""
     options = {"nopython": True, "error_model": "numpy"}
     callback = CFunc(function, sigutils.normalize_signature(signature), {}, options)
     _keep(callback, function)
-    with _own_copies():
-        _uninterrupted(callback.compile)()
     return callback
+
+
+def compiled(callback):
+    """The same, compiled or loaded from disk, unless another thread has done that."""
+    with _own_copies():
+        if callback.address is None:
+            _uninterrupted(callback.compile)()
+    return callback
+
+
+def compile_callback(function, signature):
+    """A C function, compiled immediately."""
+    return compiled(callback_of(function, signature))
+
+
+def cache_folder(callback):
+    """Where it is kept; None if no folder is writable."""
+    return callback._cache.cache_path if isinstance(callback._cache, KernelCache) else None
+
+
+def is_on_disk(callback):
+    """Whether the cache on disk has it."""
+    cache = callback._cache
+    return isinstance(cache, KernelCache) and cache.holds(callback._sig, cpu_target.target_context)
 
 
 def _uninterrupted(compile_):
@@ -117,6 +148,10 @@ class _SelfContainedLibrary(JITCodeLibrary):
     two copies may round differently, so results would depend on which kernels were compiled and which were loaded from
     disk.
     """
+
+    def _optimize_functions(self, module):
+        # Numba would optimise each function here, too; it takes a tenth of the time to compile, and changes nothing.
+        module.data_layout = self._codegen._data_layout
 
     def _optimize_final_module(self):
         for function in self._final_module.functions:

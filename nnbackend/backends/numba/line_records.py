@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.declaration import Call
-from nnbackend.backends.numba.compiled import address_of, product_for
+from nnbackend.backends.numba.compiled import address_of, compile_together, product_for
 from nnbackend.backends.numba.lines import Line, Span
 from nnbackend.backends.numba.records import Record
 from nnbackend.backends.numba.updates import UPDATE
@@ -45,10 +45,11 @@ class Records:
         self._seeded: list[tuple[Line, int]] = []
         begin, place = self._memory.ctypes.data, 0
         table = []
-        for line, size in zip(lines, sizes, strict=True):
-            rule = None if line.update is None else line.update.rule
+        functions = [(line.kind.name, line.dtype, None if line.update is None else line.update.rule) for line in lines]
+        compile_together(functions)
+        for line, size, function in zip(lines, sizes, functions, strict=True):
             self._write(line, place, begin)
-            table.append((address_of(line.kind.name, line.dtype, rule), line.wait, begin + place))
+            table.append((address_of(*function), line.wait, begin + place))
             place += size
         self.table: npt.NDArray[np.int64] = np.array(table, np.int64).reshape(-1, 3)
         columns = np.array(self._depending, np.int64).reshape(-1, 3)

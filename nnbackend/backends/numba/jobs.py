@@ -1,0 +1,35 @@
+"""What the other process of `ahead.py` compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.numba import epoch
+from nnbackend.backends.numba.compiled import address_of
+from nnbackend.backends.numba.dense_products import compiled_product
+from nnbackend.backends.numba.tile_shape import TileShape
+
+__all__ = ["run"]
+
+
+def run(jobs: Sequence[dict[str, Any]]) -> None:
+    """Compile, and write to the cache on disk.
+
+    Parameters
+    ----------
+    jobs : sequence of dict
+        One of ``{"product": attributes of a TileShape}``, ``{"function": arguments of address_of}`` and
+        ``{"epoch": None}``.
+    """
+    for job in jobs:
+        ((kind, what),) = job.items()
+        if kind == "product":
+            compiled_product(TileShape(**what))
+        elif kind == "function":
+            name, dtype, rule = what
+            address_of(name, np.dtype(dtype), rule)
+        else:
+            epoch.run.compile(epoch.SIGNATURE)
