@@ -202,7 +202,7 @@ class _Threads:
         networks whose weights exceed the caches (`python -m benchmarks.many --large`). So a training has several only
         if they would have nothing else to do.
         """
-        return max(1, self._backend.programs // running)
+        return max(1, self._backend.programs // max(1, running))
 
     def next(self) -> tuple[int, tuple[Any, BaseException | None]]:
         """Wait for work that is done: its number, and its result or error."""
