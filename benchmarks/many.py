@@ -1,11 +1,16 @@
 """Many networks as one run, compared with one `fit` after another and with JAX and PyTorch.
 
     python -m benchmarks.many [--networks 32] [--rounds 3] [--quick]
+    python -m benchmarks.many --simulate
+    python -m benchmarks.many --large
 
 JAX (`vmap` over the networks, `scan` over the steps) and PyTorch (`baddbmm`) are measured if they are installed. Their
 networks must be equal, and have the same learning rate; ours may differ in everything. Each measurement runs in its own
 process, in turn with the others, and the shortest time of all rounds counts. Ours includes the set-up of all networks,
 JAX's and PyTorch's neither compilation nor the transfer of data.
+
+`--simulate` says how many threads would be busy, from times that were measured on one. `--large` compares one thread
+for each of several large networks with all threads for one after another.
 
     python -m benchmarks.many measure WHAT CASE NETWORKS STEPS
 
@@ -21,13 +26,15 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import nnbackend as nn
+from benchmarks.many_threads import THREADS, Parts, most_threads, simulate
 
 __all__ = ["CASES", "main", "measure", "report"]
 
@@ -73,6 +80,11 @@ CASES = {
 }
 
 
+#: Networks whose weights exceed a core's cache.
+LARGE = {f"784-500-1000-300-10, batch {batch}": Case((784, 500, 1000, 300, 10), batch, 1.0) for batch in (100, 20)}
+_LARGE_NETWORKS = 8
+
+
 def ours(threads: int, together: bool) -> Callable[[Case, int, int], dict[str, float]]:
     """A measurement of `fit_many`, or of `fit` on one network after the other."""
 
@@ -109,6 +121,49 @@ def set_up(case: Case, count: int, steps: int) -> dict[str, float]:
         nn.fit_many(networks, x, y, epochs=epochs, optimizer=nn.SGD(_RATE), **options)
         used.append(time.process_time() - begin)
     return {"network": (2 * used[0] - used[1]) / count}
+
+
+def parts(case: Case, count: int, steps: int) -> dict[str, float]:
+    """The parts of a network's training on one thread: see :class:`benchmarks.many_threads.Parts`."""
+    from nnbackend.backends.numba import executor
+    from nnbackend.training.run import TrainingRun
+
+    x, y = case.data()
+    options: dict[str, Any] = {"batch_size": case.batch, "loss": "softmax_cross_entropy", "optimizer": nn.SGD(_RATE)}
+    epochs = max(1, steps // _BATCHES)
+    case.networks(1, 1)[0].fit(x, y, epochs=1, **options)
+    networks = case.networks(count, 1)
+    with _timed(executor, "_run") as compiled, _timed(TrainingRun, "epoch") as epoch:
+        begin = time.process_time()
+        nn.fit_many(networks, x, y, epochs=epochs, **options)
+        used = time.process_time() - begin
+    prepare, calls = set_up(case, count, steps)["network"], count * epochs
+    return {
+        "compiled": sum(compiled) / calls,
+        "between": (sum(epoch) - sum(compiled)) / calls,
+        "calling": max(0.0, (used - sum(epoch) - prepare * count) / calls),
+        "begin": prepare,
+    }
+
+
+@contextmanager
+def _timed(owner: Any, name: str) -> Iterator[list[float]]:
+    """A context in which the processor times of a function's calls are noted."""
+    times: list[float] = []
+    original = getattr(owner, name)
+
+    def timed(*arguments: Any) -> Any:
+        begin = time.thread_time()
+        try:
+            return original(*arguments)
+        finally:
+            times.append(time.thread_time() - begin)
+
+    setattr(owner, name, timed)
+    try:
+        yield times
+    finally:
+        setattr(owner, name, original)
 
 
 def memory(case: Case, count: int, steps: int) -> dict[str, float]:
@@ -218,6 +273,7 @@ _WHAT: dict[str, tuple[Callable[[Case, int, int], dict[str, float]], str]] = {
     "PyTorch": (torch_baddbmm, "torch"),
     "set-up": (set_up, "numba"),
     "memory": (memory, "numba"),
+    "parts": (parts, "numba"),
 }
 
 
@@ -231,7 +287,7 @@ def measure(what: str, case: str, networks: int, steps: int) -> dict[str, float]
 
 def measure_all(networks: int, rounds: int, quick: bool) -> dict[str, dict[str, dict[str, float]]]:
     """The results by case and measurement."""
-    names = [name for name, (_, module) in _WHAT.items() if importlib.util.find_spec(module)]
+    names = [name for name, (_, module) in _WHAT.items() if importlib.util.find_spec(module) and name != "parts"]
     found: dict[str, dict[str, dict[str, float]]] = {case: {} for case in CASES}
     for _ in range(1 if quick else rounds):
         for case in CASES:
@@ -277,6 +333,44 @@ def report(found: dict[str, dict[str, dict[str, float]]], networks: int) -> str:
     return "\n".join(lines)
 
 
+def simulation(measured: dict[str, Parts], networks: int, epochs: int) -> str:
+    """How much faster more threads would be, as a table."""
+    lines = [
+        f"a simulation, not a measurement: {networks} networks, {epochs} epochs of {_BATCHES} steps, times as measured "
+        "on one thread",
+        f"{'':<14} {'microseconds per epoch':^32} {'times as fast as one thread, on':^{7 * len(THREADS)}} "
+        f"{'80 % busy':>10}",
+        f"{'net':<14} {'compiled':>10} {'between':>10} {'calling':>10} "
+        f"{''.join(f'{threads:>7}' for threads in THREADS)} {'up to':>10}",
+    ]
+    for name, each in measured.items():
+        alone = each.alone(epochs) * networks
+        gains = (alone / simulate(each, threads, networks, epochs) for threads in THREADS)
+        lines.append(
+            f"{name:<14} {each.compiled * 1e6:>10.0f} {each.between * 1e6:>10.0f} {each.calling * 1e6:>10.0f} "
+            f"{''.join(f'{gain:>7.1f}' for gain in gains)} {most_threads(each, epochs):>10,}"
+        )
+    lines += [
+        "compiled: steps, on as many threads as there are; between, calling: Python, on one thread at a time",
+        "80 % busy up to: threads, with 16 networks for each",
+        "an upper bound: caches, memory bandwidth and the clock rate, which threads share, are left out",
+    ]
+    return "\n".join(lines)
+
+
+def compare_large(rounds: int, quick: bool) -> str:
+    """One thread for each of several large networks, compared with all threads for one after another."""
+    lines = [f"microseconds per network and step, {_LARGE_NETWORKS} networks, two threads"]
+    for name in LARGE:
+        times: dict[str, list[float]] = {"fit_many": [], "fit": []}
+        for _ in range(1 if quick else rounds):
+            for how, found in times.items():
+                found.append(measure(how, name, 2 if quick else _LARGE_NETWORKS, 1 if quick else 100)["step"])
+        each, turns = min(times["fit_many"]) * 1e6, min(times["fit"]) * 1e6
+        lines.append(f"{name} one thread each {each:,.0f}, both in turn {turns:,.0f}: {turns / each:.2f} times as long")
+    return "\n".join(lines)
+
+
 def _micro(own: dict[str, dict[str, float]], name: str, key: str = "step") -> str:
     return f"{own[name][key] * 1e6:.1f}" if name in own else "-"
 
@@ -286,13 +380,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["measure"]:
         _, what, case, networks, steps = given
-        print(json.dumps(_WHAT[what][0](CASES[case], int(networks), int(steps))))
+        print(json.dumps(_WHAT[what][0]({**CASES, **LARGE}[case], int(networks), int(steps))))
         return 0
     parser = argparse.ArgumentParser(prog="python -m benchmarks.many", description=__doc__.split("\n")[0])
     parser.add_argument("--networks", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="a test: few networks and steps, one round")
+    parser.add_argument("--simulate", action="store_true", help="simulate more threads than this machine has")
+    parser.add_argument("--large", action="store_true", help="compare one thread with all threads for large networks")
     options = parser.parse_args(given)
+    if options.large:
+        print(compare_large(options.rounds, options.quick))
+        return 0
+    if options.simulate:
+        count, steps = (2, 50) if options.quick else (16, 1000)
+        measured = {name: Parts(**measure("parts", name, count, steps)) for name in CASES}
+        print(simulation(measured, options.networks, 20))
+        return 0
     print(report(measure_all(options.networks, options.rounds, options.quick), options.networks))
     return 0
 

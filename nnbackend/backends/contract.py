@@ -140,8 +140,9 @@ class Backend(Operations):
         """The executor that runs any step, call by call."""
         return PlainExecutor(self, calls)
 
-    def one_program(self) -> AbstractContextManager[None]:
-        """A context in which this thread runs executors alone, because other threads run others beside it."""
+    def at_most(self, threads: int) -> AbstractContextManager[None]:
+        """A context in which this thread runs executors on at most so many threads, because other threads run others
+        beside it."""
         return nullcontext()
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,12 +44,31 @@ def epoch_order(seed: int, epoch: int, count: int, length: int | None = None, sh
         return np.arange(begin, begin + length, dtype=np.int64) % count
     first, start = divmod(begin, count)
     passes = range(first, first + -(-(start + length) // count))
-    return np.concatenate([_permutation(seed, number, count) for number in passes])[start : start + length]
+    orders = [_permutation(seed, number, count) for number in passes]
+    return orders[0] if length == count and not start else np.concatenate(orders)[start : start + length]
+
+
+class _Generators(threading.local):
+    """A generator for each thread: for short epochs, making one takes longer than drawing the order."""
+
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(0)
+        self._generator = np.random.Generator(self._philox)
+        self._state: Any = self._philox.state
+
+    def with_key(self, *key: int) -> np.random.Generator:
+        """The generator in the state of a new one with this key."""
+        state = {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)}
+        self._state["state"] = state
+        self._philox.state = self._state
+        return self._generator
+
+
+_generators = _Generators()
 
 
 def _permutation(seed: int, number: int, count: int) -> Order:
-    generator = np.random.Generator(np.random.Philox(key=[seed, (_ORDER_STREAM << 32) + number]))
-    return generator.permutation(count)
+    return _generators.with_key(seed, (_ORDER_STREAM << 32) + number).permutation(count)
 
 
 class OrderPrefetch:

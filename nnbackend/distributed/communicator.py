@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -87,6 +88,11 @@ class Communicator(ABC):
             backend.write(values, buffer)
 
         return through_host
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """A context in which this rank waits for others as long as they are alive, because they work on their own."""
+        yield
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on at least one rank."""

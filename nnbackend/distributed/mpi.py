@@ -9,7 +9,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,17 @@ class MpiCommunicator(Communicator):
     def _check_others(self, what: str, waited: float) -> None:
         if self._watch is not None and (failure := self._watch.look(what, self._waits, waited)):
             self._end(failure)
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        if self._watch is None:
+            yield
+            return
+        self._watch.patient = True
+        try:
+            yield
+        finally:
+            self._watch.patient = False
 
     @property
     def cores(self) -> int:

@@ -10,11 +10,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.shared import SharedData
-from nnbackend.distributed.communicator import Alone
+from nnbackend.distributed.communicator import Alone, Checks, Communicator
 from nnbackend.ensembles.data import ManyData, naming
 from nnbackend.ensembles.per_network import (
     PerNetwork,
     callbacks_of_each,
+    checkpoint_of_all,
     of_each,
     optimizers_of_each,
     rows_of_each,
@@ -22,6 +23,7 @@ from nnbackend.ensembles.per_network import (
 )
 from nnbackend.ensembles.progress import ManyProgress
 from nnbackend.ensembles.queue import run_all
+from nnbackend.ensembles.ranks import OwnersChecks, Results, check_sendable, end_together, owner_of, share_results
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.losses import Loss
 from nnbackend.network import Network
@@ -33,8 +35,9 @@ from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import Epochs, Training
 from nnbackend.training.history import History
-from nnbackend.training.interrupt import Interrupt
+from nnbackend.training.interrupt import TERMINATED, Interrupt
 from nnbackend.training.plan import Arguments, check_verbose, make_plan, training_memory
+from nnbackend.training.ranks import check_ranks
 
 __all__ = ["fit_many"]
 
@@ -69,6 +72,7 @@ def fit_many(
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     resume: bool = False,
     verbose: bool | None = None,
+    communicator: Communicator | None = None,
 ) -> list[History]:
     """Train many networks as one run, with the results of training each alone.
 
@@ -114,7 +118,12 @@ def fit_many(
         Whether to continue from these checkpoints, with the same networks and options: what was trained to the end is
         read, the rest continues, with the bits of a run that was not interrupted. Networks that diverged do so again.
     verbose : bool, optional
-        Whether to print a line for each network that has ended. Default: only if the output is a terminal.
+        Whether to print a line for each network that has ended. Default: only if the output is a terminal. Of several
+        ranks, the first prints those of its networks.
+    communicator : Communicator, optional
+        The ranks that share out the networks, such as :func:`nnbackend.distributed.world`. Rank r of n trains networks
+        r, r + n, r + 2n, ... as it would alone, calls their callbacks and writes their checkpoints. At the end, all
+        ranks have all networks and histories. All must have the same networks, data and options.
 
     Returns
     -------
@@ -130,6 +139,8 @@ def fit_many(
         As for :meth:`nnbackend.Network.fit` with a checkpoint; nothing was changed.
     OutOfMemoryError
         The memory of the host or the device is too small for the rows.
+    DistributedError
+        Another rank cannot train; nothing was changed. Or it has failed since, and ends all ranks.
 
     Notes
     -----
@@ -137,43 +148,51 @@ def fit_many(
     learned; networks that had not begun are unchanged. With `checkpoint`, SIGTERM does the same, and then ends the
     program with exit code 143 (SystemExit).
     """
-    trained = _check_networks(networks)
-    count = len(trained)
-    if isinstance(x, BatchStream):
-        raise InvalidInputError("networks that train together share rows on the device; give arrays, not a BatchStream")
-    if y is None:
-        raise InvalidInputError("y is missing: give one target for each row of x")
-    options = {
-        "epochs": of_each("epochs", epochs, count),
-        "batch_size": of_each("batch_size", batch_size, count),
-        "loss": of_each("loss", loss, count),
-        "optimizer": optimizers_of_each(optimizer, trained),
-        "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), checkpoint),
-        "class_weight": of_each("class_weight", class_weight, count, lists=False),
-        "augment": of_each("augment", augment, count, lists=False),
-        "shuffle": of_each("shuffle", shuffle, count),
-        "steps_per_epoch": of_each("steps_per_epoch", steps_per_epoch, count),
-        "on_nan": of_each("on_nan", on_nan, count),
-    }
-    data = ManyData(
-        SharedData(x, y),
-        rows_of_each("rows", rows, count),
-        rows_of_each("validation_rows", validation_rows, count),
-        of_each("validation_data", validation_data, count, lists=False),
-        of_each("sample_weight", sample_weight, count, lists=False),
-    )
-    if flag("resume", resume) and checkpoint is None:
-        raise InvalidInputError("resume=True needs checkpoint=, the folder to resume from")
-    shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
-    recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
-    with own_error_state(), ExitStack() as held:
-        runs: deque[_Run] = deque()
+    ranks = Alone() if communicator is None else communicator
+    with own_error_state(), check_ranks(ranks) as checks, ExitStack() as held:
+        trained = _check_networks(networks)
+        count = len(trained)
+        checks.alike({"number of networks": count})
+        if isinstance(x, BatchStream):
+            raise InvalidInputError(
+                "networks that train together share rows on the device; give arrays, not a BatchStream"
+            )
+        if y is None:
+            raise InvalidInputError("y is missing: give one target for each row of x")
+        pattern = checkpoint_of_all(checkpoint)
+        options = {
+            "epochs": of_each("epochs", epochs, count),
+            "batch_size": of_each("batch_size", batch_size, count),
+            "loss": of_each("loss", loss, count),
+            "optimizer": optimizers_of_each(optimizer, trained),
+            "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), pattern),
+            "class_weight": of_each("class_weight", class_weight, count, lists=False),
+            "augment": of_each("augment", augment, count, lists=False),
+            "shuffle": of_each("shuffle", shuffle, count),
+            "steps_per_epoch": of_each("steps_per_epoch", steps_per_epoch, count),
+            "on_nan": of_each("on_nan", on_nan, count),
+        }
+        data = ManyData(
+            SharedData(x, y),
+            rows_of_each("rows", rows, count),
+            rows_of_each("validation_rows", validation_rows, count),
+            of_each("validation_data", validation_data, count, lists=False),
+            of_each("sample_weight", sample_weight, count, lists=False),
+        )
+        if flag("resume", resume) and checkpoint is None:
+            raise InvalidInputError("resume=True needs checkpoint=, the folder to resume from")
+        shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
+        recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
+        if pattern is not None and ranks.rank == 0:
+            held.enter_context(pattern.lock())
+        runs = []
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):
                 own = {name: values[place] for name, values in options.items()}
                 given = Arguments(**data.of(place, network), **own, resume=bool(resume), **_FIXED)
-                runs.append(_Run(place, network, given, interrupt, recordings, held))
-        return _train(runs, interrupt, shows)
+                runs.append(_Run(place, network, given, interrupt, recordings, held, ranks, checks))
+        checks.passed()
+        return _train(runs, interrupt, shows, ranks)
 
 
 #: Arguments of `fit` that are the same for all networks.
@@ -218,6 +237,8 @@ class _Run:
         Number of its epochs, if it does not end early.
     work : int
         Roughly proportional to the time that all epochs take.
+    mine : bool
+        Whether this rank trains it.
     """
 
     def __init__(
@@ -228,44 +249,80 @@ class _Run:
         interrupt: Interrupt,
         recordings: Recordings,
         held: ExitStack,
+        ranks: Communicator,
+        checks: Checks,
     ) -> None:
         self.place, self.network, self._given = place, network, given
+        owner = owner_of(place, ranks)
+        self.mine = owner == ranks.rank
         #: What must be closed when the training ends, even if it never begins.
         self._held = held.enter_context(ExitStack())
-        self._held.enter_context(network.in_training())
-        ranks = Alone()
-        with training_memory(network, given), ranks.checks() as checks:
-            plan = make_plan(network, given, ranks, checks, self._held)
-            checks.passed()
-        self._training = Training(plan, interrupt, recordings)
-        self.history = self._training.history
+        (self._held if self.mine else held).enter_context(network.in_training())
+        if ranks.size > 1:
+            check_sendable(given.optimizer)
+            checks = OwnersChecks(ranks, owner, checks)
+        with training_memory(network, given):
+            plan = make_plan(network, given, Alone(), checks, self._held)
+        self._loss, self._optimizer = plan.loss, plan.optimizer
         self.last = plan.epochs
         self.work = plan.epochs * plan.feed.count * network.parameter_count
+        if self.mine:
+            self._training: Training | None = Training(plan, interrupt, recordings)
+            self.history = self._training.history
+        else:
+            self._held.close()
 
     def epochs(self) -> Epochs:
         """Its loop."""
+        training, self._training = self._training, None
+        assert training is not None
         with self._held, training_memory(self.network, self._given):
-            yield from self._training.epochs()
+            yield from training.epochs()
+
+    def results(self) -> Results:
+        """For other ranks."""
+        return Results.of(self.network, self.history, self._loss, self._optimizer)
+
+    def take(self, results: Results) -> None:
+        """Take over the results of the rank that has trained it."""
+        if not self.mine:
+            self.history = results.history
+            results.give(self.network, self._loss, self._optimizer)
 
 
-def _train(runs: deque[_Run], interrupt: Interrupt, verbose: bool | None) -> list[History]:
-    """Run them all."""
-    histories = [run.history for run in runs]
-    progress = ManyProgress(verbose, histories, [run.work for run in runs], [run.last for run in runs])
-    backend = runs[0].network.backend
+def _train(runs: list[_Run], interrupt: Interrupt, verbose: bool | None, ranks: Communicator) -> list[History]:
+    """Run them all, and share the results."""
+    own = [run for run in runs if run.mine]
+    progress = ManyProgress(
+        verbose if ranks.rank == 0 else False,
+        {run.place: run.history for run in own},
+        [run.work for run in own],
+        [run.last for run in own],
+    )
+    waiting = deque(own)
 
-    def waiting() -> Iterator[tuple[int, Epochs]]:
-        # A run and its buffers are released when it has ended.
-        while runs:
-            run = runs.popleft()
+    def beginning() -> Iterator[tuple[int, Epochs]]:
+        while waiting:
+            run = waiting.popleft()
             yield run.place, run.epochs()
 
     def ended(place: int, error: Exception | None) -> None:
-        histories[place].error = error
+        runs[place].history.error = error
         progress.ended(place)
 
-    with interrupt, progress:
-        run_all(waiting(), ended, backend, interrupt)
-    for run in runs:
+    terminated = False
+    try:
+        with interrupt, progress:
+            run_all(beginning(), ended, runs[0].network.backend, interrupt)
+    except SystemExit as ending:
+        if ranks.size == 1 or ending.code != TERMINATED:
+            raise
+        terminated = True
+    for run in waiting:
         run.history.interrupted = True
-    return histories
+    if ranks.size > 1:
+        end_together(ranks, terminated)
+        shared = share_results(ranks, len(runs), {run.place: run.results() for run in own})
+        for run, results in zip(runs, shared, strict=True):
+            run.take(results)
+    return [run.history for run in runs]

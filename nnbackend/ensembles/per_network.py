@@ -12,6 +12,7 @@ import numpy as np
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.recordings import is_ours
 from nnbackend.support.files import path_text
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from nnbackend.training.checkpoints.checkpoint import Checkpoint
 __all__ = [
     "PerNetwork",
     "callbacks_of_each",
+    "checkpoint_of_all",
     "of_each",
     "optimizers_of_each",
     "rows_of_each",
@@ -91,8 +93,25 @@ def rows_of_each(name: str, rows: Any, count: int) -> list[Any]:
 
 
 def optimizers_of_each(optimizer: Any, networks: Sequence[Network]) -> list[Any]:
-    """An optimiser for each network: a copy, unless it is the one with which the network was trained before."""
+    """An optimiser for each network: a copy, unless it is the one with which the network was trained before.
+
+    Raises
+    ------
+    InvalidInputError
+        Several networks would continue with one object, whose state would depend on which of them is faster.
+    """
     given = of_each("optimizer", optimizer, len(networks))
+    owners: dict[int, int] = {}
+    for place, (each, network) in enumerate(zip(given, networks, strict=True)):
+        if isinstance(each, Optimizer) and each is network.optimizer:
+            for kept in (each, each.schedule) if each.schedule.state() else (each,):
+                owner = owners.setdefault(id(kept), place)
+                if owner != place:
+                    raise InvalidInputError(
+                        f"networks[{owner}] and networks[{place}] were trained with the same {type(kept).__name__} "
+                        "object, and cannot both continue with it at once; continue them one after the other with fit, "
+                        "or give new optimizers"
+                    )
     return [
         copy.deepcopy(each) if isinstance(each, Optimizer) and each is not network.optimizer else each
         for each, network in zip(given, networks, strict=True)
@@ -120,26 +139,48 @@ def callbacks_of_each(callbacks: Any, count: int) -> list[list[Any]]:
             )
         # An iterator for all networks is read once.
         listed.append(list(each) if place == 0 or each is not given[0] else listed[0])
-    owners: dict[int, int] = {}
-    for place, each in enumerate(listed):
-        for callback in each:
-            owner = owners.setdefault(id(callback), place)
-            if owner != place and isinstance(callback, Callback) and vars(callback):
-                raise InvalidInputError(
-                    f"the callback {type(callback).__name__} has a state, which networks[{owner}] and "
-                    f"networks[{place}] would share; give each network its own: callbacks=nnbackend.PerNetwork("
-                    f"[[nnbackend.{type(callback).__name__}(...)] for network in networks])"
-                )
+    _check_unshared(listed)
     return listed
 
 
-def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[Any]]:
+def _check_unshared(callbacks: list[list[Any]]) -> None:
+    """Reject callbacks with state that several networks share, and files that those of several networks would write."""
+    owners: dict[int, int] = {}
+    writers: dict[str, int] = {}
+    for place, each in enumerate(callbacks):
+        for callback in each:
+            name = type(callback).__name__
+            owner = owners.setdefault(id(callback), place)
+            if owner != place and isinstance(callback, Callback) and vars(callback):
+                raise InvalidInputError(
+                    f"the callback {name} has a state, which networks[{owner}] and networks[{place}] would share; give "
+                    f"each network its own: callbacks=nnbackend.PerNetwork([[nnbackend.{name}(...)] for network in "
+                    "networks])"
+                )
+            path = getattr(callback, "path", getattr(callback, "folder", None))
+            if isinstance(path, str) and is_ours([callback]):
+                writer = writers.setdefault(os.path.realpath(path), place)
+                if writer != place:
+                    raise InvalidInputError(
+                        f"the callbacks {name} of networks[{writer}] and networks[{place}] would both write to "
+                        f"{path!r}; give each its own path"
+                    )
+
+
+def checkpoint_of_all(checkpoint: Any) -> Checkpoint | None:
+    """When to write checkpoints, and the folder for those of all networks, from the argument of `fit_many`."""
+    if checkpoint is None or isinstance(checkpoint, Checkpoint):
+        return checkpoint
+    return Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
+
+
+def with_checkpoints(callbacks: list[list[Any]], checkpoint: Checkpoint | None) -> list[list[Any]]:
     """The callbacks of each network, with one that writes its checkpoints.
 
     Parameters
     ----------
     callbacks : list of list
-    checkpoint : path-like, Checkpoint or None
+    checkpoint : Checkpoint or None
         For all networks.
     """
     for place, each in enumerate(callbacks):
@@ -149,16 +190,4 @@ def with_checkpoints(callbacks: list[list[Any]], checkpoint: Any) -> list[list[A
             )
     if checkpoint is None:
         return callbacks
-    if isinstance(checkpoint, Checkpoint):
-        pattern = checkpoint
-    else:
-        pattern = Checkpoint(path_text("checkpoint", checkpoint), every_minutes=1, keep=1)
-    return [
-        [
-            *each,
-            Checkpoint(
-                os.path.join(pattern.folder, f"{place:05}"), pattern.every_steps, pattern.every_minutes, pattern.keep
-            ),
-        ]
-        for place, each in enumerate(callbacks)
-    ]
+    return [[*each, checkpoint.part(f"{place:05}")] for place, each in enumerate(callbacks)]

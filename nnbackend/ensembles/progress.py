@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any
@@ -23,8 +23,8 @@ class ManyProgress:
     ----------
     verbose : bool or None
         None: only if standard output is a terminal. True: lines in any case, the bar only on a terminal.
-    histories : sequence of History
-        Of each network; they grow while the networks train.
+    histories : dict of History
+        Of each network, by its place in the list; they grow while the networks train.
     work : sequence of int
         Roughly proportional to the time that each network takes for all its epochs.
     epochs : sequence of int
@@ -32,7 +32,7 @@ class ManyProgress:
     """
 
     def __init__(
-        self, verbose: bool | None, histories: Sequence[History], work: Sequence[int], epochs: Sequence[int]
+        self, verbose: bool | None, histories: Mapping[int, History], work: Sequence[int], epochs: Sequence[int]
     ) -> None:
         terminal = verbose is not False and is_terminal()
         self._lines = terminal if verbose is None else verbose
@@ -95,7 +95,7 @@ class ManyProgress:
         """The part of the work that is done."""
         done = sum(
             work * (1.0 if place in self._ended else len(history) / epochs)
-            for place, (history, work, epochs) in enumerate(zip(self._histories, self._work, self._epochs, strict=True))
+            for (place, history), work, epochs in zip(self._histories.items(), self._work, self._epochs, strict=True)
         )
         return done / max(sum(self._work), 1)
 
@@ -124,17 +124,18 @@ def outcome(history: History) -> str:
     return ", ".join(parts)
 
 
-def best_of(histories: Sequence[History]) -> tuple[int, str, float] | None:
+def best_of(histories: Mapping[int, History]) -> tuple[int, str, float] | None:
     """The network with the lowest validation loss in any epoch, or training loss if there is no other.
 
     Returns
     -------
     (place, name of the metric, value), or None before the first epoch has ended
     """
-    name = "val_loss" if any("val_loss" in metrics for history in histories for metrics in history.epochs) else "loss"
+    validated = any("val_loss" in metrics for history in histories.values() for metrics in history.epochs)
+    name = "val_loss" if validated else "loss"
     values = [
         (min((metrics.get(name, math.inf) for metrics in list(history.epochs)), default=math.inf), place)
-        for place, history in enumerate(histories)
+        for place, history in histories.items()
     ]
-    value, place = min(values)
+    value, place = min(values, default=(math.inf, 0))
     return (place, name, value) if math.isfinite(value) else None

@@ -160,15 +160,16 @@ class LastGoodWeights:
         """
         bad = ~np.isfinite(losses)
         steps = len(bad)
-        if skipped < steps:
+        if 0 < skipped < steps:
             # Skipped steps changed nothing, and the others were checked when they ran.
-            bad &= skipped == 0
-        broken = "" if bad.any() else broken_part(self._network, self._memory)
-        if not bad.any() and not broken:
+            bad[:] = False
+        diverged = bool(bad.any())
+        broken = "" if diverged else broken_part(self._network, self._memory)
+        if not diverged and not broken:
             return
         self.restore()
-        step = int(np.argmax(bad)) + 1 if bad.any() else steps
-        if bad.any():
+        step = int(np.argmax(bad)) + 1 if diverged else steps
+        if diverged:
             what = f"the loss became {losses[step - 1]} in epoch {epoch}, step {step} of {steps}"
         elif broken == "weights":
             what = f"weights became NaN or infinite in the last step of epoch {epoch}"

@@ -187,7 +187,11 @@ class Training:
                 listeners.steps_end(epoch, result)
                 if result.rows == 0:
                     break
-                metrics = yield Work(partial(parts.evaluate, epoch, result), parts.evaluation_apart)
+                metrics = (
+                    parts.evaluate(epoch, result)
+                    if plan.validator is None
+                    else (yield Work(partial(parts.evaluate, epoch, result), parts.evaluation_apart))
+                )
                 history.append(metrics, result.losses)
                 # Callbacks may add metrics.
                 metrics = history.epochs[-1]

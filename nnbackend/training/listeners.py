@@ -149,11 +149,15 @@ class CallbackListener(Listener):
         self._reason = ""
 
     def epoch_begin(self, epoch: int) -> None:
+        if not self._callbacks:
+            return
         with callers_error_state():
             for callback in self._callbacks:
                 callback.on_epoch_begin(self._network, epoch)
 
     def epoch_end(self, epoch: int, result: EpochResult, metrics: dict[str, float]) -> None:
+        if not self._callbacks and self._communicator.size == 1:
+            return
         reasons = []
         with callers_error_state():
             for callback in self._callbacks:

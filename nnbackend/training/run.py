@@ -257,13 +257,13 @@ class TrainingRun:
     def _result(self, steps: int, rate: float, seconds: float) -> EpochResult:
         trace = self._whole_trace()[:steps]
         sizes = self.batches.sizes[:steps]
-        rows = int(sizes.sum())
+        rows = self.batches.rows if steps == self.batches.steps else int(sizes.sum())
         sums = trace[:, 0] + trace[:, 2]
         losses = sums / sizes
         if self.skipped:
             kept = ~np.isnan(sums)
             trace, sums, sizes = trace[kept], sums[kept], sizes[kept]
-        seen = max(int(sizes.sum()), 1)
+        seen = max(int(sizes.sum()) if self.skipped else rows, 1)
         loss, correct = float(sums.sum()) / seen, float(trace[:, 1].sum()) / seen
         return EpochResult(losses, loss, correct, rows, seconds, rate, self.skipped, steps < self.batches.steps)
 
@@ -277,7 +277,8 @@ class TrainingRun:
             self._communicator.allreduce(trace)
         if self._skipping is not None:
             trace[self._skipping.skipped] = np.nan
-        trace[: len(self._resumed)] = self._resumed
+        if len(self._resumed):
+            trace[: len(self._resumed)] = self._resumed
         return trace
 
 

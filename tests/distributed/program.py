@@ -11,7 +11,7 @@ import numpy as np
 
 import nnbackend as nn
 from nnbackend.training.checkpoints import checkpoint
-from tests.helpers import convolutional_network, images, rich_network
+from tests.helpers import classifier, convolutional_network, images, rich_network, same_weights
 
 X, Y = images(rows=70)
 
@@ -76,6 +76,8 @@ class Trouble(nn.Callback):
         self.kind = kind
 
     def on_epoch_end(self, network, epoch, metrics):
+        if self.kind == "work":
+            time.sleep(4)
         if self.kind == "sleep":
             time.sleep(1000)
         if self.kind == "kill":
@@ -94,6 +96,23 @@ class Terminate(nn.Callback):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def train_many(communicator, kind=None):
+    """Five networks; there is trouble on the rank that trains the last but one."""
+    networks = [classifier(seed=seed) for seed in range(5)]
+    callbacks = nn.PerNetwork([[Trouble(kind)] if place == 3 else [] for place in range(5)])
+    options = {"loss": "softmax_cross_entropy", "callbacks": callbacks, "communicator": communicator}
+    return networks, nn.fit_many(networks, X, Y, epochs=2, **options)
+
+
+def check_many(world):
+    """One rank trains for longer than the timeout, and the others wait for it."""
+    networks, histories = train_many(world, "work")
+    expected, _ = train_many(None)
+    assert all(same_weights(*pair) for pair in zip(networks, expected, strict=True))
+    assert [len(history) for history in histories] == [2] * 5
+    print(f"rank {world.rank} has all networks", flush=True)
+
+
 def kill_in_the_second_epoch():
     """After the checkpoint of its second step."""
     write = checkpoint.write_checkpoint
@@ -107,7 +126,7 @@ def kill_in_the_second_epoch():
 
 
 def main(kind, folder=None):
-    world = nn.distributed.world(timeout=1.0 if kind in ("sleep", "stop", "leave") else 60.0)
+    world = nn.distributed.world(timeout=1.0 if kind in ("sleep", "stop", "leave", "many") else 60.0)
     if kind == "work":
         check_messages(world)
         check_training(world)
@@ -121,6 +140,8 @@ def main(kind, folder=None):
             callbacks.append(Terminate())
         train(world, callbacks, resume=True)
         print("went on", flush=True)
+    elif kind == "many":
+        check_many(world)
     elif kind == "leave":
         if world.rank == 0:
             world.barrier()
@@ -134,6 +155,8 @@ def main(kind, folder=None):
         if folder is not None:
             errors = os.open(f"{folder}/rank-{world.rank}", os.O_CREAT | os.O_WRONLY)
             os.dup2(errors, sys.stderr.fileno())
+        if kind == "kill-many":
+            train_many(world, "kill")
         train(world, [Trouble(kind)] if world.rank == 1 else [])
 
 

@@ -47,6 +47,15 @@ def test_messages_and_training():
     ]
 
 
+@pytest.mark.slow
+def test_many_networks():
+    done = mpiexec(2, "-m", "tests.distributed.program", "many")
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall("rank . has all networks", done.stdout)) == [
+        f"rank {rank} has all networks" for rank in range(2)
+    ]
+
+
 def test_a_rank_that_sleeps_is_named():
     errors, _ = trouble("sleep")
     assert len(errors) == 1
@@ -74,9 +83,10 @@ def test_a_killed_rank_ends_all():
     assert "Killed (signal 9)" in output
 
 
-def test_a_killed_rank_is_named_by_the_others(tmp_path):
+@pytest.mark.parametrize("kind", ["kill", "kill-many"])
+def test_a_killed_rank_is_named_by_the_others(kind, tmp_path):
     """The launcher sees a shell that succeeds, so that it does not end the ranks before they report the error."""
-    program = f"{shlex.quote(sys.executable)} -m tests.distributed.program kill {shlex.quote(str(tmp_path))} || true"
+    program = f"{shlex.quote(sys.executable)} -m tests.distributed.program {kind} {shlex.quote(str(tmp_path))} || true"
     command = [str(MPIEXEC), "-disable-auto-cleanup", "-n", "2", "sh", "-c", program]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     killed = re.search(r"rank 1 is (process \d+ on .*)", done.stdout).group(1)

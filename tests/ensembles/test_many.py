@@ -171,22 +171,27 @@ def test_a_network_continues_with_its_optimiser():
     assert all(same_weights(*pair) for pair in zip(networks, expected, strict=True))
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_the_last_network_has_all_threads(count, monkeypatch):
-    """The others have one each."""
+@pytest.mark.parametrize(("count", "threads", "most"), [(1, 2, 2), (5, 2, 2), (2, 5, 5), (3, 7, 7)])
+def test_networks_share_the_threads_that_would_have_nothing_to_do(count, threads, most, monkeypatch):
+    """While as many networks train as there are threads, each has one; the last one has all."""
     shared = []
     monkeypatch.setattr(Team, "_together", _noting(Team._together, shared))
     draw = np.random.default_rng(0)
     x, y = draw.random((300, 200), np.float32), draw.integers(0, 4, 300)
-    backend = NumbaBackend(2)
+    backend = NumbaBackend(threads)
     networks = [
         nn.Network([nn.Dense(700, activation="relu"), nn.Dense(4)], 200, backend=backend, seed=seed)
         for seed in range(count)
     ]
     options = {"batch_size": 100, "loss": LOSS, "optimizer": nn.SGD(0.1)}
     nn.fit_many(networks, x, y, epochs=[9, *[2] * (count - 1)], **options)
-    # All calls are for one program: that of the network with the most epochs.
-    assert len({id(program) for _, program, _ in shared}) == 1
+    numbers = [number for _, _, _, number in shared]
+    if count > threads:
+        # Of 17 epochs, those of the last network.
+        assert len(numbers) <= 9
+    else:
+        assert numbers[0] == threads // count
+    assert numbers[-1] == max(numbers) == most
     expected = nn.Network([nn.Dense(700, activation="relu"), nn.Dense(4)], 200, backend="numba", seed=0)
     expected.fit(x, y, epochs=9, **options)
     assert same_weights(expected, networks[0])

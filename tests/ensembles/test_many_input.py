@@ -85,6 +85,15 @@ def test_one_callback_with_state_for_several_networks():
     assert_refused(networks(), message, callbacks=nn.PerNetwork([[stop], [], [stop]]))
 
 
+@pytest.mark.parametrize("callback", [nn.CSVLogger, nn.ModelCheckpoint, nn.TensorBoard])
+def test_one_file_for_several_networks(callback, tmp_path):
+    """Only the last network's metrics or weights would be left."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    message = rf"callbacks {callback.__name__} of networks\[0\] and networks\[2\] would both write to '.*first'"
+    assert_refused(networks(), message, callbacks=nn.PerNetwork([[callback(path)] for path in (first, second, first)]))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("callbacks", "message"),
     [
@@ -153,6 +162,24 @@ def test_per_network_takes_a_list():
     for value in (5, "adam", nn.SGD()):
         with pytest.raises(InvalidInputError, match="PerNetwork takes a list with a value for each network, received"):
             nn.PerNetwork(value)
+
+
+def test_one_optimiser_with_which_several_networks_were_trained():
+    """Two at once would both set its state."""
+    first, second, third = networks()
+    shared = nn.SGD(nn.ReduceOnPlateau(0.1, monitor="loss"))
+    for network in (first, third):
+        network.fit(X, Y, optimizer=shared, **FIT)
+    message = r"networks\[0\] and networks\[2\] were trained with the same SGD object, .* continue them one after"
+    with pytest.raises(InvalidInputError, match=message):
+        nn.fit_many([first, second, third], X, Y, optimizer=shared, **FIT)
+    third.fit(X, Y, optimizer=nn.SGD(shared.schedule), **FIT)
+    with pytest.raises(InvalidInputError, match="trained with the same ReduceOnPlateau object"):
+        nn.fit_many([first, third], X, Y, optimizer=[shared, third.optimizer], **FIT)
+    # Only one continues; the others get copies.
+    nn.fit_many([first, second], X, Y, optimizer=shared, **FIT)
+    assert first.optimizer is shared
+    assert second.optimizer is not shared
 
 
 class TestData:

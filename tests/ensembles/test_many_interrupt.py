@@ -103,3 +103,33 @@ def test_an_exception_that_ends_the_program_ends_all_first(many):
     with pytest.raises(SystemExit):
         fit(many, Leaves())
     assert_usable(many)
+
+
+@pytest.mark.parametrize("method", ["start", "join"])
+def test_ctrl_c_while_threads_start_or_end_leaves_none_of_them(method, monkeypatch):
+    backend = NumbaBackend(2)
+    networks = [classifier(backend, seed=seed) for seed in range(4)]
+    original, calls = getattr(threading.Thread, method), []
+
+    def interrupted(thread, *arguments):
+        if not thread.name.startswith("nnbackend-many"):
+            original(thread, *arguments)
+            return
+        calls.append(thread)
+        if method == "start":
+            original(thread, *arguments)
+        if len(calls) == (2 if method == "start" else 1):
+            raise KeyboardInterrupt
+        if method == "join":
+            original(thread, *arguments)
+
+    monkeypatch.setattr(threading.Thread, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        nn.fit_many(networks, X, Y, epochs=2, **OPTIONS)
+    monkeypatch.undo()
+    for thread in calls:
+        if method == "start":
+            # The one that was interrupted is not known, but ends, too.
+            thread.join(10)
+        assert not thread.is_alive()
+    assert_usable(networks)

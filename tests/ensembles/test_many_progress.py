@@ -55,14 +55,14 @@ def test_how_a_network_ended(made, text):
 
 
 def test_the_best_network_is_that_with_the_lowest_loss_in_any_epoch():
-    assert best_of([history([]), history([])]) is None
-    assert best_of([history([0.5, 0.9]), history([0.7, 0.6]), history([])]) == (0, "val_loss", 0.5)
-    assert best_of([history([0.5], "other"), history([0.7], "other")]) == (0, "loss", 1.0)
+    assert best_of(dict(enumerate([history([]), history([])]))) is None
+    assert best_of(dict(enumerate([history([0.5, 0.9]), history([0.7, 0.6]), history([])]))) == (0, "val_loss", 0.5)
+    assert best_of(dict(enumerate([history([0.5], "other"), history([0.7], "other")]))) == (0, "loss", 1.0)
 
 
 def test_the_status():
     histories = [history([0.5, 0.4]), history([0.3]), history([])]
-    progress = ManyProgress(False, histories, work=[10, 20, 30], epochs=[2, 4, 3])
+    progress = ManyProgress(False, dict(enumerate(histories)), work=[10, 20, 30], epochs=[2, 4, 3])
     assert progress.fraction() == pytest.approx((10 + 20 / 4) / 60)
     # What is left of a network that has ended early will not be done.
     progress.ended(1)
@@ -80,6 +80,6 @@ def test_the_bar_is_drawn_on_a_terminal(monkeypatch):
     printed = console.export_text()
     assert "network 0: 1 epoch" in printed
     assert "network 1: 1 epoch" in printed
-    progress = ManyProgress(None, [history([0.5])], work=[1], epochs=[2])
+    progress = ManyProgress(None, {0: history([0.5])}, work=[1], epochs=[2])
     console.print(progress)
     assert "0/1 networks, best val_loss 0.5 (network 0)" in console.export_text()

@@ -11,10 +11,11 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.numba.backend import NumbaBackend
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import FolderInUseError, InvalidInputError
 from nnbackend.training.checkpoints.checkpoint import checkpoint_files
+from nnbackend.training.checkpoints.folder_lock import FolderLock
 from tests.ensembles.forty import DIVERGES, assert_same, members, together
-from tests.helpers import classifier, images
+from tests.helpers import classifier, images, same_weights
 
 COUNT = DIVERGES + 3
 
@@ -99,7 +100,55 @@ def test_sigterm_ends_the_program_after_all_checkpoints(tmp_path, name):
     assert networks[0].steps_trained > 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_more_networks_than_files_that_a_process_may_open(tmp_path, name):
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    backend = backend_of(name)
+    networks = [nn.Network([nn.Dense(4)], 12, backend=backend, seed=seed) for seed in range(200)]
+    options = {"epochs": 1, "loss": "softmax_cross_entropy", "checkpoint": tmp_path}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 30, hard))
+    try:
+        histories = nn.fit_many(networks, *images(), **options)
+        again = [nn.Network([nn.Dense(4)], 12, backend=backend, seed=seed) for seed in range(200)]
+        nn.fit_many(again, *images(), resume=True, **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [history.error for history in histories] == [None] * 200
+    assert all(same_weights(*pair) for pair in zip(networks, again, strict=True))
+    assert sorted(os.listdir(tmp_path)) == [f"{place:05}" for place in range(200)]
+
+
 class TestBadInput:
+    def test_a_folder_in_use(self, tmp_path):
+        """By another set, or by the run of one of its networks."""
+        options = {"loss": "softmax_cross_entropy", "epochs": 1, "checkpoint": tmp_path}
+        for folder in (tmp_path, tmp_path / "00001"):
+            with FolderLock(str(folder)), pytest.raises(FolderInUseError, match=f"{folder.name} is in use"):
+                nn.fit_many([classifier(seed=1), classifier(seed=2)], *images(), **options)
+
+    def test_a_folder_that_a_run_has_taken_since(self, tmp_path):
+        """Its checkpoints are left alone, with a warning."""
+        locks = [FolderLock(str(tmp_path / "00001"))]
+
+        class Takes(nn.Callback):
+            def on_epoch_end(self, network, epoch, metrics):
+                if network.seed == 1:
+                    locks[0].__enter__()
+
+        with pytest.warns(RuntimeWarning, match="no checkpoint written: .* is in use"):
+            nn.fit_many(
+                [classifier(seed=1), classifier(seed=2)],
+                *images(),
+                callbacks=[Takes()],
+                loss="softmax_cross_entropy",
+                epochs=1,
+                checkpoint=tmp_path,
+            )
+        assert not checkpoint_files(tmp_path / "00001")
+        locks[0].__exit__(None, None, None)
+
     def test_resume_without_a_folder(self):
         with pytest.raises(InvalidInputError, match="resume=True needs checkpoint="):
             nn.fit_many([classifier()], *images(), loss="softmax_cross_entropy", resume=True)

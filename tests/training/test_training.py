@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.data.order import epoch_order
 from nnbackend.errors import InvalidInputError
 from tests.helpers import classifier, images, same_weights
 
@@ -59,14 +58,6 @@ def test_evaluation_does_not_depend_on_the_batch_size():
         parts = net.evaluate(X, Y, loss="softmax_cross_entropy", batch_size=size)
         assert parts == pytest.approx(whole, rel=1e-6)
         np.testing.assert_allclose(net.predict(X, batch_size=size), net.predict(X), rtol=1e-5, atol=1e-7)
-
-
-def test_shuffling_gives_every_epoch_an_order_of_its_own():
-    first, second = epoch_order(0, 0, 100), epoch_order(0, 1, 100)
-    assert sorted(first) == sorted(second) == list(range(100))
-    assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(first, epoch_order(0, 0, 100))
-    assert not np.array_equal(first, epoch_order(1, 0, 100))
 
 
 def test_small_data_are_one_batch_by_default():

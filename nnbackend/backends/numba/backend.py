@@ -39,8 +39,8 @@ class NumbaBackend(NumpyBackend):
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
 
-    def one_program(self) -> AbstractContextManager[None]:
-        return self._team.alone()
+    def at_most(self, threads: int) -> AbstractContextManager[None]:
+        return self._team.at_most(threads)
 
     def executor(self, calls: Sequence[Call]) -> Executor:
         parts: dict[int, Parts] = {}
@@ -75,12 +75,12 @@ class NumbaBackend(NumpyBackend):
     def gather(
         self, source: HostArray, order: Int, counter: Int, batch_size: int, scale: float, out: HostArray
     ) -> None:
-        if source.ndim == 2 and source.dtype == np.uint8:
-            start = int(counter[0]) * batch_size
-            kernels.gather_bytes(source, order, start, np.array([scale]), out, 0, len(out))
-            return
-        kernel = kernels.gather_rows if out.ndim == 2 else kernels.gather_values
-        kernel(source, order, int(counter[0]) * batch_size, out.dtype.type(scale), out, 0, len(out))
+        start = int(counter[0]) * batch_size
+        if out.ndim == 2 and source.dtype in (np.uint8, out.dtype) and out.dtype.kind == "f":
+            kernel = kernels.gather_bytes if source.dtype == np.uint8 else kernels.gather_rows
+            kernel(source, order, start, np.array([scale]), out, 0, len(out))
+        else:
+            kernels.gather_values(source, order, start, out.dtype.type(scale), out, 0, len(out))
 
     def dense_forward(
         self,

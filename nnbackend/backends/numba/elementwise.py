@@ -25,8 +25,8 @@ from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
 
 __all__ = [
-    "activate", "add_run", "differentiate", "exponentials", "scale_bytes", "sigmoid_cross_entropy_row", "update",
-    "update_vectors",
+    "activate", "add_run", "differentiate", "exponentials", "scale_bytes", "scale_row", "sigmoid_cross_entropy_row",
+    "update", "update_vectors",
 ]  # fmt: skip
 
 
@@ -156,6 +156,26 @@ def _scale_bytes(simd: Simd, arguments: Sequence[Value]) -> None:
 def scale_bytes(context, tile_shape, constants, source, out, count, ahead):
     """``out = constants[0] * source`` for `count` bytes, prefetching those at `ahead`."""
     return calling(tile_shape, "scale_bytes", 5, _scale_bytes)
+
+
+def _scale_row(simd: Simd, arguments: Sequence[Value]) -> None:
+    constants, source, out, count, ahead = arguments
+    (scale,) = load_constants(simd, constants, 1)
+    source, ahead, out = (simd.pointer(address) for address in (source, ahead, out))
+
+    def body(place: Value, mask: Value | None, carried: list[Vector]) -> list[Vector]:
+        simd.prefetch(ahead, [place], write=False)
+        number = Vector(simd, simd.load(simd.move(source, place), mask))
+        simd.store((number * scale).value, simd.move(out, place), mask)
+        return []
+
+    for_each(simd, count, [], body)
+
+
+@intrinsic
+def scale_row(context, tile_shape, constants, source, out, count, ahead):
+    """``out = constants[0] * source`` for `count` elements, prefetching those at `ahead`."""
+    return calling(tile_shape, "scale_row", 5, _scale_row)
 
 
 def _update(rule: Rule, simd: Simd, arguments: Sequence[Value]) -> None:

@@ -28,7 +28,7 @@ _PIECE = 10_000_000_000
 
 
 class Team:
-    """Threads that run one program at a time. If they are busy, the caller runs its program alone, with the same
+    """Threads that run programs. Whoever calls runs its program with as many of the others as are free, with the same
     result.
 
     Parameters
@@ -40,48 +40,62 @@ class Team:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._lock = threading.Lock()
+        #: The others that are free.
+        self._free = threads - 1
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
-        #: Whether a thread runs its programs alone.
-        self._alone = threading.local()
+        #: The most threads that run the programs of a thread.
+        self._most = threading.local()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """A context in which the calling thread runs its programs alone."""
-        self._alone.value = True
+    def at_most(self, threads: int) -> Iterator[None]:
+        """A context in which at most so many threads run the programs of the calling thread."""
+        self._most.value = threads
         try:
             yield
         finally:
-            self._alone.value = False
+            self._most.value = self.threads
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return type(self), (self.threads,)
 
     def run(self, program: Program, steps: int) -> None:
         """Run several steps of a program."""
-        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
-        if self._process not in (0, os.getpid()):
-            # Threads do not survive a fork, and a lock that one of them held stays locked.
-            self._lock, self._pool = threading.Lock(), None
-        worth = worth and self.threads > 1 and not getattr(self._alone, "value", False)
-        if not worth or not self._lock.acquire(blocking=False):
+        others = min(getattr(self._most, "value", self.threads), self.threads) - 1
+        if others and program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN:
+            others = self._take(others)
+        else:
+            others = 0
+        if not others:
             _run(program, steps, 0, 1, np.zeros(2, np.int64))
             return
         try:
-            self._together(program, steps)
+            self._together(program, steps, 1 + others)
         finally:
-            self._lock.release()
+            with self._lock:
+                self._free += others
 
-    def _together(self, program: Program, steps: int) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
-            self._process = os.getpid()
+    def _take(self, others: int) -> int:
+        """Take this number of the other threads, or as many as are free."""
+        if self._process not in (0, os.getpid()):
+            # Threads do not survive a fork, and a lock that one of them held stays locked.
+            self._lock, self._pool, self._free = threading.Lock(), None, self.threads - 1
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
+                self._process = os.getpid()
+            taken = min(others, self._free)
+            self._free -= taken
+        return taken
+
+    def _together(self, program: Program, steps: int, threads: int) -> None:
+        assert self._pool is not None
         barrier = np.zeros(2, np.int64)
         futures = []
         try:
-            for thread in range(1, self.threads):
-                futures.append(self._pool.submit(_run, program, steps, thread, self.threads, barrier))
-            _run(program, steps, 0, self.threads, barrier)
+            for thread in range(1, threads):
+                futures.append(self._pool.submit(_run, program, steps, thread, threads, barrier))
+            _run(program, steps, 0, threads, barrier)
         except BaseException:
             # Such as Ctrl-C before this thread has started: the others must not wait for it forever.
             barrier[1] = 1

@@ -45,13 +45,15 @@ def gather_bytes(tile_shape, real, record):
 
 @compiled("gather", accepts=_is_gather(2, "float32", "float64"), work=lambda call: call.out.size)
 def gather_rows(tile_shape, real, record):
+    scale = record.offset("scale")
+
     def gather(address, state, scratch):
         line = at(record, address)
         source = matrix(line.source, line.N, line.features, real)
         order, out = counts(line.order, line.M), matrix(line.out, line.rows, line.features, real)
         begin, end = share(line.rows, state)
         start = at(STATE, state).place * line.batch_size
-        kernels.gather_rows(source, order, start, real(line.scale), out, begin, end)
+        kernels.gather_rows(source, order, start, vector(address + scale, 1, np.float64), out, begin, end)
 
     return gather
 

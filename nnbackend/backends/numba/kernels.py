@@ -15,6 +15,7 @@ from nnbackend.backends.numba.elementwise import (
     differentiate,
     exponentials,
     scale_bytes,
+    scale_row,
     sigmoid_cross_entropy_row,
     update,
 )
@@ -25,23 +26,31 @@ from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
 
+#: Rows between the one that is gathered and the one that is prefetched.
+AHEAD = 2
 
-@jit
-def gather_rows(source, order, start, scale, out, begin, end):
-    kind = out.dtype.type
+
+@as_written
+def gather_rows(source, order, start, settings, out, begin, end):
+    """`settings` holds the scale."""
     for i in range(begin, end):
-        row = source[order[start + i]]
-        target = out[i]
-        for j in range(target.size):
-            target[j] = kind(row[j]) * scale
+        # The rows are scattered in memory.
+        ahead = min(i + AHEAD, end - 1)
+        scale_row(
+            tile_shape_of(out),
+            settings.ctypes.data,
+            row_at(source, order[start + i]),
+            row_at(out, i),
+            out.shape[1],
+            row_at(source, order[start + ahead]),
+        )
 
 
 @as_written
 def gather_bytes(source, order, start, settings, out, begin, end):
     """`settings` holds the scale."""
     for i in range(begin, end):
-        # The rows are scattered in memory.
-        ahead = min(i + 2, end - 1)
+        ahead = min(i + AHEAD, end - 1)
         scale_bytes(
             tile_shape_of(out),
             settings.ctypes.data,
@@ -273,11 +282,15 @@ def mean_squared_error(outputs, targets, weights, gradient, rows, begin, end):
                 wanted = j
         weight = weights[i] if weights.size else one
         factor = two * weight / (n * features)
+        # The sum must not be in a loop that also writes: LLVM would compile that twice, and choose at run time by where
+        # the arrays are in memory, so that the order of the additions, and the rounding, would depend on it.
+        for j in range(features):
+            g[j] = a[j] - t[j]
         loss = zero
         for j in range(features):
-            difference = a[j] - t[j]
-            loss += difference * difference
-            g[j] = factor * difference
+            loss += g[j] * g[j]
+        for j in range(features):
+            g[j] *= factor
         rows[0, i] = weight * loss / features
         rows[1, i] = one if best == wanted else zero
 

@@ -18,7 +18,7 @@ from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, wri
 from nnbackend.support.checks import above_zero, positive_integer
 from nnbackend.support.files import is_file_system_full, path_text
 from nnbackend.training.callbacks.base import Callback
-from nnbackend.training.checkpoints.folder_lock import FolderLock
+from nnbackend.training.checkpoints.folder_lock import FolderLock, LateLock
 from nnbackend.training.checkpoints.run_state import RunState
 from nnbackend.training.listeners import Listener
 
@@ -73,6 +73,7 @@ class Checkpoint(Callback):
     first_rank_only = True
     #: Not in `__init__`, so that pickles of older versions have it.
     _accepted_optimizers: tuple[str, ...] = ()
+    _locks_late = False
 
     def __init__(
         self,
@@ -93,6 +94,12 @@ class Checkpoint(Callback):
         """
         self._accepted_optimizers = tuple(texts)
 
+    def part(self, name: str) -> Checkpoint:
+        """The same for one of many runs that wait for each other, in a folder of this one, which must be locked."""
+        one = Checkpoint(os.path.join(self.folder, name), self.every_steps, self.every_minutes, self.keep)
+        one._locks_late = True
+        return one
+
     def accepted(self, settings: Mapping[str, Any], saved: CheckpointContents) -> Mapping[str, Any]:
         """The settings of the run, with the optimizer of the checkpoint if that is accepted."""
         was = saved.training.get("settings")
@@ -103,7 +110,7 @@ class Checkpoint(Callback):
         """The lock that a run holds while it writes checkpoints here."""
         if os.path.exists(self.folder) and not os.path.isdir(self.folder):
             raise InvalidInputError(f"Checkpoint writes to a folder, received {self.folder!r}, a file; name another")
-        return FolderLock(self.folder)
+        return LateLock(self.folder) if self._locks_late else FolderLock(self.folder)
 
 
 class Keeper(Listener):

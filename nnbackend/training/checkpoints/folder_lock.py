@@ -10,7 +10,7 @@ from types import TracebackType
 from nnbackend.errors import FolderInUseError
 from nnbackend.support.files import is_file_system_full, open_lock, remove_leftovers, try_lock
 
-__all__ = ["FolderLock"]
+__all__ = ["FolderLock", "LateLock"]
 
 _NAME = "lock"
 
@@ -52,18 +52,7 @@ class FolderLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._descriptor is not None:
-            # Removed while it is held, so that no other lock is removed.
-            if self._is_there(self._descriptor):
-                # A folder that has become read-only must not end a successful run with an error.
-                with suppress(OSError):
-                    os.unlink(self._path)
-            os.close(self._descriptor)
-            self._descriptor = None
-            if os.name == "nt":
-                # Windows does not remove open files, and has no lock that another process could hold by now.
-                with suppress(OSError):
-                    os.unlink(self._path)
+        self._release()
 
     def keep(self) -> None:
         """Take the lock again if the folder or the file was removed; raises the same errors as `__enter__`."""
@@ -71,6 +60,21 @@ class FolderLock:
             os.close(self._descriptor)
             self._descriptor = None
             self._take()
+
+    def _release(self) -> None:
+        if self._descriptor is None:
+            return
+        # Removed while it is held, so that no other lock is removed.
+        if self._is_there(self._descriptor):
+            # A folder that has become read-only must not end a successful run with an error.
+            with suppress(OSError):
+                os.unlink(self._path)
+        os.close(self._descriptor)
+        self._descriptor = None
+        if os.name == "nt":
+            # Windows does not remove open files, and has no lock that another process could hold by now.
+            with suppress(OSError):
+                os.unlink(self._path)
 
     def _take(self) -> None:
         os.makedirs(self._folder, exist_ok=True)
@@ -104,6 +108,25 @@ class FolderLock:
             return os.path.samestat(os.fstat(descriptor), os.lstat(self._path))
         except OSError:
             return False
+
+
+class LateLock(FolderLock):
+    """A lock that is held from the first checkpoint on, because a thousand runs that wait cannot each keep a file open.
+
+    Entering it raises the same errors. Until the first checkpoint, whoever has made these runs must lock a folder above
+    theirs.
+    """
+
+    def __enter__(self) -> LateLock:
+        super().__enter__()
+        self._release()
+        return self
+
+    def keep(self) -> None:
+        """Take the lock if it is not held; raises the same errors as `__enter__`."""
+        if self._descriptor is None:
+            self._take()
+        super().keep()
 
 
 def _holder(descriptor: int) -> str:
