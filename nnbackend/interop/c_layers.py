@@ -144,7 +144,7 @@ def _activation_lines(
     at = [f"const long i = {row}j;", f"const {real} v = {element};"]
     body = [
         f"{real} largest = -INFINITY, sum = {zero};",
-        *loop("j", columns, [*at, "if (v > largest || v != v) largest = v;"]),
+        *loop("j", columns, [*at, "if (v > largest) largest = v;"]),
         *loop("j", columns, [*at, f"y[i] = {program.function('exp')}(v - largest);", "sum += y[i];"]),
         *loop("j", columns, [f"y[{row}j] /= sum;"]),
     ]

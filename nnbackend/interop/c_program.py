@@ -141,7 +141,7 @@ class Program:
                 lines.append(f"    const {kind} *{name} = {place};")
             lines.append(f"    {self.real} *y = {storages[block.target].place};")
             lines += [f"    {line}" for line in block.lines] + ["}"]
-        return lines, workspace
+        return lines[1:], workspace
 
     def _storages(self, output: Value) -> dict[Value, _Storage]:
         """Where each value is. The result is in the caller's `output`."""

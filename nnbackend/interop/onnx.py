@@ -139,6 +139,9 @@ def _add_network(
     samples = add_layers(graph, network.model.layout.nodes, weights, samples)
     graph.scope = "output"
     samples = graph.arranged(samples, "last")
-    if network.loss is not None:
-        samples = add_activation(graph, network.loss.output_activation, 0.0, samples)
-    return samples.name
+    if network.loss is None:
+        return samples.name
+    # The loss sees all outputs of a sample as one row.
+    flat = Samples(graph.add("Flatten", samples.name, axis=1), (1,)) if len(samples.shape) > 1 else samples
+    made = add_activation(graph, network.loss.output_activation, 0.0, flat)
+    return graph.reshaped(made.name, samples.shape) if flat is not samples else made.name

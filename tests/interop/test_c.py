@@ -237,12 +237,27 @@ def test_a_layer_keeps_its_normalisation_if_the_product_overflows(tmp_path):
     check(net, np.full((2, 3), 1e-20, np.float32), tmp_path / "net.h")
 
 
-def test_nan_and_infinity_within_the_network_are_not_hidden(tmp_path):
-    for layer in (nn.Activation("relu"), nn.Activation("softmax"), nn.MaxAbsNorm(), nn.Activation("softplus")):
-        net = nn.Network([nn.Dense(2, use_bias=False), layer], 2, backend="numpy")
-        net.set_weights({"layers.0.weight": [[3e38, 1], [-3e38, 1]]})
-        export(net, tmp_path / "net.h")
-        assert np.isnan(run(tmp_path / "net.h", np.array([[1e38, 1e38]], np.float32), np.float32)[0, 0]), layer
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Activation("relu")],
+        lambda: [nn.Activation("softmax")],
+        lambda: [nn.Activation("softplus")],
+        lambda: [nn.MaxAbsNorm()],
+        lambda: [nn.Reshape((2, 2, 1)), nn.MaxPool2D(2, 1, padding="same")],
+    ],
+)
+def test_nan_within_the_network_is_not_hidden(tmp_path, layers):
+    # The difference of two infinities, and finite numbers beside it.
+    difference = nn.Residual([nn.BatchNormalization()])
+    net = nn.Network([nn.Dense(4, use_bias=False), difference, *layers()], 1, backend="numpy")
+    negative = {"layers.0.weight": [[3e38, 1e-38, 2e-38, 3e-38]], "layers.1.layers.0.scale": [-0.5] * 4}
+    net.set_weights({**net.get_weights(), **negative})
+    x = np.array([[1e38]], np.float32)
+    export(net, tmp_path / "net.h")
+    expected = np.isnan(net.predict_unchecked(x).reshape(1, -1))
+    assert expected.any()
+    np.testing.assert_array_equal(np.isnan(run(tmp_path / "net.h", x, np.float32)), expected)
 
 
 def test_the_workspace_holds_no_more_than_is_needed_at_a_time(tmp_path):
