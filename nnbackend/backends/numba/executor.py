@@ -7,11 +7,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.executor import Executor
-from nnbackend.backends.numba import epoch
+from nnbackend.backends.executor import Executor, RunRows
+from nnbackend.backends.numba import epoch, prediction
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
 
@@ -57,13 +58,17 @@ class Team:
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return type(self), (self.threads,)
 
+    def shares(self, program: Program, steps: int) -> bool:
+        """Whether there is enough work in these steps for several threads."""
+        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
+        return worth and self.threads > 1
+
     def run(self, program: Program, steps: int) -> None:
         """Run several steps of a program."""
-        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
         if self._process not in (0, os.getpid()):
             # Threads do not survive a fork, and a lock that one of them held stays locked.
             self._lock, self._pool = threading.Lock(), None
-        worth = worth and self.threads > 1 and not getattr(self._alone, "value", False)
+        worth = self.shares(program, steps) and not getattr(self._alone, "value", False)
         if not worth or not self._lock.acquire(blocking=False):
             _run(program, steps, 0, 1, np.zeros(2, np.int64))
             return
@@ -111,6 +116,27 @@ class CompiledExecutor(Executor):
     def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
         self._program.exchange(arrays, seed)
         return True
+
+    def from_rows(self, x: Array, outputs: Array) -> RunRows:
+        program = self._program
+        largest, one = np.finfo(x.dtype).max, x.dtype.type(1)
+        if self._team.shares(program, 1):
+
+            def run_rows(rows: Array, scale: Any, results: Array) -> int:
+                if not prediction.read_rows(rows, scale, largest, x):
+                    return 1
+                self._team.run(program, 1)
+                return 0 if prediction.write_results(outputs, one, largest, results) else 2
+
+            return run_rows
+        table, counter, scratch = program.table, program.counter, program.scratch
+
+        def run_alone(rows: Array, scale: Any, results: Array) -> int:
+            # One call, because each takes longer than the step of a small network.
+            flag: int = prediction.predict(rows, scale, largest, one, x, table, counter, scratch, outputs, results)
+            return flag
+
+        return run_alone
 
     def run(self, repeats: int) -> None:
         piece = max(1, _PIECE // max(1, self._program.work))
