@@ -64,7 +64,7 @@ class Executor(ABC):
         """
         return False
 
-    def from_rows(self, x: Array, outputs: Array) -> RunRows | None:
+    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows | None:
         """The step as one call, from rows in the host's memory to results in the host's memory.
 
         Parameters
@@ -73,6 +73,9 @@ class Executor(ABC):
             The buffer of the step that the rows are copied to.
         outputs : (rows, outputs) array
             The buffer with its results.
+        constants : dict
+            Belongs to the parameters, which no longer change: what is computed from them alone is kept here, for other
+            recordings with the same parameters.
 
         Returns
         -------

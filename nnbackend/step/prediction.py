@@ -45,7 +45,7 @@ class Pass:
     x, outputs : (rows, ...) arrays
         The buffers of its rows and of its results.
     run_rows : callable or None
-        The pass as one call, if the backend has one.
+        The pass as one call, if the backend has one and the parameters no longer change.
     """
 
     replay: Replay
@@ -62,12 +62,16 @@ class Predictor:
     model : Model
     loss : Loss or None
         Its output activation, such as softmax, is applied to the outputs.
+    fixed : bool
+        Whether the parameters no longer change.
     """
 
-    def __init__(self, model: Model, loss: Loss | None) -> None:
+    def __init__(self, model: Model, loss: Loss | None, fixed: bool = False) -> None:
         self._model = model
         self._activation = "identity" if loss is None else loss.output_activation
         self._recorded: dict[int, Pass] = {}
+        #: What passes whose parameters no longer change share; None while they may change.
+        self._constants: dict[Any, Any] | None = {} if fixed else None
         self._lock = ForkLock()
 
     def __call__(self, rows: HostArray) -> HostArray:
@@ -106,7 +110,9 @@ class Predictor:
         replay.record(make_executor)
         x, outputs = buffers
         ((executor, _),) = replay.executors
-        return Pass(replay, x, outputs, executor.from_rows(x, outputs) if executor.apart else None)
+        if self._constants is None or not executor.apart:
+            return Pass(replay, x, outputs, None)
+        return Pass(replay, x, outputs, executor.from_rows(x, outputs, self._constants))
 
 
 class CompiledPredictor(Guarded):
@@ -143,7 +149,7 @@ class CompiledPredictor(Guarded):
         sizes = {"a copy of the weights": model.layout.size * model.dtype.itemsize}
         explained = memory_explained(model.backend, "the predictor", lambda: sizes, "Give a smaller batch_size.")
         with own_error_state(), explained:
-            self._predictor = Predictor(model.frozen(), loss)
+            self._predictor = Predictor(model.frozen(), loss, fixed=True)
             #: Passes that no thread uses. Appending to a list and popping from it are atomic.
             self._free: list[Pass] = []
             if batch_size <= INFERENCE_BATCH and (first := self._predictor.record(batch_size)).run_rows is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +24,24 @@ __all__ = ["CompiledExecutor", "Team"]
 _SHARED_STEP = 6_000_000
 _SHARED_RUN = 20_000_000
 
+#: Multiply-adds of a prediction that threads share if they are waiting for it, and the seconds since the last such
+#: prediction after which none are kept waiting.
+_WORTH_HELP, _SOON = 300_000, 1e-3
+
+#: Number of checks for which a thread waits for the next prediction, some 50 microseconds, and the multiply-adds for
+#: which it waits for one more: longer than the step takes on one thread, as it does while this thread wakes up.
+_WAITS, _WORK_PER_WAIT = 2_500, 300
+
+#: Number of checks for which a prediction waits for a thread that is waiting for it, up to a microsecond.
+_PATIENCE = 40
+
 #: Control returns to Python after about this many multiply-adds, a fraction of a second, so that Ctrl-C need not wait
 #: for the end of an epoch.
 _PIECE = 10_000_000_000
+
+
+#: For a step without help.
+_NO_MAILS = np.zeros((0, prediction.MAIL), np.int64)
 
 
 class Team:
@@ -45,6 +61,10 @@ class Team:
         self._process = 0
         #: Whether a thread runs its programs alone.
         self._alone = threading.local()
+        #: What the threads that wait for predictions read and write, and when the last one was.
+        self._mails = np.zeros((threads - 1, prediction.MAIL), np.int64)
+        self._barrier = np.zeros(2, np.int64)
+        self._last = 0.0
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -58,18 +78,11 @@ class Team:
     def __reduce__(self) -> tuple[type, tuple[int]]:
         return type(self), (self.threads,)
 
-    def shares(self, program: Program, steps: int) -> bool:
-        """Whether there is enough work in these steps for several threads."""
-        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
-        return worth and self.threads > 1
-
     def run(self, program: Program, steps: int) -> None:
         """Run several steps of a program."""
-        if self._process not in (0, os.getpid()):
-            # Threads do not survive a fork, and a lock that one of them held stays locked.
-            self._lock, self._pool = threading.Lock(), None
-        worth = self.shares(program, steps) and not getattr(self._alone, "value", False)
-        if not worth or not self._lock.acquire(blocking=False):
+        self._forget_parent()
+        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
+        if not worth or not self._may_share():
             _run(program, steps, 0, 1, np.zeros(2, np.int64))
             return
         try:
@@ -77,15 +90,63 @@ class Team:
         finally:
             self._lock.release()
 
-    def _together(self, program: Program, steps: int) -> None:
+    def predict(self, program: Program, inputs: tuple[Any, ...], outputs: Array, results: Array) -> int:
+        """Run one step for `from_rows`; `inputs` are the arguments of `prediction.read_rows`."""
+        self._forget_parent()
+        arguments = *inputs, program.table, program.counter, program.scratch, outputs, results
+        # One call of compiled code, because each takes longer than the step of a small network.
+        if program.work < _WORTH_HELP or not self._may_share():
+            alone: int = prediction.predict(*arguments, _NO_MAILS, self._barrier, False, 0, True)
+            return alone
+        try:
+            now = time.perf_counter()
+            wake, self._last = now - self._last < _SOON, now
+            # The threads that others wait for in `_together` must not wait for predictions.
+            few = program.work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
+            flag: int = prediction.predict(*arguments, self._mails, self._barrier, wake, _PATIENCE, few)
+            if flag & prediction.NOBODY:
+                self._together(program, 1)
+                flag += 0 if prediction.write_results(outputs, inputs[2], results) else 2
+            if flag & prediction.WAKE:
+                self._wake(_WAITS + program.work // _WORK_PER_WAIT)
+        finally:
+            self._lock.release()
+        return flag & 3
+
+    def _may_share(self) -> bool:
+        """Acquire the lock, if there are other threads and they are not busy."""
+        return self.threads > 1 and not getattr(self._alone, "value", False) and self._lock.acquire(blocking=False)
+
+    def _wake(self, waits: int) -> None:
+        """Let the threads that `predict` has counted wait for the next call, for a number of checks."""
+        pool = self._workers()
+        for place in np.flatnonzero(self._mails[:, prediction.STATE] == prediction.WAKING):
+            try:
+                pool.submit(prediction.serve, self._mails, int(place), waits)
+            except RuntimeError:
+                # The interpreter is shutting down.
+                self._mails[place, prediction.STATE] = prediction.ASLEEP
+
+    def _forget_parent(self) -> None:
+        """Threads do not survive a fork, and a lock that one of them held stays locked."""
+        if self._process not in (0, os.getpid()):
+            self._lock, self._pool, self._process = threading.Lock(), None, 0
+            self._mails[...] = prediction.ASLEEP
+
+    def _workers(self) -> ThreadPoolExecutor:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
             self._process = os.getpid()
+        return self._pool
+
+    def _together(self, program: Program, steps: int) -> None:
+        pool = self._workers()
+        prediction.dismiss(self._mails)
         barrier = np.zeros(2, np.int64)
         futures = []
         try:
             for thread in range(1, self.threads):
-                futures.append(self._pool.submit(_run, program, steps, thread, self.threads, barrier))
+                futures.append(pool.submit(_run, program, steps, thread, self.threads, barrier))
             _run(program, steps, 0, self.threads, barrier)
         except BaseException:
             # Such as Ctrl-C before this thread has started: the others must not wait for it forever.
@@ -103,40 +164,34 @@ class CompiledExecutor(Executor):
     ----------
     program : Program
     team : Team
+    for_predictions : callable, optional
+        Makes the program again for `from_rows`, from its `constants`.
     """
 
     name = "compiled"
     reason = "every operation of the step is known to the compiled epoch function"
     apart = True
 
-    def __init__(self, program: Program, team: Team) -> None:
+    def __init__(
+        self, program: Program, team: Team, for_predictions: Callable[[dict[Any, Any]], Program] | None = None
+    ) -> None:
         self._program = program
         self._team = team
+        self._for_predictions = for_predictions or (lambda constants: program)
 
     def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
         self._program.exchange(arrays, seed)
         return True
 
-    def from_rows(self, x: Array, outputs: Array) -> RunRows:
-        program = self._program
-        largest, one = np.finfo(x.dtype).max, x.dtype.type(1)
-        if self._team.shares(program, 1):
+    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows:
+        program, predict = self._for_predictions(constants), self._team.predict
+        words = program.records.words_of((begin := x.ctypes.data, begin + x.nbytes))
+        largest = np.finfo(x.dtype).max
 
-            def run_rows(rows: Array, scale: Any, results: Array) -> int:
-                if not prediction.read_rows(rows, scale, largest, x):
-                    return 1
-                self._team.run(program, 1)
-                return 0 if prediction.write_results(outputs, one, largest, results) else 2
+        def run_rows(rows: Array, scale: Any, results: Array) -> int:
+            return predict(program, (rows, scale, largest, x, words), outputs, results)
 
-            return run_rows
-        table, counter, scratch = program.table, program.counter, program.scratch
-
-        def run_alone(rows: Array, scale: Any, results: Array) -> int:
-            # One call, because each takes longer than the step of a small network.
-            flag: int = prediction.predict(rows, scale, largest, one, x, table, counter, scratch, outputs, results)
-            return flag
-
-        return run_alone
+        return run_rows
 
     def run(self, repeats: int) -> None:
         piece = max(1, _PIECE // max(1, self._program.work))
