@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import ModelFileError, NNBackendError
-from nnbackend.layers import Layer, all_layers, follow_shapes, layers_config
+from nnbackend.layers import Layer, all_layers, follow_shapes
 from nnbackend.losses import Loss
-from nnbackend.saving.config import parse_config
+from nnbackend.saving.config import config_of, parse_config
 from nnbackend.saving.model_file import check_dtypes, read_model, write_model
 from nnbackend.step.inference import NetworkInference
 from nnbackend.step.parameters import ParameterLayout
@@ -294,25 +293,7 @@ class Network(NetworkInference):
 
         Arrays of initial values count as weights, too, and are replaced by zeros.
         """
-        inputs: dict[str, Any] = {}
-        if self.trained_with is not None:
-            inputs = {"inputs": asdict(self.trained_with)}
-        elif self.input_scale is None and not self.scaled_by_dtype:
-            # Older versions wrote no such entry: without it, an open scale means theirs.
-            inputs = {"inputs": None}
-        config = {
-            **inputs,
-            "layers": layers_config(self.layers),
-            "input_shape": list(self.input_shape),
-            "seed": self.seed,
-            "dtype": self.dtype.name,
-            "input_scale": self.input_scale,
-            "loss": None if self.loss is None else self.loss.name,
-            "steps_trained": self.steps_trained,
-            "epochs_trained": self.epochs_trained,
-        }
-        # Only if it is True, so that earlier releases can read the files of other networks.
-        return {**config, "multilabel": True} if self.multilabel else config
+        return config_of(self)
 
     @classmethod
     def from_config(
@@ -422,6 +403,12 @@ class Network(NetworkInference):
     def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
         """Write an ONNX file for other runtimes; see :func:`nnbackend.interop.onnx.export`."""
         from nnbackend.interop.onnx import export
+
+        export(self, path, input_dtype)
+
+    def to_c(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
+        """Write a C99 header for programs without Python; see :func:`nnbackend.interop.c.export`."""
+        from nnbackend.interop.c import export
 
         export(self, path, input_dtype)
 

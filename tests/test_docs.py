@@ -15,7 +15,7 @@ import nnbackend as nn
 DOCS = Path(__file__).parents[1] / "docs"
 
 #: Modules whose public names are listed on the API pages.
-MODULES = ("augment", "datasets", "interop.keras", "interop.onnx", "interop.torch", "metrics", "plotting")
+MODULES = ("augment", "datasets", "interop.c", "interop.keras", "interop.onnx", "interop.torch", "metrics", "plotting")
 
 #: Constants, which are documented where they are used.
 CONSTANTS = {"INPUT_DTYPES", "OPSET", "CASES"}

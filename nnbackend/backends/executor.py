@@ -8,14 +8,21 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.arrays import Array
+from nnbackend.backends.arrays import Array, HostArray
 from nnbackend.backends.declaration import Call
 from nnbackend.backends.operations import Operations
 
-__all__ = ["Division", "Executor", "PlainExecutor", "SegmentedExecutor"]
+__all__ = ["Division", "Executor", "PlainExecutor", "RunRows", "SegmentedExecutor"]
+
+
+#: Called as ``run_rows(rows, scale, results)`` with contiguous and writeable arrays, it runs the step once on
+#: ``rows * scale``, computed in the step's dtype, which is that of the scalar, and copies its outputs to `results`. It
+#: returns 0; 1 if the scaled rows hold NaN or infinity, and then it has computed nothing; 2 if the results do.
+RunRows = Callable[[HostArray, Any, HostArray], int]
 
 
 class Executor(ABC):
@@ -56,6 +63,26 @@ class Executor(ABC):
             Whether it can; if not, nothing has changed.
         """
         return False
+
+    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows | None:
+        """The step as one call, from rows in the host's memory to results in the host's memory.
+
+        Parameters
+        ----------
+        x : (rows, features) array
+            The buffer of the step that the rows are copied to.
+        outputs : (rows, outputs) array
+            The buffer with its results.
+        constants : dict
+            Belongs to the parameters, which no longer change: what is computed from them alone is kept here, for other
+            recordings with the same parameters.
+
+        Returns
+        -------
+        callable or None
+            See :data:`RunRows`; None if the executor has no faster way than to write `x`, run, and read `outputs`.
+        """
+        return None
 
 
 class PlainExecutor(Executor):

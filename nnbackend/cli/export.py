@@ -9,21 +9,26 @@ import numpy as np
 from nnbackend.cli.run_folder import find_model
 from nnbackend.cli.text import field, network_line
 from nnbackend.data.scale import PIXEL_SCALE
-from nnbackend.interop.onnx import INPUT_DTYPES, OPSET, export
+from nnbackend.errors import InvalidInputError
+from nnbackend.interop.c import function_name
+from nnbackend.interop.exports import INPUT_DTYPES
+from nnbackend.interop.onnx import OPSET
 from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
 DESCRIPTION = """\
-Write a trained model as an ONNX file, which runs without nnbackend, for example
-in ONNX Runtime. Its output is that of `nnbackend predict`: probabilities, if
-the model was trained with softmax or sigmoid cross-entropy."""
+Write a trained model for programs without nnbackend: as an ONNX file, for
+example for ONNX Runtime, or as a C header (C99), for example for a
+microcontroller. The end of the file's name decides. The output is that of
+`nnbackend predict`: probabilities, if the model was trained with softmax or
+sigmoid cross-entropy."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="a model file or the folder of a run")
-    parser.add_argument("out", metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("out", metavar="OUT", help="the file to write: a name that ends in .onnx or .h")
     parser.add_argument(
         "--input-dtype",
         metavar="NAME",
@@ -35,18 +40,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Export the model and return the exit code."""
     path = find_model(options.model)
+    out = options.out.lower()
+    if not out.endswith((".onnx", ".h")):
+        raise InvalidInputError(f"the name of the file must end in .onnx or .h, received {options.out!r}")
     network = Network.load(path, "numpy")
-    export(network, options.out, options.input_dtype)
+    batch: tuple[object, ...]
+    if out.endswith(".h"):
+        network.to_c(options.out, options.input_dtype)
+        kind, batch = f"C99: {function_name(options.out)}", ()
+    else:
+        network.to_onnx(options.out, options.input_dtype)
+        kind, batch = f"ONNX, opset {OPSET}", ("batch",)
     dtype = np.dtype(options.input_dtype or network.dtype).name
     print(field("model", f"{path}\n{network_line(network)}"))
-    print(field("input", f"{dtype} {_shape(network.input_shape)}{_scale(network, dtype)}"))
-    print(field("output", f"{network.dtype.name} {_shape(network.output_shape)}{_meaning(network)}"))
-    print(f"\nwritten to {options.out} (ONNX, opset {OPSET})")
+    print(field("input", f"{dtype} {_shape(*batch, *network.input_shape)}{_scale(network, dtype)}"))
+    print(field("output", f"{network.dtype.name} {_shape(*batch, *network.output_shape)}{_meaning(network)}"))
+    print(f"\nwritten to {options.out} ({kind})")
     return 0
 
 
-def _shape(sample: tuple[int, ...]) -> str:
-    return f"(batch, {', '.join(map(str, sample))})"
+def _shape(*sizes: object) -> str:
+    return f"({', '.join(map(str, sizes))})"
 
 
 def _scale(network: Network, dtype: str) -> str:

@@ -86,7 +86,7 @@ def make_parser() -> argparse.ArgumentParser:
         "evaluate": (evaluate, "print loss and accuracy on a data set's test rows"),
         "predict": (predict, "classify images from picture or IDX files"),
         "demo": (demo, "open a page to draw digits and watch a network learn"),
-        "export": (export, "write a model as an ONNX file"),
+        "export": (export, "write a model as an ONNX file or a C header"),
         "examples": (examples, "list or run small programs, from one neuron to MNIST"),
         "info": (info, "show usable backends, versions, BLAS, threads, caches"),
         "bench": (bench, "measure the training speed of every usable backend"),

@@ -108,6 +108,7 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
     if history.interrupted:
         raise KeyboardInterrupt
     network.predict(x)
+    network.compile_predictor(2)
 
 
 def _layers() -> list[Layer]:

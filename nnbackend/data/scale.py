@@ -191,4 +191,5 @@ def warn(message: str) -> None:
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").partition(".")[0] == "nnbackend":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    # The frame is the outermost one of this package.
+    warnings.warn(message, UserWarning, stacklevel=level + 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["keras", "notebook", "onnx", "sklearn", "tensorboard", "torch"]
+__all__ = ["c", "keras", "notebook", "onnx", "sklearn", "tensorboard", "torch"]
 
 
 def __getattr__(name: str) -> Any:

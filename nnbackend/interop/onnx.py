@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.errors import InvalidInputError, UnknownNameError
-from nnbackend.layers import LAYERS
-from nnbackend.layers.stack import written
+from nnbackend.errors import InvalidInputError
+from nnbackend.interop.exports import INPUT_DTYPES, check_built_in, input_dtype_of
 from nnbackend.network import Network
 from nnbackend.saving.model_file import check_finite
 from nnbackend.support.extras import install_command
@@ -27,9 +26,6 @@ __all__ = ["INPUT_DTYPES", "OPSET", "export"]
 #: From December 2020 (ONNX 1.8), so that old runtimes can read it; the first opset whose Softmax is over one axis.
 OPSET = 13
 _IR_VERSION = 7
-
-#: Possible dtypes of the input of an exported model.
-INPUT_DTYPES = ("uint8", "float32", "float64")
 
 #: Most bytes of weights: protocol buffers are limited to 2 GiB, including nodes and names.
 _LARGEST = 2**31 - 2**20
@@ -71,33 +67,18 @@ def export(network: Network | Sequence[Network], path: str | os.PathLike[str], i
     own = networks[0].dtype
     if others := {network.dtype.name for network in networks} - {own.name}:
         raise InvalidInputError(f"the networks of one ONNX file must have one dtype, received {own} and {others.pop()}")
-    dtype = own if input_dtype is None else _input_dtype(input_dtype)
-    for node in (inner for network in networks for outer in network.model.layout.nodes for inner in outer.walk()):
-        if type(node.layer) not in LAYERS.values():
-            known = ", ".join(kind.__name__ for kind in LAYERS.values())
-            raise InvalidInputError(
-                f"{written(node.name)} is {node.layer!r}, a user-defined layer, which has no ONNX operators; "
-                f"only {known} can be exported"
-            )
+    dtype = input_dtype_of(input_dtype, own)
+    for each in networks:
+        check_built_in(each, "has no ONNX operators")
     count = sum(network.model.layout.count for network in networks)
     if count * own.itemsize > _LARGEST:
         raise InvalidInputError(f"an ONNX file may have at most 2 GiB, and {count:,} {own} parameters are more")
     weights = [network.get_weights() for network in networks]
-    for each in weights:
-        check_finite(path, each)
+    for arrays in weights:
+        check_finite(path, arrays)
     model = _make_model(networks, weights, dtype)
     with atomic_write(path) as stream:
         stream.write(model.SerializeToString())
-
-
-def _input_dtype(name: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = np.dtype(np.dtype(name).name)  # By name, because ONNX has no byte orders.
-    except TypeError:
-        raise UnknownNameError("input_dtype", name, INPUT_DTYPES) from None
-    if dtype.name not in INPUT_DTYPES:
-        raise UnknownNameError("input_dtype", dtype.name, INPUT_DTYPES)
-    return dtype
 
 
 def _make_model(
@@ -158,6 +139,9 @@ def _add_network(
     samples = add_layers(graph, network.model.layout.nodes, weights, samples)
     graph.scope = "output"
     samples = graph.arranged(samples, "last")
-    if network.loss is not None:
-        samples = add_activation(graph, network.loss.output_activation, 0.0, samples)
-    return samples.name
+    if network.loss is None:
+        return samples.name
+    # The loss sees all outputs of a sample as one row.
+    flat = Samples(graph.add("Flatten", samples.name, axis=1), (1,)) if len(samples.shape) > 1 else samples
+    made = add_activation(graph, network.loss.output_activation, 0.0, flat)
+    return graph.reshaped(made.name, samples.shape) if flat is not samples else made.name

@@ -13,6 +13,7 @@ import numpy as np
 from onnx import helper
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.interop.exports import folded_weights, own_arrays, places
 from nnbackend.interop.onnx_graph import Graph, Samples, add_activation
 from nnbackend.layers import (
     Activation,
@@ -34,7 +35,6 @@ from nnbackend.layers import (
     Residual,
     ZeroPadding2D,
 )
-from nnbackend.layers.dense import Linear
 from nnbackend.layers.windows import Window
 
 __all__ = ["add_layers"]
@@ -61,38 +61,12 @@ def add_layers(graph: Graph, nodes: Sequence[LayerNode], weights: Mapping[str, H
     remaining = list(reversed(nodes))
     while remaining:
         node = remaining.pop()
-        own = _own(node, weights)
-        folded = _folded(graph, node, own, remaining[-1], weights) if remaining else None
+        own = own_arrays(node, weights)
+        folded = folded_weights(node, own, remaining[-1], weights) if remaining else None
         if folded is not None:
             remaining.pop()
         x = _add_layer(graph, node, own if folded is None else folded, weights, x)
     return x
-
-
-def _own(node: LayerNode, weights: Mapping[str, HostArray]) -> dict[str, HostArray]:
-    return {parameter.name: weights[f"{node.name}.{parameter.name}"] for parameter in node.parameters}
-
-
-def _folded(
-    graph: Graph, node: LayerNode, own: Mapping[str, HostArray], after: LayerNode, weights: Mapping[str, HostArray]
-) -> dict[str, HostArray] | None:
-    """Weight and bias of a linear layer with the normalisation after it; see :mod:`nnbackend.step.folding`.
-
-    None if `after` is no batch normalisation of the linear layer's output, or if its factors are beyond the dtype.
-    """
-    layer = after.layer
-    if not isinstance(node.layer, Linear) or node.layer.activation != "identity":
-        return None
-    if not isinstance(layer, BatchNormalization):
-        return None
-    normalization = _own(after, weights)
-    with np.errstate(all="ignore"):
-        variance = normalization["running_variance"].astype(np.float64)
-        factor = normalization.get("scale", 1.0) / np.sqrt(variance + layer.epsilon)
-        centred = own.get("bias", 0.0) - normalization["running_mean"].astype(np.float64)
-        bias = centred * factor + normalization.get("shift", 0.0)
-        folded = {"weight": (own["weight"] * factor).astype(graph.dtype), "bias": bias.astype(graph.dtype)}
-    return folded if all(np.isfinite(array).all() for array in folded.values()) else None
 
 
 def _add_layer(
@@ -161,15 +135,10 @@ def _residual(graph: Graph, node: LayerNode, weights: Mapping[str, HostArray], x
 # ---- convolutions and pools ------------------------------------------------------------------------------------------
 
 
-def _geometry(node: LayerNode, window: Window) -> tuple[tuple[int, int, int], tuple[int, int], list[int]]:
-    """The shape of the image, height and width of the output, and the padding: top, left, bottom, right."""
-    shape = node.input_shape if len(node.input_shape) == 3 else (1, *node.input_shape)  # Conv1D: an image of one row
-    place = window.place(type(node.layer).__name__, shape)
-    ends = []
-    for axis, (windows, before) in enumerate(((place.height, place.top), (place.width, place.left))):
-        covered = (window.size[axis] - 1) * window.dilation[axis] + 1
-        ends.append(max((windows - 1) * window.strides[axis] + covered - shape[axis] - before, 0))
-    return (shape[0], shape[1], shape[2]), (place.height, place.width), [place.top, place.left, *ends]
+def _pads(node: LayerNode, window: Window) -> list[int]:
+    """The padding as ONNX writes it: at the start of each axis, then at the ends."""
+    place = places(node, window)
+    return [place.top, place.left, place.bottom, place.right]
 
 
 def _convolution(graph: Graph, node: LayerNode, layer: Conv2D, own: Mapping[str, HostArray], x: Samples) -> Samples:
@@ -178,7 +147,7 @@ def _convolution(graph: Graph, node: LayerNode, layer: Conv2D, own: Mapping[str,
     x = graph.arranged(x, "first")
     window = layer.window
     weight: HostArray = own["weight"].transpose(3, 2, 0, 1)
-    pads = _geometry(node, window)[2]
+    pads = _pads(node, window)
     sides = [1] if isinstance(layer, Conv1D) else [0, 1]
     if isinstance(layer, Conv1D):
         weight = weight[:, :, 0]
@@ -230,7 +199,7 @@ def _pool(graph: Graph, node: LayerNode, x: Samples) -> Samples:
         operator, attributes = "LpPool", {"p": 2}
     pooled = graph.add(
         operator, x.name, kernel_shape=layer.window.size, strides=layer.window.strides,
-        pads=_geometry(node, layer.window)[2], **attributes,
+        pads=_pads(node, layer.window), **attributes,
     )  # fmt: skip
     return x.computed(pooled, node.output_shape)
 
@@ -256,9 +225,10 @@ def _gathered_pool(graph: Graph, node: LayerNode, layer: MaxPool2D | AveragePool
 
 def _elements(node: LayerNode, window: Window) -> HostArray:
     """The pixel of each element of each window, (positions, elements); -1 in the padding."""
-    (height, width, _), (rows, columns), (top, left, *_) = _geometry(node, window)
-    y = np.arange(rows)[:, None] * window.strides[0] - top + np.arange(window.size[0]) * window.dilation[0]
-    x = np.arange(columns)[:, None] * window.strides[1] - left + np.arange(window.size[1]) * window.dilation[1]
+    place = places(node, window)
+    (height, width, _), rows, columns = place.image, place.height, place.width
+    y = np.arange(rows)[:, None] * window.strides[0] - place.top + np.arange(window.size[0]) * window.dilation[0]
+    x = np.arange(columns)[:, None] * window.strides[1] - place.left + np.arange(window.size[1]) * window.dilation[1]
     y, x = y[:, None, :, None], x[None, :, None, :]
     pixels = np.where((y >= 0) & (y < height) & (x >= 0) & (x < width), y * width + x, -1)
     return pixels.reshape(rows * columns, -1).astype(np.int64)
@@ -268,7 +238,7 @@ def _windows(
     graph: Graph, node: LayerNode, window: Window, fill: float, x: Samples
 ) -> tuple[str, tuple[int, int, int]]:
     """The elements of all windows, and their shape without rows: (positions, elements, channels)."""
-    (height, width, channels), _, _ = _geometry(node, window)
+    height, width, channels = places(node, window).image
     pixels = graph.reshaped(graph.arranged(x, "last").name, (height * width, channels))
     elements: HostArray = _elements(node, window)
     if elements.min() < 0:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from nnbackend.data.scale import Inputs, input_factor
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
-from nnbackend.layers import Layer, layers_from_config
+from nnbackend.layers import Layer, layers_config, layers_from_config
 from nnbackend.losses import Loss, get_loss
 from nnbackend.support.checks import count, real_dtype, sample_shape, seed_number
 
-__all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
+__all__ = ["Description", "config_of", "epochs_count", "parse_config", "steps_count"]
 
 #: Optional keys of a configuration, with the values of a new, untrained network.
 _DEFAULTS: dict[str, Any] = {
@@ -45,6 +45,29 @@ class Description:
     multilabel: bool
     steps_trained: int
     epochs_trained: int
+
+
+def config_of(network: Any) -> dict[str, Any]:
+    """The configuration of a network, for `parse_config`."""
+    inputs: dict[str, Any] = {}
+    if network.trained_with is not None:
+        inputs = {"inputs": asdict(network.trained_with)}
+    elif network.input_scale is None and not network.scaled_by_dtype:
+        # Older versions wrote no such entry: without it, an open scale means theirs.
+        inputs = {"inputs": None}
+    config = {
+        **inputs,
+        "layers": layers_config(network.layers),
+        "input_shape": list(network.input_shape),
+        "seed": network.seed,
+        "dtype": network.dtype.name,
+        "input_scale": network.input_scale,
+        "loss": None if network.loss is None else network.loss.name,
+        "steps_trained": network.steps_trained,
+        "epochs_trained": network.epochs_trained,
+    }
+    # Only if it is True, so that earlier releases can read the files of other networks.
+    return {**config, "multilabel": True} if network.multilabel else config
 
 
 def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]] = ()) -> Description:

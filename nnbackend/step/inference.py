@@ -17,15 +17,18 @@ from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
 from nnbackend.step.evaluation import Evaluator
-from nnbackend.step.prediction import Predictor
+from nnbackend.step.prediction import (
+    INFERENCE_BATCH,
+    CompiledPredictor,
+    Predictor,
+    overflow_explained,
+    warn_of_overflow,
+)
 from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["NetworkInference", "classes_of"]
-
-#: Default number of rows per batch for predictions and evaluations.
-_INFERENCE_BATCH = 1024
 
 
 class NetworkInference(NetworkWeights):
@@ -138,15 +141,14 @@ class NetworkInference(NetworkWeights):
         """
         outputs = self.predict_unchecked(x, batch_size)
         if not np.isfinite(outputs).all():
-            bad = int((~np.isfinite(outputs.reshape(len(outputs), -1))).any(axis=1).sum())
-            warn(f"predictions of {bad:,} of {len(outputs):,} rows are NaN or infinite: {self._overflow()}")
+            warn_of_overflow(outputs)
         return outputs
 
     def predict_unchecked(self, x: Any, batch_size: int | None = None) -> HostArray:
         """As `predict`, without its warning about predictions that are not finite."""
         with own_error_state():
             rows = self.intake.rows(x)
-            size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+            size = INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
             size = min(rows.count, size)
             outputs = self._room_for_outputs(rows.count)
             for start in range(0, rows.count, size):
@@ -154,10 +156,38 @@ class NetworkInference(NetworkWeights):
                 outputs[start : start + size] = self._predictor(part)
         return outputs.reshape(rows.count, *self.output_shape)
 
-    def _overflow(self) -> str:
-        """Why results are not finite although inputs and weights are, and what to do."""
-        wider = "" if self.dtype == np.float64 else ", or use dtype='float64'"
-        return f"numbers within the network overflow {self.dtype.name}. Check the units of x{wider}"
+    def compile_predictor(self, batch_size: int = 1) -> CompiledPredictor:
+        """A function that predicts a fixed number of rows in the shortest time, for services.
+
+        It has a snapshot of the weights and of everything else that predictions depend on, so later training does not
+        change it; compile another one to use new weights. All checks that depend only on the network are made here, and
+        kernels are compiled here, so that the first call takes no longer than others.
+
+        Parameters
+        ----------
+        batch_size : int
+            The number of rows of each call.
+
+        Returns
+        -------
+        CompiledPredictor
+            Called with ``(batch_size, *input_shape)`` rows, it returns what `predict` returns for them, with the same
+            bits, in a new array.
+
+        Raises
+        ------
+        InvalidInputError
+            `batch_size` is not a positive whole number.
+        OutOfMemoryError
+            There is no memory for a copy of the weights.
+
+        Notes
+        -----
+        Any number of threads may call it at the same time, also while the network is being trained. On Numba they run
+        in parallel, without Python's global lock, each on its own buffers. On other backends they take turns.
+        """
+        size = positive_integer("batch_size", batch_size)
+        return CompiledPredictor(self._model, self.loss, self.intake, size)
 
     def _room_for_outputs(self, rows: int) -> HostArray:
         shape = (rows, math.prod(self.output_shape))
@@ -228,14 +258,14 @@ class NetworkInference(NetworkWeights):
             "accuracy". If a row may have several labels, each of which is right or wrong, it is "binary_accuracy".
         """
         chosen = self.resolve_loss(loss)
-        size = _INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
+        size = INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
         with own_error_state():
             feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
             with closing(feed):
                 value, correct = Evaluator(self._model, chosen, feed, size).run()
             metrics = {"loss": value + self.penalty()}
             if not math.isfinite(metrics["loss"]):
-                warn(f"the loss is {metrics['loss']}: {self._overflow()}")
+                warn(f"the loss is {metrics['loss']}: {overflow_explained(self.dtype)}")
         if feed.accuracy_name is not None:
             metrics[feed.accuracy_name] = correct
         return metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,12 @@ class Model:
     def views(self) -> dict[str, Array]:
         """Views of `parameters` by name."""
         return self.layout.device_views(self.backend, self.parameters)
+
+    def frozen(self) -> Model:
+        """The same model with a copy of the parameters, which later training does not change."""
+        parameters = self.backend.empty((self.layout.size,), self.dtype)
+        self.backend.copy(self.parameters, parameters)
+        return replace(self, parameters=parameters)
 
 
 @dataclass(eq=False, repr=False)

@@ -140,6 +140,13 @@ def test_batch_normalisation_becomes_part_of_the_layer_before_it(tmp_path, layer
     assert sum(name.endswith("running_mean") for name in initializers) == left
 
 
+@dtypes
+def test_softmax_of_the_loss_is_over_all_outputs_of_an_image(tmp_path, dtype):
+    net = network([nn.Conv2D(3, 3)], dtype)
+    net.set_loss("softmax_cross_entropy")
+    check(net, X.astype(dtype) / 10, tmp_path / "model.onnx")
+
+
 def test_batch_normalisation_stays_alone_if_the_product_overflows(tmp_path):
     net = nn.Network([nn.Dense(2, use_bias=False), nn.BatchNormalization(), nn.Dense(1)], 3, backend="numpy")
     weights = net.get_weights()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from nnbackend.backends.executor import Division
 from nnbackend.backends.numba import kernels, normalization, resampling
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
-from nnbackend.backends.numba.program import Parts, UnsupportedStepError, compile_step, parts_of
+from nnbackend.backends.numba.panels import weights_in_panels
+from nnbackend.backends.numba.program import Parts, Program, UnsupportedStepError, compile_step, parts_of
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
@@ -50,7 +52,7 @@ class NumbaBackend(NumpyBackend):
 
         def fast(segment: Sequence[Call]) -> Executor:
             program = compile_step(segment, self._team.threads, needed, lambda call: parts[id(call)])
-            return CompiledExecutor(program, self._team)
+            return CompiledExecutor(program, self._team, partial(self._for_predictions, segment))
 
         try:
             return division.executor(fast, self.plain_executor, within=ALONE)
@@ -58,6 +60,11 @@ class NumbaBackend(NumpyBackend):
             plain = self.plain_executor(calls)
             plain.reason = str(refused)
             return plain
+
+    def _for_predictions(self, calls: Sequence[Call], constants: dict[Any, Any]) -> Program:
+        """The program of a step whose parameters no longer change, with their weights in panels."""
+        panels = partial(weights_in_panels, calls, constants)
+        return compile_step(calls, self._team.threads, (), lambda call: panels(parts_of(call)), few_rows=True)
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
         division = self._divide(calls, {})

@@ -34,10 +34,17 @@ from nnbackend.backends.numba.packing import (
 )
 from nnbackend.backends.numba.product_tiles import product_tile
 
-__all__ = ["forward", "input_gradient", "product_address", "product_callback", "weight_gradient"]
+__all__ = [
+    "forward",
+    "forward_panels",
+    "input_gradient",
+    "product_address",
+    "product_callback",
+    "weight_gradient",
+]
 
 #: Of a product, all integers; see `make_product`.
-_ARGUMENTS = 14
+_ARGUMENTS = 15
 
 
 def product_address(tile_shape):
@@ -63,7 +70,23 @@ def product_callback(tile_shape):
 
 @intrinsic
 def call_product(
-    context, product, record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial
+    context,
+    product,
+    record,
+    a,
+    a_row,
+    a_k,
+    b,
+    b_row,
+    b_jump,
+    transpose,
+    bias,
+    out,
+    out_row,
+    rows,
+    columns,
+    inner,
+    partial,
 ):
     """Call the product at an address."""
 
@@ -85,13 +108,19 @@ def part_of_caller(function):
 @part_of_caller
 def forward(product, x, x_row, weight, weight_row, bias, out, out_row, rows, columns, inner):
     """``out = x @ weight + bias``; (rows, inner), (inner, columns) -> (rows, columns). A bias of 0 is none."""
-    call_product(product, 0, x, x_row, 1, weight, weight_row, 0, bias, out, out_row, rows, columns, inner, 0)
+    call_product(product, 0, x, x_row, 1, weight, weight_row, 0, 0, bias, out, out_row, rows, columns, inner, 0)
+
+
+@part_of_caller
+def forward_panels(product, width, x, x_row, panels, weight_rows, bias, out, out_row, rows, columns, inner):
+    """As `forward`, with a weight that was copied into panels as wide as a tile, each of `weight_rows` rows."""
+    call_product(product, 0, x, x_row, 1, panels, width, weight_rows, 0, bias, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
 def input_gradient(product, delta, delta_row, weight, weight_row, out, out_row, rows, columns, inner):
     """``out = delta @ weight.T``; (rows, inner), (columns, inner) -> (rows, columns)."""
-    call_product(product, 0, delta, delta_row, 1, weight, weight_row, 1, 0, out, out_row, rows, columns, inner, 0)
+    call_product(product, 0, delta, delta_row, 1, weight, weight_row, 0, 1, 0, out, out_row, rows, columns, inner, 0)
 
 
 @part_of_caller
@@ -103,22 +132,24 @@ def weight_gradient(product, partial, record, x, x_row, delta, delta_row, out, o
     `partial`, that of the same tile shape with the epilogue "store", computes them.
     """
     call_product(
-        product, record, x, 1, x_row, delta, delta_row, 0, 0, out, out_row, rows, columns, inner, partial,
+        product, record, x, 1, x_row, delta, delta_row, 0, 0, 0, out, out_row, rows, columns, inner, partial,
     )  # fmt: skip
 
 
 def make_product(tile_shape):
     """The function to compile: ``out = a @ b + bias``, or ``a @ b.T + bias``.
 
-    ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `partial` is not 0, the product at that address adds
+    ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `b_jump` is not 0, `b` consists of panels already:
+    that of column j begins ``j * b_jump`` elements after `b`. If `partial` is not 0, the product at that address adds
     up all panels but the last.
     """
     size, width, height = tile_shape.size, tile_shape.columns, tile_shape.rows
 
-    def product(record, a, a_row, a_k, b, b_row, transpose, bias, out, out_row, rows, columns, inner, partial):
+    def product(record, a, a_row, a_k, b, b_row, b_jump, transpose, bias, out, out_row, rows, columns, inner, partial):
         panel, panel_row = panel_space(tile_shape), width
         # A copy does not pay for what is read once or twice.
-        in_place = rows <= height and not transpose
+        in_place = b_jump or (rows <= height and not transpose)
+        between = b_jump if b_jump else 1
         # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it
         # reads a few rows, and a copy pays only for many panels.
         few = 2 if a_k != 1 else 7
@@ -130,7 +161,7 @@ def make_product(tile_shape):
             if partial and inner > tile_shape.depth:
                 first = (inner - 1) // tile_shape.depth * tile_shape.depth
                 call_product(
-                    partial, 0, a + size * i * a_row, a_row, a_k, b, b_row, transpose, bias,
+                    partial, 0, a + size * i * a_row, a_row, a_k, b, b_row, b_jump, transpose, bias,
                     out + size * i * out_row, out_row, end - i, columns, first, 0,
                 )  # fmt: skip
             # At least once: an empty sum is stored as well.
@@ -147,7 +178,8 @@ def make_product(tile_shape):
                         here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
                         transpose_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
                     else:
-                        here, ahead = b + size * (k * b_row + j), b + size * (next_k * b_row + next_j)
+                        here = b + size * (k * b_row + j * between)
+                        ahead = b + size * (next_k * b_row + next_j)
                         if in_place:
                             panel, panel_row = here, b_row
                         else:

@@ -45,21 +45,9 @@ def wait_at_barrier(barrier, goal):
     return True
 
 
-@as_written
-def run(table, advances, counter, steps, scratch_bytes, thread, threads, barrier):
-    """Run the table `steps` times.
-
-    Parameters
-    ----------
-    table, advances, counter : of a Program
-    steps : int
-    scratch_bytes : int
-        Of temporary memory.
-    thread, threads : int
-        Index of this thread, and number of threads.
-    barrier : int
-        Address of two int64 that are 0 before the first thread starts; see `wait_at_barrier`.
-    """
+@internal_as_written
+def run_from(table, advances, counter, steps, scratch_bytes, thread, threads, barrier, goal):
+    """As `run`, with a barrier at which `goal` threads have arrived before."""
     before = flush_subnormals(True)
     # Step counts of the epoch, the network and the optimiser, as in the counter.
     state = np.empty(STATE_SIZE, np.int64)
@@ -68,7 +56,6 @@ def run(table, advances, counter, steps, scratch_bytes, thread, threads, barrier
         state[place] = counter[place]
     state[THREAD], state[THREADS] = thread, threads
     scratch = np.empty(scratch_bytes, np.uint8)
-    goal = 0
     for _ in range(steps):
         # The first line waits for the last line of the previous step.
         for line in range(len(table)):
@@ -87,3 +74,21 @@ def run(table, advances, counter, steps, scratch_bytes, thread, threads, barrier
     if thread == 0:
         for place in range(3):
             counter[place] = state[place]
+
+
+@as_written
+def run(table, advances, counter, steps, scratch_bytes, thread, threads, barrier):
+    """Run the table `steps` times.
+
+    Parameters
+    ----------
+    table, advances, counter : of a Program
+    steps : int
+    scratch_bytes : int
+        Of temporary memory.
+    thread, threads : int
+        Index of this thread, and number of threads.
+    barrier : int
+        Address of two int64 that are 0 before the first thread starts; see `wait_at_barrier`.
+    """
+    run_from(table, advances, counter, steps, scratch_bytes, thread, threads, barrier, 0)

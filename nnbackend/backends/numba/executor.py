@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.executor import Executor
-from nnbackend.backends.numba import epoch
+from nnbackend.backends.executor import Executor, RunRows
+from nnbackend.backends.numba import epoch, prediction
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
 
@@ -22,9 +24,24 @@ __all__ = ["CompiledExecutor", "Team"]
 _SHARED_STEP = 6_000_000
 _SHARED_RUN = 20_000_000
 
+#: Multiply-adds of a prediction that threads share if they are waiting for it, and the seconds since the last such
+#: prediction after which none are kept waiting.
+_WORTH_HELP, _SOON = 300_000, 1e-3
+
+#: Number of checks for which a thread waits for the next prediction, some 50 microseconds, and the multiply-adds for
+#: which it waits for one more: longer than the step takes on one thread, as it does while this thread wakes up.
+_WAITS, _WORK_PER_WAIT = 2_500, 300
+
+#: Number of checks for which a prediction waits for a thread that is waiting for it, up to a microsecond.
+_PATIENCE = 40
+
 #: Control returns to Python after about this many multiply-adds, a fraction of a second, so that Ctrl-C need not wait
 #: for the end of an epoch.
 _PIECE = 10_000_000_000
+
+
+#: For a step without help.
+_NO_MAILS = np.zeros((0, prediction.MAIL), np.int64)
 
 
 class Team:
@@ -46,6 +63,10 @@ class Team:
         self._process = 0
         #: The most threads that run the programs of a thread.
         self._most = threading.local()
+        #: What the threads that wait for predictions read and write, and when the last one was.
+        self._mails = np.zeros((threads - 1, prediction.MAIL), np.int64)
+        self._barrier = np.zeros(2, np.int64)
+        self._last = 0.0
 
     @contextmanager
     def at_most(self, threads: int) -> Iterator[None]:
@@ -61,35 +82,76 @@ class Team:
 
     def run(self, program: Program, steps: int) -> None:
         """Run several steps of a program."""
-        others = min(getattr(self._most, "value", self.threads), self.threads) - 1
-        if others and program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN:
-            others = self._take(others)
-        else:
-            others = 0
+        worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
+        others = self._take(1) if worth else 0
         if not others:
             _run(program, steps, 0, 1, np.zeros(2, np.int64))
             return
         try:
             self._together(program, steps, 1 + others)
         finally:
-            with self._lock:
-                self._free += others
+            self._give_back(others)
 
-    def _take(self, others: int) -> int:
-        """Take this number of the other threads, or as many as are free."""
+    def predict(self, program: Program, inputs: tuple[Any, ...], outputs: Array, results: Array) -> int:
+        """Run one step for `from_rows`; `inputs` are the arguments of `prediction.read_rows`."""
+        arguments = *inputs, program.table, program.counter, program.scratch, outputs, results
+        # One call of compiled code, because each takes longer than the step of a small network. All threads or none.
+        others = self._take(self.threads - 1) if program.work >= _WORTH_HELP else 0
+        if not others:
+            alone: int = prediction.predict(*arguments, _NO_MAILS, self._barrier, False, 0, True)
+            return alone
+        try:
+            now = time.perf_counter()
+            wake, self._last = now - self._last < _SOON, now
+            # The threads that others wait for in `_together` must not wait for predictions.
+            few = program.work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
+            flag: int = prediction.predict(*arguments, self._mails, self._barrier, wake, _PATIENCE, few)
+            if flag & prediction.NOBODY:
+                self._together(program, 1, self.threads)
+                flag += 0 if prediction.write_results(outputs, inputs[2], results) else 2
+            if flag & prediction.WAKE:
+                self._wake(_WAITS + program.work // _WORK_PER_WAIT)
+        finally:
+            self._give_back(others)
+        return flag & 3
+
+    def _take(self, fewest: int) -> int:
+        """Take as many of the other threads as are free and the caller may use; none if they are fewer than these."""
         if self._process not in (0, os.getpid()):
             # Threads do not survive a fork, and a lock that one of them held stays locked.
-            self._lock, self._pool, self._free = threading.Lock(), None, self.threads - 1
+            self._lock, self._pool, self._process = threading.Lock(), None, 0
+            self._free = self.threads - 1
+            self._mails[...] = prediction.ASLEEP
+        most = min(getattr(self._most, "value", self.threads), self.threads) - 1
+        if most < max(1, fewest):
+            return 0
         with self._lock:
+            taken = min(most, self._free)
+            if taken < fewest:
+                return 0
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="nnbackend")
                 self._process = os.getpid()
-            taken = min(others, self._free)
             self._free -= taken
         return taken
 
+    def _give_back(self, others: int) -> None:
+        with self._lock:
+            self._free += others
+
+    def _wake(self, waits: int) -> None:
+        """Let the threads that `predict` has counted wait for the next call, for a number of checks."""
+        assert self._pool is not None
+        for place in np.flatnonzero(self._mails[:, prediction.STATE] == prediction.WAKING):
+            try:
+                self._pool.submit(prediction.serve, self._mails, int(place), waits)
+            except RuntimeError:
+                # The interpreter is shutting down.
+                self._mails[place, prediction.STATE] = prediction.ASLEEP
+
     def _together(self, program: Program, steps: int, threads: int) -> None:
         assert self._pool is not None
+        prediction.dismiss(self._mails)
         barrier = np.zeros(2, np.int64)
         futures = []
         try:
@@ -112,19 +174,34 @@ class CompiledExecutor(Executor):
     ----------
     program : Program
     team : Team
+    for_predictions : callable, optional
+        Makes the program again for `from_rows`, from its `constants`.
     """
 
     name = "compiled"
     reason = "every operation of the step is known to the compiled epoch function"
     apart = True
 
-    def __init__(self, program: Program, team: Team) -> None:
+    def __init__(
+        self, program: Program, team: Team, for_predictions: Callable[[dict[Any, Any]], Program] | None = None
+    ) -> None:
         self._program = program
         self._team = team
+        self._for_predictions = for_predictions or (lambda constants: program)
 
     def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
         self._program.exchange(arrays, seed)
         return True
+
+    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows:
+        program, predict = self._for_predictions(constants), self._team.predict
+        words = program.records.words_of((begin := x.ctypes.data, begin + x.nbytes))
+        largest = np.finfo(x.dtype).max
+
+        def run_rows(rows: Array, scale: Any, results: Array) -> int:
+            return predict(program, (rows, scale, largest, x, words), outputs, results)
+
+        return run_rows
 
     def run(self, repeats: int) -> None:
         piece = max(1, _PIECE // max(1, self._program.work))

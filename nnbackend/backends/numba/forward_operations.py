@@ -104,6 +104,33 @@ def dense(tile_shape, real, record):
 
 
 @compiled(
+    "dense_forward",
+    # Only where a predictor has copied the weight into panels.
+    accepts=lambda call: False,
+    work=lambda call: call.x.size * call.out.shape[1],
+    is_product=True,
+    calls_product=True,
+)
+def dense_panels(tile_shape, real, record):
+    """As `dense`, with a weight of panels; its array has the shape of the weight, but not its order."""
+    size, tile = tile_shape.size, tile_shape.columns
+
+    def dense_panels(address, state, scratch):
+        line = at(record, address)
+        inner, columns = line.inputs, line.outputs
+        begin, end, left, right = block(line.rows, columns, line.by_columns, tile, state)
+        x = line.x + begin * inner * size
+        panels = line.weight + left * inner * size
+        bias = line.bias + left * size if line.bias else 0
+        out = line.out + (begin * columns + left) * size
+        dense_products.forward_panels(
+            line.product, tile, x, inner, panels, inner, bias, out, columns, end - begin, right - left, inner
+        )
+
+    return dense_panels
+
+
+@compiled(
     "activation_forward",
     accepts=lambda call: call.activation != "softmax",
     work=lambda call: 8 * call.z.size,

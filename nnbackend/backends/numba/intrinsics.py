@@ -11,7 +11,16 @@ from numba.extending import intrinsic
 
 from nnbackend.backends.numba.jit import internal
 
-__all__ = ["atomic_add", "atomic_load", "call", "flush_subnormals", "yield_core"]
+__all__ = [
+    "atomic_add",
+    "atomic_load",
+    "call",
+    "compare_exchange",
+    "exchange",
+    "flush_subnormals",
+    "relax",
+    "yield_core",
+]
 
 
 @intrinsic
@@ -32,6 +41,42 @@ def atomic_load(context, address):
         return builder.load_atomic(place, "seq_cst", 8)
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def exchange(context, address, value):
+    """Atomically replace the number at an address and return the old one; also a memory barrier."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("xchg", place, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def compare_exchange(context, address, expected, value):
+    """Atomically replace the number at an address if it is the expected one; returns whether it was."""
+
+    def generate(target, builder, signature, arguments):
+        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        found = builder.cmpxchg(place, arguments[1], arguments[2], "seq_cst", "seq_cst")
+        return builder.extract_value(found, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def relax(context):
+    """Let the other thread of this core go first for a moment, in a loop that waits. This has an effect only on x86."""
+
+    def generate(target, builder, signature, arguments):
+        if builder.module.triple.startswith(("x86_64", "i686")):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
+        return target.get_dummy_value()
+
+    return types.void(), generate
 
 
 if os.name == "posix":

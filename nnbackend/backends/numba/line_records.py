@@ -94,6 +94,13 @@ class Records:
         self._memory[self._words] += distances // self._units
         self._addresses += distances
 
+    def words_of(self, span: Span) -> npt.NDArray[np.int64]:
+        """The addresses of the words that depend on an array's address, and their distances from it: (words, 2)."""
+        begin, end = span
+        inside = (self._addresses >= begin) & (self._addresses < end)
+        words = self._memory.ctypes.data + _WORD * self._words[inside]
+        return np.stack([words, self._memory[self._words[inside]] - begin], axis=1)
+
     def set_seed(self, seed: int) -> None:
         """Use another network's seed."""
         for line, place in self._seeded:

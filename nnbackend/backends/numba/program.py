@@ -46,6 +46,10 @@ FUNCTION, WAIT, RECORD = 0, 1, 2
 _WORTH_COLUMNS = [(64, 4_000_000), (96, 30_000_000)]
 _MANY_COLUMNS = 48
 
+#: In a step that waiting threads share: rows up to which products are split by columns, since weights take longer to
+#: read than to multiply with, and the weights for which that outweighs the barriers.
+_FEW_ROWS, _MANY_WEIGHTS = 12, 50_000
+
 
 @dataclass(eq=False)
 class Program:
@@ -113,6 +117,7 @@ def compile_step(
     threads: int,
     needed: Sequence[Array] = (),
     parts: Callable[[Call], Parts] = parts_of,
+    few_rows: bool = False,
 ) -> Program:
     """Make the table of a recorded step, optimised for a number of threads; it runs on any number.
 
@@ -124,6 +129,8 @@ def compile_step(
         Arrays used by other segments of the step; gradients in them are stored.
     parts : callable
         Returns what `parts_of` returns, for callers that have the parts already.
+    few_rows : bool
+        Whether threads that are waiting for it share the step, so that they should share also little work.
 
     Raises
     ------
@@ -136,7 +143,7 @@ def compile_step(
     counters = {id(call.counter): call.counter for call in calls if "counter" in call.arguments}
     if len(counters) > 1:
         raise UnsupportedStepError("the step has several counters")
-    _split_columns(lines, threads)
+    _split_columns(lines, threads, few_rows)
     lines = schedule(lines, [span for array in needed if (span := span_of(array)) is not None])
     records = Records(lines)
     return Program(
@@ -191,7 +198,7 @@ def _split(call: Call) -> Split:
     return Split("parts", result.size) if "parts" in units else Split("none")
 
 
-def _split_columns(lines: Sequence[Line], threads: int) -> None:
+def _split_columns(lines: Sequence[Line], threads: int, few_rows: bool = False) -> None:
     """Split products by columns where that is faster, and also the lines that use their results.
 
     With a split by rows, a thread computes all layers without waiting for others. With a split by columns, it packs
@@ -208,7 +215,10 @@ def _split_columns(lines: Sequence[Line], threads: int) -> None:
         if kind.is_product:
             rows, columns = result.shape
             work = kind.work(line.call)
-            worth = any(rows < few * threads and work >= much for few, much in _WORTH_COLUMNS)
+            if few_rows:
+                worth = rows <= _FEW_ROWS and work >= rows * _MANY_WEIGHTS
+            else:
+                worth = any(rows < few * threads and work >= much for few, much in _WORTH_COLUMNS)
             follows = worth and columns >= _MANY_COLUMNS * threads
         begins = {begin for begin, _ in line.written()}
         if follows:

@@ -1,0 +1,266 @@
+"""The time of a prediction in a service: one row and 32 rows, beside ONNX Runtime and PyTorch.
+
+    python -m benchmarks.predict [--rounds 3] [--seconds 0.1] [--threads N] [--quick]
+
+For every network, dtype and number of rows, the calls of a round are timed one by one, from a NumPy array to a NumPy
+array, by each library in turn; p50 and p99 are of all rounds together. ONNX Runtime and PyTorch are measured if they
+are installed. Each library has a process of its own, whose outputs must agree with the others.
+
+    python -m benchmarks.predict measure CONTENDER THREADS
+
+is one such process: it reads requests and prints answers, as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise, product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import nnbackend as nn
+from benchmarks.peers.cores import bind, environment, usable
+from benchmarks.peers.markdown import NOTHING, markdown, ratio
+
+__all__ = ["CONTENDERS", "NETS", "main", "table"]
+
+#: Units of the layers, the first number those of the input.
+NETS: dict[str, tuple[int, ...]] = {
+    "784-40-10": (784, 40, 10),
+    "784-200-80-10": (784, 200, 80, 10),
+    "784-500-1000-300-10": (784, 500, 1000, 300, 10),
+    "784-64-64-10": (784, 64, 64, 10),
+    "784-64-64-64-10": (784, 64, 64, 64, 10),
+}
+_ROWS = (1, 32)
+_DTYPES = ("float32", "float64")
+
+#: Calls of a round: at least this many, and not more.
+_FEWEST, _MOST = 50, 5_000
+
+#: Largest difference of an output, relative to the largest output.
+_TOLERANCE = 1e-4
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def make_network(sizes: Sequence[int], dtype: str, backend: Any) -> nn.Network:
+    """A ReLU network with biases that are not zero."""
+    layers = [nn.Dense(size, "relu", bias_initializer=nn.Normal(0.1)) for size in sizes[1:-1]]
+    return nn.Network([*layers, nn.Dense(sizes[-1])], sizes[0], backend=backend, dtype=dtype, input_scale=1.0)
+
+
+# ---- contenders --------------------------------------------------------------------------------------------------
+
+
+def _compiled(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    return make_network(sizes, dtype, nn.NumbaBackend(threads)).compile_predictor(rows)
+
+
+def _predict(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    return make_network(sizes, dtype, nn.NumbaBackend(threads)).predict
+
+
+def _onnxruntime(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        make_network(sizes, dtype, "numpy").to_onnx(path)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        (outputs,) = session.run(None, {"input": x})
+        return outputs
+
+    return predict
+
+
+def _pytorch(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    import torch
+
+    from nnbackend.interop.torch import state_dict
+
+    torch.set_num_threads(threads)
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    module = torch.nn.Sequential(*layers[:-1]).to(getattr(torch, dtype))
+    module.load_state_dict(state_dict(make_network(sizes, dtype, "numpy")))
+    module.eval()
+
+    def predict(x: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(x)).numpy()
+
+    return predict
+
+
+#: By name: what makes the function to measure, and the package that it needs.
+CONTENDERS: dict[str, tuple[Callable[..., Predict], str]] = {
+    "compile_predictor": (_compiled, "nnbackend"),
+    "predict": (_predict, "nnbackend"),
+    "onnxruntime": (_onnxruntime, "onnxruntime"),
+    "PyTorch": (_pytorch, "torch"),
+}
+_OURS = ("compile_predictor", "predict")
+
+
+# ---- one process -------------------------------------------------------------------------------------------------
+
+
+def _serve(name: str, threads: int) -> None:
+    """Answer requests until the standard input ends."""
+    bind(threads)
+    prepared: dict[tuple[str, str, int], Predict] = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        key = asked["net"], asked["dtype"], asked["rows"]
+        net, dtype, rows = key
+        x = np.random.default_rng(0).random((rows, NETS[net][0])).astype(dtype)
+        if key not in prepared:
+            prepared[key] = CONTENDERS[name][0](NETS[net], dtype, rows, threads)
+            prepared[key](x)
+        outputs = np.asarray(prepared[key](x), np.float64)[0].tolist()
+        print(json.dumps({"times": _times(prepared[key], x, asked["seconds"]), "outputs": outputs}), flush=True)
+
+
+def _times(predict: Predict, x: np.ndarray, seconds: float) -> list[int]:
+    """The nanoseconds of each call."""
+    clock, times = time.perf_counter_ns, []
+    gc.collect()
+    gc.disable()
+    end = clock() + int(1e9 * seconds)
+    while len(times) < _MOST and (len(times) < _FEWEST or clock() < end):
+        begin = clock()
+        predict(x)
+        times.append(clock() - begin)
+    gc.enable()
+    return times
+
+
+# ---- all processes -----------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A process that measures one contender."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.predict", "measure", name, str(threads)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(threads)
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"its process ended with code {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.communicate(timeout=30)
+
+
+Results = dict[tuple[str, str, int], dict[str, list[int]]]
+
+
+def measure(threads: int, rounds: int, seconds: float, nets: Sequence[str] = tuple(NETS)) -> Results:
+    """The nanoseconds of all calls by network, dtype and rows, and by contender."""
+    names = [name for name, (_, package) in CONTENDERS.items() if importlib.util.find_spec(package)]
+    workers = {name: _Worker(name, threads) for name in names}
+    cases = list(product(nets, _DTYPES, _ROWS))
+    results: Results = {case: {name: [] for name in names} for case in cases}
+    try:
+        # Whatever is compiled, loaded or started at the first call.
+        for case in cases:
+            _compare(case, dict(_round(case, workers, names, 0.0)))
+        for turn in range(rounds):
+            order = names[turn % len(names) :] + names[: turn % len(names)]
+            for case in cases:
+                for name, answer in _round(case, workers, order, seconds):
+                    results[case][name] += answer["times"]
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return results
+
+
+def _round(
+    case: tuple[str, str, int], workers: Mapping[str, _Worker], order: Sequence[str], seconds: float
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    net, dtype, rows = case
+    for name in order:
+        yield name, workers[name].ask(net=net, dtype=dtype, rows=rows, seconds=seconds)
+
+
+def _compare(case: tuple[str, str, int], answers: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse to compare the times of libraries that compute different things."""
+    expected = np.array(answers["predict"]["outputs"])
+    for name, answer in answers.items():
+        difference = np.abs(np.array(answer["outputs"]) - expected).max() / np.abs(expected).max()
+        # Written so that NaN is rejected.
+        if not difference <= _TOLERANCE:
+            raise RuntimeError(f"{case}: the outputs of {name} differ by {difference:.2g}")
+
+
+def table(results: Results) -> str:
+    """The results as a table, in microseconds, and the factors over the fastest other library."""
+    names = list(next(iter(results.values())))
+    header = ["net", "dtype", "rows", *(f"{name} p50" for name in names), *(f"{name} p99" for name in names)]
+    lines: list[Sequence[str]] = [[*header, "factor", "factor of predict"]]
+    factors = []
+    for (net, dtype, rows), times in results.items():
+        middle = {name: median(times[name]) for name in names}
+        peers = [value for name, value in middle.items() if name not in _OURS]
+        ratios = [min(peers) / middle[name] if peers else None for name in _OURS]
+        factors += [ratios[0]] if ratios[0] else []
+        cells = [f"{value / 1e3:,.1f}" for value in middle.values()]
+        cells += [f"{np.percentile(times[name], 99) / 1e3:,.1f}" for name in names]
+        lines.append([net, dtype, f"{rows}", *cells, *(ratio(each) for each in ratios)])
+    summary = f"median factor {median(factors):.2f}x, lowest {min(factors):.2f}x" if factors else NOTHING
+    return f"{markdown(lines, right=range(2, len(lines[0])))}\n\n{summary}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given[:1] == ["measure"]:
+        _serve(given[1], int(given[2]))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=0.1, help="of a library in each round of a case")
+    parser.add_argument("--threads", type=int, default=usable())
+    parser.add_argument("--quick", action="store_true", help="one network and one short round, to see that it works")
+    options = parser.parse_args(given)
+    if options.quick:
+        options.rounds, options.seconds = 1, 0.01
+    nets = list(NETS)[:1] if options.quick else list(NETS)
+    print(table(measure(options.threads, options.rounds, options.seconds, nets)))
+    print(
+        f"\nMicroseconds of a call, {options.threads} threads, {options.rounds} rounds. A factor is the time of the "
+        "faster of the other libraries over that of compile_predictor, or of predict."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

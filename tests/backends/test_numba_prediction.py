@@ -1,0 +1,211 @@
+"""Numba's predictions in one call: weights in panels, rows where they lie, and threads that wait for the next call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.numba import NumbaBackend, executor, prediction
+from nnbackend.errors import InvalidInputError
+from tests.helpers import classifier
+
+
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+def test_products_of_panels_have_the_bits_of_others(dtype):
+    generator = np.random.default_rng(0)
+    for sizes in ((1, 1), (5, 3, 49), (300, 130, 48, 7), (129, 96, 97, 16, 1)):
+        layers = [nn.Dense(size, "relu", bias_initializer=nn.Normal(), use_bias=size != 97) for size in sizes[1:]]
+        net = nn.Network(layers, sizes[0], backend=NumbaBackend(1), dtype=dtype, input_scale=1.0)
+        for rows in (1, 2, 5, 8, 9, 31, 300):
+            x = generator.normal(size=(rows, sizes[0])).astype(dtype)
+            assert net.compile_predictor(rows)(x).tobytes() == net.predict(x).tobytes(), (sizes, rows)
+
+
+def test_weights_are_copied_once_for_all_threads(monkeypatch):
+    copied = []
+    original = nn.backends.numba.panels._panels
+    monkeypatch.setattr("nnbackend.backends.numba.panels._panels", lambda *each: copied.append(1) or original(*each))
+    net = classifier("numba")
+    predictor = net.compile_predictor()
+    for _ in range(3):
+        predictor._predictor.record(1)
+    assert len(copied) == 2
+
+
+def test_a_weight_that_the_step_computes_stays_where_it_is():
+    """Batch normalisation is folded into the weight in each step."""
+    layers = [nn.Dense(5, use_bias=False), nn.BatchNormalization(), nn.Dense(3)]
+    net = nn.Network(layers, 6, backend="numba")
+    weights = net.get_weights()
+    net.set_weights({**weights, "layers.1.running_variance": np.arange(1.0, 6), "layers.1.running_mean": np.arange(5)})
+    x = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    assert net.compile_predictor(40)(x).tobytes() == net.predict(x).tobytes()
+
+
+def test_rows_are_read_where_they_lie_in_turn_with_converted_ones():
+    net = classifier("numba", input_scale=1.0)
+    predictor = net.compile_predictor(3)
+    own = predictor._free[0].x
+    generator = np.random.default_rng(0)
+    for dtype in ("float32", "uint8", "float32", "float64", "uint8"):
+        own[...] = np.nan
+        x = (200 * generator.random((3, 12))).astype(dtype)
+        assert predictor(x).tobytes() == net.predict(x).tobytes()
+        # What needs no conversion was not copied.
+        assert np.isnan(own).all() == (dtype == "float32")
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Threads share any step."""
+    monkeypatch.setattr(executor, "_WORTH_HELP", 0)
+    # They wait for a second at least, and however long the last call is ago.
+    monkeypatch.setattr(executor, "_SOON", 1e9)
+    monkeypatch.setattr(executor, "_WAITS", 50_000_000)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def states(net):
+    return net.backend._team._mails[:, prediction.STATE]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "layers", "threads"), [(1, [200, 120, 10], 2), (40, [9, 4], 2), (7, [200, 120, 10], 3)], ids=str
+)
+def test_threads_that_wait_share_a_step_with_the_same_bits(shared, monkeypatch, layers, rows, threads):
+    # Until a thread that is waiting has a core.
+    monkeypatch.setattr(executor, "_PATIENCE", 1 << 40)
+    net = nn.Network([nn.Dense(each, "relu") for each in layers], 300, backend=NumbaBackend(threads), input_scale=1.0)
+    x = np.random.default_rng(0).normal(size=(rows, 300)).astype(np.float32)
+    expected = net.predict(x).tobytes()
+    predictor = net.compile_predictor(rows)
+    team = net.backend._team
+    assert predictor(x).tobytes() == expected
+    helped = 0
+    for _ in range(8):
+        wait_until(lambda: (states(net) == prediction.READY).any())
+        team._mails[:, prediction.THREADS] = 0
+        assert predictor(x).tobytes() == expected
+        helped += team._mails[:, prediction.THREADS].max() > 1
+    # Not where a thread had stopped waiting just before.
+    assert helped > 4
+    with pytest.raises(InvalidInputError, match="NaN"):
+        predictor(np.full_like(x, np.nan))
+    assert predictor(x).tobytes() == expected
+    prediction.dismiss(team._mails)
+    wait_until(lambda: not states(net).any())
+
+
+@pytest.mark.slow
+def test_threads_that_wait_make_way_for_training(shared, monkeypatch):
+    monkeypatch.setattr(executor, "_SHARED_STEP", 0)
+    monkeypatch.setattr(executor, "_SHARED_RUN", 0)
+    monkeypatch.setattr(executor, "_WAITS", 1 << 50)
+    net = classifier(NumbaBackend(2))
+    predictor, x = net.compile_predictor(8), np.random.default_rng(0).random((8, 12), np.float32)
+    y = np.arange(8) % 4
+    before = predictor(x).tobytes()
+    for _ in range(3):
+        assert predictor(x).tobytes() == before
+        wait_until(lambda: states(net)[0] == prediction.READY)
+        net.fit(x, y, epochs=1, loss="mean_squared_error", verbose=False)
+    prediction.dismiss(net.backend._team._mails)
+
+
+def test_without_threads_that_wait_large_steps_are_shared_as_others_are(monkeypatch):
+    monkeypatch.setattr(executor, "_WORTH_HELP", 0)
+    monkeypatch.setattr(executor, "_SHARED_RUN", 0)
+    monkeypatch.setattr(executor, "_SOON", -1.0)
+    net = classifier(NumbaBackend(2))
+    predictor, x = net.compile_predictor(32), np.random.default_rng(0).random((32, 12), np.float32)
+    together = []
+    original = executor.Team._together
+    monkeypatch.setattr(executor.Team, "_together", lambda *each: together.append(1) or original(*each))
+    assert predictor(x).tobytes() == net.predict(x).tobytes()
+    assert together
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
+        predictor(np.full_like(x, np.nan))
+    large = classifier(NumbaBackend(2))
+    large.set_weights({name: np.full_like(each, 3e38) for name, each in large.get_weights().items()})
+    predictor = large.compile_predictor(32)
+    with pytest.warns(UserWarning, match="NaN or infinite: numbers within the network overflow"):
+        predictor(x)
+
+
+def test_many_callers_share_the_threads(shared):
+    net = classifier(NumbaBackend(3))
+    predictor, x = net.compile_predictor(4), np.random.default_rng(0).random((4, 12), np.float32)
+    expected = net.predict(x).tobytes()
+    with ThreadPoolExecutor(6) as pool:
+        for each in pool.map(lambda _: [predictor(x).tobytes() for _ in range(100)], range(12)):
+            assert set(each) == {expected}
+    prediction.dismiss(net.backend._team._mails)
+
+
+FORKED = """
+import os, numpy as np, nnbackend as nn
+from nnbackend.backends.numba import NumbaBackend, executor, prediction
+executor._WORTH_HELP, executor._SOON, executor._WAITS = 0, 1e9, 1 << 50
+net = nn.Network([nn.Dense(9), nn.Dense(4)], 12, backend=NumbaBackend(2))
+predictor, x = net.compile_predictor(2), np.ones((2, 12), np.float32)
+expected = predictor(x).tobytes()
+team = net.backend._team
+while team._mails[0, prediction.STATE] != prediction.READY:
+    predictor(x)
+child = os.fork()
+same = all(predictor(x).tobytes() == expected for _ in range(1000))
+# The threads of this process were woken.
+same &= team._process == os.getpid() and team._pool is not None
+prediction.dismiss(team._mails)
+if child:
+    same &= os.waitpid(child, 0)[1] == 0
+    print("same" if same else "different")
+else:
+    os._exit(not same)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_no_threads_that_wait():
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "same\n", done.stderr
+
+
+EXITING = FORKED.split("child =")[0].replace("1 << 50", "2_000_000")
+
+
+@pytest.mark.slow
+def test_a_program_ends_although_threads_wait():
+    done = subprocess.run([sys.executable, "-c", EXITING], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_call_after_the_interpreter_has_begun_to_end_runs_alone(shared):
+    net = classifier(NumbaBackend(2))
+    predictor, x = net.compile_predictor(), np.ones((1, 12), np.float32)
+    expected = predictor(x).tobytes()
+    team = net.backend._team
+    prediction.dismiss(team._mails)
+    wait_until(lambda: not states(net).any())
+    team._give_back(team._take(1))  # there are threads now
+    team._pool.shutdown()
+    for _ in range(3):
+        assert predictor(x).tobytes() == expected
+    assert not states(net).any()
+    assert threading.active_count() < 50
