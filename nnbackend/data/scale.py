@@ -184,11 +184,11 @@ def scaled_by(scale: float) -> str:
     return "scaled by 1/255" if scale == PIXEL_SCALE else f"scaled by {scale:g}"
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the caller's line outside this package."""
     import sys
 
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").partition(".")[0] == "nnbackend":
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
