@@ -17,12 +17,20 @@ from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.step.replay import Watch
 from nnbackend.training.fit import run_alone
 from nnbackend.training.interrupt import Interrupt
-from tests.interop.estimators import LENGTHS, X, Y, both, make, same_weights
+from tests.interop import estimators
+from tests.interop.estimators import LENGTHS, X, Y, both, same_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 SPARSE = scipy.sparse.csr_matrix(np.where(np.abs(X) > 0.5, X, 0))
 WEIGHTS = np.linspace(0.5, 2, len(X))
+
+
+def make(estimator=nn.MLPClassifier, **parameters):
+    """A small estimator; on Numba in float32, whose kernels other tests need, too."""
+    if parameters.get("backend") == "numba":
+        parameters["dtype"] = "float32"
+    return estimators.make(estimator, **parameters)
 
 
 def plain(fittings):
@@ -78,7 +86,7 @@ def train(model, x, y, weights):
 
 
 @both
-@pytest.mark.parametrize("name", ["numpy", pytest.param("numba", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["numpy", "numba"])
 @pytest.mark.parametrize("options", CONFIGURATIONS, ids=str)
 def test_a_lone_fit_has_the_bits_of_a_plain_loop(estimator, name, options, monkeypatch):
     y = Y if estimator is nn.MLPClassifier else LENGTHS
@@ -150,15 +158,16 @@ def test_numbered_rows_are_a_table_of_their_own(estimator, name, options):
 
 class TestMembers:
     @both
+    @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["", "weights"])
     @pytest.mark.parametrize("options", [{}, {"early_stopping": True}, {"dropout": 0.2, "warm_start": True}], ids=str)
-    def test_each_has_the_bits_of_a_lone_fit(self, estimator, backend, options):
+    def test_each_has_the_bits_of_a_lone_fit(self, estimator, backend, options, weights):
         y = Y if estimator is nn.MLPClassifier else LENGTHS
-        options = {**options, "backend": backend, "max_iter": 3}
-        model = make(estimator, n_members=3, **options).fit(X, y)
-        lone = [
-            make(estimator, **{**options, "random_state": each.random_state}).fit(X, y) for each in model.estimators_
-        ]
-        assert len({each.random_state for each in lone}) == 3
+        options = {**options, "backend": backend, "max_iter": 3, "dtype": "float32"}
+        model = make(estimator, n_members=7, **options).fit(X, y, weights)
+        lone = [make(estimator, **{**options, "random_state": each.random_state}) for each in model.estimators_]
+        assert len({each.random_state for each in lone}) == 7
+        for each in lone:
+            each.fit(X, y, weights)
         for _ in range(2):
             for one, other in zip(model.estimators_, lone, strict=True):
                 assert same_weights(one, other)
@@ -167,7 +176,7 @@ class TestMembers:
             if model.early_stopping:
                 break
             for each in (model, *lone):
-                each.fit(X, y) if model.warm_start else each.partial_fit(X, y)
+                each.fit(X, y, weights) if model.warm_start else each.partial_fit(X, y, weights)
 
     def test_probabilities_are_averaged(self):
         for y in (Y, Y == 1, np.c_[Y == 0, Y == 1].astype(int)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from nnbackend.interop.sklearn.architecture import Weights
 from nnbackend.interop.sklearn.data import Rows
 from nnbackend.interop.sklearn.engine import Engine, outputs_of
 from nnbackend.interop.sklearn.progress import Progress
+from nnbackend.interop.sklearn.run import BatchRun, EpochRun
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.network import Network
 from nnbackend.step.recordings import Recordings
@@ -72,6 +74,8 @@ class Fitting:
     ----------
     ended : bool
         Whether no epoch follows.
+    seconds : float
+        The time that its steps took.
     """
 
     def __init__(
@@ -91,7 +95,7 @@ class Fitting:
         self._held, self._score, self._once = held, score, once
         self._batch_size = _batch_size(settings, len(rows))
         self._order = np.arange(len(rows))
-        self.ended = False
+        self.ended, self.seconds = False, 0.0
         self._best = None if held is None else network.snapshot()
         #: The last weights, while the network has the best.
         self._last: Any = None
@@ -133,7 +137,7 @@ class Fitting:
             while not self.ended and self.progress.n_iter < last:
                 if settings.shuffle:
                     self._order = _shuffled(self._order, self._generator)
-                loss = yield Work(partial(run.epoch, self._order, interrupt), run.apart)
+                loss = yield Work(partial(self._epoch, run, interrupt), run.apart)
                 if loss is None:
                     self.ended = True
                     break
@@ -150,6 +154,12 @@ class Fitting:
                     self._judge(self._score(self._held, outputs))
                 self.ended = self._ends(most)
         run.release()
+
+    def _epoch(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> float | None:
+        began = time.perf_counter()
+        loss = run.epoch(self._order, interrupt)
+        self.seconds += time.perf_counter() - began
+        return loss
 
     def _judge(self, score: float) -> None:
         """Compare the score of an epoch with the best."""
