@@ -48,7 +48,7 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
     n_iter : int
         Number of candidates drawn.
     scoring : str, callable, list, tuple, dict or None
-        As of :class:`sklearn.model_selection.GridSearchCV`, and so are `refit`, `cv` and `error_score`.
+        As of scikit-learn's GridSearchCV, and so are `refit`, `cv` and `error_score`.
     n_jobs : int or None
         Number of processes, or workers of a joblib backend such as Dask's, that share the candidates. Each trains its
         own at once. One process already uses all cores on Numba, so more are for NumPy and for other machines.
