@@ -256,6 +256,8 @@ class TestMembers:
             with pytest.raises(fitting.DivergedFitError):
                 model.partial_fit(X, Y)
         np.testing.assert_array_equal(model.predict_proba(X), before)
+        # The optimisers of the others know nothing of the epoch, either.
+        assert all(each._engine.solver.steps == 0 for each in model.estimators_)
         model.partial_fit(X, Y)
         assert not np.array_equal(model.predict_proba(X), before)
 

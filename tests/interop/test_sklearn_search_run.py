@@ -19,6 +19,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn import trials
 from nnbackend.interop.sklearn.data import Table
 from nnbackend.interop.sklearn.fitting import Fitting
+from nnbackend.interop.sklearn.halving import Rounds
 from tests.interop.estimators import X, Y, same_weights
 from tests.interop.test_sklearn_search import GRID, make, numpy_and_numba, scores_of
 
@@ -112,6 +113,21 @@ class TestOneRun:
         with pytest.raises(NotFittedError):
             search.predict(X)
 
+    @numpy_and_numba
+    def test_an_error_that_is_raised_ends_the_search(self, name):
+        scored = []
+
+        def scoring(model, x, y):
+            scored.append(None)
+            return 0.0
+
+        grid = {"alpha": [-1.0, *np.linspace(0, 1, 9)]}
+        model = make(backend=name if name == "numpy" else nn.NumbaBackend(1))
+        with pytest.raises(InvalidInputError, match="alpha must be at least 0"):
+            nn.MLPSearchCV(model, grid, cv=3, scoring=scoring, error_score="raise").fit(X, Y)
+        # Those that had begun.
+        assert len(scored) <= 3
+
     def test_progress(self, capsys):
         nn.MLPSearchCV(make(), GRID, cv=3, verbose=2).fit(X, Y)
         lines = capsys.readouterr().out.splitlines()
@@ -183,16 +199,44 @@ class TestHalving:
                 for key, values in scores_of(expected_scores).items():
                     if "rank" not in key:
                         np.testing.assert_array_equal(results[key][row], values[place], err_msg=key)
+        # The best continue; one that failed is the worst.
+        for number, count in enumerate(search.n_candidates_[1:]):
+            mine, following = (np.flatnonzero(results["iter"] == each) for each in (number, number + 1))
+            order = np.argsort(-np.nan_to_num(results["mean_test_score"][mine], nan=-np.inf), kind="stable")
+            best = [results["params"][row] for row in mine[order[:count]]]
+            assert [results["params"][row] for row in following] == best
         assert search.best_index_ == 14
         assert search.best_params_ == results["params"][14]
         assert search.best_score_ == results["mean_test_score"][14]
 
     def test_those_that_have_ended_train_no_more(self, epochs):
+        scored = []
+
+        def scoring(model, x, y):
+            scored.append(None)
+            return model.score(x, y)
+
         model = make(max_iter=30, tol=1.0, n_iter_no_change=1)
-        search = nn.MLPSearchCV(model, {"alpha": [0, 1e-3]}, cv=2, halving=True, factor=2, min_epochs=2, refit=False)
-        search.fit(X, Y)
+        search = nn.MLPSearchCV(
+            model, {"alpha": [0, 1e-3]}, cv=2, halving=True, factor=2, min_epochs=2, refit=False, scoring=scoring
+        ).fit(X, Y)
         assert search.n_resources_ == [15, 30]
         assert len(epochs) == 2 * 2 * 3
+        assert len(scored) == 2 * 2
+
+    @pytest.mark.parametrize(
+        ("candidates", "most", "factor", "least", "counts", "epochs"),
+        [
+            (7, 50, 3, 5, [7, 3], [17, 50]),
+            (30, 50, 3, 5, [30, 10, 4], [6, 17, 50]),
+            (30, 50, 3, 1, [30, 10, 4, 2], [2, 6, 17, 50]),
+            (4, 8, 2, 2, [4, 2, 1], [2, 4, 8]),
+            (30, 50, 3, 51, [30], [50]),
+        ],
+    )
+    def test_rounds(self, candidates, most, factor, least, counts, epochs):
+        rounds = Rounds([trials.Trial(0, make(max_iter=most), 0, "")], candidates, factor, least)
+        assert (rounds.counts, rounds.epochs) == (counts, epochs)
 
     def test_the_best_is_fitted_to_all_rows(self):
         model = make(max_iter=12)
