@@ -11,6 +11,7 @@ import scipy.sparse
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn import fitting
+from nnbackend.interop.sklearn.base import begin_fit, check_data, finish_fit
 from nnbackend.interop.sklearn.engine import outputs_of
 from nnbackend.interop.sklearn.fitting import Fitting, recordings_for
 from nnbackend.interop.sklearn.settings import Settings
@@ -107,10 +108,10 @@ def test_a_lone_fit_has_the_bits_of_a_plain_loop(estimator, name, options, monke
 
 def begun(model, x, y, places=None):
     settings = Settings.of(model)
-    given = model.checked(x, y, settings, reset=True)
+    given = check_data(model, x, y, settings, reset=True)
     if places is not None:
         given.places, given.y = places, given.y[places]
-    return model.begin(given, settings)
+    return begin_fit(model, given, settings)
 
 
 def advance(training, recordings=None, last=math.inf):
@@ -130,7 +131,7 @@ def test_a_fit_that_pauses_has_the_same_bits(name, options, rows):
         # Another network takes the recorded step meanwhile.
         advance(training, recordings, last)
         advance(begun(make(backend=name, **options), rows, Y), recordings, 1)
-        model.finish(training)
+        finish_fit(model, training)
         # Predictions copy the best weights to the network.
         scores = model.predict_proba(rows)
         short = make(backend=name, **{**options, "max_iter": last}).fit(rows, Y)
@@ -152,7 +153,7 @@ def test_numbered_rows_are_a_table_of_their_own(estimator, name, options):
         model = make(estimator, backend=name, **options)
         training = begun(model, rows, y, places)
         advance(training)
-        model.finish(training)
+        finish_fit(model, training)
         assert same_weights(model, make(estimator, backend=name, **options).fit(rows[places], y[places]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -26,7 +26,7 @@ from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["BaseMLP"]
+__all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit"]
 
 #: Attributes in which scikit-learn keeps the features of the rows that were fitted.
 _INPUTS = ("n_features_in_", "feature_names_in_")
@@ -44,13 +44,20 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     _engine: Engine
     _progress: Progress
 
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        """The constructor's arguments, which scikit-learn would find out in every call."""
+        names: list[str] = super()._get_param_names()
+        return names
+
     def _keep(self, arguments: Mapping[str, Any]) -> None:
         """Store the constructor's arguments unchanged; scikit-learn requires `fit` to check them."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         """The problem that `fit` or `partial_fit` solves; InvalidInputError if training cannot continue with it."""
         raise NotImplementedError
 
@@ -113,11 +120,11 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 "partial_fit does not support early_stopping=True, because it trains for a single epoch; "
                 "set it to False, or use fit"
             )
-        given = self.checked(X, y, settings, reset=not self._goes_on(incremental))
-        begun = self.begin(given, settings, sample_weight, incremental, classes)
+        given = check_data(self, X, y, settings, reset=not self._goes_on(incremental))
+        begun = begin_fit(self, given, settings, sample_weight, incremental, classes)
         try:
             train([fitting for _, fitting, _ in begun])
-            self.finish(begun)
+            finish_fit(self, begun)
         except BaseException:
             if len(begun) > 1:
                 # Some may have been trained.
@@ -128,31 +135,13 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     def _goes_on(self, incremental: bool) -> bool:
         return hasattr(self, "coefs_") and (self.warm_start or incremental)
 
-    def begin(
-        self,
-        given: Given,
-        settings: Settings,
-        sample_weight: Any = None,
-        incremental: bool = False,
-        classes: Any = None,
-    ) -> Begun:
-        """Prepare the training of the network, or of each member: nothing is changed before `finish`.
-
-        Raises
-        ------
-        InvalidInputError, UnknownNameError, BackendUnavailableError
-            As `fit`.
-        """
-        members = members_of(self, settings, self._goes_on(incremental))
-        return [each._begin(given, settings, sample_weight, incremental, classes) for each in members]
-
     def _begin(
         self, given: Given, settings: Settings, sample_weight: Any, incremental: bool, classes: Any
     ) -> tuple[Self, Fitting, Problem]:
         """Prepare the training of one network."""
         goes_on = self._goes_on(incremental)
         weights = weights_of_rows(sample_weight, len(given))
-        problem = self._problem(given.y, goes_on, incremental, classes)
+        problem = self._problem(given, goes_on, incremental, classes)
         generator = check_random_state(self.random_state)
         engine, start = self._engine_for(given.table.x, problem, settings, generator, goes_on, incremental)
         rows, held = split(given, problem, weights, settings, generator)
@@ -165,23 +154,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
             setattr(self, name, value)
         return self, fitting, problem
 
-    def finish(self, begun: Begun) -> None:
-        """Set the attributes to what was learned so far.
-
-        Raises
-        ------
-        DivergedFitError
-            Before anything is changed.
-        """
-        learned = [fitting.weights() for _, fitting, _ in begun]
-        for (member, fitting, problem), weights in zip(begun, learned, strict=True):
-            member._finish(fitting, problem, weights)
-        if begun[0][0] is self:
-            self.__dict__.pop("estimators_", None)
-            return
-        combine(self, [member for member, _, _ in begun])
-        self._learned(begun[0][2])
-
     def _finish(self, fitting: Fitting, problem: Problem, weights: Weights) -> None:
         """Set the attributes of one network."""
         self.coefs_, self.intercepts_ = weights
@@ -190,11 +162,6 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         self._engine, self._progress = fitting.engine, fitting.progress
         self._progress.publish(self)
         self._learned(problem)
-
-    def checked(self, X: Any, y: Any, settings: Settings, reset: bool) -> Given:
-        """The data, checked by scikit-learn."""
-        X, y = self._validated(X, y, settings, reset)
-        return Given(Table(X), y, None, {name: value for name, value in vars(self).items() if name in _INPUTS})
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
@@ -272,6 +239,54 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def check_data(estimator: BaseMLP, X: Any, y: Any, settings: Settings, reset: bool) -> Given:
+    """The data for an estimator, checked by scikit-learn; sets the number and names of features if `reset`.
+
+    Raises
+    ------
+    InvalidInputError, ValueError, TypeError
+    """
+    X, y = estimator._validated(X, y, settings, reset)
+    return Given(Table(X), y, None, {name: value for name, value in vars(estimator).items() if name in _INPUTS})
+
+
+def begin_fit(
+    estimator: BaseMLP,
+    given: Given,
+    settings: Settings,
+    sample_weight: Any = None,
+    incremental: bool = False,
+    classes: Any = None,
+) -> Begun:
+    """Prepare the training of an estimator's network, or of each of its members, which does not change them yet.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError, BackendUnavailableError
+        As `fit`.
+    """
+    members = members_of(estimator, settings, estimator._goes_on(incremental))
+    return [each._begin(given, settings, sample_weight, incremental, classes) for each in members]
+
+
+def finish_fit(estimator: BaseMLP, begun: Begun) -> None:
+    """Set an estimator's attributes to what was learned so far.
+
+    Raises
+    ------
+    DivergedFitError
+        Before anything is changed.
+    """
+    learned = [fitting.weights() for _, fitting, _ in begun]
+    for (member, fitting, problem), weights in zip(begun, learned, strict=True):
+        member._finish(fitting, problem, weights)
+    if begun[0][0] is estimator:
+        estimator.__dict__.pop("estimators_", None)
+        return
+    combine(estimator, [member for member, _, _ in begun])
+    estimator._learned(begun[0][2])
 
 
 def _check_array(X: Any) -> None:

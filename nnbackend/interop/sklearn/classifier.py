@@ -16,7 +16,7 @@ from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem, Rows, comparable_weights
+from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.support.checks import number
 from nnbackend.support.surroundings import own_error_state
@@ -212,10 +212,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
-        labels = self._labels_of(y, goes_on, incremental, classes)
-        targets = labels.encode(y)
-        weights = self._class_weights(y, targets, labels, incremental)
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        if goes_on or incremental:
+            labels = self._labels_of(given.y, goes_on, incremental, classes)
+            targets = labels.encode(given.y)
+        else:
+            labels, targets = given.labels()
+        weights = self._class_weights(given.y, targets, labels, incremental)
         return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:

@@ -143,6 +143,20 @@ class Given:
     y: HostArray
     places: npt.NDArray[np.int64] | None
     inputs: dict[str, Any]
+    _labels: tuple[Labels, HostArray] | None = None
+
+    def labels(self) -> tuple[Labels, HostArray]:
+        """The classes in `y`, and their numbers; found once for all estimators.
+
+        Raises
+        ------
+        InvalidInputError, ValueError
+            As :meth:`Labels.of`.
+        """
+        if self._labels is None:
+            labels = Labels.of(self.y)
+            self._labels = labels, labels.encode(self.y)
+        return self._labels
 
     def __len__(self) -> int:
         return len(self.table) if self.places is None else len(self.places)

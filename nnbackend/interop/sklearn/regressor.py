@@ -15,7 +15,7 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import check_mask
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem, Rows, comparable_weights
+from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.support.checks import flag
 
 __all__ = ["MLPRegressor"]
@@ -138,7 +138,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        y = given.y
         return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:

@@ -284,9 +284,8 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
         if jobs == 1:
             run_trials(folds, ordered)
             return [trial.result for trial in trials]
-        settings = len({trial.setting for trial in trials})
-        # Neighbours often take equally long, unless few workers shall fit the earlier steps of a pipeline.
-        shares = [ordered[place::jobs] for place in range(jobs)] if settings == 1 else _parts(ordered, jobs)
+        # Neighbours take about equally long; but few workers shall fit the same earlier steps of a pipeline.
+        shares = _parts(ordered, jobs) if ordered[0].setting else [ordered[place::jobs] for place in range(jobs)]
         found = Parallel(n_jobs=jobs)(delayed(run_trials)(folds, share) for share in shares)
         results = {
             trial.number: result

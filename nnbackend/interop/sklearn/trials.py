@@ -24,7 +24,7 @@ from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import get_backend
 from nnbackend.ensembles.queue import run_all
 from nnbackend.errors import InvalidInputError, NNBackendError
-from nnbackend.interop.sklearn.base import BaseMLP, Begun
+from nnbackend.interop.sklearn.base import BaseMLP, Begun, begin_fit, check_data, finish_fit
 from nnbackend.interop.sklearn.data import Given
 from nnbackend.interop.sklearn.fitting import recordings_for
 from nnbackend.interop.sklearn.settings import Settings
@@ -66,6 +66,8 @@ class Folds:
     return_train_score: bool
     #: Checked data of all rows by the kind of estimator; None if the check failed.
     _whole: dict[Any, Given | None] = field(default_factory=dict)
+    #: Those of each fold.
+    _given: dict[Any, Given] = field(default_factory=dict)
     #: By fold and setting of the earlier steps, as long as a trial needs them.
     _heads: WeakValueDictionary[Any, Head] = field(default_factory=WeakValueDictionary)
     #: The next trial often needs it, too.
@@ -91,14 +93,16 @@ class Folds:
         key = type(estimator), settings.dtype
         if key not in self._whole:
             try:
-                self._whole[key] = estimator.checked(self.X, self.y, settings, reset=True)
+                self._whole[key] = check_data(estimator, self.X, self.y, settings, reset=True)
             except (NNBackendError, ValueError, TypeError):
                 # Rows of some folds alone may be wrong.
                 self._whole[key] = None
         whole, train = self._whole[key], self.splits[split][0]
         if whole is None or not len(train):
-            return estimator.checked(*self.rows(estimator, split, test=False), settings, reset=True)
-        return Given(whole.table, whole.y[train], train, whole.inputs)
+            return check_data(estimator, *self.rows(estimator, split, test=False), settings, reset=True)
+        if (key, split) not in self._given:
+            self._given[key, split] = Given(whole.table, whole.y[train], train, whole.inputs)
+        return self._given[key, split]
 
     def head(self, pipeline: Pipeline, split: int, setting: str) -> Head:
         """The earlier steps of a pipeline, fitted to a fold, once for each of their settings."""
@@ -110,7 +114,7 @@ class Folds:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_whole": {}, "_heads": None, "_latest": None}
+        return {**vars(self), "_whole": {}, "_given": {}, "_heads": None, "_latest": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _heads=WeakValueDictionary())
@@ -160,7 +164,7 @@ class Head:
         """The checked rows for the last step."""
         key = type(estimator), settings.dtype
         if key not in self._given:
-            self._given[key] = estimator.checked(self._X, self._y, settings, reset=True)
+            self._given[key] = check_data(estimator, self._X, self._y, settings, reset=True)
         return self._given[key]
 
     def joined(self, estimator: BaseMLP) -> Pipeline:
@@ -218,7 +222,7 @@ class Trial:
             yield from fitting.epochs(interrupt, recordings, last)
         if interrupt.requested:
             return
-        self.last.finish(self._begun)
+        finish_fit(self.last, self._begun)
         self.scoring = True
         self._score(folds)
         self.scoring = False
@@ -242,7 +246,7 @@ class Trial:
         unknown = [name for name in params if name != "sample_weight"]
         if unknown:
             raise InvalidInputError(f"fit of {type(estimator).__name__} takes sample_weight, but no {unknown[0]!r}")
-        return estimator.begin(given, settings, params.get("sample_weight"))
+        return begin_fit(estimator, given, settings, params.get("sample_weight"))
 
     def _score(self, folds: Folds) -> None:
         estimator = self.last if self._head is None else self._head.joined(self.last)
