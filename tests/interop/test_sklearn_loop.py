@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import numpy as np
 import pytest
@@ -261,6 +262,36 @@ class TestMembers:
         assert all(each._engine.solver.steps == 0 for each in model.estimators_)
         model.partial_fit(X, Y)
         assert not np.array_equal(model.predict_proba(X), before)
+
+    def interrupted(self, monkeypatch, model, member):
+        """Fit, with Ctrl-C after the second epoch of a member."""
+        ends, seen = Fitting._ends, []
+
+        def noted(self, most):
+            if self not in seen:
+                seen.append(self)
+            if seen.index(self) == member and self.progress.n_iter == 2:
+                signal.raise_signal(signal.SIGINT)
+            return ends(self, most)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Fitting, "_ends", noted)
+            model.fit(X, Y)
+
+    def test_ctrl_c_before_the_last_has_begun(self, monkeypatch):
+        model = make(n_members=3)
+        with pytest.raises(KeyboardInterrupt):
+            self.interrupted(monkeypatch, model, member=1)
+        assert not hasattr(model, "estimators_")
+
+    def test_ctrl_c_when_all_have_learned_something(self, monkeypatch):
+        model = make(n_members=3)
+        with pytest.warns(UserWarning, match="Training interrupted by user"):
+            self.interrupted(monkeypatch, model, member=2)
+        assert [each.n_iter_ for each in model.estimators_] == [8, 8, 2]
+        assert same_weights(
+            model.estimators_[2], make(max_iter=2, random_state=model.estimators_[2].random_state).fit(X, Y)
+        )
 
     def test_pickles_continue(self):
         import pickle

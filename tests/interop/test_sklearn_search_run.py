@@ -85,6 +85,17 @@ class TestOneRun:
         # One network at a time, and batches of 120 rows.
         assert len(recorded) <= 2
 
+    def test_any_number_of_threads(self):
+        found = []
+        for threads in (1, 2, 5):
+            model = make(backend=nn.NumbaBackend(threads), dtype="float32", early_stopping=True, max_iter=8)
+            for options in ({}, {"halving": True, "min_epochs": 2, "factor": 2}):
+                search = nn.MLPSearchCV(model, GRID, cv=3, scoring="neg_log_loss", **options).fit(X, Y)
+                found.append((search.cv_results_["mean_test_score"], search.best_estimator_))
+        for one, other in zip(found, found[2:], strict=False):
+            np.testing.assert_array_equal(one[0], other[0])
+            assert same_weights(one[1], other[1])
+
     def test_random_states_come_from_the_global_one(self):
         found = []
         for name in ("numpy", "numba", "numba"):
