@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -275,6 +276,19 @@ class TestHalving:
         with pytest.raises(InvalidInputError, match="compares one score; name it with refit, received False"):
             nn.MLPSearchCV(make(), GRID, refit=False, **options).fit(X, Y)
 
-    def test_it_runs_in_one_process(self):
-        with pytest.raises(InvalidInputError, match="n_jobs must be None or 1"):
-            nn.MLPSearchCV(make(), GRID, halving=True, n_jobs=2).fit(X, Y)
+    @pytest.mark.parametrize("kind", ["loky", "threading"])
+    def test_jobs(self, kind):
+        model = make_pipeline(StandardScaler(), make(max_iter=8, early_stopping=True, random_state=None))
+        grid = {f"mlpclassifier__{name}": values for name, values in GRID.items()}
+        found = []
+        for jobs in (1, 2):
+            np.random.seed(3)  # noqa: NPY002
+            with joblib.parallel_config(backend=kind, n_jobs=jobs):
+                search = nn.MLPSearchCV(
+                    model, grid, cv=3, halving=True, min_epochs=2, factor=2, refit=False, scoring="neg_log_loss"
+                )
+                found.append(search.fit(X, Y).cv_results_)
+        assert list(found[0]["iter"]) == list(found[1]["iter"]) == [0] * 4 + [1] * 2 + [2]
+        assert found[0]["params"] == found[1]["params"]
+        for key, values in scores_of(found[0]).items():
+            np.testing.assert_array_equal(found[1][key], values)

@@ -65,7 +65,8 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
     halving : bool
         Whether all candidates train for some epochs only, the best ``1 / factor`` of them for `factor` times as many,
         and so on, until those that are left have trained for `max_iter` epochs [1]_. They continue, and do not start
-        again. `max_iter` must be the same for all candidates.
+        again, unless other processes train them, which keep nothing from one round to the next. `max_iter` must be the
+        same for all candidates.
     factor : int
         At least 2.
     min_epochs : int
@@ -210,7 +211,7 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
             results, rounds = self._run_halving(folds, trials, candidates, metric)
             learned |= {"n_resources_": rounds.epochs, "n_candidates_": rounds.counts}
         else:
-            results = self._format_results(candidates, len(splits), self._checked(self._run(folds, trials)))
+            results = self._format_results(candidates, len(splits), self._run(folds, trials))
         learned |= self._best(results, scorers, metric)
         if self.refit:
             learned |= self._refitted(X, y, learned["best_params_"], routed.estimator.fit)
@@ -226,11 +227,6 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
         if (self.param_grid is None) == (self.param_distributions is None):
             given = "neither" if self.param_grid is None else "both"
             raise InvalidInputError(f"give either param_grid or param_distributions, received {given}")
-        if self.halving and effective_n_jobs(self.n_jobs) > 1:
-            raise InvalidInputError(
-                "with halving=True, candidates continue in the process in which they began, so n_jobs must be None or "
-                "1; on Numba, one process uses all cores"
-            )
         if getattr(self, "_skl_callbacks", None):
             raise InvalidInputError(
                 "callbacks are not called, because all candidates train at once; remove them with set_callbacks(), or "
@@ -277,22 +273,23 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
                 trials.append(trial)
         return trials
 
-    def _run(self, folds: Folds, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-        """The results of all trials; those of the same fold and setting train after each other."""
+    def _run(self, folds: Folds, trials: Sequence[Trial], last: float = math.inf) -> list[dict[str, Any]]:
+        """The results of some trials after an epoch, or the last; those of the same fold and setting train after each
+        other."""
         jobs = min(effective_n_jobs(self.n_jobs), len(trials))
         ordered = sorted(trials, key=_together)
         if jobs == 1:
-            run_trials(folds, ordered)
-            return [trial.result for trial in trials]
+            run_trials(folds, ordered, last)
+            return self._checked([dict(trial.result) for trial in trials])
         # Neighbours take about equally long; but few workers shall fit the same earlier steps of a pipeline.
         shares = _parts(ordered, jobs) if ordered[0].setting else [ordered[place::jobs] for place in range(jobs)]
-        found = Parallel(n_jobs=jobs)(delayed(run_trials)(folds, share) for share in shares)
+        found = Parallel(n_jobs=jobs)(delayed(run_trials)(folds, share, last) for share in shares)
         results = {
             trial.number: result
             for share, part in zip(shares, found, strict=True)
             for trial, result in zip(share, part, strict=True)
         }
-        return [results[trial.number] for trial in trials]
+        return self._checked([results[trial.number] for trial in trials])
 
     def _run_halving(
         self, folds: Folds, trials: list[Trial], candidates: list[dict[str, Any]], metric: Any
@@ -310,8 +307,7 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
                     trial.release()
             left = left[:count]
             chosen = [trial for place in left for trial in trials[place * splits : (place + 1) * splits]]
-            run_trials(folds, sorted(chosen, key=_together), epochs if number < len(rounds.epochs) - 1 else math.inf)
-            outcomes += self._checked([dict(trial.result) for trial in chosen])
+            outcomes += self._run(folds, chosen, epochs if number < len(rounds.epochs) - 1 else math.inf)
             rows += [candidates[place] for place in left]
             more["iter"] += [number] * count
             more["n_resources"] += [epochs] * count
