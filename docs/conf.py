@@ -82,7 +82,9 @@ autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 # scikit-learn generates and documents these methods for every estimator.
-autodoc_default_options = {"exclude-members": "set_fit_request, set_partial_fit_request, set_score_request"}
+autodoc_default_options = {
+    "exclude-members": "set_fit_request, set_partial_fit_request, set_predict_request, set_score_request"
+}
 # Inherited members are documented on the page of the base class.
 autodoc_inherit_docstrings = False
 numpydoc_show_class_members = False

@@ -81,7 +81,7 @@ if TYPE_CHECKING:
     from nnbackend.backends.numpy import NumpyBackend
     from nnbackend.ensembles import Ensemble, PerNetwork, fit_many
     from nnbackend.interop.notebook import LiveCurves
-    from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor
+    from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor, MLPSearchCV
     from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import Callback, Checkpoint, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
 
@@ -128,6 +128,7 @@ __all__ = [
     "LiveCurves",
     "MLPClassifier",
     "MLPRegressor",
+    "MLPSearchCV",
     "MaxAbsNorm",
     "MaxPool2D",
     "ModelCheckpoint",
@@ -192,6 +193,7 @@ _LAZY = {
     "LiveCurves": "nnbackend.interop.notebook",
     "MLPClassifier": "nnbackend.interop.sklearn",
     "MLPRegressor": "nnbackend.interop.sklearn",
+    "MLPSearchCV": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
     "PerNetwork": "nnbackend.ensembles",
     "TensorBoard": "nnbackend.interop.tensorboard",
@@ -199,7 +201,7 @@ _LAZY = {
 }
 
 #: Names that need scikit-learn, without which they raise an ImportError that says how to install it.
-_ESTIMATORS = {"MLPClassifier", "MLPRegressor"}
+_ESTIMATORS = {"MLPClassifier", "MLPRegressor", "MLPSearchCV"}
 
 moved.install()
 

@@ -184,7 +184,7 @@ def scaled_by(scale: float) -> str:
     return "scaled by 1/255" if scale == PIXEL_SCALE else f"scaled by {scale:g}"
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the caller's line outside this package."""
     import sys
 
@@ -192,4 +192,4 @@ def warn(message: str) -> None:
     while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").partition(".")[0] == "nnbackend":
         frame, level = frame.f_back, level + 1
     # The frame is the outermost one of this package.
-    warnings.warn(message, UserWarning, stacklevel=level + 1)
+    warnings.warn(message, category, stacklevel=level + 1)

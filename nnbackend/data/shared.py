@@ -19,7 +19,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.support.fork_lock import cached_property
 
-__all__ = ["SelectedRows", "SelectedTargets", "Selection", "SharedData"]
+__all__ = ["OnDevice", "SelectedRows", "SelectedTargets", "Selection", "SharedData"]
 
 RowNumbers = npt.NDArray[np.int64]
 
@@ -73,7 +73,7 @@ class SharedData:
         self.everything = Selection()
         self._selections: dict[bytes, Selection] = {}
         self._targets: dict[Hashable, Targets] = {}
-        self._on_device = _OnDevice()
+        self._on_device = OnDevice()
 
     @property
     def count(self) -> int:
@@ -149,7 +149,7 @@ class SharedData:
         return selection.spread(values, len(self.y))
 
 
-class _OnDevice:
+class OnDevice:
     """Arrays for all rows on the device, each of them once."""
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class _Table:
     results : dict
     """
 
-    def __init__(self, rows: Rows, on_device: _OnDevice) -> None:
+    def __init__(self, rows: Rows, on_device: OnDevice) -> None:
         self.array, self.received, self.images = rows.array(), rows.received, rows.images
         self.on_device = on_device
         self._extents: dict[Selection, tuple[float, float]] = {}

@@ -34,7 +34,7 @@ from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
 from nnbackend.training.run import EpochResult, TrainingRun
 
-__all__ = ["Epochs", "Training", "Work", "fit"]
+__all__ = ["Epochs", "Training", "Work", "fit", "run_alone"]
 
 _log = logging.getLogger("nnbackend")
 
@@ -105,7 +105,7 @@ def fit(
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
         training = Training(plan)
-        _run_alone(training.epochs())
+        run_alone(training.epochs())
         return training.history
 
 
@@ -125,7 +125,7 @@ class Work:
     apart: bool
 
 
-def _run_alone(epochs: Epochs) -> None:
+def run_alone(epochs: Epochs) -> None:
     """Run a training in this thread."""
     try:
         work = next(epochs)

@@ -17,9 +17,10 @@ SMALL = {"hidden_layer_sizes": (8,), "learning_rate_init": 0.05, "max_iter": 25,
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("estimator", [nn.MLPClassifier(**SMALL), nn.MLPRegressor(**SMALL)], ids=["class", "number"])
-def test_check_estimator(estimator):
-    results = check_estimator(estimator, on_skip=None)
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("estimator", [nn.MLPClassifier, nn.MLPRegressor])
+def test_check_estimator(estimator, members):
+    results = check_estimator(estimator(**SMALL, n_members=members), on_skip=None)
     assert len(results) > 50
     not_passed = {result["check_name"] for result in results if result["status"] != "passed"}
     assert not_passed <= SKIPPED

@@ -124,7 +124,7 @@ class TestSparseRows:
     @pytest.fixture(autouse=True, params=[0, 1 << 20], ids=["by batch", "small"])
     def small(self, request, monkeypatch):
         """The most bytes of a dense matrix that are small."""
-        monkeypatch.setattr("nnbackend.interop.sklearn.base._SMALL", request.param)
+        monkeypatch.setattr("nnbackend.interop.sklearn.data._SMALL", request.param)
 
     @pytest.mark.parametrize(
         "options",

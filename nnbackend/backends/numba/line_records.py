@@ -66,6 +66,8 @@ class Records:
             self._depend(UPDATE, after, "learning_rates", update.rates, 1)
             for name, buffer in zip(("to_parameters", "to_first", "to_second"), update.buffers, strict=False):
                 self._depend(UPDATE, after, name, buffer, update.itemsize)
+                # What serves as gradients may be weights, which are exchanged.
+                self._depend(UPDATE, after, name, update.gradients, -update.itemsize)
         if line.kind.calls_product:
             values["product"] = product_for(line.dtype, rule)
             values["partial_product"] = product_for(line.dtype) if rule is not None else 0
@@ -91,7 +93,8 @@ class Records:
         distances = np.zeros_like(self._addresses)
         for (begin, end), new in arrays:
             distances[(self._addresses >= begin) & (self._addresses < end)] = new - begin
-        self._memory[self._words] += distances // self._units
+        # A distance depends on two arrays.
+        np.add.at(self._memory, self._words, distances // self._units)
         self._addresses += distances
 
     def words_of(self, span: Span) -> npt.NDArray[np.int64]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, Self
+from functools import cache, partial
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -12,29 +13,26 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import as_host_array, check_features, check_mask, check_values, is_sparse
+from nnbackend.data.inputs import check_mask, is_sparse
 from nnbackend.data.rows import check_places
-from nnbackend.data.targets import Targets
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
-from nnbackend.interop.sklearn.data import Problem, split, weights_of_rows
+from nnbackend.interop.sklearn.data import Given, Problem, Rows, Table, split, weights_of_rows
 from nnbackend.interop.sklearn.engine import Engine, freeze, outputs_of
-from nnbackend.interop.sklearn.fitting import train
+from nnbackend.interop.sklearn.fitting import Fitting, train
+from nnbackend.interop.sklearn.members import combine, members_of
 from nnbackend.interop.sklearn.progress import Progress
-from nnbackend.interop.sklearn.run import Rows
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.solver import Solver
-from nnbackend.losses import get_loss
-from nnbackend.network import Network
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["BaseMLP"]
-
-#: A sparse matrix that is dense in at most this many bytes is converted once, which is faster than batch by batch.
-_SMALL = 4 << 20
+__all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit"]
 
 #: Attributes in which scikit-learn keeps the features of the rows that were fitted.
 _INPUTS = ("n_features_in_", "feature_names_in_")
+
+#: Networks in training: of which estimator, how, and what they learn.
+Begun: TypeAlias = "list[tuple[BaseMLP, Fitting, Problem]]"
 
 
 class BaseMLP(BaseEstimator):  # type: ignore[misc]
@@ -46,13 +44,20 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
     _engine: Engine
     _progress: Progress
 
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        """The constructor's arguments, which scikit-learn would find out in every call."""
+        names: list[str] = super()._get_param_names()
+        return names
+
     def _keep(self, arguments: Mapping[str, Any]) -> None:
         """Store the constructor's arguments unchanged; scikit-learn requires `fit` to check them."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         """The problem that `fit` or `partial_fit` solves; InvalidInputError if training cannot continue with it."""
         raise NotImplementedError
 
@@ -115,29 +120,47 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
                 "partial_fit does not support early_stopping=True, because it trains for a single epoch; "
                 "set it to False, or use fit"
             )
-        goes_on = hasattr(self, "coefs_") and (self.warm_start or incremental)
-        X, y = self._validated(X, y, settings, reset=not goes_on)
-        given = weights_of_rows(sample_weight, X.shape[0])
-        problem = self._problem(y, goes_on, incremental, classes)
+        given = check_data(self, X, y, settings, reset=not self._goes_on(incremental))
+        begun = begin_fit(self, given, settings, sample_weight, incremental, classes)
+        try:
+            train([fitting for _, fitting, _ in begun])
+            finish_fit(self, begun)
+        except BaseException:
+            if len(begun) > 1:
+                # Some may have been trained.
+                for _, fitting, _ in begun:
+                    fitting.engine.forget()
+            raise
+
+    def _goes_on(self, incremental: bool) -> bool:
+        return hasattr(self, "coefs_") and (self.warm_start or incremental)
+
+    def _begin(
+        self, given: Given, settings: Settings, sample_weight: Any, incremental: bool, classes: Any
+    ) -> tuple[Self, Fitting, Problem]:
+        """Prepare the training of one network."""
+        goes_on = self._goes_on(incremental)
+        weights = weights_of_rows(sample_weight, len(given))
+        problem = self._problem(given, goes_on, incremental, classes)
         generator = check_random_state(self.random_state)
-        engine, start = self._engine_for(X, problem, settings, generator, goes_on, incremental)
-        rows, held = split(X, problem, given, settings, generator)
+        engine, start = self._engine_for(given.table.x, problem, settings, generator, goes_on, incremental)
+        rows, held = split(given, problem, weights, settings, generator)
         network = engine.place(settings.backend, start)
-        rows = _for_device(network, rows, problem)
-
-        def validate() -> float:
-            assert held is not None
-            return self._score(problem, held, outputs_of(network, held.x))
-
+        rows = given.table.for_device(network, rows, problem)
         progress = self._progress.continued() if goes_on else Progress()
-        scored = None if held is None else validate
-        weights = train(engine, network, settings, progress, rows, generator, scored, once=incremental)
+        score = partial(self._score, problem)
+        fitting = Fitting(engine, network, settings, progress, rows, generator, held, score, once=incremental)
+        for name, value in given.inputs.items():
+            setattr(self, name, value)
+        return self, fitting, problem
 
+    def _finish(self, fitting: Fitting, problem: Problem, weights: Weights) -> None:
+        """Set the attributes of one network."""
         self.coefs_, self.intercepts_ = weights
-        self.n_layers_, self.n_outputs_ = len(engine.architecture.units), problem.outputs
+        self.n_layers_, self.n_outputs_ = len(fitting.engine.architecture.units), problem.outputs
         self.out_activation_ = problem.out_activation
-        self._engine, self._progress = engine, progress
-        progress.publish(self)
+        self._engine, self._progress = fitting.engine, fitting.progress
+        self._progress.publish(self)
         self._learned(problem)
 
     def _validated(self, X: Any, y: Any, settings: Settings, reset: bool) -> tuple[Any, HostArray]:
@@ -186,16 +209,29 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return Engine(architecture, Solver(settings), seed, old.steps), weights
 
     def _outputs(self, X: Any) -> HostArray:
-        """The fitted network's outputs for some rows, (n, outputs)."""
+        """The fitted network's outputs for some rows, (n, outputs); the mean of all members."""
+        return self._mean(self._each_outputs(X))
+
+    @staticmethod
+    def _mean(each: list[HostArray]) -> HostArray:
+        if len(each) == 1:
+            return each[0]
+        mean: HostArray = np.mean(each, axis=0, dtype=np.float64).astype(each[0].dtype)
+        return mean
+
+    def _each_outputs(self, X: Any) -> list[HostArray]:
+        """The outputs of each member."""
         check_is_fitted(self)
         _check_array(X)
         with own_error_state():
             X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
-            network = self._engine.place(self.backend, (self.coefs_, self.intercepts_))
-            return outputs_of(network, X)
+            members = getattr(self, "estimators_", [self])
+            networks = [each._engine.place(self.backend, (each.coefs_, each.intercepts_)) for each in members]
+            return [outputs_of(network, X) for network in networks]
 
     def __setstate__(self, state: Any) -> None:
-        super().__setstate__(state)
+        # Older versions had one network.
+        super().__setstate__({"n_members": 1, **state})
         if "coefs_" in state:
             freeze((self.coefs_, self.intercepts_))
 
@@ -205,28 +241,59 @@ class BaseMLP(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
+def check_data(estimator: BaseMLP, X: Any, y: Any, settings: Settings, reset: bool) -> Given:
+    """The data for an estimator, checked by scikit-learn; sets the number and names of features if `reset`.
+
+    Raises
+    ------
+    InvalidInputError, ValueError, TypeError
+    """
+    X, y = estimator._validated(X, y, settings, reset)
+    return Given(Table(X), y, None, {name: value for name, value in vars(estimator).items() if name in _INPUTS})
+
+
+def begin_fit(
+    estimator: BaseMLP,
+    given: Given,
+    settings: Settings,
+    sample_weight: Any = None,
+    incremental: bool = False,
+    classes: Any = None,
+) -> Begun:
+    """Prepare the training of an estimator's network, or of each of its members, which does not change them yet.
+
+    Raises
+    ------
+    InvalidInputError, UnknownNameError, BackendUnavailableError
+        As `fit`.
+    """
+    members = members_of(estimator, settings, estimator._goes_on(incremental))
+    return [each._begin(given, settings, sample_weight, incremental, classes) for each in members]
+
+
+def finish_fit(estimator: BaseMLP, begun: Begun) -> None:
+    """Set an estimator's attributes to what was learned so far.
+
+    Raises
+    ------
+    DivergedFitError
+        Before anything is changed.
+    """
+    learned = [fitting.weights() for _, fitting, _ in begun]
+    for (member, fitting, problem), weights in zip(begun, learned, strict=True):
+        member._finish(fitting, problem, weights)
+    if begun[0][0] is estimator:
+        estimator.__dict__.pop("estimators_", None)
+        return
+    combine(estimator, [member for member, _, _ in begun])
+    estimator._learned(begun[0][2])
+
+
 def _check_array(X: Any) -> None:
     """Reject what scikit-learn takes as data although it is none: masked values, and damaged sparse matrices."""
     check_mask("X", X)
     if is_sparse(X):
         check_places(X)
-
-
-def _for_device(network: Network, rows: Rows, problem: Problem) -> Rows:
-    """Rows with x and targets in the form that the network trains on; InvalidInputError if the targets do not fit."""
-    loss = get_loss(problem.loss)
-    targets = Targets.prepare(loss, as_host_array("y", rows.targets), len(rows), problem.outputs, network.dtype)
-    x = rows.x
-    if rows.sparse:
-        x = x.tocsr()
-        if x.nnz:
-            check_values(x.data[:, None], network.dtype)
-        x = x.astype(network.dtype, copy=False)
-        if len(rows) * x.shape[1] * network.dtype.itemsize <= _SMALL:
-            x = x.toarray()
-    elif x.dtype != network.dtype or not x.flags.c_contiguous:
-        x = check_features(x, network.input_shape, network.dtype)
-    return Rows(x, targets.values, rows.weights)
 
 
 def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:

@@ -16,9 +16,8 @@ from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem, comparable_weights
+from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
-from nnbackend.interop.sklearn.run import Rows
 from nnbackend.support.checks import number
 from nnbackend.support.surroundings import own_error_state
 
@@ -77,11 +76,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Weights of the classes, multiplied with those of the rows; "balanced" gives all classes the same total weight.
         They also weight the rows that early stopping scores. Classes missing in a dict have weight 1. For rows that may
         belong to several classes, a list with a dict for each column.
+    n_members : int
+        Number of networks whose probabilities are averaged. They train at once, from different random states, and each
+        is an estimator with one network in `estimators_`.
 
     Attributes
     ----------
     coefs_, intercepts_ : lists of (inputs, outputs) and (outputs,) arrays
         The weights. The arrays are read-only; to change the weights, assign new arrays.
+    estimators_ : list of MLPClassifier
+        The members, only if there are several.
     classes_ : (k,) array
     loss_, loss_curve_ : float, and a list of one for every epoch
     best_loss_ : float, or None with early stopping
@@ -101,6 +105,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
 
     If the loss becomes NaN or infinite, `fit` raises an error (a ValueError); with early stopping it warns, and keeps
     the weights of the best epoch.
+
+    With several members, each has the bits of an estimator with one network and the member's `random_state`, which is
+    drawn from that of the whole. Their initial weights, orders of rows, dropout masks and validation data differ. The
+    arrays in `coefs_` and `intercepts_` get an axis for the members in front, and are copies: to change the weights,
+    change those of `estimators_`. `loss_curve_` and `validation_scores_` are means over the members that have not
+    ended; `loss_`, `best_loss_` and `best_validation_score_` are means over all; `n_iter_` and `t_` are the largest.
+    `partial_fit` trains each member for an epoch on the same rows, and with `warm_start` each continues. If one
+    diverges, none is changed.
     """
 
     def __init__(
@@ -133,6 +145,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         dropout: float = 0.0,
         dtype: str = "auto",
         class_weight: Any = None,
+        n_members: int = 1,
     ) -> None:
         self._keep(locals())
 
@@ -199,10 +212,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
-        labels = self._labels_of(y, goes_on, incremental, classes)
-        targets = labels.encode(y)
-        weights = self._class_weights(y, targets, labels, incremental)
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        if goes_on or incremental:
+            labels = self._labels_of(given.y, goes_on, incremental, classes)
+            targets = labels.encode(given.y)
+        else:
+            labels, targets = given.labels()
+        weights = self._class_weights(given.y, targets, labels, incremental)
         return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:

@@ -10,10 +10,12 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
-from nnbackend.interop.sklearn.run import BatchRun, BatchSteps, EpochRun, Rows
+from nnbackend.interop.sklearn.data import Rows
+from nnbackend.interop.sklearn.run import BatchRun, BatchSteps, EpochRun
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.network import Network
 from nnbackend.step.recorder import OptimizerState
+from nnbackend.step.recordings import Recordings
 from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["Engine", "freeze", "outputs_of"]
@@ -109,7 +111,15 @@ class Engine:
         self._there = (*coefs, *intercepts)
         return coefs, intercepts
 
-    def run_on(self, network: Network, rows: Rows, alpha: float, batch_size: int, keep: int = 0) -> EpochRun | BatchRun:
+    def run_on(
+        self,
+        network: Network,
+        rows: Rows,
+        alpha: float,
+        batch_size: int,
+        keep: int = 0,
+        recordings: Recordings | None = None,
+    ) -> EpochRun | BatchRun:
         """Training on these rows.
 
         Parameters
@@ -122,12 +132,14 @@ class Engine:
             At most the number of rows.
         keep : int
             If not 0: keep the recorded steps, but none of these rows, for batches of at most this many rows.
+        recordings : Recordings, optional
+            May have a recorded step.
         """
         # From here on the weights of the network change.
         self._there = ()
         steps, self._run = self._run, None
         if not keep and not rows.sparse:
-            return EpochRun(network, self.architecture, self.solver, alpha, rows, batch_size)
+            return EpochRun(network, self.architecture, self.solver, alpha, rows, batch_size, recordings)
         if steps is None or not steps.fits(network, self.architecture, alpha, batch_size):
             # Batches that become larger and larger are rarely recorded again.
             capacity = batch_size if steps is None else max(batch_size, min(2 * steps.capacity, keep))

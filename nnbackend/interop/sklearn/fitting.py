@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 
+from nnbackend.backends.contract import HostArray
+from nnbackend.data.scale import warn
+from nnbackend.ensembles.queue import run_all
 from nnbackend.errors import TrainingDivergedError
 from nnbackend.interop.sklearn.architecture import Weights
-from nnbackend.interop.sklearn.engine import Engine
+from nnbackend.interop.sklearn.data import Rows
+from nnbackend.interop.sklearn.engine import Engine, outputs_of
 from nnbackend.interop.sklearn.progress import Progress
-from nnbackend.interop.sklearn.run import Rows
+from nnbackend.interop.sklearn.run import BatchRun, EpochRun
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.network import Network
+from nnbackend.step.recordings import Recordings
 from nnbackend.support.surroundings import say
+from nnbackend.training.fit import Epochs, Work, run_alone
 from nnbackend.training.interrupt import Interrupt
 
-__all__ = ["DivergedFitError", "train"]
+__all__ = ["DivergedFitError", "Fitting", "recordings_for", "train"]
 
 _log = logging.getLogger("nnbackend")
 
@@ -29,6 +37,9 @@ Order = npt.NDArray[np.int64]
 
 #: Default number of rows per step.
 _BATCH = 200
+
+#: Recorded steps that are kept, for each network in training. Folds may have two sizes.
+_RECORDINGS = 8
 
 
 class DivergedFitError(TrainingDivergedError, ValueError):
@@ -38,17 +49,8 @@ class DivergedFitError(TrainingDivergedError, ValueError):
     """
 
 
-def train(
-    engine: Engine,
-    network: Network,
-    settings: Settings,
-    progress: Progress,
-    rows: Rows,
-    generator: np.random.RandomState,
-    validate: Callable[[], float] | None,
-    once: bool,
-) -> Weights:
-    """Train a network as scikit-learn's `fit` or `partial_fit` would.
+class Fitting:
+    """Trains one network as scikit-learn's `fit` or `partial_fit` would.
 
     Parameters
     ----------
@@ -61,66 +63,208 @@ def train(
     rows : Rows
     generator : RandomState
         Shuffles the rows.
-    validate : callable or None
-        Scores the current network, for early stopping.
+    held : Rows or None
+        Validation data, for early stopping.
+    score : callable
+        The score of the network's outputs for the validation data.
     once : bool
         Whether to train for only one epoch.
 
-    Returns
-    -------
-    coefs, intercepts
+    Attributes
+    ----------
+    ended : bool
+        Whether no epoch follows.
+    seconds : float
+        The time that its steps took.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        network: Network,
+        settings: Settings,
+        progress: Progress,
+        rows: Rows,
+        generator: np.random.RandomState,
+        held: Rows | None,
+        score: Callable[[Rows, HostArray], float],
+        once: bool,
+    ) -> None:
+        self.engine, self.network, self.progress = engine, network, progress
+        self._settings, self._rows, self._generator = settings, rows, generator
+        self._held, self._score, self._once = held, score, once
+        self._batch_size = _batch_size(settings, len(rows))
+        self._order = np.arange(len(rows))
+        self.ended, self.seconds = False, 0.0
+        self._best = None if held is None else network.snapshot()
+        #: The last weights, while the network has the best.
+        self._last: Any = None
+
+    def epochs(self, interrupt: Interrupt, recordings: Recordings | None = None, last: float = math.inf) -> Epochs:
+        """The loop.
+
+        Parameters
+        ----------
+        interrupt : Interrupt
+            May end it.
+        recordings : Recordings, optional
+            Recorded steps of other networks, and for others.
+        last : int
+            Pause after this epoch; calling this method again continues.
+
+        Yields
+        ------
+        Work
+            As :meth:`nnbackend.training.fit.Training.epochs`.
+
+        Raises
+        ------
+        DivergedFitError
+        """
+        if self.ended or self.progress.n_iter >= last:
+            return
+        network, settings, once = self.network, self._settings, self._once
+        if self._last is not None:
+            network.restore(self._last)
+            self._last = None
+        keep = (settings.batch_size or _BATCH) if once else 0
+        run = self.engine.run_on(network, self._rows, settings.alpha, self._batch_size, keep, recordings)
+        if not once:
+            executor = run.executor
+            _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
+        most = 1 if once else settings.max_iter
+        with network.in_training(), interrupt:
+            while not self.ended and self.progress.n_iter < last:
+                if settings.shuffle:
+                    self._order = _shuffled(self._order, self._generator)
+                loss = yield Work(partial(self._epoch, run, interrupt), run.apart)
+                if loss is None:
+                    self.ended = True
+                    break
+                self.progress.add(loss, len(self._rows))
+                _say(settings, f"Iteration {self.progress.n_iter}, loss = {loss:.8f}")
+                if not math.isfinite(loss):
+                    self.ended = True
+                    self._diverged(self._best)
+                    break
+                if self._held is None:
+                    self.progress.judge_loss(settings.tol)
+                else:
+                    outputs = yield Work(partial(outputs_of, network, self._held.x), run.apart)
+                    self._judge(self._score(self._held, outputs))
+                self.ended = self._ends(most)
+        run.release()
+
+    def _epoch(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> float | None:
+        began = time.perf_counter()
+        loss = run.epoch(self._order, interrupt)
+        self.seconds += time.perf_counter() - began
+        return loss
+
+    def _judge(self, score: float) -> None:
+        """Compare the score of an epoch with the best."""
+        _say(self._settings, f"Validation score: {score:f}")
+        if self.progress.judge_score(score, self._settings.tol):
+            self._best = self.network.snapshot(into=self._best)
+
+    def _ends(self, most: int) -> bool:
+        """Whether the epoch was the last; otherwise prepares the next."""
+        settings, progress = self._settings, self.progress
+        self.engine.solver.end_epoch(self.network, progress.t)
+        if progress.failures > settings.n_iter_no_change and self._stops():
+            return True
+        if not self._once and progress.n_iter == settings.max_iter:
+            warn(
+                f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter",
+                ConvergenceWarning,
+            )
+        return progress.n_iter >= most
+
+    def _stops(self) -> bool:
+        """Whether training ends because it no longer improves; an adaptive rate is lowered first."""
+        settings, solver = self._settings, self.engine.solver
+        what = "Validation score" if settings.early_stopping else "Training loss"
+        patience = settings.n_iter_no_change
+        said = f"{what} did not improve more than tol={settings.tol:f} for {patience} consecutive epochs."
+        if solver.slow_down(self.network):
+            self.progress.failures = 0
+            _say(settings, f"{said} Setting learning rate to {solver.learning_rate:f}")
+            return False
+        _say(settings, f"{said} {'Learning rate too small. ' if solver.adaptive else ''}Stopping.")
+        return True
+
+    def weights(self) -> Weights:
+        """The weights that have been learned: the last, or the best with early stopping.
+
+        Raises
+        ------
+        DivergedFitError
+        """
+        if self._best is not None:
+            if not self.ended:
+                self._last = self.network.snapshot()
+            self.network.restore(self._best)
+        weights = self.engine.weights()
+        if not all(np.isfinite(array).all() for array in (*weights[0], *weights[1])):
+            self._diverged(None)
+        return weights
+
+    def _diverged(self, best: object) -> None:
+        """Handle a loss or a weight that is NaN or infinite."""
+        progress = self.progress
+        self.engine.forget()
+        if best is not None and progress.best_validation_score not in (None, -math.inf):
+            assert progress.validation_scores is not None
+            progress.validation_scores.append(math.nan)
+            warn(
+                f"training diverged in epoch {progress.n_iter}; the weights are those of the best epoch before. Lower "
+                "learning_rate_init, or scale the inputs.",
+                ConvergenceWarning,
+            )
+            return
+        raise DivergedFitError(
+            f"training diverged: the loss or weights became NaN or infinite in epoch {progress.n_iter}. Lower "
+            "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler).",
+            progress.n_iter,
+            self.network.steps_trained,
+        )
+
+
+def train(fittings: Sequence[Fitting]) -> None:
+    """Train one network, or several at once, on one backend.
 
     Raises
     ------
     DivergedFitError
+        One of them diverged.
     KeyboardInterrupt
         Ctrl-C before the end of the first epoch.
     """
-    keep = (settings.batch_size or _BATCH) if once else 0
-    run = engine.run_on(network, rows, settings.alpha, _batch_size(settings, len(rows)), keep)
-    if not once:
-        executor = run.executor
-        _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
-    best = None if validate is None else network.snapshot()
-    order = np.arange(len(rows))
-    with network.in_training(), Interrupt() as interrupt:
-        for _ in range(1 if once else settings.max_iter):
-            if settings.shuffle:
-                order = _shuffled(order, generator)
-            loss = run.epoch(order, interrupt)
-            if loss is None:
-                break
-            progress.add(loss, len(rows))
-            _say(settings, f"Iteration {progress.n_iter}, loss = {loss:.8f}")
-            if not math.isfinite(loss):
-                _diverged(engine, progress, network, best)
-                break
-            if validate is None:
-                progress.judge_loss(settings.tol)
-            else:
-                score = validate()
-                _say(settings, f"Validation score: {score:f}")
-                if progress.judge_score(score, settings.tol):
-                    best = network.snapshot(into=best)
-            engine.solver.end_epoch(network, progress.t)
-            if progress.failures > settings.n_iter_no_change and _stops(engine, network, settings, progress):
-                break
-            if not once and progress.n_iter == settings.max_iter:
-                warnings.warn(
-                    f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter",
-                    ConvergenceWarning,
-                    stacklevel=4,
-                )
+    interrupt = Interrupt()
+    if len(fittings) == 1:
+        run_alone(fittings[0].epochs(interrupt))
+    else:
+        backend, errors = fittings[0].network.backend, {}
+
+        def ended(number: int, error: Exception | None) -> None:
+            if error is not None:
+                errors[number] = error
+
+        recordings = recordings_for(backend)
+        with interrupt:
+            waiting = enumerate(fitting.epochs(interrupt, recordings) for fitting in fittings)
+            run_all(waiting, ended, backend, interrupt)
+        if errors:
+            raise errors[min(errors)]
     if interrupt.requested:
-        if progress.n_iter == 0:
+        if any(fitting.progress.n_iter == 0 for fitting in fittings):
             raise KeyboardInterrupt
-        warnings.warn("Training interrupted by user.", stacklevel=4)
-    if best is not None:
-        network.restore(best)
-    weights = engine.weights()
-    if not all(np.isfinite(array).all() for array in (*weights[0], *weights[1])):
-        _diverged(engine, progress, network, None)
-    return weights
+        warn("Training interrupted by user.")
+
+
+def recordings_for(backend: Any) -> Recordings:
+    """Where networks that train at once leave their recorded steps for others."""
+    return Recordings(_RECORDINGS * backend.programs)
 
 
 def _shuffled(order: Order, generator: np.random.RandomState) -> Order:
@@ -134,45 +278,8 @@ def _batch_size(settings: Settings, rows: int) -> int:
     if settings.batch_size is None:
         return min(_BATCH, rows)
     if settings.batch_size > rows:
-        warnings.warn(
-            f"batch_size={settings.batch_size} is more than the {rows} rows there are; a batch is all of them",
-            stacklevel=5,
-        )
+        warn(f"batch_size={settings.batch_size} is more than the {rows} rows there are; a batch is all of them")
     return min(settings.batch_size, rows)
-
-
-def _stops(engine: Engine, network: Network, settings: Settings, progress: Progress) -> bool:
-    """Whether training ends because it no longer improves; an adaptive rate is lowered first."""
-    solver = engine.solver
-    what = "Validation score" if settings.early_stopping else "Training loss"
-    said = f"{what} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} consecutive epochs."
-    if solver.slow_down(network):
-        progress.failures = 0
-        _say(settings, f"{said} Setting learning rate to {solver.learning_rate:f}")
-        return False
-    _say(settings, f"{said} {'Learning rate too small. ' if solver.adaptive else ''}Stopping.")
-    return True
-
-
-def _diverged(engine: Engine, progress: Progress, network: Network, best: object) -> None:
-    """Handle a loss or a weight that is NaN or infinite."""
-    engine.forget()
-    if best is not None and progress.best_validation_score not in (None, -math.inf):
-        assert progress.validation_scores is not None
-        progress.validation_scores.append(math.nan)
-        warnings.warn(
-            f"training diverged in epoch {progress.n_iter}; the weights are those of the best epoch before. Lower "
-            "learning_rate_init, or scale the inputs.",
-            ConvergenceWarning,
-            stacklevel=5,
-        )
-        return
-    raise DivergedFitError(
-        f"training diverged: the loss or weights became NaN or infinite in epoch {progress.n_iter}. Lower "
-        "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler).",
-        progress.n_iter,
-        network.steps_trained,
-    )
 
 
 def _say(settings: Settings, text: str) -> None:

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import check_mask
+from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.base import BaseMLP
-from nnbackend.interop.sklearn.data import Problem, comparable_weights
-from nnbackend.interop.sklearn.run import Rows
+from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
+from nnbackend.support.checks import flag
 
 __all__ = ["MLPRegressor"]
 
@@ -31,14 +33,14 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         As of :class:`nnbackend.MLPClassifier`.
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
         As in the classifier; the score of validation data is R^2.
-    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype
-        As there.
+    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype, n_members
+        As there; the predictions of several members are averaged.
 
     Attributes
     ----------
     coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
         As of :class:`nnbackend.MLPClassifier`.
-    n_layers_, n_outputs_, n_features_in_, feature_names_in_
+    n_layers_, n_outputs_, n_features_in_, feature_names_in_, estimators_
         As there.
     out_activation_ : "identity"
 
@@ -79,21 +81,44 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         backend: str | Backend = "auto",
         dropout: float = 0.0,
         dtype: str = "auto",
+        n_members: int = 1,
     ) -> None:
         self._keep(locals())
 
-    def predict(self, X: Any) -> HostArray:
+    def predict(self, X: Any, return_std: bool = False) -> HostArray | tuple[HostArray, HostArray]:
         """The predicted numbers.
 
         Parameters
         ----------
         X : (n, features) array_like or sparse matrix
+        return_std : bool
+            Whether to return, too, how much the members disagree.
 
         Returns
         -------
-        (n,) or (n, outputs) array of the network's dtype
+        mean : (n,) or (n, outputs) array of the network's dtype
+            With several members, the mean of what they predict.
+        std : array of the same shape
+            If `return_std`: the standard deviation of what they predict, in the unit of the targets. It is that of
+            these members, not an estimate for more of them, and contains no noise of the targets.
+
+        Raises
+        ------
+        InvalidInputError
+            There is a single network.
         """
-        outputs = self._outputs(X)
+        if not flag("return_std", return_std):
+            return self._shaped(self._outputs(X))
+        check_is_fitted(self)
+        if not hasattr(self, "estimators_"):
+            raise InvalidInputError(
+                "return_std=True needs several members, and a single network was fitted; fit with n_members=10"
+            )
+        each = self._each_outputs(X)
+        spread: HostArray = np.std(each, axis=0, dtype=np.float64).astype(each[0].dtype)
+        return self._shaped(self._mean(each)), self._shaped(spread)
+
+    def _shaped(self, outputs: HostArray) -> HostArray:
         return outputs if self.n_outputs_ > 1 else outputs.ravel()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -113,7 +138,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         check_mask("y", y)
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
-    def _problem(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+    def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
+        y = given.y
         return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:

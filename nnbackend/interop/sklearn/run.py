@@ -13,59 +13,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
-from nnbackend.data.feed import Examples
+from nnbackend.data.feed import Examples, Resident
 from nnbackend.interop.sklearn.architecture import Architecture
+from nnbackend.interop.sklearn.data import Rows
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.layers import follow_shapes
 from nnbackend.losses import get_loss
 from nnbackend.network import Network
 from nnbackend.step.parameters import ParameterLayout
 from nnbackend.step.recorder import Model, Recorder, record_training
+from nnbackend.step.recordings import Borrowed, Recordings
 from nnbackend.step.replay import Replay, Watch
 
-__all__ = ["BatchRun", "BatchSteps", "EpochRun", "Rows"]
+__all__ = ["BatchRun", "BatchSteps", "EpochRun"]
 
 #: Number of recordings that are kept for batches of different sizes.
 _KEPT = 256
-
-
-@dataclasses.dataclass(eq=False)
-class Rows:
-    """Rows to train on, on the host.
-
-    Attributes
-    ----------
-    x : (n, features) array or sparse matrix in CSR format, of the network's dtype
-    targets : (n,) int32 or (n, outputs) array of the network's dtype
-    weights : (n,) float64 or None
-    """
-
-    x: Any
-    targets: HostArray
-    weights: npt.NDArray[np.float64] | None
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def sparse(self) -> bool:
-        """Whether `x` is a sparse matrix."""
-        return not isinstance(self.x, np.ndarray)
-
-    def read(self, places: npt.NDArray[np.int64], out: HostArray) -> None:
-        """Copy the rows of `x` with these numbers to a dense array."""
-        if self.sparse:
-            self.x[places].toarray(out=out)
-        else:
-            # With "clip" NumPy writes directly to `out`; the numbers are known to be in range.
-            np.take(self.x, places, axis=0, out=out, mode="clip")
 
 
 class _Recording:
@@ -79,23 +48,24 @@ class _Recording:
     solver : Solver
     alpha : float
         Strength of the L2 penalty.
-    batches : Batches
-        As for `Replay`.
     steps : int
         Number of steps that run without the host.
     """
 
-    def __init__(
-        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, batches: Batches, steps: int
-    ) -> None:
+    _replay: Replay
+
+    def __init__(self, network: Network, architecture: Architecture, solver: Solver, alpha: float, steps: int) -> None:
         backend, memory = network.backend, network.optimizer_state
         assert memory is not None
         self.network, self.solver = network, solver
         self._alpha, self._architecture, self._memory = alpha, architecture, memory
         self.gradient_factor, self._loss_factor = _factors(architecture)
         self._corrections = backend.empty((steps,), np.float64)
-        self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
-        self._replay = Replay(network.model, batches, training=True)
+
+    def _new_replay(self, batches: Batches) -> Replay:
+        network = self.network
+        self._gradients = network.backend.empty((network.model.layout.trainable_size,), network.dtype)
+        return Replay(network.model, batches, training=True)
 
     def _record(self, piece: Slice, examples: Examples, batch_size: int, weighted: bool) -> Executor:
         """Record the step for batches of `piece.rows` rows; `weighted` rows have weights of their own."""
@@ -163,21 +133,67 @@ class EpochRun(_Recording):
         Dense. A device that uses host memory reads them where they are.
     batch_size : int
         At most the number of rows.
+    recordings : Recordings, optional
+        May have a recorded step.
     """
 
     def __init__(
-        self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, batch_size: int
+        self,
+        network: Network,
+        architecture: Architecture,
+        solver: Solver,
+        alpha: float,
+        rows: Rows,
+        batch_size: int,
+        recordings: Recordings | None = None,
     ) -> None:
-        backend, self._batches = network.backend, Batches(len(rows), batch_size)
-        super().__init__(network, architecture, solver, alpha, self._batches, self._batches.steps)
-        self._row_weights = rows.weights
-        weighted = rows.weights is not None
-        constant = np.full(len(rows), self.gradient_factor, network.dtype)
-        weights = constant if weighted or self.gradient_factor != 1 else None
-        self._examples = examples = Examples.on_device(backend, rows.x, rows.targets, weights, 1.0, shared=True)
+        self._batches = Batches(len(rows), batch_size)
+        super().__init__(network, architecture, solver, alpha, self._batches.steps)
+        self._rows, self._examples = rows, self._on_device(rows)
         #: The order that is on the device.
         self._order_there: HostArray | None = None
-        self._replay.record(lambda piece: self._record(piece, examples, batch_size, weighted))
+        memory = self._memory
+        self._borrowed = Borrowed(
+            recordings,
+            network.model,
+            Resident(self._examples),
+            self._batches,
+            # Everything else that `_record` uses must be here.
+            (
+                ("estimator", architecture.loss, alpha, rows.weights is None),
+                (type(memory.optimizer), memory.optimizer.rule(), tuple(memory.slots)),
+            ),
+            [*memory.slots.values(), self._corrections],
+            self._recorded,
+        )
+        self._replay = self._borrowed.replay
+
+    def _on_device(self, rows: Rows) -> Examples:
+        backend, dtype = self.network.backend, self.network.dtype
+        weighted = rows.weights is not None or self.gradient_factor != 1
+        return Examples(
+            x=rows.on_device.rows(backend, rows.x),
+            targets=backend.from_host(rows.spread(rows.targets)),
+            target_dtype=rows.targets.dtype,
+            weights=backend.from_host(np.full(rows.x.shape[0], self.gradient_factor, dtype)) if weighted else None,
+            count=len(rows),
+            scale=1.0,
+        )
+
+    def _recorded(self) -> Replay:
+        self._replay = self._new_replay(self._batches)
+        weighted = self._rows.weights is not None
+        self._replay.record(lambda piece: self._record(piece, self._examples, self._batches.size, weighted))
+        return self._replay
+
+    def release(self) -> None:
+        """Make the recorded step available to others; this object must no longer be used."""
+        self._borrowed.release()
+
+    @property
+    def apart(self) -> bool:
+        """Whether another thread may run the epochs beside other executors."""
+        return self._replay.apart
 
     @property
     def executor(self) -> Executor:
@@ -201,7 +217,7 @@ class EpochRun(_Recording):
         """
         network, replay = self.network, self._replay
         if order is not self._order_there:
-            replay.write_order(order)
+            replay.write_order(self._rows.in_table(order))
             self._order_there = order
         shares = self._write_weights(order)
         replay.write_rates(self.solver.rates(self._batches.steps))
@@ -216,12 +232,12 @@ class EpochRun(_Recording):
 
     def _write_weights(self, order: npt.NDArray[np.int64]) -> float | HostArray:
         """Copy the sample weights of an epoch to the device; returns n / sum w of every batch."""
-        if self._row_weights is None:
+        if self._rows.weights is None:
             return 1.0
-        scaled, shares, corrections = self.epoch_weights(self._row_weights[order], self._batches.size)
+        scaled, shares, corrections = self.epoch_weights(self._rows.weights[order], self._batches.size)
         placed = np.empty_like(scaled)
         placed[order] = scaled
-        self.network.backend.write(placed, self._examples.weights)
+        self.network.backend.write(self._rows.spread(placed), self._examples.weights)
         self.network.backend.write(corrections, self._corrections)
         return shares
 
@@ -245,8 +261,9 @@ class BatchSteps(_Recording):
     def __init__(
         self, network: Network, architecture: Architecture, solver: Solver, alpha: float, rows: Rows, capacity: int
     ) -> None:
-        super().__init__(network, architecture, solver, alpha, Batches(capacity, capacity), 1)
+        super().__init__(network, architecture, solver, alpha, 1)
         backend, dtype = network.backend, network.dtype
+        self._replay = self._new_replay(Batches(capacity, capacity))
         self.capacity = capacity
         self._parameters = network.model.parameters
         self._x = backend.empty((capacity * rows.x.shape[1],), dtype)
@@ -336,6 +353,12 @@ class BatchRun:
 
     def __init__(self, steps: BatchSteps, rows: Rows, batch_size: int) -> None:
         self._steps, self._rows, self._batch_size = steps, rows, batch_size
+
+    #: Each batch is prepared from Python.
+    apart = False
+
+    def release(self) -> None:
+        """As of `EpochRun`; nothing to do."""
 
     @property
     def executor(self) -> Executor:

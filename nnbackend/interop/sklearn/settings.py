@@ -58,6 +58,7 @@ class Settings:
     backend: str | Backend
     dropout: float
     dtype: str | None
+    n_members: int
 
     @classmethod
     def of(cls, estimator: Any) -> Settings:
@@ -94,6 +95,7 @@ class Settings:
             backend=estimator.backend,
             dropout=number("dropout", estimator.dropout, low=0, high=1, below=True),
             dtype=None if _is_auto(estimator.dtype) else real_dtype(estimator.dtype).name,
+            n_members=positive_integer("n_members", estimator.n_members),
         )
 
 
