@@ -11,7 +11,7 @@ import numpy as np
 from nnbackend.data.scale import Inputs, input_factor
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, layers_from_config
-from nnbackend.losses import Loss, get_loss
+from nnbackend.losses import Loss, loss_from_config
 from nnbackend.support.checks import count, real_dtype, sample_shape, seed_number
 
 __all__ = ["Description", "epochs_count", "parse_config", "steps_count"]
@@ -94,7 +94,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         # Older versions wrote every entry but "inputs". If they left the scale open, the dtype of the inputs decided it
         # in every call: uint8 was divided by 255, everything else was left alone. Their weights were trained so.
         scale is None and "input_scale" in config and "inputs" not in config,
-        None if loss is None else get_loss(loss),
+        None if loss is None else loss_from_config(loss),
         multilabel,
         steps_count(values["steps_trained"]),
         epochs_count(values["epochs_trained"]),

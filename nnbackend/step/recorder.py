@@ -237,7 +237,7 @@ def _record_row_losses(
     backend, dtype, count = recorder.model.backend, recorder.model.dtype, recorder.rows
     flat = backend.empty((2 * count,), dtype)
     rows = backend.view(flat, 0, (2, count))
-    recorder.record(loss.name, output, targets, weights, gradient, rows)
+    loss.record(recorder, output, targets, weights, gradient, rows)
     if examples.by_class:
         # The loss counts every output. The squared error counts the rows whose largest output is at their class.
         other = backend.empty((2 * count,), dtype)

@@ -55,6 +55,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
+    label_smoothing: float = 0.0,
     augment: Augmentation | Sequence[Augmentation] = (),
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
@@ -70,9 +71,9 @@ def fit(
     Parameters
     ----------
     network : Network
-    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight, augment
+    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight
         As for :meth:`nnbackend.Network.fit`.
-    shuffle, steps_per_epoch, stream, resume, on_nan, verbose, communicator, shard
+    label_smoothing, augment, shuffle, steps_per_epoch, stream, resume, on_nan, verbose, communicator, shard
         As there.
 
     Returns
@@ -90,6 +91,7 @@ def fit(
         callbacks=callbacks,
         sample_weight=sample_weight,
         class_weight=class_weight,
+        label_smoothing=label_smoothing,
         augment=augment,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
@@ -238,7 +240,7 @@ class _Parts:
         memory = memory_for(network, plan.optimizer)
         self._run = run = TrainingRun(
             network,
-            plan.loss,
+            plan.training_loss,
             memory,
             plan.feed,
             plan.batch_size,

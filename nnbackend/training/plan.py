@@ -21,7 +21,7 @@ from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import follow_shapes
-from nnbackend.losses import Loss
+from nnbackend.losses import Loss, smoothed
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle
@@ -58,6 +58,7 @@ class Arguments:
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
+    label_smoothing: float
     augment: Any
     shuffle: bool
     steps_per_epoch: int | None
@@ -76,6 +77,8 @@ class Plan:
     ----------
     network : Network
     loss : Loss
+    training_loss : Loss
+        The same, with smoothed labels if they are wanted.
     optimizer : Optimizer
     feed : Feed
         Provides the training rows.
@@ -100,6 +103,7 @@ class Plan:
 
     network: Network
     loss: Loss
+    training_loss: Loss
     optimizer: Optimizer
     feed: Feed
     validator: Validator | None
@@ -137,6 +141,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     """
     epochs = positive_integer("epochs", given.epochs)
     loss = required_loss(network, given.loss)
+    training_loss = smoothed(loss, given.label_smoothing)
     optimizer = _get_optimizer(given.optimizer)
     callbacks = _check_callbacks(given.callbacks)
     augment = check_augmentations(given.augment, network.layers, network.input_shape)
@@ -163,22 +168,20 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)
-    chosen = {
-        "batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan, "augment": [repr(each) for each in augment],
-        "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
-    }  # fmt: skip
-    others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
+    chosen = _chosen(given, augment, feed)
+    chosen |= {"batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch}
+    others = {"epochs": epochs, "loss": loss.text, "optimizer": optimizer, "resume": given.resume}
     fingerprint = DataFingerprint(
         network, data, given.y, given.sample_weight, given.class_weight, given.validation_data
     )
     check_settings(checks, {**chosen, **others, "metrics": list(names)}, fingerprint, shard)
     settings = partial(
-        run_settings, network, len(data), fingerprint, optimizer, loss.name, list(named(callbacks)), chosen
+        run_settings, network, len(data), fingerprint, optimizer, loss.text, list(named(callbacks)), chosen
     )
     return Plan(
         network=network,
         loss=loss,
+        training_loss=training_loss,
         optimizer=optimizer,
         feed=feed,
         validator=validator,
@@ -195,6 +198,17 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         communicator=communicator,
         shards=counts if shard else None,
     )
+
+
+def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> dict[str, Any]:
+    """Settings that decide how a run proceeds, as plain JSON, by the names of `fit`'s parameters."""
+    return {
+        "on_nan": given.on_nan,
+        "label_smoothing": float(given.label_smoothing),
+        "augment": [repr(each) for each in augment],
+        "input_scale": feed.examples.scale,
+        "input_dtype": feed.row_dtype.name,
+    }
 
 
 def required_loss(network: Network, loss: str | Loss | None) -> Loss:

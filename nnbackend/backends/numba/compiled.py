@@ -23,6 +23,7 @@ from nnbackend.backends.numba import (  # noqa: F401
     forward_operations,
     image_operations,
     normalization_operations,
+    training_lines,
 )
 from nnbackend.backends.numba.dense_products import product_address
 from nnbackend.backends.numba.jit import compile_callback

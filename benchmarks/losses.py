@@ -1,0 +1,38 @@
+"""The operations of the losses beyond cross-entropy and squared error, which are in `operations.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.common import BACKENDS, CLASSES, Suite, matrix
+from nnbackend.backends.contract import Backend
+from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
+
+_ROWS = 256
+
+
+class MoreLosses(Suite):
+    """The operations of the other losses, on a batch of 256 with 10 outputs."""
+
+    params = (BACKENDS, (*ELEMENTWISE_LOSSES, "focal_rows", "smooth_labels"))
+    param_names = ("backend", "operation")
+
+    def build(self, device: Backend, operation: str) -> None:
+        self.device = device
+        targets, gradient = device.from_host(np.full((_ROWS, CLASSES), 0.5, np.float32)), matrix(device, _ROWS, CLASSES)
+        rows = device.from_host(np.ones((2, _ROWS), np.float32))
+        if operation == "smooth_labels":
+            self.operation, self.arguments = device.smooth_labels, (targets, 0.1, 1 / CLASSES, gradient)
+        elif operation == "focal_rows":
+            self.operation, self.arguments = device.focal_rows, (None, 2.0, gradient, rows)
+        else:
+            outputs, parameters = matrix(device, _ROWS, CLASSES), device.from_host(np.ones(CLASSES, np.float32))
+            self.operation = device.elementwise_loss
+            self.arguments = (outputs, targets, None, operation, parameters, gradient, rows)
+        self.time_operation(device.name, operation)
+
+    def time_operation(self, backend: str, operation: str) -> None:
+        self.operation(*self.arguments)
+        self.device.synchronize()
+
+    time_operation.pretty_name = "operations of other losses: 256 x 10"

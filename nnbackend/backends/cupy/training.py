@@ -1,0 +1,63 @@
+"""Losses beyond cross-entropy and squared error on a GPU: each as a kernel launch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.contract import Array
+from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.launches import Launch
+from nnbackend.backends.cupy.layout import extents, stride
+from nnbackend.backends.training_operations import TrainingOperations
+
+__all__ = ["CupyTraining"]
+
+
+class CupyTraining(TrainingOperations):
+    """One warp for each row."""
+
+    def elementwise_loss(
+        self,
+        outputs: Array,
+        targets: Array,
+        weights: Array | None,
+        loss: str,
+        parameters: Array,
+        gradient: Array,
+        row_losses: Array,
+    ) -> None:
+        n, columns = extents(outputs)
+        self._launch(
+            f"losses.{loss}",
+            outputs.dtype,
+            launches.warp_rows(n),
+            outputs, stride(outputs), targets, stride(targets), weights, parameters, gradient, stride(gradient),
+            row_losses, stride(row_losses), n, columns,
+        )  # fmt: skip
+
+    def focal_rows(self, weights: Array | None, gamma: float, gradient: Array, row_losses: Array) -> None:
+        n, classes = extents(gradient)
+        self._launch(
+            "losses.focal_rows",
+            gradient.dtype,
+            launches.warp_rows(n),
+            weights, float(gamma), gradient, stride(gradient), row_losses, n, classes,
+        )  # fmt: skip
+
+    def smooth_labels(self, targets: Array, smoothing: float, uniform: float, out: Array) -> None:
+        rows, columns = extents(out)
+        labelled = targets.ndim == 1
+        wanted = (targets, None, 0) if labelled else (None, targets, stride(targets))
+        self._launch(
+            "losses.smooth_labels",
+            out.dtype,
+            launches.matrix(rows, columns),
+            *wanted, 1.0 - smoothing, float(smoothing * uniform), out, stride(out), rows, columns,
+        )  # fmt: skip
+
+    # ---- what CupyOperations adds --------------------------------------------------------------------------
+
+    def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
+        raise NotImplementedError

@@ -1,0 +1,53 @@
+"""Compiled functions for more losses. See `kinds.py`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnbackend.backends.numba import loss_kernels
+from nnbackend.backends.numba.kinds import compiled, share
+from nnbackend.backends.numba.memory import matrix, vector
+from nnbackend.backends.numba.records import at
+
+
+@compiled("elementwise_loss", work=lambda call: 64 * call.outputs.size)
+def elementwise_loss(tile_shape, real, record):
+    def loss(address, state, scratch):
+        line = at(record, address)
+        n, columns = line.n, line.columns
+        outputs, gradient = matrix(line.outputs, n, columns, real), matrix(line.gradient, n, columns, real)
+        targets, weights = matrix(line.targets, n, columns, real), vector(line.weights, n if line.weights else 0, real)
+        parameters, row_losses = vector(line.parameters, columns, real), matrix(line.row_losses, 2, n, real)
+        begin, end = share(n, state)
+        loss_kernels.elementwise_loss(
+            outputs, targets, weights, line.loss, parameters, gradient, row_losses, begin, end
+        )
+
+    return loss
+
+
+@compiled("focal_rows", work=lambda call: 2 * call.gradient.size + 64 * len(call.gradient))
+def focal_rows(tile_shape, real, record):
+    def focal_rows(address, state, scratch):
+        line = at(record, address)
+        n, classes = line.n, line.classes
+        gradient, row_losses = matrix(line.gradient, n, classes, real), matrix(line.row_losses, 2, n, real)
+        weights = vector(line.weights, n if line.weights else 0, real)
+        begin, end = share(n, state)
+        loss_kernels.focal_rows(weights, line.gamma, gradient, row_losses, begin, end)
+
+    return focal_rows
+
+
+@compiled("smooth_labels", work=lambda call: call.out.size, integers={"by_label": lambda call: call.targets.ndim == 1})
+def smooth_labels(tile_shape, real, record):
+    def smooth_labels(address, state, scratch):
+        line = at(record, address)
+        rows, columns = line.rows, line.columns
+        labels = vector(line.targets, rows if line.by_label else 0, np.int32)
+        targets = matrix(line.targets, 0 if line.by_label else rows, columns, real)
+        out = matrix(line.out, rows, columns, real)
+        begin, end = share(rows, state)
+        loss_kernels.smooth_labels(labels, targets, line.smoothing, line.uniform, out, begin, end)
+
+    return smooth_labels
