@@ -1,4 +1,4 @@
-"""The operations of the losses beyond cross-entropy and squared error, which are in `operations.py`."""
+"""The operations of other losses than cross-entropy and squared error, which are in `operations.py`, and of metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROWS = 256
 class MoreLosses(Suite):
     """The operations of the other losses, on a batch of 256 with 10 outputs."""
 
-    params = (BACKENDS, (*ELEMENTWISE_LOSSES, "focal_rows", "smooth_labels"))
+    params = (BACKENDS, (*ELEMENTWISE_LOSSES, "focal_rows", "smooth_labels", "store_rows"))
     param_names = ("backend", "operation")
 
     def build(self, device: Backend, operation: str) -> None:
@@ -23,6 +23,9 @@ class MoreLosses(Suite):
         rows = device.from_host(np.ones((2, _ROWS), np.float32))
         if operation == "smooth_labels":
             self.operation, self.arguments = device.smooth_labels, (targets, 0.1, 1 / CLASSES, gradient)
+        elif operation == "store_rows":
+            counter = device.from_host(np.zeros(3, np.int64))
+            self.operation, self.arguments = device.store_rows, (targets, counter, _ROWS, gradient)
         elif operation == "focal_rows":
             self.operation, self.arguments = device.focal_rows, (None, 2.0, gradient, rows)
         else:

@@ -63,6 +63,10 @@ class NumpyTraining(TrainingOperations):
             out[...] = smoothing * uniform
             out[np.arange(len(out)), targets] += 1 - smoothing
 
+    def store_rows(self, source: Real, counter: Int, batch_size: int, out: Real) -> None:
+        start = int(counter[0]) * batch_size
+        out[start : start + len(source)] = source
+
 
 def _elementwise_loss(loss: str, a: Real, t: Real, p: Real) -> tuple[Real, Real]:
     """The losses of outputs, and their derivatives."""

@@ -1,4 +1,4 @@
-"""The operations of the contract for more losses, declared as in :mod:`nnbackend.backends.operations`.
+"""The operations of the contract for more losses and for metrics, declared as in :mod:`nnbackend.backends.operations`.
 
 A backend may lack these operations; a training that needs one is then refused when its step is recorded.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nnbackend.backends.declaration import Array, constant, operation, reads, updates, writes
+from nnbackend.backends.declaration import COUNTER, Array, constant, operation, reads, updates, writes
 from nnbackend.errors import MissingOperationError
 
 __all__ = ["ELEMENTWISE_LOSSES", "TrainingOperations", "lacking"]
@@ -25,7 +25,7 @@ ELEMENTWISE_LOSSES: Final = {
 
 
 class TrainingOperations:
-    """Losses beyond cross-entropy and squared error."""
+    """Losses beyond cross-entropy and squared error, and the predictions that metrics need."""
 
     @operation(
         "loss",
@@ -91,6 +91,17 @@ class TrainingOperations:
         """Soften targets (Szegedy et al. 2016): ``out = (1 - smoothing) t + smoothing uniform``, where t are the
         targets, or one-hot rows for labels."""
         raise lacking(self, "smooth_labels")
+
+    @operation(
+        "bookkeeping",
+        source=reads("rows", "columns"),
+        counter=COUNTER,
+        batch_size=constant("Rows of a full batch. `source` has fewer rows in the last batch of an epoch."),
+        out=updates("N", "columns"),
+    )
+    def store_rows(self, source: Array, counter: Array, batch_size: int, out: Array) -> None:
+        """Keep the rows of one minibatch: ``out[counter[0] * batch_size + i] = source[i]``."""
+        raise lacking(self, "store_rows")
 
 
 def lacking(backend: object, name: str) -> MissingOperationError:

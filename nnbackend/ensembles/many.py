@@ -59,6 +59,8 @@ def fit_many(
     rows: Any = None,
     validation_rows: Any = None,
     validation_data: Each[tuple[Any, ...] | None] = None,
+    metrics: Each[Iterable[Any]] = (),
+    train_metrics: EachOrList[bool] = False,
     callbacks: Each[Iterable[Callback]] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
@@ -95,6 +97,8 @@ def fit_many(
         y[validation_rows])``, without their sample weights.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Instead of `validation_rows`: other rows; or :class:`nnbackend.PerNetwork`.
+    metrics : sequence of str, callable or Metric, optional
+        As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
     callbacks : sequence of Callback, optional
         Only callbacks without attributes may serve several networks. Give others as ``PerNetwork([[...] for network in
         networks])``. All are called in the calling thread.
@@ -105,7 +109,7 @@ def fit_many(
         network.
     augment : sequence of Augmentation, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
-    shuffle, steps_per_epoch, on_nan
+    train_metrics, label_smoothing, shuffle, steps_per_epoch, on_nan
         As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
@@ -151,6 +155,8 @@ def fit_many(
         "optimizer": optimizers_of_each(optimizer, trained),
         "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), checkpoint),
         "class_weight": of_each("class_weight", class_weight, count, lists=False),
+        "metrics": of_each("metrics", metrics, count, lists=False),
+        "train_metrics": of_each("train_metrics", train_metrics, count),
         "label_smoothing": of_each("label_smoothing", label_smoothing, count),
         "augment": of_each("augment", augment, count, lists=False),
         "shuffle": of_each("shuffle", shuffle, count),

@@ -93,6 +93,8 @@ class Network(StoredNetwork):
         loss: str | Loss | None = None,
         optimizer: Optimizer | str = "adam",
         validation_data: tuple[Any, ...] | BatchStream | None = None,
+        metrics: Iterable[Any] = (),
+        train_metrics: bool = False,
         callbacks: Iterable[Callback] = (),
         sample_weight: Any = None,
         class_weight: Any = None,
@@ -129,6 +131,14 @@ class Network(StoredNetwork):
         validation_data : (x, y), (x, y, sample_weight) or BatchStream, optional
             Evaluated after every epoch. "val_loss" is weighted with `class_weight` and with the weights given here; if
             that makes a difference, the history also has "val_loss_unweighted".
+        metrics : sequence of str, callable or Metric
+            More metrics of the validation data after every epoch, under their names with "val_" in front: names in
+            :data:`nnbackend.metrics.METRICS`, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
+            `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. They are
+            weighted with the `sample_weight` in `validation_data`, but not with `class_weight`.
+        train_metrics : bool
+            Whether to compute them on the training data, too, with another pass over them after every epoch; weighted
+            with `sample_weight`.
         callbacks : sequence of Callback
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
@@ -209,6 +219,8 @@ class Network(StoredNetwork):
             loss=loss,
             optimizer=optimizer,
             validation_data=validation_data,
+            metrics=metrics,
+            train_metrics=train_metrics,
             callbacks=callbacks,
             sample_weight=sample_weight,
             class_weight=class_weight,

@@ -179,16 +179,23 @@ def record_evaluation(
     loss: Loss,
     trace: Array,
     unweighted: Array | None = None,
+    predictions: Array | None = None,
 ) -> None:
     """Record one step of evaluation: gather, forward, loss, bookkeeping.
 
     Parameters
     ----------
+    predictions : (n, outputs) array, optional
+        Receives the predictions.
     unweighted : (steps, 3) float64 array, optional
         A second trace, of the losses without weights; the other parameters are those of `record_training`.
     """
     x, targets, weights = _record_gather(recorder, examples, order, batch_size)
     output, _ = record_forward(recorder, recorder.model.views, x)
+    if predictions is not None:
+        predicted = recorder.like(output)
+        recorder.record("activation_forward", output, loss.output_activation, 0.0, predicted)
+        recorder.record("store_rows", predicted, recorder.counter, batch_size, predictions)
     gradient = recorder.like(output)
     for given, place in ((weights, trace), (None, unweighted)):
         if place is not None:

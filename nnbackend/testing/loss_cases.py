@@ -59,6 +59,15 @@ def focal_losses(lab: Lab) -> None:
 
 
 @case
+def rows_are_stored(lab: Lab) -> None:
+    n, q = lab.shape.rows, lab.shape.outputs
+    counter = np.array([2, 9, 9], np.int64)
+    # A shorter last batch, and one before others.
+    for size, total in ((n + 1, 3 * n + 2), (n, 5 * n)):
+        lab.run("store_rows", lab.normal(n, q), counter, size, lab.blank(total, q))
+
+
+@case
 def labels_are_smoothed(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     for targets in (lab.integers(q, n), lab.uniform(n, q)):

@@ -52,6 +52,8 @@ def fit(
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
     validation_data: tuple[Any, ...] | BatchStream | None = None,
+    metrics: Iterable[Any] = (),
+    train_metrics: bool = False,
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
@@ -71,9 +73,11 @@ def fit(
     Parameters
     ----------
     network : Network
-    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight
+    x, y, epochs, batch_size, loss, optimizer, validation_data, metrics, train_metrics, callbacks, sample_weight
         As for :meth:`nnbackend.Network.fit`.
-    label_smoothing, augment, shuffle, steps_per_epoch, stream, resume, on_nan, verbose, communicator, shard
+    class_weight, label_smoothing, augment, shuffle, steps_per_epoch, stream, resume, on_nan, verbose
+        As there.
+    communicator, shard
         As there.
 
     Returns
@@ -88,6 +92,8 @@ def fit(
         loss=loss,
         optimizer=optimizer,
         validation_data=validation_data,
+        metrics=metrics,
+        train_metrics=train_metrics,
         callbacks=callbacks,
         sample_weight=sample_weight,
         class_weight=class_weight,
@@ -278,7 +284,7 @@ class _Parts:
         # The user's schedules and, for a checkpoint within an epoch, callbacks are called in the calling thread.
         users = [*_schedules(plan.optimizer.schedule), *(self.callbacks if plan.start.keeps else ())]
         self.steps_apart = run.apart and is_ours(users)
-        self.evaluation_apart = plan.validator is not None and plan.validator.apart
+        self.evaluation_apart = plan.validator is not None and plan.validator.apart and plan.training_metrics is None
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:
         """Resume from a checkpoint, if there is one, and tell the callbacks that training begins.
@@ -327,6 +333,8 @@ class _Parts:
         metrics: dict[str, float] = {"epoch": epoch, "loss": result.loss}
         if plan.feed.accuracy_name is not None:
             metrics[plan.feed.accuracy_name] = result.correct
+        if plan.training_metrics is not None:
+            metrics |= plan.training_metrics.run()
         if plan.validator is not None:
             metrics |= plan.validator.run(plan.network.penalty())
         metrics["learning_rate"] = result.learning_rate

@@ -36,7 +36,7 @@ from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
 from nnbackend.training.checkpoints.run_state import named
 from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
-from nnbackend.training.validation import Validator, settle_kind, validation_feed
+from nnbackend.training.validation import TrainingMetrics, Validator, make_metrics, settle_kind, validation_feed
 
 __all__ = ["Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory"]
 
@@ -55,6 +55,8 @@ class Arguments:
     loss: str | Loss | None
     optimizer: Optimizer | str
     validation_data: tuple[Any, ...] | BatchStream | None
+    metrics: Any
+    train_metrics: bool
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
@@ -84,6 +86,8 @@ class Plan:
         Provides the training rows.
     validator : Validator or None
         Evaluates the validation data.
+    training_metrics : TrainingMetrics or None
+        Computes metrics of the training rows.
     multilabel : bool
         Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
@@ -107,6 +111,7 @@ class Plan:
     optimizer: Optimizer
     feed: Feed
     validator: Validator | None
+    training_metrics: TrainingMetrics | None
     multilabel: bool
     callbacks: tuple[Callback, ...]
     augment: tuple[Augmentation, ...]
@@ -157,13 +162,13 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     exchange = checks.exchange if shard else only_here
     feed = _make_feed(network, data, given, loss, own_batch, exchange, held)
     held_out = validation_feed(network, loss, given.validation_data, feed, exchange)
-    feeds = [feed] if held_out is None else [feed, held_out]
-    multilabel = settle_kind(feeds, exchange)
-    validator = None
+    multilabel = settle_kind([feed] if held_out is None else [feed, held_out], exchange)
     if held_out is not None:
         held.enter_context(closing(held_out))
-        validator = Validator(network, loss, held_out, communicator, shard, any(exchange(held_out.weighted)))
-    names = _check_metrics(_metric_names(feed, validator), optimizer, callbacks, communicator.rank)
+    asked = (given.metrics, given.train_metrics)
+    validator, training_metrics = make_metrics(network, loss, *asked, (feed, held_out), communicator, shard, exchange)
+    known = _metric_names(feed, validator, training_metrics)
+    names = _check_metrics(known, optimizer, callbacks, communicator.rank)
     _warn_of_ended_cycle(network, optimizer, epochs)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
@@ -185,6 +190,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         optimizer=optimizer,
         feed=feed,
         validator=validator,
+        training_metrics=training_metrics,
         multilabel=multilabel,
         callbacks=callbacks,
         augment=augment,
@@ -342,9 +348,9 @@ def warn_of_large_targets(largest: float | None) -> None:
         )
 
 
-def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
+def _metric_names(feed: Feed, validator: Validator | None, training_metrics: TrainingMetrics | None) -> list[str]:
     """The metrics of every epoch that can be monitored."""
-    names = ["loss", feed.accuracy_name]
+    names = ["loss", feed.accuracy_name, *(() if training_metrics is None else training_metrics.names)]
     if validator is not None:
         names += validator.names
     return [name for name in names if name is not None]

@@ -16,7 +16,7 @@ __all__ = ["CupyTraining"]
 
 
 class CupyTraining(TrainingOperations):
-    """One warp for each row."""
+    """One warp for each row, or one thread for each element."""
 
     def elementwise_loss(
         self,
@@ -55,6 +55,15 @@ class CupyTraining(TrainingOperations):
             out.dtype,
             launches.matrix(rows, columns),
             *wanted, 1.0 - smoothing, float(smoothing * uniform), out, stride(out), rows, columns,
+        )  # fmt: skip
+
+    def store_rows(self, source: Array, counter: Array, batch_size: int, out: Array) -> None:
+        rows, columns = extents(source)
+        self._launch(
+            "batch.store_rows",
+            out.dtype,
+            launches.matrix(rows, columns),
+            source, stride(source), counter, int(batch_size), out, stride(out), rows, columns,
         )  # fmt: skip
 
     # ---- what CupyOperations adds --------------------------------------------------------------------------

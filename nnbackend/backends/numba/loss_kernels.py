@@ -12,7 +12,7 @@ import numpy as np
 from nnbackend.backends.numba.jit import as_written, internal_as_written
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
-__all__ = ["elementwise_loss", "focal_rows", "smooth_labels"]
+__all__ = ["elementwise_loss", "focal_rows", "smooth_labels", "store_rows"]
 
 _ABSOLUTE, _HUBER, _QUANTILE, _LOG_COSH, _POISSON, _FOCAL = range(len(ELEMENTWISE_LOSSES))
 _LN2 = math.log(2)
@@ -114,3 +114,10 @@ def smooth_labels(labels, targets, smoothing, uniform, out, begin, end):
         else:
             for j in range(out.shape[1]):
                 out[i, j] = keep * targets[i, j] + added
+
+
+@as_written
+def store_rows(source, start, out):
+    for i in range(source.shape[0]):
+        for j in range(source.shape[1]):
+            out[start + i, j] = source[i, j]

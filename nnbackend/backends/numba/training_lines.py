@@ -1,11 +1,11 @@
-"""Compiled functions for more losses. See `kinds.py`."""
+"""Compiled functions for more losses and for metrics. See `kinds.py`."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from nnbackend.backends.numba import loss_kernels
-from nnbackend.backends.numba.kinds import compiled, share
+from nnbackend.backends.numba.kinds import STATE, compiled, share
 from nnbackend.backends.numba.memory import matrix, vector
 from nnbackend.backends.numba.records import at
 
@@ -51,3 +51,16 @@ def smooth_labels(tile_shape, real, record):
         loss_kernels.smooth_labels(labels, targets, line.smoothing, line.uniform, out, begin, end)
 
     return smooth_labels
+
+
+@compiled("store_rows", work=lambda call: call.source.size)
+def store_rows(tile_shape, real, record):
+    def store_rows(address, state, scratch):
+        s = at(STATE, state)
+        if s.thread == 0:
+            line = at(record, address)
+            rows, columns = line.rows, line.columns
+            source, out = matrix(line.source, rows, columns, real), matrix(line.out, line.N, columns, real)
+            loss_kernels.store_rows(source, s.place * line.batch_size, out)
+
+    return store_rows

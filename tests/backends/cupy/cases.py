@@ -125,6 +125,10 @@ def _smooth(rng, rows, columns, inner, labelled) -> Case:
     return Case("smooth_labels", (labels if labelled else values, 0.25, 0.5, _garbage(rows, columns)))
 
 
+def _store(rng, rows, columns, inner) -> Case:
+    return Case("store_rows", (_real(rng, rows, columns), _counter(), rows + 1, _garbage(3 * rows, columns)))
+
+
 def _record(rng, rows, columns, inner, penalised) -> Case:
     losses = np.stack([_real(rng, rows), rng.integers(0, 2, rows).astype(np.float64)])
     penalties = _real(rng, columns) if penalised else None
@@ -224,6 +228,7 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     for weighted in (False, True):
         yield f"focal_rows{'-weights' if weighted else ''}", partial(_focal_rows, weighted=weighted)
         yield f"smooth_labels{'-labels' if weighted else ''}", partial(_smooth, labelled=weighted)
+    yield "store_rows", _store
     for penalised in (True, False):
         yield f"record_loss{'-penalties' if penalised else ''}", partial(_record, penalised=penalised)
     for operation in ("dense_input_gradient", "dense_weight_gradient"):
