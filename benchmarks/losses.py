@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.common import BACKENDS, CLASSES, Suite, matrix
+from benchmarks.common import BACKENDS, CLASSES, Suite, matrix, vector
 from nnbackend.backends.contract import Backend
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
 _ROWS = 256
+_OTHERS = ("focal_rows", "smooth_labels", "store_rows", "square_sum", "clip_norm", "clip_value")
 
 
 class MoreLosses(Suite):
     """The operations of the other losses, on a batch of 256 with 10 outputs."""
 
-    params = (BACKENDS, (*ELEMENTWISE_LOSSES, "focal_rows", "smooth_labels", "store_rows"))
+    params = (
+        BACKENDS,
+        (*ELEMENTWISE_LOSSES, *_OTHERS),
+    )
     param_names = ("backend", "operation")
 
     def build(self, device: Backend, operation: str) -> None:
@@ -26,6 +30,14 @@ class MoreLosses(Suite):
         elif operation == "store_rows":
             counter = device.from_host(np.zeros(3, np.int64))
             self.operation, self.arguments = device.store_rows, (targets, counter, _ROWS, gradient)
+        elif operation in ("square_sum", "clip_norm", "clip_value"):
+            flat, squares = vector(device, _ROWS * CLASSES), device.from_host(np.ones(1))
+            self.operation = getattr(device, operation)
+            self.arguments = {
+                "square_sum": (flat, squares),
+                "clip_norm": (squares, 0.5, flat),
+                "clip_value": (0.5, flat),
+            }[operation]
         elif operation == "focal_rows":
             self.operation, self.arguments = device.focal_rows, (None, 2.0, gradient, rows)
         else:

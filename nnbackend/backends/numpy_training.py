@@ -67,6 +67,20 @@ class NumpyTraining(TrainingOperations):
         start = int(counter[0]) * batch_size
         out[start : start + len(source)] = source
 
+    def square_sum(self, gradients: Real, squares: Real) -> None:
+        parts = [
+            gradients[start : start + _ELEMENTS].astype(np.float64) for start in range(0, gradients.size, _ELEMENTS)
+        ]
+        squares[0] = sum(np.square(part).sum() for part in parts)
+
+    def clip_norm(self, squares: Real, norm: float, gradients: Real) -> None:
+        total = float(squares[0])
+        if not total <= norm * norm:
+            gradients *= gradients.dtype.type(norm / math.sqrt(total) if math.isfinite(total) else math.nan)
+
+    def clip_value(self, value: float, gradients: Real) -> None:
+        np.clip(gradients, -value, value, out=gradients)
+
 
 def _elementwise_loss(loss: str, a: Real, t: Real, p: Real) -> tuple[Real, Real]:
     """The losses of outputs, and their derivatives."""

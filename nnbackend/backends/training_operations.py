@@ -1,4 +1,6 @@
-"""The operations of the contract for more losses and for metrics, declared as in :mod:`nnbackend.backends.operations`.
+"""The operations of the contract for more losses, for metrics and for clipping of gradients.
+
+They are declared as in :mod:`nnbackend.backends.operations`.
 
 A backend may lack these operations; a training that needs one is then refused when its step is recorded.
 """
@@ -25,7 +27,7 @@ ELEMENTWISE_LOSSES: Final = {
 
 
 class TrainingOperations:
-    """Losses beyond cross-entropy and squared error, and the predictions that metrics need."""
+    """Losses beyond cross-entropy and squared error, predictions for metrics, and clipping of gradients."""
 
     @operation(
         "loss",
@@ -102,6 +104,39 @@ class TrainingOperations:
     def store_rows(self, source: Array, counter: Array, batch_size: int, out: Array) -> None:
         """Keep the rows of one minibatch: ``out[counter[0] * batch_size + i] = source[i]``."""
         raise lacking(self, "store_rows")
+
+    # ---- clipping of gradients: flat buffers -----------------------------------------------------------------
+
+    @operation(
+        "bookkeeping",
+        gradients=reads("size"),
+        squares=writes(1, dtype="float64"),
+    )
+    def square_sum(self, gradients: Array, squares: Array) -> None:
+        """``squares[0] = sum of gradients^2``, in float64."""
+        raise lacking(self, "square_sum")
+
+    @operation(
+        "backward",
+        splits=("parts",),
+        squares=reads(1, dtype="float64", about="The result of `square_sum`."),
+        norm=constant("The largest norm, above 0."),
+        gradients=updates("size"),
+    )
+    def clip_norm(self, squares: Array, norm: float, gradients: Array) -> None:
+        """Scale gradients to at most this Euclidean norm (Pascanu et al. 2013): multiply them by ``norm /
+        sqrt(squares[0])`` if that is below 1. If the sum of squares is infinite, they become NaN."""
+        raise lacking(self, "clip_norm")
+
+    @operation(
+        "backward",
+        splits=("parts",),
+        value=constant("The largest magnitude, above 0."),
+        gradients=updates("size"),
+    )
+    def clip_value(self, value: float, gradients: Array) -> None:
+        """Limit each element: ``gradients = min(max(gradients, -value), value)``. NaN remains NaN."""
+        raise lacking(self, "clip_value")
 
 
 def lacking(backend: object, name: str) -> MissingOperationError:

@@ -103,6 +103,8 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
         loss=loss,
         optimizer=optimizer,
         sample_weight=np.linspace(0.5, 1.5, _ROWS),
+        clip_norm=1.0 if loss == "huber" else None,
+        clip_value=1.0 if loss == "focal" else None,
         label_smoothing=0.1 if loss == "softmax_cross_entropy" and data == "bytes" else 0.0,
         validation_data=(x, y),
         # Any metric needs the predictions.

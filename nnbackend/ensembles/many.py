@@ -65,6 +65,8 @@ def fit_many(
     sample_weight: Any = None,
     class_weight: Any = None,
     label_smoothing: EachOrList[float] = 0.0,
+    clip_norm: EachOrList[float | None] = None,
+    clip_value: EachOrList[float | None] = None,
     augment: Any = (),
     shuffle: EachOrList[bool] = True,
     steps_per_epoch: EachOrList[int | None] = None,
@@ -109,7 +111,7 @@ def fit_many(
         network.
     augment : sequence of Augmentation, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
-    train_metrics, label_smoothing, shuffle, steps_per_epoch, on_nan
+    train_metrics, label_smoothing, clip_norm, clip_value, shuffle, steps_per_epoch, on_nan
         As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
@@ -157,6 +159,8 @@ def fit_many(
         "class_weight": of_each("class_weight", class_weight, count, lists=False),
         "metrics": of_each("metrics", metrics, count, lists=False),
         "train_metrics": of_each("train_metrics", train_metrics, count),
+        "clip_norm": of_each("clip_norm", clip_norm, count),
+        "clip_value": of_each("clip_value", clip_value, count),
         "label_smoothing": of_each("label_smoothing", label_smoothing, count),
         "augment": of_each("augment", augment, count, lists=False),
         "shuffle": of_each("shuffle", shuffle, count),
@@ -185,7 +189,7 @@ def fit_many(
 
 
 #: Arguments of `fit` that are the same for all networks.
-_FIXED: dict[str, Any] = {"stream": None, "verbose": False, "shard": False}
+_FIXED: dict[str, Any] = {"stream": None, "verbose": False, "shard": False, "validation_split": 0.0}
 
 
 def _check_networks(networks: Any) -> list[Network]:

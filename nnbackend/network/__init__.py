@@ -93,12 +93,15 @@ class Network(StoredNetwork):
         loss: str | Loss | None = None,
         optimizer: Optimizer | str = "adam",
         validation_data: tuple[Any, ...] | BatchStream | None = None,
+        validation_split: float = 0.0,
         metrics: Iterable[Any] = (),
         train_metrics: bool = False,
         callbacks: Iterable[Callback] = (),
         sample_weight: Any = None,
         class_weight: Any = None,
         label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -131,6 +134,10 @@ class Network(StoredNetwork):
         validation_data : (x, y), (x, y, sample_weight) or BatchStream, optional
             Evaluated after every epoch. "val_loss" is weighted with `class_weight` and with the weights given here; if
             that makes a difference, the history also has "val_loss_unweighted".
+        validation_split : float
+            The fraction of the rows, 0 <= validation_split < 1, that is not trained on but evaluated like
+            `validation_data`, with their `sample_weight`. The rows are drawn with the network's seed; if `y` has
+            classes, each class has the same share of them.
         metrics : sequence of str, callable or Metric
             More metrics of the validation data after every epoch, under their names with "val_" in front: names in
             :data:`nnbackend.metrics.METRICS`, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
@@ -150,6 +157,10 @@ class Network(StoredNetwork):
             al. 2016): it becomes ``1 / classes`` with softmax cross-entropy, and 1/2 with sigmoid cross-entropy; other
             losses refuse it. "loss" is that of the softened targets; "val_loss" and `evaluate` use the targets as they
             are.
+        clip_norm, clip_value : float, optional
+            The largest Euclidean norm of all gradients of a step together, or the largest magnitude of each element;
+            one of them. It includes penalties, but not the optimiser's weight decay, and with several ranks follows
+            the sum over them. The update then waits for all gradients, which takes a little longer; the log says so.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
             nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
@@ -219,12 +230,15 @@ class Network(StoredNetwork):
             loss=loss,
             optimizer=optimizer,
             validation_data=validation_data,
+            validation_split=validation_split,
             metrics=metrics,
             train_metrics=train_metrics,
             callbacks=callbacks,
             sample_weight=sample_weight,
             class_weight=class_weight,
             label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             augment=augment,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,

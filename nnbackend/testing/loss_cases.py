@@ -1,4 +1,4 @@
-"""Cases of the acceptance suite for losses beyond cross-entropy and squared error, and for smoothed labels."""
+"""Cases of the acceptance suite for more losses, for metrics and for clipping."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ def rows_are_stored(lab: Lab) -> None:
     # A shorter last batch, and one before others.
     for size, total in ((n + 1, 3 * n + 2), (n, 5 * n)):
         lab.run("store_rows", lab.normal(n, q), counter, size, lab.blank(total, q))
+
+
+@case
+def gradients_are_clipped(lab: Lab) -> None:
+    size = lab.shape.inputs * lab.shape.outputs
+    gradients = lab.normal(size)
+    lab.run("square_sum", gradients, np.zeros(1))
+    squares = np.array([float(gradients.astype(np.float64) @ gradients)])
+    for factor in (0.1, 10.0):
+        lab.run("clip_norm", squares, factor * float(np.sqrt(squares[0])), gradients.copy())
+    # The norm is not known: nothing is finite.
+    clipped = lab.run("clip_norm", np.array([np.inf]), 1.0, gradients.copy())[-1]
+    assert np.isnan(clipped).all(), "gradients of infinite norm must become NaN"
+    gradients[0] = np.nan
+    assert np.isnan(lab.run("clip_value", 0.5, gradients)[0][0]), "clip_value lost a NaN"
 
 
 @case

@@ -29,7 +29,7 @@ from nnbackend.training.divergence import LastGoodWeights
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.listeners import CallbackListener, Listeners, SignalListener
-from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
+from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory, with_validation_split
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
 from nnbackend.training.run import EpochResult, TrainingRun
@@ -52,12 +52,15 @@ def fit(
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
     validation_data: tuple[Any, ...] | BatchStream | None = None,
+    validation_split: float = 0.0,
     metrics: Iterable[Any] = (),
     train_metrics: bool = False,
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
     label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
     augment: Augmentation | Sequence[Augmentation] = (),
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
@@ -73,9 +76,11 @@ def fit(
     Parameters
     ----------
     network : Network
-    x, y, epochs, batch_size, loss, optimizer, validation_data, metrics, train_metrics, callbacks, sample_weight
+    x, y, epochs, batch_size, loss, optimizer, validation_data, validation_split, metrics, train_metrics
         As for :meth:`nnbackend.Network.fit`.
-    class_weight, label_smoothing, augment, shuffle, steps_per_epoch, stream, resume, on_nan, verbose
+    callbacks, sample_weight, class_weight, label_smoothing, clip_norm, clip_value, augment
+        As there.
+    shuffle, steps_per_epoch, stream, resume, on_nan, verbose
         As there.
     communicator, shard
         As there.
@@ -92,12 +97,15 @@ def fit(
         loss=loss,
         optimizer=optimizer,
         validation_data=validation_data,
+        validation_split=validation_split,
         metrics=metrics,
         train_metrics=train_metrics,
         callbacks=callbacks,
         sample_weight=sample_weight,
         class_weight=class_weight,
         label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
         augment=augment,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
@@ -110,6 +118,7 @@ def fit(
     ranks = Alone() if communicator is None else communicator
     memory = training_memory(network, given)
     with own_error_state(), network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
+        given = with_validation_split(network, given)
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
         training = Training(plan)
@@ -257,6 +266,7 @@ class _Parts:
             shards=plan.shards,
             augment=plan.augment,
             recordings=recordings,
+            clipping=plan.clipping,
         )
         if plan.validator is not None:
             plan.validator.record(recordings)
@@ -265,6 +275,8 @@ class _Parts:
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
+        if plan.clipping is not None:
+            _log.info("%s", plan.clipping)
         first = ranks.rank == 0
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         state = RunState(network, memory, run, history, self.callbacks, plan.start.settings)

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from nnbackend.augment import Augmentation
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
+from nnbackend.data.held_out import split_rows
 from nnbackend.data.scale import warn
 from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
@@ -26,7 +27,8 @@ from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle
 from nnbackend.step.augmentation import check_augmentations
-from nnbackend.support.checks import flag, positive_integer
+from nnbackend.step.clipping import Clipping, check_clipping
+from nnbackend.support.checks import flag, number, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
@@ -38,7 +40,9 @@ from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import TrainingMetrics, Validator, make_metrics, settle_kind, validation_feed
 
-__all__ = ["Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory"]
+__all__ = [
+    "Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory", "with_validation_split",
+]  # fmt: skip
 
 _DEFAULT_BATCH = 32
 _ON_NAN = ("stop", "skip")
@@ -55,12 +59,15 @@ class Arguments:
     loss: str | Loss | None
     optimizer: Optimizer | str
     validation_data: tuple[Any, ...] | BatchStream | None
+    validation_split: float
     metrics: Any
     train_metrics: bool
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
     label_smoothing: float
+    clip_norm: Any
+    clip_value: Any
     augment: Any
     shuffle: bool
     steps_per_epoch: int | None
@@ -92,6 +99,7 @@ class Plan:
         Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
     augment : tuple of Augmentation
+    clipping : Clipping or None
     epochs, batch_size : int
     steps_per_epoch : int or None
     shuffle : bool
@@ -115,6 +123,7 @@ class Plan:
     multilabel: bool
     callbacks: tuple[Callback, ...]
     augment: tuple[Augmentation, ...]
+    clipping: Clipping | None
     epochs: int
     batch_size: int
     steps_per_epoch: int | None
@@ -147,8 +156,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     epochs = positive_integer("epochs", given.epochs)
     loss = required_loss(network, given.loss)
     training_loss = smoothed(loss, given.label_smoothing)
-    optimizer = _get_optimizer(given.optimizer)
-    callbacks = _check_callbacks(given.callbacks)
+    optimizer, callbacks = _get_optimizer(given.optimizer), _check_callbacks(given.callbacks)
     augment = check_augmentations(given.augment, network.layers, network.input_shape)
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
@@ -194,6 +202,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         multilabel=multilabel,
         callbacks=callbacks,
         augment=augment,
+        clipping=check_clipping(given.clip_norm, given.clip_value),
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -206,11 +215,34 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     )
 
 
+def with_validation_split(network: Network, given: Arguments) -> Arguments:
+    """The arguments with the rows of `validation_split` as validation data.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no fraction, leaves no row on one side, or is given together with validation data or a stream.
+    """
+    fraction = number("validation_split", given.validation_split, low=0, high=1, below=True)
+    if fraction == 0:
+        return given
+    if given.validation_data is not None:
+        raise InvalidInputError("validation_data and validation_split both name validation rows; give one of them")
+    loss = required_loss(network, given.loss)
+    outputs = math.prod(network.output_shape)
+    train, held_out = split_rows(given.x, given.y, given.sample_weight, fraction, loss, outputs, network.seed)
+    return replace(
+        given, x=train[0], y=train[1], sample_weight=train[2], validation_data=held_out[: 2 + (held_out[2] is not None)]
+    )
+
+
 def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> dict[str, Any]:
     """Settings that decide how a run proceeds, as plain JSON, by the names of `fit`'s parameters."""
     return {
         "on_nan": given.on_nan,
         "label_smoothing": float(given.label_smoothing),
+        "clip_norm": given.clip_norm,
+        "clip_value": given.clip_value,
         "augment": [repr(each) for each in augment],
         "input_scale": feed.examples.scale,
         "input_dtype": feed.row_dtype.name,

@@ -1,4 +1,4 @@
-"""Losses beyond cross-entropy and squared error on a GPU: each as a kernel launch."""
+"""Losses beyond cross-entropy and squared error, and clipping, on a GPU: each as kernel launches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from nnbackend.backends.cupy.layout import extents, stride
 from nnbackend.backends.training_operations import TrainingOperations
 
 __all__ = ["CupyTraining"]
+
+_DOUBLE = np.dtype(np.float64)
+
+#: Blocks that write a partial sum, at most.
+_SUM_BLOCKS = 256
 
 
 class CupyTraining(TrainingOperations):
@@ -66,7 +71,31 @@ class CupyTraining(TrainingOperations):
             source, stride(source), counter, int(batch_size), out, stride(out), rows, columns,
         )  # fmt: skip
 
+    def square_sum(self, gradients: Array, squares: Array) -> None:
+        size = int(gradients.shape[0])
+        launch, total = launches.elements(size, _SUM_BLOCKS), launches.ONE_BLOCK
+        partial = self._temporary(launch.blocks, _DOUBLE)
+        shared = launch.threads * _DOUBLE.itemsize
+        self._launch("reductions.square_sums", gradients.dtype, launch, gradients, size, partial, shared_bytes=shared)
+        shared = total.threads * _DOUBLE.itemsize
+        self._launch(
+            "reductions.total_squares", gradients.dtype, total, partial, launch.blocks, squares, shared_bytes=shared
+        )
+
+    def clip_norm(self, squares: Array, norm: float, gradients: Array) -> None:
+        size = int(gradients.shape[0])
+        launch = launches.elements(size)
+        self._launch("reductions.clip_norm", gradients.dtype, launch, squares, float(norm), gradients, size)
+
+    def clip_value(self, value: float, gradients: Array) -> None:
+        size = int(gradients.shape[0])
+        launch = launches.elements(size)
+        self._launch("reductions.clip_value", gradients.dtype, launch, float(value), gradients, size)
+
     # ---- what CupyOperations adds --------------------------------------------------------------------------
 
     def _launch(self, kernel: str, real: np.dtype[Any], launch: Launch, *arguments: Any, shared_bytes: int = 0) -> None:
+        raise NotImplementedError
+
+    def _temporary(self, size: int, dtype: np.dtype[Any]) -> Array:
         raise NotImplementedError

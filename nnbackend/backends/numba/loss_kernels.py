@@ -1,4 +1,4 @@
-"""Jitted losses beyond cross-entropy and squared error, computed element by element in float64.
+"""Jitted losses beyond cross-entropy and squared error, computed element by element in float64, and clipping.
 
 No fast-math flags: NaN and infinity must reach the loss.
 """
@@ -6,16 +6,19 @@ No fast-math flags: NaN and infinity must reach the loss.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
-from nnbackend.backends.numba.jit import as_written, internal_as_written
+from nnbackend.backends.numba.jit import as_written, internal_as_written, jit
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
-__all__ = ["elementwise_loss", "focal_rows", "smooth_labels", "store_rows"]
+__all__ = ["clip_norm", "clip_value", "elementwise_loss", "focal_rows", "smooth_labels", "square_sum", "store_rows"]
 
 _ABSOLUTE, _HUBER, _QUANTILE, _LOG_COSH, _POISSON, _FOCAL = range(len(ELEMENTWISE_LOSSES))
 _LN2 = math.log(2)
+
+in_any_order = partial(jit, fastmath={"reassoc", "contract"})
 
 
 @as_written
@@ -121,3 +124,32 @@ def store_rows(source, start, out):
     for i in range(source.shape[0]):
         for j in range(source.shape[1]):
             out[start + i, j] = source[i, j]
+
+
+@in_any_order
+def square_sum(gradients, squares):
+    total = 0.0
+    for i in range(gradients.size):
+        g = np.float64(gradients[i])
+        total += g * g
+    squares[0] = total
+
+
+@as_written
+def clip_norm(total, norm, gradients, begin, end):
+    if total <= norm * norm:
+        return
+    factor = gradients.dtype.type(norm / math.sqrt(total) if math.isfinite(total) else math.nan)
+    for i in range(begin, end):
+        gradients[i] *= factor
+
+
+@as_written
+def clip_value(value, gradients, begin, end):
+    limit = gradients.dtype.type(value)
+    for i in range(begin, end):
+        g = gradients[i]
+        if g > limit:
+            gradients[i] = limit
+        elif g < -limit:
+            gradients[i] = -limit

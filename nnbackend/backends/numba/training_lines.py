@@ -1,4 +1,4 @@
-"""Compiled functions for more losses and for metrics. See `kinds.py`."""
+"""Compiled functions for more losses, for metrics and for clipping. See `kinds.py`."""
 
 from __future__ import annotations
 
@@ -64,3 +64,35 @@ def store_rows(tile_shape, real, record):
             loss_kernels.store_rows(source, s.place * line.batch_size, out)
 
     return store_rows
+
+
+@compiled("square_sum", work=lambda call: call.gradients.size)
+def square_sum(tile_shape, real, record):
+    def square_sum(address, state, scratch):
+        # One thread, so that the order of the sum does not depend on their number.
+        if at(STATE, state).thread == 0:
+            line = at(record, address)
+            loss_kernels.square_sum(vector(line.gradients, line.size, real), vector(line.squares, 1, np.float64))
+
+    return square_sum
+
+
+@compiled("clip_norm", work=lambda call: call.gradients.size)
+def clip_norm(tile_shape, real, record):
+    def clip_norm(address, state, scratch):
+        line = at(record, address)
+        gradients, squares = vector(line.gradients, line.size, real), vector(line.squares, 1, np.float64)
+        begin, end = share(line.size, state)
+        loss_kernels.clip_norm(squares[0], line.norm, gradients, begin, end)
+
+    return clip_norm
+
+
+@compiled("clip_value", work=lambda call: call.gradients.size)
+def clip_value(tile_shape, real, record):
+    def clip_value(address, state, scratch):
+        line = at(record, address)
+        begin, end = share(line.size, state)
+        loss_kernels.clip_value(line.value, vector(line.gradients, line.size, real), begin, end)
+
+    return clip_value

@@ -1,4 +1,4 @@
-"""The operations for more losses, outside of compiled programs."""
+"""The operations for more losses and for clipping, outside of compiled programs."""
 
 from __future__ import annotations
 
@@ -43,3 +43,12 @@ class NumbaTraining(TrainingOperations):
     def smooth_labels(self, targets: Real | Int, smoothing: float, uniform: float, out: Real) -> None:
         labels, values = (targets, out[:0]) if targets.ndim == 1 else (np.empty(0, np.int32), targets)
         loss_kernels.smooth_labels(labels, values, float(smoothing), float(uniform), out, 0, len(out))
+
+    def square_sum(self, gradients: Real, squares: Real) -> None:
+        loss_kernels.square_sum(gradients, squares)
+
+    def clip_norm(self, squares: Real, norm: float, gradients: Real) -> None:
+        loss_kernels.clip_norm(float(squares[0]), float(norm), gradients, 0, gradients.size)
+
+    def clip_value(self, value: float, gradients: Real) -> None:
+        loss_kernels.clip_value(float(value), gradients, 0, gradients.size)

@@ -129,6 +129,16 @@ def _store(rng, rows, columns, inner) -> Case:
     return Case("store_rows", (_real(rng, rows, columns), _counter(), rows + 1, _garbage(3 * rows, columns)))
 
 
+def _squares(rng, rows, columns, inner) -> Case:
+    return Case("square_sum", (_real(rng, rows * columns), np.zeros(1).view(Double)))
+
+
+def _clip(rng, rows, columns, inner, operation) -> Case:
+    gradients = _real(rng, rows * columns)
+    limits = (np.array([gradients @ gradients]).view(Double), 0.5) if operation == "clip_norm" else (0.5,)
+    return Case(operation, (*limits, gradients))
+
+
 def _record(rng, rows, columns, inner, penalised) -> Case:
     losses = np.stack([_real(rng, rows), rng.integers(0, 2, rows).astype(np.float64)])
     penalties = _real(rng, columns) if penalised else None
@@ -229,6 +239,9 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
         yield f"focal_rows{'-weights' if weighted else ''}", partial(_focal_rows, weighted=weighted)
         yield f"smooth_labels{'-labels' if weighted else ''}", partial(_smooth, labelled=weighted)
     yield "store_rows", _store
+    yield "square_sum", _squares
+    for operation in ("clip_norm", "clip_value"):
+        yield operation, partial(_clip, operation=operation)
     for penalised in (True, False):
         yield f"record_loss{'-penalties' if penalised else ''}", partial(_record, penalised=penalised)
     for operation in ("dense_input_gradient", "dense_weight_gradient"):
