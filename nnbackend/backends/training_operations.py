@@ -14,16 +14,8 @@ from nnbackend.errors import MissingOperationError
 
 __all__ = ["ELEMENTWISE_LOSSES", "TrainingOperations", "lacking"]
 
-#: Losses that are means over the outputs, with their formulas for the output a, the target t, ``d = a - t`` and the
-#: parameter p of the output. For "sigmoid_focal", q is the probability that ``sigmoid(a)`` gives to a target of 1.
-ELEMENTWISE_LOSSES: Final = {
-    "absolute_error": "|d|",
-    "huber": "d^2 / 2 if |d| <= p else p (|d| - p / 2)",
-    "quantile": "(1 - p) d if d > 0 else -p d",
-    "log_cosh": "log(cosh(d))",
-    "poisson": "exp(a) - t a",
-    "sigmoid_focal": "-t (1 - q)^p log(q) - (1 - t) q^p log(1 - q)",
-}
+#: The losses of `elementwise_loss`.
+ELEMENTWISE_LOSSES: Final = ("absolute_error", "huber", "quantile", "log_cosh", "poisson", "sigmoid_focal")
 
 
 class TrainingOperations:
@@ -35,9 +27,7 @@ class TrainingOperations:
         outputs=reads("n", "columns"),
         targets=reads("n", "columns"),
         weights=reads("n", optional=True),
-        loss=constant(
-            "A key of :data:`~nnbackend.backends.training_operations.ELEMENTWISE_LOSSES`.", names=ELEMENTWISE_LOSSES
-        ),
+        loss=constant("One of the names above.", names=ELEMENTWISE_LOSSES),
         parameters=reads("columns", about="The parameter p of each output; 0 where the formula has none."),
         gradient=writes("n", "columns", alias="outputs"),
         row_losses=writes(2, "n"),
@@ -53,6 +43,15 @@ class TrainingOperations:
         row_losses: Array,
     ) -> None:
         """A loss of single outputs, the mean over the outputs of a row.
+
+        With ``d = a - t``, the parameter p of the output and the probability ``q = sigmoid(a)``:
+
+        * "absolute_error": ``|d|``;
+        * "huber": ``d^2 / 2`` if ``|d| <= p``, else ``p (|d| - p / 2)``;
+        * "quantile": ``(1 - p) d`` if ``d > 0``, else ``-p d``;
+        * "log_cosh": ``log(cosh(d))``;
+        * "poisson": ``exp(a) - t a``;
+        * "sigmoid_focal": ``-t (1 - q)^p log(q) - (1 - t) q^p log(1 - q)``.
 
         ``row_losses[0, i] = w_i * mean_k loss(a_ik, t_ik)``. ``row_losses[1, i] = 1`` if the largest output is at the
         largest target (the first of equals), else 0; for "sigmoid_focal" it is the share of outputs with ``(a > 0) ==

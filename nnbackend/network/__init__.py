@@ -128,7 +128,7 @@ class Network(StoredNetwork):
         batch_size : int, optional
             Rows per step, or all rows if there are fewer. Default: 32. A shorter last batch is included.
         loss : str or Loss, optional
-            A name such as "softmax_cross_entropy" or "mse", or an object of :mod:`nnbackend.losses`; required at first.
+            A name such as "softmax_cross_entropy" or "mse", or an object of ``nnbackend.losses``; required at first.
         optimizer : Optimizer or str
             The object of an earlier training continues with its state; a name creates a new optimiser.
         validation_data : (x, y), (x, y, sample_weight) or BatchStream, optional
@@ -139,8 +139,8 @@ class Network(StoredNetwork):
             `validation_data`, with their `sample_weight`. The rows are drawn with the network's seed; if `y` has
             classes, each class has the same share of them.
         metrics : sequence of str, callable or Metric
-            More metrics of the validation data after every epoch, under their names with "val_" in front: names in
-            :data:`nnbackend.metrics.METRICS`, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
+            More metrics of the validation data after every epoch, under their names with ``val_`` in front: names of
+            ``nnbackend.metrics.METRICS``, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
             `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. They are
             weighted with the `sample_weight` in `validation_data`, but not with `class_weight`.
         train_metrics : bool

@@ -129,6 +129,20 @@ def test_resumed_and_many(tmp_path, limit):
         rich_network("numba").fit(X, Y, **options, callbacks=[nn.Checkpoint(tmp_path)], resume=True)
 
 
+@limited
+def test_recorded_steps_are_shared_only_by_networks_of_the_same_limit(limit):
+    ((name, value),) = limit.items()
+    limits = [value, 5 * value, value, 9.0, value, 5 * value]
+    options = {**OPTIONS, "batch_size": 16, "epochs": 2}
+    backend = nn.NumbaBackend(threads=1)
+    nets = [small(backend, "float32") for _ in limits]
+    nn.fit_many(nets, X, Y, **options, **{name: limits})
+    for net, own in zip(nets, limits, strict=True):
+        alone = small(backend, "float32")
+        alone.fit(X, Y, **options, **{name: own})
+        assert same_weights(net, alone)
+
+
 def test_gradients_that_are_not_finite_are_still_noticed(backend):
     net = nn.Network([nn.Dense(4)], 12, backend=backend)
     with pytest.raises(TrainingDivergedError):

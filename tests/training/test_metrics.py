@@ -251,6 +251,31 @@ def test_errors(task, options, message):
         net.fit(X, y, loss=loss, verbose=False, **{"validation_data": (X, y), **options})
 
 
+def test_equal_scores_count_half():
+    """Where a positive and another row have the same score, and the order of the rows must not matter."""
+    sk = pytest.importorskip("sklearn.metrics")
+    scores = np.array([0.5, 0.5, 0.5, 2.0, -1.0, -1.0, 2.0, 0.5])
+    y, weights = np.array([1, 0, 0, 1, 0, 1, 0, 1]), np.linspace(0.5, 2, 8)
+    net = nn.Network([nn.Activation("identity")], 1, backend="numpy", dtype="float64")
+    for rows in (np.arange(8), np.arange(8)[::-1]):
+        given = {"sample_weight": weights[rows]}
+        found = net.evaluate(scores[rows, None], y[rows], loss="bce", metrics=["roc_auc", "average_precision"], **given)
+        assert found["roc_auc"] == pytest.approx(sk.roc_auc_score(y[rows], scores[rows], **given))
+        assert found["average_precision"] == pytest.approx(sk.average_precision_score(y[rows], scores[rows], **given))
+
+
+@pytest.mark.parametrize("name", ["f1", "f1_macro", "recall_weighted", "roc_auc", "r2", "top_2_accuracy", "rmse"])
+def test_callbacks_know_which_direction_is_better(name):
+    task = "numbers" if name in ("r2", "mae", "rmse") else "classes"
+    loss, y = TASKS[task]
+    callbacks = [nn.EarlyStopping(f"val_{name}", patience=1)]
+    options = {"validation_data": (X, y), "metrics": [name], "callbacks": callbacks, "verbose": False}
+    history = network(task).fit(X, y, epochs=4, loss=loss, optimizer=nn.Adam(0.02), **options)
+    first, second = history[f"val_{name}"][:2]
+    worse = second > first if name in ("mae", "rmse") else second <= first
+    assert (len(history) == 2) == worse
+
+
 def test_a_stream_is_refused():
     loss, y = TASKS["classes"]
     stream = nn.BatchStream(lambda epoch: iter([(X, y)]), ROWS)
