@@ -51,8 +51,10 @@ from nnbackend.network import Network
 from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from nnbackend.schedules import (
     CosineDecay,
+    CosineRestarts,
     ExponentialDecay,
     OneCycle,
+    Polynomial,
     ReduceOnPlateau,
     Schedule,
     StepDecay,
@@ -103,6 +105,7 @@ __all__ = [
     "Conv1D",
     "Conv2D",
     "CosineDecay",
+    "CosineRestarts",
     "CupyBackend",
     "Dense",
     "Dropout",
@@ -141,6 +144,7 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "PerNetwork",
+    "Polynomial",
     "RMSprop",
     "ReduceOnPlateau",
     "Reshape",

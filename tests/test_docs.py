@@ -18,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 MODULES = ("augment", "datasets", "interop.c", "interop.keras", "interop.onnx", "interop.torch", "metrics", "plotting")
 
 #: Constants, which are documented where they are used.
-CONSTANTS = {"INPUT_DTYPES", "OPSET", "CASES"}
+CONSTANTS = {"INPUT_DTYPES", "OPSET", "CASES", "METRICS"}
 
 
 @pytest.fixture

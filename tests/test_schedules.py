@@ -358,3 +358,73 @@ def test_training_beyond_the_end_of_a_cycle_is_warned_of():
     settings["optimizer"] = nn.Adam(nn.OneCycle(0.01, epochs=2))
     with pytest.warns(UserWarning, match="one cycle of 2 epochs but training takes 3, .* as many epochs as fit$"):
         network.fit(x, y, epochs=3, **settings)
+
+
+# ---- cosine restarts and polynomials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 3.0])
+def test_cosine_restarts_repeat_a_cosine(factor):
+    schedule = nn.CosineRestarts(0.1, epochs=2, length_factor=factor, rate_factor=0.5, final=0.01)
+    start, length, highest = 0.0, 2.0, 0.1
+    for _ in range(12):
+        for share in (0.0, 0.25, 0.5, 0.9999999):
+            wanted = nn.CosineDecay(max(highest, 0.01), 1.0, 0.01).rate(share)
+            assert schedule.rate(start + share * length) == pytest.approx(wanted, rel=1e-5)
+        start, length, highest = start + length, length * factor, highest / 2
+
+
+@pytest.mark.parametrize("factor", [1.1, 2.0, 7.0])
+def test_a_cycle_begins_exactly_where_the_last_one_ends(factor):
+    schedule = nn.CosineRestarts(1.0, epochs=1, length_factor=factor)
+    start = 0.0
+    for cycle in range(20):
+        assert schedule.rate(start * (1 + 1e-9)) == pytest.approx(1.0, abs=1e-4), cycle
+        start += factor**cycle
+
+
+@pytest.mark.slow
+def test_cosine_restarts_are_pytorch_s():
+    torch = pytest.importorskip("torch")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 3, 2, eta_min=0.02)
+    ours = nn.CosineRestarts(0.3, epochs=3, length_factor=2, final=0.02)
+    for step in range(200):
+        theirs.step(step / 10)
+        assert ours.rate(step / 10) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
+
+
+def test_polynomials():
+    linear, square = nn.Polynomial(0.3, 10, final=0.1), nn.Polynomial(0.4, 10, power=2)
+    assert [linear.rate(epoch) for epoch in (0, 5, 10, 20)] == pytest.approx([0.3, 0.2, 0.1, 0.1])
+    assert [square.rate(epoch) for epoch in (0, 5, 10, 20)] == pytest.approx([0.4, 0.1, 0, 0])
+
+
+@pytest.mark.parametrize("schedule", [nn.CosineRestarts(0.3, 1.5, 2.0), nn.Polynomial(0.3, 4, 2.0)], ids=str)
+def test_they_train_alike_on_every_backend(backend, schedule):
+    nets = [rich_network(where) for where in ("numpy", backend)]
+    histories = [
+        net.fit(X, Y, epochs=3, batch_size=16, loss=LOSS, optimizer=nn.SGD(schedule), verbose=False) for net in nets
+    ]
+    assert histories[0]["learning_rate"] == histories[1]["learning_rate"]
+    np.testing.assert_allclose(
+        np.concatenate(histories[1].step_losses), np.concatenate(histories[0].step_losses), rtol=5e-3
+    )
+    assert eval(repr(schedule), vars(nn)) == schedule
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.CosineRestarts(-1, 2), "initial learning rate must be at least 0"),
+        (lambda: nn.CosineRestarts(0.1, 0), "epochs must be above 0"),
+        (lambda: nn.CosineRestarts(0.1, 1, 0.5), "length_factor must be at least 1"),
+        (lambda: nn.CosineRestarts(0.1, 1, rate_factor=0), "rate_factor must be above 0"),
+        (lambda: nn.CosineRestarts(0.1, 1, rate_factor=2), r"rate_factor must be in \[0, 1\]"),
+        (lambda: nn.Polynomial(0.1, 10, power=0), "power must be above 0"),
+        (lambda: nn.Polynomial(0.1, "10"), "epochs must be a finite number"),
+    ],
+)
+def test_their_errors(make, message):
+    with pytest.raises(InvalidInputError, match=message):
+        make()

@@ -39,5 +39,6 @@ ACTIVATIONS: dict[str, ActivationKind] = {
     "gelu": ActivationKind("z/2 (1 + tanh(sqrt(2/pi) (z + 0.044715 z^3)))", "preactivation"),
     "silu": ActivationKind("z / (1 + exp(-z))", "preactivation"),
     "softplus": ActivationKind("log(1 + exp(z))", "output"),
+    "exponential": ActivationKind("exp(z)", "output"),
     "softmax": ActivationKind("exp(z) / sum of exp(z) over the row", "output"),
 }

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 from nnbackend.backends.declaration import COUNTER, Array, constant, operation, reads, writes
-from nnbackend.errors import MissingOperationError
+from nnbackend.backends.training_operations import lacking
 
-__all__ = ["TRANSFORMATIONS", "AugmentationOperations", "lacking"]
+__all__ = ["TRANSFORMATIONS", "AugmentationOperations"]
 
 #: The kinds of transformations in a chain, in the order of their numbers; see `draw_transforms`.
 TRANSFORMATIONS: Final = ("shift", "rotate", "scale", "flip_horizontal", "flip_vertical")
@@ -101,8 +101,3 @@ class AugmentationOperations:
         pixels outside the image are 0. Positions are computed in float64. A weight of 0 does not hide NaN or infinity.
         """
         raise lacking(self, "resample")
-
-
-def lacking(backend: AugmentationOperations, name: str) -> MissingOperationError:
-    """The error for an operation that a backend does not have."""
-    return MissingOperationError(getattr(backend, "name", type(backend).__name__), name)

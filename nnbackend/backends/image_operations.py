@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from nnbackend.backends.augmentation_operations import AugmentationOperations, lacking
+from nnbackend.backends.augmentation_operations import AugmentationOperations
 from nnbackend.backends.declaration import Array, Operation, constant, operation, reads, updates, writes
+from nnbackend.backends.training_operations import TrainingOperations, lacking
 
 __all__ = ["POOLS", "ImageOperations", "check_implemented", "implements"]
 
@@ -33,8 +34,8 @@ _POOLED = ("rows", "out_height", "out_width", "channels")
 _KERNEL = ("kernel_height", "kernel_width", "group_channels", "filters")
 
 
-class ImageOperations(AugmentationOperations):
-    """Operations on images, and normalisation."""
+class ImageOperations(AugmentationOperations, TrainingOperations):
+    """Operations on images, normalisation, and others that a backend may lack."""
 
     # ---- convolution -----------------------------------------------------------------------------------------
 
@@ -367,6 +368,6 @@ def check_implemented(backend: ImageOperations, declared: Operation) -> None:
 
 
 def implements(backend: ImageOperations, declared: Operation) -> bool:
-    """Whether a backend has an operation; only those on images, and normalisation, may be missing."""
+    """Whether a backend has an operation; only those of this class may be missing."""
     default = getattr(ImageOperations, declared.name, None)
     return default is None or getattr(type(backend), declared.name, None) is not default

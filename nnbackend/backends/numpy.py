@@ -342,6 +342,8 @@ def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
             np.multiply(z, _sigmoid(z), out=out)
         case "softplus":
             np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=out)
+        case "exponential":
+            np.exp(z, out=out)
         case "softmax":
             np.subtract(z, z.max(axis=1, keepdims=True), out=out)
             np.exp(out, out=out)
@@ -373,6 +375,8 @@ def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: R
             np.multiply(upstream * s, 1 + saved * (1 - s), out=out)
         case "softplus":
             np.multiply(upstream, -np.expm1(-saved), out=out)
+        case "exponential":
+            np.multiply(upstream, saved, out=out)
         case "softmax":
             np.subtract(upstream, np.vecdot(upstream, saved)[:, None], out=out)
             out *= saved

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.image_operations import ImageOperations
 from nnbackend.backends.numpy_augmentation import NumpyAugmentation
+from nnbackend.backends.numpy_training import NumpyTraining
 from nnbackend.backends.products import Products
 
 __all__ = ["NumpyImageOperations"]
@@ -22,7 +23,7 @@ Pair = tuple[int, int]
 _PATCHES = 262_144
 
 
-class NumpyImageOperations(NumpyAugmentation, ImageOperations):
+class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     """Plain NumPy.
 
     Attributes

@@ -72,4 +72,4 @@ def _scale(network: Network, dtype: str) -> str:
 
 
 def _meaning(network: Network) -> str:
-    return "" if network.loss is None or network.loss.output_activation == "identity" else ", probabilities"
+    return "" if network.loss is None or not network.loss.takes_probabilities else ", probabilities"

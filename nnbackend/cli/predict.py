@@ -100,7 +100,7 @@ def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str])
 
 
 def _print_table(network: Network, entries: Sequence[dict[str, Any]]) -> None:
-    probabilities = network.loss is not None and network.loss.output_activation != "identity"
+    probabilities = network.loss is not None and network.loss.takes_probabilities
     table = [["image", "class", "probability" if probabilities else "output"]]
     for entry in entries:
         value = percent(entry["output"]) if probabilities else f"{entry['output']:.4f}"

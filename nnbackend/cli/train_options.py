@@ -76,7 +76,8 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
     training.add_argument(
         "--loss",
         metavar="NAME",
-        help="softmax_cross_entropy (default), sigmoid_cross_entropy or mean_squared_error",
+        help="softmax_cross_entropy (default), sigmoid_cross_entropy, mean_squared_error, focal, huber or another "
+        "name of nnbackend.losses",
     )
     training.add_argument(
         "--augment",

@@ -79,6 +79,8 @@ _VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
     ("softmax_cross_entropy", "numbers", SGD(_RATE, momentum=0.9, nesterov=True)),
     ("sigmoid_cross_entropy", "numbers", Adam(_RATE)),
     ("mean_squared_error", "numbers", RMSprop(_RATE)),
+    ("huber", "numbers", SGD(_RATE)),
+    ("focal", "bytes", SGD(_RATE)),
     ("softmax_cross_entropy", "images", SGD(_RATE)),
 )
 
@@ -101,7 +103,12 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
         loss=loss,
         optimizer=optimizer,
         sample_weight=np.linspace(0.5, 1.5, _ROWS),
+        clip_norm=1.0 if loss == "huber" else None,
+        clip_value=1.0 if loss == "focal" else None,
+        label_smoothing=0.1 if loss == "softmax_cross_entropy" and data == "bytes" else 0.0,
         validation_data=(x, y),
+        # Any metric needs the predictions.
+        metrics=[lambda true, predicted: 0.0],
         augment=[Shift(1), Elastic(1, 1)] if data == "images" else (),
         verbose=False,
     )

@@ -93,6 +93,12 @@ class Feed(ABC):
         As in `Targets`.
     class_weights : (classes,) float64 or None
         The weights of the classes that are part of the rows' weights, for other rows of the same problem.
+    portion_batch : int or None
+        If rows come in portions: the rows of a batch that the portions consist of.
+    targets : Targets or None
+        Of all rows, on the host; None for a stream.
+    sample_weight : (n,) float64 or None
+        The weights of the rows as the user gave them.
     streams : bool
         Whether the rows are those of a BatchStream.
     weighted : bool
@@ -112,6 +118,9 @@ class Feed(ABC):
     accuracy_name: str | None = None
     kind: Kind = "values"
     class_weights: HostArray | None = None
+    portion_batch: int | None = None
+    targets: Targets | None = None
+    sample_weight: HostArray | None = None
     streams: bool = False
     weighted: bool = False
     weight_total: float | None = None

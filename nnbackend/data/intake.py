@@ -133,6 +133,8 @@ class Intake:
         weights = combine_weights(targets, sample_weight, class_weight, self._outputs, self.dtype, exchange)
         feed = make_feed(self.backend, rows, targets.values, weights, rows.scale, batch_size, stream)
         feed.take(targets, loss)
+        feed.targets = targets
+        feed.sample_weight = None if sample_weight is None else row_weights(sample_weight, rows.count)
         feed.inputs, feed.row_dtype = partial(rows.describe, self.scale, targets.describe(self._outputs)), rows.dtype
         feed.class_weights, feed.weighted = class_weight, weights is not None and not np.allclose(weights, 1, rtol=1e-5)
         return feed

@@ -45,7 +45,7 @@ class PortionFeed(Feed):
     """
 
     def __init__(self, backend: Backend, count: int, batch_size: int, scale: float, kinds: Sequence[Kind]) -> None:
-        self.count = count
+        self.count, self.portion_batch = count, batch_size
         row_shape, row_dtype = kinds[0]
         steps = -(-count // batch_size)
         wanted = _PORTION_BYTES // (batch_size * math.prod(row_shape) * row_dtype.itemsize)

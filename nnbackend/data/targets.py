@@ -84,6 +84,13 @@ class Targets:
                 f"y holds NaN or infinity, first in row {_first_bad_row(y)} ({int((~np.isfinite(y)).sum()):,} values); "
                 "remove such rows"
             )
+        if loss.shares_target:
+            if y.ndim != 1:
+                raise InvalidInputError(
+                    f"all outputs predict the same number with loss {loss.text}, so y must have one for each row, "
+                    f"received shape {y.shape}"
+                )
+            y = np.repeat(y[:, None], outputs, axis=1)
         if y.ndim == 1 and (outputs > 1 or loss.takes_labels):
             targets = cls._from_labels(loss, y, outputs, dtype)
         else:
@@ -148,6 +155,7 @@ class Targets:
             raise InvalidInputError(
                 f"targets of {loss.name} must be in [0, 1], received {values.min():g} to {values.max():g}"
             )
+        loss.check_targets(values)
         if loss.takes_labels:
             if labels is not None:
                 return cls(labels, labels, name, kind)

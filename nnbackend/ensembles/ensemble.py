@@ -323,7 +323,7 @@ class Ensemble:
 
 
 def _meaning(network: Network) -> str:
-    loss = "no loss" if network.loss is None else network.loss.name
+    loss = "no loss" if network.loss is None else network.loss.text
     return f"{loss} and several labels for a row" if network.predicts_several else loss
 
 
@@ -335,4 +335,6 @@ def _outputs(means: HostArray, loss: Loss) -> HostArray:
         means = np.clip(means, np.finfo(np.float64).tiny, 1 - np.finfo(np.float64).epsneg)
         outputs: HostArray = np.log(means) - np.log1p(-means)
         return outputs
+    if loss.output_activation == "exponential":
+        return np.log(np.maximum(means, np.finfo(np.float64).tiny))
     return means

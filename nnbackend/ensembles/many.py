@@ -62,9 +62,14 @@ def fit_many(
     rows: Any = None,
     validation_rows: Any = None,
     validation_data: Each[tuple[Any, ...] | None] = None,
+    metrics: Each[Iterable[Any]] = (),
+    train_metrics: EachOrList[bool] = False,
     callbacks: Each[Iterable[Callback]] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
+    label_smoothing: EachOrList[float] = 0.0,
+    clip_norm: EachOrList[float | None] = None,
+    clip_value: EachOrList[float | None] = None,
     augment: Any = (),
     shuffle: EachOrList[bool] = True,
     steps_per_epoch: EachOrList[int | None] = None,
@@ -98,6 +103,8 @@ def fit_many(
         y[validation_rows])``, without their sample weights.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Instead of `validation_rows`: other rows; or :class:`nnbackend.PerNetwork`.
+    metrics : sequence of str, callable or Metric, optional
+        As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
     callbacks : sequence of Callback, optional
         Only callbacks without attributes may serve several networks. Give others as ``PerNetwork([[...] for network in
         networks])``. All are called in the calling thread.
@@ -108,7 +115,7 @@ def fit_many(
         network.
     augment : sequence of Augmentation, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
-    shuffle, steps_per_epoch, on_nan
+    train_metrics, label_smoothing, clip_norm, clip_value, shuffle, steps_per_epoch, on_nan
         As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
@@ -167,6 +174,11 @@ def fit_many(
             "optimizer": optimizers_of_each(optimizer, trained),
             "callbacks": with_checkpoints(callbacks_of_each(callbacks, count), pattern),
             "class_weight": of_each("class_weight", class_weight, count, lists=False),
+            "metrics": of_each("metrics", metrics, count, lists=False),
+            "train_metrics": of_each("train_metrics", train_metrics, count),
+            "clip_norm": of_each("clip_norm", clip_norm, count),
+            "clip_value": of_each("clip_value", clip_value, count),
+            "label_smoothing": of_each("label_smoothing", label_smoothing, count),
             "augment": of_each("augment", augment, count, lists=False),
             "shuffle": of_each("shuffle", shuffle, count),
             "steps_per_epoch": of_each("steps_per_epoch", steps_per_epoch, count),
@@ -196,7 +208,7 @@ def fit_many(
 
 
 #: Arguments of `fit` that are the same for all networks.
-_FIXED: dict[str, Any] = {"stream": None, "verbose": False, "shard": False}
+_FIXED: dict[str, Any] = {"stream": None, "verbose": False, "shard": False, "validation_split": 0.0}
 
 
 def _check_networks(networks: Any) -> list[Network]:

@@ -163,4 +163,5 @@ _ACTIVATIONS: dict[str, Callable[[Graph, str, float], str]] = {
     "gelu": _gelu,
     "silu": _silu,
     "softplus": _softplus,
+    "exponential": lambda graph, z, alpha: graph.add("Exp", z),
 }

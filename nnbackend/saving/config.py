@@ -11,7 +11,7 @@ import numpy as np
 from nnbackend.data.scale import Inputs, input_factor
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import Layer, layers_config, layers_from_config
-from nnbackend.losses import Loss, get_loss
+from nnbackend.losses import Loss, loss_from_config
 from nnbackend.support.checks import count, real_dtype, sample_shape, seed_number
 
 __all__ = ["Description", "config_of", "epochs_count", "parse_config", "steps_count"]
@@ -62,7 +62,7 @@ def config_of(network: Any) -> dict[str, Any]:
         "seed": network.seed,
         "dtype": network.dtype.name,
         "input_scale": network.input_scale,
-        "loss": None if network.loss is None else network.loss.name,
+        "loss": None if network.loss is None else network.loss.config(),
         "steps_trained": network.steps_trained,
         "epochs_trained": network.epochs_trained,
     }
@@ -117,7 +117,7 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         # Older versions wrote every entry but "inputs". If they left the scale open, the dtype of the inputs decided it
         # in every call: uint8 was divided by 255, everything else was left alone. Their weights were trained so.
         scale is None and "input_scale" in config and "inputs" not in config,
-        None if loss is None else get_loss(loss),
+        None if loss is None else loss_from_config(loss),
         multilabel,
         steps_count(values["steps_trained"]),
         epochs_count(values["epochs_trained"]),

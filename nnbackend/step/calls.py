@@ -159,6 +159,10 @@ class Recorder:
         """A buffer without a batch axis; see :meth:`LayerStep.memory`."""
         return self._workspace.memory(shape, self.model.dtype)
 
+    def constant(self, values: npt.ArrayLike) -> Array:
+        """An array with these numbers, in the network's dtype, that nothing writes."""
+        return self.model.backend.from_host(np.array(values, self.model.dtype))
+
     def input(self) -> Array:
         """The buffer for the samples of the batch."""
         return self.buffer(*self.model.layout.input_shape)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from nnbackend.backends.contract import Executor, HostArray
@@ -9,11 +13,14 @@ from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
+from nnbackend.metrics import MetricSet, Predictions
+from nnbackend.metrics.formulas import Task
+from nnbackend.metrics.labels import classes_of
 from nnbackend.step.recorder import Model, record_evaluation
 from nnbackend.step.recordings import Borrowed, Recordings
 from nnbackend.step.replay import Replay
 
-__all__ = ["Evaluator", "Sums"]
+__all__ = ["Evaluator", "Sums", "metrics_for"]
 
 
 class Evaluator:
@@ -33,6 +40,8 @@ class Evaluator:
         Whether to compute the losses without weights, too.
     recordings : Recordings, optional
         May have a recorded evaluation.
+    predicts : bool
+        Whether to keep the predictions, too.
 
     Attributes
     ----------
@@ -49,6 +58,7 @@ class Evaluator:
         part: tuple[int, int] | None = None,
         unweighted: bool = False,
         recordings: Recordings | None = None,
+        predicts: bool = False,
     ) -> None:
         begin, end = (0, feed.count) if part is None else part
         self.count = end - begin
@@ -56,6 +66,9 @@ class Evaluator:
         self._feed = feed
         self._order = np.arange(begin, end, dtype=np.int64)
         self._second = model.backend.empty((batches.steps, 3), np.float64) if unweighted else None
+        outputs = math.prod(model.layout.nodes[-1].output_shape)
+        self._predictions = model.backend.empty((self.count, outputs), model.dtype) if predicts else None
+        self._part = slice(begin, end)
         self._backend = model.backend
 
         def make() -> Replay:
@@ -63,14 +76,15 @@ class Evaluator:
 
             def make_executor(piece: Slice) -> Executor:
                 recorder = replay.recorder(piece)
-                record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, replay.trace, self._second)
+                buffers = (replay.trace, self._second, self._predictions)
+                record_evaluation(recorder, feed.examples, replay.order, batches.size, loss, *buffers)
                 return model.backend.executor(recorder.calls)
 
             replay.record(make_executor)
             return replay
 
-        # The second trace belongs to this object.
-        shared = None if unweighted else recordings
+        # The second trace and the predictions belong to this object.
+        shared = None if unweighted or predicts else recordings
         self._borrowed = Borrowed(shared, model, feed, batches, ("evaluation", loss), [], make)
         self._replay = self._borrowed.replay
         self._replay.write_order(feed.places(self._order))
@@ -87,6 +101,24 @@ class Evaluator:
     def run(self) -> tuple[float, float]:
         """The weighted mean of the losses (without penalties), and the share of correct predictions."""
         return self.sums().means()[:2]
+
+    def predictions(self) -> Predictions:
+        """Targets and predictions of the rows, after `run` or `sums`."""
+        targets, weights = self._feed.targets, self._feed.sample_weight
+        assert targets is not None
+        assert self._predictions is not None
+        predicted = self._backend.to_host(self._predictions)
+        several = self._feed.accuracy_name == "binary_accuracy"
+        if several:
+            true = (targets.values[self._part] > 0.5).astype(np.int64)
+        elif targets.accuracy_name is not None:
+            assert targets.labels is not None
+            true = targets.labels[self._part].astype(np.int64)
+        else:
+            true = targets.values[self._part]
+            true = true[:, 0] if true.shape[1] == 1 else true
+        own = None if weights is None else weights[self._part]
+        return Predictions(true, predicted, classes_of(predicted, several), own)
 
     def sums(self) -> Sums:
         """The sums over the rows."""
@@ -126,3 +158,31 @@ class Sums:
         if weight == 0:
             raise InvalidInputError("all weights of the stream are zero; at least one row must count")
         return loss / weight, correct / rows, plain / rows
+
+
+def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool) -> MetricSet:
+    """The metrics that a user asks for, as they apply to the rows of a feed.
+
+    Parameters
+    ----------
+    feed : Feed
+    metrics : sequence of Metric or str
+        As :func:`nnbackend.metrics.check_metrics` returns them.
+    outputs : int
+        The network's.
+    weighted : bool
+        Whether rows have weights.
+
+    Raises
+    ------
+    InvalidInputError
+        They do not suit the targets, or the rows are those of a stream.
+    """
+    if metrics and feed.targets is None:
+        raise InvalidInputError(
+            "metrics need all rows at once, and a BatchStream brings them piece by piece; give arrays, or leave out "
+            "metrics"
+        )
+    tasks: dict[str | None, Task] = {"accuracy": "classes", "binary_accuracy": "labels", None: "numbers"}
+    reported = [] if feed.accuracy_name is None else [feed.accuracy_name]
+    return MetricSet(metrics, tasks[feed.accuracy_name], outputs, weighted, reported)

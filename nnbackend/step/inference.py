@@ -16,7 +16,9 @@ from nnbackend.data.scale import Inputs, InputScale, input_factor, warn
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
-from nnbackend.step.evaluation import Evaluator
+from nnbackend.metrics import check_metrics
+from nnbackend.metrics.labels import classes_of
+from nnbackend.step.evaluation import Evaluator, metrics_for
 from nnbackend.step.prediction import (
     INFERENCE_BATCH,
     CompiledPredictor,
@@ -237,6 +239,7 @@ class NetworkInference(NetworkWeights):
         loss: str | Loss | None = None,
         sample_weight: Any = None,
         batch_size: int | None = None,
+        metrics: Sequence[Any] = (),
     ) -> dict[str, float]:
         """Loss and metrics over some data.
 
@@ -250,25 +253,31 @@ class NetworkInference(NetworkWeights):
         sample_weight : (n,) array_like, optional
         batch_size : int, optional
             Rows at a time.
+        metrics : sequence of str, callable or Metric
+            More metrics, as for :meth:`nnbackend.Network.fit`, weighted with `sample_weight`.
 
         Returns
         -------
         dict
             "loss" (including L1 and L2 penalties, and weighted with `sample_weight`) and, if the targets are classes,
-            "accuracy". If a row may have several labels, each of which is right or wrong, it is "binary_accuracy".
+            "accuracy". If a row may have several labels, each of which is right or wrong, it is "binary_accuracy". Both
+            are without weights. Then follow `metrics` by name.
         """
-        chosen = self.resolve_loss(loss)
+        chosen, asked = self.resolve_loss(loss), check_metrics(metrics)
         size = INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
         with own_error_state():
             feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
             with closing(feed):
-                value, correct = Evaluator(self._model, chosen, feed, size).run()
-            metrics = {"loss": value + self.penalty()}
-            if not math.isfinite(metrics["loss"]):
-                warn(f"the loss is {metrics['loss']}: {overflow_explained(self.dtype)}")
+                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None)
+                evaluator = Evaluator(self._model, chosen, feed, size, predicts=bool(others))
+                value, correct = evaluator.run()
+                rows = evaluator.predictions() if others else None
+            found = {"loss": value + self.penalty()}
+            if not math.isfinite(found["loss"]):
+                warn(f"the loss is {found['loss']}: {overflow_explained(self.dtype)}")
         if feed.accuracy_name is not None:
-            metrics[feed.accuracy_name] = correct
-        return metrics
+            found[feed.accuracy_name] = correct
+        return found if rows is None else {**found, **others(rows)}
 
     @property
     def intake(self) -> Intake:
@@ -340,22 +349,3 @@ class NetworkInference(NetworkWeights):
                 "does too; leave its activation out"
             )
         return chosen
-
-
-def classes_of(scores: HostArray, several: bool) -> HostArray:
-    """The classes of every row, as :meth:`NetworkInference.predict_classes` returns them.
-
-    Parameters
-    ----------
-    scores : (n, *outputs) array
-        Predictions.
-    several : bool
-        Whether a row may have any number of labels.
-    """
-    scores = scores.reshape(len(scores), -1)
-    if scores.shape[1] == 1:
-        return (scores[:, 0] > 0.5).astype(np.int64)
-    if several:
-        return (scores > 0.5).astype(np.int64)
-    classes: HostArray = scores.argmax(axis=1)
-    return classes

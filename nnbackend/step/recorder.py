@@ -20,6 +20,7 @@ from nnbackend.losses import Loss
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.augmentation import record_augmentation
 from nnbackend.step.calls import Recorder, Workspace
+from nnbackend.step.clipping import Clipping
 from nnbackend.step.folding import fold_normalizations
 from nnbackend.step.layer_step import backward_through, forward_through
 from nnbackend.step.model import Model, OptimizerState, Snapshot
@@ -70,6 +71,7 @@ def record_training(
     before_update: BeforeUpdate | None = None,
     momenta: Array | None = None,
     augment: Sequence[Augmentation] = (),
+    clipping: Clipping | None = None,
 ) -> None:
     """Record one training step: gather, augmentation, forward, loss, backward, penalties, update, bookkeeping.
 
@@ -92,9 +94,11 @@ def record_training(
         Given if a schedule sets the momentum.
     augment : sequence of Augmentation
         Applied to the samples in this order.
+    clipping : Clipping, optional
+        Limits the gradients.
     """
     rows = record_gradients(recorder, examples, order, batch_size, loss, gradients, augment)
-    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update, momenta)
+    record_update(recorder, rows, memory, gradients, learning_rates, trace, before_update, momenta, clipping)
 
 
 def record_gradients(
@@ -137,6 +141,7 @@ def record_update(
     trace: Array,
     before_update: BeforeUpdate | None = None,
     momenta: Array | None = None,
+    clipping: Clipping | None = None,
 ) -> None:
     """Record the second half of a training step: penalties, update, bookkeeping.
 
@@ -150,6 +155,8 @@ def record_update(
     penalties = _record_penalties(recorder)
     if before_update is not None:
         before_update(recorder)
+    if clipping is not None:
+        clipping.record(recorder, gradients)
     arrays = (model.trained, gradients, memory.slots, recorder.counter, learning_rates)
     # Backends and optimisers of other packages need not know the argument.
     scheduled = {}
@@ -179,16 +186,23 @@ def record_evaluation(
     loss: Loss,
     trace: Array,
     unweighted: Array | None = None,
+    predictions: Array | None = None,
 ) -> None:
     """Record one step of evaluation: gather, forward, loss, bookkeeping.
 
     Parameters
     ----------
+    predictions : (n, outputs) array, optional
+        Receives the predictions.
     unweighted : (steps, 3) float64 array, optional
         A second trace, of the losses without weights; the other parameters are those of `record_training`.
     """
     x, targets, weights = _record_gather(recorder, examples, order, batch_size)
     output, _ = record_forward(recorder, recorder.model.views, x)
+    if predictions is not None:
+        predicted = recorder.like(output)
+        recorder.record("activation_forward", output, loss.output_activation, 0.0, predicted)
+        recorder.record("store_rows", predicted, recorder.counter, batch_size, predictions)
     gradient = recorder.like(output)
     for given, place in ((weights, trace), (None, unweighted)):
         if place is not None:
@@ -237,7 +251,7 @@ def _record_row_losses(
     backend, dtype, count = recorder.model.backend, recorder.model.dtype, recorder.rows
     flat = backend.empty((2 * count,), dtype)
     rows = backend.view(flat, 0, (2, count))
-    recorder.record(loss.name, output, targets, weights, gradient, rows)
+    loss.record(recorder, output, targets, weights, gradient, rows)
     if examples.by_class:
         # The loss counts every output. The squared error counts the rows whose largest output is at their class.
         other = backend.empty((2 * count,), dtype)

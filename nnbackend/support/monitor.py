@@ -81,7 +81,10 @@ def rises(monitor: str, mode: str = "auto") -> bool:
     """
     if mode != "auto":
         return mode == "max"
-    last = monitor.removesuffix("_unweighted").rpartition("_")[2].lower()
+    name = monitor.lower()
+    for suffix in ("_unweighted", "_macro", "_weighted"):
+        name = name.removesuffix(suffix)
+    last = name.rpartition("_")[2]
     if last not in _HIGHER | _LOWER:
         raise InvalidInputError(
             f"cannot tell from its name whether {monitor!r} is better if it is higher; give mode='max' or mode='min'"

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
+from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import SGD
 from nnbackend.step.recorder import OptimizerState, Recorder, Workspace, record_training
@@ -27,11 +28,11 @@ class LossAndGradients:
     ----------
     network : Network
     x, y : data as for `fit`
-    loss : str
+    loss : str or Loss
     sample_weight : (n,) array_like, optional
     """
 
-    def __init__(self, network: Network, x: Any, y: Any, loss: str, sample_weight: Any = None) -> None:
+    def __init__(self, network: Network, x: Any, y: Any, loss: str | Loss, sample_weight: Any = None) -> None:
         chosen = network.resolve_loss(loss)
         feed = network.intake.feed(x, y, chosen, len(x), sample_weight=sample_weight, stream=False)
         model, backend = network.model, network.backend
@@ -72,7 +73,7 @@ def check_gradients(
     network: Network,
     x: Any,
     y: Any,
-    loss: str,
+    loss: str | Loss,
     sample_weight: Any = None,
     step: float = 1e-5,
     tolerance: float = 1e-6,

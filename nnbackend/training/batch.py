@@ -237,4 +237,4 @@ def _kind(
     """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, scale, memory, memory.optimizer.rule(), loss.name, by_class, augment, *shapes)
+    return (network.model, scale, memory, memory.optimizer.rule(), loss, by_class, augment, *shapes)

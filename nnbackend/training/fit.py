@@ -29,7 +29,7 @@ from nnbackend.training.divergence import LastGoodWeights
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.listeners import CallbackListener, Listeners, SignalListener
-from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory
+from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory, with_validation_split
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
 from nnbackend.training.run import EpochResult, TrainingRun
@@ -52,9 +52,15 @@ def fit(
     loss: str | Loss | None = None,
     optimizer: Optimizer | str = "adam",
     validation_data: tuple[Any, ...] | BatchStream | None = None,
+    validation_split: float = 0.0,
+    metrics: Iterable[Any] = (),
+    train_metrics: bool = False,
     callbacks: Iterable[Callback] = (),
     sample_weight: Any = None,
     class_weight: Any = None,
+    label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
     augment: Augmentation | Sequence[Augmentation] = (),
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
@@ -70,9 +76,13 @@ def fit(
     Parameters
     ----------
     network : Network
-    x, y, epochs, batch_size, loss, optimizer, validation_data, callbacks, sample_weight, class_weight, augment
+    x, y, epochs, batch_size, loss, optimizer, validation_data, validation_split, metrics, train_metrics
         As for :meth:`nnbackend.Network.fit`.
-    shuffle, steps_per_epoch, stream, resume, on_nan, verbose, communicator, shard
+    callbacks, sample_weight, class_weight, label_smoothing, clip_norm, clip_value, augment
+        As there.
+    shuffle, steps_per_epoch, stream, resume, on_nan, verbose
+        As there.
+    communicator, shard
         As there.
 
     Returns
@@ -87,9 +97,15 @@ def fit(
         loss=loss,
         optimizer=optimizer,
         validation_data=validation_data,
+        validation_split=validation_split,
+        metrics=metrics,
+        train_metrics=train_metrics,
         callbacks=callbacks,
         sample_weight=sample_weight,
         class_weight=class_weight,
+        label_smoothing=label_smoothing,
+        clip_norm=clip_norm,
+        clip_value=clip_value,
         augment=augment,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
@@ -102,6 +118,7 @@ def fit(
     ranks = Alone() if communicator is None else communicator
     memory = training_memory(network, given)
     with own_error_state(), network.in_training(), check_ranks(ranks) as checks, memory, ExitStack() as held:
+        given = with_validation_split(network, given)
         plan = make_plan(network, given, ranks, checks, held)
         checks.passed()
         training = Training(plan)
@@ -242,7 +259,7 @@ class _Parts:
         memory = memory_for(network, plan.optimizer)
         self._run = run = TrainingRun(
             network,
-            plan.loss,
+            plan.training_loss,
             memory,
             plan.feed,
             plan.batch_size,
@@ -253,6 +270,7 @@ class _Parts:
             shards=plan.shards,
             augment=plan.augment,
             recordings=recordings,
+            clipping=plan.clipping,
         )
         if plan.validator is not None:
             plan.validator.record(recordings)
@@ -261,6 +279,8 @@ class _Parts:
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
+        if plan.clipping is not None:
+            _log.info("%s", plan.clipping)
         first = ranks.rank == 0
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         state = RunState(network, memory, run, history, self.callbacks, plan.start.settings)
@@ -280,7 +300,7 @@ class _Parts:
         # The user's schedules and, for a checkpoint within an epoch, callbacks are called in the calling thread.
         users = [*_schedules(plan.optimizer.schedule), *(self.callbacks if plan.start.keeps else ())]
         self.steps_apart = run.apart and is_ours(users)
-        self.evaluation_apart = plan.validator is not None and plan.validator.apart
+        self.evaluation_apart = plan.validator is not None and plan.validator.apart and plan.training_metrics is None
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:
         """Resume from a checkpoint, if there is one, and tell the callbacks that training begins.
@@ -329,6 +349,8 @@ class _Parts:
         metrics: dict[str, float] = {"epoch": epoch, "loss": result.loss}
         if plan.feed.accuracy_name is not None:
             metrics[plan.feed.accuracy_name] = result.correct
+        if plan.training_metrics is not None:
+            metrics |= plan.training_metrics.run()
         if plan.validator is not None:
             metrics |= plan.validator.run(plan.network.penalty())
         metrics["learning_rate"] = result.learning_rate

@@ -46,8 +46,9 @@ class History:
     epochs : list of dict
         One entry per epoch: "epoch" (from 1), "loss", "accuracy" (where targets are classes), "val_loss",
         "val_accuracy" (where validation data were given), "val_loss_unweighted" (where the weights of the validation
-        data make a difference), "learning_rate" (of the epoch's first step), "seconds" (of
-        training), "samples_per_second", and "skipped" (the number of skipped steps, with ``on_nan="skip"``).
+        data make a difference), the metrics that `fit` was asked for, "learning_rate" (of the epoch's first step),
+        "seconds" (of training), "samples_per_second", and "skipped" (the number of skipped steps, with
+        ``on_nan="skip"``).
     step_losses : list of (steps,) float64 arrays
         The mean loss over each minibatch, before its update; one array per epoch.
     interrupted : bool

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,17 +16,19 @@ from nnbackend.augment import Augmentation
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.batches import rows_of
 from nnbackend.data.feed import Feed
+from nnbackend.data.held_out import split_rows
 from nnbackend.data.scale import warn
 from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.layers import follow_shapes
-from nnbackend.losses import Loss
+from nnbackend.losses import Loss, smoothed
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle
 from nnbackend.step.augmentation import check_augmentations
-from nnbackend.support.checks import flag, positive_integer
+from nnbackend.step.clipping import Clipping, check_clipping
+from nnbackend.support.checks import flag, number, positive_integer
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
@@ -36,9 +38,11 @@ from nnbackend.training.checkpoints.resuming import Resume, Start, find_start
 from nnbackend.training.checkpoints.run_state import named
 from nnbackend.training.divergence import check_weights, shown_number
 from nnbackend.training.ranks import check_alike, check_settings
-from nnbackend.training.validation import Validator, settle_kind, validation_feed
+from nnbackend.training.validation import TrainingMetrics, Validator, make_metrics, settle_kind, validation_feed
 
-__all__ = ["Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory"]
+__all__ = [
+    "Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory", "with_validation_split",
+]  # fmt: skip
 
 _DEFAULT_BATCH = 32
 _ON_NAN = ("stop", "skip")
@@ -55,9 +59,15 @@ class Arguments:
     loss: str | Loss | None
     optimizer: Optimizer | str
     validation_data: tuple[Any, ...] | BatchStream | None
+    validation_split: float
+    metrics: Any
+    train_metrics: bool
     callbacks: Iterable[Callback]
     sample_weight: Any
     class_weight: Any
+    label_smoothing: float
+    clip_norm: Any
+    clip_value: Any
     augment: Any
     shuffle: bool
     steps_per_epoch: int | None
@@ -76,15 +86,20 @@ class Plan:
     ----------
     network : Network
     loss : Loss
+    training_loss : Loss
+        The same, with smoothed labels if they are wanted.
     optimizer : Optimizer
     feed : Feed
         Provides the training rows.
     validator : Validator or None
         Evaluates the validation data.
+    training_metrics : TrainingMetrics or None
+        Computes metrics of the training rows.
     multilabel : bool
         Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
     augment : tuple of Augmentation
+    clipping : Clipping or None
     epochs, batch_size : int
     steps_per_epoch : int or None
     shuffle : bool
@@ -100,12 +115,15 @@ class Plan:
 
     network: Network
     loss: Loss
+    training_loss: Loss
     optimizer: Optimizer
     feed: Feed
     validator: Validator | None
+    training_metrics: TrainingMetrics | None
     multilabel: bool
     callbacks: tuple[Callback, ...]
     augment: tuple[Augmentation, ...]
+    clipping: Clipping | None
     epochs: int
     batch_size: int
     steps_per_epoch: int | None
@@ -137,8 +155,8 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     """
     epochs = positive_integer("epochs", given.epochs)
     loss = required_loss(network, given.loss)
-    optimizer = _get_optimizer(given.optimizer)
-    callbacks = _check_callbacks(given.callbacks)
+    training_loss = smoothed(loss, given.label_smoothing)
+    optimizer, callbacks = _get_optimizer(given.optimizer), _check_callbacks(given.callbacks)
     augment = check_augmentations(given.augment, network.layers, network.input_shape)
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
@@ -152,39 +170,39 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     exchange = checks.exchange if shard else only_here
     feed = _make_feed(network, data, given, loss, own_batch, exchange, held)
     held_out = validation_feed(network, loss, given.validation_data, feed, exchange)
-    feeds = [feed] if held_out is None else [feed, held_out]
-    multilabel = settle_kind(feeds, exchange)
-    validator = None
+    multilabel = settle_kind([feed] if held_out is None else [feed, held_out], exchange)
     if held_out is not None:
         held.enter_context(closing(held_out))
-        validator = Validator(network, loss, held_out, communicator, shard, any(exchange(held_out.weighted)))
-    names = _check_metrics(_metric_names(feed, validator), optimizer, callbacks, communicator.rank)
+    asked = (given.metrics, given.train_metrics)
+    validator, training_metrics = make_metrics(network, loss, *asked, (feed, held_out), communicator, shard, exchange)
+    known = _metric_names(feed, validator, training_metrics)
+    names = _check_metrics(known, optimizer, callbacks, communicator.rank)
     _warn_of_ended_cycle(network, optimizer, epochs)
     if network.batch_step is not None:
         # The weights after the last batch have not been checked yet.
         check_weights(network)
-    chosen = {
-        "batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch,
-        "on_nan": given.on_nan, "augment": [repr(each) for each in augment],
-        "input_scale": feed.examples.scale, "input_dtype": feed.row_dtype.name,
-    }  # fmt: skip
-    others = {"epochs": epochs, "loss": loss.name, "optimizer": optimizer, "resume": given.resume}
+    chosen = _chosen(given, augment, feed)
+    chosen |= {"batch_size": batch_size, "shuffle": shuffle, "steps_per_epoch": steps_per_epoch}
+    others = {"epochs": epochs, "loss": loss.text, "optimizer": optimizer, "resume": given.resume}
     fingerprint = DataFingerprint(
         network, data, given.y, given.sample_weight, given.class_weight, given.validation_data
     )
     check_settings(checks, {**chosen, **others, "metrics": list(names)}, fingerprint, shard)
     settings = partial(
-        run_settings, network, len(data), fingerprint, optimizer, loss.name, list(named(callbacks)), chosen
+        run_settings, network, len(data), fingerprint, optimizer, loss.text, list(named(callbacks)), chosen
     )
     return Plan(
         network=network,
         loss=loss,
+        training_loss=training_loss,
         optimizer=optimizer,
         feed=feed,
         validator=validator,
+        training_metrics=training_metrics,
         multilabel=multilabel,
         callbacks=callbacks,
         augment=augment,
+        clipping=check_clipping(given.clip_norm, given.clip_value),
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -195,6 +213,40 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         communicator=communicator,
         shards=counts if shard else None,
     )
+
+
+def with_validation_split(network: Network, given: Arguments) -> Arguments:
+    """The arguments with the rows of `validation_split` as validation data.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no fraction, leaves no row on one side, or is given together with validation data or a stream.
+    """
+    fraction = number("validation_split", given.validation_split, low=0, high=1, below=True)
+    if fraction == 0:
+        return given
+    if given.validation_data is not None:
+        raise InvalidInputError("validation_data and validation_split both name validation rows; give one of them")
+    loss = required_loss(network, given.loss)
+    outputs = math.prod(network.output_shape)
+    train, held_out = split_rows(given.x, given.y, given.sample_weight, fraction, loss, outputs, network.seed)
+    return replace(
+        given, x=train[0], y=train[1], sample_weight=train[2], validation_data=held_out[: 2 + (held_out[2] is not None)]
+    )
+
+
+def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> dict[str, Any]:
+    """Settings that decide how a run proceeds, as plain JSON, by the names of `fit`'s parameters."""
+    return {
+        "on_nan": given.on_nan,
+        "label_smoothing": float(given.label_smoothing),
+        "clip_norm": given.clip_norm,
+        "clip_value": given.clip_value,
+        "augment": [repr(each) for each in augment],
+        "input_scale": feed.examples.scale,
+        "input_dtype": feed.row_dtype.name,
+    }
 
 
 def required_loss(network: Network, loss: str | Loss | None) -> Loss:
@@ -328,9 +380,9 @@ def warn_of_large_targets(largest: float | None) -> None:
         )
 
 
-def _metric_names(feed: Feed, validator: Validator | None) -> list[str]:
+def _metric_names(feed: Feed, validator: Validator | None, training_metrics: TrainingMetrics | None) -> list[str]:
     """The metrics of every epoch that can be monitored."""
-    names = ["loss", feed.accuracy_name]
+    names = ["loss", feed.accuracy_name, *(() if training_metrics is None else training_metrics.names)]
     if validator is not None:
         names += validator.names
     return [name for name in names if name is not None]

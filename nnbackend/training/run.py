@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.schedules import checked_rates
+from nnbackend.step.clipping import Clipping
 from nnbackend.step.recorder import OptimizerState, record_gradients, record_training, record_update
 from nnbackend.step.recordings import Borrowed, Recordings, is_ours
 from nnbackend.step.replay import Replay, Watch
@@ -81,6 +83,8 @@ class TrainingRun:
         Applied to the samples of each batch.
     recordings : Recordings, optional
         May have a recorded step.
+    clipping : Clipping, optional
+        Limits the gradients, after their sum over the ranks.
 
     Attributes
     ----------
@@ -102,6 +106,7 @@ class TrainingRun:
         shards: Sequence[int] | None = None,
         augment: Sequence[Augmentation] = (),
         recordings: Recordings | None = None,
+        clipping: Clipping | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         self._communicator = Alone() if communicator is None else communicator
@@ -109,6 +114,7 @@ class TrainingRun:
         self.batches = Batches(feed.count, batch_size, steps_per_epoch, rank, ranks, shards)
         self._network, self._loss, self._memory = network, loss, memory
         self._feed, self._shuffle, self._augment = feed, shuffle, augment
+        self._clipping = clipping
         self._momenta: Array | None = None
         optimizer = memory.optimizer
         # Random transformations and momenta of a schedule have arrays and constants of their own.
@@ -120,7 +126,7 @@ class TrainingRun:
             feed,
             self.batches,
             # Everything else that `_make_executor` uses must be here.
-            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots)),
+            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots), clipping),
             list(memory.slots.values()),
             self._record,
         )
@@ -155,11 +161,13 @@ class TrainingRun:
         rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
         if self._communicator.size == 1:
             buffers = (memory, gradients, replay.rates, replay.trace)
-            record_training(recorder, *rows_of_batches, *buffers, momenta=self._momenta, augment=self._augment)
+            options: dict[str, Any] = {"momenta": self._momenta, "augment": self._augment, "clipping": self._clipping}
+            record_training(recorder, *rows_of_batches, *buffers, **options)
             return backend.executor(recorder.calls)
         rows = record_gradients(recorder, *rows_of_batches, gradients, self._augment) if piece.rows else None
         half = len(recorder.calls)
-        record_update(recorder, rows, memory, gradients, replay.rates, replay.trace, momenta=self._momenta)
+        options = {"momenta": self._momenta, "clipping": self._clipping}
+        record_update(recorder, rows, memory, gradients, replay.rates, replay.trace, **options)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)
         sums = [self._communicator.reducer(backend, gradients)]
         average = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)

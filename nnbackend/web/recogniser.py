@@ -54,7 +54,7 @@ class Recogniser:
         self._shape = network.input_shape
         self._stages = Stages(network)
         self._trained_with = network.trained_with
-        probabilities = network.loss is not None and network.loss.output_activation != "identity"
+        probabilities = network.loss is not None and network.loss.takes_probabilities
         sizes = [str(inputs), *(name.split()[0] for name in self._stages.names), str(outputs)]
         #: The page's description of the network.
         self.description: dict[str, Any] = {

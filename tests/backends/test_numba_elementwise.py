@@ -81,6 +81,7 @@ FORWARD = {
     "tanh": np.tanh,
     "gelu": lambda z: z / 2 * (1 + gelu_tanh(z)),
     "silu": lambda z: z * sigmoid(z),
+    "exponential": np.exp,
     "softplus": lambda z: np.maximum(z, 0) + np.log1p(np.exp(-abs(z))),
 }
 SLOPES = {
@@ -92,6 +93,7 @@ SLOPES = {
     "tanh": lambda a: 1 - a * a,
     "gelu": gelu_slope,
     "silu": lambda z: sigmoid(z) * (1 + z * (1 - sigmoid(z))),
+    "exponential": lambda a: a,
     "softplus": lambda a: -np.expm1(-a),
 }
 

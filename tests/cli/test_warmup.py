@@ -111,7 +111,7 @@ def test_after_a_warm_up_nothing_is_compiled_again(tmp_path, lock_folder):
     assert first.stderr == ""
     lines = first.stdout.splitlines()
     assert re.fullmatch(rf"kernels are cached in {re.escape(str(tmp_path.resolve()))}\S+", lines[0])
-    assert len([line for line in lines if line.startswith("  float32  ")]) == 10
+    assert len([line for line in lines if line.startswith("  float32  ")]) == 14
     assert lines[1].split() == ["dtype", "executor", "loss", "data", "optimizer", "seconds", "compiled"]
     assert sum(map(compiled, lines)) == int(lines[-1].split()[0]) > 0
     assert re.fullmatch(r"\d+ kernels compiled in \d+\.\d s; from now on they are loaded from the cache", lines[-1])

@@ -60,6 +60,35 @@ def test_ranks_train_the_network_of_one(backend, size):
         np.testing.assert_allclose(history.step_losses, expected.step_losses, rtol=1e-12)
 
 
+@pytest.mark.float64
+@pytest.mark.parametrize("shard", [False, True])
+def test_metrics_are_those_of_all_rows(backend, shard):
+    weights = np.linspace(0.5, 2, 70)
+    options = {"metrics": ["f1", "roc_auc"], "train_metrics": True}
+    held_out = slice(0, 9)
+    alone, expected = train(
+        backend, None, sample_weight=weights, validation_data=(X[held_out], Y[held_out], weights[held_out]), **options
+    )
+
+    def of_rank(ranks):
+        own, part = (slice(ranks.rank, None, 2), slice(ranks.rank, 9, 2)) if shard else (slice(None), held_out)
+        given = {"sample_weight": weights[own], "validation_data": (X[part], Y[part], weights[part])}
+        return train(backend, ranks, x=X[own], y=Y[own], shard=shard, **given, **options)
+
+    results = worked(run_ranks(2, of_rank))
+    for net, history in results:
+        if not shard:  # Shards are shuffled in another order.
+            assert difference(net, alone) < 1e-12
+            np.testing.assert_allclose(history["f1"], expected["f1"], rtol=1e-9)
+        of_all = net.evaluate(X, Y, sample_weight=weights, metrics=options["metrics"])
+        of_held_out = net.evaluate(
+            X[held_out], Y[held_out], sample_weight=weights[held_out], metrics=options["metrics"]
+        )
+        for name in options["metrics"]:
+            assert history[name][-1] == pytest.approx(of_all[name], rel=1e-9)
+            assert history[f"val_{name}"][-1] == pytest.approx(of_held_out[name], rel=1e-9)
+
+
 def test_in_float32_as_well(backend):
     alone, _ = train(backend, None, "float32", epochs=1)
     for net, _ in worked(run_ranks(3, lambda ranks: train(backend, ranks, "float32", epochs=1))):

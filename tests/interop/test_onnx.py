@@ -30,7 +30,8 @@ ROWS[1] = 0
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_in_a_dense_layer_and_as_a_layer(tmp_path, activation, dtype):
-    x = ROWS.astype(dtype)
+    # The exponential of large numbers is infinite.
+    x = ROWS.astype(dtype) / (100 if activation == "exponential" else 1)
     for alpha in (None, 1.7) if ACTIVATIONS[activation].alpha else (None,):
         alone = nn.Network([nn.Activation(activation, alpha=alpha)], 6, backend="numpy", dtype=dtype)
         check(alone, x, tmp_path / "alone.onnx")

@@ -11,6 +11,7 @@ from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.augmentation import CupyAugmentation
 from nnbackend.backends.cupy.launches import Launch
 from nnbackend.backends.cupy.layout import extents, stride
+from nnbackend.backends.cupy.training import CupyTraining
 from nnbackend.backends.image_operations import ImageOperations
 
 __all__ = ["CupyImageOperations"]
@@ -21,7 +22,7 @@ _DOUBLE = np.dtype(np.float64)
 _NARROW = 8
 
 
-class CupyImageOperations(CupyAugmentation, ImageOperations):
+class CupyImageOperations(CupyAugmentation, CupyTraining, ImageOperations):
     """Products without a copy of the windows, and one thread for each element elsewhere."""
 
     # ---- convolution ---------------------------------------------------------------------------------------

@@ -62,9 +62,9 @@ class Launch(NamedTuple):
 ONE_BLOCK = Launch((1,), (_THREADS,))
 
 
-def elements(count: int) -> Launch:
-    """One thread for each of `count` elements of a flat buffer."""
-    return Launch((min(_parts(count, _THREADS), _MOST_BLOCKS),), (_THREADS,))
+def elements(count: int, max_blocks: int = _MOST_BLOCKS) -> Launch:
+    """One thread for each of `count` elements of a flat buffer, in at most `max_blocks` blocks."""
+    return Launch((min(_parts(count, _THREADS), max_blocks),), (_THREADS,))
 
 
 def matrix(rows: int, columns: int, max_blocks: int | None = None) -> Launch:

@@ -19,7 +19,10 @@ __all__ = ["with_plain_sgd"]
 #: Roles that allow this. In the backward pass only a penalty's gradient is not proportional to the gradient of the
 #: loss.
 _ROLES = ("forward", "backward", "loss", "bookkeeping")
-_NOT_PROPORTIONAL = ("weight_penalty",)
+_NOT_PROPORTIONAL = ("weight_penalty", "square_sum", "clip_norm", "clip_value")
+
+#: The losses whose kernels can multiply the gradient.
+_LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")
 
 #: The operations whose result is added directly, and what does both.
 _STEPS = {"dense_weight_gradient": "dense_weight_step", "convolution_weight_gradient": "convolution_weight_step"}
@@ -80,6 +83,8 @@ def _plain_update(calls: Sequence[Call]) -> Call | None:
     losses = [call for call in calls if _role(call) == "loss"]
     others = [call for call in calls if call not in updates]
     if len(updates) != 1 or len(losses) != 1 or any(_prevents(call) for call in others):
+        return None
+    if losses[0].operation not in _LOSSES:
         return None
     (update,) = updates
     # A frozen layer may write its gradient to separate memory.

@@ -94,6 +94,10 @@ ELEMENTWISE: dict[str, Elementwise] = {
         forward=lambda z, alpha: softplus(z),
         gradient=lambda saved, alpha, upstream: upstream * -expm1(-saved),
     ),
+    "exponential": Elementwise(
+        forward=lambda z, alpha: exp(z),
+        gradient=lambda saved, alpha, upstream: upstream * saved,
+    ),
 }
 
 #: Code of each activation by name.

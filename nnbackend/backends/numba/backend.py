@@ -17,6 +17,7 @@ from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.panels import weights_in_panels
 from nnbackend.backends.numba.program import Parts, Program, UnsupportedStepError, compile_step, parts_of
+from nnbackend.backends.numba.training_operations import NumbaTraining
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
@@ -28,7 +29,7 @@ Real = npt.NDArray[np.floating[Any]]
 Int = npt.NDArray[np.integer[Any]]
 
 
-class NumbaBackend(NumpyBackend):
+class NumbaBackend(NumbaTraining, NumpyBackend):
     """Arrays and matrix products are NumPy's; every other operation is one jitted pass over memory.
 
     Kernels are compiled for each dtype on first use, and cached on disk.

@@ -14,6 +14,7 @@ import numpy as np
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 from tests.backends.cupy.comparison import Case, Double, Kernel
 
 __all__ = ["CASES", "make"]
@@ -102,6 +103,40 @@ def _loss(rng, rows, columns, inner, operation, targets, weighted, alias) -> Cas
     weights = rng.random(rows).astype(np.float32).astype(np.float64) if weighted else None
     gradient = outputs if alias else _garbage(rows, columns)
     return Case(operation, (outputs, wanted, weights, gradient, _garbage(2, rows)))
+
+
+def _elementwise(rng, rows, columns, inner, loss, weighted, alias) -> Case:
+    outputs, targets = _real(rng, rows, columns), np.abs(_real(rng, rows, columns))
+    if loss == "sigmoid_focal":
+        targets = rng.random((rows, columns)).astype(np.float32).astype(np.float64)
+    parameters = rng.random(columns).astype(np.float32).astype(np.float64)
+    weights = rng.random(rows).astype(np.float32).astype(np.float64) if weighted else None
+    gradient = outputs if alias else _garbage(rows, columns)
+    return Case("elementwise_loss", (outputs, targets, weights, loss, parameters, gradient, _garbage(2, rows)))
+
+
+def _focal_rows(rng, rows, columns, inner, weighted) -> Case:
+    weights = rng.random(rows).astype(np.float32).astype(np.float64) if weighted else None
+    return Case("focal_rows", (weights, 1.5, _real(rng, rows, columns), np.abs(_real(rng, 2, rows))))
+
+
+def _smooth(rng, rows, columns, inner, labelled) -> Case:
+    labels, values = rng.integers(0, columns, rows).astype(np.int32), np.abs(_real(rng, rows, columns))
+    return Case("smooth_labels", (labels if labelled else values, 0.25, 0.5, _garbage(rows, columns)))
+
+
+def _store(rng, rows, columns, inner) -> Case:
+    return Case("store_rows", (_real(rng, rows, columns), _counter(), rows + 1, _garbage(3 * rows, columns)))
+
+
+def _squares(rng, rows, columns, inner) -> Case:
+    return Case("square_sum", (_real(rng, rows * columns), np.zeros(1).view(Double)))
+
+
+def _clip(rng, rows, columns, inner, operation) -> Case:
+    gradients = _real(rng, rows * columns)
+    limits = (np.array([gradients @ gradients]).view(Double), 0.5) if operation == "clip_norm" else (0.5,)
+    return Case(operation, (*limits, gradients))
 
 
 def _record(rng, rows, columns, inner, penalised) -> Case:
@@ -196,6 +231,17 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
             for weighted, alias in ((False, False), (True, True)):
                 name = f"{operation}-{kind}{'-weights-alias' if weighted else ''}"
                 yield name, partial(_loss, operation=operation, targets=kind, weighted=weighted, alias=alias)
+    for loss in ELEMENTWISE_LOSSES:
+        for weighted, alias in ((False, False), (True, True)):
+            name = f"elementwise_loss-{loss}{'-weights-alias' if weighted else ''}"
+            yield name, partial(_elementwise, loss=loss, weighted=weighted, alias=alias)
+    for weighted in (False, True):
+        yield f"focal_rows{'-weights' if weighted else ''}", partial(_focal_rows, weighted=weighted)
+        yield f"smooth_labels{'-labels' if weighted else ''}", partial(_smooth, labelled=weighted)
+    yield "store_rows", _store
+    yield "square_sum", _squares
+    for operation in ("clip_norm", "clip_value"):
+        yield operation, partial(_clip, operation=operation)
     for penalised in (True, False):
         yield f"record_loss{'-penalties' if penalised else ''}", partial(_record, penalised=penalised)
     for operation in ("dense_input_gradient", "dense_weight_gradient"):

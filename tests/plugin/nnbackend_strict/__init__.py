@@ -46,6 +46,7 @@ _FORWARD = {
     "tanh": lambda z, a: xp.tanh(z),
     "gelu": lambda z, a: 0.5 * z * (1.0 + xp.tanh(_gelu_inner(z))),
     "silu": lambda z, a: z * _sigmoid(z),
+    "exponential": lambda z, a: xp.exp(z),
     "softplus": lambda z, a: _positive(z) + xp.log1p(xp.exp(-xp.abs(z))),
     "softmax": lambda z, a: _softmax(z),
 }
@@ -70,6 +71,7 @@ _SLOPE = {
     "tanh": lambda s, a: 1.0 - s * s,
     "gelu": lambda s, a: _gelu_slope(s),
     "silu": lambda s, a: _silu_slope(s),
+    "exponential": lambda s, a: s,
     "softplus": lambda s, a: -xp.expm1(-s),
 }
 

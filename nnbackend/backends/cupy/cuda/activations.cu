@@ -66,6 +66,11 @@ struct Softplus {
     static __device__ real gradient(real output, real upstream, real) { return upstream * -expm1(-output); }
 };
 
+struct Exponential {
+    static __device__ real value(real z, real) { return exp(z); }
+    static __device__ real gradient(real output, real upstream, real) { return upstream * output; }
+};
+
 // out = f(z + bias), with z + bias saved in `preactivation`. `bias` and `preactivation` may be null; `out` and
 // `preactivation` may be `z` itself, since each thread reads its element before it writes it.
 // (The loops usually run once. Unrolling them, as compilers do by default, would only take longer to compile.)
@@ -158,6 +163,7 @@ ACTIVATION(tanh, Tanh)
 ACTIVATION(gelu, Gelu)
 ACTIVATION(silu, Silu)
 ACTIVATION(softplus, Softplus)
+ACTIVATION(exponential, Exponential)
 
 // Softmax works on whole rows: one warp each.
 

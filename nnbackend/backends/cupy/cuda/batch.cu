@@ -63,3 +63,12 @@ extern "C" __global__ void gather_reals_and_labels(const real* source, int64 sou
 
 // The end of a step: add 1 to each counter, with one thread per counter.
 extern "C" __global__ void advance(int64* counter) { counter[threadIdx.x] += 1; }
+
+// Keep the rows of one minibatch: out[counter[0] * batch_size + i] = source[i].
+extern "C" __global__ void store_rows(const real* source, int64 source_stride, const int64* counter, int64 batch_size,
+                                      real* out, int64 out_stride, int64 rows, int64 columns) {
+    real* to = out + counter[0] * batch_size * out_stride;
+    for (int64 row = first_row(); row < rows; row += row_step())
+        for (int64 column = first_column(); column < columns; column += column_step())
+            to[row * out_stride + column] = source[row * source_stride + column];
+}

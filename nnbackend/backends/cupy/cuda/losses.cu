@@ -124,3 +124,136 @@ extern "C" __global__ void mean_squared_error(const real* outputs, int64 outputs
     loss = warp_sum(loss);
     note(rows, rows_stride, row, weight * loss / (real)columns, (real)(predicted.column == wanted.column));
 }
+
+// ---- losses of single outputs ---------------------------------------------------------------------------------------
+
+// A loss and its derivative.
+struct Term {
+    real value, slope;
+};
+
+// NaN for NaN.
+__device__ inline real sign_of(real d) { return d > 0 ? 1 : d < 0 ? -1 : d; }
+
+// (1 - exp(-c))^gamma c. Rounding may make a cross-entropy negative. The fraction c / (exp(c) - 1) is written so that
+// it does not overflow.
+__device__ inline Term focal(real c, real gamma) {
+    if (c < 0) c = 0;
+    const real u = -expm1(-c);
+    const real share = u <= 0 ? 1 : c * exp(-c) / u;
+    const real power = gamma == 0 ? 1 : pow(u, gamma);
+    return {power * c, power * (1 + gamma * share)};
+}
+
+struct AbsoluteError {
+    static __device__ Term of(real a, real t, real) { return {fabs(a - t), sign_of(a - t)}; }
+};
+
+struct Huber {
+    static __device__ Term of(real a, real t, real p) {
+        const real d = a - t;
+        const real slope = fabs(d) <= p ? d : p * sign_of(d);
+        return {slope * (d - slope / 2), slope};
+    }
+};
+
+struct Quantile {
+    static __device__ Term of(real a, real t, real p) {
+        const real d = a - t;
+        const real slope = d > 0 ? 1 - p : d < 0 ? -p : d;
+        return {slope * d, slope};
+    }
+};
+
+struct LogCosh {
+    static __device__ Term of(real a, real t, real) {
+        const real size = fabs(a - t);
+        return {size + log1p(exp(-2 * size)) - (real)0.6931471805599453, tanh(a - t)};
+    }
+};
+
+struct Poisson {
+    static __device__ Term of(real a, real t, real) {
+        const real rate = exp(a);
+        return {rate - t * a, rate - t};
+    }
+};
+
+struct SigmoidFocal {
+    static __device__ Term of(real a, real t, real gamma) {
+        const real below = log1p(exp(-fabs(a)));
+        const real c1 = (a < 0 ? -a : 0) + below;  // -log(q)
+        const real c0 = (a > 0 ? a : 0) + below;   // -log(1 - q)
+        const Term one = focal(c1, gamma);
+        const Term zero = focal(c0, gamma);
+        return {t * one.value + (1 - t) * zero.value, t * one.slope * expm1(-c1) - (1 - t) * zero.slope * expm1(-c0)};
+    }
+};
+
+// The mean over the outputs of a row. With `shares`, the second result is the share of outputs that are on the right
+// side of 0, otherwise whether the largest output is at the largest target.
+template <typename Function>
+__device__ inline void elementwise_loss(const real* outputs, int64 outputs_stride, const real* targets,
+                                        int64 targets_stride, const real* weights, const real* parameters,
+                                        real* gradient, int64 gradient_stride, real* rows, int64 rows_stride, int64 n,
+                                        int64 columns, bool shares) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real* a = outputs + row * outputs_stride;
+    const real* t = targets + row * targets_stride;
+    const real weight = weight_of(weights, row);
+    const real scale = weight / (real)(n * columns);
+    const Largest predicted = warp_largest(a, columns);
+    const Largest wanted = warp_largest(t, columns);
+    real loss = 0;
+    real correct = 0;
+    __syncwarp();  // every lane has read column 0; now the gradient, which may be `outputs`, may be written
+    for (int64 k = threadIdx.x; k < columns; k += LANES) {
+        const Term term = Function::of(a[k], t[k], parameters[k]);
+        loss += term.value;
+        correct += (real)((a[k] > 0) == (t[k] > (real)0.5));
+        gradient[row * gradient_stride + k] = term.slope * scale;
+    }
+    loss = warp_sum(loss);
+    correct = warp_sum(correct);
+    const real hit = shares ? correct / (real)columns : (real)(predicted.column == wanted.column);
+    note(rows, rows_stride, row, weight * loss / (real)columns, hit);
+}
+
+#define ELEMENTWISE_LOSS(name, Function, shares)                                                                       \
+    extern "C" __global__ void name(const real* outputs, int64 outputs_stride, const real* targets,                    \
+                                    int64 targets_stride, const real* weights, const real* parameters, real* gradient, \
+                                    int64 gradient_stride, real* rows, int64 rows_stride, int64 n, int64 columns) {    \
+        elementwise_loss<Function>(outputs, outputs_stride, targets, targets_stride, weights, parameters, gradient,    \
+                                   gradient_stride, rows, rows_stride, n, columns, shares);                            \
+    }
+
+ELEMENTWISE_LOSS(absolute_error, AbsoluteError, false)
+ELEMENTWISE_LOSS(huber, Huber, false)
+ELEMENTWISE_LOSS(quantile, Quantile, false)
+ELEMENTWISE_LOSS(log_cosh, LogCosh, false)
+ELEMENTWISE_LOSS(poisson, Poisson, false)
+ELEMENTWISE_LOSS(sigmoid_focal, SigmoidFocal, true)
+
+// Turn a cross-entropy into the focal loss.
+extern "C" __global__ void focal_rows(const real* weights, double gamma, real* gradient, int64 gradient_stride,
+                                      real* rows, int64 n, int64 classes) {
+    const int64 row = row_of_warp();
+    if (row >= n) return;
+    const real weight = weight_of(weights, row);
+    const Term term = focal(rows[row], (real)gamma);
+    __syncwarp();  // every lane has read the loss of the row
+    for (int64 k = threadIdx.x; k < classes; k += LANES) gradient[row * gradient_stride + k] *= weight * term.slope;
+    if (threadIdx.x == 0) rows[row] = weight * term.value;
+}
+
+// out = kept t + added, for labels and for probabilities; one of them is null.
+extern "C" __global__ void smooth_labels(const int* labels, const real* targets, int64 targets_stride,
+                                         double kept, double added, real* out, int64 out_stride, int64 rows,
+                                         int64 columns) {
+    for (int64 row = first_row(); row < rows; row += row_step())
+        for (int64 column = first_column(); column < columns; column += column_step()) {
+            const real t = labels ? (real)(labels[row] == column) : targets[row * targets_stride + column];
+            out[row * out_stride + column] = (real)kept * t + (real)added;
+        }
+}

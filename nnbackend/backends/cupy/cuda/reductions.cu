@@ -84,3 +84,40 @@ extern "C" __global__ void total_penalty(const double* block_penalties, int64 co
     penalty = block_sum(penalty, scratch);
     if (threadIdx.x == 0) penalties[slot] = (real)penalty;
 }
+
+// Each block's partial sum of squares, in double for any REAL; `total_squares` adds them.
+extern "C" __global__ void square_sums(const real* gradients, int64 size, double* block_sums) {
+    DYNAMIC_SHARED(double, scratch);
+    double sum = 0;
+    for (int64 i = first_element(); i < size; i += element_step()) sum += (double)gradients[i] * gradients[i];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) block_sums[blockIdx.x] = sum;
+}
+
+// squares[0] = the total of the partial sums. One block.
+extern "C" __global__ void total_squares(const double* block_sums, int64 count, double* squares) {
+    DYNAMIC_SHARED(double, scratch);
+    double sum = 0;
+    for (int64 block = threadIdx.x; block < count; block += blockDim.x) sum += block_sums[block];
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) squares[0] = sum;
+}
+
+// Scale gradients to a norm of at most `norm`; an infinite sum of squares makes them NaN.
+extern "C" __global__ void clip_norm(const double* squares, double norm, real* gradients, int64 size) {
+    const double total = squares[0];
+    if (total <= norm * norm) return;
+    const double ratio = norm / sqrt(total);
+    const real factor = (real)(ratio > 0 ? ratio : (total - total) / (total - total));
+    for (int64 i = first_element(); i < size; i += element_step()) gradients[i] *= factor;
+}
+
+// Limit each element to [-value, value].
+extern "C" __global__ void clip_value(double value, real* gradients, int64 size) {
+    const real limit = (real)value;
+    for (int64 i = first_element(); i < size; i += element_step()) {
+        const real g = gradients[i];
+        if (g > limit) gradients[i] = limit;
+        if (g < -limit) gradients[i] = -limit;
+    }
+}

@@ -1,4 +1,4 @@
-"""Metrics of predictions, computed on the host."""
+"""Accuracy and confusion matrix of class indices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nnbackend.data.inputs import as_host_array
 from nnbackend.errors import InvalidInputError
 
-__all__ = ["accuracy", "confusion_matrix"]
+__all__ = ["accuracy", "classes_of", "confusion_matrix"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -79,6 +79,20 @@ def _indices(name: str, values: Any) -> Labels:
     return indices
 
 
-def __dir__() -> list[str]:
-    """The public names, and no others."""
-    return sorted(__all__)
+def classes_of(scores: npt.NDArray[Any], several: bool) -> npt.NDArray[Any]:
+    """The classes of every row, as :meth:`NetworkInference.predict_classes` returns them.
+
+    Parameters
+    ----------
+    scores : (n, *outputs) array
+        Predictions.
+    several : bool
+        Whether a row may have any number of labels.
+    """
+    scores = scores.reshape(len(scores), -1)
+    if scores.shape[1] == 1:
+        return (scores[:, 0] > 0.5).astype(np.int64)
+    if several:
+        return (scores > 0.5).astype(np.int64)
+    classes: npt.NDArray[Any] = scores.argmax(axis=1)
+    return classes

@@ -1,13 +1,8 @@
-"""Learning-rate schedules: the learning rate, and with `OneCycle` the momentum, as a function of the time in epochs.
-
-Time begins with the training and is continuous: step s of n in epoch e (both from 0) is at time ``e + s / n``. The
-rates of an epoch are computed in advance and copied to the device once.
-"""
+"""Schedules of two parts, and those that follow the metrics or set the momentum, too."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,109 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
-from nnbackend.support.checks import Plain, above_zero, flag, number, positive_integer, text
+from nnbackend.schedules.base import Schedule, as_schedule
+from nnbackend.support.checks import above_zero, flag, number, positive_integer, text
 from nnbackend.support.monitor import check_monitor, mode_of, monitored_value, rises
 
-__all__ = [
-    "Constant",
-    "CosineDecay",
-    "ExponentialDecay",
-    "OneCycle",
-    "ReduceOnPlateau",
-    "Schedule",
-    "StepDecay",
-    "Warmup",
-    "as_schedule",
-    "checked_momenta",
-    "checked_rates",
-]
-
-
-class Schedule(ABC, Plain):
-    """The learning rate over time."""
-
-    @abstractmethod
-    def rate(self, epoch: float) -> float:
-        """The learning rate at time `epoch`, in epochs since the start."""
-
-    @property
-    def sets_momentum(self) -> bool:
-        """Whether `epoch_momenta` gives the momentum of each step: beta1 of Adam and AdamW, the momentum of SGD."""
-        return False
-
-    def start(self) -> None:
-        """Reset the state at the start of a training run."""
-
-    def check(self, metrics: Sequence[str]) -> None:
-        """Raise InvalidInputError if the schedule needs a metric that is not among these; called before training."""
-
-    def observe(self, logs: Mapping[str, float]) -> None:
-        """Observe the metrics of a finished epoch. Most schedules ignore them."""
-
-    def state(self) -> dict[str, Any]:
-        """The state that depends on the metrics, as plain JSON, for a checkpoint. Most schedules have none."""
-        return {}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Restore the state that `state` returned."""
-
-    def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-        """The rates of all steps of an epoch, shape (steps,)."""
-        return np.array([self.rate(epoch + step / steps) for step in range(steps)])
-
-    def epoch_momenta(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-        """The momenta of all steps of an epoch, shape (steps,), at least 0 and below 1; used if `sets_momentum`."""
-        raise NotImplementedError(f"{type(self).__name__} sets the momentum, but does not say to what")
-
-
-class Constant(Schedule):
-    """A constant rate, the meaning of a plain number."""
-
-    def __init__(self, value: float) -> None:
-        self.value = number("learning rate", value, low=0)
-
-    def rate(self, epoch: float) -> float:
-        return self.value
-
-    def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-        # One by one takes longer than the steps of a small network.
-        return np.full(steps, self.value, np.float64)
-
-
-class StepDecay(Schedule):
-    """``initial * factor ** floor(epoch / every)``."""
-
-    def __init__(self, initial: float, factor: float = 0.5, every: float = 10) -> None:
-        self.initial = number("initial learning rate", initial, low=0)
-        self.factor = above_zero("factor", factor)
-        self.every = above_zero("every", every)
-
-    def rate(self, epoch: float) -> float:
-        return self.initial * self.factor ** math.floor(epoch / self.every)
-
-
-class ExponentialDecay(Schedule):
-    """``initial * decay ** epoch``."""
-
-    def __init__(self, initial: float, decay: float = 0.95) -> None:
-        self.initial = number("initial learning rate", initial, low=0)
-        self.decay = above_zero("decay", decay)
-
-    def rate(self, epoch: float) -> float:
-        return float(self.initial * self.decay**epoch)
-
-
-class CosineDecay(Schedule):
-    """Half a cosine from `initial` to `final` in `epochs` epochs, `final` afterwards (Loshchilov and Hutter 2017)."""
-
-    def __init__(self, initial: float, epochs: float, final: float = 0.0) -> None:
-        self.initial = number("initial learning rate", initial, low=0)
-        self.epochs = above_zero("epochs", epochs)
-        self.final = number("final learning rate", final, low=0)
-
-    def rate(self, epoch: float) -> float:
-        share = min(epoch / self.epochs, 1.0)
-        return self.final + (self.initial - self.final) * 0.5 * (1 + math.cos(math.pi * share))
+__all__ = ["OneCycle", "ReduceOnPlateau", "Warmup"]
 
 
 class Warmup(Schedule):
@@ -368,66 +265,3 @@ _ANNEAL: dict[str, Callable[[float, float, float], float]] = {
     "cosine": lambda a, b, share: b + (a - b) / 2 * (1 + math.cos(math.pi * share)),
     "linear": lambda a, b, share: a + (b - a) * share,
 }
-
-
-def checked_rates(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-    """The rates of all steps of an epoch, shape (steps,).
-
-    Raises
-    ------
-    InvalidInputError
-        The schedule gives something else than finite numbers of at least 0.
-    """
-    rates = _of_epoch(schedule, schedule.epoch_rates, "learning rate", epoch, steps)
-    _refuse(schedule, rates, ~(np.isfinite(rates) & (rates >= 0)), "learning rate", epoch, "finite and not negative")
-    return rates
-
-
-def checked_momenta(schedule: Schedule, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-    """The momenta of all steps of an epoch, shape (steps,), of a schedule that sets them.
-
-    Raises
-    ------
-    InvalidInputError
-        The schedule gives something else than numbers of at least 0 and below 1.
-    """
-    momenta = _of_epoch(schedule, schedule.epoch_momenta, "momentum", epoch, steps)
-    _refuse(schedule, momenta, ~((momenta >= 0) & (momenta < 1)), "momentum", epoch, "at least 0 and below 1")
-    return momenta
-
-
-def _of_epoch(
-    schedule: Schedule, method: Callable[[int, int], Any], what: str, epoch: int, steps: int
-) -> npt.NDArray[np.float64]:
-    """What a method of a schedule gives for the steps of an epoch, as an array."""
-    try:
-        values = np.asarray(method(epoch, steps), np.float64)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise InvalidInputError(f"{shown(schedule)} gives no {what} in epoch {epoch + 1}: {error}") from error
-    if values.shape != (steps,):
-        raise InvalidInputError(
-            f"{shown(schedule)} must give a {what} for each of the {steps} steps of an epoch, received shape "
-            f"{values.shape}"
-        )
-    return values
-
-
-def _refuse(
-    schedule: Schedule, values: npt.NDArray[np.float64], wrong: npt.NDArray[np.bool_], what: str, epoch: int, rule: str
-) -> None:
-    if wrong.any():
-        raise InvalidInputError(
-            f"{shown(schedule)} gives the {what} {values[wrong][0]} in epoch {epoch + 1}; it must be {rule}"
-        )
-
-
-def as_schedule(rate: float | Schedule) -> Schedule:
-    """Convert a number to a constant schedule; a schedule is returned unchanged."""
-    if not isinstance(rate, Schedule | int | float | np.integer | np.floating) or isinstance(rate, bool):
-        raise InvalidInputError(f"a learning rate must be a number or a schedule, received {shown(rate)}")
-    return rate if isinstance(rate, Schedule) else Constant(rate)
-
-
-def __dir__() -> list[str]:
-    """The public names, and no others."""
-    return sorted(__all__)

@@ -7,15 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.contract import Backend, HostArray
-from nnbackend.backends.registry import get_backend
-from nnbackend.errors import ModelFileError, NNBackendError
-from nnbackend.layers import Layer, all_layers, follow_shapes
+from nnbackend.layers import Layer, all_layers
 from nnbackend.losses import Loss
-from nnbackend.saving.config import config_of, parse_config
-from nnbackend.saving.model_file import check_dtypes, read_model, write_model
-from nnbackend.step.inference import NetworkInference
-from nnbackend.step.parameters import ParameterLayout
-from nnbackend.support.files import path_text
+from nnbackend.network.stored import StoredNetwork
 
 if TYPE_CHECKING:
     from nnbackend.augment import Augmentation
@@ -30,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 
-class Network(NetworkInference):
+class Network(StoredNetwork):
     """Layers in order on one backend.
 
     Parameters
@@ -64,8 +58,6 @@ class Network(NetworkInference):
     copy or a pickle has the weights and the counts of steps and epochs, but not the optimiser's slots.
     """
 
-    steps_trained: int
-    epochs_trained: int
     batch_step: BatchStep | None
 
     def __init__(
@@ -101,9 +93,15 @@ class Network(NetworkInference):
         loss: str | Loss | None = None,
         optimizer: Optimizer | str = "adam",
         validation_data: tuple[Any, ...] | BatchStream | None = None,
+        validation_split: float = 0.0,
+        metrics: Iterable[Any] = (),
+        train_metrics: bool = False,
         callbacks: Iterable[Callback] = (),
         sample_weight: Any = None,
         class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -129,19 +127,40 @@ class Network(NetworkInference):
             Number of epochs: passes over all rows, unless `steps_per_epoch` is given.
         batch_size : int, optional
             Rows per step, or all rows if there are fewer. Default: 32. A shorter last batch is included.
-        loss : str, optional
-            "softmax_cross_entropy", "sigmoid_cross_entropy" or "mean_squared_error"; required at first.
+        loss : str or Loss, optional
+            A name such as "softmax_cross_entropy" or "mse", or an object of ``nnbackend.losses``; required at first.
         optimizer : Optimizer or str
             The object of an earlier training continues with its state; a name creates a new optimiser.
         validation_data : (x, y), (x, y, sample_weight) or BatchStream, optional
             Evaluated after every epoch. "val_loss" is weighted with `class_weight` and with the weights given here; if
             that makes a difference, the history also has "val_loss_unweighted".
+        validation_split : float
+            The fraction of the rows, 0 <= validation_split < 1, that is not trained on but evaluated like
+            `validation_data`, with their `sample_weight`. The rows are drawn with the network's seed; if `y` has
+            classes, each class has the same share of them.
+        metrics : sequence of str, callable or Metric
+            More metrics of the validation data after every epoch, under their names with ``val_`` in front: names of
+            ``nnbackend.metrics.METRICS``, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
+            `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. They are
+            weighted with the `sample_weight` in `validation_data`, but not with `class_weight`.
+        train_metrics : bool
+            Whether to compute them on the training data, too, with another pass over them after every epoch; weighted
+            with `sample_weight`.
         callbacks : sequence of Callback
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
         class_weight : dict, (classes,) array_like or "balanced", optional
             Weights of the classes, multiplied with those of the rows. Classes missing in a dict have weight 1;
             "balanced" gives all classes the same total weight.
+        label_smoothing : float
+            This fraction of each target is spread over the classes in training, 0 <= label_smoothing < 1 (Szegedy et
+            al. 2016): it becomes ``1 / classes`` with softmax cross-entropy, and 1/2 with sigmoid cross-entropy; other
+            losses refuse it. "loss" is that of the softened targets; "val_loss" and `evaluate` use the targets as they
+            are.
+        clip_norm, clip_value : float, optional
+            The largest Euclidean norm of all gradients of a step together, or the largest magnitude of each element;
+            one of them. It includes penalties, but not the optimiser's weight decay, and with several ranks follows
+            the sum over them. The update then waits for all gradients, which takes a little longer; the log says so.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
             nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
@@ -211,9 +230,15 @@ class Network(NetworkInference):
             loss=loss,
             optimizer=optimizer,
             validation_data=validation_data,
+            validation_split=validation_split,
+            metrics=metrics,
+            train_metrics=train_metrics,
             callbacks=callbacks,
             sample_weight=sample_weight,
             class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
             augment=augment,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
@@ -288,118 +313,6 @@ class Network(NetworkInference):
 
         return summary_html(self)
 
-    def config(self) -> dict[str, Any]:
-        """The network without its weights, as plain JSON for `from_config`.
-
-        Arrays of initial values count as weights, too, and are replaced by zeros.
-        """
-        return config_of(self)
-
-    @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        backend: str | Backend = "auto",
-        custom_layers: Sequence[type[Layer]] = (),
-        seed: int | None = None,
-    ) -> Network:
-        """Create a network from the result of `config`, with initial weights.
-
-        Parameters
-        ----------
-        config : dict
-            The result of `config`, possibly read from JSON. Only ``"layers"`` and ``"input_shape"`` are required.
-        backend : str or Backend
-        custom_layers : sequence of Layer subclasses
-            User-defined layers that the configuration names.
-        seed : int, optional
-            A different seed, for a new network whose counts of steps and epochs start at 0. Default: the seed and
-            counts of the configuration, so that training can continue after the weights are set.
-
-        Raises
-        ------
-        InvalidInputError
-            The configuration is invalid; the message says where.
-        BackendUnavailableError
-            The backend cannot run here.
-        """
-        parts = parse_config(config, custom_layers)
-        network = cls(
-            parts.layers,
-            parts.input_shape,
-            backend=backend,
-            seed=parts.seed if seed is None else seed,
-            dtype=parts.dtype,
-            input_scale=parts.input_scale,
-        )
-        if parts.loss is not None:
-            network.set_loss(parts.loss)
-        network.multilabel = parts.multilabel
-        if seed is None:
-            network.trained_with, network.scaled_by_dtype = parts.inputs, parts.scaled_by_dtype
-            network.steps_trained, network.epochs_trained = parts.steps_trained, parts.epochs_trained
-        return network
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write architecture and weights to a safetensors file, completely or not at all.
-
-        Raises
-        ------
-        InvalidInputError
-            `path` is not a path.
-        ModelFileError
-            A weight is NaN or infinite; nothing was written.
-        OSError
-            The file cannot be written, for example because the disk is full; an existing file is unchanged.
-        """
-        write_model(path_text("path", path), self.config(), self.get_weights())
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        backend: str | Backend = "auto",
-        custom_layers: Sequence[type[Layer]] = (),
-    ) -> Network:
-        """Read a network written by `save`.
-
-        Raises
-        ------
-        InvalidInputError
-            `path` is not a path.
-        ModelFileError
-            The file is missing, damaged, or has another format. No code from the file is run, and memory is limited to
-            a few times the file's size.
-        BackendUnavailableError
-            The backend cannot run here.
-        """
-        path = path_text("path", path)
-        chosen = get_backend(backend)
-        return cls.from_file(path, *read_model(path), chosen, custom_layers)
-
-    @classmethod
-    def from_file(
-        cls,
-        name: str,
-        config: Mapping[str, Any],
-        weights: dict[str, HostArray],
-        backend: Backend,
-        custom_layers: Sequence[type[Layer]] = (),
-    ) -> Network:
-        """Create a network from what a file holds; raises ModelFileError with the file's name."""
-        try:
-            # Compare the description with the arrays that were read before allocating memory for the network.
-            parts = parse_config(config, custom_layers)
-            shapes, _ = follow_shapes(parts.layers, parts.input_shape)
-            ParameterLayout(parts.layers, shapes, 1).check(weights, parts.dtype)
-            check_dtypes(weights, parts.dtype)
-            network = cls.from_config(config, backend, custom_layers)
-            network.set_weights(weights)
-        except (NNBackendError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            # Other errors come from user-defined layers that do not check their arguments.
-            raise ModelFileError(f"{name}: its description does not make a network: {error}") from error
-        return network
-
     def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
         """Write an ONNX file for other runtimes; see :func:`nnbackend.interop.onnx.export`."""
         from nnbackend.interop.onnx import export
@@ -415,7 +328,11 @@ class Network(NetworkInference):
     # A recorded step contains views of its buffers, so a copy is built from the configuration.
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Network:
-        return _remake(self.backend, *self._state())
+        made = _remake(self.backend, *self._state())
+        if self.loss is not None:
+            # A file does not contain the functions of a loss of the user.
+            made.use_loss(self.loss)
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (self.backend, *self._state())
