@@ -373,7 +373,7 @@ def test_methods_pass_on_every_argument(monkeypatch, method):
 
 def test_the_method_evaluate_names_its_arguments():
     parameters = inspect.signature(nn.Network.evaluate).parameters
-    assert list(parameters) == ["self", "x", "y", "loss", "sample_weight", "batch_size"]
+    assert list(parameters) == ["self", "x", "y", "loss", "sample_weight", "batch_size", "metrics"]
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values())
 
 

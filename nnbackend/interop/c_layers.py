@@ -171,6 +171,8 @@ def _formula(program: Program, activation: str, alpha: float) -> str:
             return f"{half} * v * ({one} + {function('tanh')}({inner}))"
         case "silu":
             return f"v / ({one} + {function('exp')}(-v))"
+        case "exponential":
+            return f"{function('exp')}(v)"
         case "softplus":
             above = f"(v < {zero} ? {zero} : v)"
             return f"{above} + {function('log1p')}({function('exp')}(-{function('fabs')}(v)))"

@@ -157,10 +157,12 @@ class Network(StoredNetwork):
             al. 2016): it becomes ``1 / classes`` with softmax cross-entropy, and 1/2 with sigmoid cross-entropy; other
             losses refuse it. "loss" is that of the softened targets; "val_loss" and `evaluate` use the targets as they
             are.
-        clip_norm, clip_value : float, optional
-            The largest Euclidean norm of all gradients of a step together, or the largest magnitude of each element;
-            one of them. It includes penalties, but not the optimiser's weight decay, and with several ranks follows
-            the sum over them. The update then waits for all gradients, which takes a little longer; the log says so.
+        clip_norm : float, optional
+            The largest Euclidean norm of all gradients of a step together. They include penalties, but not the
+            optimiser's weight decay, and with several ranks are summed over them first. The update then waits for all
+            gradients, which takes a little longer; the log says so.
+        clip_value : float, optional
+            The largest magnitude of each element of the gradients, in place of `clip_norm`.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
             nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
