@@ -88,6 +88,19 @@ def test_saved_files_are_found_and_outdated_ones_removed(tmp_path: Path):
     assert other.exists()
 
 
+def test_a_function_whose_file_is_not_there_yet_is_not_held(tmp_path: Path):
+    """Another process may be about to write it, or the disk is full."""
+    ours, written = files(tmp_path), []
+    ours._save_data = lambda *pair: written.append(pair)
+    ours.save("a", 1)
+    assert list(tmp_path.glob("*.nbi"))
+    assert not files(tmp_path).holds("a")
+    KernelFiles._save_data(ours, *written[0])
+    assert files(tmp_path).holds("a")
+    assert not files(tmp_path).holds("b")
+    assert not files(tmp_path, stamp="later").holds("a")
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x80", b"no pickle", pickle.dumps("0.0.1"), pickle.dumps([1])])
 def test_files_truncated_by_a_crash_are_written_again(tmp_path: Path, damage: bytes):
     files(tmp_path).save("a", 1)

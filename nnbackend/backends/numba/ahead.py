@@ -27,19 +27,21 @@ __all__ = ["begin", "tell", "wait_for"]
 
 _log = logging.getLogger("nnbackend")
 
+#: Before the path is set only what is built in may be imported: a file in the working directory may be called json.py.
 _PROGRAM = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
+import sys
+sys.path[:] = {path!r}
+import json
 from nnbackend.backends.numba import jobs
-jobs.run(json.loads(sys.argv[2]))
+jobs.run(json.loads(sys.argv[1]))
 """
 
-#: Seconds after which this process no longer waits.
+#: Seconds after the start of the other process after which this one no longer waits.
 _PATIENCE = 60.0
 
 _lock = ForkLock()
-#: The other process, and the one that started it: a copy of this process made by a fork must not wait for it.
-_helper: tuple[subprocess.Popen[bytes], int] | None = None
+#: The other process; the one that started it, because a copy of that made by a fork must not wait; and when it started.
+_helper: tuple[subprocess.Popen[bytes], int, float] | None = None
 _told = False
 
 
@@ -49,7 +51,7 @@ def begin(jobs: Sequence[Any]) -> None:
     with _lock:
         if _is_running() or not jobs or not _is_possible():
             return
-        command = [sys.executable, "-c", _PROGRAM, json.dumps(sys.path), json.dumps(jobs)]
+        command = [sys.executable, "-c", _PROGRAM.format(path=_path()), json.dumps(jobs)]
         try:
             # Ctrl-C does not reach another session: the next run loads what this process has compiled.
             process = subprocess.Popen(
@@ -59,19 +61,29 @@ def begin(jobs: Sequence[Any]) -> None:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        except OSError as error:
-            _log.debug("everything is compiled in this process: %s", error)
-            return
-        # Otherwise it would stay in the table of processes after its end.
-        threading.Thread(target=process.wait, name="nnbackend-compiler", daemon=True).start()
-        _helper = process, os.getpid()
+            _helper = process, os.getpid(), time.monotonic()
+            # Otherwise it would stay in the table of processes after its end.
+            threading.Thread(target=process.wait, name="nnbackend-compiler", daemon=True).start()
+        except (OSError, RuntimeError) as error:
+            # No process, or no thread: there are too many, or this Python is about to end.
+            _log.debug("cannot compile in another process, or not wait for it in a thread: %s", error)
 
 
 def wait_for(is_done: Callable[[], bool]) -> None:
     """Wait until something is done, or the other process, if there is one, has ended."""
-    end = time.monotonic() + _PATIENCE
-    while _is_running() and not is_done() and time.monotonic() < end:
+    while _is_running() and _helper is not None and time.monotonic() < _helper[2] + _PATIENCE and not is_done():
         time.sleep(0.01)
+
+
+def _path() -> list[str]:
+    """Where the other process looks for modules.
+
+    Without relative entries, because the working directory may have changed since this package was imported from one,
+    and without those that are no strings, which Python ignores.
+    """
+    entries = [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry)]
+    folder = str(Path(__file__).absolute().parents[3])
+    return entries if folder in entries else [folder, *entries]
 
 
 def _is_running() -> bool:

@@ -54,6 +54,14 @@ class KernelFiles(IndexDataCacheFile):
         except Exception:
             return None
 
+    def holds(self, key):
+        """Whether a function is there: processes write its name to the index first, and then the file."""
+        try:
+            name = self._load_index().get(key)
+        except OSError:
+            return False
+        return name is not None and os.path.exists(self._data_path(name))
+
     def _remove_all(self):
         with contextlib.suppress(OSError):
             for name in os.listdir(self._cache_path):
@@ -81,11 +89,8 @@ class KernelCache(FunctionCache):
         self._cache_file = KernelFiles(self._cache_path, self._impl.filename_base, stamp)
 
     def holds(self, signature, context):
-        """Whether the index has the compiled function."""
-        try:
-            return self._index_key(signature, context.codegen()) in self._cache_file._load_index()
-        except OSError:
-            return False
+        """Whether the compiled function is there."""
+        return self._cache_file.holds(self._index_key(signature, context.codegen()))
 
     def load_overload(self, sig, target_context):
         # Numba would first import what it needs to compile, SciPy's linear algebra included, which takes longer than to

@@ -18,6 +18,7 @@ import threading
 import zlib
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llvmlite.binding import Linkage
 from numba import njit
@@ -108,7 +109,7 @@ def cache_folder(callback):
     return callback._cache.cache_path if isinstance(callback._cache, KernelCache) else None
 
 
-def is_on_disk(callback):
+def is_on_disk(callback: Any) -> bool:
     """Whether the cache on disk has it."""
     cache = callback._cache
     return isinstance(cache, KernelCache) and cache.holds(callback._sig, cpu_target.target_context)

@@ -9,14 +9,15 @@ import numpy as np
 
 from nnbackend.backends.numba import epoch
 from nnbackend.backends.numba.compiled import address_of
-from nnbackend.backends.numba.dense_products import compiled_product
+from nnbackend.backends.numba.dense_products import compiled_product, product_callback
+from nnbackend.backends.numba.jit import is_on_disk
 from nnbackend.backends.numba.tile_shape import TileShape
 
 __all__ = ["run"]
 
 
 def run(jobs: Sequence[dict[str, Any]]) -> None:
-    """Compile, and write to the cache on disk.
+    """Compile, and write to the cache on disk, until that fails: the process that started this one waits for products.
 
     Parameters
     ----------
@@ -27,7 +28,10 @@ def run(jobs: Sequence[dict[str, Any]]) -> None:
     for job in jobs:
         ((kind, what),) = job.items()
         if kind == "product":
-            compiled_product(TileShape(**what))
+            shape = TileShape(**what)
+            compiled_product(shape)
+            if not is_on_disk(product_callback(shape)):
+                return
         elif kind == "function":
             name, dtype, rule = what
             address_of(name, np.dtype(dtype), rule)
