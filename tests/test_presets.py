@@ -186,7 +186,7 @@ def test_optimizer_options_arrive() -> None:
         ({"optimizer": "adm"}, "unknown optimizer 'adm'"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'"),
         ({"activation": "rel", "hidden": ()}, "unknown activation 'rel'"),
-        ({"loss": "mse"}, "unknown loss 'mse'"),
+        ({"loss": "mze"}, "unknown loss 'mze'"),
         ({"hidden": (200, 0)}, "hidden layer's size"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"l2": -1.0}, "l2 must be at least 0"),

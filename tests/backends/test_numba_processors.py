@@ -64,8 +64,8 @@ import numpy as np
 from nnbackend.backends.numba import compiled
 from nnbackend.backends.numba.updates import MOMENTUM, SGD
 
-kept, compile_callback = [], compiled.compile_callback
-compiled.compile_callback = lambda *arguments: kept.append(compile_callback(*arguments)) or kept[-1]
+kept, compiled_callback = [], compiled.compiled
+compiled.compiled = lambda callback: kept.append(compiled_callback(callback)) or kept[-1]
 for rule in (SGD, MOMENTUM):
     compiled.address_of("bias_gradient", np.dtype("float32"), rule)
     print(kept[-1].cache_hits)

@@ -64,7 +64,8 @@ def _kernels(name):
     made = re.findall(r"^ACTIVATION\((\w+), \w+\)", source, re.MULTILINE)
     kinds = re.findall(r'extern "C" __global__ void name##(\w+)\(', source)
     written = re.findall(r'^extern "C" __global__ void (\w+)\(', source, re.MULTILINE)
-    return {*written, *(f"{one}{kind}" for one in made for kind in kinds)}
+    losses = re.findall(r"^ELEMENTWISE_LOSS\((\w+), ", source, re.MULTILINE)
+    return {*written, *losses, *(f"{one}{kind}" for one in made for kind in kinds)}
 
 
 @pytest.mark.parametrize(
