@@ -1,4 +1,4 @@
-"""The command ``nnbackend``: train, evaluate, predict, demo, export, examples, info, bench and warmup."""
+"""The command ``nnbackend``: train, search, evaluate, predict, demo, export, examples, info, bench and warmup."""
 
 from __future__ import annotations
 

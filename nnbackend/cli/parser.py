@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import nnbackend
-from nnbackend.cli import bench, demo, evaluate, examples, export, info, predict, train, warmup
+from nnbackend.cli import bench, demo, evaluate, examples, export, info, predict, search, train, warmup
 
 __all__ = ["make_parser"]
 
@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   nnbackend train                       train on MNIST or 5,000 of its digits
   nnbackend train --backend numpy --epochs 3 --out runs/first
   nnbackend train --preset 784-40-10 --dataset fashion-mnist
+  nnbackend search --learning-rate 0.001 0.003 --hidden 100 200 --dropout 0 0.2
   nnbackend evaluate runs/first
   nnbackend predict runs/first seven.png
   nnbackend demo                        draw digits in the browser
@@ -83,6 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     modules: dict[str, tuple[Any, str]] = {
         "train": (train, "train a network; save model, history and pictures"),
+        "search": (search, "train with many hyperparameters at once; save the best network"),
         "evaluate": (evaluate, "print loss and accuracy on a data set's test rows"),
         "predict": (predict, "classify images from picture or IDX files"),
         "demo": (demo, "open a page to draw digits and watch a network learn"),

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,19 @@ _MOST_CONFIGURATION = 1 << 20
 _MOST_HISTORY = 64 << 20
 #: Most outputs that can be classes.
 _MOST_CLASSES = 1 << 20
-_FILES = (MODEL, "history.csv", _HISTORY, "curves.png", "confusion.png", LAST, _CONFIGURATION)
+#: All networks of a search, as a table and as a picture.
+_SEARCH, _SEARCH_PICTURE = "search.csv", "search.png"
+_FILES = (
+    MODEL,
+    "history.csv",
+    _HISTORY,
+    "curves.png",
+    "confusion.png",
+    _SEARCH,
+    _SEARCH_PICTURE,
+    LAST,
+    _CONFIGURATION,
+)
 
 
 class RunFolder:
@@ -227,6 +239,15 @@ class RunFolder:
     def save_table(self, history: History) -> None:
         """Write the history as a table."""
         write_csv(self.path / "history.csv", history.epochs, follow=False)
+
+    @property
+    def search_picture(self) -> Path:
+        """Where the curves of all networks of a search are drawn."""
+        return self.path / _SEARCH_PICTURE
+
+    def save_search(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the networks of a search and their scores as a table."""
+        write_csv(self.path / _SEARCH, rows, follow=False)
 
     def save_history(self, history: History, test: dict[str, float]) -> None:
         """Write the history and the test metrics as JSON: the last file of a run, unless the run was interrupted."""

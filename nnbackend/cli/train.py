@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields
 
-import numpy as np
-
-import nnbackend
-from nnbackend.cli.options import check_data, check_images, load_data
+from nnbackend.cli.options import check_images, load_data
 from nnbackend.cli.resume import earlier_optimizers, find_run, recipe_of
 from nnbackend.cli.run_folder import MODEL, RunFolder
-from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent, ranks_text
-from nnbackend.cli.train_options import HELD_OUT, add_options
+from nnbackend.cli.text import backend_line, field, network_line, ranks_text
+from nnbackend.cli.train_options import add_options
+from nnbackend.cli.train_setup import (
+    INTERRUPTED,
+    Split,
+    base_recipe,
+    check_run,
+    configuration_of,
+    data_lines,
+    finish,
+    fitted,
+    held_out_share,
+    split_rows,
+)
 from nnbackend.datasets import Dataset
-from nnbackend.datasets.split import stratified_split
 from nnbackend.distributed import Checks, Communicator, local_backend, world
-from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDivergedError
-from nnbackend.metrics import accuracy, confusion_matrix
+from nnbackend.errors import NNBackendError, TrainingDivergedError
 from nnbackend.network import Network
-from nnbackend.presets import DEFAULT, Recipe, get_preset
-from nnbackend.support.checks import above_zero, number, real_dtype, seed_number
+from nnbackend.presets import Recipe
+from nnbackend.support.checks import above_zero
 from nnbackend.training import EarlyStopping, History
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
@@ -47,7 +51,6 @@ Under mpiexec, several processes share each batch, with the same result; a run
 may be resumed with more or fewer processes. Exit codes: 130 after Ctrl-C, 143
 after SIGTERM."""
 
-_INTERRUPTED = 130
 #: Exit code of the ranks that leave it to another rank to report the error that all of them have.
 _REPORTED_ELSEWHERE = 2
 
@@ -98,10 +101,10 @@ def _train(
         checks.exchange(None)
     if data.notice and options.quiet and ranks.rank == 0:
         print(f"nnbackend: note: {data.notice}", file=sys.stderr)
-    held_out = _held_out(options, recipe)
-    split = _split(data, held_out, options.seed)
+    held_out = held_out_share(options, recipe)
+    split = split_rows(data, held_out, options.seed)
     named_recipe = _recipe_name(options, recipe)
-    recipe = _fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
+    recipe = fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
     network = Network(
         recipe.layers(len(data.classes), data.input_shape),
         data.input_shape,
@@ -112,7 +115,7 @@ def _train(
     if ranks.rank:
         checks.passed()
         history = _fit(network, split, recipe, None, options, ranks)
-        return _INTERRUPTED if history.interrupted else 0
+        return INTERRUPTED if history.interrupted else 0
     with ExitStack() as held:
         if folder is None:
             folder = RunFolder.fresh(data.name)
@@ -126,7 +129,7 @@ def _train(
             if ranks.size > 1:
                 print(f"{ranks_text(ranks)}\n", flush=True)
         if steps is None:
-            folder.begin(_configuration(data, held_out, recipe, network, options, ranks.size))
+            folder.begin(configuration_of(data, held_out, recipe, network, options, ranks.size))
             # Not when resuming: the run may have been killed before its first checkpoint, and can still be resumed.
             held.callback(folder.discard_if_empty)
         checks.passed()
@@ -136,7 +139,7 @@ def _train(
 def _train_in(
     folder: RunFolder,
     data: Dataset,
-    split: _Split,
+    split: Split,
     network: Network,
     recipe: Recipe,
     options: argparse.Namespace,
@@ -151,7 +154,7 @@ def _train_in(
         print(f"nnbackend: terminated; {_resume_hint(folder)}", file=sys.stderr)
         raise
     try:
-        _finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
+        finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
         if not history.interrupted:
             folder.end()
     except OSError as error:
@@ -161,7 +164,7 @@ def _train_in(
             f"nnbackend: interrupted; the model so far is in {folder.path}; {_resume_hint(folder)}",
             file=sys.stderr,
         )
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 
@@ -169,82 +172,30 @@ def _resume_hint(folder: RunFolder) -> str:
     return f"to continue: nnbackend train --resume {folder.path}"
 
 
-@dataclass(frozen=True)
-class _Split:
-    """Training rows, validation rows, and whether the latter were held out of the training set or are the test rows."""
-
-    x: Any
-    y: Any
-    validation: tuple[Any, Any]
-    held_out: bool
-
-
 def _recipe(options: argparse.Namespace) -> Recipe:
     """The preset or the default recipe, changed by the options that were given."""
-    base = _base_recipe(options)
+    base = base_recipe(options)
     given = {attribute.name: getattr(options, attribute.name) for attribute in fields(Recipe)}
     return base.changed(**{name: value for name, value in given.items() if value is not None})
-
-
-def _base_recipe(options: argparse.Namespace) -> Recipe:
-    return DEFAULT if options.preset is None else get_preset(options.preset)
 
 
 def _recipe_name(options: argparse.Namespace, recipe: Recipe) -> str:
     """The name of the recipe, and whether options changed it."""
     name = "default" if options.preset is None else f"preset {options.preset}"
-    return name if recipe == _base_recipe(options) else f"{name}, changed by options"
+    return name if recipe == base_recipe(options) else f"{name}, changed by options"
 
 
 def _check(options: argparse.Namespace, recipe: Recipe) -> None:
     """Check everything that can be checked before data are loaded."""
     recipe.check()
-    seed_number(options.seed)
-    real_dtype(options.dtype)
-    check_data(options.dataset, options.data_dir)
+    check_run(options)
     check_images(options.dataset, recipe)
-    if options.validation is not None:
-        number("validation", options.validation, low=0, high=1, below=True)
     above_zero("checkpoint minutes", options.checkpoint_minutes)
-    if options.force and not options.out:
-        raise InvalidInputError("--force needs --out: without --out every run gets a new folder")
-
-
-def _held_out(options: argparse.Namespace, recipe: Recipe) -> float:
-    """The share of rows to validate on. Rows that influence the training must not be the test rows."""
-    if options.validation is not None:
-        share: float = options.validation
-        return share
-    return HELD_OUT if recipe.patience is not None or recipe.schedule == "plateau" else 0.0
-
-
-def _split(data: Dataset, share: float, seed: int) -> _Split:
-    if share == 0:
-        return _Split(data.x_train, data.y_train, (data.x_test, data.y_test), held_out=False)
-    train, held_out = stratified_split(data.y_train, share, seed % 2**32)
-    if len(train) == 0 or len(held_out) == 0:
-        raise InvalidInputError(
-            f"holding out {share:g} of the {len(data.x_train)} rows of {data.name!r} leaves {len(train)} rows to train "
-            f"on and {len(held_out)} to validate on; choose another --validation (0 validates on the test rows)"
-        )
-    validation = (data.x_train[held_out], data.y_train[held_out])
-    return _Split(data.x_train[train], data.y_train[train], validation, held_out=True)
-
-
-def _fitted(recipe: Recipe, rows: int, asked_for: bool) -> Recipe:
-    """The recipe with its batch size limited to the number of rows; a batch size given explicitly raises instead."""
-    if recipe.batch_size <= rows:
-        return recipe
-    if asked_for:
-        raise InvalidInputError(
-            f"--batch-size must be at most the {rows:,} rows to train on, received {recipe.batch_size}"
-        )
-    return replace(recipe, batch_size=rows)
 
 
 def _describe(
     data: Dataset,
-    split: _Split,
+    split: Split,
     recipe: tuple[str, Recipe],
     network: Network,
     backend: str,
@@ -253,16 +204,9 @@ def _describe(
 ) -> None:
     """Describe the run before it starts, or before it resumes after `steps` steps."""
     recipe_name, settings = recipe
-    test = count_rows(data, len(data.y_test))
-    lines = [
-        field("data", f"{data.name}: {count_rows(data, len(split.y))} to train on, {test} to test on\n{data.source}")
-    ]
-    if data.notice:
-        lines.append(field("NOTE", data.notice))
-    validation = f"{count_rows(data, len(split.validation[1]))} held out of the training set"
     epochs = f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
-    lines += [
-        field("validate", f"on {validation if split.held_out else 'the test set, which does not influence training'}"),
+    lines = [
+        *data_lines(data, split),
         field("recipe", recipe_name),
         field("network", f"{network_line(network)}, seed {network.seed}"),
         field("training", f"{settings.loss}, {epochs} in batches of {settings.batch_size}"),
@@ -276,35 +220,9 @@ def _describe(
     print("\n".join(lines) + "\n", flush=True)
 
 
-def _configuration(
-    data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace, ranks: int
-) -> dict[str, Any]:
-    """Everything needed to repeat this run, as JSON."""
-    return {
-        "nnbackend": nnbackend.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "dataset": data.name,
-        "source": data.source,
-        "data_dir": None if options.data_dir is None else os.path.abspath(options.data_dir),
-        "rows": {"train": len(data.x_train), "test": len(data.x_test)},
-        "classes": list(data.classes),
-        "validation": held_out,
-        "preset": options.preset,
-        "recipe": recipe.to_dict(),
-        "seed": network.seed,
-        "dtype": network.dtype.name,
-        "backend": network.backend.name,
-        "device": network.backend.device,
-        "ranks": ranks,
-        "layers": network.config()["layers"],
-        "parameters": network.parameter_count,
-    }
-
-
 def _fit(
     network: Network,
-    split: _Split,
+    split: Split,
     recipe: Recipe,
     folder: RunFolder | None,
     options: argparse.Namespace,
@@ -336,24 +254,3 @@ def _fit(
             error.epoch,
             error.step,
         ) from error
-
-
-def _finish(network: Network, data: Dataset, history: History, folder: RunFolder, pictures: bool, quiet: bool) -> None:
-    """Evaluate on the test rows and save everything, the model first, because it took the longest to make."""
-    folder.save_model(network)
-    predicted = network.predict_classes(data.x_test)
-    # Report the accuracy of the predicted classes, even if the loss measures accuracy in another way.
-    metrics = {**network.evaluate(data.x_test, data.y_test), "accuracy": accuracy(data.y_test, predicted)}
-    folder.save_table(history)
-    notes = []
-    if pictures:
-        missing = folder.save_pictures(
-            history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
-        )
-        notes += [f"no pictures: {missing}"] if missing else []
-    # Last: a run that is killed before is not finished.
-    folder.save_history(history, metrics)
-    notes.append(f"saved in {folder.path}: {', '.join(folder.files())}")
-    if not quiet:
-        print("\n" + "\n".join(notes))
-    print(f"test accuracy {percent(metrics['accuracy'])} ({count_rows(data, len(data.y_test))})", flush=True)

@@ -7,7 +7,7 @@ import argparse
 from nnbackend.cli.options import add_backend, add_data, decimal, sizes, whole
 from nnbackend.presets import DEFAULT, PRESETS
 
-__all__ = ["HELD_OUT", "add_options"]
+__all__ = ["HELD_OUT", "add_network_options", "add_options", "add_training_options"]
 
 #: Share of the training rows that is held out if validation influences the training.
 HELD_OUT = 0.1
@@ -16,10 +16,8 @@ HELD_OUT = 0.1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options. Options of the recipe have no default here: their defaults come from the preset."""
     _add_data_options(parser.add_argument_group("what to train on"))
-    _add_network_options(parser.add_argument_group("network"))
-    training = parser.add_argument_group("training")
-    _add_loss_and_rate_options(training)
-    _add_run_options(training)
+    add_network_options(parser.add_argument_group("network"))
+    add_training_options(parser.add_argument_group("training"))
     _add_place_options(parser.add_argument_group("where to run, what to save"))
 
 
@@ -35,7 +33,8 @@ def _add_data_options(what: argparse._ArgumentGroup) -> None:
     )
 
 
-def _add_network_options(network: argparse._ArgumentGroup) -> None:
+def add_network_options(network: argparse._ArgumentGroup) -> None:
+    """Declare the options that define the network."""
     network.add_argument(
         "--preset",
         metavar="NAME",
@@ -70,6 +69,12 @@ def _add_network_options(network: argparse._ArgumentGroup) -> None:
     network.add_argument("--l1", type=decimal, metavar="FACTOR", help="penalty on absolute weights (default: 0)")
     network.add_argument("--l2", type=decimal, metavar="FACTOR", help="penalty on squared weights (default: 0)")
     network.add_argument("--dtype", default="float32", metavar="NAME", help="float32 (default) or float64")
+
+
+def add_training_options(training: argparse._ArgumentGroup) -> None:
+    """Declare the options that define how it is trained."""
+    _add_loss_and_rate_options(training)
+    _add_run_options(training)
 
 
 def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:

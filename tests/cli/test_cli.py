@@ -321,7 +321,7 @@ def test_a_wrong_option_is_one_clear_line_before_any_data_are_loaded(
     ("arguments", "message"),
     [
         (["trian"], "unknown command 'trian': did you mean train?"),
-        (["xyz"], "unknown command 'xyz'; known: train, evaluate"),
+        (["xyz"], "unknown command 'xyz'; known: train, search, evaluate"),
         (["warmup", "--dtype", "float23"], "--dtype: unknown 'float23': did you mean float32?"),
         (["predict", "model", "image", "--invret"], "unknown option --invret: did you mean --invert?"),
         (["--verion"], "unknown option --verion: did you mean --version?"),

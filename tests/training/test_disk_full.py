@@ -169,13 +169,13 @@ class TestCommand:
         whole, full = tmp_path / "whole", tmp_path / "full"
         assert main(["train", *RUN, "--out", str(whole)]) == 0
         at_epoch_2(lambda: setattr(disk, "error", errno.ENOSPC))
-        finish = train._finish
+        finish = train.finish
 
         def with_space(*arguments, **others):
             disk.error = 0
             finish(*arguments, **others)
 
-        monkeypatch.setattr(train, "_finish", with_space)
+        monkeypatch.setattr(train, "finish", with_space)
         with pytest.warns(RuntimeWarning, match="No space left"):
             assert main(["train", *RUN, "--out", str(full)]) == 0
         assert sorted(os.listdir(full)) == sorted(os.listdir(whole))
