@@ -48,7 +48,7 @@ def killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a run that was killed when it had trained, before its model was saved."""
     folder = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_finish", kill)
+        patch.setattr(train, "finish", kill)
         with pytest.raises(Killed):
             main(["train", *RUN, "--out", str(folder)])
     return folder
@@ -178,7 +178,7 @@ class TestMoreEpochs:
     def test_a_killed_run_gets_more_epochs_and_is_killed_again(self, killed: Path, monkeypatch: pytest.MonkeyPatch):
         for epochs in ("5", "6"):
             with monkeypatch.context() as patch:
-                patch.setattr(train, "_finish", kill)
+                patch.setattr(train, "finish", kill)
                 with pytest.raises(Killed):
                     main(["train", "--resume", str(killed), "--epochs", epochs])
         assert main(["train", "--resume", str(killed), "--no-plots"]) == 0
