@@ -131,7 +131,7 @@ class _Simulation:
 
 
 def simulate(parts: Parts, threads: int, networks: int, epochs: int) -> float:
-    """Seconds in which so many threads train the networks."""
+    """Seconds that this number of threads takes to train the networks."""
     return _Simulation(parts, threads, networks, epochs).run()
 
 

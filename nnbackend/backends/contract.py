@@ -141,8 +141,8 @@ class Backend(Operations):
         return PlainExecutor(self, calls)
 
     def at_most(self, threads: int) -> AbstractContextManager[None]:
-        """A context in which this thread runs executors on at most so many threads, because other threads run others
-        beside it."""
+        """A context in which the executors that this thread runs use no more than this number of threads, because other
+        threads are running executors, too."""
         return nullcontext()
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:

@@ -93,7 +93,7 @@ def _drawn(classes: HostArray, count: int, fraction: float, seed: int) -> npt.ND
     # RandomState, because NumPy guarantees that its numbers never change (NEP 19).
     order = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, _STREAM]).permutation(count)
     order = order[np.argsort(classes[order], kind="stable")]
-    # Every so many rows in the order of their classes: each class has its share, up to one row.
+    # Rows at equal distances in the order of their classes, so that each class gives its share, give or take one row.
     places = np.floor(np.arange(count + 1) * fraction + 0.5)
     held = np.zeros(count, np.bool_)
     held[order] = np.diff(places) > 0

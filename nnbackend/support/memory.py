@@ -1,7 +1,8 @@
-"""Out-of-memory errors that say what needed the memory."""
+"""Out-of-memory errors that say what needed the memory, and garbage collections."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from nnbackend.errors import OutOfMemoryError
 
-__all__ = ["machine_memory", "memory_explained", "size_text"]
+__all__ = ["machine_memory", "memory_explained", "size_text", "without_collections"]
 
 
 class Device(Protocol):
@@ -71,3 +72,15 @@ def machine_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return sys.maxsize
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """A context without garbage collections."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

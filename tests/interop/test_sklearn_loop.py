@@ -129,7 +129,7 @@ def test_a_fit_that_pauses_has_the_same_bits(name, options, rows):
     training = begun(model, rows, Y)
     recordings = recordings_for(training[0][1].network.backend)
     for last in (1, 4, model.max_iter):
-        # Another network takes the recorded step meanwhile.
+        # While this one pauses, another network uses the recorded step.
         advance(training, recordings, last)
         advance(begun(make(backend=name, **options), rows, Y), recordings, 1)
         finish_fit(model, training)

@@ -197,7 +197,7 @@ class TestHalving:
         results = search.cv_results_
         assert list(results["iter"]) == [0] * 8 + [1] * 4 + [2] * 2 + [3]
         assert list(results["n_resources"]) == [2] * 8 + [4] * 4 + [8] * 2 + [16]
-        # The one that diverges takes part once, and has one epoch or two.
+        # The candidate that diverges is in the first round only, and trains for one epoch or two.
         expected = 3 * members * (7 * 2 + 4 * 2 + 2 * 4 + 1 * 8)
         assert expected < len(epochs) <= expected + 3 * members * 2
         for epoch, count in ((16, 1), (8, 2), (3, 4)):

@@ -28,6 +28,7 @@ from nnbackend.backends.cupy.interface import (
     Runtime,
 )
 from nnbackend.support.fork_lock import cached_property
+from nnbackend.support.memory import without_collections
 
 __all__ = ["CudaGraph", "CudaModule", "CudaProduct", "CudaRuntime", "device_count", "use_device"]
 
@@ -179,7 +180,8 @@ class CudaRuntime(Runtime):
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         """Capture, without garbage collections: the destruction of an old handle may wait for the device, which would
         break the capture."""
-        with self.active(), _without_collections():
+        with self.active(), without_collections():
+            gc.collect()
             try:
                 self._stream.begin_capture()
             except Exception as error:  # such as HIP, for which CuPy has no graphs
@@ -297,18 +299,6 @@ class CudaRuntime(Runtime):
 def _pitch(array: Any) -> int:
     """Bytes from one row to the next. A single row may report any stride, but CUDA rejects one below the width."""
     return max(int(array.strides[0]), int(array.shape[1] * array.itemsize))
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def use_device(number: int) -> None:

@@ -40,7 +40,7 @@ jobs.run(json.loads(sys.argv[1]))
 _PATIENCE = 60.0
 
 _lock = ForkLock()
-#: The other process; the one that started it, because a copy of that made by a fork must not wait; and when it started.
+#: The other process, the id of the one that started it (a fork of that one must not wait), and the time of its start.
 _helper: tuple[subprocess.Popen[bytes], int, float] | None = None
 _told = False
 

@@ -31,7 +31,7 @@ from nnbackend.backends.numba.dense_products import product_address, product_cal
 from nnbackend.backends.numba.jit import cache_folder, callback_of, compiled, is_on_disk
 from nnbackend.backends.numba.kinds import KINDS
 from nnbackend.backends.numba.lines import LineKind
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape
+from nnbackend.backends.numba.tile_shape import TileShape, shape_for
 from nnbackend.backends.numba.updates import RULES
 
 __all__ = ["KINDS", "address_of", "compile_together", "kind_of", "product_for"]
@@ -87,7 +87,7 @@ def product_for(dtype: np.dtype[Any], rule: int | None = None) -> int:
 
 
 def _tile_shape(dtype: np.dtype[Any], rule: int | None) -> TileShape:
-    tile_shape = FLOAT32 if dtype == np.float32 else FLOAT64
+    tile_shape = shape_for(dtype)
     return tile_shape if rule is None else replace(tile_shape, epilogue=RULES[rule].name)
 
 
@@ -97,12 +97,12 @@ def compile_together(lines: Iterable[tuple[str, np.dtype[Any], int | None]]) -> 
     new = [key for key in dict.fromkeys(lines) if key not in _addresses]
     if not new:
         return
-    shapes = {
-        shape: None
+    shapes = dict.fromkeys(
+        shape
         for name, dtype, rule in new
         if KINDS[name].calls_product
         for shape in (_tile_shape(dtype, None), _tile_shape(dtype, rule))
-    }
+    )
     products = [shape for shape in shapes if not is_on_disk(product_callback(shape))]
     functions = [key for key in new if not is_on_disk(_callback(*key))]
     if products:

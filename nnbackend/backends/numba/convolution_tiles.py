@@ -1,21 +1,37 @@
-"""Tiles of the products in convolutions, one below the other, by a function that is compiled once."""
+"""What all convolutions have in common: the names of their arrays, and tiles of products, one below the other, by a
+function that is compiled once."""
 
 from __future__ import annotations
 
 import functools
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.jit import compile_callback
 from nnbackend.backends.numba.product_tiles import product_tile
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.simd import calling_address
+from nnbackend.backends.numba.tile_shape import shape_for
 
-__all__ = ["call_tiles", "tiles_address"]
+__all__ = ["call_tiles", "image_of", "kernel_of", "maps_of", "tiles_address"]
 
 #: Of the function that computes tiles, all integers.
 _ARGUMENTS = 18
+
+
+def kernel_of(call):
+    """The kernel of a convolution, or its gradient."""
+    return call.arguments.get("weight", call.out)
+
+
+def image_of(call):
+    """The image, or its gradient."""
+    return call.arguments.get("x", call.out)
+
+
+def maps_of(call):
+    """The output, or its gradient."""
+    return call.arguments.get("delta", call.out)
 
 
 @functools.cache
@@ -52,15 +68,9 @@ def call_tiles(
     out, out_row, rows, columns, inner,
 ):  # fmt: skip
     """Call the function at the address `tiles`."""
-
-    def generate(target, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return target.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
+    return calling_address(_ARGUMENTS)
 
 
 def tiles_address(call):
     """Address of the function for the type of a call's result."""
-    return _tiles(FLOAT32 if call.out.itemsize == 4 else FLOAT64).address
+    return _tiles(shape_for(call.out.dtype)).address

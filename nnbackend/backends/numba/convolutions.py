@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnbackend.backends.numba.convolution_tiles import call_tiles, tiles_address
+from nnbackend.backends.numba.convolution_tiles import call_tiles, image_of, kernel_of, maps_of, tiles_address
 from nnbackend.backends.numba.elementwise import add_run
 from nnbackend.backends.numba.image_operations import is_depthwise
 from nnbackend.backends.numba.jit import internal
@@ -36,37 +36,25 @@ _COPIES = 1 << 20
 # ---- what is computed when a line is made ----------------------------------------------------------------------------
 
 
-def _kernel(call):
-    return call.arguments.get("weight", call.out)
-
-
-def _image(call):
-    return call.arguments.get("x", call.out)
-
-
-def _maps(call):
-    return call.arguments.get("delta", call.out)
-
-
 def _extent(call, axis):
     """Rows or columns of an image with as much padding as the windows need, or as it has."""
     stride, dilation, before = (
         (call.stride_y, call.dilation_y, call.top) if axis == 1 else (call.stride_x, call.dilation_x, call.left)
     )
-    covered = (_maps(call).shape[axis] - 1) * stride + (_kernel(call).shape[axis - 1] - 1) * dilation + 1
-    return max(covered, before + _image(call).shape[axis])
+    covered = (maps_of(call).shape[axis] - 1) * stride + (kernel_of(call).shape[axis - 1] - 1) * dilation + 1
+    return max(covered, before + image_of(call).shape[axis])
 
 
 def _is_padded(call):
-    return int(any(_extent(call, axis) > _image(call).shape[axis] for axis in (1, 2)))
+    return int(any(_extent(call, axis) > image_of(call).shape[axis] for axis in (1, 2)))
 
 
 def _padded_image_bytes(call):
-    return _extent(call, 1) * _extent(call, 2) * _image(call).shape[3] * call.out.itemsize
+    return _extent(call, 1) * _extent(call, 2) * image_of(call).shape[3] * call.out.itemsize
 
 
 def _images_at_once(call):
-    images = _POSITIONS // (_maps(call).shape[1] * _maps(call).shape[2])
+    images = _POSITIONS // (maps_of(call).shape[1] * maps_of(call).shape[2])
     if _is_padded(call):
         images = min(images, _COPIES // _padded_image_bytes(call))
     return max(1, images)
@@ -111,7 +99,7 @@ def _run_bytes(call):
 
 def _work(call):
     """Multiply-adds."""
-    return _kernel(call).size * (_maps(call).size // _maps(call).shape[3])
+    return kernel_of(call).size * (maps_of(call).size // maps_of(call).shape[3])
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -33,6 +32,7 @@ from nnbackend.backends.numba.packing import (
     transpose_strips,
 )
 from nnbackend.backends.numba.product_tiles import product_tile
+from nnbackend.backends.numba.simd import calling_address
 
 __all__ = [
     "forward",
@@ -89,13 +89,7 @@ def call_product(
     partial,
 ):
     """Call the product at an address."""
-
-    def generate(target, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return target.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
+    return calling_address(_ARGUMENTS)
 
 
 def part_of_caller(function):

@@ -70,7 +70,7 @@ class Team:
 
     @contextmanager
     def at_most(self, threads: int) -> Iterator[None]:
-        """A context in which at most so many threads run the programs of the calling thread."""
+        """A context in which no more than this number of threads run the programs of the calling thread."""
         self._most.value = threads
         try:
             yield

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.numba import resampling, windows
+from nnbackend.backends.numba.convolution_tiles import image_of, kernel_of, maps_of
 from nnbackend.backends.numba.kinds import SCRATCH, STATE, compiled, share
 from nnbackend.backends.numba.memory import counts, matrix, vector
 from nnbackend.backends.numba.records import at
@@ -15,12 +16,12 @@ from nnbackend.backends.numba.records import at
 
 def is_depthwise(call):
     """Whether each filter sees one channel, the one with its number."""
-    kernel, image = call.arguments.get("weight", call.out), call.arguments.get("x", call.out)
+    kernel, image = kernel_of(call), image_of(call)
     return kernel.shape[2] == 1 and kernel.shape[3] == image.shape[3] > 1
 
 
 def _depthwise_work(call):
-    kernel, maps = call.arguments.get("weight", call.out), call.arguments.get("delta", call.out)
+    kernel, maps = kernel_of(call), maps_of(call)
     return 8 * kernel.shape[0] * kernel.shape[1] * maps.size
 
 

@@ -10,6 +10,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.jit import internal
+from nnbackend.backends.numba.simd import calling_address
 
 __all__ = [
     "atomic_add",
@@ -126,11 +127,4 @@ def flush_subnormals(context, flag):
 @intrinsic
 def call(context, address, record, state, scratch):
     """Call a compiled function; see `compiled.py`."""
-
-    def generate(target, builder, signature, arguments):
-        integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 3)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return target.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), generate
+    return calling_address(3)

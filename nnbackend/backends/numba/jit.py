@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gc
 import signal
 import threading
 import zlib
@@ -29,6 +28,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from nnbackend.backends.numba.disk_cache import KernelCache
+from nnbackend.support.memory import without_collections
 
 __all__ = [
     "as_written",
@@ -167,26 +167,14 @@ class _SelfContainedLibrary(JITCodeLibrary):
 def _own_copies():
     """A context in which compiled functions call their own copies of other functions."""
     codegen = cpu_target.target_context.codegen()
-    with global_compiler_lock, _without_collections():
+    # Garbage collections find little while a function is compiled, and take a tenth of the time.
+    with global_compiler_lock, without_collections():
         before = codegen._library_class
         codegen._library_class = _SelfContainedLibrary
         try:
             yield
         finally:
             codegen._library_class = before
-
-
-@contextlib.contextmanager
-def _without_collections():
-    """A context without garbage collections, which find little while a function is compiled and take a tenth of the
-    time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _keep(compiled, function):

@@ -26,7 +26,7 @@ from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
 from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
 
-#: Rows between the one that is gathered and the one that is prefetched.
+#: How many rows ahead of the gathered row the next one is prefetched.
 AHEAD = 2
 
 

@@ -12,7 +12,7 @@ from nnbackend.backends.declaration import Call
 from nnbackend.backends.numba.kinds import KINDS
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Parts
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.tile_shape import shape_for
 
 __all__ = ["weights_in_panels"]
 
@@ -48,7 +48,7 @@ def _applies(calls: Sequence[Call], call: Call, kind: str) -> bool:
 def _on_panels(calls: Sequence[Call], constants: dict[Any, Any], call: Call) -> Call:
     weight, key = call.weight, span_of(call.weight)
     if key not in constants:
-        constants[key] = _panels(weight, (FLOAT32 if weight.dtype == np.float32 else FLOAT64).columns)
+        constants[key] = _panels(weight, shape_for(weight.dtype).columns)
     # The line reads the shape of the weight from this array, whose memory begins with the panels.
     shaped = constants[key][: weight.size].reshape(weight.shape)
     return Call(call.operation, {**call.arguments, "weight": shaped})

@@ -17,7 +17,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 
-__all__ = ["INTEGER", "Simd", "Value", "calling"]
+__all__ = ["INTEGER", "Simd", "Value", "calling", "calling_address"]
 
 #: The type of addresses, strides and counts.
 INTEGER = cgutils.intp_t
@@ -308,3 +308,15 @@ def calling(
         return context.get_dummy_value()
 
     return types.void(tile_shape, *[types.intp] * count), generate
+
+
+def calling_address(count: int) -> tuple[Any, Callable[..., Value]]:
+    """The implementation of an intrinsic that calls a compiled function with `count` integer arguments, whose address
+    is the first of its own."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[Value]) -> Value:
+        kind = ir.FunctionType(ir.VoidType(), [INTEGER] * count)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * (1 + count)), generate

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numba.core import types
 from numba.core.imputils import lower_constant
 from numba.core.registry import cpu_target
@@ -24,7 +25,7 @@ from numba.extending import (
     unbox,
 )
 
-__all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "tile_shape_of"]
+__all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "shape_for", "tile_shape_of"]
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ class _Attributes(AttributeTemplate):
 @lower_getattr_generic(TileShapeType)
 def _attribute(context: Any, builder: Any, kind: TileShapeType, tile_shape: Any, name: str) -> Any:
     return context.get_constant(types.intp, getattr(kind.tile_shape, name))
+
+
+def shape_for(dtype: np.dtype[Any]) -> TileShape:
+    """The tile shape for a NumPy type, float32 or float64."""
+    return FLOAT32 if dtype == np.float32 else FLOAT64
 
 
 def tile_shape_of(array: Any) -> TileShape:

@@ -15,14 +15,14 @@ batch, or channels, without changing a bit.
 
 from __future__ import annotations
 
-from nnbackend.backends.numba.convolution_tiles import call_tiles, tiles_address
+from nnbackend.backends.numba.convolution_tiles import call_tiles, image_of, kernel_of, maps_of, tiles_address
 from nnbackend.backends.numba.elementwise import add_run
 from nnbackend.backends.numba.jit import internal_as_written
 from nnbackend.backends.numba.kinds import SCRATCH, compiled, share
 from nnbackend.backends.numba.memory import vector
 from nnbackend.backends.numba.packing import transpose_panel
 from nnbackend.backends.numba.records import at
-from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64
+from nnbackend.backends.numba.tile_shape import FLOAT32, shape_for
 from nnbackend.backends.numba.windows import cut, inside
 from nnbackend.backends.numba.winograd_transforms import call_transform, compiled_transform
 
@@ -44,19 +44,15 @@ def _up(count, step):
     return -(-count // step) * step
 
 
-def _kernel(call):
-    return call.arguments.get("weight", call.out)
-
-
 def _matrices(call):
     """Elements of a square."""
-    return (_kernel(call).shape[0] + 1) ** 2
+    return (kernel_of(call).shape[0] + 1) ** 2
 
 
 def _tiles_at_once(call):
     """Rows and columns of tiles."""
-    maps = call.arguments.get("delta", call.out)
-    channels, filters = _kernel(call).shape[2:]
+    maps = maps_of(call)
+    channels, filters = kernel_of(call).shape[2:]
     tiles = min(_TILES, _SQUARES // (_matrices(call) * (channels + filters) * call.out.itemsize))
     columns = min((maps.shape[2] + 1) // 2, tiles)
     return tiles // columns, columns
@@ -72,7 +68,7 @@ def _kernel_space(call, inner, columns):
 
 
 def _bytes(call):
-    channels, filters = _kernel(call).shape[2:]
+    channels, filters = kernel_of(call).shape[2:]
     space = _image_space(call, channels) + _image_space(call, filters)
     if call.operation == "convolution_weight_gradient":
         return call.out.itemsize * (space + (_matrices(call) + 1) * (channels * filters + _GAP))
@@ -88,8 +84,7 @@ def _fields(**transforms):
 
     def address(name):
         def address_of(call):
-            tile_shape = FLOAT32 if call.out.itemsize == 4 else FLOAT64
-            return compiled_transform(tile_shape, _kernel(call).shape[0], name).address
+            return compiled_transform(shape_for(call.out.dtype), kernel_of(call).shape[0], name).address
 
         return address_of
 
@@ -103,8 +98,8 @@ def _fields(**transforms):
 
 def _work(call):
     """Multiply-adds."""
-    maps = call.arguments.get("delta", call.out)
-    channels, filters = _kernel(call).shape[2:]
+    maps = maps_of(call)
+    channels, filters = kernel_of(call).shape[2:]
     return _matrices(call) * channels * filters * (maps.size // maps.shape[3]) // 4
 
 
@@ -193,7 +188,7 @@ def is_winograd(call):
     """Whether a convolution is computed in this way: kernels of 3x3 or 5x5 elements without strides, dilation or
     groups, and enough channels for the products to take more time than the transforms, but few enough for the kernel to
     stay in the L2 cache."""
-    kernel, image = _kernel(call), call.arguments.get("x", call.out)
+    kernel, image = kernel_of(call), image_of(call)
     steps = (call.stride_y, call.stride_x, call.dilation_y, call.dilation_x)
     if kernel.shape[:2] not in ((3, 3), (5, 5)) or steps != (1, 1, 1, 1) or image.shape[3] != kernel.shape[2]:
         return False

@@ -23,7 +23,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba.jit import compile_callback
-from nnbackend.backends.numba.simd import INTEGER, Simd, Value
+from nnbackend.backends.numba.simd import INTEGER, Simd, Value, calling_address
 from nnbackend.backends.numba.tile_shape import TileShape
 from nnbackend.backends.numba.vectors import Vector, for_each, multiply_add
 
@@ -200,7 +200,7 @@ def _writing(shape: TileShape, rows: int, name: str) -> Any:
 def compiled_transform(shape: TileShape, rows: int, name: str) -> Any:
     """A compiled transform for kernels with this many rows, 3 or 5.
 
-    Here are the sizes of squares for 3. "image": ``B' d B``, 4x4 elements of an image to 4x4. "image gradient": ``B m
+    With the sizes of squares for 3 rows: "image": ``B' d B``, 4x4 elements of an image to 4x4. "image gradient": ``B m
     B'``, 4x4 to 4x4, which are added to what is there. "delta": ``A delta A'``, 2x2 to 4x4. "product": ``A' m A +
     bias``, 4x4 to 2x2. "kernel": ``G g G'``, 3x3 to 4x4. "weight gradient": ``G' s G``, 4x4 to 3x3.
     """
@@ -241,10 +241,4 @@ def call_transform(
         The range of elements that exist in a square of an image, of `delta` or of the outputs; the same for all
         squares. Others count as 0, and are neither read nor written. Nothing is cut off kernels.
     """
-
-    def generate(target, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * _ARGUMENTS)
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return target.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + _ARGUMENTS)), generate
+    return calling_address(_ARGUMENTS)
