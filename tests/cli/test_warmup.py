@@ -15,6 +15,7 @@ from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numba.compiled import KINDS, kind_of
+from nnbackend.backends.numba.convolution_tiles import kernel_of
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli.warmup_networks import warmup_networks
 from tests.locks import adopt_kernels
@@ -55,7 +56,12 @@ def test_the_networks_use_every_compiled_function():
 
     class Watched(NumbaBackend):
         def executor(self, calls):
-            seen.update(kind_of(call).name for call in calls if kind_of(call))
+            for call in calls:
+                if kind := kind_of(call):
+                    seen.add(kind.name)
+                    if "winograd" in kind.name:
+                        # Their transforms depend on the size of the kernel.
+                        seen.add((kind.name, kernel_of(call).shape[:2]))
             return NumpyBackend.plain_executor(self, [])  # nothing needs to be compiled for this test
 
         plain_executor = executor
@@ -64,6 +70,8 @@ def test_the_networks_use_every_compiled_function():
         network.run()
     # Predictors choose this one themselves.
     assert set(KINDS) - {"dense_panels"} <= seen
+    for name in ("winograd_convolution", "winograd_input_gradient", "winograd_weight_gradient"):
+        assert {(name, (3, 3)), (name, (5, 5))} <= seen
 
 
 def test_each_network_runs_on_the_executor_that_it_names():
