@@ -147,7 +147,7 @@ def test_another_name_or_input_is_refused(target):
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".h"])
-def test_bytes_for_a_network_trained_with_fractions_are_a_warning(target, suffix):
+def test_bytes_for_a_network_trained_with_fractions_are_a_warning(tmp_path, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 4)).astype(np.uint8)
     pixels[0] = 255
     write = {".onnx": nn.Network.to_onnx, ".h": nn.Network.to_c}[suffix]
@@ -156,7 +156,7 @@ def test_bytes_for_a_network_trained_with_fractions_are_a_warning(target, suffix
         net.fit(rows, np.arange(20) % 2, epochs=1, loss="softmax_cross_entropy", verbose=False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            write(net, target.with_suffix(suffix), "uint8")
+            write(net, (tmp_path / "model").with_suffix(suffix), "uint8")
         assert [str(each.message).partition(" up to")[0] for each in caught] == [
             "input_dtype is uint8, but the network was trained with float32"
         ] * warns
