@@ -160,7 +160,7 @@ class Inputs:
             return
         warn(
             f"x is {dtype.name} up to {high:g}, but the network was trained with {self.dtype} up to {self.high:g}, and "
-            f"its inputs are {scaled_by(scale)} in any case. Give x in the units of the training"
+            f"its inputs are {scaled_by(scale)}, whatever their dtype. Give x in the units of the training"
         )
 
 

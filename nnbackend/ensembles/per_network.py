@@ -77,6 +77,11 @@ def of_each(name: str, value: Any, count: int, lists: bool = True) -> list[Any]:
         There is another number of values.
     """
     if not isinstance(value, PerNetwork) and not (lists and isinstance(value, list | tuple)):
+        if name == "metrics" and isinstance(value, list | tuple) and any(isinstance(each, list) for each in value):
+            raise InvalidInputError(
+                "metrics has lists in it; give one list for all networks, or nnbackend.PerNetwork([[...], ...]) with "
+                "one for each"
+            )
         return [value] * count
     values = list(value)
     if len(values) != count:

@@ -54,6 +54,10 @@ def test_lists_of_the_wrong_length(options):
     assert_refused(networks(), rf"{name} has \d values for 3 networks; give one for each", **options)
 
 
+def test_a_list_of_metrics_for_each_network():
+    assert_refused(networks(), r"one list for all networks, or nnbackend.PerNetwork", metrics=[["f1"]] * 3)
+
+
 def test_networks():
     assert_refused([classifier(), "net"], r"networks\[1\] is not a Network, received 'net'")
     for chosen, message in (
