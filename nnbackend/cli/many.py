@@ -110,8 +110,11 @@ def check_some(trained: Sequence[Trained], some: bool) -> None:
 
 def outcome(trained: Trained) -> str:
     """Why there is no result, in a few words."""
-    if trained.history.error is not None:
-        return f"{trained.history.error}".partition("\n")[0]
+    error = trained.history.error
+    if isinstance(error, TrainingDivergedError):
+        return f"diverged in epoch {error.epoch}, step {error.step}"
+    if error is not None:
+        return f"{error}".partition("\n")[0]
     return "interrupted"
 
 

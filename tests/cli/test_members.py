@@ -82,7 +82,7 @@ def test_networks_that_diverge_are_left_out(tmp_path: Path, monkeypatch, capsys)
 
     monkeypatch.setattr("nnbackend.cli.many.fit_many", diverges)
     assert main([*RUN, *MEMBERS, "--out", str(tmp_path / "run")]) == 0
-    assert "the network of seed 6 is left out: " in capsys.readouterr().err
+    assert "the network of seed 6 is left out: diverged in epoch 1, step 1" in capsys.readouterr().err
     assert len(nn.Ensemble.load(tmp_path / "run/model.safetensors", "numpy")) == 2
     with (tmp_path / "run/members.csv").open() as file:
         assert [bool(row["test_loss"]) for row in csv.DictReader(file)] == [True, False, True]
