@@ -48,7 +48,7 @@ from nnbackend.layers import (
     ZeroPadding2D,
 )
 from nnbackend.network import Network
-from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from nnbackend.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 from nnbackend.schedules import (
     CosineDecay,
     CosineRestarts,
@@ -128,6 +128,7 @@ __all__ = [
     "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
+    "Lion",
     "LiveCurves",
     "MLPClassifier",
     "MLPRegressor",
