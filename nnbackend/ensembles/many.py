@@ -36,7 +36,8 @@ from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import Epochs, Training
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import TERMINATED, Interrupt
-from nnbackend.training.plan import Arguments, check_verbose, make_plan, training_memory
+from nnbackend.training.memory import training_memory
+from nnbackend.training.plan import Arguments, check_verbose, make_plan
 from nnbackend.training.ranks import check_ranks
 
 __all__ = ["fit_many"]
@@ -70,6 +71,8 @@ def fit_many(
     label_smoothing: EachOrList[float] = 0.0,
     clip_norm: EachOrList[float | None] = None,
     clip_value: EachOrList[float | None] = None,
+    accumulate: EachOrList[int] = 1,
+    ema: EachOrList[float | None] = None,
     augment: Any = (),
     shuffle: EachOrList[bool] = True,
     steps_per_epoch: EachOrList[int | None] = None,
@@ -115,7 +118,7 @@ def fit_many(
         network.
     augment : sequence of Augmentation, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
-    train_metrics, label_smoothing, clip_norm, clip_value, shuffle, steps_per_epoch, on_nan
+    train_metrics, label_smoothing, clip_norm, clip_value, accumulate, ema, shuffle, steps_per_epoch, on_nan
         As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
@@ -178,6 +181,8 @@ def fit_many(
             "train_metrics": of_each("train_metrics", train_metrics, count),
             "clip_norm": of_each("clip_norm", clip_norm, count),
             "clip_value": of_each("clip_value", clip_value, count),
+            "accumulate": of_each("accumulate", accumulate, count),
+            "ema": of_each("ema", ema, count),
             "label_smoothing": of_each("label_smoothing", label_smoothing, count),
             "augment": of_each("augment", augment, count, lists=False),
             "shuffle": of_each("shuffle", shuffle, count),

@@ -102,6 +102,8 @@ class Network(StoredNetwork):
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        accumulate: int = 1,
+        ema: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -160,9 +162,21 @@ class Network(StoredNetwork):
         clip_norm : float, optional
             The largest Euclidean norm of all gradients of a step together. They include penalties, but not the
             optimiser's weight decay, and with several ranks are summed over them first. The update then waits for all
-            gradients, which takes a little longer; the log says so.
+            gradients, which takes a little longer; the log and `summary` say so.
         clip_value : float, optional
             The largest magnitude of each element of the gradients, in place of `clip_norm`.
+        accumulate : int
+            Number of batches whose gradients are averaged for one update, weighted with their rows: the results of a
+            batch as many times as large up to rounding, with the memory of one. Where this says "step", it means an
+            update with all of its batches; limits of the gradients apply to their average. Only
+            :class:`nnbackend.BatchNormalization` differs, which sees one batch at a time.
+        ema : float, optional
+            Decay of an exponential moving average of the trained parameters, for example 0.999: after step t it is the
+            weighted mean of the weights after steps 1 to t, with weights ``ema ** (t - i)``. The network has the
+            average from the end of the steps of each epoch until the next epoch begins, and at the end: in validation,
+            in callbacks, in files and checkpoints. Steps start from the weights of the last step, so what a callback
+            does to the weights between epochs is lost. State such as running means is not averaged. Each call of `fit`
+            begins a new average.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
             nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
@@ -241,6 +255,8 @@ class Network(StoredNetwork):
             label_smoothing=label_smoothing,
             clip_norm=clip_norm,
             clip_value=clip_value,
+            accumulate=accumulate,
+            ema=ema,
             augment=augment,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,

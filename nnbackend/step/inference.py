@@ -19,6 +19,7 @@ from nnbackend.losses import Loss, get_loss
 from nnbackend.metrics import check_metrics
 from nnbackend.metrics.labels import classes_of
 from nnbackend.step.evaluation import Evaluator, metrics_for
+from nnbackend.step.options import StepOptions
 from nnbackend.step.prediction import (
     INFERENCE_BATCH,
     CompiledPredictor,
@@ -60,6 +61,8 @@ class NetworkInference(NetworkWeights):
         self.scaled_by_dtype = False
         self._loss: Loss | None = None
         self._multilabel = False
+        #: What the steps of the last training do besides the update.
+        self.step_options = StepOptions()
         super().__init__(layers, input_shape, backend, seed, dtype)
         self.input_scale = input_scale
 

@@ -215,7 +215,7 @@ class ParameterLayout(Layout):
 
     @cached_property
     def rate_parts(self) -> tuple[tuple[float, int, int], ...]:
-        """The parts of the trained buffer that have one learning-rate factor each: (factor, first element, last + 1)."""
+        """Parts of the trained buffer with one learning-rate factor each: (factor, first element, last + 1)."""
         entries = self.trainable.entries
         starts = [
             (entry.rate_factor, entry.offset)

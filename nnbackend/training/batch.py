@@ -23,6 +23,7 @@ from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle, checked_rates
 from nnbackend.step.augmentation import check_augmentations
+from nnbackend.step.options import StepOptions
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
@@ -72,7 +73,7 @@ def train_on_batch(
         if step is None or not step.fits(network, chosen_loss, memory, batch, *kind):
             step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, *kind, step)
         with decided_if_trained(network):
-            take_up(network, chosen_loss, targets.kind == "multilabel", memory)
+            take_up(network, chosen_loss, targets.kind == "multilabel", memory, StepOptions())
             if network.trained_with is None:
                 warn_of_large_targets(targets.largest)
                 kinds = targets.describe(math.prod(network.output_shape))

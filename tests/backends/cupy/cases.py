@@ -199,15 +199,13 @@ def _rmsprop(rng, rows, columns, inner, weight_decay) -> Case:
 
 def _lion(rng, rows, columns, inner, weight_decay, scheduled=False) -> Case:
     parameters, gradients, momentum = _flat(rng, rows, columns, 3)
-    momenta = [_momenta()] if scheduled else []
     slots = (parameters, gradients, momentum, _counter(), _rates())
-    return Case("lion_update", (*slots, 0.9, 0.99, weight_decay, *momenta))
+    return Case("lion_update", (*slots, 0.9, 0.99, weight_decay, _momenta() if scheduled else None))
 
 
 def _blend(rng, rows, columns, inner, scheduled) -> Case:
     source, out = _flat(rng, rows, columns, 2)
-    shares = np.array([0.9, 0.125, 0.9]).view(Double) if scheduled else None
-    return Case("blend", (source, 0.25, _counter(), shares, out))
+    return Case("blend", (source, 0.25, _counter(), _momenta() if scheduled else None, out))
 
 
 def _advance(rng, rows, columns, inner) -> Case:
