@@ -63,6 +63,7 @@ def fit_many(
     rows: Any = None,
     validation_rows: Any = None,
     validation_data: Each[tuple[Any, ...] | None] = None,
+    validation_split: EachOrList[float] = 0.0,
     metrics: Each[Iterable[Any]] = (),
     train_metrics: EachOrList[bool] = False,
     callbacks: Each[Iterable[Callback]] = (),
@@ -106,6 +107,9 @@ def fit_many(
         y[validation_rows])``, without their sample weights.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Instead of `validation_rows`: other rows; or :class:`nnbackend.PerNetwork`.
+    validation_split : float, or list of float
+        Instead of both: the fraction of each network's rows that it does not train on but evaluates, as for
+        :meth:`nnbackend.Network.fit`, drawn with the network's own seed.
     metrics : sequence of str, callable or Metric, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
     callbacks : sequence of Callback, optional
@@ -198,6 +202,7 @@ def fit_many(
         )
         if flag("resume", resume) and checkpoint is None:
             raise InvalidInputError("resume=True needs checkpoint=, the folder to resume from")
+        fractions = of_each("validation_split", validation_split, count)
         shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
         recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
         if pattern is not None and ranks.rank == 0:
@@ -206,7 +211,8 @@ def fit_many(
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):
                 own = {name: values[place] for name, values in options.items()}
-                given = Arguments(**data.of(place, network), **own, resume=bool(resume), **_FIXED)
+                rows_of_network = data.of(place, network, own["loss"], fractions[place])
+                given = Arguments(**rows_of_network, **own, resume=bool(resume), **_FIXED)
                 runs.append(_Run(place, network, given, interrupt, recordings, held, ranks, checks))
         checks.passed()
         return _train(runs, interrupt, shows, ranks)

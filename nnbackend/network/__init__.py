@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.layers import Layer, all_layers
 from nnbackend.losses import Loss
 from nnbackend.network.stored import StoredNetwork
+from nnbackend.network.transfer import check_layers_are_new, note_trained, take_weights
 
 if TYPE_CHECKING:
     from nnbackend.augment import Augmentation
@@ -42,11 +44,16 @@ class Network(StoredNetwork):
         Factor on the inputs. Default: the first training decides it, and it then belongs to the network, whatever the
         dtype of later inputs: 1/255 for uint8 if `input_shape` has two or three axes, as images have, or for images of
         :func:`nnbackend.datasets.load`; otherwise 1.
+    weights_from : Network, optional
+        A network with some of these layers, of which this one gets a copy of their weights and state, and its
+        `input_scale` if the first layer is shared: ``Network([*old.layers[:-1], Dense(3)], 4, weights_from=old)``. The
+        others get initial weights.
 
     Raises
     ------
     InvalidInputError, UnknownNameError
-        Incompatible layers, unknown names, or values out of range.
+        Incompatible layers, unknown names, or values out of range. Or some of the layers, but not all, belong to a
+        network that has been trained, and `weights_from` does not say what their weights are.
     BackendUnavailableError
         The backend cannot run here.
     OutOfMemoryError
@@ -68,6 +75,8 @@ class Network(StoredNetwork):
         seed: int = 0,
         dtype: Any = "float32",
         input_scale: float | None = None,
+        *,
+        weights_from: Network | None = None,
     ) -> None:
         #: Steps and epochs of training so far, which determine dropout masks and batch orders.
         self.steps_trained = 0
@@ -75,6 +84,20 @@ class Network(StoredNetwork):
         #: The recorded step of `train_on_batch`, reused for batches of the same kind.
         self.batch_step = None
         super().__init__(layers, input_shape, backend, seed, dtype, input_scale)
+        if weights_from is None:
+            check_layers_are_new(self)
+        else:
+            take_weights(self, weights_from)
+
+    def set_weights(self, weights: Mapping[str, Any], *, partial: bool = False) -> None:
+        super().set_weights(weights, partial=partial)
+        note_trained(self)
+
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        note_trained(self)
+        with super().in_training():
+            yield
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
@@ -276,6 +299,9 @@ class Network(StoredNetwork):
         loss: str | Loss | None = None,
         optimizer: Optimizer | None = None,
         sample_weight: Any = None,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
     ) -> dict[str, float]:
         """Take one step on some rows.
@@ -290,7 +316,7 @@ class Network(StoredNetwork):
             Default: the last one used for this network, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
-        augment : Augmentation or list of Augmentation
+        label_smoothing, clip_norm, clip_value, augment
             As for `fit`.
 
         Returns
@@ -309,13 +335,24 @@ class Network(StoredNetwork):
 
         Notes
         -----
-        The step is recorded once and replayed as long as the number of rows, the types, the loss and the optimiser stay
-        the same. Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays
-        constant; :class:`OneCycle`, whose first rate is not meant to last, is an error.
+        The step is recorded once and replayed as long as the number of rows, the types and the options stay the same.
+        Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays constant;
+        :class:`OneCycle`, whose first rate is not meant to last, is an error.
         """
         from nnbackend.training.batch import train_on_batch
 
-        return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight, augment=augment)
+        return train_on_batch(
+            self,
+            x,
+            y,
+            loss=loss,
+            optimizer=optimizer,
+            sample_weight=sample_weight,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            augment=augment,
+        )
 
     # ---- describing and keeping it ---------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import TrainingMetrics, Validator, make_metrics, settle_kind, validation_feed
 
 __all__ = [
-    "DEFAULT_BATCH", "Arguments", "Plan", "check_verbose", "get_optimizer", "make_plan", "required_loss",
+    "DEFAULT_BATCH", "Arguments", "Plan", "check_split", "check_verbose", "get_optimizer", "make_plan", "required_loss",
     "with_validation_split",
 ]  # fmt: skip
 
@@ -225,7 +225,7 @@ def with_validation_split(network: Network, given: Arguments) -> Arguments:
     InvalidInputError
         It is no fraction, leaves no row on one side, or is given together with validation data or a stream.
     """
-    fraction = number("validation_split", given.validation_split, low=0, high=1, below=True)
+    fraction = check_split(given.validation_split)
     if fraction == 0:
         return given
     if given.validation_data is not None:
@@ -236,6 +236,11 @@ def with_validation_split(network: Network, given: Arguments) -> Arguments:
     return replace(
         given, x=train[0], y=train[1], sample_weight=train[2], validation_data=held_out[: 2 + (held_out[2] is not None)]
     )
+
+
+def check_split(fraction: Any) -> float:
+    """The argument `validation_split`, checked; raises InvalidInputError if it is no fraction."""
+    return number("validation_split", fraction, low=0, high=1, below=True)
 
 
 def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> dict[str, Any]:
