@@ -316,8 +316,11 @@ class Network(StoredNetwork):
             Default: the last one used for this network, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
-        label_smoothing, clip_norm, clip_value, augment
-            As for `fit`.
+        label_smoothing : float
+        clip_norm : float, optional
+        clip_value : float, optional
+        augment : Augmentation or list of Augmentation
+            These as for `fit`; give them with every batch.
 
         Returns
         -------

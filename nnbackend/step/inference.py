@@ -271,7 +271,7 @@ class NetworkInference(NetworkWeights):
         with own_error_state():
             feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
             with closing(feed):
-                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None)
+                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None, chosen)
                 evaluator = Evaluator(self._model, chosen, feed, size, predicts=bool(others))
                 value, correct = evaluator.run()
                 rows = evaluator.predictions() if others else None

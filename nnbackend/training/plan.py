@@ -20,6 +20,7 @@ from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.losses import Loss, smoothed
+from nnbackend.metrics.formulas import METRICS
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle
@@ -410,7 +411,7 @@ def _metric_names(feed: Feed, validator: Validator | None, training_metrics: Tra
 
 def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequence[Callback], rank: int) -> MetricNames:
     """Check that callbacks and the schedule find the metrics they need; returns the names of all metrics."""
-    known = MetricNames(names)
+    known = MetricNames.of(names, False, METRICS)
     for callback in callbacks:
         if rank == 0 or not callback.first_rank_only:
             callback.check(known)
@@ -419,12 +420,12 @@ def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequen
             # Only those of the user can; the package's own add none.
             own = type(callback).__module__.partition(".")[0] == "nnbackend"
             adds = type(callback).on_epoch_end is not Callback.on_epoch_end
-            known = MetricNames.of(known, known.open or (adds and not own))
+            known = MetricNames.of(known, known.open or (adds and not own), METRICS)
         elif isinstance(added, str) or not all(isinstance(name, str) for name in added):
             raise InvalidInputError(
                 f"adds_metrics of {type(callback).__name__} must be a list of names, received {shown(added)}"
             )
         else:
-            known = MetricNames.of([*known, *added], known.open)
+            known = MetricNames.of([*known, *added], known.open, METRICS)
     optimizer.schedule.check(known)
     return known
