@@ -107,11 +107,17 @@ def _fuse_updates(
 
 
 def _around(lines: Sequence[_Use], last: UpdateLine) -> tuple[list[_Use], list[_Use]]:
-    """The other lines, up to the first that uses what the update has written, and from that line on."""
+    """The other lines, up to the first that depends on the update before it, and from that line on."""
     place = next(number for number, use in enumerate(lines) if use.line is last)
     update, others = lines[place], [use for use in lines if use.line is not last]
-    uses = (number for number, use in enumerate(others) if number >= place and use.touched & update.written)
-    first = next(uses, len(others))
+    first = next(
+        (
+            number
+            for number, use in enumerate(others[place:], place)
+            if use.touched & update.written or use.written & update.touched
+        ),
+        len(others),
+    )
     return others[:first], others[first:]
 
 
