@@ -383,7 +383,7 @@ class Updates(NetSuite):
 class OtherUpdates(Suite):
     """The optimizers that the networks do not use, on the parameters of the middle network."""
 
-    params = (BACKENDS, ("momentum", "rmsprop", "lion"))
+    params = (BACKENDS, ("momentum", "rmsprop"))
     param_names = ("backend", "optimizer")
 
     def build(self, device: Backend, optimizer: str) -> None:
@@ -446,5 +446,4 @@ def _updates(device: Backend, size: int) -> dict[str, tuple[Callable[..., None],
         "momentum": (device.sgd_update, (parameters, gradients, first, *step, 0.9, False, 0.0)),
         "adam": (device.adam_update, (parameters, gradients, first, second, *step, 0.9, 0.999, 1e-8, 0.0, False)),
         "rmsprop": (device.rmsprop_update, (parameters, gradients, second, *step, 0.9, 1e-8, 0.0)),
-        "lion": (device.lion_update, (parameters, gradients, second, *step, 0.9, 0.99, 0.0)),
     }

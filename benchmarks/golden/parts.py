@@ -30,7 +30,6 @@ _OPTIMIZERS: dict[str, Callable[[], nn.Optimizer]] = {
     "adamw": partial(nn.AdamW, 0.01),
     "rmsprop": partial(nn.RMSprop, 0.01),
     "rmsprop-weight-decay": partial(nn.RMSprop, 0.01, 0.8, weight_decay=0.01),
-    "lion": partial(nn.Lion, 1e-3, weight_decay=0.1),
 }
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnbackend.backends.contract import Backend, HostArray
@@ -89,15 +88,8 @@ class Network(StoredNetwork):
         else:
             take_weights(self, weights_from)
 
-    def set_weights(self, weights: Mapping[str, Any], *, partial: bool = False) -> None:
-        super().set_weights(weights, partial=partial)
+    def _note_weights(self) -> None:
         note_trained(self)
-
-    @contextmanager
-    def in_training(self) -> Iterator[None]:
-        note_trained(self)
-        with super().in_training():
-            yield
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)

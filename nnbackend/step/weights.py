@@ -174,6 +174,10 @@ class NetworkWeights(Guarded):
             checked = layout.check(weights, self.dtype, flag("partial", partial))
             values = layout.pack({**self.get_weights(), **checked} if partial else checked, self.dtype)
         self.backend.write(values, self._model.parameters)
+        self._note_weights()
+
+    def _note_weights(self) -> None:
+        """Called when the weights are no longer the initial ones."""
 
     def to(self, backend: str | Backend) -> Self:
         """Move the network to another backend, in place and without changing the weights. Returns the network.
@@ -219,6 +223,7 @@ class NetworkWeights(Guarded):
         if self._training:
             raise InvalidInputError("the network is being trained already; wait until that fit has ended")
         self._follow_trainable()
+        self._note_weights()
         self._training = True
         try:
             with fixed_trainable(all_layers(self.layers)):
