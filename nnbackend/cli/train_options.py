@@ -99,7 +99,7 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
         help="transform the images of each training batch at random: shift=2,rotate=10,scale=0.1,flip,elastic=34:4, or "
         "some of these (default: none)",
     )
-    training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, rmsprop or sgd")
+    training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, lion, rmsprop or sgd")
     training.add_argument(
         "--learning-rate",
         type=decimal,

@@ -19,6 +19,7 @@ from nnbackend.losses import Loss, get_loss
 from nnbackend.metrics import check_metrics
 from nnbackend.metrics.labels import classes_of
 from nnbackend.step.evaluation import Evaluator, metrics_for
+from nnbackend.step.options import StepOptions
 from nnbackend.step.prediction import (
     INFERENCE_BATCH,
     CompiledPredictor,
@@ -60,6 +61,8 @@ class NetworkInference(NetworkWeights):
         self.scaled_by_dtype = False
         self._loss: Loss | None = None
         self._multilabel = False
+        #: What the steps of the last training do besides the update.
+        self.step_options = StepOptions()
         super().__init__(layers, input_shape, backend, seed, dtype)
         self.input_scale = input_scale
 
@@ -268,7 +271,7 @@ class NetworkInference(NetworkWeights):
         with own_error_state():
             feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
             with closing(feed):
-                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None)
+                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None, chosen)
                 evaluator = Evaluator(self._model, chosen, feed, size, predicts=bool(others))
                 value, correct = evaluator.run()
                 rows = evaluator.predictions() if others else None

@@ -96,6 +96,7 @@ OTHERS = [
     lambda: [nn.BatchNormalization()],
     lambda: [nn.BatchNormalization(epsilon=0.3, center=False), nn.BatchNormalization(scale=False)],
     lambda: [nn.LayerNormalization()],
+    lambda: [nn.Normalization([0.0] * 4, [1.0] * 4), nn.Conv2D(3, 2)],
     lambda: [nn.LayerNormalization(epsilon=0.3, center=False, scale=False)],
     lambda: [nn.Flatten(), nn.MaxAbsNorm(), nn.LayerNormalization(), nn.MaxAbsNorm()],
     lambda: [nn.ZeroPadding2D(((1, 2), (0, 3)))],

@@ -18,7 +18,7 @@ from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.panels import weights_in_panels
 from nnbackend.backends.numba.program import Parts, Program, UnsupportedStepError, compile_step, parts_of
 from nnbackend.backends.numba.training_operations import NumbaTraining
-from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
+from nnbackend.backends.numba.updates import ADAM, CONSTANTS, LION, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.backends.products import ALONE
@@ -246,6 +246,21 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
     ) -> None:
         settings = {"weight_decay": weight_decay, "decay": decay, "epsilon": epsilon}
         _update(RMSPROP, settings, counter, (learning_rates, None), parameters, gradients, square)
+
+    def lion_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        moment: Real,
+        counter: Int,
+        learning_rates: Real,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Real | None = None,
+    ) -> None:
+        settings = {"weight_decay": weight_decay, "beta1": beta1, "beta2": beta2}
+        _update(LION, settings, counter, (learning_rates, momenta), parameters, gradients, moment)
 
 
 def _update(

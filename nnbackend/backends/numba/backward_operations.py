@@ -163,6 +163,7 @@ def weight_penalty(tile_shape, real, record):
     "sgd_update",
     "adam_update",
     "rmsprop_update",
+    "lion_update",
     work=lambda call: 8 * call.gradients.size,
     record=Record.of("update_parameters", gradients=INTEGER, size=INTEGER, update=INTEGER),
 )
