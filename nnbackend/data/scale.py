@@ -184,7 +184,7 @@ def scaled_by(scale: float) -> str:
     return "scaled by 1/255" if scale == PIXEL_SCALE else f"scaled by {scale:g}"
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the caller's line outside this package."""
     import sys
 

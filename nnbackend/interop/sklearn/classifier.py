@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import unique_labels
 
@@ -15,7 +16,8 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
-from nnbackend.interop.sklearn.base import BaseMLP
+from nnbackend.interop.sklearn.architecture import Weights
+from nnbackend.interop.sklearn.base import BaseMLP, _takes_batches
 from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.support.checks import number
@@ -118,7 +120,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: str | Sequence[str] = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -142,13 +144,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         backend: str | Backend = "auto",
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         dtype: str = "auto",
         class_weight: Any = None,
         n_members: int = 1,
+        scoring: Any = None,
+        rho: float = 0.9,
     ) -> None:
         self._keep(locals())
 
+    @available_if(_takes_batches)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call.
 
@@ -165,9 +170,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        with own_error_state(), self._inputs_kept():
-            self._train(X, y, sample_weight, incremental=True, classes=classes)
-        return self
+        return self._fit_part(X, y, sample_weight, classes)
 
     def predict(self, X: Any) -> HostArray:
         """The most likely classes.
@@ -218,20 +221,34 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             targets = labels.encode(given.y)
         else:
             labels, targets = given.labels()
-        weights = self._class_weights(given.y, targets, labels, incremental)
-        return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
+        weights, by_class = self._class_weights(given.y, targets, labels, incremental)
+        return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels, by_class)
+
+    def _held_targets(self, problem: Problem, y: HostArray) -> tuple[HostArray, HostArray | None]:
+        labels = problem.labels
+        assert labels is not None
+        targets = labels.encode(y)
+        if problem.weight_by_class is not None:
+            return targets, problem.weight_by_class[targets]
+        if self.class_weight is None:
+            return targets, None
+        return targets, compute_sample_weight(self.class_weight, y)
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
         """The classes to learn: those of earlier calls, those given by the caller, or those of the targets."""
         announced = None if classes is None else unique_labels(classes)
-        if goes_on:
+        # The weights alone may have been set by the caller.
+        if goes_on and hasattr(self, "_labels"):
             before: Labels = self._labels
             found = announced if incremental else Labels.of(y).classes
             if found is not None and not np.array_equal(found, before.classes):
-                raise InvalidInputError(
-                    f"training can continue only with the same classes as before, {before.classes}, received {found}; "
-                    "to start over, set warm_start=False and call fit"
+                said = (
+                    f"training can continue only with the same classes as before, {before.classes}, received {found}"
+                    if incremental
+                    else "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {before.classes}, `y` has {found}"
                 )
+                raise InvalidInputError(f"{said}; to start over, set warm_start=False and call fit")
             return before
         labels = Labels.of(y)
         if not incremental or labels.multilabel:
@@ -243,9 +260,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             )
         return Labels(announced, multilabel=False)
 
-    def _class_weights(self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool) -> HostArray | None:
+    def _class_weights(
+        self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool
+    ) -> tuple[HostArray | None, HostArray | None]:
+        """The weights of the rows' classes, and of single classes where a row belongs to one."""
+        by_class: HostArray | None = None
         if self.class_weight is None:
-            return None
+            return None, None
         if incremental and isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise InvalidInputError(
                 "class_weight='balanced' needs all rows at once; for partial_fit give the weights of all classes: "
@@ -255,14 +276,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             if labels.multilabel:
                 weights: HostArray = compute_sample_weight(self.class_weight, y)
             else:
-                weights = compute_class_weight(self._checked_class_weight(labels), classes=labels.classes, y=y)[targets]
+                by_class = compute_class_weight(self._checked_class_weight(labels), classes=labels.classes, y=y)
+                weights = by_class[targets]
         except InvalidInputError:
             raise
         except (TypeError, ValueError) as error:
             # scikit-learn checks the forms of several columns.
             raise InvalidInputError(f"class_weight={self.class_weight!r} cannot be used: {error}") from error
         check_not_negative("the product of class_weight", weights, "row")
-        return weights
+        return weights, by_class
 
     def _checked_class_weight(self, labels: Labels) -> Any:
         given, known = without_index(self.class_weight), labels.classes.tolist()
@@ -284,10 +306,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         assert problem.labels is not None
         return float(accuracy_score(held.targets, problem.labels.codes(outputs), sample_weight=held.weights))
 
-    def _learned(self, problem: Problem) -> None:
+    def _attributes(self, engine: Any, problem: Problem, weights: Weights) -> dict[str, Any]:
         assert problem.labels is not None
-        self._labels = problem.labels
-        self.classes_ = problem.labels.classes
+        learned = {"_labels": problem.labels, "classes_": problem.labels.classes}
+        return {**super()._attributes(engine, problem, weights), **learned}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,10 @@ from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weig
 from nnbackend.support.checks import flag
 
 __all__ = ["MLPRegressor"]
+
+
+#: By scikit-learn's name of the loss: this package's, and scikit-learn's name of the activation of the outputs.
+_LOSSES = {"squared_error": ("mean_squared_error", "identity"), "poisson": ("poisson", "exp")}
 
 
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
@@ -55,7 +59,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self,
         loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: str | Sequence[str] = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -79,9 +83,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         backend: str | Backend = "auto",
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         dtype: str = "auto",
         n_members: int = 1,
+        scoring: Any = None,
+        rho: float = 0.9,
     ) -> None:
         self._keep(locals())
 
@@ -139,8 +145,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
-        y = given.y
-        return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")
+        y, (loss, activation) = given.y, _LOSSES[self.loss]
+        _check_sign("y", y, loss)
+        return Problem(y, 1 if y.ndim == 1 else y.shape[1], loss, activation)
+
+    def _held_targets(self, problem: Problem, y: HostArray) -> tuple[HostArray, HostArray | None]:
+        if y.shape[1:] != problem.targets.shape[1:]:
+            raise InvalidInputError(
+                f"y_val must have the columns of y, shape (m, {problem.outputs}), received shape {y.shape}"
+            )
+        _check_sign("y_val", y, problem.loss)
+        return y, None
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
         if not np.isfinite(outputs).all():
@@ -151,3 +166,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _check_sign(what: str, y: HostArray, loss: str) -> None:
+    if loss == "poisson" and y.min() < 0:
+        raise InvalidInputError(
+            f"loss='poisson' needs {what} of counts or rates, at least 0, received {y.min():g}; for numbers of any sign "
+            "use loss='squared_error'"
+        )
