@@ -333,7 +333,12 @@ def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
         case "elu":
             out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
         case "sigmoid":
+            # The sum in `_sigmoid` rounds these to 0, whose logarithm is infinite; `out` may be `z`.
+            tiny = z < np.log(np.finfo(z.dtype).eps)
+            values = np.exp(z[tiny]) if tiny.any() else None
             _sigmoid(z, out)
+            if values is not None:
+                out[tiny] = values
         case "tanh":
             np.tanh(z, out=out)
         case "gelu":

@@ -27,14 +27,14 @@ from nnbackend.interop.sklearn.fitting import Fitting, train
 from nnbackend.interop.sklearn.lbfgs import LbfgsFitting
 from nnbackend.interop.sklearn.members import combine, members_of
 from nnbackend.interop.sklearn.progress import Progress
-from nnbackend.interop.sklearn.settings import Settings
+from nnbackend.interop.sklearn.settings import Settings, is_auto
 from nnbackend.interop.sklearn.solver import NoUpdate, Solver
 from nnbackend.interop.sklearn.validation import Validation
 from nnbackend.interop.sklearn.versions import take_version, with_version
 from nnbackend.network import Network
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit"]
+__all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit", "takes_batches"]
 
 #: Attributes in which scikit-learn keeps the features of the rows that were fitted.
 _INPUTS = ("n_features_in_", "feature_names_in_")
@@ -43,7 +43,7 @@ _INPUTS = ("n_features_in_", "feature_names_in_")
 Begun: TypeAlias = "list[tuple[BaseMLP, Fitting, Problem]]"
 
 
-def _takes_batches(estimator: Any) -> bool:
+def takes_batches(estimator: Any) -> bool:
     """Whether `partial_fit` exists: L-BFGS needs all rows at once."""
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit needs solver='adam', 'adamw', 'sgd' or 'rmsprop'; 'lbfgs' needs all rows")
@@ -131,7 +131,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             task.end()
         return self
 
-    @available_if(_takes_batches)
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call; otherwise like `fit`."""
         return self._fit_part(X, y, sample_weight)
@@ -187,7 +187,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         problem = self._problem(given, goes_on, incremental, classes)
         generator = check_random_state(self.random_state)
         engine, start = self._engine_for(given.table.x, problem, settings, generator, goes_on, incremental)
-        known = None if validation is None else held_rows(*validation, *self._held_targets(problem, validation[1]))
+        known = None
+        if validation is not None:
+            x_held, y_held, weights_held = validation
+            known = held_rows(x_held, *self._held_targets(problem, y_held), weights_held)
         rows, held = split(given, problem, weights, settings, generator, known)
         network = engine.place(settings.backend, start)
         rows = given.table.for_device(network, rows, problem)
@@ -204,9 +207,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _finish(self, fitting: Fitting, problem: Problem, weights: Weights) -> None:
         """Set the attributes of one network."""
-        vars(self).update(self._attributes(fitting.engine, problem, weights))
         self._progress = fitting.progress
-        vars(self).update(fitting.progress.attributes())
+        attributes = self._attributes(fitting.engine, problem, weights)
+        self.__dict__.update({**attributes, **fitting.progress.attributes()})
 
     def _attributes(self, engine: Any, problem: Problem, weights: Weights) -> dict[str, Any]:
         """What predictions need."""
@@ -286,7 +289,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             return Engine(architecture, Solver(settings), _mask_seed(settings, generator)), weights
         if not known:
             # The caller has set the weights of an estimator that was not fitted.
-            weights = [np.array(each, dtype) for each in self.coefs_], [np.array(each, dtype) for each in self.intercepts_]
+            weights = (
+                [np.array(each, dtype) for each in self.coefs_],
+                [np.array(each, dtype) for each in self.intercepts_],
+            )
             return Engine(architecture, Solver(settings), _mask_seed(settings, generator)), weights
         old: Engine = self._engine
         same = architecture == old.architecture
@@ -322,6 +328,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             networks = [each._engine.place(self.backend, (each.coefs_, each.intercepts_)) for each in members]
             each_outputs = [outputs_of(network, X) for network in networks]
             # As in scikit-learn, float32 only if the rows and the weights are.
+            if not is_auto(self.dtype):
+                return each_outputs
             return [outputs.astype(np.result_type(X.dtype, outputs.dtype), copy=False) for outputs in each_outputs]
 
     def to_network(self) -> Network | Ensemble:
@@ -434,6 +442,6 @@ def _mask_seed(settings: Settings, generator: np.random.RandomState) -> int:
 def _with(estimator: BaseMLP, attributes: Mapping[str, Any], without: Collection[str] = ()) -> BaseMLP:
     """A copy of an estimator with other attributes."""
     made = type(estimator).__new__(type(estimator))
-    vars(made).update({name: value for name, value in vars(estimator).items() if name not in without})
-    vars(made).update(attributes)
+    kept = {name: value for name, value in vars(estimator).items() if name not in without}
+    made.__dict__.update({**kept, **attributes})
     return made

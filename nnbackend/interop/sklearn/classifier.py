@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from nnbackend.backends.contract import Backend, HostArray
@@ -17,7 +17,7 @@ from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Weights
-from nnbackend.interop.sklearn.base import BaseMLP, _takes_batches
+from nnbackend.interop.sklearn.base import BaseMLP, takes_batches
 from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.support.checks import number
@@ -117,6 +117,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     diverges, none is changed.
     """
 
+    _labels: Labels
+
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -153,7 +155,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ) -> None:
         self._keep(locals())
 
-    @available_if(_takes_batches)
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call.
 
@@ -232,7 +234,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return targets, problem.weight_by_class[targets]
         if self.class_weight is None:
             return targets, None
-        return targets, compute_sample_weight(self.class_weight, y)
+        weights: HostArray = compute_sample_weight(self.class_weight, y)
+        return targets, weights
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
         """The classes to learn: those of earlier calls, those given by the caller, or those of the targets."""

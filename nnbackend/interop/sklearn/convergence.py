@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from nnbackend.data.scale import warn
 
-__all__ = ["counted", "warn_counted", "warn_unconverged"]
+__all__ = ["counted", "warn_of_search", "warn_unconverged"]
 
 _found: ContextVar[list[str] | None] = ContextVar("unconverged", default=None)
 
@@ -35,7 +35,18 @@ def counted() -> Iterator[list[str]]:
         _found.reset(token)
 
 
-def warn_counted(messages: list[str], fits: int) -> None:
-    """Give the warnings of many fits as one, the last of them in words."""
-    if messages:
-        warn(f"{len(messages)} of {fits} fits: {messages[-1]}", ConvergenceWarning)
+def warn_of_search(unconverged: list[str | None], refitted: list[str]) -> None:
+    """Give the warnings of a search as one.
+
+    Parameters
+    ----------
+    unconverged : list of str or None
+        The warning of each fit, if it has not converged.
+    refitted : list of str
+        Those of the fit of the best candidate to all rows.
+    """
+    messages = [message for message in unconverged if message is not None]
+    parts = [f"{len(messages)} of the {len(unconverged)} fits of the search"] if messages else []
+    parts += ["the fit of best_estimator_"] if refitted else []
+    if parts:
+        warn(f"{' and '.join(parts)}: {[*messages, *refitted][-1]}", ConvergenceWarning)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -207,7 +206,7 @@ def weights_of_rows(sample_weight: Any, rows: int) -> HostArray | None:
     """
     if sample_weight is None:
         return None
-    if isinstance(sample_weight, Real) and not isinstance(sample_weight, bool):
+    if isinstance(sample_weight, int | float | np.number):
         sample_weight = np.full(rows, float(sample_weight))
     weights = row_weights(sample_weight, rows)
     if not weights.any():
@@ -262,12 +261,15 @@ def split(
     return Rows(given.table.x, targets, weights, selected), held
 
 
-def held_rows(
-    X: Any, y: HostArray, weights: HostArray | None, targets: HostArray, class_weights: HostArray | None
-) -> Rows:
-    """The caller's validation data as rows; `y` is what the targets were made of."""
-    weights = _product(weights, class_weights)
-    return Rows(X, targets, weights)
+def held_rows(X: Any, targets: HostArray, class_weights: HostArray | None, weights: HostArray | None) -> Rows:
+    """The caller's validation data as rows, with the product of the weights that there are.
+
+    Raises
+    ------
+    InvalidInputError
+        All rows weigh zero.
+    """
+    return Rows(X, targets, _product(weights, class_weights))
 
 
 def _check_sizes(problem: Problem, fraction: float) -> None:
@@ -282,7 +284,9 @@ def _check_sizes(problem: Problem, fraction: float) -> None:
         rare = problem.labels.classes[np.argmax(counts == 1)].item()
         raise InvalidInputError(
             f"early_stopping=True holds out rows of each class, but class {rare!r} has a single row; give at least two "
-            "rows of each class, or set early_stopping=False. The least populated classes in y have only 1 member, "
+            "rows of each class, or set early_stopping=False. "
+            # scikit-learn's words for the same, where the two classes are False and True.
+            "The least populated classes in y have only 1 member, "
             "which is too few. Classes with too few members are: "
             f"{[str(bool(number)) for number in np.flatnonzero(counts == 1)]}"
         )

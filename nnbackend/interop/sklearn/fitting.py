@@ -78,6 +78,8 @@ class Fitting:
         Returns the estimator's attributes as if training had ended now, for callbacks.
     ended : bool
         Whether no epoch follows.
+    unconverged : str or None
+        The warning that it has not converged.
     seconds : float
         The time that its steps took.
     """
@@ -101,6 +103,7 @@ class Fitting:
         self._batch_size = len(rows) if settings.solver == "lbfgs" else _batch_size(settings, len(rows))
         self._order = np.arange(len(rows))
         self.ended, self.seconds = False, 0.0
+        self.unconverged: str | None = None
         self._best = network.snapshot() if settings.early_stopping else None
         #: The last weights, while the network has the best.
         self._last: Any = None
@@ -189,8 +192,12 @@ class Fitting:
         if progress.failures > settings.n_iter_no_change and self._stops():
             return True
         if not self._once and progress.n_iter == settings.max_iter:
-            warn_unconverged(f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter")
+            self._warn(f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter")
         return progress.n_iter >= most
+
+    def _warn(self, message: str) -> None:
+        self.unconverged = message
+        warn_unconverged(message)
 
     def _stops(self) -> bool:
         """Whether training ends because it no longer improves; an adaptive rate is lowered first."""
@@ -246,8 +253,10 @@ class Fitting:
             return
         raise DivergedFitError(
             f"training diverged: the loss or weights became NaN or infinite in epoch {progress.n_iter}. Lower "
-            "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler). Solver produced non-finite "
-            "parameter weights. The input data may contain large values and need to be preprocessed.",
+            "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler). "
+            # scikit-learn's words.
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            "preprocessed.",
             progress.n_iter,
             self.network.steps_trained,
         )

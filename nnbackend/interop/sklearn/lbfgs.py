@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from scipy.optimize import OptimizeResult, minimize
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.interop.sklearn.convergence import warn_unconverged
 from nnbackend.interop.sklearn.engine import outputs_of
 from nnbackend.interop.sklearn.fitting import Fitting
 from nnbackend.interop.sklearn.run import BatchSteps, EpochRun
@@ -56,7 +54,7 @@ class LbfgsFitting(Fitting):
         if not math.isfinite(progress.loss_curve[-1]):
             self._diverged(None)
         if result.status != 0:
-            warn_unconverged(
+            self._warn(
                 f"lbfgs has not converged after {progress.n_iter} iterations ({_sentence(result.message)}); raise "
                 f"max_iter={self._settings.max_iter} or max_fun={self._settings.max_fun}, or scale the inputs"
             )

@@ -1,8 +1,9 @@
 """The losses as scikit-learn reports them: how they are recorded, and those of predictions on the host.
 
-scikit-learn clips probabilities to ``[eps, 1 - eps]`` when it computes the cross-entropy that it reports, but not in the
-gradient. `recorded_loss` does the same on the device: a sigmoid's probability is clipped with its logit, and a softmax's
-with the loss of the row. Its Poisson loss is a deviance, which `poisson_constants` adds to this package's likelihood.
+scikit-learn clips probabilities to ``[eps, 1 - eps]`` when it computes the cross-entropy that it reports, but not in
+the gradient. `recorded_loss` does the same on the device: a sigmoid's probability is clipped with its logit, and a
+softmax's with the loss of the row. scikit-learn's Poisson loss is a deviance, which differs from this package's negative
+log-likelihood by `poisson_constants`.
 """
 
 from __future__ import annotations

@@ -171,6 +171,6 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 def _check_sign(what: str, y: HostArray, loss: str) -> None:
     if loss == "poisson" and y.min() < 0:
         raise InvalidInputError(
-            f"loss='poisson' needs {what} of counts or rates, at least 0, received {y.min():g}; for numbers of any sign "
-            "use loss='squared_error'"
+            f"loss='poisson' needs {what} of counts or rates, at least 0, received {y.min():g}; for numbers of any "
+            "sign use loss='squared_error'"
         )

@@ -15,7 +15,7 @@ from nnbackend.backends.contract import Backend
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.support.checks import above_zero, count, number, positive_integer, real_dtype
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "is_auto"]
 
 #: Activations of hidden layers: scikit-learn's names, and this package's.
 _HIDDEN = {"logistic": "sigmoid", **{name: name for name in ACTIVATIONS if name != "softmax"}}
@@ -88,7 +88,7 @@ class Settings:
             activation=_each("activation", estimator.activation, len(sizes), _activation),
             solver=solver,
             alpha=number("alpha", estimator.alpha, low=0),
-            batch_size=None if _is_auto(estimator.batch_size) else positive_integer("batch_size", estimator.batch_size),
+            batch_size=None if is_auto(estimator.batch_size) else positive_integer("batch_size", estimator.batch_size),
             learning_rate=_name("learning_rate", estimator.learning_rate, _LEARNING_RATES),
             learning_rate_init=above_zero("learning_rate_init", estimator.learning_rate_init),
             power_t=number("power_t", estimator.power_t, low=0),
@@ -107,7 +107,7 @@ class Settings:
             max_fun=positive_integer("max_fun", estimator.max_fun),
             backend=estimator.backend,
             dropout=_each("dropout", estimator.dropout, len(sizes), _dropout),
-            dtype=None if _is_auto(estimator.dtype) else real_dtype(estimator.dtype).name,
+            dtype=None if is_auto(estimator.dtype) else real_dtype(estimator.dtype).name,
             n_members=positive_integer("n_members", estimator.n_members),
             scoring=_scoring(estimator.scoring),
             rho=number("rho", estimator.rho, low=0, high=1, below=True),
@@ -196,5 +196,5 @@ def _patience(value: Any) -> float:
     return math.inf if isinstance(value, float) and value == math.inf else positive_integer("n_iter_no_change", value)
 
 
-def _is_auto(value: Any) -> bool:
+def is_auto(value: Any) -> bool:
     return isinstance(value, str) and value == "auto"

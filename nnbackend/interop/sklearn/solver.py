@@ -1,7 +1,7 @@
 """scikit-learn's SGD and Adam, computed with this package's operations; and AdamW and RMSprop, which it does not have.
 
-The first two's formulae differ from this package's in two points. The learning rates, which the host computes for every epoch,
-compensate for both:
+scikit-learn's formulae differ from this package's in two points. The learning rates, which the host computes for every
+epoch, compensate for both:
 
 * scikit-learn's Adam adds epsilon to the root of the uncorrected second moment ("epsilon hat", the end of section 2 of
   Kingma and Ba 2015) and includes both bias corrections in the rate. So does `rates`, and the operation receives a step
