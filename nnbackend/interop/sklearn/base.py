@@ -121,7 +121,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             settings = Settings.of(self)
             metadata = {} if sample_weight is None else {"sample_weight": sample_weight}
             task = FitTask(self, settings.max_iter, settings.n_members, {"X": X, "y": y, "metadata": metadata})
-            given = check_data(self, X, y, settings, reset=not self._goes_on(False))
+            given = check_data(self, X, y, settings, reset=not self._has_inputs(False))
             validation = self._validation_data(X_val, y_val, sample_weight_val, settings)
             begun = begin_fit(self, given, settings, sample_weight, validation=validation)
             for number, (member, fitting, problem) in enumerate(begun):
@@ -159,7 +159,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
                     "partial_fit does not support early_stopping=True, because it trains for a single epoch; "
                     "set it to False, or use fit"
                 )
-            given = check_data(self, X, y, settings, reset=not self._goes_on(True))
+            given = check_data(self, X, y, settings, reset=not self._has_inputs(True))
             self._train(begin_fit(self, given, settings, sample_weight, True, classes))
         return self
 
@@ -177,6 +177,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
 
     def _goes_on(self, incremental: bool) -> bool:
         return hasattr(self, "coefs_") and (self.warm_start or incremental)
+
+    def _has_inputs(self, incremental: bool) -> bool:
+        """Whether the number of features is that of an earlier call."""
+        return self._goes_on(incremental) and hasattr(self, "n_features_in_")
 
     def _begin(
         self, given: Given, settings: Settings, sample_weight: Any, incremental: bool, classes: Any, validation: Any

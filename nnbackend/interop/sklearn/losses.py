@@ -2,8 +2,8 @@
 
 scikit-learn clips probabilities to ``[eps, 1 - eps]`` when it computes the cross-entropy that it reports, but not in
 the gradient. `recorded_loss` does the same on the device: a sigmoid's probability is clipped with its logit, and a
-softmax's with the loss of the row. scikit-learn's Poisson loss is a deviance, which differs from this package's negative
-log-likelihood by `poisson_constants`.
+softmax's with the loss of the row. scikit-learn's Poisson loss is a deviance, from which this package's negative
+log-likelihood differs by `poisson_constants`.
 """
 
 from __future__ import annotations
