@@ -69,8 +69,8 @@ def text() -> str:
     tests = Path(__file__).with_name("test_sklearn_own_tests.py")
     pytest.main(["-q", "-p", "no:cacheprovider", f"{tests}::TestOfScikitLearn"], plugins=[counted])
     lines = [
-        f"`python -m tests.interop.sklearn_suite` runs the file of tests that scikit-learn {sklearn.__version__} has for "
-        "its perceptrons with this package's\nestimators in their place:",
+        f"`python -m tests.interop.sklearn_suite` runs the tests that scikit-learn {sklearn.__version__} has for its "
+        "perceptrons, with this package's\nestimators in their place:",
         "",
     ]
     for backend in BACKENDS:

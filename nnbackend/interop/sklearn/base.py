@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -17,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from nnbackend.backends.contract import HostArray
 from nnbackend.data.inputs import check_mask, is_sparse
 from nnbackend.data.rows import check_places
-from nnbackend.ensembles.ensemble import Ensemble
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
 from nnbackend.interop.sklearn.callbacks import CallbackSupportMixin, FitTask, torn_down
 from nnbackend.interop.sklearn.data import Given, Problem, Rows, Table, held_rows, split, weights_of_rows
 from nnbackend.interop.sklearn.engine import Engine, LiveEngine, freeze, outputs_of
+from nnbackend.interop.sklearn.exports import Exports
 from nnbackend.interop.sklearn.fitting import Fitting, train
 from nnbackend.interop.sklearn.lbfgs import LbfgsFitting
 from nnbackend.interop.sklearn.members import combine, members_of
@@ -30,7 +28,6 @@ from nnbackend.interop.sklearn.progress import Progress
 from nnbackend.interop.sklearn.settings import Settings, is_auto
 from nnbackend.interop.sklearn.solver import NoUpdate, Solver
 from nnbackend.interop.sklearn.validation import Validation
-from nnbackend.interop.sklearn.versions import take_version, with_version
 from nnbackend.network import Network
 from nnbackend.support.surroundings import own_error_state
 
@@ -50,7 +47,7 @@ def takes_batches(estimator: Any) -> bool:
     return True
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
     """A multi-layer perceptron. A subclass defines its targets and how predictions are scored."""
 
     #: Options of `validate_data` for the targets.
@@ -335,47 +332,6 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
             if not is_auto(self.dtype):
                 return each_outputs
             return [outputs.astype(np.result_type(X.dtype, outputs.dtype), copy=False) for outputs in each_outputs]
-
-    def to_network(self) -> Network | Ensemble:
-        """The fitted network with its weights, on the estimator's backend; of several members an ensemble.
-
-        Returns
-        -------
-        Network or Ensemble
-            A copy. It predicts (n, outputs): of two classes the probability of the second alone.
-
-        Raises
-        ------
-        NotFittedError
-        BackendUnavailableError
-        """
-        check_is_fitted(self)
-        networks = []
-        for each in getattr(self, "estimators_", [self]):
-            engine: Engine = each._engine
-            network = engine.architecture.network(self.backend, engine.seed)
-            network.set_weights(engine.architecture.named((each.coefs_, each.intercepts_)))
-            networks.append(network)
-        return networks[0] if len(networks) == 1 else Ensemble(networks)
-
-    def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
-        """Write an ONNX file that computes what `to_network` predicts; see :meth:`nnbackend.Network.to_onnx`.
-
-        Parameters
-        ----------
-        path : str or path-like
-        input_dtype : dtype, optional
-        """
-        self.to_network().to_onnx(path, input_dtype)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return with_version(super().__getstate__())
-
-    def __setstate__(self, state: Any) -> None:
-        # Older versions had one network, and fewer arguments.
-        super().__setstate__({"n_members": 1, "scoring": None, "rho": 0.9, **take_version(self, state)})
-        if "coefs_" in state:
-            freeze((self.coefs_, self.intercepts_))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -49,4 +49,6 @@ def warn_of_search(unconverged: list[str | None], refitted: list[str]) -> None:
     parts = [f"{len(messages)} of the {len(unconverged)} fits of the search"] if messages else []
     parts += ["the fit of best_estimator_"] if refitted else []
     if parts:
-        warn(f"{' and '.join(parts)}: {[*messages, *refitted][-1]}", ConvergenceWarning)
+        text = f"{' and '.join(parts)}: {[*messages, *refitted][-1]}"
+        # scikit-learn wraps `fit`.
+        warn(text, ConvergenceWarning, ("nnbackend", "sklearn"))
