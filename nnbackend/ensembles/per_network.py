@@ -190,4 +190,4 @@ def with_checkpoints(callbacks: list[list[Any]], checkpoint: Checkpoint | None) 
             )
     if checkpoint is None:
         return callbacks
-    return [[*each, checkpoint.part(f"{place:05}")] for place, each in enumerate(callbacks)]
+    return [[*each, checkpoint.part(place)] for place, each in enumerate(callbacks)]

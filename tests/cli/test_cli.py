@@ -52,7 +52,7 @@ def test_training_prints_the_settings_a_row_per_epoch_and_the_accuracy(trained: 
 def test_the_names_of_the_default_recipe_and_of_a_preset_differ() -> None:
     def name(*options: str) -> str:
         parsed = make_parser().parse_args(["train", *options])
-        return train._recipe_name(parsed, train._recipe(parsed))
+        return train.recipe_name(parsed, train._recipe(parsed))
 
     assert name() == "default"
     assert name("--preset", "784-200-80-10") == "preset 784-200-80-10"

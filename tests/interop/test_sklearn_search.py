@@ -228,6 +228,18 @@ class TestSameAsGridSearchCV:
             same_results(mine, GridSearchCV(each, spread, cv=3).fit(X, Y))
         same_results(nn.MLPSearchCV(make(), GRID, cv=3, n_jobs=2).fit(X, Y), GridSearchCV(make(), GRID, cv=3).fit(X, Y))
 
+    @pytest.mark.slow
+    def test_a_dask_cluster(self):
+        distributed = pytest.importorskip("distributed")
+        options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+            with joblib.parallel_config(backend="dask"):
+                mine = nn.MLPSearchCV(make(), GRID, cv=3, n_jobs=2).fit(X, Y)
+            # Each worker has trained its share, at once.
+            done = client.run(lambda dask_worker: dask_worker.state.executed_count)
+            assert list(done.values()) == [1, 1]
+        same_results(mine, GridSearchCV(make(), GRID, cv=3).fit(X, Y))
+
     def test_within_other_searches(self):
         one, other = (cross_val_score(kind(make(), GRID, cv=2), X, Y, cv=3) for kind in (nn.MLPSearchCV, GridSearchCV))
         np.testing.assert_array_equal(one, other)

@@ -42,7 +42,7 @@ Order = npt.NDArray[np.int64]
 _BATCH = 200
 
 #: Recorded steps that are kept, for each network in training. Folds may have two sizes.
-_RECORDINGS = 8
+_RECORDINGS = 16
 
 
 class DivergedFitError(TrainingDivergedError, ValueError):

@@ -65,6 +65,8 @@ class Folds:
     scorer: Any
     error_score: Any
     return_train_score: bool
+    #: Recorded steps by the number of their backend's object: rounds of a search share them.
+    _recordings: dict[int, Recordings] = field(default_factory=dict)
     #: Checked data of all rows by the kind of estimator; None if the check failed.
     _whole: dict[Any, Given | None] = field(default_factory=dict)
     #: Those of each fold.
@@ -105,6 +107,10 @@ class Folds:
             self._given[key, split] = Given(whole.table, whole.y[train], train, whole.inputs)
         return self._given[key, split]
 
+    def recordings(self, backend: Backend) -> Recordings:
+        """Where trials leave their recorded steps for others."""
+        return self._recordings.setdefault(id(backend), recordings_for(backend))
+
     def head(self, pipeline: Pipeline, split: int, setting: str) -> Head:
         """The earlier steps of a pipeline, fitted to a fold, once for each of their settings."""
         found = self._heads.get((split, setting))
@@ -115,7 +121,7 @@ class Folds:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_whole": {}, "_given": {}, "_heads": None, "_latest": None}
+        return {**vars(self), "_recordings": {}, "_whole": {}, "_given": {}, "_heads": None, "_latest": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _heads=WeakValueDictionary())
@@ -351,7 +357,7 @@ def _run(
     fatal: dict[int, Exception],
     last: float,
 ) -> None:
-    recordings = recordings_for(backend)
+    recordings = folds.recordings(backend)
 
     def waiting() -> Iterator[tuple[int, Epochs]]:
         for place, trial in enumerate(trials):
