@@ -35,13 +35,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int
-    activation : str
-        Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu".
-    solver : {"adam", "sgd"}
-        "lbfgs" is not supported.
+    activation : str or sequence of str
+        Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu"; or
+        one for each hidden layer.
+    solver : {"adam", "sgd", "lbfgs", "adamw", "rmsprop"}
+        "lbfgs" is SciPy's L-BFGS-B [1]_ on all rows at once, in float64, for small data sets. It ignores what belongs
+        to batches, such as `batch_size` and `early_stopping`; it allows no dropout, and `partial_fit` does not exist.
+        "adamw" and "rmsprop" are :class:`nnbackend.AdamW` and :class:`nnbackend.RMSprop`.
     alpha : float
         Strength of the L2 penalty: ``alpha / 2 sum W^2``, divided by the sum of the weights of the minibatch's rows, is
-        added to its loss. Biases have no penalty.
+        added to its loss. Biases have no penalty. For "adamw" it is the decoupled weight decay instead, of biases as
+        well: a step with learning rate r multiplies every parameter by ``1 - r alpha``.
     batch_size : int or "auto"
         Rows per step; "auto" is 200, or all rows if there are fewer.
     learning_rate : {"constant", "invscaling", "adaptive"}
@@ -49,7 +53,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         training would end because it no longer improves, until the rate is below 1e-6.
     learning_rate_init, power_t : float
     max_iter : int
-        Maximum number of epochs.
+        Maximum number of epochs, or of iterations of "lbfgs".
     shuffle : bool
         Whether to shuffle the rows in every epoch.
     random_state : int, RandomState or None
@@ -65,16 +69,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Whether to hold out `validation_fraction` of the rows, score them after every epoch, stop when the score no
         longer improves by `tol`, and keep the weights with the best score. Otherwise training stops by the training
         loss, and the last weights are kept.
-    validation_fraction, beta_1, beta_2, epsilon : float
+    validation_fraction : float
+    beta_1, beta_2, epsilon : float
+        Of "adam" and "adamw"; epsilon also of "rmsprop".
     n_iter_no_change : int or inf
         Training ends after more than this many consecutive epochs without improvement.
     max_fun : int
-        Not used; it belongs to "lbfgs".
+        Maximum number of evaluations of the loss by "lbfgs".
     backend : str or Backend
         "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
         with its next call.
-    dropout : float
-        Fraction of each hidden layer's outputs that is dropped in training.
+    dropout : float or sequence of float
+        Fraction of each hidden layer's outputs that is dropped in training, or one for each layer.
     dtype : {"auto", "float32", "float64"}
         "auto" uses the data of the first call of `fit`: float32 for float32 data, otherwise float64.
     class_weight : dict, "balanced" or None
@@ -84,6 +90,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     n_members : int
         Number of networks whose probabilities are averaged. They train at once, from different random states, and each
         is an estimator with one network in `estimators_`.
+    scoring : str, callable or None
+        The score of validation data: None for the accuracy, "loss" for the loss with its sign changed, or a scorer as
+        of scikit-learn, by name or as ``scorer(estimator, X, y)``, also with `sample_weight` if there are weights.
+    rho : float
+        Decay of the running mean of squared gradients of "rmsprop".
 
     Attributes
     ----------
@@ -92,9 +103,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     estimators_ : list of MLPClassifier
         The members, only if there are several.
     classes_ : (k,) array
-    loss_, loss_curve_ : float, and a list of one for every epoch
+    loss_, loss_curve_ : float, and a list of one for every epoch, or iteration of "lbfgs"
     best_loss_ : float, or None with early stopping
-    validation_scores_, best_validation_score_ : list of float, float; None without early stopping
+    validation_scores_, validation_loss_curve_ : list of float
+        One for every epoch; None without validation data, which `fit` is given or early stopping holds out. The loss
+        has no penalty.
+    best_validation_score_ : float, or None without early stopping
     n_iter_, t_ : int
         Number of epochs in the last call, and number of rows seen.
     n_layers_, n_outputs_, n_features_in_ : int
@@ -118,6 +132,14 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ended; `loss_`, `best_loss_` and `best_validation_score_` are means over all; `n_iter_` and `t_` are the largest.
     `partial_fit` trains each member for an epoch on the same rows, and with `warm_start` each continues. If one
     diverges, none is changed.
+
+    With scikit-learn 1.9 or newer, `set_callbacks` takes its callbacks: each epoch is a task, and those of a member are
+    tasks of the member's.
+
+    References
+    ----------
+    .. [1] C. Zhu, R. H. Byrd, P. Lu and J. Nocedal, "Algorithm 778: L-BFGS-B: Fortran subroutines for large-scale
+       bound-constrained optimization", ACM Transactions on Mathematical Software 23 (1997), 550-560
     """
 
     _labels: Labels

@@ -30,23 +30,26 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
 
     Parameters
     ----------
-    loss : "squared_error"
-        "poisson" is not supported. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient
-        is that of half their sum over the outputs.
+    loss : {"squared_error", "poisson"}
+        As in scikit-learn: for "squared_error", `loss_` is half the mean of the squared errors, and the gradient is
+        that of half their sum over the outputs; "poisson" is half the Poisson deviance of counts or rates, and
+        predictions are the exponential of the network's outputs.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter
         As of :class:`nnbackend.MLPClassifier`.
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
         As in the classifier; the score of validation data is R^2.
-    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype, n_members
+    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype, n_members, scoring, rho
         As there; the predictions of several members are averaged.
 
     Attributes
     ----------
-    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
+    coefs_, intercepts_, loss_, loss_curve_, best_loss_, n_iter_, t_
         As of :class:`nnbackend.MLPClassifier`.
+    validation_scores_, validation_loss_curve_, best_validation_score_
+        As there.
     n_layers_, n_outputs_, n_features_in_, feature_names_in_, estimators_
         As there.
-    out_activation_ : "identity"
+    out_activation_ : {"identity", "exp"}
 
     Notes
     -----
