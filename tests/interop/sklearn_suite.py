@@ -76,13 +76,10 @@ def text() -> str:
     for backend in BACKENDS:
         passed = counted.passed[backend]
         count = passed + counted.failed[backend] + len(NEED_PRIVATE_NAMES)
-        lines.append(f"- {backend}: {passed} of {count} tests pass;")
-    private = ", ".join(f"`{test}` (`{name}`)" for test, name in NEED_PRIVATE_NAMES.items())
-    lines += [
-        "",
-        f"{len(NEED_PRIVATE_NAMES)} are left out, because they read private names of scikit-learn's estimators:",
-    ]
-    return "\n".join([*lines, f"{private}."])
+        lines.append(f"- {backend}: {passed} of {count} tests pass")
+    private = [f"- `{test}` (`{name}`)" for test, name in NEED_PRIVATE_NAMES.items()]
+    left_out = f"{len(NEED_PRIVATE_NAMES)} are left out, because they read private names of scikit-learn's estimators:"
+    return "\n".join([*lines, "", left_out, "", *private])
 
 
 def main(arguments: list[str]) -> int:
