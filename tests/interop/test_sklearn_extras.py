@@ -221,6 +221,11 @@ class TestExports:
         network.fit(X, targets(estimator), epochs=1, verbose=False)
         assert not np.array_equal(network.get_weights()["layers.0.weight"], model.coefs_[0])
 
+    def test_bytes_are_numbers(self):
+        x = (10 * X + 40).astype(np.uint8)
+        model = make(max_iter=2).fit(x, Y)
+        np.testing.assert_array_equal(model.to_network().predict(x), model.predict_proba(x))
+
     def test_members_become_an_ensemble(self):
         model = make(n_members=2, max_iter=2).fit(X, Y)
         ensemble = model.to_network()

@@ -75,7 +75,8 @@ class Architecture:
 
     def network(self, backend: str | Backend, seed: int) -> Network:
         """A network with weights of zero; `seed` is the seed of the dropout masks."""
-        network = Network(self.layers(), self.units[0], backend, seed, self.dtype)
+        # scikit-learn has checked the rows and converted them: bytes are numbers, not pixels.
+        network = Network(self.layers(), self.units[0], backend, seed, self.dtype, input_scale=1.0)
         network.set_loss(self.loss)
         return network
 
