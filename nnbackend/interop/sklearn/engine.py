@@ -18,7 +18,7 @@ from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.recordings import Recordings
 from nnbackend.support.fork_lock import ForkLock
 
-__all__ = ["Engine", "freeze", "outputs_of"]
+__all__ = ["Engine", "LiveEngine", "freeze", "outputs_of"]
 
 #: Rows per chunk in predictions; of a sparse matrix only one chunk is dense at a time.
 _SLICE = 1024
@@ -164,6 +164,17 @@ class Engine:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=ForkLock())
+
+
+class LiveEngine:
+    """Predicts with a network as it is, such as one in training."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def place(self, backend: str | Backend, weights: Weights) -> Network:
+        """The network, whatever the weights."""
+        return self._network
 
 
 def freeze(weights: Weights) -> Weights:
