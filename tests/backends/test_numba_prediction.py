@@ -31,8 +31,8 @@ def test_products_of_panels_have_the_bits_of_others(dtype):
 
 def test_weights_are_copied_once_for_all_threads(monkeypatch):
     copied = []
-    original = nn.backends.numba.panels._panels
-    monkeypatch.setattr("nnbackend.backends.numba.panels._panels", lambda *each: copied.append(1) or original(*each))
+    original = nn.backends.numba.panels._fill
+    monkeypatch.setattr("nnbackend.backends.numba.panels._fill", lambda *each: copied.append(1) or original(*each))
     net = classifier("numba")
     predictor = net.compile_predictor()
     for _ in range(3):
@@ -134,8 +134,8 @@ def test_without_threads_that_wait_large_steps_are_shared_as_others_are(monkeypa
     net = classifier(NumbaBackend(2))
     predictor, x = net.compile_predictor(32), np.random.default_rng(0).random((32, 12), np.float32)
     together = []
-    original = executor.Team._together
-    monkeypatch.setattr(executor.Team, "_together", lambda *each: together.append(1) or original(*each))
+    original = executor.Team.run_together
+    monkeypatch.setattr(executor.Team, "run_together", lambda *each: together.append(1) or original(*each))
     assert predictor(x).tobytes() == net.predict(x).tobytes()
     assert together
     with pytest.raises(InvalidInputError, match="NaN or infinite"):

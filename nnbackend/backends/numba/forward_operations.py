@@ -108,12 +108,18 @@ def dense(tile_shape, real, record):
     # Only where a predictor has copied the weight into panels.
     accepts=lambda call: False,
     work=lambda call: call.x.size * call.out.shape[1],
+    integers={"checks": lambda call: call.arguments.get("checks", 0)},
     is_product=True,
     calls_product=True,
 )
 def dense_panels(tile_shape, real, record):
-    """As `dense`, with a weight of panels; its array has the shape of the weight, but not its order."""
+    """As `dense`, with a weight of panels; its array has the shape of the weight, but not its order.
+
+    If `checks` is an address, not 0, it receives a 1 if a row of `x` may hold NaN or infinity. Any such number makes
+    all sums of the row NaN or infinite, whatever the weights are, so one sum of a row tells.
+    """
     size, tile = tile_shape.size, tile_shape.columns
+    largest = real(np.finfo(real).max)
 
     def dense_panels(address, state, scratch):
         line = at(record, address)
@@ -126,6 +132,13 @@ def dense_panels(tile_shape, real, record):
         dense_products.forward_panels(
             line.product, tile, x, inner, panels, inner, bias, out, columns, end - begin, right - left, inner
         )
+        if line.checks and right > left:
+            sums, suspect = vector(out, (end - begin) * columns - left, real), False
+            for row in range(end - begin):
+                # Written so that NaN counts.
+                suspect |= not abs(sums[row * columns]) <= largest
+            if suspect:
+                counts(line.checks, 1)[0] = 1
 
     return dense_panels
 
