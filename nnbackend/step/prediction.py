@@ -119,6 +119,9 @@ class Predictor:
                 self._any = self._record_any(INFERENCE_BATCH)
             if self._any is not None:
                 return self._any.run_rows(rows, scale, results)  # type: ignore[misc]
+        if count <= INFERENCE_BATCH:
+            run_rows = self._pass(count).run_rows
+            return None if run_rows is None else run_rows(rows, scale, results)
         flags = 0
         for start in range(0, count, INFERENCE_BATCH):
             stop = min(start + INFERENCE_BATCH, count)
@@ -129,11 +132,12 @@ class Predictor:
         return flags
 
     def _pass(self, rows: int) -> Pass:
-        if rows not in self._recorded:
+        found = self._recorded.get(rows)
+        if found is None:
             if len(self._recorded) == _KEPT:
                 del self._recorded[next(iter(self._recorded))]
-            self._recorded[rows] = self._record(rows)
-        return self._recorded[rows]
+            found = self._recorded[rows] = self._record(rows)
+        return found
 
     @property
     def takes_any(self) -> bool:

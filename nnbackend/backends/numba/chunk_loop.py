@@ -11,7 +11,7 @@ from numba import types
 
 from nnbackend.backends.numba.epoch import STATE_SIZE, THREAD, THREADS
 from nnbackend.backends.numba.intrinsics import atomic_add, call, flush_subnormals
-from nnbackend.backends.numba.jit import callback_of, compiled
+from nnbackend.backends.numba.jit import as_written, callback_of, compiled
 from nnbackend.backends.numba.kinds import STATE
 from nnbackend.backends.numba.memory import counts, matrix, vector
 from nnbackend.backends.numba.prediction import copy_finite, is_finite, point_to
@@ -26,7 +26,7 @@ __all__ = [
     "OVERFLOW",
     "PLACE",
     "SCALED",
-    "SUSPECT",
+    "SUSPECT_ROWS",
     "chunk_loop",
     "pack_call",
 ]
@@ -35,7 +35,7 @@ __all__ = [
 AS_THEY_ARE, SCALED, BYTES, OTHER = range(4)
 
 #: Flags of a call: the rows may hold NaN or infinity, and the results do.
-SUSPECT, OVERFLOW = range(2)
+SUSPECT_ROWS, OVERFLOW = range(2)
 
 #: What a call changes comes first, in the order of `pack_call`: the number of the next chunk, and how many there are;
 #: rows of a chunk, and of the call; how to convert them, their address and the bytes of a row; the address of the
@@ -53,6 +53,13 @@ PLACE = Record.of(
     "place", table=INTEGER, input_words=INTEGER, input_count=INTEGER, output_words=INTEGER, output_count=INTEGER,
     buffer=INTEGER,
 )  # fmt: skip
+
+
+@as_written
+def place_call(record, rows, results):
+    """Write the words of a record `CHUNKS` that are different in each call: where the first chunk, the rows and the
+    results are."""
+    record[0], record[5], record[7] = 0, rows.ctypes.data, results.ctypes.data
 
 
 def _make(real, other, size):
@@ -90,10 +97,10 @@ def _make(real, other, size):
                     sound = copy_finite(vector(source, rows * features, other), scale, largest, converted)
                 flush_subnormals(True)
                 if not sound:
-                    flags[SUSPECT] = 1
+                    flags[SUSPECT_ROWS] = 1
                 source = place.buffer
             elif line.look and not is_finite(vector(source, rows * features, real), largest):
-                flags[SUSPECT] = 1
+                flags[SUSPECT_ROWS] = 1
             point_to(inputs, source - thread * rows * features * size)
             point_to(outputs, results - thread * rows * line.outputs * size)
             for number in range(len(table)):

@@ -67,6 +67,8 @@ class Team:
         self._mails = np.zeros((threads - 1, prediction.MAIL), np.int64)
         self._barrier = np.zeros(2, np.int64)
         self._last = 0.0
+        #: The last arguments of `prediction.run_shared` for a step without help.
+        self.alone = _NO_MAILS, self._barrier, False, 1, True
         #: Changes with the arrays of the backend, but not by predictions.
         self.stamp = object()
 
@@ -99,29 +101,28 @@ class Team:
         """Note that arrays, and so perhaps weights, have changed."""
         self.stamp = object()
 
-    def share(
-        self, work: int, alone: Callable[[], int], shared: Callable[..., int], together: Callable[[], int]
-    ) -> int:
+    def share(self, work: int, run: Callable[..., int], together: Callable[[], int]) -> int:
         """Run a step that predicts, with all other threads if it is worth it and they are free; returns flags.
 
         Parameters
         ----------
         work : int
             Its multiply-adds.
-        alone, shared, together : callable
-            Run it on this thread; with those that wait, for which it takes the last arguments of
-            :func:`prediction.run_shared`; and with all.
+        run : callable
+            Runs it on this thread and those that wait; takes the last arguments of :func:`prediction.run_shared`.
+        together : callable
+            Runs it on all threads.
         """
         # One call of compiled code, because each takes longer than the step of a small network. All threads or none.
-        others = self._take(self.threads - 1) if work >= _WORTH_HELP else 0
+        others = self._take(self.threads - 1) if work >= self.worth_help else 0
         if not others:
-            return alone()
+            return run(*self.alone)
         try:
             now = time.perf_counter()
             wake, self._last = now - self._last < _SOON, now
             # The threads that others wait for in `run_together` must not wait for predictions.
             few = work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
-            flag = shared(self._mails, self._barrier, wake, _PATIENCE, few)
+            flag = run(self._mails, self._barrier, wake, _PATIENCE, few)
             if flag & prediction.NOBODY:
                 flag |= together()
             if flag & prediction.WAKE:
@@ -130,9 +131,10 @@ class Team:
             self._give_back(others)
         return flag & (NOTHING | INFINITE | SUSPECT)
 
-    def alone(self) -> tuple[Any, ...]:
-        """The last arguments of :func:`prediction.run_shared` for a step without help."""
-        return _NO_MAILS, self._barrier, False, 1, True
+    @property
+    def worth_help(self) -> int:
+        """Multiply-adds from which threads share a prediction."""
+        return _WORTH_HELP
 
     def _take(self, fewest: int) -> int:
         """Take as many of the other threads as are free and the caller may use; none if they are fewer than these."""

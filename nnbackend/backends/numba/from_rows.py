@@ -8,14 +8,13 @@ right.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backends.executor import INFINITE, SUSPECT, Constants, RunRows
 from nnbackend.backends.numba import prediction
-from nnbackend.backends.numba.chunk_loop import OVERFLOW
-from nnbackend.backends.numba.chunk_loop import SUSPECT as SUSPECT_FLAG
 from nnbackend.backends.numba.executor import PIECE, Team
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.panels import fill_again
@@ -58,36 +57,37 @@ class _AnyRows:
 
     def __init__(self, team: Team, chunks: RowChunks, constants: Constants) -> None:
         self._team, self._chunks, self._constants = team, chunks, constants
+        program = chunks.program
+        self._step = program.table, program.counter, program.scratch
+        #: Rows of a call of compiled code, during which Ctrl-C has no effect.
+        self._piece = max(1, PIECE // chunks.work)
 
     def __call__(self, rows: Array, scale: Any, results: Array) -> int:
-        _update(self._team, self._constants)
-        piece = max(1, PIECE // self._chunks.work)
-        if len(rows) <= piece:
-            return self._piece(rows, scale, results)
+        constants = self._constants
+        if not constants.fixed and constants.stamp is not self._team.stamp:
+            _update(self._team, constants)
+        count, piece = len(rows), self._piece
+        if count <= piece:
+            return self._run(rows, scale, results)
         flag = 0
-        for begin in range(0, len(rows), piece):
-            flag |= self._piece(rows[begin : begin + piece], scale, results[begin : begin + piece])
+        for begin in range(0, count, piece):
+            flag |= self._run(rows[begin : begin + piece], scale, results[begin : begin + piece])
         return flag
 
-    def _piece(self, rows: Array, scale: Any, results: Array) -> int:
+    def _run(self, rows: Array, scale: Any, results: Array) -> int:
         team, chunks = self._team, self._chunks
         chunks.prepare(rows, scale, results)
         program = chunks.program
-        step = program.table, program.counter, program.scratch
+        if program.work < team.worth_help:
+            prediction.run_shared(*self._step, *team.alone)
+            return chunks.found()
 
         def together() -> int:
             team.run_together(program, 1, team.threads)
             return 0
 
-        flag = team.share(
-            program.work,
-            lambda: prediction.run_shared(*step, *team.alone()),
-            lambda *shared: prediction.run_shared(*step, *shared),
-            together,
-        )
-        if chunks.flags[SUSPECT_FLAG]:
-            flag |= SUSPECT
-        return flag | INFINITE if chunks.flags[OVERFLOW] else flag
+        team.share(program.work, partial(prediction.run_shared, *self._step), together)
+        return chunks.found()
 
 
 class _FixedRows:
@@ -108,10 +108,12 @@ class _FixedRows:
             self._step()
 
     def __call__(self, rows: Array, scale: Any, results: Array) -> int:
-        team, x = self._team, self._x
-        program, words, look = self._step()
-        inputs = rows, scale, self._largest, x, words, look, self._flags
-        step = *inputs, program.table, program.counter, program.scratch, self._outputs, results
+        team = self._team
+        program, before = self._step()
+        step = rows, scale, *before, results
+        if program.work < team.worth_help:
+            flag: int = prediction.predict(*step, *team.alone)
+            return flag
 
         def together() -> int:
             # The rows were read.
@@ -120,15 +122,10 @@ class _FixedRows:
             found = SUSPECT if self._flags[0] else 0
             return found if prediction.write_results(self._outputs, self._largest, results) else found | INFINITE
 
-        return team.share(
-            program.work,
-            lambda: prediction.predict(*step, *team.alone()),
-            lambda *shared: prediction.predict(*step, *shared),
-            together,
-        )
+        return team.share(program.work, partial(prediction.predict, *step), together)
 
     def _step(self) -> tuple[Any, ...]:
-        """The program to run, the words that depend on its input, and whether to look for NaN in the rows."""
+        """The program to run, and the arguments of :func:`prediction.predict` between those of a call."""
         team, constants = self._team, self._constants
         stamp = team.stamp
         if constants.fixed or constants.stamp is stamp or self._seen is stamp:
@@ -146,4 +143,6 @@ class _FixedRows:
     def _made(self, constants: Constants | None) -> tuple[Any, ...]:
         program, checks = self._make(constants, self._x, self._flags, 0)
         begin = self._x.ctypes.data
-        return program, program.records.words_of((begin, begin + self._x.nbytes)), not checks
+        words = program.records.words_of((begin, begin + self._x.nbytes))
+        inputs = self._largest, self._x, words, not checks, self._flags
+        return program, (*inputs, program.table, program.counter, program.scratch, self._outputs)

@@ -81,8 +81,8 @@ def _room(weight: Array) -> Array:
     """Memory for all panels one after the other: of each as many columns as a tile has, all rows. The last has zeros at
     the end of its rows."""
     inputs, outputs = weight.shape
-    width = shape_for(weight.dtype).columns
-    size = -(-outputs // width) * inputs * width
+    shape = shape_for(weight.dtype)
+    size = (len(shape.panel_starts(outputs)) - 1) * inputs * shape.columns
     memory = np.zeros(size + _LINE // weight.itemsize, weight.dtype)
     # Vectors then lie within cache lines.
     begin = -(memory.ctypes.data // weight.itemsize) % (_LINE // weight.itemsize)
@@ -91,10 +91,7 @@ def _room(weight: Array) -> Array:
 
 def _fill(weight: Array, panels: Array) -> None:
     inputs, outputs = weight.shape
-    width = shape_for(weight.dtype).columns
-    whole = outputs // width
-    room = panels.reshape(-1, inputs, width)
-    if whole:
-        room[:whole] = weight[:, : whole * width].reshape(inputs, whole, width).transpose(1, 0, 2)
-    if whole < len(room):
-        room[whole][:, : outputs - whole * width] = weight[:, whole * width :]
+    shape = shape_for(weight.dtype)
+    starts = shape.panel_starts(outputs)
+    for panel, begin, end in zip(panels.reshape(-1, inputs, shape.columns), starts[:-1], starts[1:], strict=True):
+        panel[:, : end - begin] = weight[:, begin:end]

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.arrays import HostArray, span_of
+from nnbackend.backends.executor import INFINITE, SUSPECT
 from nnbackend.backends.numba.chunk_loop import (
     AS_THEY_ARE,
     BYTES,
     CHUNKS,
     OTHER,
+    OVERFLOW,
     PLACE,
     SCALED,
+    SUSPECT_ROWS,
     chunk_loop,
     pack_call,
+    place_call,
 )
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
@@ -55,7 +59,9 @@ class RowChunks:
     """
 
     def __init__(self, program: Program, x: Array, outputs: Array, slices: int, flags: Array, checks: bool) -> None:
-        self.flags, self._dtype, self._slices = flags, x.dtype, slices
+        self._flags, self._dtype, self._slices = flags, x.dtype, slices
+        #: The number and dtype of the last rows, and their factor.
+        self._last: tuple[Any, ...] = ()
         self._height = shape_for(x.dtype).rows
         self._most = len(x) // slices // self._height * self._height
         #: Multiply-adds of a row.
@@ -93,7 +99,10 @@ class RowChunks:
 
     def prepare(self, rows: HostArray, scale: Any, results: HostArray) -> None:
         """Write the arguments of a call: C-contiguous (n, features) rows of uint8 or a real type, and results."""
-        count, row = len(rows), rows.strides[0]
+        count = len(rows)
+        if (count, rows.dtype, scale) == self._last:
+            place_call(self._record, rows, results)
+            return
         number = -(-count // self._most)
         if self._slices > 1:
             # As many for each thread, but no chunk of less than a tile.
@@ -104,11 +113,19 @@ class RowChunks:
             for records in self._records:
                 records.set_rows(size * self._slices)
         self.program.work = self.work * count
-        self.flags[...] = 0
-        pack_call(
-            self._record.data, 0, 0, -(-count // size), size, count, self._kind(rows.dtype, scale),
-            rows.__array_interface__["data"][0], row, results.__array_interface__["data"][0], scale,
-        )  # fmt: skip
+        kind, row = self._kind(rows.dtype, scale), rows.strides[0]
+        pack_call(self._record.data, 0, 0, -(-count // size), size, count, kind, 0, row, 0, scale)
+        place_call(self._record, rows, results)
+        self._last = count, rows.dtype, scale
+
+    def found(self) -> int:
+        """The flags of the last call; see :data:`nnbackend.backends.executor.RunRows`."""
+        flag = 0
+        if self._flags[SUSPECT_ROWS]:
+            flag, self._flags[SUSPECT_ROWS] = SUSPECT, 0
+        if self._flags[OVERFLOW]:
+            flag, self._flags[OVERFLOW] = flag | INFINITE, 0
+        return flag
 
     def _kind(self, dtype: np.dtype[Any], scale: Any) -> int:
         if dtype == self._dtype:
