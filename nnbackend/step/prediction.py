@@ -155,8 +155,9 @@ class Predictor:
         """Record a pass for any number of rows, with buffers that are large enough for the best speed at `best` rows;
         None if the backend cannot."""
         slices = self._model.backend.programs
-        portion = min(self._portion, -(-best // slices))
-        found = self._record(slices * -(-portion // _MULTIPLE) * _MULTIPLE, slices)
+        portion = _in_multiples(min(self._portion, -(-best // slices)))
+        most = max(_MULTIPLE, INFERENCE_BATCH // slices // _MULTIPLE * _MULTIPLE)
+        found = self._record(slices * min(portion, most), slices)
         if found.run_rows is not None:
             return found
         self._may_take_any = False
@@ -182,6 +183,10 @@ class Predictor:
         ((executor, _),) = replay.executors
         run_rows = executor.from_rows(x, outputs, self._constants, slices) if executor.apart else None
         return Pass(replay, x, outputs, run_rows)
+
+
+def _in_multiples(rows: int) -> int:
+    return -(-rows // _MULTIPLE) * _MULTIPLE
 
 
 def _portion(model: Model) -> int:
