@@ -76,7 +76,7 @@ class TestData:
             for bad in (np.nan, np.inf, -np.inf):
                 wrong = x[:count].copy()
                 wrong[-1, -1] = bad
-                with pytest.raises(ValueError, match="Input X contains (NaN|infinity)"):
+                with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
                     outputs(wrong)
         with pytest.raises(ValueError, match="features"):
             outputs(x[:, :3])
