@@ -115,8 +115,10 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
     )
     if history.interrupted:
         raise KeyboardInterrupt
-    network.predict(x)
-    network.compile_predictor(2)
+    # Few rows and many are predicted in different ways, also rows of the network's own dtype.
+    for rows in (x, np.concatenate([x, x])):
+        network.predict(rows)
+        network.compile_predictor(len(rows))
 
 
 def _layers() -> list[Layer]:

@@ -321,17 +321,46 @@ class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
 
     def _each_outputs(self, X: Any) -> list[HostArray]:
         """The outputs of each member."""
+        if self._is_plain(X) and (outputs := self._direct_outputs(X)) is not None:
+            return outputs
         check_is_fitted(self)
         _check_array(X)
         with own_error_state():
             X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=[np.float64, np.float32], reset=False)
-            members = getattr(self, "estimators_", [self])
-            networks = [each._engine.place(self.backend, (each.coefs_, each.intercepts_)) for each in members]
-            each_outputs = [outputs_of(network, X) for network in networks]
-            # As in scikit-learn, float32 only if the rows and the weights are.
-            if not is_auto(self.dtype):
-                return each_outputs
-            return [outputs.astype(np.result_type(X.dtype, outputs.dtype), copy=False) for outputs in each_outputs]
+            return self._as_rows(X, [outputs_of(network, X) for network in self._networks()])
+
+    def _as_rows(self, X: Any, each_outputs: list[HostArray]) -> list[HostArray]:
+        """As in scikit-learn, outputs in float32 only if the rows and the weights are."""
+        if not is_auto(self.dtype):
+            return each_outputs
+        return [outputs.astype(np.result_type(X.dtype, outputs.dtype), copy=False) for outputs in each_outputs]
+
+    def _networks(self) -> list[Network]:
+        """The network of each member."""
+        members = getattr(self, "estimators_", [self])
+        return [each._engine.place(self.backend, (each.coefs_, each.intercepts_)) for each in members]
+
+    def _is_plain(self, X: Any) -> bool:
+        """Whether scikit-learn would only look for NaN in `X`, as networks do, too."""
+        return (
+            type(X) is np.ndarray
+            and X.ndim == 2
+            and X.dtype in (np.float32, np.float64)
+            and X.dtype.isnative
+            and "coefs_" in vars(self)
+            and X.shape[1] == self.n_features_in_
+            and "feature_names_in_" not in vars(self)
+        )
+
+    def _direct_outputs(self, X: HostArray) -> list[HostArray] | None:
+        """The outputs of each member for a plain array; None if it has to be checked first."""
+        each = []
+        for network in self._networks():
+            outputs = network.predict_directly(X)
+            if outputs is None:
+                return None
+            each.append(outputs)
+        return self._as_rows(X, each)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
