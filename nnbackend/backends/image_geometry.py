@@ -37,7 +37,9 @@ def room(image: Pair, positions: Pair, size: Pair, steps: Pair, between: Pair, b
 def overlap(before: int, inner: int, outer: int) -> tuple[slice, slice]:
     """The part of `inner` elements that lies within `outer` ones if the first is at `before`: from where, to where."""
     begin, end = max(before, 0), min(before + inner, outer)
-    return slice(begin - before, max(end, begin) - before), slice(begin, max(end, begin))
+    if begin >= end:
+        return slice(0, 0), slice(0, 0)
+    return slice(begin - before, end - before), slice(begin, end)
 
 
 def groups(x: Array, weight: Array) -> Iterator[tuple[slice, slice]]:
