@@ -61,7 +61,9 @@ class ArrayApiBackend(
         self.real_dtypes = ("float32", "float64") if self.library.has_float64 else ("float32",)
         self.wide = xp.float64 if self.library.has_float64 else xp.float32
         self._dtypes = {name: getattr(xp, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
-        self._host = HostValues(self._shared if self.library.shares_memory else self.to_host, self.library.shares_memory)
+        self._host = HostValues(
+            self._shared if self.library.shares_memory else self.to_host, self.library.shares_memory
+        )
         self._pending = []
 
     name = "array-api"

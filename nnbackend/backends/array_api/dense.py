@@ -16,9 +16,7 @@ class DenseOperations(Namespace):
 
     # ---- batch -----------------------------------------------------------------------------------------------
 
-    def gather(
-        self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
-    ) -> None:
+    def gather(self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array) -> None:
         start = int(self._numbers(counter)[0]) * batch_size
         rows = self.xp.take(source, order[start : start + out.shape[0]], axis=0)
         rows = self.xp.astype(rows, out.dtype)
@@ -153,9 +151,7 @@ class DenseOperations(Namespace):
     def bias_gradient(self, delta: Array, out: Array) -> None:
         out[...] = self.xp.sum(delta, axis=0)
 
-    def weight_penalty(
-        self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int
-    ) -> None:
+    def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
         xp, value = self.xp, self.xp.zeros((), dtype=self.wide, device=self.library.device)
         if l1:
             gradient += l1 * xp.sign(weight)

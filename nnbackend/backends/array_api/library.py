@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,9 @@ def examine(namespace: Any, device: Any) -> Library:
         raise BackendUnavailableError(name, "its int64 numbers do not wrap around, as random numbers need", _REMEDY)
     has_float64, host = _answers(lambda: ones("float64", device)), device
     if not has_float64:
-        info = xp.__array_namespace_info__()
-        able = [each for each in info.devices() if _answers(lambda where=each: ones("float64", where))]
-        if not able:
+        host = _with_float64(xp, lambda where: ones("float64", where))
+        if host is None:
             raise BackendUnavailableError(name, "none of its devices has float64, which sums of losses need", _REMEDY)
-        host = info.default_device() if info.default_device() in able else able[0]
     return Library(xp, name, device, host, has_float64, _answers(lambda: _shared(ones("float32", device))))
 
 
@@ -108,10 +107,18 @@ def _answers(attempt: Callable[[], Any]) -> bool:
         return False
 
 
+def _with_float64(xp: Any, ones: Callable[[Any], Any]) -> Any:
+    """A device with float64, the default one if possible; None if there is none."""
+    info = xp.__array_namespace_info__()
+    if _answers(lambda: ones(info.default_device())):
+        return info.default_device()
+    return next((each for each in info.devices() if _answers(partial(ones, each))), None)
+
+
 def _writes(xp: Any, array: Any) -> bool:
-    array[...] = xp.zeros_like(array)
     array[0, :2] = 2.0
-    return float(xp.sum(array)) == 4
+    array[...] = array + 1.0
+    return float(xp.sum(array)) == 14
 
 
 def _has_views(xp: Any, device: Any) -> bool:
@@ -123,7 +130,7 @@ def _has_views(xp: Any, device: Any) -> bool:
 
 def _wraps_around(xp: Any, device: Any) -> bool:
     largest = xp.full(1, 2**32 - 1, dtype=xp.int64, device=device)
-    return int(largest[0] * largest[0]) == (2**32 - 1) ** 2 - 2**64
+    return int((largest * largest)[0]) == (2**32 - 1) ** 2 - 2**64
 
 
 def _shared(array: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnbackend.backends.arrays import Array, HostArray
 from nnbackend.backends.array_api.host_values import HostValues
 from nnbackend.backends.array_api.library import Library
+from nnbackend.backends.arrays import Array, HostArray
 
 __all__ = ["Namespace"]
 

@@ -102,9 +102,7 @@ class Normalization(Namespace):
         y += astype(means, x.dtype)
         out[...] = (g - y) * inverse
 
-    def layer_norm_scale_gradient(
-        self, x: Array, statistics: Array, upstream: Array, scale_gradient: Array
-    ) -> None:
+    def layer_norm_scale_gradient(self, x: Array, statistics: Array, upstream: Array, scale_gradient: Array) -> None:
         y = (x - statistics[:, :1]) * statistics[:, 1:]
         scale_gradient[...] = self.xp.astype(self._sum(upstream * y, 0), scale_gradient.dtype)
 

@@ -96,10 +96,8 @@ class UpdateOperations(Namespace):
     def clip_norm(self, squares: Array, norm: float, gradients: Array) -> None:
         xp = self.xp
         total = self._latest(squares)
-        within = total <= norm * norm
-        # An infinite sum gives a factor of NaN, as the contract says.
-        factor = norm / xp.sqrt(total) + (total - total)
-        factor = xp.where(within, xp.ones_like(total), factor)
+        factor = xp.where(xp.isfinite(total), norm / xp.sqrt(total), xp.full_like(total, math.nan))
+        factor = xp.where(total <= norm * norm, xp.ones_like(total), factor)
         gradients *= xp.astype(factor, gradients.dtype)
 
     def clip_value(self, value: float, gradients: Array) -> None:

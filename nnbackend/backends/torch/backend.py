@@ -4,6 +4,7 @@ functions write to a given array, so that a step allocates no more than it has t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class TorchBackend(TorchImages, ArrayApiBackend):
         self.device = f"{_description(place)}, PyTorch {torch.__version__}"
         self._on_host = place.type == "cpu"
         self.works_apart = not self._on_host
+        #: The number of this step for PyTorch's optimisers, which take it as a tensor.
+        self._optimizer_step = _made(lambda: torch.zeros((), dtype=torch.float32, device=place))
 
     # ---- memory --------------------------------------------------------------------------------------------
 
@@ -63,28 +66,30 @@ class TorchBackend(TorchImages, ArrayApiBackend):
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         kind = _DTYPES[np.dtype(dtype)]
-        # Buffers made within a user's inference mode could not be written outside of it.
-        with torch.inference_mode(False):
-            return torch.zeros(shape, dtype=kind, device=self._place(kind))
+        return _made(lambda: torch.zeros(shape, dtype=kind, device=self._place(kind)))
 
     def from_host(self, array: HostArray) -> Array:
-        with torch.inference_mode(False):
-            tensor = torch.from_numpy(np.array(array, order="C"))
-            return tensor.to(self._place(tensor.dtype))
+        kind = _DTYPES[array.dtype]
+        # PyTorch's own memory: sums in products may depend on its alignment.
+        out = _made(lambda: torch.empty(array.shape, dtype=kind, device=self._place(kind)))
+        self._fill(array, out)
+        return out
 
     def asarray(self, array: HostArray) -> Array:
         flags = array.flags
         if not (self._on_host and flags.c_contiguous and flags.aligned and flags.writeable):
             return self.from_host(array)
-        with torch.inference_mode(False):
-            return torch.from_numpy(array)
+        return _made(lambda: torch.from_numpy(array))
 
     def write(self, array: HostArray, out: Array) -> None:
+        self._fill(array, out)
+        self._host.written(out, array)
+
+    def _fill(self, array: HostArray, out: Array) -> None:
         if out.device.type == "cpu":
             out.numpy()[...] = array
         else:
             out.copy_(torch.from_numpy(np.require(array, requirements=["C", "A", "W"])))
-        self._host.written(out, array)
 
     def _shared(self, array: Array) -> HostArray:
         shared: HostArray = array.cpu().numpy()
@@ -125,9 +130,7 @@ class TorchBackend(TorchImages, ArrayApiBackend):
 
     # ---- batch, forward and backward -----------------------------------------------------------------------
 
-    def gather(
-        self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array
-    ) -> None:
+    def gather(self, source: Array, order: Array, counter: Array, batch_size: int, scale: float, out: Array) -> None:
         start = int(self._numbers(counter)[0]) * batch_size
         rows = order[start : start + out.shape[0]]
         if source.dtype == out.dtype:
@@ -226,7 +229,7 @@ class TorchBackend(TorchImages, ArrayApiBackend):
         if velocity is not None:
             velocity.mul_(momentum).add_(direction)
             direction = direction.add(velocity, alpha=momentum) if nesterov else velocity
-        parameters.add_(direction, alpha=-self._this_step(learning_rates, counter))
+        parameters.add_(direction, alpha=_limited(-self._this_step(learning_rates, counter), parameters))
 
     def adam_update(
         self,
@@ -245,19 +248,14 @@ class TorchBackend(TorchImages, ArrayApiBackend):
     ) -> None:
         if momenta is not None:
             beta1 = self._this_step(momenta, counter)
-        rate, t = self._this_step(learning_rates, counter), int(self._numbers(counter)[2]) + 1
-        correction, size = 1 / math.sqrt(1 - beta2**t), rate / (1 - beta1**t)
-        # On a CPU in parts that stay in the cache from one function to the next.
-        parts = zip(*(array.split(_PART if self._on_host else array.numel())
-                      for array in (parameters, gradients, first, second)), strict=True)  # fmt: skip
-        for p, g, m, v in parts:
-            if weight_decay and decoupled:
-                p.mul_(1 - rate * weight_decay)
-            elif weight_decay:
-                g = g.add(p, alpha=weight_decay)
-            m.mul_(beta1).add_(g, alpha=1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            p.addcdiv_(m, v.sqrt().mul_(correction).add_(epsilon), value=-size)
+        # The function of PyTorch's own optimisers, which passes over the memory once.
+        update = torch._fused_adamw_ if decoupled else torch._fused_adam_
+        self._optimizer_step.fill_(int(self._numbers(counter)[2]) + 1)
+        update(
+            [parameters], [gradients], [first], [second], [], [self._optimizer_step],
+            lr=self._this_step(learning_rates, counter), beta1=beta1, beta2=beta2, weight_decay=weight_decay,
+            eps=epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def rmsprop_update(
         self,
@@ -272,17 +270,30 @@ class TorchBackend(TorchImages, ArrayApiBackend):
     ) -> None:
         g = gradients.add(parameters, alpha=weight_decay) if weight_decay else gradients
         square.mul_(decay).addcmul_(g, g, value=1 - decay)
-        rate = self._this_step(learning_rates, counter)
-        parameters.addcdiv_(g, square.sqrt().add_(epsilon), value=-rate)
+        rate = _limited(-self._this_step(learning_rates, counter), parameters)
+        parameters.addcdiv_(g, square.sqrt().add_(epsilon), value=rate)
 
     # ---- running a recorded step ---------------------------------------------------------------------------
 
-    def replaced(self, calls: list[Call]) -> Replaced:
+    def replaced(self, calls: Sequence[Call]) -> Replaced:
         return super().replaced(calls) | shared_places(self, calls)
 
 
-#: Parameters that an update takes at a time on a CPU: enough for PyTorch to give them to several threads.
-_PART = 131_072
+def _made(make: Callable[[], Array]) -> Array:
+    """A new tensor; a lack of memory is a MemoryError."""
+    try:
+        # Tensors made within a user's inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            return make()
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate" in str(error):
+            raise MemoryError(str(error).splitlines()[0]) from error
+        raise
+
+
+def _limited(factor: float, like: Array) -> float:
+    """A factor as infinity where its type cannot hold it; PyTorch refuses such numbers."""
+    return factor if abs(factor) <= torch.finfo(like.dtype).max else math.copysign(math.inf, factor)
 
 
 def _description(device: torch.device) -> str:

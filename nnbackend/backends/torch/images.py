@@ -191,9 +191,8 @@ class _Places:
         self._backend = backend
         self._places: Array = None
 
-    def forward(
-        self, x: Array, kind: str, height: int, width: int, stride_y: int, stride_x: int, top: int, left: int, out: Array
-    ) -> None:
+    def forward(self, x: Array, kind: str, *window_and_out: Any) -> None:
+        height, width, stride_y, stride_x, top, left, out = window_and_out
         self._places = self._backend.max_pool(x, (height, width), (stride_y, stride_x), (top, left), out)
 
     def backward(self, x: Array, pooled: Array, upstream: Array, kind: str, *window_and_out: Any) -> None:

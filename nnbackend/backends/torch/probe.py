@@ -56,8 +56,10 @@ def probe(device: str = "") -> tuple[str | None, str]:
         # A PyTorch for another system or with missing libraries fails in many ways.
         return f"PyTorch cannot be imported ({type(error).__name__}: {error})", f"Install it again. {_INSTALL}"
     kind, _, index = device.partition(":")
-    if not kind or kind == "cpu":
+    if not kind:
         return None, ""
+    if kind == "cpu":
+        return (None, "") if index in ("", "0") else ("there is only one CPU", "Use 'torch:cpu'")
     reason, remedy = _missing(torch, kind)
     if reason is None and index:
         count = getattr(torch, kind).device_count()
@@ -78,7 +80,7 @@ def _missing(torch: Any, kind: str) -> tuple[str | None, str]:
         if not torch.backends.mps.is_built():
             return f"{version} was built without Metal, which only Macs have", "Use 'torch:cpu' or another device"
         if not torch.backends.mps.is_available():
-            return "there is no GPU that Metal can use", "It needs macOS 14 or newer, and an Apple or AMD GPU"
+            return "there is no GPU that Metal can use", "It needs a Mac with a GPU, and a recent macOS"
         return None, ""
     module = getattr(torch, kind, None)
     if module is None or not _is_built(torch, kind):

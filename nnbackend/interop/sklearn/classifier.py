@@ -66,8 +66,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     max_fun : int
         Not used; it belongs to "lbfgs".
     backend : str or Backend
-        "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
-        with its next call.
+        "numpy", "numba", "cupy", "torch", a plug-in's name, or "auto". A fitted estimator whose backend is changed
+        moves there with its next call.
     dropout : float
         Fraction of each hidden layer's outputs that is dropped in training.
     dtype : {"auto", "float32", "float64"}
