@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -149,6 +150,12 @@ class ArrayApiBackend(
 
         return to_device(array, device)
 
+    # ---- copies and pickles ----------------------------------------------------------------------------------
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A backend is made again where it is unpickled, with the module of that name."""
+        return self._requested or (_made_again, (type(self), self.xp.__name__, self.library.device))
+
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def plain_executor(self, calls: Sequence[Call]) -> Executor:
@@ -161,3 +168,7 @@ class ArrayApiBackend(
     def replaced(self, calls: Sequence[Call]) -> Replaced:
         """Calls of a step that share results with others, by their places; see `StepExecutor`."""
         return shared_dropout_masks(self, calls)
+
+
+def _made_again(kind: type[ArrayApiBackend], namespace: str, device: Any) -> ArrayApiBackend:
+    return kind(importlib.import_module(namespace), device)
