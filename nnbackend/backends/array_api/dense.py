@@ -51,7 +51,11 @@ class DenseOperations(Namespace):
     def dropout(
         self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
     ) -> None:
-        out[...] = x * self.dropout_mask(x, rate, seed, stream, counter, first_row)
+        self.multiply(x, self.dropout_mask(x, rate, seed, stream, counter, first_row), out)
+
+    def multiply(self, a: Array, b: Array, out: Array) -> None:
+        """``out = a * b``."""
+        out[...] = a * b
 
     def dropout_mask(self, x: Array, rate: float, seed: int, stream: int, counter: Array, first_row: int) -> Array:
         """0 for elements that are dropped, and ``1 / (1 - rate)`` for the others."""

@@ -53,12 +53,12 @@ class _Mask:
         self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
     ) -> None:
         self._mask = self._backend.dropout_mask(x, rate, seed, stream, counter, first_row)
-        out[...] = x * self._mask
+        self._backend.multiply(x, self._mask, out)
 
     def again(
         self, x: Array, rate: float, seed: int, stream: int, counter: Array, out: Array, first_row: int = 0
     ) -> None:
-        out[...] = x * self._mask
+        self._backend.multiply(x, self._mask, out)
 
 
 def shared_dropout_masks(backend: Any, calls: Sequence[Call]) -> Replaced:

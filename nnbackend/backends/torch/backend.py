@@ -206,6 +206,9 @@ class TorchBackend(TorchImages, ArrayApiBackend):
         else:
             super().record_loss(row_losses, penalties, counter, trace)
 
+    def multiply(self, a: Array, b: Array, out: Array) -> None:
+        torch.mul(a, b, out=out)
+
     def add(self, a: Array, b: Array, out: Array) -> None:
         torch.add(a, b, out=out)
 
