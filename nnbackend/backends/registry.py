@@ -37,6 +37,9 @@ _BUILT_IN = {
 #: `installed` says whether they can run without importing their library, which takes seconds.
 _WITH_DEVICES = ("torch",)
 
+#: The level logging.INFO, without importing logging.
+_INFO = 20
+
 #: The order in which "auto" tries backends.
 AUTO_ORDER = ("cupy", "numba", "numpy")
 
@@ -135,7 +138,7 @@ def _auto() -> Backend:
             skipped.append(f"{name} cannot run here ({error.reason})")
             continue
         reason = "; ".join(skipped) or "it is the fastest backend and usable here"
-        if _log().isEnabledFor(20) and any(_unloaded(each).usable for each in _WITH_DEVICES):
+        if _log().isEnabledFor(_INFO) and any(_unloaded(each).usable for each in _WITH_DEVICES):
             reason += "; PyTorch is installed, too, and used if backend='torch' asks for it"
         _log().info("backend 'auto' chose %r on %s: %s", name, backend.device, reason)
         return backend

@@ -42,16 +42,18 @@ class ArrayApiBackend(
     device : object, optional
         In the library's own terms. Default: the library's default device.
 
-    Raises
-    ------
-    BackendUnavailableError
-        The library lacks something; the message says what.
-
     Attributes
     ----------
     library : Library
         What was found out about the library.
+
+    Raises
+    ------
+    BackendUnavailableError
+        The library lacks something; the message says what.
     """
+
+    name = "array-api"
 
     def __init__(self, namespace: Any, device: Any = None) -> None:
         self.library = examine(namespace, device)
@@ -66,8 +68,6 @@ class ArrayApiBackend(
             self._shared if self.library.shares_memory else self.to_host, self.library.shares_memory
         )
         self._pending = []
-
-    name = "array-api"
 
     # ---- memory --------------------------------------------------------------------------------------------
 
