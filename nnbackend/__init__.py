@@ -42,13 +42,14 @@ from nnbackend.layers import (
     LayerStep,
     MaxAbsNorm,
     MaxPool2D,
+    Normalization,
     Parameter,
     Reshape,
     Residual,
     ZeroPadding2D,
 )
 from nnbackend.network import Network
-from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from nnbackend.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 from nnbackend.schedules import (
     CosineDecay,
     CosineRestarts,
@@ -86,7 +87,16 @@ if TYPE_CHECKING:
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor, MLPSearchCV
     from nnbackend.interop.tensorboard import TensorBoard
-    from nnbackend.training import Callback, Checkpoint, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
+    from nnbackend.training import (
+        Callback,
+        Checkpoint,
+        CSVLogger,
+        EarlyStopping,
+        History,
+        KeepBest,
+        ModelCheckpoint,
+        find_learning_rate,
+    )
 
 __version__ = VERSION
 
@@ -130,6 +140,7 @@ __all__ = [
     "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
+    "Lion",
     "LiveCurves",
     "MLPClassifier",
     "MLPRegressor",
@@ -139,6 +150,7 @@ __all__ = [
     "ModelCheckpoint",
     "Network",
     "Normal",
+    "Normalization",
     "NumbaBackend",
     "NumpyBackend",
     "OneCycle",
@@ -164,6 +176,7 @@ __all__ = [
     "distributed",
     "ensembles",
     "errors",
+    "find_learning_rate",
     "fit_many",
     "get_backend",
     "initializers",
@@ -204,6 +217,7 @@ _LAZY = {
     "ModelCheckpoint": "nnbackend.training",
     "PerNetwork": "nnbackend.ensembles",
     "TensorBoard": "nnbackend.interop.tensorboard",
+    "find_learning_rate": "nnbackend.training",
     "fit_many": "nnbackend.ensembles",
 }
 

@@ -44,6 +44,9 @@ class Backend(Operations):
         How many executors with the attribute `apart` may run at the same time, each on a thread of its own.
     real_dtypes : tuple of str
         The dtypes that networks may have on this device.
+    takes_any_rows : bool
+        Whether executors may have calls for any number of rows; see
+        :meth:`nnbackend.backends.executor.Executor.from_rows`.
     """
 
     name: ClassVar[str]
@@ -52,6 +55,7 @@ class Backend(Operations):
     row_multiple: int = 1
     works_apart: bool = False
     programs: int = 1
+    takes_any_rows: bool = False
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None

@@ -333,7 +333,15 @@ def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
         case "elu":
             out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
         case "sigmoid":
-            _sigmoid(z, out)
+            lowest = _LOG_EPSILON[z.dtype.char]
+            if np.fmin.reduce(z, axis=None, initial=0.0) < lowest:
+                # The sum in `_sigmoid` would round them to 0, whose logarithm is infinite. `out` may be `z`.
+                low = z < lowest
+                values = np.exp(z[low])
+                _sigmoid(z, out)
+                out[low] = values
+            else:
+                _sigmoid(z, out)
         case "tanh":
             np.tanh(z, out=out)
         case "gelu":
@@ -382,6 +390,10 @@ def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: R
             out *= saved
         case _:
             raise AssertionError(f"no such activation: {activation}")
+
+
+#: Below this the sigmoid is the exponential, to rounding; by the character of the dtype.
+_LOG_EPSILON = {np.dtype(kind).char: np.log(np.finfo(kind).eps) for kind in (np.float32, np.float64)}
 
 
 def _gelu_tanh(z: Real) -> Real:

@@ -25,6 +25,7 @@ from nnbackend.layers.stack import (
     layer_nodes,
     layers_from_config,
 )
+from nnbackend.layers.standardization import Normalization
 
 __all__ = [
     "LAYERS",
@@ -46,6 +47,7 @@ __all__ = [
     "LayerStep",
     "MaxAbsNorm",
     "MaxPool2D",
+    "Normalization",
     "Parameter",
     "Reshape",
     "Residual",

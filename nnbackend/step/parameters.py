@@ -48,6 +48,8 @@ class Entry:
     parameter : Parameter
     trainable : bool
         Whether the optimiser updates it: a parameter of a layer that is not frozen.
+    rate_factor : float
+        Of the learning rate.
     row_stride : int
         Elements from one row to the next, where a row is the last axis.
     offset : int
@@ -58,6 +60,7 @@ class Entry:
     layer: int
     parameter: Parameter
     trainable: bool
+    rate_factor: float
     row_stride: int
     offset: int = 0
 
@@ -115,9 +118,9 @@ class Layout:
         """Unpack a flat host buffer into named, contiguous copies."""
         return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
 
-    def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
-        """Check a caller's arrays and convert them to the network's dtype: none missing or unknown, correct shapes,
-        finite, not negative where a parameter is declared so.
+    def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike, partial: bool = False) -> dict[str, HostArray]:
+        """Check a caller's arrays and convert them to the network's dtype: none missing (unless `partial`) or unknown,
+        correct shapes, finite, not negative where a parameter is declared so.
 
         Raises
         ------
@@ -131,11 +134,14 @@ class Layout:
             if name not in shapes:
                 raise UnknownNameError("parameter", name, shapes)
         missing = [name for name in shapes if name not in values]
-        if missing:
-            raise InvalidInputError(f"weights are missing: {', '.join(missing)}")
+        if missing and not partial:
+            raise InvalidInputError(
+                f"weights are missing: {', '.join(missing)}; to keep those that are not given, give partial=True"
+            )
         checked: dict[str, HostArray] = {}
         nonnegative = {entry.name for entry in self.entries if entry.parameter.nonnegative}
-        for name, shape in shapes.items():
+        for name in (name for name in shapes if name in values):
+            shape = shapes[name]
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
@@ -180,6 +186,7 @@ class ParameterLayout(Layout):
                 node.index,
                 parameter,
                 node.trainable and parameter.trainable,
+                node.rate_factor,
                 _round_up(parameter.shape[-1], row_multiple),
             )
             for top in self.nodes
@@ -206,8 +213,22 @@ class ParameterLayout(Layout):
 
     @property
     def outdated(self) -> bool:
-        """Whether layers have been frozen or unfrozen since."""
+        """Whether layers have been frozen or unfrozen since, or have other learning-rate factors."""
         return any(node.outdated() for node in self.nodes)
+
+    @cached_property
+    def rate_parts(self) -> tuple[tuple[float, int, int], ...]:
+        """Parts of the trained buffer with one learning-rate factor each: (factor, first element, last + 1)."""
+        entries = self.trainable.entries
+        starts = [
+            (entry.rate_factor, entry.offset)
+            for before, entry in zip([None, *entries], entries, strict=False)
+            if before is None or before.rate_factor != entry.rate_factor
+        ]
+        # A network without parameters is recorded like all others.
+        starts = starts or [(1.0, 0)]
+        ends = [*(begin for _, begin in starts[1:]), self.trainable_size]
+        return tuple((factor, begin, end) for (factor, begin), end in zip(starts, ends, strict=True))
 
     def check_fits(self, dtype: np.dtype[Any]) -> None:
         """Reject more than this machine's memory, because a system that overcommits memory would kill the process

@@ -24,6 +24,12 @@ def sigmoid(xp: Any, z: Array) -> Array:
     return 0.5 * (1.0 + xp.tanh(0.5 * z))
 
 
+def _accurate_sigmoid(xp: Any, z: Array) -> Array:
+    """The sigmoid, also where the sum in the other formula would round it to 0, whose logarithm is infinite."""
+    lowest = math.log(float(xp.finfo(z.dtype).eps))
+    return xp.where(z < lowest, xp.exp(-xp.abs(z)), sigmoid(xp, z))
+
+
 def _negative(xp: Any, z: Array) -> Array:
     """``min(z, 0)``."""
     return xp.where(z > 0, xp.zeros_like(z), z)
@@ -55,7 +61,7 @@ FORWARD: Mapping[str, Callable[[Any, Array, float], Array]] = {
     "relu": lambda xp, z, a: positive(xp, z),
     "leaky_relu": lambda xp, z, a: xp.where(z > 0, z, a * z),
     "elu": lambda xp, z, a: xp.where(z > 0, z, a * xp.expm1(_negative(xp, z))),
-    "sigmoid": lambda xp, z, a: sigmoid(xp, z),
+    "sigmoid": lambda xp, z, a: _accurate_sigmoid(xp, z),
     "tanh": lambda xp, z, a: xp.tanh(z),
     "gelu": lambda xp, z, a: 0.5 * z * (1.0 + _gelu_tanh(xp, z)),
     "silu": lambda xp, z, a: z * sigmoid(xp, z),

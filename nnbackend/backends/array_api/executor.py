@@ -11,9 +11,6 @@ from nnbackend.backends.executor import PlainExecutor
 
 __all__ = ["StepExecutor", "shared_dropout_masks"]
 
-#: The arguments that operations read as numbers.
-_NUMBERS = ("counter", "learning_rates", "momenta", "chain")
-
 #: For each call that runs in another way, by its place: the function, which takes the arguments of the operation.
 Replaced = dict[int, Callable[..., None]]
 
@@ -33,13 +30,16 @@ class StepExecutor(PlainExecutor):
         super().__init__(backend, calls, f"{backend.library.name} runs one operation after another")
         for place, function in backend.replaced(calls).items():
             self._bound[place] = function, self._bound[place][1]
-        self._kept = [
-            backend.keep(call.arguments[name])
-            for call in calls
-            if call.function is None
-            for name in _NUMBERS
-            if call.arguments.get(name) is not None
-        ]
+        self._kept = [backend.keep(array) for call in calls for array in _read_as_numbers(call)]
+
+
+def _read_as_numbers(call: Call) -> list[Array]:
+    """The arrays of a call that operations read on the host: counters, a number for each step, and chains."""
+    if call.declaration is None:
+        return []
+    named = call.declaration.arguments.items()
+    names = [name for name, each in named if name in ("counter", "chain") or each.shapes[:1] == (("steps",),)]
+    return [call.arguments[name] for name in names if call.arguments.get(name) is not None]
 
 
 class _Mask:

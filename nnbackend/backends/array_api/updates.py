@@ -87,6 +87,32 @@ class UpdateOperations(Namespace):
         rate = self._this_step(learning_rates, counter)
         parameters -= rate * gradients / (self.xp.sqrt(square) + epsilon)
 
+    def lion_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        moment: Array,
+        counter: Array,
+        learning_rates: Array,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Array | None = None,
+    ) -> None:
+        if momenta is not None:
+            beta1 = self._this_step(momenta, counter)
+        rate = self._this_step(learning_rates, counter)
+        parameters *= 1 - rate * weight_decay
+        parameters -= rate * self.xp.sign(beta1 * moment + (1 - beta1) * gradients)
+        moment *= beta2
+        moment += (1 - beta2) * gradients
+
+    def blend(self, source: Array, share: float, counter: Array, shares: Array | None, out: Array) -> None:
+        if shares is not None:
+            share = self._this_step(shares, counter)
+        out *= 1 - share
+        out += share * source
+
     # ---- clipping --------------------------------------------------------------------------------------------
 
     def square_sum(self, gradients: Array, squares: Array) -> None:

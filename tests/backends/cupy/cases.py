@@ -197,6 +197,17 @@ def _rmsprop(rng, rows, columns, inner, weight_decay) -> Case:
     return Case("rmsprop_update", (parameters, gradients, square, _counter(), _rates(), 0.9, 1e-7, weight_decay))
 
 
+def _lion(rng, rows, columns, inner, weight_decay, scheduled=False) -> Case:
+    parameters, gradients, momentum = _flat(rng, rows, columns, 3)
+    slots = (parameters, gradients, momentum, _counter(), _rates())
+    return Case("lion_update", (*slots, 0.9, 0.99, weight_decay, _momenta() if scheduled else None))
+
+
+def _blend(rng, rows, columns, inner, scheduled) -> Case:
+    source, out = _flat(rng, rows, columns, 2)
+    return Case("blend", (source, 0.25, _counter(), _momenta() if scheduled else None, out))
+
+
 def _advance(rng, rows, columns, inner) -> Case:
     return Case("advance", (_counter(),))
 
@@ -258,6 +269,15 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     yield "adam_update-momenta", partial(_adam, weight_decay=0.1, decoupled=True, scheduled=True)
     for decay in (0, 0.1):
         yield f"rmsprop_update-{decay}", partial(_rmsprop, weight_decay=decay)
+    yield from _more_updates()
+
+
+def _more_updates() -> Iterator[tuple[str, Callable[..., Case]]]:
+    for scheduled in (False, True):
+        yield f"blend{'-shares' * scheduled}", partial(_blend, scheduled=scheduled)
+    for decay, scheduled in ((0.0, False), (0.1, False), (0.1, True)):
+        name = f"lion_update-{decay}{'-momenta' * scheduled}"
+        yield name, partial(_lion, weight_decay=decay, scheduled=scheduled)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
