@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.augment import Augmentation
+from nnbackend.backends.arrays import dtype_name
 from nnbackend.backends.contract import Array, Backend, Executor
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
@@ -429,7 +430,7 @@ class _Clear(Executor):
 
     def __init__(self, backend: Backend, gradients: Array) -> None:
         self._backend, self._gradients = backend, gradients
-        self._zeros = backend.empty(gradients.shape, gradients.dtype)
+        self._zeros = backend.empty(gradients.shape, dtype_name(gradients))
 
     def run(self, repeats: int) -> None:
         self._backend.copy(self._zeros, self._gradients)
