@@ -17,7 +17,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 CUPY_OPTIONS = ("-ftz=true",)
 
 #: Files with sums or factors in double for any type.
-SUMS_IN_DOUBLE = {"batch_norm", "layer_norm", "reductions", "updates"}
+SUMS_IN_DOUBLE = {"batch_norm", "dense_step", "layer_norm", "reductions", "updates"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +65,8 @@ def _kernels(name):
     kinds = re.findall(r'extern "C" __global__ void name##(\w+)\(', source)
     written = re.findall(r'^extern "C" __global__ void (\w+)\(', source, re.MULTILINE)
     losses = re.findall(r"^ELEMENTWISE_LOSS\((\w+), ", source, re.MULTILINE)
-    return {*written, *losses, *(f"{one}{kind}" for one in made for kind in kinds)}
+    steps = [f"{kind.lower()}_{one}" for kind, one in re.findall(r"^(ROWS|UPDATE)_KERNEL\((\w+)", source, re.MULTILINE)]
+    return {*written, *losses, *steps, *(f"{one}{kind}" for one in made for kind in kinds)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,10 @@ def test_the_list_of_kernel_files_is_complete():
     from importlib.resources import files
 
     folder = files("nnbackend.backends.cupy") / "cuda"
-    assert {entry.name for entry in folder.iterdir()} == {f"{name}.cu" for name in KERNEL_FILES} | {"common.cuh"}
+    names = {entry.name for entry in folder.iterdir()}
+    assert {name for name in names if name.endswith(".cu")} == {f"{name}.cu" for name in KERNEL_FILES}
+    used = {header for name in KERNEL_FILES for header in re.findall(r'^#line 1 "(.*\.cuh)"', kernel_source(name), re.M)}
+    assert {name for name in names if not name.endswith(".cu")} == used
 
 
 def test_kernels_keep_to_what_the_cpu_build_knows():

@@ -1,0 +1,428 @@
+"""A recorded training step of dense layers as tables for the two kernels in ``cuda/dense_step.cu``.
+
+The first table, of ints, is equal for all networks with the same layers and the same kind of batch. What differs
+between such networks is in the other two, with a line for each: addresses, seeds and strides as 64-bit integers, and
+hyperparameters as doubles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.contract import Array, Call
+from nnbackend.backends.cupy.layout import stride
+from nnbackend.backends.philox import keep_threshold
+from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
+
+__all__ = ["MOST_OUTPUTS", "SHARED_BYTES", "THREADS", "DenseProgram", "UnsupportedStepError", "dense_program"]
+
+THREADS = 256
+"""Threads of a block of both kernels."""
+
+SHARED_BYTES = 48 << 10
+"""Shared memory that a block has without asking for more."""
+
+MOST_OUTPUTS = 2 * THREADS
+"""The loss stages a row of outputs and of targets in the block's scratch memory."""
+
+_HEAD, _STAGE, _TILE_INTS = 12, 10, 10
+_TILE = 32
+#: Parameters begin at multiples of this many elements in the flat buffer.
+_ALIGNMENT = 16
+
+# The enums of the kernels.
+_KINDS = ("dense", "activate", "drop", "loss", "activation_gradient", "input_gradient", "store")
+_ACTIVATIONS = (
+    "identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "gelu", "silu", "softplus", "exponential",
+)  # fmt: skip
+_LOSSES = ("labels", "softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error", *ELEMENTWISE_LOSSES)
+_OPTIMIZERS = ("sgd_update", "adam_update", "rmsprop_update")
+_WORDS, _NUMBERS = 14, 5
+
+
+class UnsupportedStepError(Exception):
+    """Two kernels cannot compute a step; the message says why."""
+
+
+@dataclass
+class DenseProgram:
+    """A step of one network.
+
+    Attributes
+    ----------
+    rows : int
+        Of the batch.
+    dtype : numpy dtype
+        Of the network.
+    ints : (n,) int32
+        The program of the first kernel: a head, then its stages.
+    tiles : (t, 10) int32
+        Of the second kernel.
+    words : (w,) int64
+    numbers : (m,) float64
+    optimizer : str
+        "sgd", "adam" or "rmsprop".
+    slots : int
+        Columns of all activations and gradients of a row.
+    weights : int
+        Elements of weights that the first kernel reads for each block.
+    products : int
+        Multiplications of the step for each row.
+    arrays : list
+        Everything that `words` has addresses of, to keep it alive.
+    """
+
+    rows: int
+    dtype: np.dtype[np.generic]
+    ints: npt.NDArray[np.int32]
+    tiles: npt.NDArray[np.int32]
+    words: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.float64]
+    optimizer: str
+    slots: int
+    weights: int
+    products: int
+    arrays: list[Array] = field(repr=False)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for the programs of networks that can run together."""
+        sizes = len(self.words), len(self.numbers)
+        return self.dtype.char, self.ints.tobytes(), self.tiles.tobytes(), self.optimizer, *sizes
+
+    def shared_bytes(self, rows: int) -> int:
+        """Shared memory of a block of the first kernel that takes this many rows."""
+        tables = 8 * (len(self.words) + len(self.numbers)) + 4 * len(self.ints)
+        return (self.slots + 4 * THREADS) * rows * self.dtype.itemsize + tables
+
+
+def dense_program(calls: Sequence[Call]) -> DenseProgram:
+    """The program of a recorded step.
+
+    Raises
+    ------
+    UnsupportedStepError
+        The kernels cannot compute a call, or the calls are connected in an unusual way.
+    """
+    return _Translation(calls).program()
+
+
+class _Translation:
+    """Follows the calls of a step from buffer to buffer."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._update = self._only(*_OPTIMIZERS)
+        self._dtype = np.dtype(self._update.parameters.dtype)
+        self._record = self._only("record_loss")
+        self._loss = self._only("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error",
+                                "elementwise_loss")  # fmt: skip
+        self._arrays: list[Array] = []
+        self._stages: list[tuple[int, ...]] = []
+        self._words: list[int] = [0] * _WORDS
+        self._numbers: list[float] = [0.0] * _NUMBERS
+        #: Slots by the address of the buffer that they replace: the first column and the number of columns.
+        self._slots: dict[int, tuple[int, int]] = {}
+        self._columns = 0
+        self._written: set[int] = set()
+        self._stored: set[int] = set()
+        #: Of each trained layer, by the address of its delta: word, input, delta, weight's and bias's gradient.
+        self._layers: dict[int, list[Array | None]] = {}
+        self._layer_words: dict[int, int] = {}
+        self._gathers = {_address(call.out): call for call in calls if call.operation == "gather"}
+        self._smoothing: Call | None = None
+        self._gamma: float | None = None
+        self.weights = 0
+
+    def program(self) -> DenseProgram:
+        """Translate all calls."""
+        gathers = [call for call in self._calls if call.operation == "gather"]
+        if not gathers:
+            raise UnsupportedStepError("the step gathers no rows")
+        first, counter = gathers[0], self._record.counter
+        if any(each.order is not first.order or each.counter is not counter for each in gathers):
+            raise UnsupportedStepError("rows are gathered in different orders")
+        if first.out.ndim != 2 or first.source.dtype not in (np.uint8, self._dtype):
+            raise UnsupportedStepError("rows are not matrices")
+        self._write(first.out)
+        self._smoothing = next((call for call in self._calls if call.operation == "smooth_labels"), None)
+        focal = next((call for call in self._calls if call.operation == "focal_rows"), None)
+        self._focal = focal
+        for call in self._calls:
+            translate = _TRANSLATIONS.get(call.operation)
+            if translate is None:
+                name = call.outside or f"they do not compute {call.operation}"
+                raise UnsupportedStepError(name)
+            translate(self, call)
+        self._fixed(first)
+        optimizer = self._update.operation
+        flag = self._update.arguments.get("nesterov", self._update.arguments.get("decoupled", False))
+        head = [
+            int(first.out.shape[0]), int(first.batch_size), int(first.out.shape[1]), stride(first.source),
+            int(first.source.dtype == np.uint8), self._slots[_address(first.out)][0], len(self._stages), self._columns,
+            len(self._words), len(self._numbers), _OPTIMIZERS.index(optimizer), int(flag),
+        ]  # fmt: skip
+        ints = np.array([*head, *(value for stage in self._stages for value in stage)], np.int32)
+        return DenseProgram(
+            head[0], self._dtype, ints, self._tiles(), np.array(self._words, np.int64),
+            np.array(self._numbers, np.float64), optimizer.removesuffix("_update"), self._columns, self.weights,
+            self._products(), self._arrays,
+        )  # fmt: skip
+
+    # ---- calls ---------------------------------------------------------------------------------------------
+
+    def _nothing(self, call: Call) -> None:
+        """The kernels do this without a stage."""
+
+    def _counted(self, call: Call) -> None:
+        if call.counter is not self._record.counter:
+            raise UnsupportedStepError("the step has several counters")
+
+    def _dense(self, call: Call) -> None:
+        outputs = int(call.out.shape[1])
+        if call.activation not in _ACTIVATIONS:
+            raise UnsupportedStepError(f"they do not compute {call.activation} between layers")
+        x = self._read(call.x)
+        kept = -1 if call.preactivation is None else self._write(call.preactivation)
+        words = self._word(self._pointer(call.weight), self._pointer(call.bias))
+        self._stage("dense", x, self._write(call.out), kept, int(call.x.shape[1]), outputs, self._read_weight(call),
+                    _ACTIVATIONS.index(call.activation), words, self._number(call.alpha))  # fmt: skip
+
+    def _activation(self, call: Call) -> None:
+        if call.activation not in _ACTIVATIONS:
+            raise UnsupportedStepError(f"they do not compute {call.activation} between layers")
+        z = self._read(call.z)
+        self._stage("activate", z, self._write(call.out), -1, 0, int(call.out.shape[1]), 0,
+                    _ACTIVATIONS.index(call.activation), 0, self._number(call.alpha))  # fmt: skip
+
+    def _dropout(self, call: Call) -> None:
+        self._counted(call)
+        if call.first_row:
+            raise UnsupportedStepError("other ranks have rows of the batch")
+        x = self._read(call.x)
+        words = self._word(int(call.seed), int(call.stream), int(keep_threshold(call.rate)))
+        self._stage("drop", x, self._write(call.out), -1, 0, int(call.out.shape[1]), 0, 0, words,
+                    self._number(1.0 / (1.0 - float(call.rate))))  # fmt: skip
+
+    def _row_losses(self, call: Call) -> None:
+        outputs, targets = call.arguments.get("logits", call.arguments.get("outputs")), call.targets
+        columns = int(outputs.shape[1])
+        if columns > MOST_OUTPUTS:
+            raise UnsupportedStepError(f"there are more than {MOST_OUTPUTS} outputs")
+        if call.row_losses is not self._record.row_losses:
+            raise UnsupportedStepError("the recorded losses are not those of the rows")
+        smoothing, focal = self._smoothing, self._focal
+        gathered = smoothing.targets if smoothing is not None and smoothing.out is targets else targets
+        source = self._gathered(gathered)
+        labelled = source.ndim == 1
+        if source.dtype != (np.int32 if labelled else self._dtype) or (labelled and call.operation not in _WITH_LABELS):
+            raise UnsupportedStepError("targets are neither labels nor one number for each output")
+        if focal is not None and (focal.gradient is not call.gradient or call.weights is not None):
+            raise UnsupportedStepError("they do not compute focal_rows of another loss")
+        weights = call.weights if focal is None else focal.weights
+        weight_source = None if weights is None else self._gathered(weights)
+        name = call.arguments.get("loss", call.operation)
+        if name == "softmax_cross_entropy" and targets.ndim == 1:
+            name = "labels"
+        words = self._word(
+            self._pointer(source), 0 if labelled else stride(source), self._pointer(weight_source),
+            self._pointer(call.arguments.get("parameters")),
+        )  # fmt: skip
+        smooth = (1.0, 0.0) if smoothing is None else (1.0 - smoothing.smoothing, smoothing.smoothing * smoothing.uniform)
+        numbers = self._number(*smooth, 0.0 if focal is None else focal.gamma)
+        self._stage("loss", self._read(outputs), self._write(call.gradient), -1 if focal is None else 0, int(labelled),
+                    columns, int(smoothing is not None), _LOSSES.index(name), words, numbers)  # fmt: skip
+
+    def _gathered(self, out: Array) -> Array:
+        """The array from which the rows of `out` are gathered as they are."""
+        gather = self._gathers.get(_address(out))
+        if gather is None or gather.scale != 1:
+            raise UnsupportedStepError("targets or weights are changed before the loss")
+        return gather.source
+
+    def _activation_gradient(self, call: Call) -> None:
+        if call.activation not in _ACTIVATIONS:
+            raise UnsupportedStepError(f"they do not compute {call.activation} between layers")
+        saved, upstream = self._read(call.saved), self._read(call.upstream)
+        self._stage("activation_gradient", upstream, self._write(call.out), saved, 0, int(call.out.shape[1]), 0,
+                    _ACTIVATIONS.index(call.activation), 0, self._number(call.alpha))  # fmt: skip
+
+    def _input_gradient(self, call: Call) -> None:
+        delta = self._read(call.delta)
+        inputs, outputs = (int(extent) for extent in call.weight.shape)
+        words = self._word(self._pointer(call.weight))
+        self._stage("input_gradient", delta, self._write(call.out), -1, inputs, outputs, self._read_weight(call), 0,
+                    words, 0)  # fmt: skip
+
+    def _read_weight(self, call: Call) -> int:
+        """The stride of a weight, which is read four columns at a time: its rows must be padded with zeros."""
+        inputs, outputs = call.weight.shape
+        length = stride(call.weight) if inputs > 1 else -(-int(outputs) // 4) * 4
+        if length % 4 or _address(call.weight) % 16:
+            raise UnsupportedStepError("rows of a weight do not begin at multiples of 16 bytes")
+        self.weights += int(inputs) * length
+        return length
+
+    def _weight_gradient(self, call: Call) -> None:
+        if self._offset(call.out) is None:
+            return  # of a frozen layer
+        words = self._word(self._pointer(call.x), self._pointer(call.delta))
+        for word, array in enumerate((call.x, call.delta), words):
+            if _address(array) not in self._stored:
+                self._stage("store", self._read(array), 0, 0, 0, int(array.shape[1]), stride(array), 0, word, 0)
+                self._stored.add(_address(array))
+        if _address(call.delta) in self._layers:
+            raise UnsupportedStepError("a gradient belongs to two layers")
+        self._layers[_address(call.delta)] = [call.x, call.delta, call.out, None]
+        self._layer_words[_address(call.delta)] = words
+
+    def _bias_gradient(self, call: Call) -> None:
+        if self._offset(call.out) is None:
+            return
+        layer = self._layers.get(_address(call.delta))
+        if layer is None or layer[3] is not None:
+            raise UnsupportedStepError("a bias is trained without the weight of its layer")
+        layer[3] = call.out
+
+    def _targets(self, call: Call) -> None:
+        if call.out is not self._loss.targets:
+            raise UnsupportedStepError("smoothed labels are not those of the loss")
+
+    def _penalties(self, call: Call) -> None:
+        if call.penalties is not None:
+            raise UnsupportedStepError("they do not compute weight_penalty")
+
+    # ---- tables --------------------------------------------------------------------------------------------
+
+    def _stage(self, kind: str, *values: int) -> None:
+        self._stages.append((_KINDS.index(kind), *values))
+        assert len(self._stages[-1]) == _STAGE
+
+    def _word(self, *values: int) -> int:
+        self._words += values
+        return len(self._words) - len(values)
+
+    def _number(self, *values: float) -> int:
+        self._numbers += map(float, values)
+        return len(self._numbers) - len(values)
+
+    def _pointer(self, array: Array | None) -> int:
+        if array is None:
+            return 0
+        self._arrays.append(array)
+        return _address(array)
+
+    def _read(self, array: Array) -> int:
+        """The place of a slot that has been written."""
+        key = _address(array)
+        if key not in self._written or array.ndim != 2 or self._slots[key][1] != array.shape[1]:
+            raise UnsupportedStepError("a layer reads something that no other one has computed for these rows")
+        return self._slots[key][0]
+
+    def _write(self, array: Array) -> int:
+        """The place of the slot that replaces a buffer."""
+        key, columns = _address(array), int(array.shape[-1])
+        if array.ndim != 2 or key in self._stored or self._slots.setdefault(key, (self._columns, columns))[1] != columns:
+            raise UnsupportedStepError("a buffer is used for several matrices")
+        place = self._slots[key][0]
+        if place == self._columns:
+            self._columns += -(-columns // 4) * 4
+        self._written.add(key)
+        return place
+
+    def _offset(self, gradient: Array) -> int | None:
+        """The offset of a gradient in the flat buffer; None if it is elsewhere."""
+        gradients = self._update.gradients
+        offset = (_address(gradient) - _address(gradients)) // self._dtype.itemsize
+        return int(offset) if 0 <= offset < gradients.size else None
+
+    def _only(self, *operations: str) -> Call:
+        found = [call for call in self._calls if call.operation in operations]
+        if len(found) != 1:
+            raise UnsupportedStepError(f"they take exactly one {' or '.join(operations)}")
+        return found[0]
+
+    def _fixed(self, gather: Call) -> None:
+        """The words and numbers that every network has."""
+        update, record = self._update, self._record
+        slots = {"sgd_update": ("velocity",), "adam_update": ("first", "second"), "rmsprop_update": ("square",)}
+        first, second = (*(update.arguments[name] for name in slots[update.operation]), None)[:2]
+        # Memory for what the first kernel tells the second.
+        self._words[:_WORDS] = [
+            self._pointer(record.counter), self._pointer(gather.order), self._pointer(gather.source),
+            self._pointer(update.learning_rates), self._pointer(update.arguments.get("momenta")),
+            self._pointer(update.parameters), self._pointer(first), self._pointer(second),
+            self._pointer(record.row_losses), stride(record.row_losses), self._pointer(record.trace),
+            stride(record.trace), 0, 0,
+        ]  # fmt: skip
+        given = update.arguments
+        self._numbers[:_NUMBERS] = [
+            float(gather.scale),
+            float(given.get("momentum", given.get("beta1", 0.0))),
+            float(given.get("beta2", given.get("decay", 0.0))),
+            float(given.get("epsilon", 0.0)),
+            float(given["weight_decay"]),
+        ]
+
+    def _tiles(self) -> npt.NDArray[np.int32]:
+        """The tiles of all weight gradients; checks that the update changes nothing else."""
+        tiles, covered = [], []
+        for key, (x, delta, weight, bias) in self._layers.items():
+            assert x is not None and delta is not None and weight is not None
+            inputs, outputs = (int(extent) for extent in weight.shape)
+            at, bias_at = self._offset(weight), -1 if bias is None else self._offset(bias)
+            assert at is not None and bias_at is not None
+            covered.append((at, at + inputs * stride(weight)))
+            if bias is not None:
+                covered.append((bias_at, bias_at + outputs))
+            for first_input in range(0, inputs + (bias is not None), _TILE):
+                tiles += [
+                    (self._layer_words[key], inputs, outputs, stride(x), stride(delta), first_input, first_output, at,
+                     stride(weight), bias_at)
+                    for first_output in range(0, outputs, _TILE)
+                ]  # fmt: skip
+        end = 0
+        for begin, until in [*sorted(covered), (int(self._update.gradients.size), 0)]:
+            if begin - end >= _ALIGNMENT:
+                raise UnsupportedStepError("not all trained parameters are weights and biases of dense layers")
+            end = max(end, until)
+        return np.array(tiles, np.int32).reshape(-1, _TILE_INTS)
+
+    def _products(self) -> int:
+        pairs = [(call.weight.shape, 1) for call in self._calls if "weight" in call.arguments]
+        trained = [(layer[2].shape, 1) for layer in self._layers.values() if layer[2] is not None]
+        return sum(math.prod(int(extent) for extent in shape) for shape, _ in pairs + trained)
+
+
+_WITH_LABELS = ("softmax_cross_entropy",)
+
+_TRANSLATIONS = {
+    "gather": _Translation._nothing,
+    "smooth_labels": _Translation._targets,
+    "dense_forward": _Translation._dense,
+    "activation_forward": _Translation._activation,
+    "dropout": _Translation._dropout,
+    "softmax_cross_entropy": _Translation._row_losses,
+    "sigmoid_cross_entropy": _Translation._row_losses,
+    "mean_squared_error": _Translation._row_losses,
+    "elementwise_loss": _Translation._row_losses,
+    "focal_rows": _Translation._nothing,
+    "activation_gradient": _Translation._activation_gradient,
+    "dense_input_gradient": _Translation._input_gradient,
+    "dense_weight_gradient": _Translation._weight_gradient,
+    "bias_gradient": _Translation._bias_gradient,
+    "sgd_update": _Translation._counted,
+    "adam_update": _Translation._counted,
+    "rmsprop_update": _Translation._counted,
+    "record_loss": _Translation._penalties,
+    "advance": _Translation._counted,
+}
+
+
+def _address(array: Array) -> int:
+    return int(array.data.ptr)

@@ -1,0 +1,141 @@
+"""A training step of dense layers in two launches, for one network or for many equal ones at once.
+
+A launch, and the start of a kernel after another one, take longer than the arithmetic of a small network. So one kernel
+takes a few rows of the batch through the whole network, and a second computes all gradients of weights and updates
+them. A network is one line of the kernels' tables, so many equal networks are no more launches than one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnbackend.backends.contract import Array, Call, Executor
+from nnbackend.backends.cupy.dense_program import SHARED_BYTES, DenseProgram, UnsupportedStepError, dense_program
+from nnbackend.backends.cupy.graph import GraphExecutor
+from nnbackend.backends.cupy.interface import Runtime
+from nnbackend.backends.cupy.launches import Launch
+
+__all__ = ["MOST_NETWORKS", "DenseStep", "DenseStepExecutor", "dense_step", "rows_of_block"]
+
+MOST_NETWORKS = 64
+"""Networks that run as one, at most: enough to fill any GPU with small ones."""
+
+MOST_WEIGHT_BYTES = 256 << 20
+"""Most bytes of weights that the blocks of the first kernel read in a step: beyond, products of the whole batch, which
+read weights less often, are estimated to be faster."""
+
+#: Rows of a block of the first kernel. More rows read the weights less often, fewer rows occupy more multiprocessors.
+_MANY_ROWS = 4
+_ENOUGH_BLOCKS = 64
+
+_BLOCK = (32, 8)
+
+
+def rows_of_block(program: DenseProgram, networks: int = 1) -> int:
+    """Rows of the batch that a block takes: four, if they fit into its memory and make enough blocks; otherwise one."""
+    blocks = -(-program.rows // _MANY_ROWS) * networks
+    return _MANY_ROWS if blocks >= _ENOUGH_BLOCKS and program.shared_bytes(_MANY_ROWS) <= SHARED_BYTES else 1
+
+
+def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
+    """The program of a recorded step that two kernels should compute, and why.
+
+    Raises
+    ------
+    UnsupportedStepError
+        They cannot, or other ways are estimated to be faster; the message says why.
+    """
+    program = dense_program(calls)
+    if program.shared_bytes(1) > SHARED_BYTES:
+        raise UnsupportedStepError(
+            f"activations of a row take {program.shared_bytes(1) / 1024:.0f} KiB, and a block has {SHARED_BYTES >> 10}"
+        )
+    rows = rows_of_block(program)
+    traffic = -(-program.rows // rows) * program.weights * program.dtype.itemsize
+    if traffic > MOST_WEIGHT_BYTES:
+        raise UnsupportedStepError(
+            f"their blocks would read {traffic >> 20} MiB of weights, more than {MOST_WEIGHT_BYTES >> 20}"
+        )
+    return program, (
+        f"dense layers of this size take two launches a step, with {rows} of {program.rows} rows in each block and "
+        f"{program.shared_bytes(rows) / 1024:.0f} of {SHARED_BYTES >> 10} KiB of its memory"
+    )
+
+
+class DenseStep:
+    """The tables of equal programs on the device, and their launches.
+
+    Parameters
+    ----------
+    programs : sequence of DenseProgram
+        One for each network, with equal keys.
+    memory : callable
+        Copies a host array to the device.
+    """
+
+    def __init__(self, programs: Sequence[DenseProgram], memory: Callable[[Any], Array]) -> None:
+        first, networks = programs[0], len(programs)
+        self._program, self._networks = first, networks
+        counters = memory(np.zeros((networks, 3), np.int64))
+        numbers = memory(np.zeros((networks, 8), np.float64))
+        words = np.stack([program.words for program in programs])
+        words[:, 12] = counters.data.ptr + 24 * np.arange(networks)
+        words[:, 13] = numbers.data.ptr + 64 * np.arange(networks)
+        self._tables = memory(words), memory(np.stack([program.numbers for program in programs]))
+        self._ints, self._tiles = memory(first.ints), memory(first.tiles)
+        self._kept = counters, numbers, [program.arrays for program in programs]
+        self.rows = rows_of_block(first, networks)
+
+    def launch(self, launch: Callable[..., None]) -> None:
+        """Launch both kernels.
+
+        Parameters
+        ----------
+        launch : callable
+            ``launch(kernel, dtype, launch, *arguments, shared_bytes=0)``.
+        """
+        program, networks = self._program, self._networks
+        rows, tiles = Launch((-(-program.rows // self.rows), networks), _BLOCK), len(program.tiles)
+        shared = program.shared_bytes(self.rows)
+        launch(f"dense_step.rows_{self.rows}", program.dtype, rows, self._ints, len(program.ints), *self._tables,
+               shared_bytes=shared)  # fmt: skip
+        updates = Launch((tiles + 1, networks), _BLOCK)
+        launch(f"dense_step.update_{program.optimizer}", program.dtype, updates, self._ints, self._tiles, tiles,
+               *self._tables)  # fmt: skip
+
+
+class DenseStepExecutor(GraphExecutor):
+    """Replays a step of two kernels, for its network alone or together with others.
+
+    Parameters
+    ----------
+    runtime : Runtime
+    make : callable
+        The plain executor of the step of one or several programs.
+    program : DenseProgram
+    reason : str
+    """
+
+    name = "two kernels"
+
+    def __init__(
+        self, runtime: Runtime, make: Callable[[Sequence[DenseProgram]], Executor], program: DenseProgram, reason: str
+    ) -> None:
+        super().__init__(runtime, make([program]))
+        self.reason = reason
+        self.kind = program.key
+        self._make, self._program = make, program
+        #: The last executors that ran with this one, and the graphs of all.
+        self._together: tuple[Sequence[Executor], GraphExecutor] | None = None
+
+    def run_with(self, others: Sequence[Executor], repeats: int) -> None:
+        if not others:
+            self.run(repeats)
+            return
+        if self._together is None or list(self._together[0]) != list(others):
+            programs = [self._program, *(other._program for other in others if isinstance(other, DenseStepExecutor))]
+            self._together = others, GraphExecutor(self._runtime, self._make(programs))
+        self._together[1].run(repeats)

@@ -1,0 +1,395 @@
+"""Whole training steps in two launches: results, independence of the order, many networks at once, and which steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import nnbackend as nn
+from nnbackend.backends.cupy import CupyBackend, dense_step
+from nnbackend.backends.cupy.dense_program import THREADS, dense_program
+from nnbackend.backends.cupy.dense_step import DenseStep, DenseStepExecutor
+from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.step.replay import Replay
+from nnbackend.training.run import TrainingRun
+from tests.backends.cupy.emulator import EmulatedRuntime
+from tests.helpers import images, same_weights
+
+pytestmark = pytest.mark.usefixtures("needs_compiler")
+
+ROWS, FEATURES = 21, 12
+BATCH = 8
+RELU = {"activation": "relu"}
+
+#: More outputs than the 4 columns of each of the threads of a block, more inputs than a tile, inputs that fill tiles.
+NETWORKS = {
+    "one layer": lambda: [nn.Dense(4)],
+    "dropout": lambda: [nn.Dense(33, **RELU), nn.Dropout(0.3), nn.Dense(7, activation="gelu"), nn.Dense(4)],
+    "activations apart": lambda: [nn.Dense(31), nn.Activation("silu"), nn.Dropout(0.2), nn.Dense(4)],
+    "no bias": lambda: [nn.Dense(32, use_bias=False, activation="tanh"), nn.Dense(4, use_bias=False)],
+    "frozen": lambda: [nn.Dense(5, **RELU), nn.Dense(6, activation="elu", alpha=0.5, trainable=False), nn.Dense(4)],
+    "frozen first": lambda: [nn.Dense(5, trainable=False), nn.Dropout(0.1), nn.Dense(9, **RELU), nn.Dense(4)],
+    "dropout first": lambda: [nn.Flatten(), nn.Dropout(0.4), nn.Dense(70, activation="leaky_relu"), nn.Dense(4)],
+    "one unit": lambda: [nn.Dense(1, activation="softplus"), nn.Dense(6, activation="sigmoid"), nn.Dense(4)],
+    "wide": lambda: [nn.Dense(4 * THREADS + 3, activation="exponential"), nn.Dense(4)],
+}
+
+OPTIMIZERS = {
+    "sgd": lambda: nn.SGD(nn.ExponentialDecay(0.2, 0.5)),
+    "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    "momentum": lambda: nn.SGD(nn.OneCycle(0.1, epochs=2), momentum=0.9),
+    "adam": lambda: nn.Adam(nn.OneCycle(0.02, epochs=2), weight_decay=1e-3),
+    "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
+    "rmsprop": lambda: nn.RMSprop(0.003, weight_decay=1e-3),
+}
+
+LOSSES = {
+    "softmax_cross_entropy": {"loss": "softmax_cross_entropy"},
+    "smoothed": {"loss": "softmax_cross_entropy", "label_smoothing": 0.1},
+    "focal": {"loss": nn.losses.Focal(1.5)},
+    "sigmoid": {"loss": "sigmoid_cross_entropy", "label_smoothing": 0.2},
+    "sigmoid focal": {"loss": nn.losses.Focal(2.0, "sigmoid")},
+    "squared": {"loss": "mean_squared_error"},
+    "absolute": {"loss": "mean_absolute_error"},
+    "huber": {"loss": nn.losses.Huber(0.3)},
+    "log_cosh": {"loss": "log_cosh"},
+    "poisson": {"loss": "poisson"},
+    "probabilities": {"loss": "softmax_cross_entropy"},
+    "quantile": {"loss": nn.losses.Quantile([0.1, 0.4, 0.6, 0.9])},
+}
+
+
+def data(loss="softmax_cross_entropy"):
+    x, y = images(ROWS, FEATURES)
+    if loss in ("softmax_cross_entropy", "smoothed", "focal"):
+        return x, y
+    if loss == "quantile":
+        return x, y / 4
+    return x, np.eye(4)[y] * 0.9 + (0.025 if loss == "probabilities" else 0)
+
+
+def network(backend, layers="dropout", dtype="float64", seed=3):
+    return nn.Network(NETWORKS[layers](), FEATURES, backend=backend, dtype=dtype, seed=seed)
+
+
+def train(made, optimizer="sgd", kind="softmax_cross_entropy", epochs=2, **options):
+    """Its losses; with a shorter last batch."""
+    x, y = data(kind)
+    given = {**LOSSES[kind], "epochs": epochs, "batch_size": BATCH, "verbose": False, **options}
+    return np.concatenate(made.fit(x, y, optimizer=OPTIMIZERS[optimizer](), **given).step_losses)
+
+
+def assert_agree(one, other, losses, expected, tolerance):
+    np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
+    for name, array in other.get_weights().items():
+        np.testing.assert_allclose(one.get_weights()[name], array, rtol=10 * tolerance, atol=10 * tolerance)
+
+
+def watched(**order):
+    """A backend and the list of its launches."""
+    runtime = EmulatedRuntime(**order)
+    runtime.log = []
+    return CupyBackend(runtime), runtime.log
+
+
+def compare(layers="dropout", optimizer="sgd", kind="softmax_cross_entropy", dtype="float64", **options):
+    """Train on the CPU build and with NumPy in float64."""
+    backend, log = watched()
+    made, reference = network(backend, layers, dtype), network("numpy", layers)
+    losses = train(made, optimizer, kind, **options)
+    expected = train(reference, optimizer, kind, **options)
+    assert_agree(made, reference, losses, expected, {"float32": 1e-4, "float64": 1e-10}[dtype])
+    steps = 2 * -(-ROWS // BATCH)
+    rows = [name for name in log if name.startswith("rows_")]
+    updates = [name for name in log if name.startswith("update_")]
+    assert (len(rows), len(updates)) == (steps, steps)
+    assert set(log) - {"sum_rows"} == {*rows, *updates}
+
+
+# ---- the same results as NumPy ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", NETWORKS)
+def test_networks(layers):
+    compare(layers)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers(optimizer):
+    compare("frozen", optimizer)
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_losses(kind):
+    compare("one unit", kind=kind, sample_weight=np.linspace(0.5, 1.5, ROWS))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
+def test_single_precision(optimizer):
+    compare("dropout", optimizer, dtype="float32")
+
+
+def test_images_are_rows():
+    """The gather writes packed rows of an image, which need not begin at multiples of 16 bytes."""
+    x, y = images(ROWS, 6)
+    losses = []
+    for backend in (watched()[0], "numpy"):
+        made = nn.Network([nn.Flatten(), nn.Dense(9, **RELU), nn.Dense(4)], (2, 3, 1), backend=backend, dtype="float64")
+        options = {"epochs": 2, "batch_size": BATCH, "verbose": False}
+        history = made.fit(x.reshape(-1, 2, 3, 1), y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1), **options)
+        losses.append(np.concatenate(history.step_losses))
+    assert isinstance(made, nn.Network)
+    np.testing.assert_allclose(*losses, rtol=1e-10)
+
+
+def test_a_batch_of_one_and_of_more_rows_than_a_chunk():
+    x, y = images(75, FEATURES)
+    for batch_size in (1, 70):
+        found = []
+        for backend in (watched()[0], "numpy"):
+            made = network(backend, "frozen")
+            options = {"epochs": 1, "steps_per_epoch": 2, "batch_size": batch_size, "verbose": False}
+            made.fit(x, y, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01), **options)
+            found.append(made.get_weights())
+        for name, array in found[1].items():
+            np.testing.assert_allclose(found[0][name], array, rtol=1e-9, atol=1e-9)
+
+
+def test_rows_that_arrive_in_portions():
+    found = []
+    for backend in (watched()[0], "numpy"):
+        made = network(backend, "frozen")
+        train(made, stream=True)
+        found.append(made.get_weights())
+    for name, array in found[1].items():
+        np.testing.assert_allclose(found[0][name], array, rtol=1e-9, atol=1e-9)
+
+
+def test_divergence_is_noticed():
+    made = network(watched()[0], "one unit", "float32")
+    with pytest.raises(nn.errors.TrainingDivergedError):
+        x, _ = data()
+        made.fit(x, np.full((ROWS, 4), 1e30, np.float32), loss="mean_squared_error", optimizer=nn.SGD(1e30),
+                 verbose=False)  # fmt: skip
+
+
+# ---- the same bits in any order ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [{"reverse_threads": True}, {"reverse_blocks": True}])
+@pytest.mark.parametrize("layers", ["dropout", "activations apart"])
+def test_the_order_of_threads_and_blocks_does_not_matter(layers, order):
+    made = [network(watched(**kind)[0], layers, "float32") for kind in ({}, order)]
+    first, second = (train(each, "adam") for each in made)
+    assert first.tobytes() == second.tobytes()
+    assert same_weights(*made)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_of_a_block_do_not_change_bits(dtype, monkeypatch):
+    few, log_of_few = watched()
+    one = network(few, "dropout", dtype)
+    first = train(one)
+    monkeypatch.setattr(dense_step, "_ENOUGH_BLOCKS", 2)
+    many, log_of_many = watched()
+    other = network(many, "dropout", dtype)
+    assert train(other).tobytes() == first.tobytes()
+    assert same_weights(one, other)
+    assert "rows_4" not in log_of_few
+    # The last batch has five rows: two blocks, one of them with a single row.
+    assert "rows_1" not in log_of_many
+
+
+# ---- many networks -------------------------------------------------------------------------------------------------
+
+
+def many(backend, seeds, layers="dropout", **options):
+    """Train networks with different seeds, rates and rows as one run."""
+    made = [network(backend, layers, "float32", seed) for seed in seeds]
+    x, y = data()
+    draw = np.random.default_rng(0)
+    given = {
+        "epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False,
+        "optimizer": [nn.Adam(0.01 * (1 + seed)) for seed in seeds],
+        "rows": [draw.permutation(ROWS)[:13] for _ in seeds],
+    }  # fmt: skip
+    histories = nn.fit_many(made, x, y, **{**given, **options})
+    return made, histories
+
+
+def launches_of(count):
+    backend, log = watched()
+    many(backend, range(count), "frozen first", epochs=1)
+    return [name for name in log if name != "sum_rows"]
+
+
+def test_thirty_two_networks_take_the_launches_of_one():
+    """And bits do not depend on their number."""
+    assert len(launches_of(1)) == len(launches_of(32)) == 2 * 2
+
+
+def test_networks_have_the_bits_of_their_lone_runs():
+    """A network ends early, and another one fails."""
+
+    class Fails(nn.callbacks.Callback):
+        def on_epoch_end(self, network, metrics):
+            raise ValueError("failed")
+
+    class Stops(nn.callbacks.Callback):
+        def on_epoch_end(self, network, metrics):
+            network.stop_training = True
+
+    backend, log = watched()
+    callbacks = nn.PerNetwork([[], [Fails()], [], []])
+    epochs = [3, 3, 1, 2]
+    made, histories = many(backend, range(4), epochs=epochs, callbacks=callbacks)
+    assert [len(history.epochs) for history in histories] == [3, 1, 1, 2]
+    assert [str(history.error) for history in histories] == ["None", "failed", "None", "None"]
+    # Two kinds of batches in each epoch, of which the last one has one network.
+    assert log.count("update_adam") == 3 * 2
+    for seed, (one, history) in enumerate(zip(made, histories, strict=True)):
+        alone, _ = watched()
+        (other,), (lone,) = many_alone(alone, seed, len(history.epochs))
+        assert same_weights(one, other)
+        assert np.concatenate(history.step_losses).tobytes() == np.concatenate(lone.step_losses).tobytes()
+
+
+def many_alone(backend, seed, epochs):
+    draw = np.random.default_rng(0)
+    rows = [draw.permutation(ROWS)[:13] for _ in range(seed + 1)][-1]
+    return many(backend, [seed], epochs=epochs, rows=[rows])
+
+
+def test_unequal_networks_run_one_after_another():
+    """Those of one kind together, whatever their places in the list."""
+    backend, log = watched()
+    made = [network(backend, layers) for layers in ("frozen", "one unit", "frozen", "one layer")]
+    x, y = data()
+    options = {"epochs": 1, "batch_size": ROWS, "loss": "softmax_cross_entropy", "optimizer": nn.SGD(0.1)}
+    histories = nn.fit_many(made, x, y, verbose=False, **options)
+    assert [history.error for history in histories] == [None] * 4
+    assert log.count("update_sgd") == 3
+    for one, layers in zip(made, ("frozen", "one unit", "frozen", "one layer"), strict=True):
+        other = network(watched()[0], layers)
+        other.fit(x, y, verbose=False, **options)
+        assert same_weights(one, other)
+
+
+def test_a_network_that_diverges_leaves_the_others_alone():
+    backend, _ = watched()
+    made = [network(backend, "one unit", "float32", seed) for seed in range(2)]
+    x, _ = data()
+    histories = nn.fit_many(
+        made, x, np.full((ROWS, 4), 1e10, np.float32), epochs=2, batch_size=BATCH, loss="mean_squared_error",
+        optimizer=[nn.SGD(1e30), nn.SGD(1e-14)], verbose=False,
+    )  # fmt: skip
+    assert isinstance(histories[0].error, nn.errors.TrainingDivergedError)
+    assert histories[1].error is None
+    assert len(histories[1].epochs) == 2
+
+
+def test_an_error_of_the_device_ends_all_that_ran_together(monkeypatch):
+    """Each has the weights with which the epoch began."""
+    backend, _ = watched()
+    made = [network(backend, "frozen", "float32", seed) for seed in range(3)]
+    before = [each.get_weights() for each in made]
+
+    def fails(self, others, repeats):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(DenseStepExecutor, "run_with", fails)
+    x, y = data()
+    histories = nn.fit_many(made, x, y, epochs=1, loss="softmax_cross_entropy", verbose=False)
+    assert [str(history.error) for history in histories] == ["the device is gone"] * 3
+    for each, weights in zip(made, before, strict=True):
+        assert all(np.array_equal(each.get_weights()[name], array) for name, array in weights.items())
+
+
+def test_an_interruption_ends_all(monkeypatch):
+    backend, _ = watched()
+    made = [network(backend, "frozen", "float32", seed) for seed in range(3)]
+    before = [each.get_weights() for each in made]
+
+    def interrupted(self, others, repeats):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DenseStepExecutor, "run_with", interrupted)
+    x, y = data()
+    with pytest.raises(KeyboardInterrupt):
+        nn.fit_many(made, x, y, epochs=1, loss="softmax_cross_entropy", verbose=False)
+    for each, weights in zip(made, before, strict=True):
+        assert all(np.array_equal(each.get_weights()[name], array) for name, array in weights.items())
+        each.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False)
+
+
+# ---- which steps ---------------------------------------------------------------------------------------------------
+
+
+def summary_of(layers, backend=None, inputs=FEATURES, optimizer=None, **options):
+    made = nn.Network(layers, inputs, backend=backend or watched()[0])
+    if optimizer is not None:
+        x = np.zeros((options.pop("rows", 4), inputs), np.float32)
+        made.train_on_batch(x, np.zeros(len(x), int), loss="softmax_cross_entropy", optimizer=optimizer, **options)
+        executor = made.batch_step._executor
+        return f"{executor.name}: {executor.reason}"
+    return made.summary().splitlines()[-1].partition("executor ")[2]
+
+
+def test_the_summary_says_how():
+    assert summary_of([nn.Dense(9), nn.Dense(4)]) == (
+        "two kernels: dense layers of this size take two launches a step, with 1 of 1 rows in each block and 5 of 48 KiB "
+        "of its memory"
+    )
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ([nn.Dense(9, l2=1e-3), nn.Dense(4)], "they do not compute weight_penalty"),
+        ([nn.Dense(9, activation="softmax"), nn.Dense(4)], "they do not compute softmax between layers"),
+        ([nn.MaxAbsNorm(), nn.Dense(4)], "they do not compute max_abs_norm"),
+        ([nn.Reshape((3, 4, 1)), nn.Conv2D(2, 2), nn.Flatten(), nn.Dense(4)], "they do not compute convolution"),
+        ([nn.Dense(2000), nn.Dense(2000), nn.Dense(4)], "activations of a row take"),
+        ([nn.Dense(520)], "there are more than 512 outputs"),
+    ],
+)
+def test_the_summary_says_why_not(layers, why):
+    found = summary_of(layers)
+    assert found.startswith("graph: every operation of the step can be captured in a CUDA graph; not in two kernels: ")
+    assert why in found
+
+
+def test_options_that_they_do_not_have():
+    x, y = data()
+    for options in ({"clip_norm": 1.0}, {"clip_value": 0.1}, {"augment": nn.augment.Noise(0.1)}):
+        backend, log = watched()
+        made = network(backend, "one layer")
+        try:
+            made.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False, **options)
+        except (AttributeError, nn.errors.NNBackendError):
+            raise
+        assert not any(name.startswith("rows_") for name in log)
+
+
+@pytest.mark.parametrize("options", [{"two_kernels": False}, {"precision": "tf32"}])
+def test_backends_without_them(options):
+    found = summary_of([nn.Dense(4)], CupyBackend(EmulatedRuntime(), **options))
+    assert found.startswith("graph")
+
+
+def test_large_weights_and_batches_have_products(monkeypatch):
+    """The bytes of the weights, times the blocks that read them."""
+    layers = [nn.Dense(9, **RELU), nn.Dense(4)]
+    # Four rows: 12 x 12 and 12 x 4 weights forward, and 12 x 4 backward, including padding, for each of four blocks.
+    read = 4 * 4 * (12 * 12 + 9 * 4 + 9 * 4)
+    monkeypatch.setattr(dense_step, "MOST_WEIGHT_BYTES", read)
+    assert summary_of(layers, optimizer=nn.SGD(0.1)).startswith("two kernels")
+    monkeypatch.setattr(dense_step, "MOST_WEIGHT_BYTES", read - 1)
+    assert "their blocks would read 0 MiB of weights" in summary_of(layers, optimizer=nn.SGD(0.1))
+
+
+def test_four_rows_in_a_block_of_a_large_batch():
+    layers = [nn.Dense(200, **RELU), nn.Dense(80, **RELU), nn.Dense(10)]
+    assert "with 4 of 256 rows in each block" in summary_of(layers, inputs=784, optimizer=nn.SGD(0.1), rows=256)
+    assert "with 1 of 100 rows in each block" in summary_of([nn.Dense(40), nn.Dense(10)], inputs=784,
+                                                            optimizer=nn.SGD(0.1), rows=100)  # fmt: skip
