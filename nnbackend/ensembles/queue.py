@@ -99,8 +99,11 @@ class _Queue:
             raise self._ending
 
     def _may_begin(self) -> bool:
-        """Whether another training may begin. In this thread alone, only such as can run together: each has buffers, and
-        would gain nothing. If one of another kind has begun, the others wait until it has ended."""
+        """Whether another training may begin.
+
+        In this thread alone, only those that can run together are in progress at a time: others would gain nothing, and
+        each has buffers. If one of another kind has begun, the next waits until either kind has ended.
+        """
         if self._interrupt.requested or self._threads is not None or not self._running:
             return not self._interrupt.requested
         kinds = {self._here[number].kind if number in self._here else None for number in self._running}
@@ -128,7 +131,9 @@ class _Queue:
 
     def _work(self) -> None:
         """Do work of this thread: that of one training, or of several that can run together."""
-        alone = next((number for number, work in self._here.items() if work.requests is None or work.kind is None), None)
+        alone = next(
+            (number for number, work in self._here.items() if work.requests is None or work.kind is None), None
+        )
         if alone is None and len(self._here) == 1:
             (alone,) = self._here
         if alone is not None:
@@ -166,7 +171,12 @@ class _Queue:
 
     def _close_lost(self) -> None:
         """Close the trainings that were being continued when an exception came."""
-        have_work = {*self._here, *self._apart, *self._done, *(() if self._threads is None else self._threads.numbers())}
+        have_work = {
+            *self._here,
+            *self._apart,
+            *self._done,
+            *(() if self._threads is None else self._threads.numbers()),
+        }
         for number in self._running.keys() - have_work:
             self._running[number].close()
             self._end(number, None)

@@ -7,7 +7,6 @@ hyperparameters as doubles.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ from nnbackend.backends.cupy.layout import stride
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
-__all__ = ["MOST_OUTPUTS", "SHARED_BYTES", "THREADS", "DenseProgram", "UnsupportedStepError", "dense_program"]
+__all__ = ["MOST_OUTPUTS", "SHARED_BYTES", "THREADS", "TILE", "DenseProgram", "UnsupportedStepError", "dense_program"]
 
 THREADS = 256
 """Threads of a block of both kernels."""
@@ -30,8 +29,10 @@ SHARED_BYTES = 48 << 10
 MOST_OUTPUTS = 2 * THREADS
 """The loss stages a row of outputs and of targets in the block's scratch memory."""
 
-_HEAD, _STAGE, _TILE_INTS = 12, 10, 10
-_TILE = 32
+TILE = 32
+"""Rows and columns of a tile of a weight gradient."""
+
+_STAGE, _TILE_INTS = 10, 10
 #: Parameters begin at multiples of this many elements in the flat buffer.
 _ALIGNMENT = 16
 
@@ -112,6 +113,17 @@ def dense_program(calls: Sequence[Call]) -> DenseProgram:
     return _Translation(calls).program()
 
 
+@dataclass
+class _Trained:
+    """A layer whose weight is trained: its input and delta, with the word of their addresses, and the gradients."""
+
+    word: int
+    x: Array
+    delta: Array
+    weight: Array
+    bias: Array | None = None
+
+
 class _Translation:
     """Follows the calls of a step from buffer to buffer."""
 
@@ -126,18 +138,17 @@ class _Translation:
         self._stages: list[tuple[int, ...]] = []
         self._words: list[int] = [0] * _WORDS
         self._numbers: list[float] = [0.0] * _NUMBERS
-        #: Slots by the address of the buffer that they replace: the first column and the number of columns.
+        #: Slots by the address of the buffer that each replaces: its first column, and the number of its columns.
         self._slots: dict[int, tuple[int, int]] = {}
         self._columns = 0
-        self._written: set[int] = set()
         self._stored: set[int] = set()
-        #: Of each trained layer, by the address of its delta: word, input, delta, weight's and bias's gradient.
-        self._layers: dict[int, list[Array | None]] = {}
-        self._layer_words: dict[int, int] = {}
+        #: By the address of the delta.
+        self._layers: dict[int, _Trained] = {}
         self._gathers = {_address(call.out): call for call in calls if call.operation == "gather"}
-        self._smoothing: Call | None = None
-        self._gamma: float | None = None
-        self.weights = 0
+        self._smoothing = next((call for call in calls if call.operation == "smooth_labels"), None)
+        self._focal = next((call for call in calls if call.operation == "focal_rows"), None)
+        #: Elements of weights that the first kernel reads.
+        self._read_weights = 0
 
     def program(self) -> DenseProgram:
         """Translate all calls."""
@@ -150,9 +161,6 @@ class _Translation:
         if first.out.ndim != 2 or first.source.dtype not in (np.uint8, self._dtype):
             raise UnsupportedStepError("rows are not matrices")
         self._write(first.out)
-        self._smoothing = next((call for call in self._calls if call.operation == "smooth_labels"), None)
-        focal = next((call for call in self._calls if call.operation == "focal_rows"), None)
-        self._focal = focal
         for call in self._calls:
             translate = _TRANSLATIONS.get(call.operation)
             if translate is None:
@@ -170,7 +178,7 @@ class _Translation:
         ints = np.array([*head, *(value for stage in self._stages for value in stage)], np.int32)
         return DenseProgram(
             head[0], self._dtype, ints, self._tiles(), np.array(self._words, np.int64),
-            np.array(self._numbers, np.float64), optimizer.removesuffix("_update"), self._columns, self.weights,
+            np.array(self._numbers, np.float64), optimizer.removesuffix("_update"), self._columns, self._read_weights,
             self._products(), self._arrays,
         )  # fmt: skip
 
@@ -233,8 +241,9 @@ class _Translation:
             self._pointer(source), 0 if labelled else stride(source), self._pointer(weight_source),
             self._pointer(call.arguments.get("parameters")),
         )  # fmt: skip
-        smooth = (1.0, 0.0) if smoothing is None else (1.0 - smoothing.smoothing, smoothing.smoothing * smoothing.uniform)
-        numbers = self._number(*smooth, 0.0 if focal is None else focal.gamma)
+        fraction = 0.0 if smoothing is None else smoothing.smoothing
+        uniform = 0.0 if smoothing is None else smoothing.uniform
+        numbers = self._number(1.0 - fraction, fraction * uniform, 0.0 if focal is None else focal.gamma)
         self._stage("loss", self._read(outputs), self._write(call.gradient), -1 if focal is None else 0, int(labelled),
                     columns, int(smoothing is not None), _LOSSES.index(name), words, numbers)  # fmt: skip
 
@@ -265,12 +274,12 @@ class _Translation:
         length = stride(call.weight) if inputs > 1 else -(-int(outputs) // 4) * 4
         if length % 4 or _address(call.weight) % 16:
             raise UnsupportedStepError("rows of a weight do not begin at multiples of 16 bytes")
-        self.weights += int(inputs) * length
+        self._read_weights += int(inputs) * length
         return length
 
     def _weight_gradient(self, call: Call) -> None:
-        if self._offset(call.out) is None:
-            return  # of a frozen layer
+        if not self._is_trained(call.out):
+            return
         words = self._word(self._pointer(call.x), self._pointer(call.delta))
         for word, array in enumerate((call.x, call.delta), words):
             if _address(array) not in self._stored:
@@ -278,16 +287,15 @@ class _Translation:
                 self._stored.add(_address(array))
         if _address(call.delta) in self._layers:
             raise UnsupportedStepError("a gradient belongs to two layers")
-        self._layers[_address(call.delta)] = [call.x, call.delta, call.out, None]
-        self._layer_words[_address(call.delta)] = words
+        self._layers[_address(call.delta)] = _Trained(words, call.x, call.delta, call.out)
 
     def _bias_gradient(self, call: Call) -> None:
-        if self._offset(call.out) is None:
+        if not self._is_trained(call.out):
             return
         layer = self._layers.get(_address(call.delta))
-        if layer is None or layer[3] is not None:
+        if layer is None or layer.bias is not None:
             raise UnsupportedStepError("a bias is trained without the weight of its layer")
-        layer[3] = call.out
+        layer.bias = call.out
 
     def _targets(self, call: Call) -> None:
         if call.out is not self._loss.targets:
@@ -320,26 +328,27 @@ class _Translation:
     def _read(self, array: Array) -> int:
         """The place of a slot that has been written."""
         key = _address(array)
-        if key not in self._written or array.ndim != 2 or self._slots[key][1] != array.shape[1]:
+        if array.ndim != 2 or key not in self._slots or self._slots[key][1] != array.shape[1]:
             raise UnsupportedStepError("a layer reads something that no other one has computed for these rows")
         return self._slots[key][0]
 
     def _write(self, array: Array) -> int:
         """The place of the slot that replaces a buffer."""
         key, columns = _address(array), int(array.shape[-1])
-        if array.ndim != 2 or key in self._stored or self._slots.setdefault(key, (self._columns, columns))[1] != columns:
-            raise UnsupportedStepError("a buffer is used for several matrices")
-        place = self._slots[key][0]
-        if place == self._columns:
+        if key not in self._slots:
+            self._slots[key] = self._columns, columns
             self._columns += -(-columns // 4) * 4
-        self._written.add(key)
-        return place
+        if array.ndim != 2 or key in self._stored or self._slots[key][1] != columns:
+            raise UnsupportedStepError("a buffer is used for several matrices")
+        return self._slots[key][0]
 
-    def _offset(self, gradient: Array) -> int | None:
-        """The offset of a gradient in the flat buffer; None if it is elsewhere."""
-        gradients = self._update.gradients
-        offset = (_address(gradient) - _address(gradients)) // self._dtype.itemsize
-        return int(offset) if 0 <= offset < gradients.size else None
+    def _is_trained(self, gradient: Array) -> bool:
+        """Whether a gradient is part of the flat buffer; those of frozen layers are not."""
+        return 0 <= self._at(gradient) < int(self._update.gradients.size)
+
+    def _at(self, gradient: Array) -> int:
+        """The offset of a gradient in the flat buffer."""
+        return (_address(gradient) - _address(self._update.gradients)) // int(self._dtype.itemsize)
 
     def _only(self, *operations: str) -> Call:
         found = [call for call in self._calls if call.operation in operations]
@@ -372,20 +381,18 @@ class _Translation:
     def _tiles(self) -> npt.NDArray[np.int32]:
         """The tiles of all weight gradients; checks that the update changes nothing else."""
         tiles, covered = [], []
-        for key, (x, delta, weight, bias) in self._layers.items():
-            assert x is not None and delta is not None and weight is not None
-            inputs, outputs = (int(extent) for extent in weight.shape)
-            at, bias_at = self._offset(weight), -1 if bias is None else self._offset(bias)
-            assert at is not None and bias_at is not None
-            covered.append((at, at + inputs * stride(weight)))
-            if bias is not None:
-                covered.append((bias_at, bias_at + outputs))
-            for first_input in range(0, inputs + (bias is not None), _TILE):
-                tiles += [
-                    (self._layer_words[key], inputs, outputs, stride(x), stride(delta), first_input, first_output, at,
-                     stride(weight), bias_at)
-                    for first_output in range(0, outputs, _TILE)
-                ]  # fmt: skip
+        for layer in self._layers.values():
+            inputs, outputs = (int(extent) for extent in layer.weight.shape)
+            weight, bias = self._at(layer.weight), -1
+            covered.append((weight, weight + inputs * stride(layer.weight)))
+            if layer.bias is not None:
+                bias = self._at(layer.bias)
+                covered.append((bias, bias + outputs))
+            strides = stride(layer.x), stride(layer.delta)
+            for first_input in range(0, inputs + (bias >= 0), TILE):
+                for first_output in range(0, outputs, TILE):
+                    place = first_input, first_output, weight, stride(layer.weight), bias
+                    tiles.append((layer.word, inputs, outputs, *strides, *place))
         end = 0
         for begin, until in [*sorted(covered), (int(self._update.gradients.size), 0)]:
             if begin - end >= _ALIGNMENT:
@@ -394,9 +401,8 @@ class _Translation:
         return np.array(tiles, np.int32).reshape(-1, _TILE_INTS)
 
     def _products(self) -> int:
-        pairs = [(call.weight.shape, 1) for call in self._calls if "weight" in call.arguments]
-        trained = [(layer[2].shape, 1) for layer in self._layers.values() if layer[2] is not None]
-        return sum(math.prod(int(extent) for extent in shape) for shape, _ in pairs + trained)
+        weights = [call.weight for call in self._calls if "weight" in call.arguments]
+        return sum(int(weight.size) for weight in (*weights, *(layer.weight for layer in self._layers.values())))
 
 
 _WITH_LABELS = ("softmax_cross_entropy",)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.contract import Array, Call, Executor
-from nnbackend.backends.cupy.dense_program import SHARED_BYTES, DenseProgram, UnsupportedStepError, dense_program
+from nnbackend.backends.cupy.dense_program import SHARED_BYTES, TILE, DenseProgram, UnsupportedStepError, dense_program
 from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import Runtime
 from nnbackend.backends.cupy.launches import Launch
@@ -23,9 +23,12 @@ __all__ = ["MOST_NETWORKS", "DenseStep", "DenseStepExecutor", "dense_step", "row
 MOST_NETWORKS = 64
 """Networks that run as one, at most: enough to fill any GPU with small ones."""
 
-MOST_WEIGHT_BYTES = 256 << 20
-"""Most bytes of weights that the blocks of the first kernel read in a step: beyond, products of the whole batch, which
-read weights less often, are estimated to be faster."""
+MOST_WEIGHT_BYTES = 1 << 20
+"""Most bytes of weights that a block of the first kernel reads, forward and backward: beyond, products of the whole
+batch, which read weights less often, are estimated to be faster."""
+
+MOST_BYTES_READ = 256 << 20
+"""The same for all blocks together."""
 
 #: Rows of a block of the first kernel. More rows read the weights less often, fewer rows occupy more multiprocessors.
 _MANY_ROWS = 4
@@ -34,10 +37,15 @@ _ENOUGH_BLOCKS = 64
 _BLOCK = (32, 8)
 
 
+def _fitting_rows(program: DenseProgram) -> int:
+    """Most rows that a block has memory for."""
+    return _MANY_ROWS if program.shared_bytes(_MANY_ROWS) <= SHARED_BYTES else 1
+
+
 def rows_of_block(program: DenseProgram, networks: int = 1) -> int:
     """Rows of the batch that a block takes: four, if they fit into its memory and make enough blocks; otherwise one."""
-    blocks = -(-program.rows // _MANY_ROWS) * networks
-    return _MANY_ROWS if blocks >= _ENOUGH_BLOCKS and program.shared_bytes(_MANY_ROWS) <= SHARED_BYTES else 1
+    rows = _fitting_rows(program)
+    return rows if -(-program.rows // rows) * networks >= _ENOUGH_BLOCKS else 1
 
 
 def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
@@ -49,19 +57,22 @@ def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
         They cannot, or other ways are estimated to be faster; the message says why.
     """
     program = dense_program(calls)
-    if program.shared_bytes(1) > SHARED_BYTES:
+    rows, weights = _fitting_rows(program), program.weights * program.dtype.itemsize
+    shared, most_rows = program.shared_bytes(rows), MOST_BYTES_READ // max(weights, 1) * rows
+    if shared > SHARED_BYTES:
         raise UnsupportedStepError(
-            f"activations of a row take {program.shared_bytes(1) / 1024:.0f} KiB, and a block has {SHARED_BYTES >> 10}"
+            f"a row of activations takes {shared / 1024:.0f} KiB, and a block has {SHARED_BYTES >> 10} KiB of memory"
         )
-    rows = rows_of_block(program)
-    traffic = -(-program.rows // rows) * program.weights * program.dtype.itemsize
-    if traffic > MOST_WEIGHT_BYTES:
+    if weights > MOST_WEIGHT_BYTES:
         raise UnsupportedStepError(
-            f"their blocks would read {traffic >> 20} MiB of weights, more than {MOST_WEIGHT_BYTES >> 20}"
+            f"each block would read {weights / 2**20:.1f} MiB of weights, more than {MOST_WEIGHT_BYTES / 2**20:.0f} MiB"
         )
+    if program.rows > most_rows:
+        raise UnsupportedStepError(f"the batch has more than {most_rows} rows, the most for weights of this size")
     return program, (
-        f"dense layers of this size take two launches a step, with {rows} of {program.rows} rows in each block and "
-        f"{program.shared_bytes(rows) / 1024:.0f} of {SHARED_BYTES >> 10} KiB of its memory"
+        f"dense layers of this size take two launches a step, for batches of at most {most_rows:,} rows; "
+        f"{rows} row{'s'[: rows > 1]} of activations take {shared / 1024:.0f} KiB of a block's memory of "
+        f"{SHARED_BYTES >> 10} KiB"
     )
 
 
@@ -104,7 +115,7 @@ class DenseStep:
                shared_bytes=shared)  # fmt: skip
         updates = Launch((tiles + 1, networks), _BLOCK)
         launch(f"dense_step.update_{program.optimizer}", program.dtype, updates, self._ints, self._tiles, tiles,
-               *self._tables)  # fmt: skip
+               *self._tables, shared_bytes=4 * TILE**2 * program.dtype.itemsize)  # fmt: skip
 
 
 class DenseStepExecutor(GraphExecutor):

@@ -1,6 +1,7 @@
 """The launches of a training step of the three networks: ``python -m tests.backends.cupy.launches`` prints them.
 
-They are those of the way with cuBLAS; two kernels need two launches. The steps run on the CPU build of the kernels, which records every launch and product by name.
+They are those of the way with cuBLAS; two kernels need two launches. The steps run on the CPU build of the kernels,
+which records every launch and product by name.
 """
 
 from __future__ import annotations

@@ -98,7 +98,9 @@ def test_the_list_of_kernel_files_is_complete():
     folder = files("nnbackend.backends.cupy") / "cuda"
     names = {entry.name for entry in folder.iterdir()}
     assert {name for name in names if name.endswith(".cu")} == {f"{name}.cu" for name in KERNEL_FILES}
-    used = {header for name in KERNEL_FILES for header in re.findall(r'^#line 1 "(.*\.cuh)"', kernel_source(name), re.M)}
+    used = {
+        header for name in KERNEL_FILES for header in re.findall(r'^#line 1 "(.*\.cuh)"', kernel_source(name), re.M)
+    }
     assert {name for name in names if not name.endswith(".cu")} == used
 
 

@@ -450,8 +450,8 @@ struct RmsProp {
 };
 
 // A step's line of the trace, and the counters. Sums are double for any REAL: of each thread, each warp, the block.
-__device__ inline void finish_step(const int64* words, int rows) {
-    __shared__ double sums[2 * THREADS / LANES];
+// `sums` has two for each warp.
+__device__ inline void finish_step(const int64* words, int rows, double* sums) {
     const real* losses = pointer<const real>(words[ROW_LOSSES]);
     const real* hits = losses + words[ROW_LOSSES_STRIDE];
     const int thread = thread_of_block(), warp = (int)threadIdx.y;
@@ -522,11 +522,11 @@ __device__ inline void sum_tile(const Tile& tile, const real* x, const real* del
 template <typename Rule>
 __device__ inline void update(const int* program, const int* tiles, int64 tile_count, const int64* all_words,
                               const double* all_numbers) {
-    __shared__ Quad memory[TILE * TILE];
+    DYNAMIC_SHARED(Quad, memory);  // TILE * TILE
     const Head& head = *(const Head*)program;
     const int64* words = all_words + (int64)blockIdx.y * head.words;
     if (blockIdx.x == tile_count) {
-        finish_step(words, head.rows);
+        finish_step(words, head.rows, (double*)memory);
         return;
     }
     const Tile& tile = ((const Tile*)tiles)[blockIdx.x];
