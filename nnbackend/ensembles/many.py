@@ -84,7 +84,8 @@ def fit_many(
 
     Every network gets the weights and the history that :meth:`nnbackend.Network.fit` on ``x[rows]`` gives it: on NumPy
     and Numba with the same bits, whatever the number of threads. Numba trains as many networks at a time as it has
-    threads; on other backends one trains after the other. The rows are on the device once.
+    threads; CuPy trains small dense networks of the same structure together, with as many launches as one. On other
+    backends one trains after the other. The rows are on the device once.
 
     Parameters
     ----------

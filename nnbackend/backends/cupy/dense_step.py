@@ -128,6 +128,10 @@ class DenseStepExecutor(GraphExecutor):
         The plain executor of the step of one or several programs.
     program : DenseProgram
     reason : str
+
+    Attributes
+    ----------
+    program : DenseProgram
     """
 
     name = "two kernels"
@@ -138,7 +142,7 @@ class DenseStepExecutor(GraphExecutor):
         super().__init__(runtime, make([program]))
         self.reason = reason
         self.kind = program.key
-        self._make, self._program = make, program
+        self._make, self.program = make, program
         #: The last executors that ran with this one, and the graphs of all.
         self._together: tuple[Sequence[Executor], GraphExecutor] | None = None
 
@@ -147,6 +151,6 @@ class DenseStepExecutor(GraphExecutor):
             self.run(repeats)
             return
         if self._together is None or list(self._together[0]) != list(others):
-            programs = [self._program, *(other._program for other in others if isinstance(other, DenseStepExecutor))]
+            programs = [self.program, *(other.program for other in others if isinstance(other, DenseStepExecutor))]
             self._together = others, GraphExecutor(self._runtime, self._make(programs))
         self._together[1].run(repeats)
