@@ -132,8 +132,15 @@ class _Translation:
         self._update = self._only(*_OPTIMIZERS)
         self._dtype = np.dtype(self._update.parameters.dtype)
         self._record = self._only("record_loss")
-        self._loss = self._only("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error",
-                                "elementwise_loss")  # fmt: skip
+        self._smoothing = next((call for call in calls if call.operation == "smooth_labels"), None)
+        self._focal = next((call for call in calls if call.operation == "focal_rows"), None)
+        losses = [call for call in calls if call.operation in _LOSS_OPERATIONS]
+        if len(losses) not in (1, 2):
+            raise UnsupportedStepError("they compute one loss of this package")
+        self._loss = losses[0]
+        self._counts = losses[1] if len(losses) == 2 else None
+        if self._counts is not None and not self._counts_classes(self._counts):
+            raise UnsupportedStepError("they compute one loss of this package")
         self._arrays: list[Array] = []
         self._stages: list[tuple[int, ...]] = []
         self._words: list[int] = [0] * _WORDS
@@ -145,8 +152,6 @@ class _Translation:
         #: By the address of the delta.
         self._layers: dict[int, _Trained] = {}
         self._gathers = {_address(call.out): call for call in calls if call.operation == "gather"}
-        self._smoothing = next((call for call in calls if call.operation == "smooth_labels"), None)
-        self._focal = next((call for call in calls if call.operation == "focal_rows"), None)
         #: Elements of weights that the first kernel reads.
         self._read_weights = 0
 
@@ -187,6 +192,22 @@ class _Translation:
     def _nothing(self, call: Call) -> None:
         """The kernels do this without a stage."""
 
+    def _counts_classes(self, call: Call) -> bool:
+        """Whether a second loss is there only to count the rows whose largest output is at the largest target."""
+        if call.operation != "mean_squared_error" or call.weights is not None:
+            return False
+        smoothing = self._smoothing
+        unchanged = self._loss.targets if smoothing is None else smoothing.targets
+        return call.outputs is _outputs(self._loss) and call.targets is unchanged
+
+    def _copies_counts(self, call: Call) -> bool:
+        """Whether the rows that a second loss has counted take the place of those of the first."""
+        if self._counts is None:
+            return False
+        counted, row_losses = self._counts.row_losses, self._record.row_losses
+        places = [_address(each) + stride(each) * int(each.itemsize) for each in (counted, row_losses)]
+        return [_address(call.z), _address(call.out)] == places and call.activation == "identity"
+
     def _counted(self, call: Call) -> None:
         if call.counter is not self._record.counter:
             raise UnsupportedStepError("the step has several counters")
@@ -202,6 +223,8 @@ class _Translation:
                     _ACTIVATIONS.index(call.activation), words, self._number(call.alpha))  # fmt: skip
 
     def _activation(self, call: Call) -> None:
+        if self._copies_counts(call):
+            return
         if call.activation not in _ACTIVATIONS:
             raise UnsupportedStepError(f"they do not compute {call.activation} between layers")
         z = self._read(call.z)
@@ -218,7 +241,9 @@ class _Translation:
                     self._number(1.0 / (1.0 - float(call.rate))))  # fmt: skip
 
     def _row_losses(self, call: Call) -> None:
-        outputs, targets = call.arguments.get("logits", call.arguments.get("outputs")), call.targets
+        if call is self._counts:
+            return
+        outputs, targets = _outputs(call), call.targets
         columns = int(outputs.shape[1])
         if columns > MOST_OUTPUTS:
             raise UnsupportedStepError(f"there are more than {MOST_OUTPUTS} outputs")
@@ -239,7 +264,7 @@ class _Translation:
             name = "labels"
         words = self._word(
             self._pointer(source), 0 if labelled else stride(source), self._pointer(weight_source),
-            self._pointer(call.arguments.get("parameters")),
+            self._pointer(call.arguments.get("parameters")), int(self._counts is not None),
         )  # fmt: skip
         fraction = 0.0 if smoothing is None else smoothing.smoothing
         uniform = 0.0 if smoothing is None else smoothing.uniform
@@ -353,7 +378,7 @@ class _Translation:
     def _only(self, *operations: str) -> Call:
         found = [call for call in self._calls if call.operation in operations]
         if len(found) != 1:
-            raise UnsupportedStepError(f"they take exactly one {' or '.join(operations)}")
+            raise UnsupportedStepError(f"they compute exactly one {' or '.join(operations)}")
         return found[0]
 
     def _fixed(self, gather: Call) -> None:
@@ -405,6 +430,7 @@ class _Translation:
         return sum(int(weight.size) for weight in (*weights, *(layer.weight for layer in self._layers.values())))
 
 
+_LOSS_OPERATIONS = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error", "elementwise_loss")
 _WITH_LABELS = ("softmax_cross_entropy",)
 
 _TRANSLATIONS = {
@@ -428,6 +454,10 @@ _TRANSLATIONS = {
     "record_loss": _Translation._penalties,
     "advance": _Translation._counted,
 }
+
+
+def _outputs(loss: Call) -> Array:
+    return loss.arguments.get("logits", loss.arguments.get("outputs"))
 
 
 def _address(array: Array) -> int:

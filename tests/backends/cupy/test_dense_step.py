@@ -126,6 +126,19 @@ def test_single_precision(optimizer):
     compare("dropout", optimizer, dtype="float32")
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_rows_are_counted_by_class_for_any_loss(smoothing):
+    x, y = images(ROWS, FEATURES)
+    found = []
+    emulated, log = watched()
+    for backend in (emulated, "numpy"):
+        options = {"epochs": 2, "batch_size": BATCH, "verbose": False, "label_smoothing": smoothing}
+        history = network(backend, "frozen").fit(x, y, loss="sigmoid_cross_entropy", **options)
+        found.append([*history["accuracy"], *history["loss"]])
+    np.testing.assert_allclose(*found, rtol=1e-10)
+    assert set(log) == {"rows_1", "update_adam", "sum_rows"}
+
+
 def test_images_are_rows():
     """The gather writes packed rows of an image, which need not begin at multiples of 16 bytes."""
     x, y = images(ROWS, 6)

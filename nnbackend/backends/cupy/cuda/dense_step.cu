@@ -252,9 +252,10 @@ __attribute__((noinline)) __device__ RowLoss loss_of_row(int function, real* z, 
     }
 }
 
-// The loss, one warp for each row. The stage's words are the addresses of targets (and their stride), weights and
-// parameters of the loss; the latter two may be null. `inputs` says whether targets are labels, `stride` whether they
-// are smoothed, and `kept` whether the loss is focal; its numbers belong to these.
+// The loss, one warp for each row. The stage's words are the address of targets and their stride, the addresses of
+// weights and of parameters of the loss, which may be null, and whether a hit is the largest output at the largest
+// target for any loss. `inputs` says whether targets are labels, `stride` whether they are smoothed, and `kept` whether
+// the loss is focal; its numbers belong to the latter two.
 template <int ROWS>
 __device__ inline void loss(const Stage& s, const Rows<ROWS>& block) {
     const int row = (int)threadIdx.y, outputs = s.outputs;
@@ -275,6 +276,7 @@ __device__ inline void loss(const Stage& s, const Rows<ROWS>& block) {
     }
     __syncwarp();
     const bool focal = s.kept >= 0;
+    const bool hit = words[4] && warp_largest(z, outputs).column == warp_largest(t, outputs).column;
     RowLoss result = loss_of_row(s.function, z, t, label, pointer<const real>(words[3]), outputs, focal ? 1 : weight,
                                  block.all);
     if (focal) result.loss = focal_row(result.loss, (real)numbers[2], outputs, weight, z);
@@ -284,7 +286,7 @@ __device__ inline void loss(const Stage& s, const Rows<ROWS>& block) {
     if (threadIdx.x == 0) {
         real* rows = pointer<real>(block.words[ROW_LOSSES]);
         rows[block.first + row] = result.loss;
-        rows[block.words[ROW_LOSSES_STRIDE] + block.first + row] = result.hit;
+        rows[block.words[ROW_LOSSES_STRIDE] + block.first + row] = words[4] ? (real)hit : result.hit;
     }
 }
 
