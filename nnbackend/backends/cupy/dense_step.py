@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.contract import Array, Call, Executor
-from nnbackend.backends.cupy.dense_program import SHARED_BYTES, TILE, DenseProgram, UnsupportedStepError, dense_program
+from nnbackend.backends.cupy.dense_program import SHARED_BYTES, TILE, DenseProgram
+from nnbackend.backends.cupy.dense_translation import UnsupportedStepError, dense_program
 from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import Runtime
 from nnbackend.backends.cupy.launches import Launch

@@ -19,7 +19,7 @@ const int THREADS = 256;
 
 __device__ inline int thread_of_block() { return (int)(threadIdx.y * LANES + threadIdx.x); }
 
-// ---- the tables; nnbackend/backends/cupy/dense_program.py writes them ------------------------------------------------
+// ---- the tables; nnbackend/backends/cupy/dense_translation.py writes them --------------------------------------------
 
 struct Head {
     int rows, batch_size;
