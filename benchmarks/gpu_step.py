@@ -100,17 +100,17 @@ class KernelNeeds:
 def needs(program: DenseProgram, networks: int = 1) -> tuple[KernelNeeds, KernelNeeds]:
     """Of both kernels of a step."""
     rows, size = rows_of_block(program, networks), program.dtype.itemsize
-    blocks = networks * -(-program.rows // rows)
+    blocks = -(-program.rows // rows)
     pairs = {(int(tile[1]), int(tile[2]), int(tile[7])) for tile in program.tiles}
     trained = sum(inputs * outputs for inputs, outputs, _ in pairs)
     sides = sum(inputs + outputs for inputs, outputs, _ in pairs)
     # A byte or a number of each input; then what the second kernel reads.
     source = int(program.ints[2]) * (1 if program.ints[4] else size)
     # Tables, counter, order, row; then the first weights of each layer, forward and backward.
-    kinds = [int(kind) for kind in program.ints[12::10]]
+    kinds = [int(kind) for kind in program.ints[13 : 13 + 10 * program.ints[6] : 10]]
     first = KernelNeeds(
-        f"rows_{rows}", blocks, program.shared_bytes(rows),
-        blocks * program.weights * size + networks * program.rows * source,
+        f"rows_{rows}", networks * (blocks + program.parts), program.shared_bytes(rows),
+        networks * (blocks * program.weights * size + program.rows * source),
         networks * program.rows * sides * size,
         networks * program.rows * (program.products - trained),
         4 + kinds.count(0) + kinds.count(5),

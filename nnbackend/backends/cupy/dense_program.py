@@ -40,8 +40,8 @@ class DenseProgram:
     dtype : numpy dtype
         Of the network.
     ints : (n,) int32
-        The program of the first kernel: a head, then its stages.
-    tiles : (t, 10) int32
+        The program of the first kernel: a head, its stages, and parts of weights with penalties.
+    tiles : (t, 11) int32
         Of the second kernel.
     words : (w,) int64
     numbers : (m,) float64
@@ -51,6 +51,8 @@ class DenseProgram:
         Columns of all activations and gradients of a row.
     weights : int
         Elements of weights that the first kernel reads for each block.
+    parts : int
+        Number of parts of weights with penalties, each of which has a block of the first kernel.
     products : int
         Multiplications of the step for each row.
     arrays : list
@@ -66,6 +68,7 @@ class DenseProgram:
     optimizer: str
     slots: int
     weights: int
+    parts: int
     products: int
     arrays: list[Array] = field(repr=False)
 

@@ -37,6 +37,10 @@ _ENOUGH_BLOCKS = 64
 
 _BLOCK = (32, 8)
 
+#: The word with the address of the step's counter; the next one has that of the numbers for the second kernel, whose
+#: first ones are the optimiser's.
+_COUNTER_WORD, _OPTIMIZER_NUMBERS = 12, 8
+
 
 def _fitting_rows(program: DenseProgram) -> int:
     """Most rows that a block has memory for."""
@@ -92,10 +96,10 @@ class DenseStep:
         first, networks = programs[0], len(programs)
         self._program, self._networks = first, networks
         counters = memory(np.zeros((networks, 3), np.int64))
-        numbers = memory(np.zeros((networks, 8), np.float64))
+        numbers = memory(np.zeros((networks, _OPTIMIZER_NUMBERS + first.parts), np.float64))
         words = np.stack([program.words for program in programs])
-        words[:, 12] = counters.data.ptr + 24 * np.arange(networks)
-        words[:, 13] = numbers.data.ptr + 64 * np.arange(networks)
+        for place, array in enumerate((counters, numbers), _COUNTER_WORD):
+            words[:, place] = array.data.ptr + array.strides[0] * np.arange(networks)
         self._tables = memory(words), memory(np.stack([program.numbers for program in programs]))
         self._ints, self._tiles = memory(first.ints), memory(first.tiles)
         self._kept = counters, numbers, [program.arrays for program in programs]
@@ -110,7 +114,8 @@ class DenseStep:
             ``launch(kernel, dtype, launch, *arguments, shared_bytes=0)``.
         """
         program, networks = self._program, self._networks
-        rows, tiles = Launch((-(-program.rows // self.rows), networks), _BLOCK), len(program.tiles)
+        rows = Launch((-(-program.rows // self.rows) + program.parts, networks), _BLOCK)
+        tiles = len(program.tiles)
         shared = program.shared_bytes(self.rows)
         launch(f"dense_step.rows_{self.rows}", program.dtype, rows, self._ints, len(program.ints), *self._tables,
                shared_bytes=shared)  # fmt: skip

@@ -16,7 +16,9 @@ from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
 __all__ = ["UnsupportedStepError", "dense_program"]
 
-_STAGE, _TILE_INTS = 10, 10
+_STAGE, _TILE_INTS = 10, 11
+#: Elements of a weight whose penalties a block of the first kernel adds up, in whole rows.
+_PART = 8192
 #: Parameters begin at multiples of this many elements in the flat buffer.
 _ALIGNMENT = 16
 
@@ -47,13 +49,15 @@ def dense_program(calls: Sequence[Call]) -> DenseProgram:
 
 @dataclass
 class _Trained:
-    """A layer whose weight is trained: its input and delta, with the word of their addresses, and the gradients."""
+    """A layer whose weight is trained: its input and delta, with the word of their addresses, the gradients, and the
+    place of the penalties' factors."""
 
     word: int
     x: Array
     delta: Array
     weight: Array
     bias: Array | None = None
+    number: int = -1
 
 
 class _Translation:
@@ -105,18 +109,18 @@ class _Translation:
                 raise UnsupportedStepError(name)
             translate(self, call)
         self._fixed(first)
-        optimizer = self._update.operation
+        optimizer, parts = self._update.operation, self._parts()
         flag = self._update.arguments.get("nesterov", self._update.arguments.get("decoupled", False))
         head = [
             int(first.out.shape[0]), int(first.batch_size), int(first.out.shape[1]), stride(first.source),
             int(first.source.dtype == np.uint8), self._slots[_address(first.out)][0], len(self._stages), self._columns,
-            len(self._words), len(self._numbers), _OPTIMIZERS.index(optimizer), int(flag),
+            len(self._words), len(self._numbers), _OPTIMIZERS.index(optimizer), int(flag), len(parts),
         ]  # fmt: skip
-        ints = np.array([*head, *(value for stage in self._stages for value in stage)], np.int32)
+        ints = np.array([*head, *(value for line in (*self._stages, *parts) for value in line)], np.int32)
         return DenseProgram(
             head[0], self._dtype, ints, self._tiles(), np.array(self._words, np.int64),
             np.array(self._numbers, np.float64), optimizer.removesuffix("_update"), self._columns, self._read_weights,
-            self._products(), self._arrays,
+            len(parts), self._products(), self._arrays,
         )  # fmt: skip
 
     # ---- calls ---------------------------------------------------------------------------------------------
@@ -258,9 +262,17 @@ class _Translation:
         if call.out is not self._loss.targets:
             raise UnsupportedStepError("smoothed labels are not those of the loss")
 
-    def _penalties(self, call: Call) -> None:
-        if call.penalties is not None:
-            raise UnsupportedStepError("they do not compute weight_penalty")
+    def _penalty(self, call: Call) -> None:
+        layer = next((each for each in self._layers.values() if _address(each.weight) == _address(call.gradient)), None)
+        if layer is None or layer.number >= 0 or call.penalties is not self._record.penalties:
+            raise UnsupportedStepError("a penalty is not that of a layer's weight")
+        layer.number = self._number(call.l1, call.l2)
+
+    def _recorded(self, call: Call) -> None:
+        self._counted(call)
+        given = 0 if call.penalties is None else int(call.penalties.shape[0])
+        if given != sum(layer.number >= 0 for layer in self._layers.values()):
+            raise UnsupportedStepError("a penalty is not that of a layer's weight")
 
     # ---- tables --------------------------------------------------------------------------------------------
 
@@ -348,7 +360,7 @@ class _Translation:
             strides = stride(layer.x), stride(layer.delta)
             for first_input in range(0, inputs + (bias >= 0), TILE):
                 for first_output in range(0, outputs, TILE):
-                    place = first_input, first_output, weight, stride(layer.weight), bias
+                    place = first_input, first_output, weight, stride(layer.weight), bias, layer.number
                     tiles.append((layer.word, inputs, outputs, *strides, *place))
         end = 0
         for begin, until in [*sorted(covered), (int(self._update.gradients.size), 0)]:
@@ -356,6 +368,17 @@ class _Translation:
                 raise UnsupportedStepError("not all trained parameters are weights and biases of dense layers")
             end = max(end, until)
         return np.array(tiles, np.int32).reshape(-1, _TILE_INTS)
+
+    def _parts(self) -> list[tuple[int, ...]]:
+        """Rows of weights with penalties."""
+        parts: list[tuple[int, ...]] = []
+        for layer in self._layers.values():
+            inputs, outputs = (int(extent) for extent in layer.weight.shape)
+            rows = max(1, _PART // outputs) if layer.number >= 0 else inputs
+            for first in range(0, inputs if layer.number >= 0 else 0, rows):
+                place = self._at(layer.weight), stride(layer.weight), outputs
+                parts.append((*place, first, min(first + rows, inputs), layer.number))
+        return parts
 
     def _products(self) -> int:
         weights = [call.weight for call in self._calls if "weight" in call.arguments]
@@ -383,7 +406,8 @@ _TRANSLATIONS = {
     "sgd_update": _Translation._counted,
     "adam_update": _Translation._counted,
     "rmsprop_update": _Translation._counted,
-    "record_loss": _Translation._penalties,
+    "weight_penalty": _Translation._penalty,
+    "record_loss": _Translation._recorded,
     "advance": _Translation._counted,
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.cupy import CupyBackend, dense_step
+from nnbackend.backends.cupy import CupyBackend, dense_step, dense_translation
 from nnbackend.backends.cupy.dense_program import THREADS
 from nnbackend.backends.cupy.dense_step import DenseStepExecutor, rows_of_block
 from tests.backends.cupy.emulator import EmulatedRuntime
@@ -28,6 +28,7 @@ NETWORKS = {
     "frozen first": lambda: [nn.Dense(5, trainable=False), nn.Dropout(0.1), nn.Dense(9, **RELU), nn.Dense(4)],
     "dropout first": lambda: [nn.Flatten(), nn.Dropout(0.4), nn.Dense(70, activation="leaky_relu"), nn.Dense(4)],
     "one unit": lambda: [nn.Dense(1, activation="softplus"), nn.Dense(6, activation="sigmoid"), nn.Dense(4)],
+    "penalties": lambda: [nn.Dense(33, l1=1e-2, l2=1e-1, **RELU), nn.Dense(5, use_bias=False), nn.Dense(4, l2=0.3)],
     "wide": lambda: [nn.Dense(4 * THREADS + 3, activation="exponential"), nn.Dense(4)],
 }
 
@@ -124,6 +125,13 @@ def test_losses(kind):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop"])
 def test_single_precision(optimizer):
     compare("dropout", optimizer, dtype="float32")
+
+
+def test_penalties_of_parts_of_a_weight(monkeypatch):
+    """Of one row, or of several, with a shorter last part."""
+    for part in (1, 100):
+        monkeypatch.setattr(dense_translation, "_PART", part)
+        compare("penalties", "adam")
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -349,7 +357,6 @@ def test_the_summary_says_how():
 @pytest.mark.parametrize(
     ("layers", "why"),
     [
-        ([nn.Dense(9, l2=1e-3), nn.Dense(4)], "they do not compute weight_penalty"),
         ([nn.Dense(9, activation="softmax"), nn.Dense(4)], "they do not compute softmax between layers"),
         ([nn.MaxAbsNorm(), nn.Dense(4)], "they do not compute max_abs_norm"),
         ([nn.Reshape((3, 4, 1)), nn.Conv2D(2, 2), nn.Flatten(), nn.Dense(4)], "they do not compute convolution"),

@@ -28,6 +28,7 @@ struct Head {
     int stages, slots;           // their number, and columns of all slots
     int words, numbers;          // of one network
     int optimizer, flag;         // as in `Optimizers`; nesterov, or whether weight decay is decoupled
+    int parts;                   // whose penalties are summed; they follow the stages
 };
 
 // Slots hold the columns of a matrix, rounded up to a multiple of 4; `from`, `to` and `kept` are their places.
@@ -56,13 +57,23 @@ enum Word {
 enum Number { SCALE, MOMENTUM, DECAY, EPSILON, WEIGHT_DECAY };
 
 // A tile of a layer's weight gradient, below which the bias gradient is one more row. Places are in the flat buffer
-// of parameters; `bias` is -1 if there is none.
+// of parameters; `bias` is -1 if there is none. Two numbers are the factors of the weight's penalties, unless `number`
+// is -1.
 struct Tile {
     int word;  // of the layer's input and delta
     int inputs, outputs, input_stride, delta_stride;
     int first_input, first_output;
     int weight, stride, bias;
+    int number;
 };
+
+// Rows `first` to `end` of a weight with penalties.
+struct Part {
+    int weight, stride, columns, first, end, number;
+};
+
+// Numbers that the first kernel hands to the second: those of the optimiser, then the penalty of each part.
+const int OPTIMIZER_NUMBERS = 8;
 
 template <typename T>
 __device__ inline T* pointer(int64 word) {
@@ -327,6 +338,30 @@ __device__ inline void begin_update(const Head& head, const int64* words, const 
     out[4] = step.second_scale;
 }
 
+// The sum over the block, in the first thread: of each warp, then over the warps; `sums` has a number for each warp.
+__device__ inline double sum_of_block(double value, double* sums) {
+    value = warp_sum(value);
+    if (threadIdx.x == 0) sums[threadIdx.y] = value;
+    __syncthreads();
+    if (thread_of_block() == 0)
+        for (int warp = 1; warp < THREADS / LANES; ++warp) value += sums[warp];
+    return value;
+}
+
+// The penalty of a part of a weight, before this step changes it. Sums are double for any REAL.
+__device__ inline void add_penalties(const Part& part, int place, const int64* words, const double* numbers,
+                                     double* sums) {
+    const real* weight = pointer<const real>(words[PARAMETERS]) + part.weight;
+    const double l1 = numbers[part.number], l2 = numbers[part.number + 1];
+    double value = 0;
+    for (int e = thread_of_block(); e < (part.end - part.first) * part.columns; e += THREADS) {
+        const int64 row = part.first + e / part.columns;
+        value += penalty_value(weight[row * part.stride + e % part.columns], l1, l2);
+    }
+    value = sum_of_block(value, sums);
+    if (thread_of_block() == 0) pointer<double>(words[STEP_NUMBERS])[OPTIMIZER_NUMBERS + place] = value;
+}
+
 template <int ROWS>
 __device__ inline void run_stage(const Stage& s, const Rows<ROWS>& block) {
     const int thread = thread_of_block(), size = s.outputs * ROWS;
@@ -364,6 +399,14 @@ __device__ inline void run_rows(const int* program, int64 program_size, const in
     double* numbers = (double*)(words + head.words);
     int* stages = (int*)(numbers + head.numbers);
     const int64 network = blockIdx.y;
+    const int first_part = (head.rows + ROWS - 1) / ROWS;
+    if ((int)blockIdx.x >= first_part) {
+        const int place = (int)blockIdx.x - first_part;
+        const Part* parts = (const Part*)((const Stage*)(program + sizeof(Head) / sizeof(int)) + head.stages);
+        add_penalties(parts[place], place, all_words + network * head.words, all_numbers + network * head.numbers,
+                      (double*)memory);
+        return;
+    }
     for (int i = thread; i < head.words; i += THREADS) words[i] = all_words[network * head.words + i];
     for (int i = thread; i < head.numbers; i += THREADS) numbers[i] = all_numbers[network * head.numbers + i];
     for (int64 i = thread; i < program_size; i += THREADS) stages[i] = program[i];
@@ -451,34 +494,26 @@ struct RmsProp {
     }
 };
 
-// A step's line of the trace, and the counters. Sums are double for any REAL: of each thread, each warp, the block.
-// `sums` has two for each warp.
-__device__ inline void finish_step(const int64* words, int rows, double* sums) {
+// A step's line of the trace, and the counters. Sums are double for any REAL. `sums` has two for each warp.
+__device__ inline void finish_step(const Head& head, const int64* words, double* sums) {
     const real* losses = pointer<const real>(words[ROW_LOSSES]);
     const real* hits = losses + words[ROW_LOSSES_STRIDE];
-    const int thread = thread_of_block(), warp = (int)threadIdx.y;
     double loss = 0, correct = 0;
-    for (int row = thread; row < rows; row += THREADS) {
+    for (int row = thread_of_block(); row < head.rows; row += THREADS) {
         loss += losses[row];
         correct += hits[row];
     }
-    loss = warp_sum(loss);
-    correct = warp_sum(correct);
-    if (threadIdx.x == 0) {
-        sums[2 * warp] = loss;
-        sums[2 * warp + 1] = correct;
-    }
-    __syncthreads();
-    if (thread != 0) return;
-    for (int other = 1; other < THREADS / LANES; ++other) {
-        loss += sums[2 * other];
-        correct += sums[2 * other + 1];
-    }
+    loss = sum_of_block(loss, sums);
+    correct = sum_of_block(correct, sums + THREADS / LANES);
+    if (thread_of_block() != 0) return;
+    const double* penalties = pointer<const double>(words[STEP_NUMBERS]) + OPTIMIZER_NUMBERS;
+    double penalty = 0;
+    for (int part = 0; part < head.parts; ++part) penalty += penalties[part];
     const int64* step = pointer<const int64>(words[STEP_COUNTER]);
     double* line = pointer<double>(words[TRACE]) + step[0] * words[TRACE_STRIDE];
     line[0] = loss;
     line[1] = correct;
-    line[2] = 0;
+    line[2] = head.rows * penalty;
     int64* counter = pointer<int64>(words[COUNTER]);
     for (int i = 0; i < 3; ++i) counter[i] = step[i] + 1;
 }
@@ -528,7 +563,7 @@ __device__ inline void update(const int* program, const int* tiles, int64 tile_c
     const Head& head = *(const Head*)program;
     const int64* words = all_words + (int64)blockIdx.y * head.words;
     if (blockIdx.x == tile_count) {
-        finish_step(words, head.rows, (double*)memory);
+        finish_step(head, words, (double*)memory);
         return;
     }
     const Tile& tile = ((const Tile*)tiles)[blockIdx.x];
@@ -536,15 +571,18 @@ __device__ inline void update(const int* program, const int* tiles, int64 tile_c
     const real* delta = pointer<const real>(words[tile.word + 1]);
     real* sums = (real*)memory;
     sum_tile(tile, x, delta, head.rows, sums);
-    const Rule rule(words, all_numbers + (int64)blockIdx.y * head.numbers, pointer<const double>(words[STEP_NUMBERS]),
-                    head.flag != 0);
+    const double* numbers = all_numbers + (int64)blockIdx.y * head.numbers;
+    const Rule rule(words, numbers, pointer<const double>(words[STEP_NUMBERS]), head.flag != 0);
     for (int e = thread_of_block(); e < TILE * TILE; e += THREADS) {
         const int input = tile.first_input + e / TILE, output = tile.first_output + e % TILE;
         const bool is_bias = input == tile.inputs;
         if (output >= tile.outputs || input > tile.inputs || (is_bias && tile.bias < 0)) continue;
         real gradient = sums[e];
         for (int group = 1; group < GROUPS; ++group) gradient += sums[group * TILE * TILE + e];
-        rule(is_bias ? tile.bias + output : tile.weight + (int64)input * tile.stride + output, gradient);
+        const int64 place = is_bias ? tile.bias + output : tile.weight + (int64)input * tile.stride + output;
+        if (tile.number >= 0 && !is_bias)
+            gradient += penalty_slope(rule.parameters[place], numbers[tile.number], numbers[tile.number + 1]);
+        rule(place, gradient);
     }
 }
 

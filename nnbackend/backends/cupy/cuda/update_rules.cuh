@@ -1,5 +1,21 @@
-// The optimisers' rules for one element.
+// The optimisers' rules for one element, and penalties.
 #pragma once
+
+// The derivative of l1 |w| + l2/2 w^2, and its value. For a w neither above nor below zero, zero or NaN, which must
+// propagate, the sign is w itself.
+__device__ inline real penalty_slope(real w, double l1, double l2) {
+    real slope = 0;
+    if (l1 != 0) slope = (real)l1 * (w > 0 ? 1 : w < 0 ? -1 : w);
+    if (l2 != 0) slope += (real)l2 * w;
+    return slope;
+}
+
+__device__ inline double penalty_value(real w, double l1, double l2) {
+    double value = 0;
+    if (l1 != 0) value += l1 * fabs((double)w);
+    if (l2 != 0) value += l2 / 2 * ((double)w * w);
+    return value;
+}
 
 // Gradient with weight decay as a penalty. Without decay there is no product, because 0 times infinity would be NaN.
 __device__ inline real with_decay(real gradient, real parameter, real weight_decay) {
