@@ -160,17 +160,18 @@ def test_images_are_rows():
     np.testing.assert_allclose(*losses, rtol=1e-10)
 
 
-def test_a_batch_of_one_and_of_more_rows_than_a_chunk():
-    x, y = images(75, FEATURES)
-    for batch_size in (1, 70):
-        found = []
-        for backend in (watched()[0], "numpy"):
-            made = network(backend, "frozen")
-            options = {"epochs": 1, "steps_per_epoch": 2, "batch_size": batch_size, "verbose": False}
-            made.fit(x, y, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01), **options)
-            found.append(made.get_weights())
-        for name, array in found[1].items():
-            np.testing.assert_allclose(found[0][name], array, rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("batch_size", [1, 70, 300])
+def test_batches_of_one_row_and_of_more_than_a_block_has_threads(batch_size):
+    x, y = images(310, FEATURES)
+    found = []
+    for backend in (watched()[0], "numpy"):
+        made = network(backend, "frozen")
+        options = {"epochs": 2, "steps_per_epoch": 2, "batch_size": batch_size, "verbose": False}
+        history = made.fit(x, y, loss="softmax_cross_entropy", optimizer=nn.Adam(0.01), **options)
+        found.append(
+            [*history["loss"], *history["accuracy"], *np.concatenate([*map(np.ravel, made.get_weights().values())])]
+        )
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-9)
 
 
 def test_rows_that_arrive_in_portions():
@@ -232,6 +233,34 @@ def many(backend, seeds, layers="dropout", **options):
     }  # fmt: skip
     histories = nn.fit_many(made, x, y, **{**given, **options})
     return made, histories
+
+
+def test_hyperparameters_may_differ():
+    """Rates of dropout, penalties, parameters of activations and of optimizers; but not the structure."""
+
+    def made(backend):
+        return [
+            nn.Network(
+                [nn.Dense(9, activation="elu", alpha=0.1 + seed, l2=0.1 * (1 + seed)), nn.Dropout(0.2 + 0.1 * seed),
+                 nn.Dense(4)],
+                FEATURES, backend=backend, seed=seed, input_scale=1 / (200 + 50 * seed),
+            )
+            for seed in range(3)
+        ]  # fmt: skip
+
+    def optimizers():
+        return [nn.SGD(0.1, momentum=0.3 + 0.2 * seed, weight_decay=1e-3 * (1 + seed)) for seed in range(3)]
+
+    x, y = data()
+    options = {"epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False}
+    backend, log = watched()
+    together = made(backend)
+    histories = nn.fit_many(together, x, y, optimizer=optimizers(), **options)
+    assert log.count("update_sgd") == 2 * 3
+    for one, other, optimizer, history in zip(together, made(watched()[0]), optimizers(), histories, strict=True):
+        alone = other.fit(x, y, optimizer=optimizer, **options)
+        assert same_weights(one, other)
+        assert np.concatenate(history.step_losses).tobytes() == np.concatenate(alone.step_losses).tobytes()
 
 
 def launches_of(count):
@@ -352,6 +381,47 @@ def test_the_summary_says_how():
         "two kernels: dense layers of this size take two launches a step, for batches of at most 1,242,756 rows; "
         "4 rows of activations take 17 KiB of a block's memory of 48 KiB"
     )
+
+
+class ChangesDelta(nn.Dense):
+    """Changes the gradient of its output after it was used."""
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        x, out = saved
+        step.record("dense_weight_gradient", x, upstream, step.gradient("weight"))
+        step.record("bias_gradient", upstream, step.gradient("bias"))
+        step.record("activation_gradient", out, "relu", 0.0, upstream, upstream)
+        below = step.like(x)
+        step.record("dense_input_gradient", upstream, step.parameter("weight"), below)
+        return below
+
+
+class Unused(nn.Dense):
+    """Has a parameter whose gradient is always zero."""
+
+    def parameters(self, input_shape):
+        return (*super().parameters(input_shape), nn.Parameter("unused", (3,), self.bias_initializer))
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (ChangesDelta, "a buffer is used for several matrices"),
+        (Unused, "not all trained parameters are weights and biases of dense layers"),
+    ],
+)
+def test_layers_of_the_user(layer, why):
+    """Those that the kernels would compute wrongly take the other way."""
+    x, y = data()
+    found = []
+    for backend in (watched()[0], "numpy"):
+        made = nn.Network([nn.Dense(9, **RELU), layer(5), nn.Dense(4)], FEATURES, backend=backend, dtype="float64")
+        options = {"epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False}
+        made.fit(x, y, optimizer=nn.SGD(0.1, momentum=0.9, weight_decay=0.1), **options)
+        found.append(np.concatenate([*map(np.ravel, made.get_weights().values())]))
+        if made.backend.name == "cupy":
+            assert made.summary().endswith(why)
+    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(
