@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend, dense_step, dense_translation
@@ -300,6 +301,19 @@ def many_alone(backend, seed, epochs):
     draw = np.random.default_rng(0)
     rows = [draw.permutation(ROWS)[:13] for _ in range(seed + 1)][-1]
     return many(backend, [seed], epochs=epochs, rows=[rows])
+
+
+def test_members_of_an_estimator_train_together():
+    x, y = images(ROWS, FEATURES)
+    found = []
+    for members in (1, 3):
+        backend, log = watched()
+        options = {"max_iter": 2, "batch_size": BATCH, "random_state": 0, "tol": 0, "backend": backend}
+        model = nn.MLPClassifier((9,), n_members=members, alpha=0.1, **options)
+        with pytest.warns(ConvergenceWarning):
+            model.fit(x / 255, y)
+        found.append([name for name in log if name != "sum_rows"])
+    assert len(found[0]) == len(found[1]) == 2 * 2 * 3
 
 
 def test_unequal_networks_run_one_after_another():
