@@ -223,14 +223,16 @@ def test_rows_of_a_block_do_not_change_bits(dtype, monkeypatch):
 
 
 def many(backend, seeds, layers="dropout", **options):
-    """Train networks with different seeds, rates and rows as one run."""
+    """Train networks with different seeds, rates, rows and numbers of earlier steps as one run."""
     made = [network(backend, layers, "float32", seed) for seed in seeds]
     x, y = data()
-    draw = np.random.default_rng(0)
+    for each, seed in zip(made, seeds, strict=True):
+        if seed == 1:
+            each.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.Adam())
     given = {
         "epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False,
         "optimizer": [nn.Adam(0.01 * (1 + seed)) for seed in seeds],
-        "rows": [draw.permutation(ROWS)[:13] for _ in seeds],
+        "rows": [np.random.default_rng(seed).permutation(ROWS)[:13] for seed in seeds],
     }  # fmt: skip
     histories = nn.fit_many(made, x, y, **{**given, **options})
     return made, histories
@@ -272,11 +274,12 @@ def launches_of(count):
 
 def test_thirty_two_networks_take_the_launches_of_one():
     """And bits do not depend on their number."""
-    assert len(launches_of(1)) == len(launches_of(32)) == 2 * 2
+    # The second network has a step before.
+    assert len(launches_of(1)) == len(launches_of(32)) - 2 == 2 * 2
 
 
 def test_networks_have_the_bits_of_their_lone_runs():
-    """A network ends early, and another one fails."""
+    """A network ends early, another one fails, and one has been trained before."""
 
     class Fails(nn.Callback):
         def on_epoch_end(self, *_):
@@ -288,19 +291,24 @@ def test_networks_have_the_bits_of_their_lone_runs():
     made, histories = many(backend, range(4), epochs=epochs, callbacks=callbacks)
     assert [len(history.epochs) for history in histories] == [3, 1, 1, 2]
     assert [str(history.error) for history in histories] == ["None", "failed", "None", "None"]
-    # Two kinds of batches in each epoch, of which the last one has one network.
-    assert log.count("update_adam") == 3 * 2
+    # Before, and two kinds of batches in each epoch, of which the last one has one network.
+    assert log.count("update_adam") == 1 + 3 * 2
+    assert_like_alone(made, histories)
+
+
+def test_the_next_network_takes_the_place_of_one_that_has_ended(monkeypatch):
+    monkeypatch.setattr(CupyBackend, "together", 2)
+    backend, log = watched()
+    made, histories = many(backend, range(4), epochs=[4, 1, 1, 2])
+    assert log.count("update_adam") == 1 + 4 * 2
+    assert_like_alone(made, histories)
+
+
+def assert_like_alone(made, histories):
     for seed, (one, history) in enumerate(zip(made, histories, strict=True)):
-        alone, _ = watched()
-        (other,), (lone,) = many_alone(alone, seed, len(history.epochs))
+        (other,), (lone,) = many(watched()[0], [seed], epochs=len(history.epochs))
         assert same_weights(one, other)
         assert np.concatenate(history.step_losses).tobytes() == np.concatenate(lone.step_losses).tobytes()
-
-
-def many_alone(backend, seed, epochs):
-    draw = np.random.default_rng(0)
-    rows = [draw.permutation(ROWS)[:13] for _ in range(seed + 1)][-1]
-    return many(backend, [seed], epochs=epochs, rows=[rows])
 
 
 def test_members_of_an_estimator_train_together():
