@@ -1,4 +1,4 @@
-"""Whole training steps in two launches: results, independence of the order, many networks at once, and which steps."""
+"""Whole training steps in two launches: results, independence of the order, and many networks at once."""
 
 from __future__ import annotations
 
@@ -8,67 +8,22 @@ from sklearn.exceptions import ConvergenceWarning
 
 import nnbackend as nn
 from nnbackend.backends.cupy import CupyBackend, dense_step, dense_translation
-from nnbackend.backends.cupy.dense_program import THREADS
-from nnbackend.backends.cupy.dense_step import DenseStepExecutor, rows_of_block
-from tests.backends.cupy.emulator import EmulatedRuntime
+from nnbackend.backends.cupy.dense_step import DenseStepExecutor
+from tests.backends.cupy.dense_networks import (
+    BATCH,
+    FEATURES,
+    LOSSES,
+    NETWORKS,
+    OPTIMIZERS,
+    RELU,
+    ROWS,
+    data,
+    network,
+    watched,
+)
 from tests.helpers import images, same_weights
 
 pytestmark = pytest.mark.usefixtures("needs_compiler")
-
-ROWS, FEATURES = 21, 12
-BATCH = 8
-RELU = {"activation": "relu"}
-
-#: More outputs than the 4 columns of each of the threads of a block, more inputs than a tile, inputs that fill tiles.
-NETWORKS = {
-    "one layer": lambda: [nn.Dense(4)],
-    "dropout": lambda: [nn.Dense(33, **RELU), nn.Dropout(0.3), nn.Dense(7, activation="gelu"), nn.Dense(4)],
-    "activations apart": lambda: [nn.Dense(31), nn.Activation("silu"), nn.Dropout(0.2), nn.Dense(4)],
-    "no bias": lambda: [nn.Dense(32, use_bias=False, activation="tanh"), nn.Dense(4, use_bias=False)],
-    "frozen": lambda: [nn.Dense(5, **RELU), nn.Dense(6, activation="elu", alpha=0.5, trainable=False), nn.Dense(4)],
-    "frozen first": lambda: [nn.Dense(5, trainable=False), nn.Dropout(0.1), nn.Dense(9, **RELU), nn.Dense(4)],
-    "dropout first": lambda: [nn.Flatten(), nn.Dropout(0.4), nn.Dense(70, activation="leaky_relu"), nn.Dense(4)],
-    "one unit": lambda: [nn.Dense(1, activation="softplus"), nn.Dense(6, activation="sigmoid"), nn.Dense(4)],
-    "penalties": lambda: [nn.Dense(33, l1=1e-2, l2=1e-1, **RELU), nn.Dense(5, use_bias=False), nn.Dense(4, l2=0.3)],
-    "wide": lambda: [nn.Dense(4 * THREADS + 3, activation="exponential"), nn.Dense(4)],
-}
-
-OPTIMIZERS = {
-    "sgd": lambda: nn.SGD(nn.ExponentialDecay(0.2, 0.5)),
-    "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
-    "momentum": lambda: nn.SGD(nn.OneCycle(0.1, epochs=2), momentum=0.9),
-    "adam": lambda: nn.Adam(nn.OneCycle(0.02, epochs=2), weight_decay=1e-3),
-    "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
-    "rmsprop": lambda: nn.RMSprop(0.003, weight_decay=1e-3),
-}
-
-LOSSES = {
-    "softmax_cross_entropy": {"loss": "softmax_cross_entropy"},
-    "smoothed": {"loss": "softmax_cross_entropy", "label_smoothing": 0.1},
-    "focal": {"loss": nn.losses.Focal(1.5)},
-    "sigmoid": {"loss": "sigmoid_cross_entropy", "label_smoothing": 0.2},
-    "sigmoid focal": {"loss": nn.losses.Focal(2.0, "sigmoid")},
-    "squared": {"loss": "mean_squared_error"},
-    "absolute": {"loss": "mean_absolute_error"},
-    "huber": {"loss": nn.losses.Huber(0.3)},
-    "log_cosh": {"loss": "log_cosh"},
-    "poisson": {"loss": "poisson"},
-    "probabilities": {"loss": "softmax_cross_entropy"},
-    "quantile": {"loss": nn.losses.Quantile([0.1, 0.4, 0.6, 0.9])},
-}
-
-
-def data(loss="softmax_cross_entropy"):
-    x, y = images(ROWS, FEATURES)
-    if loss in ("softmax_cross_entropy", "smoothed", "focal"):
-        return x, y
-    if loss == "quantile":
-        return x, y / 4
-    return x, np.eye(4)[y] * 0.9 + (0.025 if loss == "probabilities" else 0)
-
-
-def network(backend, layers="dropout", dtype="float64", seed=3):
-    return nn.Network(NETWORKS[layers](), FEATURES, backend=backend, dtype=dtype, seed=seed)
 
 
 def train(made, optimizer="sgd", kind="softmax_cross_entropy", epochs=2, **options):
@@ -82,13 +37,6 @@ def assert_agree(one, other, losses, expected, tolerance):
     np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
     for name, array in other.get_weights().items():
         np.testing.assert_allclose(one.get_weights()[name], array, rtol=10 * tolerance, atol=10 * tolerance)
-
-
-def watched(**order):
-    """A backend and the list of its launches."""
-    runtime = EmulatedRuntime(**order)
-    runtime.log = []
-    return CupyBackend(runtime), runtime.log
 
 
 def compare(layers="dropout", optimizer="sgd", kind="softmax_cross_entropy", dtype="float64", **options):
@@ -383,122 +331,3 @@ def test_an_interruption_ends_all(monkeypatch):
     for each, weights in zip(made, before, strict=True):
         assert all(np.array_equal(each.get_weights()[name], array) for name, array in weights.items())
         each.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False)
-
-
-# ---- which steps ---------------------------------------------------------------------------------------------------
-
-
-def summary_of(layers, backend=None, inputs=FEATURES, optimizer=None, **options):
-    made = nn.Network(layers, inputs, backend=backend or watched()[0])
-    if optimizer is not None:
-        x = np.zeros((options.pop("rows", 4), inputs), np.float32)
-        made.train_on_batch(x, np.zeros(len(x), int), loss="softmax_cross_entropy", optimizer=optimizer, **options)
-        executor = made.batch_step._executor
-        return f"{executor.name}: {executor.reason}"
-    return made.summary().splitlines()[-1].partition("executor ")[2]
-
-
-def test_the_summary_says_how():
-    assert summary_of([nn.Dense(9), nn.Dense(4)]) == (
-        "two kernels: dense layers of this size take two launches a step, for batches of at most 1,242,756 rows; "
-        "4 rows of activations take 17 KiB of a block's memory of 48 KiB"
-    )
-
-
-class ChangesDelta(nn.Dense):
-    """Changes the gradient of its output after it was used."""
-
-    def backward(self, step, saved, upstream, need_input_gradient):
-        x, out = saved
-        step.record("dense_weight_gradient", x, upstream, step.gradient("weight"))
-        step.record("bias_gradient", upstream, step.gradient("bias"))
-        step.record("activation_gradient", out, "relu", 0.0, upstream, upstream)
-        below = step.like(x)
-        step.record("dense_input_gradient", upstream, step.parameter("weight"), below)
-        return below
-
-
-class Unused(nn.Dense):
-    """Has a parameter whose gradient is always zero."""
-
-    def parameters(self, input_shape):
-        return (*super().parameters(input_shape), nn.Parameter("unused", (3,), self.bias_initializer))
-
-
-@pytest.mark.parametrize(
-    ("layer", "why"),
-    [
-        (ChangesDelta, "a buffer is used for several matrices"),
-        (Unused, "not all trained parameters are weights and biases of dense layers"),
-    ],
-)
-def test_layers_of_the_user(layer, why):
-    """Those that the kernels would compute wrongly take the other way."""
-    x, y = data()
-    found = []
-    for backend in (watched()[0], "numpy"):
-        made = nn.Network([nn.Dense(9, **RELU), layer(5), nn.Dense(4)], FEATURES, backend=backend, dtype="float64")
-        options = {"epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False}
-        made.fit(x, y, optimizer=nn.SGD(0.1, momentum=0.9, weight_decay=0.1), **options)
-        found.append(np.concatenate([*map(np.ravel, made.get_weights().values())]))
-        if made.backend.name == "cupy":
-            assert made.summary().endswith(why)
-    np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("layers", "why"),
-    [
-        ([nn.Dense(9, activation="softmax"), nn.Dense(4)], "they do not compute softmax between layers"),
-        ([nn.MaxAbsNorm(), nn.Dense(4)], "they do not compute max_abs_norm"),
-        ([nn.Reshape((3, 4, 1)), nn.Conv2D(2, 2), nn.Flatten(), nn.Dense(4)], "they do not compute convolution"),
-        ([nn.Dense(6000), nn.Dense(4)], "a row of activations takes 52 KiB, and a block has 48 KiB of memory"),
-        ([nn.Dense(512), nn.Dense(512), nn.Dense(4)], "each block would read 2.0 MiB of weights, more than 1 MiB"),
-        ([nn.Dense(520)], "there are more than 512 outputs"),
-    ],
-)
-def test_the_summary_says_why_not(layers, why):
-    found = summary_of(layers)
-    assert found.startswith("graph: every operation of the step can be captured in a CUDA graph; not in two kernels: ")
-    assert why in found
-
-
-def test_options_that_they_do_not_have():
-    x, y = data()
-    for options in ({"clip_norm": 1.0}, {"clip_value": 0.1}):
-        backend, log = watched()
-        made = network(backend, "one layer")
-        made.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False, **options)
-        assert not any(name.startswith("rows_") for name in log)
-
-
-@pytest.mark.parametrize("options", [{"two_kernels": False}, {"precision": "tf32"}])
-def test_backends_without_them(options):
-    found = summary_of([nn.Dense(4)], CupyBackend(EmulatedRuntime(), **options))
-    assert found.startswith("graph")
-
-
-def test_large_batches_have_products(monkeypatch):
-    """The bytes of the weights, for each block of four rows."""
-    layers = [nn.Dense(9, **RELU), nn.Dense(4)]
-    # 12 x 12 and 9 x 4 weights forward, including padding, and 9 x 4 backward.
-    weights = 4 * (12 * 12 + 9 * 4 + 9 * 4)
-    monkeypatch.setattr(dense_step, "MOST_BYTES_READ", 2 * weights)
-    assert summary_of(layers, optimizer=nn.SGD(0.1), rows=8).startswith("two kernels")
-    found = summary_of(layers, optimizer=nn.SGD(0.1), rows=9)
-    assert found.endswith("the batch has more than 8 rows, the most for weights of this size")
-
-
-@pytest.mark.parametrize(("hidden", "rows", "expected"), [((200, 80), 256, 4), ((200, 80), 252, 1), ((40,), 100, 1)])
-def test_rows_of_a_block(hidden, rows, expected):
-    """Four if there are enough blocks, of one network or of several."""
-    layers = [*(nn.Dense(units, **RELU) for units in hidden), nn.Dense(10)]
-    made = nn.Network(layers, 784, backend=watched()[0])
-    found = []
-    original = dense_step.dense_program
-    x, y = np.zeros((rows, 784), np.float32), np.zeros(rows, int)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dense_step, "dense_program", lambda calls: found.append(original(calls)) or found[-1])
-        made.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1))
-    assert rows_of_block(found[0]) == expected
-    assert rows_of_block(found[0], 32) == 4
