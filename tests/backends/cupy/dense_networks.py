@@ -16,11 +16,18 @@ ROWS, FEATURES = 21, 12
 BATCH = 8
 RELU = {"activation": "relu"}
 
-#: More outputs than the 4 columns of each of the threads of a block, more inputs than a tile, inputs that fill tiles.
+#: More outputs than the 4 columns of each of the threads of a block, more inputs than a tile, inputs that fill tiles,
+#: more outputs than the 4 columns of each of four lanes.
 NETWORKS = {
     "one layer": lambda: [nn.Dense(4)],
     "dropout": lambda: [nn.Dense(33, **RELU), nn.Dropout(0.3), nn.Dense(7, activation="gelu"), nn.Dense(4)],
-    "activations apart": lambda: [nn.Dense(31), nn.Activation("silu"), nn.Dropout(0.2), nn.Dense(4)],
+    "activations apart": lambda: [
+        nn.Dense(32),
+        nn.Activation("silu"),
+        nn.Dropout(0.2),
+        nn.Dense(21, activation="tanh"),
+        nn.Dense(4),
+    ],
     "no bias": lambda: [nn.Dense(32, use_bias=False, activation="tanh"), nn.Dense(4, use_bias=False)],
     "frozen": lambda: [nn.Dense(5, **RELU), nn.Dense(6, activation="elu", alpha=0.5, trainable=False), nn.Dense(4)],
     "frozen first": lambda: [nn.Dense(5, trainable=False), nn.Dropout(0.1), nn.Dense(9, **RELU), nn.Dense(4)],

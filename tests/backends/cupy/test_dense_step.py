@@ -152,6 +152,18 @@ def test_the_order_of_threads_and_blocks_does_not_matter(layers, order):
     assert same_weights(*made)
 
 
+@pytest.mark.parametrize("order", [{"reverse_threads": True}, {"reverse_blocks": True}])
+def test_nor_with_rows_for_all_warps(order):
+    x, y = images(270, FEATURES)
+    found = []
+    for kind in ({}, order):
+        history = network(watched(**kind)[0], "penalties", "float32").fit(
+            x, y, epochs=1, batch_size=270, loss="softmax_cross_entropy", verbose=False
+        )
+        found.append((history["loss"], history["accuracy"]))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_of_a_block_do_not_change_bits(dtype, monkeypatch):
     few, log_of_few = watched()
