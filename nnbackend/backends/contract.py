@@ -47,6 +47,8 @@ class Backend(Operations):
     takes_any_rows : bool
         Whether executors may have calls for any number of rows; see
         :meth:`nnbackend.backends.executor.Executor.from_rows`.
+    together : int
+        How many executors of the same kind may run as one, at most.
     """
 
     name: ClassVar[str]
@@ -56,6 +58,7 @@ class Backend(Operations):
     works_apart: bool = False
     programs: int = 1
     takes_any_rows: bool = False
+    together: int = 1
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None
