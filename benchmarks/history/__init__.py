@@ -1,6 +1,6 @@
 """Five benchmarks over the history of the project, and the dashboard that shows them.
 
-    python -m benchmarks.history run              measure the commits of `commits.txt`, interleaved; resumes if it was stopped
+    python -m benchmarks.history run              measure the commits of `commits.txt` in turns; can be stopped
     python -m benchmarks.history add [COMMIT]     add a commit, HEAD by default, to the stored results
     python -m benchmarks.history compare [BASE]   what HEAD made slower, in about a minute
     python -m benchmarks.history publish          the dashboard, in .asv/html; needs asv and npm

@@ -19,10 +19,10 @@ _WORK = ROOT / ".asv" / "history"
 
 #: What the table of `run` shows: heading, key of the result, factor.
 _COLUMNS = (
-    ("us/step numba", "Training.track_us_per_step numba 784-200-80-10", 1.0),
-    ("us/step numpy", "Training.track_us_per_step numpy 784-200-80-10", 1.0),
-    ("predict 1 row, us", "Predicting.track_us numba 1", 1.0),
-    ("predict 1,000 rows, us", "Predicting.track_us numba 1000", 1.0),
+    ("us/step numba", "Training.track_seconds_per_step numba 784-200-80-10", 1e6),
+    ("us/step numpy", "Training.track_seconds_per_step numpy 784-200-80-10", 1e6),
+    ("predict 1 row, us", "Predicting.track_seconds numba 1", 1e6),
+    ("predict 1,000 rows, us", "Predicting.track_seconds numba 1000", 1e6),
     ("first run, s", "FirstRun.track_seconds numba", 1.0),
     ("import, ms", "Import.track_seconds", 1e3),
 )

@@ -1,4 +1,4 @@
-"""The package of other commits, each in a folder of its own with a cache of its own, and what the suite measures there."""
+"""The packages of other commits, each in a folder with a cache of its own, and what the suite measures there."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ def name_of(request: Request) -> str:
 
 
 def _on(backend: str) -> list[Request]:
-    methods = [("Training.track_us_per_step", NETS), ("Training.track_samples_per_second", NETS)]
-    methods.append(("Predicting.track_us", ROWS))
+    methods = [("Training.track_seconds_per_step", NETS), ("Training.track_samples_per_second", NETS)]
+    methods.append(("Predicting.track_seconds", ROWS))
     # Benchmarks of the same suite and parameters share one measurement, if they follow each other.
     return [(name, [backend, value]) for name, values in methods for value in values]
 
