@@ -21,7 +21,6 @@ SLOWER = 1.15
 _FIRST = GROUPS["first run, numba"]
 _OTHERS: list[list[Request]] = [
     [
-        ("Training.track_seconds_per_step", ["numba", "784-200-80-10"]),
         ("Training.track_seconds_per_step", ["numba", "784-500-1000-300-10"]),
         ("Predicting.track_seconds", ["numba", "1"]),
         ("Predicting.track_seconds", ["numba", "1000"]),
