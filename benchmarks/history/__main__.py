@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.history import page, store
 from benchmarks.history.compare import compare
 from benchmarks.history.exports import ROOT, resolve
-from benchmarks.history.sitting import Results, Sitting
+from benchmarks.history.sitting import GROUPS, Results, Sitting, best
 from benchmarks.peers.markdown import NOTHING, markdown
 
 _COMMITS = Path(__file__).with_name("commits.txt")
@@ -48,14 +48,14 @@ def table(results: dict[str, Results]) -> str:
 def run(options: argparse.Namespace) -> None:
     """Measure all commits in one sitting, and store the results."""
     machine = store.machine_of(options.machine)
-    sitting = Sitting(commits_to_measure(machine["machine"]), options.rounds, options.seconds, options.work)
+    commits = commits_to_measure(machine["machine"])
+    sitting = Sitting(commits, options.rounds, options.seconds, options.work, options.only or GROUPS)
     sitting.compile()
     if options.compile:
         return
-    results = sitting.measure()
-    for commit, each in results.items():
-        store.write(commit, each, machine)
-    print(table(results))
+    for commit, rounds in sitting.measure().items():
+        store.write(commit, rounds, machine)
+    print(table(store.stored(machine["machine"])))
     sitting.remove()
 
 
@@ -63,7 +63,7 @@ def quick(options: argparse.Namespace) -> None:
     """The first and the last commits with very short measurements, to try whether everything runs; stores nothing."""
     commits = commits_to_measure(None)
     sitting = Sitting([commits[0], commits[-1]], 1, 0.01, options.work / "quick")
-    print(table(sitting.measure()))
+    print(table({commit: best(rounds) for commit, rounds in sitting.measure().items()}))
     sitting.remove()
 
 
@@ -75,14 +75,15 @@ def add(options: argparse.Namespace) -> None:
     last = next((each for each in reversed(known) if each != commit), None)
     sitting = Sitting([*([last] if last else []), commit], options.rounds, options.seconds, options.work / "add")
     sitting.compile()
-    results = sitting.measure()
+    rounds = sitting.measure()
+    results = {each: best(values) for each, values in rounds.items()}
     print(table(results))
     if last:
         for heading, key, _ in _COLUMNS:
             before, now = known[last].get(key), results[last].get(key)
             if before and now:
                 print(f"{last[:8]}, {heading}: {now / before - 1:+.1%} beside its stored result")
-    print(f"stored in {store.write(commit, results[commit], machine).relative_to(ROOT)}")
+    print(f"stored in {store.write(commit, rounds[commit], machine).relative_to(ROOT)}")
     sitting.remove()
 
 
@@ -94,12 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         if function:
-            command.add_argument("--rounds", type=int, default=3, help="results are medians over the rounds")
+            command.add_argument("--rounds", type=int, default=3, help="a result is the best of the rounds")
             command.add_argument("--seconds", type=float, default=0.4, help="seconds of each measurement")
             command.add_argument("--machine", help="a name for this machine")
             command.add_argument("--work", type=Path, default=_WORK, help="folder for packages and compiled code")
         if name == "run":
             command.add_argument("--compile", action="store_true", help="compile only; the machine may be busy")
+            command.add_argument("--only", action="append", choices=GROUPS, help="measure only this; may be repeated")
             command.add_argument("--quick", dest="function", action="store_const", const=quick, help="try two commits")
         elif name == "add":
             command.add_argument("commit", nargs="?", default="HEAD")

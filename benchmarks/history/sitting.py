@@ -8,24 +8,36 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from benchmarks.history.exports import Export, Request
 from benchmarks.history.suite import BACKENDS, NETS, ROWS
 from nnbackend.support.files import atomic_write
 
-__all__ = ["GROUPS", "ONCE", "Results", "Sitting", "name_of"]
+__all__ = ["GROUPS", "ONCE", "Results", "Rounds", "Sitting", "best", "name_of"]
 
 #: Results of a commit by benchmark and parameters; None is n/a.
 Results = dict[str, float | None]
+
+#: What the rounds measured, by benchmark and parameters; None is n/a.
+Rounds = dict[str, list[float | None]]
 
 
 def name_of(request: Request) -> str:
     """The benchmark and its parameters as one string."""
     return " ".join([request[0], *request[1]])
+
+
+def best(rounds: Rounds) -> Results:
+    """The best of the rounds: other programs can only lengthen a measurement."""
+    results: Results = {}
+    for name, values in rounds.items():
+        numbers = [value for value in values if value is not None]
+        choose = max if "samples_per_second" in name else min
+        results[name] = choose(numbers) if numbers else None
+    return results
 
 
 def _on(backend: str) -> list[Request]:
@@ -68,20 +80,30 @@ class Sitting:
     commits : sequence of str
         Full hashes.
     rounds : int
-        The results are medians over the rounds. Odd rounds go through the commits in the opposite order.
+        Odd rounds go through the commits in the opposite order.
     seconds : float
         Seconds of each measurement.
     folder : Path
         Holds the packages of the commits, their compiled code and what has been measured, until :meth:`remove`.
+    groups : collection of str
+        Names of the :data:`GROUPS` to measure.
     """
 
-    def __init__(self, commits: Sequence[str], rounds: int, seconds: float, folder: Path) -> None:
+    def __init__(
+        self, commits: Sequence[str], rounds: int, seconds: float, folder: Path, groups: Collection[str] = GROUPS
+    ) -> None:
         self.exports = {commit: Export(commit, folder) for commit in commits}
         self.rounds = rounds
         self.seconds = seconds
         self.folder = folder
+        self.groups = [name for name in GROUPS if name in groups]
         self._file = folder / "measured.json"
-        plan: dict[str, object] = {"commits": list(commits), "rounds": rounds, "seconds": seconds}
+        plan: dict[str, object] = {
+            "commits": list(commits),
+            "rounds": rounds,
+            "seconds": seconds,
+            "groups": self.groups,
+        }
         self._measured = _Measured(plan)
         if self._file.exists():
             earlier = _Measured(**json.loads(self._file.read_text(encoding="utf-8")))
@@ -94,15 +116,17 @@ class Sitting:
         """Compile the code of every commit, so that only first runs compile later; the machine may be busy."""
         for commit, export in self.exports.items():
             export.create()
-            for group in (*BACKENDS, "processes"):
+            for group in self.groups:
+                if group in ONCE:
+                    continue
                 mark = f"{commit} {group}"
                 if mark not in self._measured.compiled:
                     export.measure(GROUPS[group], _COMPILING)
                     self._measured.compiled.append(mark)
                     self._save()
 
-    def measure(self, progress: bool = True) -> dict[str, Results]:
-        """Measure what is missing, and return all results, as medians over the rounds."""
+    def measure(self, progress: bool = True) -> dict[str, Rounds]:
+        """Measure what is missing, and return what each round has measured of each commit."""
         for export in self.exports.values():
             export.create()
         start, steps = time.perf_counter(), list(self._steps())
@@ -114,7 +138,7 @@ class Sitting:
             if progress:
                 seconds = time.perf_counter() - start
                 print(f"{index + 1}/{len(steps)}, {seconds:.0f} s: {commit[:8]}, {group}", flush=True)
-        return {commit: self._results(commit) for commit in self.exports}
+        return {commit: self._rounds_of(commit) for commit in self.exports}
 
     def remove(self) -> None:
         """Remove all files of the sitting."""
@@ -125,7 +149,7 @@ class Sitting:
         for index in range(self.rounds):
             commits = list(self.exports)
             for commit in commits[::-1] if index % 2 else commits:
-                for group in GROUPS:
+                for group in self.groups:
                     if index == 0 or group not in ONCE:
                         yield f"{commit} {group} {index}", commit, group
 
@@ -134,19 +158,14 @@ class Sitting:
         first = self._measured.values.get(f"{commit} {group} 0")
         return first is not None and all(value is None for value in first)
 
-    def _results(self, commit: str) -> Results:
-        found: dict[str, list[float | None]] = {}
+    def _rounds_of(self, commit: str) -> Rounds:
+        found: Rounds = {}
         for mark, each, group in self._steps():
             if each == commit and mark in self._measured.values:
                 for request, value in zip(GROUPS[group], self._measured.values[mark], strict=True):
                     found.setdefault(name_of(request), []).append(value)
-        return {name: _median(values) for name, values in found.items()}
+        return found
 
     def _save(self) -> None:
         with atomic_write(self._file) as file:
             file.write(json.dumps(vars(self._measured)).encode())
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    numbers = [value for value in values if value is not None]
-    return float(f"{median(numbers):.4g}") if numbers else None

@@ -8,12 +8,12 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.history.exports import dates
-from benchmarks.history.sitting import Results, name_of
+from benchmarks.history.sitting import Results, Rounds, best, name_of
 from benchmarks.history.suite import SUITES
 from nnbackend.cli.machine import cpu_name
 from nnbackend.support.files import atomic_write
@@ -89,21 +89,26 @@ def _write_benchmarks(folder: Path) -> None:
     _write(folder / "benchmarks.json", entries)
 
 
-def write(commit: str, results: Results, machine: Machine, folder: Path = FOLDER) -> Path:
-    """Write the results of a commit, and what asv needs to show them; returns the file."""
+def write(commit: str, rounds: Rounds, machine: Machine, folder: Path = FOLDER) -> Path:
+    """Write the best of the rounds of a commit, the rounds themselves, and what asv needs to show; return the file.
+
+    Results that the file has already, of benchmarks that were not measured, remain.
+    """
     python = ".".join(platform.python_version_tuple()[:2])
     versions = {library: importlib.metadata.version(library) for library in ("numpy", "numba")}
+    environment = f"py{python}"
+    file = folder / machine["machine"] / f"{commit[:8]}-{environment}.json"
+    results, samples = _read(file)
+    results |= best(rounds)
+    samples |= {name: values for name, values in rounds.items() if None not in values}
     rows = {}
     for name, suite, _ in benchmarks():
-        parameters = _parameters(suite)
-        # asv takes NaN for "n/a" and null for "failed".
-        values = [results.get(name_of((name, each)), math.nan) for each in _combinations(suite)]
-        rows[_PREFIX + name] = [
-            [math.nan if value is None else value for value in values],
-            parameters,
-            vars(suite)["version"],
+        found = [
+            (results.get(key), samples.get(key)) for key in (name_of((name, each)) for each in _combinations(suite))
         ]
-    environment = f"py{python}"
+        # asv takes NaN for "n/a" and null for "failed".
+        values = [math.nan if value is None else value for value, _ in found]
+        rows[_PREFIX + name] = [values, _parameters(suite), vars(suite)["version"], [rounds for _, rounds in found]]
     entry = {
         "commit_hash": commit,
         "env_name": environment,
@@ -112,12 +117,11 @@ def write(commit: str, results: Results, machine: Machine, folder: Path = FOLDER
         "python": python,
         "requirements": versions,
         "env_vars": {},
-        "result_columns": ["result", "params", "version"],
+        "result_columns": ["result", "params", "version", "samples"],
         "results": rows,
         "durations": {},
         "version": _RESULTS,
     }
-    file = folder / machine["machine"] / f"{commit[:8]}-{environment}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     _write(file, entry)
     _write(file.with_name("machine.json"), {**machine, "version": _MACHINE})
@@ -127,23 +131,26 @@ def write(commit: str, results: Results, machine: Machine, folder: Path = FOLDER
 
 def stored(machine: str, folder: Path = FOLDER) -> dict[str, Results]:
     """The results of each measured commit of a machine, the oldest commit first."""
-    entries = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in (folder / machine).glob("*.json")
-        if path.name != "machine.json"
-    ]
-    return {
-        entry["commit_hash"]: _results(entry["results"]) for entry in sorted(entries, key=lambda each: each["date"])
-    }
+    files = [path for path in (folder / machine).glob("*.json") if path.name != "machine.json"]
+    entries = [(json.loads(path.read_text(encoding="utf-8")), path) for path in files]
+    ordered = sorted(entries, key=lambda each: each[0]["date"])
+    return {entry["commit_hash"]: _read(path)[0] for entry, path in ordered}
 
 
-def _results(rows: Mapping[str, Sequence[Any]]) -> Results:
-    found: Results = {}
-    for name, suite, _ in benchmarks():
-        values = rows[_PREFIX + name][0]
-        for parameters, value in zip(_combinations(suite), values, strict=True):
-            found[name_of((name, parameters))] = None if math.isnan(value) else value
-    return found
+def _read(file: Path) -> tuple[Results, Rounds]:
+    """The results of a file, and the rounds of each; nothing, if it does not exist."""
+    results: Results = {}
+    samples: Rounds = {}
+    if file.exists():
+        rows = json.loads(file.read_text(encoding="utf-8"))["results"]
+        for name, suite, _ in benchmarks():
+            values, *_, measured = rows[_PREFIX + name]
+            for parameters, value, rounds in zip(_combinations(suite), values, measured, strict=True):
+                key = name_of((name, parameters))
+                results[key] = None if math.isnan(value) else value
+                if rounds is not None:
+                    samples[key] = rounds
+    return results, samples
 
 
 def _combinations(suite: type) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """What `run.sh` runs on the emulated CPU: one part of the checks, and a line for each result.
 
-    python checks.py conformance 1 2      the first half of the operations' cases
-    python checks.py training             gradients, convolutions and determinism
+python checks.py conformance 1 2      the first half of the operations' cases
+python checks.py training             gradients, convolutions and determinism
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def gradients() -> None:
     """Gradients against central differences, in float64."""
     for name, (make, shape) in NETWORKS.items():
         x, y = data(shape, "float64")
-        check_gradients(make("float64", nn.NumbaBackend(threads=1)), x[:6], y[:6], loss="softmax_cross_entropy", samples=5)
+        network = make("float64", nn.NumbaBackend(threads=1))
+        check_gradients(network, x[:6], y[:6], loss="softmax_cross_entropy", samples=5)
         say(f"gradients of a {name} network agree with central differences")
 
 
@@ -96,7 +97,7 @@ def training() -> None:
             worst = max(float(np.abs(reference[key] - one[key]).max()) for key in reference)
             assert worst < tolerance, (name, dtype, worst)
             assert all(np.array_equal(one[key], each[key]) for each in more for key in one), (name, dtype)
-            say(f"a {name} network in {dtype}: weights differ from NumPy's by at most {worst:.1e}; 1, 2 and 3 threads: same bits")
+            say(f"{name} network, {dtype}: at most {worst:.1e} from NumPy's weights; 1, 2 and 3 threads: same bits")
 
 
 def main(part: str, *numbers: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import llvmlite.binding as llvm
@@ -37,6 +38,7 @@ _CALL = re.compile(r"^\s+(callq?|bl|blr)\s", re.MULTILINE)
 _SCALAR = re.compile(r"^\s+(vfmadd\d+s[sd]|fmadd)\s", re.MULTILINE)
 
 
+@functools.cache
 def assembly(real: str, target: str) -> tuple[TileShape, dict[str, str]]:
     """The tiles of products for a type and a CPU: the shape, and the assembly of each function."""
     triple, cpu, features, _ = TARGETS[target]
