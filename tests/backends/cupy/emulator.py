@@ -246,7 +246,9 @@ class EmulatedRuntime:
             if "aux" in epilogue.kind:
                 _device_array(epilogue.mask).host[...] = np.packbits(bits(product > 0), axis=1, bitorder="little")
             else:
-                product = np.where(bits(None), product, product.dtype.type(0))
+                # As in the kernels, infinity times 0 is NaN, too.
+                with np.errstate(invalid="ignore"):
+                    product = product * bits(None)
         if epilogue.kind.startswith("relu"):
             product = np.maximum(product, 0)
         if epilogue.kind == "drelu_bgrad":

@@ -27,6 +27,8 @@ class FakeCupy:
         self.calls: list[str] = []
         #: Like CuPy on an AMD GPU.
         self.refuses_capture = False
+        #: How many captures end with an error, as after a forbidden call of another library.
+        self.breaks_captures = 0
         self.current = 0
         #: Devices on which memory was allocated.
         self.touched: set[int] = set()
@@ -196,6 +198,9 @@ class _Stream:
     def end_capture(self) -> _Graph:
         self._cupy.calls.append("end_capture")
         captured, self.captured = self.captured, None
+        if self._cupy.breaks_captures:
+            self._cupy.breaks_captures -= 1
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
         return _Graph(self._cupy, self, captured)
 
 
