@@ -42,6 +42,8 @@ class Backend(Operations):
         Whether its executors may return before the work is done, so that the host can do other work.
     programs : int
         How many executors with the attribute `apart` may run at the same time, each on a thread of its own.
+    together : int
+        How many executors of the same kind may run as one, at most.
     """
 
     name: ClassVar[str]
@@ -49,6 +51,7 @@ class Backend(Operations):
     row_multiple: int = 1
     works_apart: bool = False
     programs: int = 1
+    together: int = 1
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None

@@ -25,6 +25,7 @@ from nnbackend.interop.sklearn.run import BatchRun, EpochRun
 from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.network import Network
 from nnbackend.step.recordings import Recordings
+from nnbackend.step.replay import Requests
 from nnbackend.support.surroundings import say
 from nnbackend.training.fit import Epochs, Work, run_alone
 from nnbackend.training.interrupt import Interrupt
@@ -137,7 +138,8 @@ class Fitting:
             while not self.ended and self.progress.n_iter < last:
                 if settings.shuffle:
                     self._order = _shuffled(self._order, self._generator)
-                loss = yield Work(partial(self._epoch, run, interrupt), run.apart)
+                epoch, requests = partial(self._epoch, run, interrupt), partial(self._requests, run, interrupt)
+                loss = yield Work(epoch, run.apart, run.kind, requests)
                 if loss is None:
                     self.ended = True
                     break
@@ -158,6 +160,14 @@ class Fitting:
     def _epoch(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> float | None:
         began = time.perf_counter()
         loss = run.epoch(self._order, interrupt)
+        self.seconds += time.perf_counter() - began
+        return loss
+
+    def _requests(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> Requests[float | None]:
+        """`_epoch`, together with those of other networks."""
+        assert isinstance(run, EpochRun)
+        began = time.perf_counter()
+        loss = yield from run.requests(self._order, interrupt)
         self.seconds += time.perf_counter() - began
         return loss
 

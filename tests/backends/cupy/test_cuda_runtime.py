@@ -71,6 +71,12 @@ def backend(cupy) -> CupyBackend:
     return CupyBackend()
 
 
+@pytest.fixture
+def products(cupy) -> CupyBackend:
+    """A backend whose steps consist of products and other operations."""
+    return CupyBackend(two_kernels=False)
+
+
 def test_device_stream_and_workspace(backend, library):
     assert backend.device == "Fake GPU 0"
     state = State.in_dll(library, "state")
@@ -324,9 +330,9 @@ def trained(backend):
     return np.concatenate(history.step_losses)
 
 
-def test_a_run_with_epilogues(backend, cupy):
+def test_a_run_with_epilogues(products, cupy):
     cupy.calls.clear()
-    np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    np.testing.assert_allclose(trained(products), trained("numpy"), rtol=1e-4)
     # A hidden layer with ReLU: two products forwards; backwards one with its derivative, and one with the sums above.
     plain = cupy.calls[: cupy.calls.index("begin_capture")]
     assert not {"relu_forward", "relu_gradient_with_sums", "sum_rows", "identity_forward"} & set(plain)
@@ -335,14 +341,14 @@ def test_a_run_with_epilogues(backend, cupy):
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 def test_epilogues_have_the_backends_precision(cupy, lt_state, precision):
-    trained(CupyBackend(precision=precision))
+    trained(CupyBackend(precision=precision, two_kernels=False))
     assert lt_state.compute == {"float32": 68, "tf32": 77}[precision]
 
 
-def test_relu_that_hides_nan_is_not_used(backend, cupy, lt_state):
+def test_relu_that_hides_nan_is_not_used(products, cupy, lt_state):
     lt_state.no_nan = 1
     cupy.calls.clear()
-    np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+    np.testing.assert_allclose(trained(products), trained("numpy"), rtol=1e-4)
     plain = cupy.calls[: cupy.calls.index("begin_capture")]
     assert {"relu_forward", "relu_gradient_with_sums"} <= set(plain)
     # Sums and biases need no ReLU.
@@ -384,10 +390,10 @@ def test_trying_a_product_leaves_its_bias_alone(backend):
 
 
 @pytest.mark.parametrize("kind", ["relu_aux_bias", "drelu_bgrad", "bgrada"])
-def test_a_product_that_the_library_refuses_is_computed_otherwise(backend, lt_state, caplog, kind):
+def test_a_product_that_the_library_refuses_is_computed_otherwise(products, lt_state, caplog, kind):
     lt_state.refused = test_cublaslt.cublaslt.EPILOGUES[kind]
     with caplog.at_level("INFO", "nnbackend"):
-        np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+        np.testing.assert_allclose(trained(products), trained("numpy"), rtol=1e-4)
     assert f"no epilogue {kind!r}" in caplog.text
 
 
@@ -409,7 +415,7 @@ def test_a_diverging_run_is_visible(backend):
     assert network.get_weights().keys() == weights.keys()
 
 
-def test_without_the_library_everything_else_works(backend, cupy, monkeypatch, caplog):
+def test_without_the_library_everything_else_works(products, cupy, monkeypatch, caplog):
     from nnbackend.backends.cupy import runtime
 
     def missing():
@@ -417,7 +423,7 @@ def test_without_the_library_everything_else_works(backend, cupy, monkeypatch, c
 
     monkeypatch.setattr(runtime, "load_cublaslt", missing)
     with caplog.at_level("INFO", logger="nnbackend"):
-        np.testing.assert_allclose(trained(backend), trained("numpy"), rtol=1e-4)
+        np.testing.assert_allclose(trained(products), trained("numpy"), rtol=1e-4)
     assert caplog.text.count("products have no epilogues on Fake GPU 0: Failure finding libcublasLt.so") == 1
     assert "product" not in cupy.calls
 
