@@ -72,6 +72,39 @@ def test_no_gpu_for_workers_without_one():
     assert {name for name in runtime.log if name.startswith("gemm")} == {"gemm"}
 
 
+def gradients_of_nan(backend):
+    """The gradients of a layer whose ReLU is 0 everywhere, where one row of the gradient above is NaN."""
+    x, delta = np.ones((3, 4), np.float32), np.ones((3, 5), np.float32)
+    delta[1] = np.nan
+    x, delta, w, v, bias, hidden, up, slope, sums = (
+        backend.from_host(array.astype(np.float32))
+        for array in (
+            x, delta, -np.ones((4, 6)), np.ones((6, 5)), np.zeros(6), np.zeros((3, 6)), np.zeros((3, 6)),
+            np.zeros((4, 6)), np.zeros(6),
+        )
+    )  # fmt: skip
+    calls = [
+        Call.of("dense_forward", x, w, bias, "relu", 0.0, None, hidden),
+        Call.of("dense_input_gradient", delta, v, up),
+        Call.of("activation_gradient", hidden, "relu", 0.0, up, up),
+        Call.of("dense_weight_gradient", x, up, slope),
+        Call.of("bias_gradient", up, sums),
+    ]
+    backend.executor(calls).run(1)
+    return [backend.to_host(array) for array in (hidden, up, slope, sums)]
+
+
+def test_nan_in_a_gradient_reaches_the_layers_below():
+    """Where ReLU's output is 0 its derivative is, too, but NaN times 0 is NaN: divergence must be visible."""
+    runtime = EmulatedRuntime()
+    runtime.log = []
+    expected = gradients_of_nan(nn.NumpyBackend())
+    assert np.isnan(expected[2]).all()
+    for array, wanted in zip(gradients_of_nan(CupyBackend(runtime)), expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    assert "gemm_drelu_bgrad" in runtime.log
+
+
 # ---- no fusion ------------------------------------------------------------------------------------------------------
 
 X, HIDDEN, DELTA, UP, OUT = (np.zeros((4, 3)) for _ in range(5))
