@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.contract import Backend, Call, Executor, HostArray, PlainExecutor
 from nnbackend.backends.numpy_images import NumpyImageOperations
 from nnbackend.backends.philox import keep_threshold, uniform_words
@@ -332,6 +333,8 @@ def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
             out[...] = np.where(z > 0, z, alpha * z)
         case "elu":
             out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
+        case "selu":
+            out[...] = SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0)))
         case "sigmoid":
             _sigmoid(z, out)
         case "tanh":
@@ -340,6 +343,8 @@ def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
             np.multiply(0.5 * z, 1 + _gelu_tanh(z), out=out)
         case "silu":
             np.multiply(z, _sigmoid(z), out=out)
+        case "mish":
+            np.multiply(z, _mish_tanh(z), out=out)
         case "softplus":
             np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=out)
         case "exponential":
@@ -362,6 +367,9 @@ def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: R
             out[...] = np.where(saved > 0, upstream, alpha * upstream)
         case "elu":
             out[...] = np.where(saved > 0, upstream, (saved + alpha) * upstream)
+        case "selu":
+            slope = np.where(saved > 0, SELU_SCALE, saved + SELU_SCALE * SELU_ALPHA)
+            np.multiply(upstream, slope, out=out)
         case "sigmoid":
             np.multiply(upstream, saved * (1 - saved), out=out)
         case "tanh":
@@ -373,6 +381,9 @@ def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: R
         case "silu":
             s = _sigmoid(saved)
             np.multiply(upstream * s, 1 + saved * (1 - s), out=out)
+        case "mish":
+            t = _mish_tanh(saved)
+            np.multiply(upstream, t + saved * (1 - t * t) * _sigmoid(saved), out=out)
         case "softplus":
             np.multiply(upstream, -np.expm1(-saved), out=out)
         case "exponential":
@@ -388,6 +399,13 @@ def _gelu_tanh(z: Real) -> Real:
     """The tanh in GELU. The cube is written as products: NumPy takes a hundred times as long for ``z**3``."""
     result: Real = np.tanh(_GELU_SCALE * z * (1 + _GELU_CUBIC * z * z))
     return result
+
+
+def _mish_tanh(z: Real) -> Real:
+    """The tanh in Mish, ``n / (n + 2)`` with ``n = exp(z) (exp(z) + 2)``. Beyond 20 it is 1, where n might overflow."""
+    e = np.exp(np.minimum(z, 20))
+    n: Real = e * (e + 2)
+    return n / (n + 2)
 
 
 def _sigmoid(z: Real, out: Real | None = None) -> Real:

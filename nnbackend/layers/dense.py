@@ -14,8 +14,12 @@ from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense", "Linear"]
 
-#: He et al. (2015) derive their scale for ReLU; it also suits these activations.
-_RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+#: He et al. (2015) derive their scale for ReLU; it also suits similar activations. SELU keeps mean and variance of its
+#: inputs with the scale of LeCun et al. (1998).
+_INITIALIZERS = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "mish"), "he_normal"),
+    "selu": "lecun_normal",
+}
 
 
 class Linear(Layer):
@@ -41,7 +45,7 @@ class Linear(Layer):
         if not isinstance(use_bias, bool):
             raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
         self.use_bias = use_bias
-        default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
+        default = _INITIALIZERS.get(self.activation, "glorot_uniform")
         self.weight_initializer: Initializer = get_initializer(
             default if weight_initializer is None else weight_initializer
         )
@@ -79,7 +83,7 @@ class Dense(Linear):
         A key of :data:`nnbackend.backends.activations.ACTIVATIONS`; "identity" if not given.
     use_bias : bool
     weight_initializer : str, Initializer or (inputs, units) array, optional
-        If not given, He normal for ReLU and similar activations, Glorot uniform otherwise.
+        If not given, He normal for ReLU and similar activations, LeCun normal for SELU, Glorot uniform otherwise.
     bias_initializer : str, Initializer or (units,) array
     l1, l2 : float
         ``l1 sum |weight| + l2 / 2 sum weight^2`` is added to the loss.
