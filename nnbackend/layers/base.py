@@ -233,6 +233,8 @@ class Layer(Guarded, ABC):
     ----------
     trainable : bool
         False freezes the layer: training does not change its parameters and those of its `sublayers`.
+    learning_rate_factor : float
+        Multiplies the learning rate of the layer's parameters; above 0. That of a containing layer multiplies it, too.
     """
 
     #: Name in model files and summaries; set by `__init_subclass__` from the class's name.
@@ -246,9 +248,11 @@ class Layer(Guarded, ABC):
     layer_arguments: ClassVar[tuple[str, ...]] = ("layers",)
 
     _trainable: bool = True
+    _learning_rate_factor: float = 1.0
 
-    def __init__(self, *, trainable: bool = True) -> None:
+    def __init__(self, *, trainable: bool = True, learning_rate_factor: float = 1.0) -> None:
         self.trainable = trainable
+        self.learning_rate_factor = learning_rate_factor
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -263,11 +267,40 @@ class Layer(Guarded, ABC):
     def trainable(self, value: bool) -> None:
         if not isinstance(value, bool):
             raise InvalidInputError(f"trainable must be True or False, received {shown(value)}")
-        if value != self._trainable and any(id(self) in layers for layers in _fixed):
-            raise InvalidInputError(
-                f"trainable of {self!r} cannot be changed during training; set it before fit, or after it has ended"
-            )
+        self._check_not_fixed("trainable", value != self._trainable)
         self._trainable = value
+
+    @property
+    def learning_rate_factor(self) -> float:
+        """Factor of the learning rate for the layer's parameters and those of its sublayers. May be set before and
+        after training."""
+        return self._learning_rate_factor
+
+    @learning_rate_factor.setter
+    def learning_rate_factor(self, value: float) -> None:
+        factor = number("learning_rate_factor", value, low=0)
+        if factor == 0:
+            raise InvalidInputError(
+                "learning_rate_factor must be above 0, received 0; to freeze a layer, give trainable=False"
+            )
+        self._check_not_fixed("learning_rate_factor", factor != self._learning_rate_factor)
+        self._learning_rate_factor = factor
+
+    def _check_not_fixed(self, name: str, changes: bool) -> None:
+        if changes and any(id(self) in layers for layers in _fixed):
+            raise InvalidInputError(
+                f"{name} of {self!r} cannot be changed during training; set it before fit, or after it has ended"
+            )
+
+    def training_config(self) -> dict[str, Any]:
+        """`trainable` and `learning_rate_factor`, if they are not the default, for configurations and texts."""
+        given = {} if self._trainable else {"trainable": False}
+        factor = {} if self._learning_rate_factor == 1 else {"learning_rate_factor": self._learning_rate_factor}
+        return given | factor
+
+    def _training_text(self) -> str:
+        """The same at the end of a constructor call."""
+        return "".join(f", {name}={value!r}" for name, value in self.training_config().items())
 
     def _change(self, name: str, value: Any) -> Any:
         raise self._refusal(name)
@@ -336,7 +369,8 @@ class Layer(Guarded, ABC):
     def config(self) -> dict[str, Any]:
         """The hyperparameters as plain JSON: keyword arguments of the constructor.
 
-        `trainable` may be omitted: networks add it to their configuration if it is False.
+        `trainable` and `learning_rate_factor` may be omitted: networks add them to their configuration if they are not
+        the default.
         """
         return {}
 
@@ -344,8 +378,7 @@ class Layer(Guarded, ABC):
         values = {name: value for name, value in self.config().items() if value is not None}
         if self.sublayers:
             values |= {name: list(self.sublayers) for name in self.layer_arguments if name in values}
-        if not self.trainable:
-            values.setdefault("trainable", False)
+        values |= self.training_config()
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in values.items())})"
 
 
@@ -353,10 +386,7 @@ def layers_config(layers: Sequence[Layer]) -> list[dict[str, Any]]:
     """The layers as plain JSON."""
     described = []
     for layer in layers:
-        description = {"kind": layer.kind, **layer.config()}
-        if not layer.trainable:
-            description.setdefault("trainable", False)
-        described.append(description)
+        described.append({"kind": layer.kind, **layer.config(), **layer.training_config()})
     return described
 
 
@@ -373,7 +403,7 @@ _fixed: list[frozenset[int]] = []
 
 @contextmanager
 def fixed_trainable(layers: Iterable[Layer]) -> Iterator[None]:
-    """A context in which changing `trainable` of one of these layers raises."""
+    """A context in which changing `trainable` or `learning_rate_factor` of one of these layers raises."""
     ids = frozenset(map(id, layers))
     _fixed.append(ids)
     try:

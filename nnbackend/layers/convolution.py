@@ -75,8 +75,10 @@ class Conv2D(Linear):
         l2: float = 0.0,
         alpha: float | None = None,
         trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
-        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, trainable)
+        training = (trainable, learning_rate_factor)
+        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, *training)
         self.filters = positive_integer("filters", filters)
         self.window = Window.of("kernel_size", kernel_size, strides, dilation_rate, padding)
         self.groups = positive_integer("groups", groups)
@@ -167,9 +169,8 @@ class Conv2D(Linear):
 
     def __repr__(self) -> str:
         groups = "" if self.groups == 1 else f", groups={self.groups}"
-        frozen = "" if self.trainable else ", trainable=False"
-        window = self._window_text() + groups
-        return f"{type(self).__name__}({self.filters}, {window}, activation={self.activation!r}{frozen})"
+        window = self._window_text() + groups + f", activation={self.activation!r}"
+        return f"{type(self).__name__}({self.filters}, {window}{self._training_text()})"
 
     def _window_text(self) -> str:
         return self.window.text(strides=(1, 1))
@@ -200,6 +201,7 @@ class Conv1D(Conv2D):
         l2: float = 0.0,
         alpha: float | None = None,
         trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
         super().__init__(
             filters,
@@ -216,6 +218,7 @@ class Conv1D(Conv2D):
             l2=l2,
             alpha=alpha,
             trainable=trainable,
+            learning_rate_factor=learning_rate_factor,
         )
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -38,8 +38,9 @@ class Linear(Layer):
         l2: float,
         alpha: float | None,
         trainable: bool,
+        learning_rate_factor: float,
     ) -> None:
-        super().__init__(trainable=trainable)
+        super().__init__(trainable=trainable, learning_rate_factor=learning_rate_factor)
         self.activation = activation_name(activation)
         self.alpha = activation_parameter(self.activation, alpha)
         if not isinstance(use_bias, bool):
@@ -91,6 +92,8 @@ class Dense(Linear):
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
     trainable : bool
         False freezes weight and bias: training does not change them.
+    learning_rate_factor : float
+        Multiplies the optimiser's learning rate for weight and bias; above 0.
 
     Raises
     ------
@@ -112,8 +115,10 @@ class Dense(Linear):
         l2: float = 0.0,
         alpha: float | None = None,
         trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
-        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, trainable)
+        training = (trainable, learning_rate_factor)
+        super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, *training)
         self.units = positive_integer("units", units)
 
     def output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -154,10 +159,10 @@ class Dense(Linear):
     def __repr__(self) -> str:
         """The constructor call, without arguments that have their defaults."""
         default = Dense(self.units, self.activation)
-        names = ("use_bias", "weight_initializer", "bias_initializer", "l1", "l2", "alpha", "trainable")
+        names = ("use_bias", "weight_initializer", "bias_initializer", "l1", "l2", "alpha")
         values = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
         shown = "".join(f", {name}={_short(value)}" for name, value in values.items())
-        return f"Dense({self.units}, activation={self.activation!r}{shown})"
+        return f"Dense({self.units}, activation={self.activation!r}{shown}{self._training_text()})"
 
 
 def _short(value: Any) -> str:

@@ -19,8 +19,10 @@ _DEFAULTS = {"momentum": 0.99, "epsilon": 1e-3, "center": True, "scale": True}
 class _Normalization(Layer):
     """With a scale and a shift for each channel, the last axis of a sample."""
 
-    def __init__(self, epsilon: float, center: bool, scale: bool, trainable: bool) -> None:
-        super().__init__(trainable=trainable)
+    def __init__(
+        self, epsilon: float, center: bool, scale: bool, trainable: bool, learning_rate_factor: float
+    ) -> None:
+        super().__init__(trainable=trainable, learning_rate_factor=learning_rate_factor)
         self.epsilon = above_zero("epsilon", epsilon)
         for name, value in (("center", center), ("scale", scale)):
             if not isinstance(value, bool):
@@ -45,8 +47,7 @@ class _Normalization(Layer):
     def __repr__(self) -> str:
         """With the arguments that are not the default."""
         given = {name: value for name, value in self.config().items() if value != _DEFAULTS[name]}
-        if not self.trainable:
-            given["trainable"] = False
+        given |= self.training_config()
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
@@ -72,6 +73,8 @@ class BatchNormalization(_Normalization):
         Whether a shift and a scale are learned.
     trainable : bool
         False freezes scale, shift and running statistics.
+    learning_rate_factor : float
+        Multiplies the optimiser's learning rate for scale and shift; above 0.
     """
 
     def __init__(
@@ -82,8 +85,9 @@ class BatchNormalization(_Normalization):
         center: bool = True,
         scale: bool = True,
         trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
-        super().__init__(epsilon, center, scale, trainable)
+        super().__init__(epsilon, center, scale, trainable, learning_rate_factor)
         self.momentum = number("momentum", momentum, low=0, high=1)
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
@@ -135,12 +139,20 @@ class LayerNormalization(_Normalization):
         Whether a shift and a scale are learned.
     trainable : bool
         False freezes scale and shift.
+    learning_rate_factor : float
+        Multiplies the optimiser's learning rate for scale and shift; above 0.
     """
 
     def __init__(
-        self, epsilon: float = 1e-3, *, center: bool = True, scale: bool = True, trainable: bool = True
+        self,
+        epsilon: float = 1e-3,
+        *,
+        center: bool = True,
+        scale: bool = True,
+        trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
-        super().__init__(epsilon, center, scale, trainable)
+        super().__init__(epsilon, center, scale, trainable, learning_rate_factor)
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         out = step.like(x)

@@ -23,6 +23,8 @@ class Residual(Layer):
         For example ``Conv2D(64, 1, strides=2)``, where the shapes differ.
     trainable : bool
         False freezes all of these layers.
+    learning_rate_factor : float
+        Multiplies the learning rates of all of these layers; above 0.
 
     Raises
     ------
@@ -33,9 +35,14 @@ class Residual(Layer):
     layer_arguments = ("layers", "projection")
 
     def __init__(
-        self, layers: Sequence[Layer], projection: Layer | Sequence[Layer] | None = None, *, trainable: bool = True
+        self,
+        layers: Sequence[Layer],
+        projection: Layer | Sequence[Layer] | None = None,
+        *,
+        trainable: bool = True,
+        learning_rate_factor: float = 1.0,
     ) -> None:
-        super().__init__(trainable=trainable)
+        super().__init__(trainable=trainable, learning_rate_factor=learning_rate_factor)
         if isinstance(layers, Layer) or not isinstance(layers, Sequence) or not layers:
             raise InvalidInputError("Residual takes a list of at least one layer: Residual([Dense(10)])")
         self.layers = tuple(layers)
@@ -84,8 +91,7 @@ class Residual(Layer):
 
     def __repr__(self) -> str:
         projection = f", projection={list(self.projection)!r}" if self.projection else ""
-        frozen = "" if self.trainable else ", trainable=False"
-        return f"Residual({list(self.layers)!r}{projection}{frozen})"
+        return f"Residual({list(self.layers)!r}{projection}{self._training_text()})"
 
 
 def _through(layers: Sequence[Layer], shape: tuple[int, ...]) -> tuple[int, ...]:

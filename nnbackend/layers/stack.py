@@ -50,6 +50,9 @@ _PICTURE_CHANNELS = 4
 #: Maximum depth of nested layers; more would exhaust Python's stack.
 _DEEPEST = 32
 
+#: What every layer has, whether or not its constructor takes it.
+_OF_TRAINING = ("trainable", "learning_rate_factor")
+
 #: Number of random streams for the layers nested in each layer of the network.
 _NESTED_STREAMS = 1 << 16
 
@@ -71,6 +74,8 @@ class LayerNode:
         The layer's own stream of random numbers.
     trainable : bool
         False if the layer, or one that contains it, is frozen.
+    rate_factor : float
+        The product of the learning-rate factors of the layer and of those that contain it.
     parameters : tuple of Parameter
         The layer's own.
     nodes : tuple of LayerNode
@@ -86,6 +91,7 @@ class LayerNode:
     output_shape: tuple[int, ...]
     stream: int
     trainable: bool
+    rate_factor: float
     parameters: tuple[Parameter, ...]
     nodes: tuple[LayerNode, ...]
     learns: bool
@@ -96,11 +102,11 @@ class LayerNode:
         for node in self.nodes:
             yield from node.walk()
 
-    def outdated(self, trainable: bool = True) -> bool:
-        """Whether a layer has been frozen or unfrozen since; `trainable` is the current state of the containing
-        layer."""
-        now = trainable and self.layer.trainable
-        return now != self.trainable or any(node.outdated(now) for node in self.nodes)
+    def outdated(self, trainable: bool = True, rate_factor: float = 1.0) -> bool:
+        """Whether a layer has been frozen or unfrozen since, or has another learning-rate factor; the arguments are the
+        current ones of the containing layer."""
+        now = trainable and self.layer.trainable, rate_factor * self.layer.learning_rate_factor
+        return now != (self.trainable, self.rate_factor) or any(node.outdated(*now) for node in self.nodes)
 
 
 class FixedLayers(tuple[Layer, ...]):
@@ -128,7 +134,7 @@ def layer_nodes(layers: Sequence[Layer], input_shapes: Sequence[tuple[int, ...]]
     nodes = []
     for index, (layer, shape) in enumerate(zip(layers, input_shapes, strict=True)):
         streams = iter(range((index + 1) * _NESTED_STREAMS, (index + 2) * _NESTED_STREAMS))
-        nodes.append(_node(layer, f"layers.{index}", index, shape, index, True, streams))
+        nodes.append(_node(layer, f"layers.{index}", index, shape, index, (True, 1.0), streams))
     if len(nodes) >= _NESTED_STREAMS - 1 and any(node.nodes for node in nodes):
         raise InvalidInputError(f"a network with nested layers has fewer than {_NESTED_STREAMS - 1:,} layers")
     return tuple(nodes)
@@ -140,10 +146,10 @@ def _node(
     index: int,
     input_shape: tuple[int, ...],
     stream: int,
-    trainable: bool,
+    training: tuple[bool, float],
     streams: Iterator[int],
 ) -> LayerNode:
-    trainable = trainable and layer.trainable
+    trainable, rate_factor = training[0] and layer.trainable, training[1] * layer.learning_rate_factor
     parameters = tuple(layer.parameters(input_shape))
     names = [parameter.name for parameter in parameters]
     if len(set(names)) < len(names):
@@ -156,7 +162,7 @@ def _node(
             own = next(streams, None)
             if own is None:
                 raise InvalidInputError(f"{written(name)} contains more than {_NESTED_STREAMS:,} layers")
-            nodes.append(_node(inner, inner_name, index, shape, own, trainable, streams))
+            nodes.append(_node(inner, inner_name, index, shape, own, (trainable, rate_factor), streams))
     return LayerNode(
         name=name,
         layer=layer,
@@ -165,6 +171,7 @@ def _node(
         output_shape=_placed(name, layer.output_shape, input_shape),
         stream=stream,
         trainable=trainable,
+        rate_factor=rate_factor,
         parameters=parameters,
         nodes=tuple(nodes),
         learns=(trainable and any(each.trainable for each in parameters)) or any(node.learns for node in nodes),
@@ -328,12 +335,12 @@ def _describes_layers(value: Any) -> bool:
 
 def _make_layer(kind: type[Layer], arguments: dict[str, Any], place: str, description: Mapping[str, Any]) -> Layer:
     try:
-        # User-defined classes may lack the argument `trainable`.
-        known = "trainable" not in arguments or "trainable" in inspect.signature(kind).parameters
-        frozen = {} if known else {"trainable": arguments.pop("trainable")}
+        # User-defined classes and layers without parameters may lack these arguments.
+        known = inspect.signature(kind).parameters
+        later = {name: arguments.pop(name) for name in _OF_TRAINING if name in arguments and name not in known}
         layer = kind(**arguments)
-        if frozen:
-            layer.trainable = frozen["trainable"]
+        for name, value in later.items():
+            setattr(layer, name, value)
     except Exception as error:
         # A missing or unknown argument, or any error of a user-defined layer.
         raise InvalidInputError(f"{place} cannot be made from {shown(dict(description))}: {error}") from error

@@ -48,6 +48,8 @@ class Entry:
     parameter : Parameter
     trainable : bool
         Whether the optimiser updates it: a parameter of a layer that is not frozen.
+    rate_factor : float
+        Of the learning rate.
     row_stride : int
         Elements from one row to the next, where a row is the last axis.
     offset : int
@@ -58,6 +60,7 @@ class Entry:
     layer: int
     parameter: Parameter
     trainable: bool
+    rate_factor: float
     row_stride: int
     offset: int = 0
 
@@ -180,6 +183,7 @@ class ParameterLayout(Layout):
                 node.index,
                 parameter,
                 node.trainable and parameter.trainable,
+                node.rate_factor,
                 _round_up(parameter.shape[-1], row_multiple),
             )
             for top in self.nodes
@@ -206,8 +210,21 @@ class ParameterLayout(Layout):
 
     @property
     def outdated(self) -> bool:
-        """Whether layers have been frozen or unfrozen since."""
+        """Whether layers have been frozen or unfrozen since, or have other learning-rate factors."""
         return any(node.outdated() for node in self.nodes)
+
+    @cached_property
+    def rate_parts(self) -> tuple[tuple[float, int, int], ...]:
+        """The parts of the trained buffer that have one learning-rate factor each: (factor, first element, last + 1)."""
+        entries = self.trainable.entries
+        starts = [
+            (entry.rate_factor, entry.offset)
+            for before, entry in zip([None, *entries], entries, strict=False)
+            if before is None or before.rate_factor != entry.rate_factor
+        ]
+        ends = [*(begin for _, begin in starts[1:]), self.trainable_size]
+        parts = [(factor, begin, end) for (factor, begin), end in zip(starts, ends, strict=True)]
+        return tuple(parts) or ((1.0, 0, self.trainable_size),)
 
     def check_fits(self, dtype: np.dtype[Any]) -> None:
         """Reject more than this machine's memory, because a system that overcommits memory would kill the process

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def record_training(
     loss: Loss,
     memory: OptimizerState,
     gradients: Array,
-    learning_rates: Array,
+    learning_rates: Array | Mapping[float, Array],
     trace: Array,
     before_update: BeforeUpdate | None = None,
     momenta: Array | None = None,
@@ -86,7 +87,8 @@ def record_training(
     memory : OptimizerState
     gradients : (layout.trainable_size,) array
         The flat buffer that the backward pass writes to.
-    learning_rates : (steps of an epoch,) float64
+    learning_rates : (steps of an epoch,) float64, or dict of them
+        For each learning-rate factor of the layers; an array if all have the factor 1.
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     before_update : callable, optional
         Called with the recorder after the gradients are recorded, to record calls before the update.
@@ -137,7 +139,7 @@ def record_update(
     rows: Array | None,
     memory: OptimizerState,
     gradients: Array,
-    learning_rates: Array,
+    learning_rates: Array | Mapping[float, Array],
     trace: Array,
     before_update: BeforeUpdate | None = None,
     momenta: Array | None = None,
@@ -157,16 +159,26 @@ def record_update(
         before_update(recorder)
     if clipping is not None:
         clipping.record(recorder, gradients)
-    arrays = (model.trained, gradients, memory.slots, recorder.counter, learning_rates)
     # Backends and optimisers of other packages need not know the argument.
     scheduled = {}
     if momenta is not None:
         _check_momenta(model.backend, memory.optimizer)
         scheduled = {"momenta": momenta}
-    memory.optimizer.record(recorder.record, *arrays, **scheduled)
+    tables = learning_rates if isinstance(learning_rates, Mapping) else {1.0: learning_rates}
+    for factor, begin, end in model.layout.rate_parts:
+        part = partial(_part, model, begin, end)
+        slots = {name: part(slot) for name, slot in memory.slots.items()}
+        arrays = (part(model.trained), part(gradients), slots, recorder.counter, tables[factor])
+        memory.optimizer.record(recorder.record, *arrays, **scheduled)
     if rows is not None:
         recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)
+
+
+def _part(model: Model, begin: int, end: int, buffer: Array) -> Array:
+    """Elements of a flat buffer of the trained parameters; the buffer itself if they are all."""
+    whole = begin == 0 and end == model.layout.trainable_size
+    return buffer if whole else model.backend.view(buffer, begin, (end - begin,))
 
 
 def _check_momenta(backend: Backend, optimizer: Optimizer) -> None:

@@ -101,6 +101,12 @@ class Replay:
         return self._backend.empty((self.batches.steps,), np.float64)
 
     @cached_property
+    def rate_tables(self) -> dict[float, Array]:
+        """(steps,) float64 learning rates for each learning-rate factor of the layers; `rates` has those for 1."""
+        factors = dict.fromkeys(factor for factor, _, _ in self._model.layout.rate_parts)
+        return {f: self.rates if f == 1 else self._backend.empty(self.rates.shape, np.float64) for f in factors}
+
+    @cached_property
     def momenta(self) -> Array:
         """(steps,) float64 momenta, for schedules that set them."""
         return self._backend.empty((self.batches.steps,), np.float64)
@@ -156,7 +162,8 @@ class Replay:
 
     def write_rates(self, rates: npt.NDArray[np.float64]) -> None:
         """Copy an epoch's learning rates to the device."""
-        self._backend.write(rates, self.rates)
+        for factor, table in self.rate_tables.items():
+            self._backend.write(rates * factor, table)
 
     def write_momenta(self, momenta: npt.NDArray[np.float64]) -> None:
         """Copy an epoch's momenta to the device."""

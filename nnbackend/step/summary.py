@@ -70,7 +70,8 @@ def _rows(node: LayerNode, depth: int) -> Iterator[tuple[str, str, str]]:
     # Sublayers have separate lines.
     name = repr(node.layer)
     if node.nodes:
-        name = type(node.layer).__name__ + ("" if node.layer.trainable else "(trainable=False)")
+        given = ", ".join(f"{key}={value!r}" for key, value in node.layer.training_config().items())
+        name = type(node.layer).__name__ + (f"({given})" if given else "")
     yield f"{_INDENT * depth}{node.name.rpartition('.')[2]}: {name}", _text(node.output_shape), f"{count:,}"
     for inner in node.nodes:
         yield from _rows(inner, depth + 1)
@@ -112,10 +113,13 @@ def _executor(network: NetworkInference) -> tuple[str, str]:
         loss,
         state,
         backend.empty((model.layout.trainable_size,), model.dtype),
-        backend.empty((1,), np.float64),
+        {factor: backend.empty((1,), np.float64) for factor, _, _ in model.layout.rate_parts},
         backend.empty((1, 3), np.float64),
     )
-    return backend.explain_executor(recorder.calls)
+    name, reason = backend.explain_executor(recorder.calls)
+    if len(model.layout.rate_parts) > 1:
+        reason += "; layers have their own learning-rate factors, so the update is not fused with the gradients"
+    return name, reason
 
 
 def _text(shape: tuple[int, ...]) -> str:

@@ -160,7 +160,7 @@ class BatchStep:
 
         def make_executor(piece: Slice) -> Executor:
             recorder = replay.recorder(piece)
-            buffers = (gradients, replay.rates, replay.trace)
+            buffers = (gradients, replay.rate_tables, replay.trace)
             record_training(recorder, examples, replay.order, count, loss, memory, *buffers, augment=augment)
             return backend.executor(recorder.calls)
 

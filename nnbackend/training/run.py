@@ -160,14 +160,14 @@ class TrainingRun:
         replay, recorder = self._replay, self._replay.recorder(piece)
         rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
         if self._communicator.size == 1:
-            buffers = (memory, gradients, replay.rates, replay.trace)
+            buffers = (memory, gradients, replay.rate_tables, replay.trace)
             options: dict[str, Any] = {"momenta": self._momenta, "augment": self._augment, "clipping": self._clipping}
             record_training(recorder, *rows_of_batches, *buffers, **options)
             return backend.executor(recorder.calls)
         rows = record_gradients(recorder, *rows_of_batches, gradients, self._augment) if piece.rows else None
         half = len(recorder.calls)
         options = {"momenta": self._momenta, "clipping": self._clipping}
-        record_update(recorder, rows, memory, gradients, replay.rates, replay.trace, **options)
+        record_update(recorder, rows, memory, gradients, replay.rate_tables, replay.trace, **options)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)
         sums = [self._communicator.reducer(backend, gradients)]
         average = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)
