@@ -10,6 +10,7 @@ import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
+from nnbackend.ensembles.stored import MEMBERS, TABULAR, pack_members, unpack_members
 from nnbackend.errors import InvalidInputError, ModelFileError, shown
 from nnbackend.layers import Flatten, Layer
 from nnbackend.losses import Loss
@@ -19,12 +20,6 @@ from nnbackend.step.inference import classes_of
 from nnbackend.support.files import path_text
 
 __all__ = ["Ensemble"]
-
-#: Key of the descriptions of all networks in a file, and prefix of the names of their weights.
-_MEMBERS = "members"
-
-#: Most networks in a file: each takes memory beyond that of its weights.
-_MOST_MEMBERS = 10_000
 
 
 class Ensemble:
@@ -244,14 +239,8 @@ class Ensemble:
         OSError
             The file cannot be written; an existing file is unchanged.
         """
-        if len(self) > _MOST_MEMBERS:
-            raise InvalidInputError(f"a file may have at most {_MOST_MEMBERS:,} networks, not {len(self):,}")
-        weights = {
-            f"{_MEMBERS}.{place}.{name}": array
-            for place, network in enumerate(self.networks)
-            for name, array in network.get_weights().items()
-        }
-        write_model(path_text("path", path), {_MEMBERS: [network.config() for network in self.networks]}, weights)
+        members, weights = pack_members(self.networks)
+        write_model(path_text("path", path), {MEMBERS: members}, weights)
 
     @classmethod
     def load(
@@ -277,24 +266,17 @@ class Ensemble:
         path = path_text("path", path)
         chosen = get_backend(backend)
         config, weights = read_model(path)
-        members = config.get(_MEMBERS)
-        if members is None and "layers" in config:
+        if MEMBERS not in config and "layers" in config:
             raise ModelFileError(f"{path}: one network, not an ensemble; read it with nnbackend.Network.load")
-        if not isinstance(members, list) or not 0 < len(members) <= _MOST_MEMBERS or len(config) > 1:
+        if TABULAR in config:
+            raise ModelFileError(
+                f"{path}: an estimator for tables; read it with nnbackend.TabularClassifier.load or "
+                "nnbackend.TabularRegressor.load"
+            )
+        members = config.pop(MEMBERS, None)
+        if config:
             raise ModelFileError(f"{path}: its description of the ensemble is damaged")
-        parts: list[dict[str, HostArray]] = [{} for _ in members]
-        for name, array in weights.items():
-            prefix, _, rest = name.partition(".")
-            place, _, own = rest.partition(".")
-            if prefix != _MEMBERS or not place.isdecimal() or not place.isascii() or len(place) > 9:
-                raise ModelFileError(f"{path}: {shown(name)} belongs to no network of the ensemble")
-            if int(place) >= len(parts) or own in parts[int(place)]:
-                raise ModelFileError(f"{path}: {shown(name)} belongs to no network of the ensemble")
-            parts[int(place)][own] = array
-        networks = [
-            Network.from_file(f"{path}: {_MEMBERS}.{place}", each, own, chosen, custom_layers)
-            for place, (each, own) in enumerate(zip(members, parts, strict=True))
-        ]
+        networks = unpack_members(path, members, weights, chosen, custom_layers)
         try:
             return cls(networks)
         except InvalidInputError as error:

@@ -23,10 +23,12 @@ class Scale(Layer):
         Of the factors, one for each element of the last axis of a sample.
     trainable : bool
         False freezes the factors.
+    learning_rate_factor : float
+        Multiplies the optimiser's learning rate for the factors; above 0.
     """
 
-    def __init__(self, *, initializer: Any = "ones", trainable: bool = True) -> None:
-        super().__init__(trainable=trainable)
+    def __init__(self, *, initializer: Any = "ones", trainable: bool = True, learning_rate_factor: float = 1.0) -> None:
+        super().__init__(trainable=trainable, learning_rate_factor=learning_rate_factor)
         self.initializer: Initializer = get_initializer(initializer)
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
