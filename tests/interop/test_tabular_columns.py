@@ -94,7 +94,7 @@ def test_rare_categories_share_a_feature():
 
 def test_numbers_may_be_categories():
     x = pd.DataFrame({"code": [1, 2, 3, 1], "size": [1.0, 2.0, 3.0, 4.0]})
-    assert fitted(x, categorical_features=["code"]).describe() == {"'code'": "3 categories", "'size'": "numbers"}
+    assert fitted(x, categorical_features=["code"]).describe() == {"code": "3 categories", "size": "numbers"}
     assert fitted(x, categorical_features=[0]).categorical == [True, False]
     assert fitted(x, categorical_features=[False, True]).categorical == [False, True]
     assert fitted(x.to_numpy(), categorical_features=[1]).categorical == [False, True]

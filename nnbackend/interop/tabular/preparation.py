@@ -94,7 +94,7 @@ class _Numbers:
     def of(cls, column: Column) -> _Numbers:
         lacks = np.isnan(column.values)
         missing = _Scaling.of(lacks.astype(np.float64)) if lacks.any() else None
-        return cls(column.name, _Scaling.of(column.values), missing)
+        return cls(str(column.label), _Scaling.of(column.values), missing)
 
     @property
     def count(self) -> int:
@@ -147,14 +147,14 @@ class _Categories:
         others = len(counts) > most
         if others and isinstance(next(iter(counts)), str) and 2 * len(counts) > len(column.values):
             raise InvalidInputError(
-                f"column {column.name} holds text with {len(counts):,} different values in {len(column.values):,} "
+                f"column {column.label!r} holds text with {len(counts):,} different values in {len(column.values):,} "
                 "rows, so it is no category; leave it out, or derive categories or numbers from it"
             )
         # The most frequent ones, and of equally frequent ones the first in their order.
         kept = sorted(counts, key=lambda value: (-counts[value], value))[: most - 1 if others else None]
-        plain = cls(column.name, tuple(sorted(kept)), others, ())
+        plain = cls(str(column.label), tuple(sorted(kept)), others, ())
         scalings = tuple(_Scaling.of(feature) for feature in plain.raw(column))
-        return cls(column.name, plain.values, others, scalings)
+        return cls(str(column.label), plain.values, others, scalings)
 
     def raw(self, column: Column) -> list[HostArray]:
         """The features before they are scaled."""
@@ -248,7 +248,9 @@ class Preparation:
         features: list[HostArray] = []
         for fitted, column in zip(self._columns, columns, strict=True):
             if isinstance(fitted, _Numbers) and column.is_categorical:
-                raise InvalidInputError(f"column {column.name} holds text, but held numbers when the model was fitted")
+                raise InvalidInputError(
+                    f"column {column.label!r} holds text, but held numbers when the model was fitted"
+                )
             features += fitted.features(column)
         rows = len(columns[0].values) if columns else 0
         result = np.empty((rows, len(features)), dtype)

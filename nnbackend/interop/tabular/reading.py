@@ -28,14 +28,14 @@ class Column:
 
     Attributes
     ----------
-    name : str
-        As errors call it: 'age', or 3 for a column without a name.
+    label : hashable
+        Its name, or its number if columns have no names.
     values : (n,) float64 array or list
         Numbers, with NaN where one is missing; or categories, which are text, truth values or numbers, and None where
         one is missing.
     """
 
-    name: str
+    label: Any
     values: Any
 
     @property
@@ -86,8 +86,7 @@ class Table:
         """
         chosen = _chosen(categorical_features, self.labels)
         return [
-            _column(repr(label), part, force)
-            for label, part, force in zip(self.labels, self._parts, chosen, strict=True)
+            _column(label, part, force) for label, part, force in zip(self.labels, self._parts, chosen, strict=True)
         ]
 
 
@@ -147,7 +146,7 @@ def _chosen(categorical_features: Any, labels: Sequence[Any]) -> list[bool]:
     return chosen
 
 
-def _column(name: str, part: Any, force: bool) -> Column:
+def _column(label: Any, part: Any, force: bool) -> Column:
     """A column from an array, or from a library's column."""
     if isinstance(part, np.ndarray):
         kind = {"b": "numbers", "u": "numbers", "i": "numbers", "f": "numbers", "O": "objects"}.get(
@@ -157,19 +156,19 @@ def _column(name: str, part: Any, force: bool) -> Column:
     else:
         kind, items = part.kind, part.items if part.missing or part.kind != "numbers" else np.asarray(part.read())
     if kind == "numbers" and not force:
-        return Column(name, _finite(name, _numbers(items)))
+        return Column(label, _finite(label, _numbers(items)))
     values = [None if is_missing(item) else _plain(item) for item in _listed(items)]
     if kind == "numbers" or force:
-        return Column(name, _categories(name, values))
+        return Column(label, _categories(label, values))
     if kind == "objects" and all(value is None or is_number(value) for value in values):
         numbers = np.array([np.nan if value is None else float(value) for value in values], np.float64)
-        return Column(name, _finite(name, numbers))
+        return Column(label, _finite(label, numbers))
     if kind not in ("objects", "text", "categories"):
         raise InvalidInputError(
-            f"column {name} holds {kind}; TabularClassifier and TabularRegressor take numbers, text and categories: "
+            f"column {label!r} holds {kind}; TabularClassifier and TabularRegressor take numbers, text and categories: "
             f"derive numbers from it, or leave it out{_COMPLEX if kind.startswith('complex') else ''}"
         )
-    return Column(name, _categories(name, values))
+    return Column(label, _categories(label, values))
 
 
 def _listed(items: Any) -> list[Any]:
@@ -183,11 +182,11 @@ def _numbers(items: Any) -> HostArray:
     return np.array([np.nan if is_missing(item) else float(item) for item in items()], np.float64)
 
 
-def _finite(name: str, values: HostArray) -> HostArray:
+def _finite(label: Any, values: HostArray) -> HostArray:
     """Check that there is no infinity."""
     if np.isinf(values).any():
         raise InvalidInputError(
-            f"column {name} contains infinity in row {int(np.isinf(values).argmax())}; write NaN for a missing value"
+            f"column {label!r} contains infinity in row {int(np.isinf(values).argmax())}; write NaN for a missing value"
         )
     return values
 
@@ -197,7 +196,7 @@ def _plain(item: Any) -> Any:
     return item.item() if isinstance(item, np.generic) else item
 
 
-def _categories(name: str, values: list[Any]) -> list[Any]:
+def _categories(label: Any, values: list[Any]) -> list[Any]:
     """Check that all are of a kind that can be a category, and of one kind."""
     kinds = set()
     for row, value in enumerate(values):
@@ -205,13 +204,13 @@ def _categories(name: str, values: list[Any]) -> list[Any]:
             continue
         if not isinstance(value, str | bool | int | float):
             raise InvalidInputError(
-                f"column {name} holds {type(value).__name__} objects, {shown(value)} in row {row}; categories must be "
-                "text, numbers or truth values"
+                f"column {label!r} holds {type(value).__name__} objects, {shown(value)} in row {row}; categories must "
+                "be text, numbers or truth values"
             )
         kinds.add("text" if isinstance(value, str) else "numbers")
     if len(kinds) > 1:
         raise InvalidInputError(
-            f"column {name} holds both text and numbers; make them text, for example with .astype(str), or give "
+            f"column {label!r} holds both text and numbers; make them text, for example with .astype(str), or give "
             "numbers, with NaN where one is missing"
         )
     return values

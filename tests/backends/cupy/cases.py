@@ -385,13 +385,11 @@ def _layer_norm_scale_gradient(rng, rows, columns, inner) -> Case:
     return Case("layer_norm_scale_gradient", (*arrays, _garbage(columns)))
 
 
-def _scale_columns(rng, rows, columns, inner, alias) -> Case:
-    x = _real(rng, rows, columns)
-    return Case("scale_columns", (x, _real(rng, columns), x if alias else _garbage(rows, columns)))
-
-
-def _scale_columns_gradient(rng, rows, columns, inner) -> Case:
-    return Case("scale_columns_gradient", (_real(rng, rows, columns), _real(rng, rows, columns), _garbage(columns)))
+def _scale_columns(rng, rows, columns, inner, out) -> Case:
+    x, other = _real(rng, rows, columns), _real(rng, rows, columns)
+    if out == "gradient":
+        return Case("scale_columns_gradient", (x, other, _garbage(columns)))
+    return Case("scale_columns", (x, _real(rng, columns), x if out == "alias" else _garbage(rows, columns)))
 
 
 def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
@@ -419,9 +417,8 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     for alias in ("", "a", "b"):
         yield f"add{'-alias' * bool(alias)}{alias}", partial(_add, alias=alias)
     yield "layer_norm_scale_gradient", _layer_norm_scale_gradient
-    yield "scale_columns_gradient", _scale_columns_gradient
-    for alias in (True, False):
-        yield f"scale_columns{'-alias' * alias}", partial(_scale_columns, alias=alias)
+    for out in ("gradient", "alias", ""):
+        yield f"scale_columns-{out}", partial(_scale_columns, out=out)
     for given in (True, False):
         suffix = "-scale" * given
         yield f"batch_norm{suffix}", partial(_batch_norm, given=given)
