@@ -126,6 +126,42 @@ def test_several_targets():
     assert regressor(epochs=1).fit(FRAME, np.ones(len(FRAME))).predict(FRAME).tolist() == [1.0] * len(FRAME)
 
 
+def test_quantiles_cover_their_share_and_never_cross():
+    """Noise that grows with the target: the intervals do, too."""
+    generator = np.random.default_rng(0)
+    x = generator.uniform(0, 10, (600, 2))
+    y = 5 * x[:, 0] + (0.1 + x[:, 0]) * generator.normal(size=600)
+    model = regressor(members=3, epochs=60).fit(x[:400], y[:400])
+    quantiles = model.predict_quantiles(x[400:], [0.05, 0.25, 0.5, 0.75, 0.95])
+    assert quantiles.shape == (200, 5)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    below, median, above = quantiles[:, 0], quantiles[:, 2], quantiles[:, 4]
+    assert 0.85 <= np.mean((below <= y[400:]) & (y[400:] <= above)) <= 0.95
+    assert 0.4 < np.mean(y[400:] < median) < 0.6
+    widths = above - below
+    assert widths[x[400:, 0] > 7].mean() > 2 * widths[x[400:, 0] < 3].mean()
+    assert model.predict_quantiles(x[:7], 0.5).shape == (7, 1)
+
+
+def test_quantiles_of_several_targets():
+    model = regressor(epochs=10).fit(FRAME, np.column_stack([numbers(FRAME), -numbers(FRAME)]))
+    quantiles = model.predict_quantiles(FRAME)
+    assert quantiles.shape == (90, 2, 3)
+    assert (np.diff(quantiles, axis=2) >= 0).all()
+    assert (quantiles[:, 0] > 0).all()
+    assert (quantiles[:, 1] < 0).all()
+
+
+def test_errors_of_quantiles():
+    model = regressor(epochs=2).fit(FRAME, numbers(FRAME))
+    for levels in (0, [0.5, 1.0], [], "high", [[0.5]]):
+        with pytest.raises(InvalidInputError, match="^levels "):
+            model.predict_quantiles(FRAME, levels)
+    without = regressor(epochs=2, validation_fraction=0.0).fit(FRAME, numbers(FRAME))
+    with pytest.raises(InvalidInputError, match="none were held out"):
+        without.predict_quantiles(FRAME)
+
+
 def test_what_scoring_decides():
     assert classifier().fit(FRAME, labels(FRAME))._recipe().label_smoothing == 0.1
     probable = classifier(scoring="log_loss").fit(FRAME, labels(FRAME))
@@ -178,7 +214,10 @@ def test_a_file_predicts_the_same_bits(tmp_path, backend, make):
     y = labels(FRAME) if make is classifier else numbers(FRAME)
     model = make(backend).fit(FRAME, y)
     model.save(tmp_path / "model.safetensors")
-    assert_same(type(model).load(tmp_path / "model.safetensors", backend), model)
+    found = type(model).load(tmp_path / "model.safetensors", backend)
+    assert_same(found, model)
+    if make is regressor:
+        assert found.predict_quantiles(FRAME).tobytes() == model.predict_quantiles(FRAME).tobytes()
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])
@@ -320,6 +359,11 @@ def test_errors_of_predictions():
         classifier().predict(FRAME)
 
 
-def test_a_divergence_is_an_error():
+def test_a_divergence_is_an_error_and_leaves_the_estimator_as_it_was():
+    model = regressor(epochs=3).fit(FRAME, numbers(FRAME))
+    before = model.predict(FRAME)
+    model.learning_rate = 1e30
     with pytest.raises(TrainingDivergedError):
-        regressor(learning_rate=1e30, backend="numpy").fit(FRAME, numbers(FRAME))
+        model.fit(np.arange(20.0).reshape(10, 2), np.arange(10.0))
+    assert model.predict(FRAME).tobytes() == before.tobytes()
+    assert model.n_features_in_ == 5

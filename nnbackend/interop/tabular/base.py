@@ -56,8 +56,17 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         """The recipe for the targets that `_targets` has seen."""
         raise NotImplementedError
 
-    def _validated(self, held: HostArray, each: HostArray) -> None:
-        """Set what follows from the members' outputs for held-out rows."""
+    def _validated(self, held: HostArray, each: HostArray, targets: HostArray) -> None:
+        """Set what follows from the networks' predictions for the rows that they have held out.
+
+        Parameters
+        ----------
+        held : (members, n) array of bool
+        each : (members, n, outputs) array
+            Predictions for all rows.
+        targets : array
+            The networks' targets.
+        """
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the networks.
@@ -79,9 +88,15 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         BackendUnavailableError
             The backend cannot run here.
         """
-        began = perf_counter()
-        with own_error_state():
-            self._fit(X, y, sample_weight, began)
+        began, before = perf_counter(), dict(vars(self))
+        try:
+            with own_error_state():
+                self._fit(X, y, sample_weight, began)
+        except BaseException:
+            # A fitted estimator remains as it was.
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, began: float) -> None:
@@ -118,7 +133,7 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         best = train(trained, recipe, rows, held, verbose)
         self.n_epochs_, self.best_epochs_ = recipe.epochs, best
         self.preparation_, self.ensemble_ = preparation, Ensemble(trained)
-        self._validated(np.array(held), self._each(rows.x))
+        self._validated(np.array(held), self._each(rows.x), targets)
 
     def _read(self, X: Any, reset: bool) -> list[Column]:
         """The columns of a table, whose number and names scikit-learn checks."""

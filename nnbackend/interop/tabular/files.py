@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from nnbackend.backends.contract import Backend
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.ensembles import Ensemble
 from nnbackend.ensembles.stored import MEMBERS, TABULAR, pack_members, unpack_members
@@ -50,6 +50,13 @@ class StoredTabular(ABC):
     def _set_target_state(self, state: Mapping[str, Any], outputs: int) -> None:
         """Restore it for networks with this number of outputs; ValueError, TypeError or KeyError if it is damaged."""
 
+    def _arrays(self) -> dict[str, HostArray]:
+        """What was learned of the targets, as arrays by name."""
+        return {}
+
+    def _set_arrays(self, arrays: dict[str, HostArray]) -> None:
+        """Restore it, and remove it from `arrays`."""
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator to one safetensors file, completely or not at all.
 
@@ -78,7 +85,8 @@ class StoredTabular(ABC):
             "targets": self._target_state(),
         }
         members, weights = pack_members(self.ensemble_.networks)
-        write_model(path_text("path", path), {TABULAR: state, MEMBERS: members}, weights)
+        arrays = {f"{TABULAR}.{name}": array for name, array in self._arrays().items()}
+        write_model(path_text("path", path), {TABULAR: state, MEMBERS: members}, {**weights, **arrays})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], backend: str | Backend = "auto") -> Self:
@@ -107,11 +115,17 @@ class StoredTabular(ABC):
             raise ModelFileError(f"{path}: no estimator for tables; read it with nnbackend.Network.load")
         if state.get("kind") != cls._kind:
             raise ModelFileError(f"{path}: a {shown(state.get('kind'))}, which {cls.__name__}.load cannot read")
+        prefix = f"{TABULAR}."
+        names = [name for name in weights if name.startswith(prefix)]
+        arrays = {name.removeprefix(prefix): weights.pop(name) for name in names}
         networks = unpack_members(path, config.get(MEMBERS), weights, chosen)
         try:
             parameters: dict[str, Any] = {**state["parameters"], "backend": backend}
             estimator = cls(**parameters)
             estimator._restore(state, Ensemble(networks))
+            estimator._set_arrays(arrays)
+            if arrays:
+                raise ValueError(f"there are other arrays: {shown(list(arrays))}")
         except (NNBackendError, ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError) as error:
             raise ModelFileError(f"{path}: its description of the estimator is damaged ({shown(error)})") from error
         return estimator

@@ -13,6 +13,7 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import as_host_array, check_mask
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.interop.tabular.base import BaseTabular
+from nnbackend.interop.tabular.calibration import Calibration
 from nnbackend.interop.tabular.reading import FROM_DTYPE
 from nnbackend.interop.tabular.recipe import Recipe
 from nnbackend.support.checks import flag
@@ -22,6 +23,11 @@ __all__ = ["TabularRegressor"]
 
 #: What is known of the targets of each output.
 _OF_TARGETS = ("mean", "deviation", "low", "high")
+
+#: The arrays of a calibration.
+_OF_CALIBRATION = ("predictions", "errors")
+
+_DOUBLE = np.dtype(np.float64)
 
 
 class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
@@ -75,6 +81,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     _deviation: HostArray
     _low: HostArray
     _high: HostArray
+    _calibrations: list[Calibration]
 
     def __init__(
         self,
@@ -132,9 +139,32 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
                 raise ValueError(f"{name} of the targets is {shown(state[name])}")
             setattr(self, f"_{name}", values)
 
+    def _validated(self, held: HostArray, each: HostArray, targets: HostArray) -> None:
+        values, true = self._in_units(each), targets * self._deviation + self._mean
+        self._calibrations = [
+            Calibration.of(held, values[:, :, output], true[:, output], low, high)
+            for output, (low, high) in enumerate(zip(self._low, self._high, strict=True))
+        ]
+
+    def _arrays(self) -> dict[str, HostArray]:
+        pairs = enumerate(self._calibrations)
+        return {f"{name}.{output}": getattr(each, name) for output, each in pairs for name in _OF_CALIBRATION}
+
+    def _set_arrays(self, arrays: dict[str, HostArray]) -> None:
+        self._calibrations = []
+        for output in range(len(self._mean)):
+            predictions, errors = (arrays.pop(f"{name}.{output}") for name in _OF_CALIBRATION)
+            ordered = predictions.ndim == 1 and (np.diff(predictions) >= 0).all()
+            if not ordered or errors.shape != predictions.shape or {predictions.dtype, errors.dtype} != {_DOUBLE}:
+                raise ValueError(f"the errors of output {output} are no calibration")
+            self._calibrations.append(Calibration(predictions, errors))
+
     def _values(self, features: HostArray) -> HostArray:
         """The predictions of each network in the unit of the targets, (members, n, outputs)."""
-        values: HostArray = self._each(features) * self._deviation + self._mean
+        return self._in_units(self._each(features))
+
+    def _in_units(self, each: HostArray) -> HostArray:
+        values: HostArray = each * self._deviation + self._mean
         return np.clip(values, self._low, self._high, out=values)
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
@@ -166,3 +196,45 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         if self._flat:
             mean, std = mean[:, 0], std[:, 0]
         return (mean, std) if flag("return_std", return_std) else mean
+
+    def predict_quantiles(self, X: Any, levels: Any = (0.05, 0.5, 0.95)) -> HostArray:
+        """Quantiles of the targets: a target is below the quantile 0.95 in 95 of 100 rows.
+
+        They are the mean prediction plus quantiles of the errors for rows that networks have held out, of those whose
+        predictions are nearest. Quantiles of higher levels are never smaller. `sample_weight` has no influence.
+
+        Parameters
+        ----------
+        X : (n, columns) data frame, Arrow table or array_like
+            With the columns of `fit`.
+        levels : float or sequence of float
+            Above 0 and below 1.
+
+        Returns
+        -------
+        (n, levels) or (n, outputs, levels) array
+            In the unit of the targets, within their range in `fit`.
+
+        Raises
+        ------
+        InvalidInputError, ValueError
+            A level is out of range, the columns are not those of `fit`, or the networks have held out no rows.
+        """
+        given = np.atleast_1d(as_host_array("levels", levels))
+        if given.ndim != 1 or not given.size or given.dtype.kind not in "fiu" or not ((given > 0) & (given < 1)).all():
+            raise InvalidInputError(f"levels must be numbers above 0 and below 1, received {shown(levels)}")
+        with own_error_state():
+            means = self._values(self._features(X)).mean(axis=0)
+        if not all(len(each.errors) for each in self._calibrations):
+            raise InvalidInputError(
+                "quantiles need errors for held-out rows, and none were held out; fit with validation_fraction=0.2, or "
+                "with more rows"
+            )
+        quantiles: HostArray = np.stack(
+            [
+                np.clip(each.quantiles(means[:, output], given), self._low[output], self._high[output])
+                for output, each in enumerate(self._calibrations)
+            ],
+            axis=1,
+        )
+        return quantiles[:, 0] if self._flat else quantiles
