@@ -9,7 +9,8 @@ from nnbackend.backends.contract import Backend
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
 _ROWS = 256
-_OTHERS = ("focal_rows", "smooth_labels", "store_rows", "square_sum", "clip_norm", "clip_value")
+_FLAT = ("square_sum", "clip_norm", "clip_value", "blend", "lion_update")
+_OTHERS = ("focal_rows", "smooth_labels", "store_rows", *_FLAT)
 
 
 class MoreLosses(Suite):
@@ -30,13 +31,16 @@ class MoreLosses(Suite):
         elif operation == "store_rows":
             counter = device.from_host(np.zeros(3, np.int64))
             self.operation, self.arguments = device.store_rows, (targets, counter, _ROWS, gradient)
-        elif operation in ("square_sum", "clip_norm", "clip_value"):
-            flat, squares = vector(device, _ROWS * CLASSES), device.from_host(np.ones(1))
+        elif operation in _FLAT:
+            flat, other, squares = (*(vector(device, _ROWS * CLASSES) for _ in range(2)), device.from_host(np.ones(1)))
+            counter, moment = device.empty((3,), np.int64), vector(device, _ROWS * CLASSES)
             self.operation = getattr(device, operation)
             self.arguments = {
                 "square_sum": (flat, squares),
                 "clip_norm": (squares, 0.5, flat),
                 "clip_value": (0.5, flat),
+                "blend": (other, 0.1, counter, None, flat),
+                "lion_update": (flat, other, moment, counter, squares, 0.9, 0.99, 0.0),
             }[operation]
         elif operation == "focal_rows":
             self.operation, self.arguments = device.focal_rows, (None, 2.0, gradient, rows)

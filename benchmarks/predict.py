@@ -1,10 +1,11 @@
-"""The time of a prediction in a service: one row and 32 rows, beside ONNX Runtime and PyTorch.
+"""The time of a prediction, from one row to 60,000, beside ONNX Runtime, PyTorch and scikit-learn.
 
-    python -m benchmarks.predict [--rounds 3] [--seconds 0.1] [--threads N] [--quick]
+    python -m benchmarks.predict [--rounds 3] [--seconds 0.1] [--threads N] [--nets ...] [--rows ...] [--quick]
 
 For every network, dtype and number of rows, the calls of a round are timed one by one, from a NumPy array to a NumPy
-array, by each library in turn; p50 and p99 are of all rounds together. ONNX Runtime and PyTorch are measured if they
-are installed. Each library has a process of its own, whose outputs must agree with the others.
+array, by each library in turn; p50 and p99 are of all rounds together. Libraries are measured if they are installed.
+Each has a process of its own, whose outputs must agree with the others. A second table compares the probabilities of
+`nnbackend.MLPClassifier` with those of scikit-learn's, both trained for an epoch with the same seed.
 
     python -m benchmarks.predict measure CONTENDER THREADS
 
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -43,11 +45,14 @@ NETS: dict[str, tuple[int, ...]] = {
     "784-64-64-10": (784, 64, 64, 10),
     "784-64-64-64-10": (784, 64, 64, 64, 10),
 }
-_ROWS = (1, 32)
+_ROWS = (1, 32, 1_000, 60_000)
 _DTYPES = ("float32", "float64")
 
-#: Calls of a round: at least this many, and not more.
-_FEWEST, _MOST = 50, 5_000
+#: Networks, and the one dtype, in which the most rows and the estimators are measured.
+_LARGE, _LARGE_DTYPE, _MANY = tuple(NETS)[:3], "float32", 60_000
+
+#: Calls of a round: not more, and at least this many, or as many as take some seconds.
+_MOST, _FEWEST, _ENOUGH = 5_000, 50, 0.4
 
 #: Largest difference of an output, relative to the largest output.
 _TOLERANCE = 1e-4
@@ -109,14 +114,40 @@ def _pytorch(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predi
     return predict
 
 
+def _estimator(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    return _fitted(nn.MLPClassifier, sizes, dtype, backend=nn.NumbaBackend(threads))
+
+
+def _scikit_learn(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> Predict:
+    from sklearn.neural_network import MLPClassifier
+
+    return _fitted(MLPClassifier, sizes, dtype)
+
+
+def _fitted(kind: Any, sizes: Sequence[int], dtype: str, **options: Any) -> Predict:
+    generator = np.random.default_rng(0)
+    x, y = generator.random((40, sizes[0])).astype(dtype), np.arange(40) % sizes[-1]
+    with warnings.catch_warnings():
+        # It is meant to end before it has converged.
+        warnings.simplefilter("ignore")
+        fitted = kind(sizes[1:-1], max_iter=1, random_state=0, **options).fit(x, y)
+    predict: Predict = fitted.predict_proba
+    return predict
+
+
 #: By name: what makes the function to measure, and the package that it needs.
 CONTENDERS: dict[str, tuple[Callable[..., Predict], str]] = {
     "compile_predictor": (_compiled, "nnbackend"),
     "predict": (_predict, "nnbackend"),
     "onnxruntime": (_onnxruntime, "onnxruntime"),
     "PyTorch": (_pytorch, "torch"),
+    "MLPClassifier": (_estimator, "sklearn"),
+    "scikit-learn": (_scikit_learn, "sklearn"),
 }
-_OURS = ("compile_predictor", "predict")
+_OURS = ("compile_predictor", "predict", "MLPClassifier")
+
+#: Those of each table, ours first.
+_TABLES = (("compile_predictor", "predict", "onnxruntime", "PyTorch"), ("MLPClassifier", "scikit-learn"))
 
 
 # ---- one process -------------------------------------------------------------------------------------------------
@@ -130,7 +161,7 @@ def _serve(name: str, threads: int) -> None:
         asked = json.loads(line)
         key = asked["net"], asked["dtype"], asked["rows"]
         net, dtype, rows = key
-        x = np.random.default_rng(0).random((rows, NETS[net][0])).astype(dtype)
+        x = np.random.default_rng(0).random((rows, NETS[net][0]), np.float32).astype(dtype, copy=False)
         if key not in prepared:
             prepared[key] = CONTENDERS[name][0](NETS[net], dtype, rows, threads)
             prepared[key](x)
@@ -143,9 +174,9 @@ def _times(predict: Predict, x: np.ndarray, seconds: float) -> list[int]:
     clock, times = time.perf_counter_ns, []
     gc.collect()
     gc.disable()
-    end = clock() + int(1e9 * seconds)
-    while len(times) < _MOST and (len(times) < _FEWEST or clock() < end):
-        begin = clock()
+    start = clock()
+    end, enough = start + int(1e9 * seconds), start + int(1e9 * _ENOUGH)
+    while len(times) < _MOST and ((begin := clock()) < end or (len(times) < _FEWEST and begin < enough)):
         predict(x)
         times.append(clock() - begin)
     gc.enable()
@@ -182,11 +213,23 @@ class _Worker:
 Results = dict[tuple[str, str, int], dict[str, list[int]]]
 
 
-def measure(threads: int, rounds: int, seconds: float, nets: Sequence[str] = tuple(NETS)) -> Results:
-    """The nanoseconds of all calls by network, dtype and rows, and by contender."""
-    names = [name for name, (_, package) in CONTENDERS.items() if importlib.util.find_spec(package)]
+def measure(
+    names: Sequence[str],
+    threads: int,
+    rounds: int,
+    seconds: float,
+    nets: Sequence[str] = tuple(NETS),
+    rows: Sequence[int] = _ROWS,
+) -> Results:
+    """The nanoseconds of all calls by network, dtype and rows, and by contender, of one of the tables."""
+    names = [name for name in names if importlib.util.find_spec(CONTENDERS[name][1])]
     workers = {name: _Worker(name, threads) for name in names}
-    cases = list(product(nets, _DTYPES, _ROWS))
+    estimators = "MLPClassifier" in names
+    cases = [
+        case
+        for case in product(nets, _DTYPES, rows)
+        if (case[0] in _LARGE and case[1] == _LARGE_DTYPE) or (case[2] < _MANY and not estimators)
+    ]
     results: Results = {case: {name: [] for name in names} for case in cases}
     try:
         # Whatever is compiled, loaded or started at the first call.
@@ -213,7 +256,7 @@ def _round(
 
 def _compare(case: tuple[str, str, int], answers: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse to compare the times of libraries that compute different things."""
-    expected = np.array(answers["predict"]["outputs"])
+    expected = np.array(next(iter(answers.values()))["outputs"])
     for name, answer in answers.items():
         difference = np.abs(np.array(answer["outputs"]) - expected).max() / np.abs(expected).max()
         # Written so that NaN is rejected.
@@ -225,18 +268,22 @@ def table(results: Results) -> str:
     """The results as a table, in microseconds, and the factors over the fastest other library."""
     names = list(next(iter(results.values())))
     header = ["net", "dtype", "rows", *(f"{name} p50" for name in names), *(f"{name} p99" for name in names)]
-    lines: list[Sequence[str]] = [[*header, "factor", "factor of predict"]]
+    ours = [name for name in names if name in _OURS]
+    lines: list[Sequence[str]] = [[*header, "factor", *(f"factor of {name}" for name in ours[1:])]]
     factors = []
     for (net, dtype, rows), times in results.items():
         middle = {name: median(times[name]) for name in names}
         peers = [value for name, value in middle.items() if name not in _OURS]
-        ratios = [min(peers) / middle[name] if peers else None for name in _OURS]
-        factors += [ratios[0]] if ratios[0] else []
+        ratios = [min(peers) / middle[name] if peers else None for name in ours]
+        factors.append([each for each in ratios if each])
         cells = [f"{value / 1e3:,.1f}" for value in middle.values()]
         cells += [f"{np.percentile(times[name], 99) / 1e3:,.1f}" for name in names]
-        lines.append([net, dtype, f"{rows}", *cells, *(ratio(each) for each in ratios)])
-    summary = f"median factor {median(factors):.2f}x, lowest {min(factors):.2f}x" if factors else NOTHING
-    return f"{markdown(lines, right=range(2, len(lines[0])))}\n\n{summary}"
+        lines.append([net, dtype, f"{rows:,}", *cells, *(ratio(each) for each in ratios)])
+    summaries = [
+        f"{name}: median factor {median(each):.2f}x, lowest {min(each):.2f}x"
+        for name, each in zip(ours, zip(*factors, strict=True), strict=False)
+    ]
+    return f"{markdown(lines, right=range(2, len(lines[0])))}\n\n{'; '.join(summaries) or NOTHING}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -249,15 +296,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.1, help="of a library in each round of a case")
     parser.add_argument("--threads", type=int, default=usable())
+    parser.add_argument("--nets", nargs="+", default=list(NETS), choices=list(NETS), metavar="NET")
+    parser.add_argument("--rows", nargs="+", type=int, default=list(_ROWS), metavar="N")
     parser.add_argument("--quick", action="store_true", help="one network and one short round, to see that it works")
     options = parser.parse_args(given)
     if options.quick:
-        options.rounds, options.seconds = 1, 0.01
-    nets = list(NETS)[:1] if options.quick else list(NETS)
-    print(table(measure(options.threads, options.rounds, options.seconds, nets)))
+        options.rounds, options.seconds, options.nets, options.rows = 1, 0.01, options.nets[:1], options.rows[:2]
+    for names in _TABLES:
+        if all(importlib.util.find_spec(CONTENDERS[name][1]) for name in names[:1]):
+            found = measure(names, options.threads, options.rounds, options.seconds, options.nets, options.rows)
+            print(table(found), end="\n\n", flush=True)
     print(
-        f"\nMicroseconds of a call, {options.threads} threads, {options.rounds} rounds. A factor is the time of the "
-        "faster of the other libraries over that of compile_predictor, or of predict."
+        f"Microseconds of a call, {options.threads} threads, {options.rounds} rounds. A factor is the time of the "
+        "fastest of the other libraries over ours."
     )
     return 0
 

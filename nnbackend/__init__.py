@@ -42,6 +42,7 @@ from nnbackend.layers import (
     LayerStep,
     MaxAbsNorm,
     MaxPool2D,
+    Normalization,
     Parameter,
     Reshape,
     Residual,
@@ -49,7 +50,7 @@ from nnbackend.layers import (
     ZeroPadding2D,
 )
 from nnbackend.network import Network
-from nnbackend.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from nnbackend.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 from nnbackend.schedules import (
     CosineDecay,
     CosineRestarts,
@@ -88,7 +89,16 @@ if TYPE_CHECKING:
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor, MLPSearchCV
     from nnbackend.interop.tabular import TabularClassifier, TabularRegressor
     from nnbackend.interop.tensorboard import TensorBoard
-    from nnbackend.training import Callback, Checkpoint, CSVLogger, EarlyStopping, History, KeepBest, ModelCheckpoint
+    from nnbackend.training import (
+        Callback,
+        Checkpoint,
+        CSVLogger,
+        EarlyStopping,
+        History,
+        KeepBest,
+        ModelCheckpoint,
+        find_learning_rate,
+    )
 
 __version__ = VERSION
 
@@ -131,6 +141,7 @@ __all__ = [
     "LayerStep",
     "LeCunNormal",
     "LeCunUniform",
+    "Lion",
     "LiveCurves",
     "LogCosine",
     "MLPClassifier",
@@ -141,6 +152,7 @@ __all__ = [
     "ModelCheckpoint",
     "Network",
     "Normal",
+    "Normalization",
     "NumbaBackend",
     "NumpyBackend",
     "OneCycle",
@@ -169,6 +181,7 @@ __all__ = [
     "distributed",
     "ensembles",
     "errors",
+    "find_learning_rate",
     "fit_many",
     "get_backend",
     "initializers",
@@ -210,6 +223,7 @@ _LAZY = {
     "TabularClassifier": "nnbackend.interop.tabular",
     "TabularRegressor": "nnbackend.interop.tabular",
     "TensorBoard": "nnbackend.interop.tensorboard",
+    "find_learning_rate": "nnbackend.training",
     "fit_many": "nnbackend.ensembles",
 }
 

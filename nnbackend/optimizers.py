@@ -20,7 +20,7 @@ from nnbackend.schedules import Constant, Schedule, as_schedule, checked_momenta
 from nnbackend.support.attributes import Guarded
 from nnbackend.support.checks import above_zero, flag, number
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop"]
+__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Lion", "Optimizer", "RMSprop"]
 
 Record = Callable[..., None]
 
@@ -296,8 +296,45 @@ class RMSprop(Optimizer):
         return (self.decay, self.epsilon, self.weight_decay)
 
 
+class Lion(Optimizer):
+    """Lion (Chen et al. 2023); formulas in :meth:`Backend.lion_update`.
+
+    Every parameter changes by the learning rate in each step, whatever the size of its gradient, so rates are three to
+    ten times smaller than those of :class:`AdamW`, and weight decays larger by as much.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta1 : float
+        Share of the momentum in the direction of a step, 0 <= beta1 < 1. :class:`OneCycle` sets it for each step.
+    beta2 : float
+        Decay of the momentum, 0 <= beta2 < 1.
+    weight_decay : float
+        Fraction by which a step with learning rate 1 reduces every parameter, as of :class:`AdamW`.
+    """
+
+    operation = "lion_update"
+    momentum_name = "beta1"
+    slots = ("momentum",)
+    default_learning_rate = 1e-4
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = default_learning_rate,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay)
+        self.beta1 = number("beta1", beta1, low=0, high=1, below=True)
+        self.beta2 = number("beta2", beta2, low=0, high=1, below=True)
+
+    def rule(self) -> tuple[Any, ...]:
+        return (self.beta1, self.beta2, self.weight_decay)
+
+
 #: Optimisers by name, as on the command line.
-OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+OPTIMIZERS: dict[str, type[Any]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "lion": Lion}
 
 
 def __dir__() -> list[str]:

@@ -387,3 +387,17 @@ def test_many_networks_with_their_own_losses():
         alone = network("numba", "float32")
         alone.fit(X, VALUES, epochs=2, loss=loss, verbose=False)
         assert same_weights(net, alone)
+
+
+def test_wrong_losses_say_what_is_meant():
+    def my_loss(outputs, targets):
+        return outputs - targets
+
+    for given, message in (
+        (my_loss, r"received the function .*my_loss.* nn\.losses\.Custom\(value, gradient\)"),
+        ("mea", "did you mean .*'mae'"),
+        ("quantil", "did you mean .*'quantile'"),
+        ("xyz", "valid names are .*poisson, quantile, "),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            losses.get_loss(given)

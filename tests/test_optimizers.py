@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import numpy as np
 import pytest
 
 import nnbackend as nn
@@ -35,7 +36,25 @@ RULES = [
         "rmsprop_update",
         {"square": "square", "decay": 0.7, "epsilon": 1e-5, "weight_decay": 0.2},
     ),
+    (
+        nn.Lion(0.1, 0.7, 0.8, 0.2),
+        "lion_update",
+        {"moment": "momentum", "beta1": 0.7, "beta2": 0.8, "weight_decay": 0.2},
+    ),
 ]  # fmt: skip
+
+
+def test_lion_takes_steps_of_the_rate_against_the_sign_of_its_momentum():
+    net = nn.Network([nn.Dense(1, use_bias=False)], 3, backend="numpy", dtype="float64", seed=1)
+    x, y = np.array([[1.0, -2.0, 0.0]]), np.zeros((1, 1))
+    w, momentum = net.get_weights()["layers.0.weight"][:, 0], np.zeros(3)
+    optimizer = nn.Lion(0.01, 0.8, 0.9, weight_decay=0.5)
+    for _ in range(4):
+        net.train_on_batch(x, y, loss="mse", optimizer=optimizer)
+        gradient = (w @ x[0]) * x[0]
+        w = w * (1 - 0.01 * 0.5) - 0.01 * np.sign(0.8 * momentum + 0.2 * gradient)
+        momentum = 0.9 * momentum + 0.1 * gradient
+        np.testing.assert_allclose(net.get_weights()["layers.0.weight"][:, 0], w, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("optimizer", "operation", "expected"), RULES)

@@ -42,6 +42,9 @@ class Backend(Operations):
         Whether its executors may return before the work is done, so that the host can do other work.
     programs : int
         How many executors with the attribute `apart` may run at the same time, each on a thread of its own.
+    takes_any_rows : bool
+        Whether executors may have calls for any number of rows; see
+        :meth:`nnbackend.backends.executor.Executor.from_rows`.
     """
 
     name: ClassVar[str]
@@ -49,6 +52,7 @@ class Backend(Operations):
     row_multiple: int = 1
     works_apart: bool = False
     programs: int = 1
+    takes_any_rows: bool = False
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None

@@ -16,13 +16,40 @@ from nnbackend.backends.arrays import Array, HostArray
 from nnbackend.backends.declaration import Call
 from nnbackend.backends.operations import Operations
 
-__all__ = ["Division", "Executor", "PlainExecutor", "RunRows", "SegmentedExecutor"]
+__all__ = ["INFINITE", "NOTHING", "SUSPECT", "Constants", "Division", "Executor", "PlainExecutor", "RunRows",
+           "SegmentedExecutor"]  # fmt: skip
 
 
-#: Called as ``run_rows(rows, scale, results)`` with contiguous and writeable arrays, it runs the step once on
+#: Called as ``run_rows(rows, scale, results)`` with contiguous and writeable arrays, it runs the step on
 #: ``rows * scale``, computed in the step's dtype, which is that of the scalar, and copies its outputs to `results`. It
-#: returns 0; 1 if the scaled rows hold NaN or infinity, and then it has computed nothing; 2 if the results do.
+#: returns 0 or some of these flags.
 RunRows = Callable[[HostArray, Any, HostArray], int]
+
+#: The scaled rows hold NaN or infinity, and nothing was computed; the results do; the scaled rows may, if the caller
+#: finds any, but the results are what the step computes.
+NOTHING, INFINITE, SUSPECT = 1, 2, 4
+
+
+class Constants:
+    """What executors compute from parameters alone, for several recordings with the same parameters.
+
+    Parameters
+    ----------
+    fixed : bool
+        Whether the parameters never change.
+
+    Attributes
+    ----------
+    values : dict
+        By any key of the executors.
+    stamp : object
+        Says for which parameters they were computed; see the executors.
+    """
+
+    def __init__(self, fixed: bool) -> None:
+        self.fixed = fixed
+        self.values: dict[Any, Any] = {}
+        self.stamp: object = None
 
 
 class Executor(ABC):
@@ -64,7 +91,7 @@ class Executor(ABC):
         """
         return False
 
-    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows | None:
+    def from_rows(self, x: Array, outputs: Array, constants: Constants, slices: int = 0) -> RunRows | None:
         """The step as one call, from rows in the host's memory to results in the host's memory.
 
         Parameters
@@ -73,9 +100,11 @@ class Executor(ABC):
             The buffer of the step that the rows are copied to.
         outputs : (rows, outputs) array
             The buffer with its results.
-        constants : dict
-            Belongs to the parameters, which no longer change: what is computed from them alone is kept here, for other
-            recordings with the same parameters.
+        constants : Constants
+            Belongs to the parameters: what is computed from them alone is kept here.
+        slices : int
+            If not 0, the call takes any number of rows, in portions that fit into this number of equal parts of the
+            buffers.
 
         Returns
         -------

@@ -1,4 +1,5 @@
-"""The NumPy backend's losses beyond cross-entropy and squared error: the formulas of the contract."""
+"""The NumPy backend's losses beyond cross-entropy and squared error, clipping, and Lion: the formulas of the
+contract."""
 
 from __future__ import annotations
 
@@ -80,6 +81,36 @@ class NumpyTraining(TrainingOperations):
 
     def clip_value(self, value: float, gradients: Real) -> None:
         np.clip(gradients, -value, value, out=gradients)
+
+    def blend(self, source: Real, share: float, counter: Int, shares: Real | None, out: Real) -> None:
+        taken = share if shares is None else float(shares[counter[0]])
+        for start in range(0, out.size, _ELEMENTS):
+            part = slice(start, start + _ELEMENTS)
+            out[part] *= 1 - taken
+            out[part] += taken * source[part]
+
+    def lion_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        moment: Real,
+        counter: Int,
+        learning_rates: Real,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Real | None = None,
+    ) -> None:
+        rate = float(learning_rates[counter[0]])
+        if momenta is not None:
+            beta1 = float(momenta[counter[0]])
+        for start in range(0, parameters.size, _ELEMENTS):
+            part = slice(start, start + _ELEMENTS)
+            p, g, m = parameters[part], gradients[part], moment[part]
+            p *= 1 - rate * weight_decay
+            p -= rate * np.sign(beta1 * m + (1 - beta1) * g)
+            m *= beta2
+            m += (1 - beta2) * g
 
 
 def _elementwise_loss(loss: str, a: Real, t: Real, p: Real) -> tuple[Real, Real]:

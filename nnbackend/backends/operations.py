@@ -22,19 +22,12 @@ from abc import ABC, abstractmethod
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.declaration import COUNTER, OPERATIONS, Array, constant, operation, reads, updates, writes
 from nnbackend.backends.image_operations import ImageOperations
+from nnbackend.backends.training_operations import DECAY, MOMENTA, RATES
 
 __all__ = ["OPERATIONS", "Operations"]
 
-RATES = reads("steps", dtype="float64", about="``learning_rates[s]`` is the rate of step s of the epoch.")
-MOMENTA = reads(
-    "steps",
-    dtype="float64",
-    optional=True,
-    about="``momenta[s]`` replaces the constant in step s of the epoch; without it, all steps have the constant.",
-)
 ACTIVATION = constant("A key of :data:`~nnbackend.backends.activations.ACTIVATIONS`.", names=ACTIVATIONS)
 ALPHA = constant("The activation's parameter.")
-DECAY = constant("Factor of the parameters.")
 
 
 class Operations(ImageOperations, ABC):

@@ -1,4 +1,4 @@
-"""The operations of the contract for more losses, for metrics and for clipping of gradients.
+"""The operations of the contract for more losses and optimisers, for metrics and for clipping of gradients.
 
 They are declared as in :mod:`nnbackend.backends.operations`.
 
@@ -17,9 +17,18 @@ __all__ = ["ELEMENTWISE_LOSSES", "TrainingOperations", "lacking"]
 #: The losses of `elementwise_loss`.
 ELEMENTWISE_LOSSES: Final = ("absolute_error", "huber", "quantile", "log_cosh", "poisson", "sigmoid_focal")
 
+RATES = reads("steps", dtype="float64", about="``learning_rates[s]`` is the rate of step s of the epoch.")
+MOMENTA = reads(
+    "steps",
+    dtype="float64",
+    optional=True,
+    about="``momenta[s]`` replaces the constant in step s of the epoch; without it, all steps have the constant.",
+)
+DECAY = constant("Factor of the parameters.")
+
 
 class TrainingOperations:
-    """Losses beyond cross-entropy and squared error, predictions for metrics, and clipping of gradients."""
+    """Losses beyond cross-entropy and squared error, predictions for metrics, clipping of gradients, and Lion."""
 
     @operation(
         "loss",
@@ -136,6 +145,54 @@ class TrainingOperations:
     def clip_value(self, value: float, gradients: Array) -> None:
         """Limit each element: ``gradients = min(max(gradients, -value), value)``. NaN remains NaN."""
         raise lacking(self, "clip_value")
+
+    @operation(
+        "backward",
+        splits=("parts",),
+        source=reads("size"),
+        share=constant("Share of `source`, 0 <= share <= 1."),
+        counter=COUNTER,
+        shares=reads(
+            "steps", dtype="float64", optional=True, about="``shares[s]`` replaces the constant in step s of the epoch."
+        ),
+        out=updates("size"),
+    )
+    def blend(self, source: Array, share: float, counter: Array, shares: Array | None, out: Array) -> None:
+        """``out = (1 - share) out + share source``: a mean of gradients, or a moving average of weights."""
+        raise lacking(self, "blend")
+
+    @operation(
+        "update",
+        splits=("parts",),
+        parameters=updates("size"),
+        gradients=reads("size"),
+        moment=updates("size"),
+        counter=COUNTER,
+        learning_rates=RATES,
+        beta1=constant("Share of the moment in the direction."),
+        beta2=constant("Decay of the moment."),
+        weight_decay=DECAY,
+        momenta=MOMENTA,
+    )
+    def lion_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        moment: Array,
+        counter: Array,
+        learning_rates: Array,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Array | None = None,
+    ) -> None:
+        """Lion (Chen et al. 2023, algorithm 2).
+
+        ``parameters = (1 - learning_rate * weight_decay) parameters - learning_rate * sign(beta1 moment + (1 - beta1)
+        g)``, then ``moment = beta2 moment + (1 - beta2) g``. The sign of 0 is 0, and that of NaN is NaN. `momenta`
+        gives each step its own beta1.
+        """
+        raise lacking(self, "lion_update")
 
 
 def lacking(backend: object, name: str) -> MissingOperationError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnbackend.backends.registry import get_backend
+from nnbackend.cli.models import load_model, single_network
 from nnbackend.cli.options import add_backend, add_data, check_data, load_data, whole
 from nnbackend.cli.run_folder import class_names, dataset_name, find_model
 from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
@@ -73,7 +74,7 @@ def _saved(path: Path, load: Callable[[], Dataset], options: argparse.Namespace,
     from nnbackend.web.recogniser import Recogniser
     from nnbackend.web.session import Session
 
-    network = Network.load(path, backend)
+    network = single_network(load_model(path, backend), path, "the page shows the layers of one")
     recogniser = Recogniser(network, class_names(path, network), source=path.name)
     _describe(network, str(path), options, backend)
     return Session(recogniser, load)

@@ -6,13 +6,13 @@ import argparse
 import math
 
 from nnbackend.backends.registry import get_backend
+from nnbackend.cli.models import first_network, load_model, single_network
 from nnbackend.cli.options import add_backend, add_data, check_data, load_data
 from nnbackend.cli.run_folder import dataset_name, find_model
-from nnbackend.cli.text import backend_line, count_rows, field, network_line, percent
+from nnbackend.cli.text import backend_line, count_rows, field, model_line, percent
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import get_loss
 from nnbackend.metrics import accuracy
-from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
@@ -36,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
     if options.loss is not None:
         get_loss(options.loss)
     backend = get_backend(options.backend)
-    network = Network.load(path, backend)
+    model = load_model(path, backend)
+    network = first_network(model)
+    if options.loss is not None:
+        single_network(model, path, "--loss is for one network: an ensemble is evaluated with the loss of its training")
     if options.loss is None and network.loss is None:
         raise InvalidInputError(f"{path} was saved untrained and has no loss; choose one with --loss")
     data = load_data(name, options)
@@ -46,10 +49,11 @@ def run(options: argparse.Namespace) -> int:
             f"{path} takes {inputs} numbers per row, but the data set {data.name!r} has {data.input_shape}; "
             "choose the --dataset it was trained on"
         )
-    metrics = network.evaluate(data.x_test, data.y_test, loss=options.loss)
+    loss = {} if options.loss is None else {"loss": options.loss}
+    metrics = model.evaluate(data.x_test, data.y_test, **loss)
 
     rows = count_rows(data, len(data.y_test))
-    print(field("model", f"{path}\n{network_line(network)}"))
+    print(field("model", f"{path}\n{model_line(model)}"))
     print(field("data", f"{data.name}, {rows} to test on, from {data.source}"))
     if data.notice:
         print(field("NOTE", data.notice))
@@ -59,6 +63,6 @@ def run(options: argparse.Namespace) -> int:
         # The network predicts any number of labels for a row.
         print(f"test accuracy of all outputs {percent(metrics['binary_accuracy'])} ({rows})")
         return 0
-    correct = accuracy(data.y_test, network.predict_classes(data.x_test))
+    correct = accuracy(data.y_test, model.predict_classes(data.x_test))
     print(f"test accuracy {percent(correct)} ({rows})")
     return 0

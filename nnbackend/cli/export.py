@@ -6,8 +6,9 @@ import argparse
 
 import numpy as np
 
+from nnbackend.cli.models import first_network, load_model, single_network
 from nnbackend.cli.run_folder import find_model
-from nnbackend.cli.text import field, network_line
+from nnbackend.cli.text import field, model_line
 from nnbackend.data.scale import PIXEL_SCALE
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.c import function_name
@@ -43,16 +44,17 @@ def run(options: argparse.Namespace) -> int:
     out = options.out.lower()
     if not out.endswith((".onnx", ".h")):
         raise InvalidInputError(f"the name of the file must end in .onnx or .h, received {options.out!r}")
-    network = Network.load(path, "numpy")
+    model = load_model(path, "numpy")
+    network = first_network(model)
     batch: tuple[object, ...]
     if out.endswith(".h"):
-        network.to_c(options.out, options.input_dtype)
+        single_network(model, path, "a C header has one").to_c(options.out, options.input_dtype)
         kind, batch = f"C99: {function_name(options.out)}", ()
     else:
-        network.to_onnx(options.out, options.input_dtype)
+        model.to_onnx(options.out, options.input_dtype)
         kind, batch = f"ONNX, opset {OPSET}", ("batch",)
     dtype = np.dtype(options.input_dtype or network.dtype).name
-    print(field("model", f"{path}\n{network_line(network)}"))
+    print(field("model", f"{path}\n{model_line(model)}"))
     print(field("input", f"{dtype} {_shape(*batch, *network.input_shape)}{_scale(network, dtype)}"))
     print(field("output", f"{network.dtype.name} {_shape(*batch, *network.output_shape)}{_meaning(network)}"))
     print(f"\nwritten to {options.out} ({kind})")

@@ -11,12 +11,12 @@ from nnbackend.cli.train_setup import Split
 from nnbackend.datasets import Dataset
 from nnbackend.distributed import Communicator
 from nnbackend.ensembles import PerNetwork, fit_many
-from nnbackend.errors import InvalidInputError
+from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDivergedError
 from nnbackend.network import Network
 from nnbackend.presets import Recipe
-from nnbackend.training import Callback, EarlyStopping, History
+from nnbackend.training import Callback, Checkpoint, EarlyStopping, History
 
-__all__ = ["Trained", "check_alone", "draw_all", "outcome", "train_all"]
+__all__ = ["Trained", "check_alone", "check_some", "draw_all", "outcome", "train_all"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,12 @@ def train_all(
     backend: Backend,
     dtype: str,
     verbose: bool,
+    checkpoint: Checkpoint | None = None,
+    resume: bool = False,
 ) -> list[Trained]:
     """Train a network of each recipe from its seed, all at once. Nothing is trained if one of them cannot be.
+
+    With `checkpoint`, they can be resumed.
 
     Raises
     ------
@@ -80,6 +84,8 @@ def train_all(
         validation_data=split.validation,
         callbacks=PerNetwork([_callbacks(recipe) for recipe in recipes]),
         augment=PerNetwork([recipe.augmentations() for recipe in recipes]),
+        checkpoint=checkpoint,
+        resume=resume,
         verbose=verbose,
     )
     return [Trained(*each) for each in zip(networks, recipes, histories, strict=True)]
@@ -89,10 +95,26 @@ def _callbacks(recipe: Recipe) -> Iterable[Callback]:
     return [] if recipe.patience is None else [EarlyStopping(patience=recipe.patience, restore_best=True)]
 
 
+def check_some(trained: Sequence[Trained], some: bool) -> None:
+    """Raise what explains that there is no trained network, unless there are some."""
+    if some:
+        return
+    errors = [each.history.error for each in trained]
+    for error in errors:
+        if isinstance(error, NNBackendError) and not isinstance(error, TrainingDivergedError):
+            raise error
+    if any(each.history.interrupted for each in trained):
+        raise KeyboardInterrupt("before the first network was trained")
+    raise InvalidInputError("the loss of every network became NaN or infinite; lower --learning-rate")
+
+
 def outcome(trained: Trained) -> str:
     """Why there is no result, in a few words."""
-    if trained.history.error is not None:
-        return f"{trained.history.error}".partition("\n")[0]
+    error = trained.history.error
+    if isinstance(error, TrainingDivergedError):
+        return f"diverged in epoch {error.epoch}, step {error.step}"
+    if error is not None:
+        return f"{error}".partition("\n")[0]
     return "interrupted"
 
 

@@ -38,7 +38,8 @@ class _Parser(argparse.ArgumentParser):
             if unknown:
                 known = [name for name in parser._option_string_actions if name.startswith("--")]
                 parser.error(f"unknown option {unknown[0]}{_suggestion(unknown[0], known)}")
-            parser.error(f"unexpected argument {extra[0]!r}")
+            hint = "; sizes are separated by commas, such as 200,80" if extra[0].isdecimal() else ""
+            parser.error(f"unexpected argument {extra[0]!r}{hint}")
         return options
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:

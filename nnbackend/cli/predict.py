@@ -12,11 +12,11 @@ import numpy as np
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.cli.images import read_images
+from nnbackend.cli.models import Model, first_network, load_model
 from nnbackend.cli.options import add_backend
 from nnbackend.cli.run_folder import class_names, dataset_name, find_model
 from nnbackend.cli.text import aligned, error_text, percent, printable
 from nnbackend.errors import NNBackendError
-from nnbackend.network import Network
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
@@ -55,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Predict the classes and return the exit code."""
     path = find_model(options.model)
-    network = Network.load(path, options.backend)
+    model = load_model(path, options.backend)
+    network = first_network(model)
     names = class_names(path, network)
     digits = dataset_name(path) != "fashion-mnist"
     entries: list[dict[str, Any]] = []
@@ -67,13 +68,13 @@ def run(options: argparse.Namespace) -> int:
             failed += 1
             print(f"nnbackend: error: {error_text(error)}", file=sys.stderr)
             continue
-        entries += _entries(network, name, rows, names)
+        entries += _entries(model, name, rows, names)
     if failed == len(options.images):
         return _FAILED
     if options.json:
         print(json.dumps(entries, indent=1))
     else:
-        _print_table(network, entries)
+        _print_table(model, entries)
     return _INCOMPLETE if failed else 0
 
 
@@ -81,10 +82,11 @@ def _note(text: str) -> None:
     print(f"nnbackend: note: {printable(text)}", file=sys.stderr)
 
 
-def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:
+def _entries(model: Model, name: str, rows: HostArray, names: Sequence[str]) -> list[dict[str, Any]]:
     # A network that was trained with fractions gets fractions, although files have pixels of 0 to 255.
-    given = rows if network.trained_with is None else network.trained_with.in_same_units(rows)
-    scores = network.predict(given).reshape(len(rows), -1).astype(float)
+    trained_with = first_network(model).trained_with
+    given = rows if trained_with is None else trained_with.in_same_units(rows)
+    scores = model.predict(given).reshape(len(rows), -1).astype(float)
     if scores.shape[1] == 1:
         scores = np.hstack([1 - scores, scores])
     return [
@@ -99,8 +101,8 @@ def _entries(network: Network, name: str, rows: HostArray, names: Sequence[str])
     ]
 
 
-def _print_table(network: Network, entries: Sequence[dict[str, Any]]) -> None:
-    probabilities = network.loss is not None and network.loss.takes_probabilities
+def _print_table(model: Model, entries: Sequence[dict[str, Any]]) -> None:
+    probabilities = model.loss is not None and model.loss.takes_probabilities
     table = [["image", "class", "probability" if probabilities else "output"]]
     for entry in entries:
         value = percent(entry["output"]) if probabilities else f"{entry['output']:.4f}"

@@ -99,6 +99,7 @@ def _resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str,
             "data_dir": options.data_dir or _text_or_none(configuration.get("data_dir")),
             "validation": number("validation", configuration["validation"], low=0, high=1, below=True),
             "preset": _text_or_none(configuration["preset"]),
+            "members": positive_integer("members", configuration.get("members", 1)),
             "seed": seed_number(configuration["seed"]),
             "dtype": real_dtype(_text(configuration["dtype"])).name,
             "backend": _text(configuration["backend"]),
@@ -135,6 +136,8 @@ def _longer(configuration: dict[str, Any], before: int, epochs: int | None) -> d
         raise InvalidInputError(
             f"--epochs: the run has {before} epochs, and --resume can only add more, received {epochs}"
         )
+    if configuration.get("members", 1) > 1:
+        raise InvalidInputError("--epochs: the networks of --members cannot be trained on; start another run")
     earlier = [*configuration.get(_EARLIER, []), before]
     return {**configuration, "recipe": {**configuration["recipe"], "epochs": epochs}, _EARLIER: earlier}
 
@@ -175,7 +178,7 @@ def _finished(folder: RunFolder, configuration: dict[str, Any], epochs: int | No
         return ""
     try:
         interrupted, stopped_by = history["interrupted"], _text(history.get("stopped_by", ""))
-        done = len(history["epochs"])
+        done = max(len(each["epochs"]) for each in history.get("members", [history]))
         accuracy = number("test accuracy", history["test"]["accuracy"])
     except _NOT_WHAT_WAS_WRITTEN as error:
         raise InvalidInputError(
@@ -193,6 +196,11 @@ def _finished(folder: RunFolder, configuration: dict[str, Any], epochs: int | No
             )
         return (
             f"{folder.path} is finished: {done} epochs, test accuracy {percent(accuracy)}; there is nothing to resume"
+        )
+    if folder.is_search():
+        raise InvalidInputError(
+            f"--epochs: {folder.path} was made by nnbackend search, which keeps no state to train on from; train the "
+            "network again, with the command that the search printed and more --epochs"
         )
     if not folder.has_last_state():
         raise InvalidInputError(

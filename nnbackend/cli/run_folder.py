@@ -10,11 +10,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nnbackend.cli.models import Model
 from nnbackend.cli.text import printable
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.network import Network
@@ -27,6 +28,7 @@ from nnbackend.training.checkpoints.checkpoint import (
     checkpoint_path,
     checkpoint_steps,
     clear_checkpoints,
+    parts_of,
 )
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 
@@ -45,6 +47,8 @@ _MOST_HISTORY = 64 << 20
 _MOST_CLASSES = 1 << 20
 #: All networks of a search, as a table and as a picture.
 _SEARCH, _SEARCH_PICTURE = "search.csv", "search.png"
+#: The networks of an ensemble, as a table.
+_MEMBERS = "members.csv"
 _FILES = (
     MODEL,
     "history.csv",
@@ -53,6 +57,7 @@ _FILES = (
     "confusion.png",
     _SEARCH,
     _SEARCH_PICTURE,
+    _MEMBERS,
     LAST,
     _CONFIGURATION,
 )
@@ -134,8 +139,9 @@ class RunFolder:
                 continue
             except OSError as error:
                 raise InvalidInputError(f"{path} is {error.strerror}; remove it") from error
-        if self.checkpoints.is_symlink() or (self.checkpoints.exists() and not self.checkpoints.is_dir()):
-            raise InvalidInputError(f"{self.checkpoints} is not a folder of its own; remove it")
+        for path in (self.checkpoints, *parts_of(self.checkpoints)):
+            if path.is_symlink() or (path.exists() and not path.is_dir()):
+                raise InvalidInputError(f"{path} is not a folder of its own; remove it")
 
     @property
     def checkpoints(self) -> Path:
@@ -213,7 +219,10 @@ class RunFolder:
     def has_checkpoints(self) -> bool:
         """Whether the run has not come to its end."""
         # Not those of another folder, before `lock` has checked that.
-        return not self.checkpoints.is_symlink() and bool(checkpoint_files(self.checkpoints))
+        if self.checkpoints.is_symlink():
+            return False
+        parts = (path for path in parts_of(self.checkpoints) if not path.is_symlink())
+        return any(checkpoint_files(path) for path in (self.checkpoints, *parts))
 
     def has_last_state(self) -> bool:
         """Whether there is the state at the end of a finished run."""
@@ -230,8 +239,8 @@ class RunFolder:
             os.replace(files[0], self.path / LAST)
         clear_checkpoints(self.checkpoints)
 
-    def save_model(self, network: Network) -> None:
-        """Write the current network; also the configuration, if somebody has removed the folder."""
+    def save_model(self, network: Model) -> None:
+        """Write the network or the ensemble; also the configuration, if somebody has removed the folder."""
         write_model(self.path / MODEL, network.config(), network.get_weights(), follow=False)
         if self._configuration and not os.path.lexists(self.path / _CONFIGURATION):
             self.configure(self._configuration)
@@ -249,17 +258,37 @@ class RunFolder:
         """Write the networks of a search and their scores as a table."""
         write_csv(self.path / _SEARCH, rows, follow=False)
 
-    def save_history(self, history: History, test: dict[str, float]) -> None:
-        """Write the history and the test metrics as JSON: the last file of a run, unless the run was interrupted."""
-        _write_json(self.path / _HISTORY, {**history.to_dict(), "test": test})
+    def is_search(self) -> bool:
+        """Whether the run was made by a search."""
+        return os.path.lexists(self.path / _SEARCH)
 
-    def save_pictures(self, history: History, matrix: Any, classes: Sequence[str]) -> str:
-        """Draw curves and confusion matrix. Return an empty string, or the reason why there is no picture."""
-        from nnbackend.plotting import plot_confusion, plot_curves, save_figure
+    def save_members(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the networks of an ensemble and their scores as a table."""
+        write_csv(self.path / _MEMBERS, rows, follow=False)
+
+    def save_history(self, history: Mapping[str, Any], test: dict[str, float]) -> None:
+        """Write the history and the test metrics as JSON: the last file of a run, unless the run was interrupted."""
+        _write_json(self.path / _HISTORY, {**history, "test": test})
+
+    def save_pictures(self, curves: Callable[[], Any], matrix: Any, classes: Sequence[str]) -> str:
+        """Draw curves and confusion matrix.
+
+        Parameters
+        ----------
+        curves : callable
+            Draws the curves and returns one of their axes.
+        matrix : (classes, classes) array
+        classes : sequence of str
+
+        Returns
+        -------
+        str
+            Empty, or the reason why there is no picture.
+        """
+        from nnbackend.plotting import plot_confusion, save_figure
 
         try:
-            curves = plot_curves(history)
-            save_figure(curves[0], self.path / "curves.png")
+            save_figure(curves(), self.path / "curves.png")
             save_figure(plot_confusion(matrix, classes), self.path / "confusion.png")
         except ImportError as error:
             return str(error)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.grid import Candidate, Several, candidates_of, option, value_text, varied
-from nnbackend.cli.many import Trained, check_alone, draw_all, outcome, train_all
+from nnbackend.cli.many import Trained, check_alone, check_some, draw_all, outcome, train_all
 from nnbackend.cli.options import add_backend, add_data, check_images, decimal, load_data
 from nnbackend.cli.run_folder import RunFolder
 from nnbackend.cli.text import aligned, backend_line, field, percent
@@ -30,7 +30,7 @@ from nnbackend.cli.train_setup import (
 )
 from nnbackend.datasets import Dataset
 from nnbackend.distributed import world
-from nnbackend.errors import InvalidInputError, NNBackendError, TrainingDivergedError
+from nnbackend.errors import InvalidInputError
 from nnbackend.metrics import accuracy
 from nnbackend.support.checks import above_zero
 from nnbackend.support.extras import install_command
@@ -197,15 +197,7 @@ def _ranking(candidates: Sequence[Candidate], trained: Sequence[Trained], split:
             (accuracy(y, each.network.predict_classes(x)), each.network.evaluate(x, y)["loss"]) if each.done else ()
         )
         scored.append(_Scored(number, candidate, names, each, *scores))
-    if not any(each.done for each in trained):
-        for each in trained:
-            if isinstance(each.history.error, NNBackendError) and not isinstance(
-                each.history.error, TrainingDivergedError
-            ):
-                raise each.history.error
-        if any(each.history.interrupted for each in trained):
-            raise KeyboardInterrupt("before the first network was trained")
-        raise InvalidInputError("the loss of every network became NaN or infinite; lower --learning-rate")
+    check_some(trained, any(each.done for each in trained))
     return sorted(scored, key=lambda each: (-each.accuracy, each.loss, each.number))
 
 
@@ -221,9 +213,8 @@ def _save(ranking: Sequence[_Scored], data: Dataset, folder: RunFolder, options:
     if not options.no_plots:
         path = folder.search_picture if options.plot is None else Path(options.plot)
         missing = draw_all([each.trained for each in ranking], [each.label for each in ranking], path)
-        # `finish` says why its own pictures cannot be drawn.
-        if missing and options.plot is not None:
-            print(f"nnbackend: note: no picture: {missing}", file=sys.stderr)
+        if missing:
+            print(f"nnbackend: note: no picture of the search: {missing}", file=sys.stderr)
     print(f"best: network {best.number}, {best.label}, validation accuracy {percent(best.accuracy)}")
     if not options.quiet:
         print(f"again: {_command(best.candidate, data, options)}")

@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.backends.contract import Backend
 from nnbackend.datasets import Dataset
 from nnbackend.distributed import Communicator
+from nnbackend.ensembles import Ensemble
 from nnbackend.layers import AveragePool2D, Conv2D, L2Pool2D, MaxPool2D
 from nnbackend.network import Network
 
@@ -19,6 +20,7 @@ __all__ = [
     "count_rows",
     "error_text",
     "field",
+    "model_line",
     "network_line",
     "percent",
     "printable",
@@ -94,6 +96,13 @@ def network_line(network: Network) -> str:
             activations.append(name)
     parts = ["-".join(sizes), *activations, f"{network.parameter_count:,} parameters", network.dtype.name]
     return ", ".join(parts)
+
+
+def model_line(model: Network | Ensemble) -> str:
+    """`network_line` of a network, or of the first of an ensemble and how many there are."""
+    if isinstance(model, Network):
+        return network_line(model)
+    return f"ensemble of {len(model)} networks, the first: {network_line(model[0])}"
 
 
 def _extent(size: tuple[int, int]) -> str:

@@ -7,10 +7,12 @@ import sys
 from contextlib import ExitStack
 from dataclasses import fields
 
+from nnbackend.cli.many import check_alone
+from nnbackend.cli.members import check_members, train_members
 from nnbackend.cli.options import check_images, load_data
 from nnbackend.cli.resume import earlier_optimizers, find_run, recipe_of
 from nnbackend.cli.run_folder import MODEL, RunFolder
-from nnbackend.cli.text import backend_line, field, network_line, ranks_text
+from nnbackend.cli.text import backend_line, network_line, ranks_text
 from nnbackend.cli.train_options import add_options
 from nnbackend.cli.train_setup import (
     INTERRUPTED,
@@ -18,10 +20,12 @@ from nnbackend.cli.train_setup import (
     base_recipe,
     check_run,
     configuration_of,
-    data_lines,
+    describe,
     finish,
     fitted,
     held_out_share,
+    recipe_name,
+    resume_hint,
     split_rows,
 )
 from nnbackend.datasets import Dataset
@@ -47,6 +51,9 @@ batches of 128, 10 epochs. --preset chooses another recipe; the preset
 Ctrl-C ends the training early and saves the model. --resume continues a run
 that was interrupted or killed, with the same result as if it had not stopped;
 with --epochs, it trains a run on, also a finished one, up to that many epochs.
+--members 10 trains ten networks at once, from ten seeds, and saves them as one
+model, which averages their predictions.
+
 Under mpiexec, several processes share each batch, with the same result; a run
 may be resumed with more or fewer processes. Exit codes: 130 after Ctrl-C, 143
 after SIGTERM."""
@@ -64,7 +71,11 @@ def run(options: argparse.Namespace) -> int:
                 return _resume(options, ranks, checks)
             recipe = _recipe(options)
             _check(options, recipe)
+            if options.members > 1:
+                check_alone("nnbackend train --members", ranks)
             folder = RunFolder.at(options.out, options.force) if options.out and ranks.rank == 0 else None
+            if options.members > 1:
+                return train_members(options, recipe, folder)
             return _train(options, recipe, folder, ranks, checks)
     except (NNBackendError, OSError, ImportError) as error:
         if ranks.tells(error):
@@ -83,6 +94,9 @@ def _resume(options: argparse.Namespace, ranks: Communicator, checks: Checks) ->
             return 0
         recipe = recipe_of(configuration)
         _check(options, recipe)
+        if options.members > 1:
+            check_alone("nnbackend train --members", ranks)
+            return train_members(options, recipe, folder)
         options.earlier_optimizers = earlier_optimizers(configuration)
         return _train(options, recipe, folder, ranks, checks)
 
@@ -103,7 +117,7 @@ def _train(
         print(f"nnbackend: note: {data.notice}", file=sys.stderr)
     held_out = held_out_share(options, recipe)
     split = split_rows(data, held_out, options.seed)
-    named_recipe = _recipe_name(options, recipe)
+    named_recipe = recipe_name(options, recipe)
     recipe = fitted(recipe, len(split.y), asked_for=options.batch_size is not None)
     network = Network(
         recipe.layers(len(data.classes), data.input_shape),
@@ -125,7 +139,8 @@ def _train(
         steps = folder.resume() if options.resume is not None else None
         if not options.quiet:
             named = named_recipe, recipe
-            _describe(data, split, named, network, backend_line(options.backend, backend), folder, steps)
+            described = f"{network_line(network)}, seed {network.seed}"
+            describe(data, split, named, described, backend_line(options.backend, backend), folder, steps)
             if ranks.size > 1:
                 print(f"{ranks_text(ranks)}\n", flush=True)
         if steps is None:
@@ -151,25 +166,21 @@ def _train_in(
         if not history.epochs:
             raise ranks.alike(KeyboardInterrupt("before the first step was done"))
     except SystemExit:
-        print(f"nnbackend: terminated; {_resume_hint(folder)}", file=sys.stderr)
+        print(f"nnbackend: terminated; {resume_hint(folder)}", file=sys.stderr)
         raise
     try:
         finish(network, data, history, folder, pictures=not options.no_plots, quiet=options.quiet)
         if not history.interrupted:
             folder.end()
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; {_resume_hint(folder)}", error.filename) from error
+        raise OSError(error.errno, f"{error.strerror}; {resume_hint(folder)}", error.filename) from error
     if history.interrupted:
         print(
-            f"nnbackend: interrupted; the model so far is in {folder.path}; {_resume_hint(folder)}",
+            f"nnbackend: interrupted; the model so far is in {folder.path}; {resume_hint(folder)}",
             file=sys.stderr,
         )
         return INTERRUPTED
     return 0
-
-
-def _resume_hint(folder: RunFolder) -> str:
-    return f"to continue: nnbackend train --resume {folder.path}"
 
 
 def _recipe(options: argparse.Namespace) -> Recipe:
@@ -179,45 +190,13 @@ def _recipe(options: argparse.Namespace) -> Recipe:
     return base.changed(**{name: value for name, value in given.items() if value is not None})
 
 
-def _recipe_name(options: argparse.Namespace, recipe: Recipe) -> str:
-    """The name of the recipe, and whether options changed it."""
-    name = "default" if options.preset is None else f"preset {options.preset}"
-    return name if recipe == base_recipe(options) else f"{name}, changed by options"
-
-
 def _check(options: argparse.Namespace, recipe: Recipe) -> None:
     """Check everything that can be checked before data are loaded."""
     recipe.check()
     check_run(options)
+    check_members(options)
     check_images(options.dataset, recipe)
     above_zero("checkpoint minutes", options.checkpoint_minutes)
-
-
-def _describe(
-    data: Dataset,
-    split: Split,
-    recipe: tuple[str, Recipe],
-    network: Network,
-    backend: str,
-    folder: RunFolder,
-    steps: int | None,
-) -> None:
-    """Describe the run before it starts, or before it resumes after `steps` steps."""
-    recipe_name, settings = recipe
-    epochs = f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
-    lines = [
-        *data_lines(data, split),
-        field("recipe", recipe_name),
-        field("network", f"{network_line(network)}, seed {network.seed}"),
-        field("training", f"{settings.loss}, {epochs} in batches of {settings.batch_size}"),
-        field("", f"{settings.optimizer}, learning rate {settings.first_rate:g}, {settings.schedule}"),
-        *([field("", f"augment {settings.augment}")] if settings.augment else []),
-        field("backend", backend),
-        field("folder", f"{folder.path}"),
-    ]
-    if steps is not None:
-        lines.append(field("resume", f"after {steps:,} steps" if steps else "no checkpoint yet: starting over"))
-    print("\n".join(lines) + "\n", flush=True)
 
 
 def _fit(

@@ -16,7 +16,16 @@ HELD_OUT = 0.1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options. Options of the recipe have no default here: their defaults come from the preset."""
     _add_data_options(parser.add_argument_group("what to train on"))
-    add_network_options(parser.add_argument_group("network"))
+    network = parser.add_argument_group("network")
+    add_network_options(network)
+    network.add_argument(
+        "--members",
+        type=whole,
+        default=1,
+        metavar="N",
+        help="train N networks at once, which predict together; their seeds are --seed, --seed + 1, and so on "
+        "(default: 1)",
+    )
     add_training_options(parser.add_argument_group("training"))
     _add_place_options(parser.add_argument_group("where to run, what to save"))
 
@@ -90,7 +99,7 @@ def _add_loss_and_rate_options(training: argparse._ArgumentGroup) -> None:
         help="transform the images of each training batch at random: shift=2,rotate=10,scale=0.1,flip,elastic=34:4, or "
         "some of these (default: none)",
     )
-    training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, rmsprop or sgd")
+    training.add_argument("--optimizer", metavar="NAME", help="adam (default), adamw, lion, rmsprop or sgd")
     training.add_argument(
         "--learning-rate",
         type=decimal,

@@ -31,9 +31,12 @@ __all__ = [
     "check_run",
     "configuration_of",
     "data_lines",
+    "describe",
     "finish",
     "fitted",
     "held_out_share",
+    "recipe_name",
+    "resume_hint",
     "split_rows",
 ]
 
@@ -54,6 +57,12 @@ class Split:
 def base_recipe(options: argparse.Namespace) -> Recipe:
     """The preset that the options name, or the default recipe."""
     return DEFAULT if options.preset is None else get_preset(options.preset)
+
+
+def recipe_name(options: argparse.Namespace, recipe: Recipe) -> str:
+    """The name of the recipe, and whether options changed it."""
+    name = "default" if options.preset is None else f"preset {options.preset}"
+    return name if recipe == base_recipe(options) else f"{name}, changed by options"
 
 
 def check_run(options: argparse.Namespace) -> None:
@@ -113,6 +122,46 @@ def data_lines(data: Dataset, split: Split) -> list[str]:
     return [*lines, field("validate", f"on {rows}")]
 
 
+def describe(
+    data: Dataset,
+    split: Split,
+    recipe: tuple[str, Recipe],
+    network: str,
+    backend: str,
+    folder: RunFolder,
+    steps: int | None,
+) -> None:
+    """Describe the run before it starts, or before it resumes after `steps` steps.
+
+    Parameters
+    ----------
+    data : Dataset
+    split : Split
+    recipe : (str, Recipe)
+        Its name, and whether options changed it.
+    network, backend : str
+        Their descriptions.
+    folder : RunFolder
+    steps : int or None
+        None for a run that begins.
+    """
+    recipe_name, settings = recipe
+    epochs = f"{settings.epochs} epoch{'s' if settings.epochs != 1 else ''}"
+    lines = [
+        *data_lines(data, split),
+        field("recipe", recipe_name),
+        field("network", network),
+        field("training", f"{settings.loss}, {epochs} in batches of {settings.batch_size}"),
+        field("", f"{settings.optimizer}, learning rate {settings.first_rate:g}, {settings.schedule}"),
+        *([field("", f"augment {settings.augment}")] if settings.augment else []),
+        field("backend", backend),
+        field("folder", f"{folder.path}"),
+    ]
+    if steps is not None:
+        lines.append(field("resume", f"after {steps:,} steps" if steps else "no checkpoint yet: starting over"))
+    print("\n".join(lines) + "\n", flush=True)
+
+
 def configuration_of(
     data: Dataset, held_out: float, recipe: Recipe, network: Network, options: argparse.Namespace, ranks: int
 ) -> dict[str, Any]:
@@ -139,6 +188,10 @@ def configuration_of(
     }
 
 
+def resume_hint(folder: RunFolder) -> str:
+    return f"to continue: nnbackend train --resume {folder.path}"
+
+
 def finish(network: Network, data: Dataset, history: History, folder: RunFolder, pictures: bool, quiet: bool) -> None:
     """Evaluate on the test rows and save everything, the model first, because it took the longest to make."""
     folder.save_model(network)
@@ -148,12 +201,13 @@ def finish(network: Network, data: Dataset, history: History, folder: RunFolder,
     folder.save_table(history)
     notes = []
     if pictures:
-        missing = folder.save_pictures(
-            history, confusion_matrix(data.y_test, predicted, len(data.classes)), data.classes
-        )
+        from nnbackend.plotting import plot_curves
+
+        matrix = confusion_matrix(data.y_test, predicted, len(data.classes))
+        missing = folder.save_pictures(lambda: plot_curves(history), matrix, data.classes)
         notes += [f"no pictures: {missing}"] if missing else []
     # Last: a run that is killed before is not finished.
-    folder.save_history(history, metrics)
+    folder.save_history(history.to_dict(), metrics)
     notes.append(f"saved in {folder.path}: {', '.join(folder.files())}")
     if not quiet:
         print("\n" + "\n".join(notes))

@@ -32,7 +32,7 @@ from nnbackend.layers import (
     ZeroPadding2D,
 )  # fmt: skip
 from nnbackend.network import Network
-from nnbackend.optimizers import SGD, Adam, Optimizer, RMSprop
+from nnbackend.optimizers import SGD, Adam, Lion, Optimizer, RMSprop
 
 __all__ = ["WarmupNetwork", "warmup_networks"]
 
@@ -81,7 +81,7 @@ _VARIANTS: tuple[tuple[str, str, Optimizer], ...] = (
     ("sigmoid_cross_entropy", "numbers", Adam(_RATE)),
     ("mean_squared_error", "numbers", RMSprop(_RATE)),
     ("huber", "numbers", SGD(_RATE)),
-    ("focal", "bytes", SGD(_RATE)),
+    ("focal", "bytes", Lion(_RATE)),
     ("softmax_cross_entropy", "images", SGD(_RATE)),
 )
 
@@ -106,6 +106,7 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
         sample_weight=np.linspace(0.5, 1.5, _ROWS),
         clip_norm=1.0 if loss == "huber" else None,
         clip_value=1.0 if loss == "focal" else None,
+        ema=0.9 if loss == "focal" else None,
         label_smoothing=0.1 if loss == "softmax_cross_entropy" and data == "bytes" else 0.0,
         validation_data=(x, y),
         # Any metric needs the predictions.
@@ -115,8 +116,10 @@ def _train(backend: Backend, dtype: str, executor: str, loss: str, data: str, op
     )
     if history.interrupted:
         raise KeyboardInterrupt
-    network.predict(x)
-    network.compile_predictor(2)
+    # Few rows and many are predicted in different ways, also rows of the network's own dtype.
+    for rows in (x, np.concatenate([x, x])):
+        network.predict(rows)
+        network.compile_predictor(len(rows))
 
 
 def _layers() -> list[Layer]:

@@ -14,7 +14,7 @@ from nnbackend.data.stored import is_stored
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 
-__all__ = ["drawn_rows", "split_rows"]
+__all__ = ["drawn_rows", "held_rows", "split_rows"]
 
 #: Keeps the draw apart from others with the network's seed.
 _STREAM = 0x5711
@@ -56,13 +56,8 @@ def split_rows(
     if y is None:
         raise InvalidInputError("y is missing: give one target for each row of x")
     targets = as_host_array("y", y)
-    count = len(targets) if targets.ndim else 0
-    held = drawn_rows(_classes(targets, loss, outputs), count, fraction, seed)
-    if not 0 < held.sum() < count:
-        raise InvalidInputError(
-            f"validation_split={fraction:g} of {count} rows leaves none to {'train' if held.any() else 'validate'} on; "
-            "give more rows, or another fraction"
-        )
+    held = held_rows(targets, fraction, loss, outputs, seed)
+    count = len(held)
     rows = x if hasattr(x, "shape") or hasattr(x, "iloc") else as_host_array("x", x)
     if rows.shape[:1] != (count,):
         raise InvalidInputError(f"x has {rows.shape[0]} rows but y has {count}; give one target for each row")
@@ -74,6 +69,24 @@ def split_rows(
         for part in (np.flatnonzero(~held), np.flatnonzero(held))
     )
     return train, out
+
+
+def held_rows(targets: HostArray, fraction: float, loss: Loss, outputs: int, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows `split_rows` holds out, given their targets.
+
+    Raises
+    ------
+    InvalidInputError
+        No row would be left on one side.
+    """
+    count = len(targets) if targets.ndim else 0
+    held = drawn_rows(_classes(targets, loss, outputs), count, fraction, seed)
+    if not 0 < held.sum() < count:
+        raise InvalidInputError(
+            f"validation_split={fraction:g} of {count} rows leaves none to {'train' if held.any() else 'validate'} on; "
+            "give more rows, or another fraction"
+        )
+    return held
 
 
 def _classes(targets: HostArray, loss: Loss, outputs: int) -> HostArray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ class Inputs:
             return
         warn(
             f"x is {dtype.name} up to {high:g}, but the network was trained with {self.dtype} up to {self.high:g}, and "
-            f"its inputs are {scaled_by(scale)} in any case. Give x in the units of the training"
+            f"its inputs are {scaled_by(scale)}, whatever their dtype. Give x in the units of the training"
         )
 
 
@@ -184,12 +184,14 @@ def scaled_by(scale: float) -> str:
     return "scaled by 1/255" if scale == PIXEL_SCALE else f"scaled by {scale:g}"
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the caller's line outside this package."""
+def warn(
+    message: str | Warning, category: type[Warning] = UserWarning, packages: Collection[str] = ("nnbackend",)
+) -> None:
+    """Warn at the caller's line outside this package, or these packages."""
     import sys
 
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").partition(".")[0] == "nnbackend":
+    while frame.f_back is not None and frame.f_back.f_globals.get("__name__", "").partition(".")[0] in packages:
         frame, level = frame.f_back, level + 1
-    # The frame is the outermost one of this package.
+    # The frame is the outermost one of these packages.
     warnings.warn(message, category, stacklevel=level + 1)

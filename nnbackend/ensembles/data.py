@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from nnbackend.data.batch_stream import BatchStream
+from nnbackend.data.held_out import held_rows
 from nnbackend.data.shared import SelectedRows, SelectedTargets, Selection, SharedData
 from nnbackend.data.weights import row_weights
 from nnbackend.errors import InvalidInputError, NNBackendError
+from nnbackend.losses import Loss
 from nnbackend.network import Network
+from nnbackend.training.plan import check_split, required_loss
 
 __all__ = ["ManyData", "naming"]
 
@@ -40,8 +46,17 @@ class ManyData:
         self._selections: dict[tuple[str, int], Selection] = {}
         self._validations: dict[int, SharedData] = {}
 
-    def of(self, place: int, network: Network) -> dict[str, Any]:
+    def of(self, place: int, network: Network, loss: Any, validation_split: Any) -> dict[str, Any]:
         """Rows, targets, weights and validation data of one network.
+
+        Parameters
+        ----------
+        place : int
+        network : Network
+        loss : str, Loss or None
+            As for `fit`; says which targets are classes.
+        validation_split : float
+            The fraction of its rows that it does not train on.
 
         Raises
         ------
@@ -49,11 +64,31 @@ class ManyData:
             They do not fit the network, or each other.
         """
         selection = self._selection("rows", self._rows[place])
-        x, y = self._shared.rows(selection, network.input_shape, network.dtype)
-        weights = self._sample_weight[place]
+        validation, weights = self._validation(place, network), self._sample_weight[place]
         if weights is not None:
-            weights = selection.of(row_weights(weights, self._shared.count))
-        return {"x": x, "y": y, "sample_weight": weights, "validation_data": self._validation(place, network)}
+            weights = row_weights(weights, self._shared.count)
+        fraction = check_split(validation_split)
+        if fraction:
+            if validation is not None:
+                raise InvalidInputError(
+                    "validation_split and validation_rows or validation_data all name validation rows; give one of them"
+                )
+            selection, held = self._divided(selection, network, required_loss(network, loss), fraction)
+            validation = self._selected(self._shared, held, network)
+            if weights is not None:
+                validation = (*validation, held.of(weights))
+        x, y = self._shared.rows(selection, network.input_shape, network.dtype)
+        own = None if weights is None else selection.of(weights)
+        return {"x": x, "y": y, "sample_weight": own, "validation_data": validation}
+
+    def _divided(
+        self, selection: Selection, network: Network, loss: Loss, fraction: float
+    ) -> tuple[Selection, Selection]:
+        """The rows of a selection to train on, and those to hold out, as `fit` divides them."""
+        outputs = math.prod(network.output_shape)
+        held = held_rows(selection.of(self._shared.y), fraction, loss, outputs, network.seed)
+        numbers = np.arange(self._shared.count) if selection.numbers is None else selection.numbers
+        return self._shared.selection("rows", numbers[~held]), self._shared.selection("rows", numbers[held])
 
     def _validation(self, place: int, network: Network) -> Any:
         numbers, given = self._validation_rows[place], self._validation_data[place]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
-from nnbackend.ensembles.stored import MEMBERS, TABULAR, pack_members, unpack_members
 from nnbackend.errors import InvalidInputError, ModelFileError, shown
 from nnbackend.layers import Flatten, Layer
 from nnbackend.losses import Loss
@@ -20,6 +19,12 @@ from nnbackend.step.inference import classes_of
 from nnbackend.support.files import path_text
 
 __all__ = ["Ensemble"]
+
+#: Key of the descriptions of all networks in a file, and prefix of the names of their weights.
+_MEMBERS = "members"
+
+#: Most networks in a file: each takes memory beyond that of its weights.
+_MOST_MEMBERS = 10_000
 
 
 class Ensemble:
@@ -198,7 +203,15 @@ class Ensemble:
         self.networks[0].check_predicts_classes()
         return classes_of(self.predict(x, batch_size), self.networks[0].predicts_several)
 
-    def evaluate(self, x: Any, y: Any, *, sample_weight: Any = None, batch_size: int | None = None) -> dict[str, float]:
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        metrics: Sequence[Any] = (),
+    ) -> dict[str, float]:
         """Loss and metrics of the mean predictions.
 
         Parameters
@@ -207,6 +220,8 @@ class Ensemble:
             As for `predict`.
         y : (n,) labels or (n, outputs) values
         sample_weight : (n,) array_like, optional
+        metrics : sequence of str, callable or Metric
+            As for :meth:`nnbackend.Network.evaluate`.
 
         Returns
         -------
@@ -225,7 +240,9 @@ class Ensemble:
         # A network whose outputs are its inputs: it checks the targets, and applies the loss to them.
         judge = Network([Flatten()], means.shape[1:], backend="numpy", dtype="float64", input_scale=1.0)
         judge.multilabel = self.networks[0].multilabel
-        return judge.evaluate(_outputs(means, loss), y, loss=loss, sample_weight=sample_weight, batch_size=batch_size)
+        return judge.evaluate(
+            _outputs(means, loss), y, loss=loss, sample_weight=sample_weight, batch_size=batch_size, metrics=metrics
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all networks to one safetensors file, completely or not at all.
@@ -239,13 +256,26 @@ class Ensemble:
         OSError
             The file cannot be written; an existing file is unchanged.
         """
-        members, weights = pack_members(self.networks)
-        write_model(path_text("path", path), {MEMBERS: members}, weights)
+        if len(self) > _MOST_MEMBERS:
+            raise InvalidInputError(f"a file may have at most {_MOST_MEMBERS:,} networks, not {len(self):,}")
+        write_model(path_text("path", path), self.config(), self.get_weights())
+
+    def config(self) -> dict[str, Any]:
+        """Descriptions of all networks, as plain JSON: ``{"members": [...]}``."""
+        return {_MEMBERS: [network.config() for network in self.networks]}
+
+    def get_weights(self) -> dict[str, HostArray]:
+        """Copies of the weights of all networks, by names such as "members.0.dense_1.W"."""
+        return {
+            f"{_MEMBERS}.{place}.{name}": array
+            for place, network in enumerate(self.networks)
+            for name, array in network.get_weights().items()
+        }
 
     @classmethod
     def load(
         cls, path: str | os.PathLike[str], backend: str | Backend = "auto", custom_layers: Sequence[type[Layer]] = ()
-    ) -> Ensemble:
+    ) -> Self:
         """Read an ensemble written by `save`.
 
         Parameters
@@ -265,22 +295,45 @@ class Ensemble:
         """
         path = path_text("path", path)
         chosen = get_backend(backend)
-        config, weights = read_model(path)
-        if MEMBERS not in config and "layers" in config:
-            raise ModelFileError(f"{path}: one network, not an ensemble; read it with nnbackend.Network.load")
-        if TABULAR in config:
+        return cls.from_file(path, *read_model(path), chosen, custom_layers)
+
+    @classmethod
+    def from_file(
+        cls,
+        name: str,
+        config: Mapping[str, Any],
+        weights: dict[str, HostArray],
+        backend: Backend,
+        custom_layers: Sequence[type[Layer]] = (),
+    ) -> Self:
+        """Create an ensemble from what a file holds; raises ModelFileError with the file's name."""
+        members = config.get(_MEMBERS)
+        if members is None and "layers" in config:
+            raise ModelFileError(f"{name}: one network, not an ensemble; read it with nnbackend.Network.load")
+        if "tabular" in config:
             raise ModelFileError(
-                f"{path}: an estimator for tables; read it with nnbackend.TabularClassifier.load or "
+                f"{name}: an estimator for tables; read it with nnbackend.TabularClassifier.load or "
                 "nnbackend.TabularRegressor.load"
             )
-        members = config.pop(MEMBERS, None)
-        if config:
-            raise ModelFileError(f"{path}: its description of the ensemble is damaged")
-        networks = unpack_members(path, members, weights, chosen, custom_layers)
+        if not isinstance(members, list) or not 0 < len(members) <= _MOST_MEMBERS or len(config) > 1:
+            raise ModelFileError(f"{name}: its description of the ensemble is damaged")
+        parts: list[dict[str, HostArray]] = [{} for _ in members]
+        for parameter, array in weights.items():
+            prefix, _, rest = parameter.partition(".")
+            place, _, own = rest.partition(".")
+            if prefix != _MEMBERS or not place.isdecimal() or not place.isascii() or len(place) > 9:
+                raise ModelFileError(f"{name}: {shown(parameter)} belongs to no network of the ensemble")
+            if int(place) >= len(parts) or own in parts[int(place)]:
+                raise ModelFileError(f"{name}: {shown(parameter)} belongs to no network of the ensemble")
+            parts[int(place)][own] = array
+        networks = [
+            Network.from_file(f"{name}: {_MEMBERS}.{place}", each, own, backend, custom_layers)
+            for place, (each, own) in enumerate(zip(members, parts, strict=True))
+        ]
         try:
             return cls(networks)
         except InvalidInputError as error:
-            raise ModelFileError(f"{path}: its networks are no ensemble: {error}") from error
+            raise ModelFileError(f"{name}: its networks are no ensemble: {error}") from error
 
     def to_onnx(self, path: str | os.PathLike[str], input_dtype: Any = None) -> None:
         """Write an ONNX file with one graph that computes the mean; see :func:`nnbackend.interop.onnx.export`.

@@ -36,7 +36,8 @@ from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import Epochs, Training
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import TERMINATED, Interrupt
-from nnbackend.training.plan import Arguments, check_verbose, make_plan, training_memory
+from nnbackend.training.memory import training_memory
+from nnbackend.training.plan import Arguments, check_verbose, make_plan
 from nnbackend.training.ranks import check_ranks
 
 __all__ = ["fit_many"]
@@ -62,6 +63,7 @@ def fit_many(
     rows: Any = None,
     validation_rows: Any = None,
     validation_data: Each[tuple[Any, ...] | None] = None,
+    validation_split: EachOrList[float] = 0.0,
     metrics: Each[Iterable[Any]] = (),
     train_metrics: EachOrList[bool] = False,
     callbacks: Each[Iterable[Callback]] = (),
@@ -70,6 +72,8 @@ def fit_many(
     label_smoothing: EachOrList[float] = 0.0,
     clip_norm: EachOrList[float | None] = None,
     clip_value: EachOrList[float | None] = None,
+    accumulate: EachOrList[int] = 1,
+    ema: EachOrList[float | None] = None,
     augment: Any = (),
     shuffle: EachOrList[bool] = True,
     steps_per_epoch: EachOrList[int | None] = None,
@@ -103,6 +107,9 @@ def fit_many(
         y[validation_rows])``, without their sample weights.
     validation_data : (x, y) or (x, y, sample_weight), optional
         Instead of `validation_rows`: other rows; or :class:`nnbackend.PerNetwork`.
+    validation_split : float, or list of float
+        Instead of both: the fraction of each network's rows that it does not train on but evaluates, as for
+        :meth:`nnbackend.Network.fit`, drawn with the network's own seed.
     metrics : sequence of str, callable or Metric, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
     callbacks : sequence of Callback, optional
@@ -115,7 +122,7 @@ def fit_many(
         network.
     augment : sequence of Augmentation, optional
         As for :meth:`nnbackend.Network.fit`; or :class:`nnbackend.PerNetwork`.
-    train_metrics, label_smoothing, clip_norm, clip_value, shuffle, steps_per_epoch, on_nan
+    train_metrics, label_smoothing, clip_norm, clip_value, accumulate, ema, shuffle, steps_per_epoch, on_nan
         As for :meth:`nnbackend.Network.fit`, or a list with a value for each network.
     checkpoint : path-like or Checkpoint, optional
         A folder for the checkpoints of all networks, each in a folder of its own, named after its place in the list. A
@@ -178,6 +185,8 @@ def fit_many(
             "train_metrics": of_each("train_metrics", train_metrics, count),
             "clip_norm": of_each("clip_norm", clip_norm, count),
             "clip_value": of_each("clip_value", clip_value, count),
+            "accumulate": of_each("accumulate", accumulate, count),
+            "ema": of_each("ema", ema, count),
             "label_smoothing": of_each("label_smoothing", label_smoothing, count),
             "augment": of_each("augment", augment, count, lists=False),
             "shuffle": of_each("shuffle", shuffle, count),
@@ -193,6 +202,7 @@ def fit_many(
         )
         if flag("resume", resume) and checkpoint is None:
             raise InvalidInputError("resume=True needs checkpoint=, the folder to resume from")
+        fractions = of_each("validation_split", validation_split, count)
         shows, interrupt = check_verbose(verbose), Interrupt(terminate=checkpoint is not None)
         recordings = Recordings(_RECORDINGS * trained[0].backend.programs)
         if pattern is not None and ranks.rank == 0:
@@ -201,7 +211,8 @@ def fit_many(
         for place, network in enumerate(trained):
             with naming(f"networks[{place}]"):
                 own = {name: values[place] for name, values in options.items()}
-                given = Arguments(**data.of(place, network), **own, resume=bool(resume), **_FIXED)
+                rows_of_network = data.of(place, network, own["loss"], fractions[place])
+                given = Arguments(**rows_of_network, **own, resume=bool(resume), **_FIXED)
                 runs.append(_Run(place, network, given, interrupt, recordings, held, ranks, checks))
         checks.passed()
         return _train(runs, interrupt, shows, ranks)

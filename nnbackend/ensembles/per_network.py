@@ -77,6 +77,11 @@ def of_each(name: str, value: Any, count: int, lists: bool = True) -> list[Any]:
         There is another number of values.
     """
     if not isinstance(value, PerNetwork) and not (lists and isinstance(value, list | tuple)):
+        if name == "metrics" and isinstance(value, list | tuple) and any(isinstance(each, list) for each in value):
+            raise InvalidInputError(
+                "metrics has lists in it; give one list for all networks, or nnbackend.PerNetwork([[...], ...]) with "
+                "one for each"
+            )
         return [value] * count
     values = list(value)
     if len(values) != count:
@@ -190,4 +195,4 @@ def with_checkpoints(callbacks: list[list[Any]], checkpoint: Checkpoint | None) 
             )
     if checkpoint is None:
         return callbacks
-    return [[*each, checkpoint.part(f"{place:05}")] for place, each in enumerate(callbacks)]
+    return [[*each, checkpoint.part(place)] for place, each in enumerate(callbacks)]

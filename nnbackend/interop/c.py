@@ -64,7 +64,7 @@ def export(network: Network, path: str | os.PathLike[str], input_dtype: Any = No
     path = path_text("path", path)
     if not path.lower().endswith(".h"):
         raise InvalidInputError(f"the name of a C header must end in .h, received {path!r}")
-    dtype = input_dtype_of(input_dtype, network.dtype)
+    dtype = input_dtype_of(input_dtype, [network])
     check_built_in(network, "has no C code")
     count = network.model.layout.count
     if count > _LARGEST:

@@ -26,6 +26,7 @@ from nnbackend.layers import (
     LayerNormalization,
     MaxAbsNorm,
     MaxPool2D,
+    Normalization,
     Reshape,
     Residual,
     Scale,
@@ -91,7 +92,9 @@ def _add_layer(
         case MaxPool2D() | AveragePool2D() | L2Pool2D() | GlobalAveragePool2D() | GlobalMaxPool2D():
             return program.add(comment, [x], math.prod(node.output_shape), _pool_lines(program, node, x))
         case BatchNormalization() as layer:
-            return _add_batch_normalization(program, node, layer, comment, own, x)
+            return _add_batch_normalization(program, node, own, layer.epsilon, comment, x)
+        case Normalization():
+            return _add_batch_normalization(program, node, _statistics_of(own), 0.0, comment, x)
         case LayerNormalization() as layer:
             lines = _layer_normalization_lines(program, node, layer, own, x)
             return program.add(comment, [x], x.size, lines, own, elementwise=True)
@@ -295,17 +298,12 @@ def _padding_lines(program: Program, node: LayerNode, layer: ZeroPadding2D, x: V
 
 
 def _add_batch_normalization(
-    program: Program,
-    node: LayerNode,
-    layer: BatchNormalization,
-    comment: str,
-    own: Mapping[str, HostArray],
-    x: Value,
+    program: Program, node: LayerNode, own: Mapping[str, HostArray], epsilon: float, comment: str, x: Value
 ) -> Value:
     """``(x - mean) * inverse * scale + shift`` in the order of the contract, so that large factors overflow alike."""
     channels = node.input_shape[-1]
     with np.errstate(all="ignore"):
-        inverse = (1 / np.sqrt(own["running_variance"] + np.float64(layer.epsilon))).astype(program.dtype)
+        inverse = (1 / np.sqrt(own["running_variance"] + np.float64(epsilon))).astype(program.dtype)
     constants = {"mean": own["running_mean"], "inverse": inverse}
     formula = f"({program.read(x, f'p * {channels} + c')} - mean[c]) * inverse[c]"
     for name, sign in (("scale", "*"), ("shift", "+")):
@@ -314,6 +312,11 @@ def _add_batch_normalization(
             formula = f"{formula} {sign} {name}[c]"
     lines = loop("p", x.size // channels, loop("c", channels, [f"y[p * {channels} + c] = {formula};"]))
     return program.add(comment, [x], x.size, lines, constants, elementwise=True)
+
+
+def _statistics_of(own: Mapping[str, HostArray]) -> dict[str, HostArray]:
+    """The arrays of a `Normalization` under the names of a `BatchNormalization`."""
+    return {"running_mean": own["mean"], "running_variance": own["variance"]}
 
 
 def _layer_normalization_lines(

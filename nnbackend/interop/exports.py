@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.data.scale import scaled_by, warn
+from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import LAYERS, BatchNormalization, LayerNode
 from nnbackend.layers.dense import Linear
 from nnbackend.layers.stack import written
@@ -22,22 +23,33 @@ __all__ = ["INPUT_DTYPES", "WindowPlaces", "check_built_in", "folded_weights", "
 INPUT_DTYPES = ("uint8", "float32", "float64")
 
 
-def input_dtype_of(name: Any, default: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of an exported model's input; `default` if `name` is None.
+def input_dtype_of(name: Any, networks: Sequence[Network]) -> np.dtype[Any]:
+    """The dtype of an exported model's input; that of the networks if `name` is None.
+
+    Warns about bytes where the networks were trained with fractions, as `predict` warns about such rows.
 
     Raises
     ------
-    UnknownNameError
+    InvalidInputError
         It is not one of `INPUT_DTYPES`.
     """
     if name is None:
-        return default
+        return networks[0].dtype
     try:
         dtype: np.dtype[Any] = np.dtype(np.dtype(name).name)  # By name, because exports have no byte orders.
     except TypeError:
-        raise UnknownNameError("input_dtype", name, INPUT_DTYPES) from None
+        dtype = np.dtype(object)
     if dtype.name not in INPUT_DTYPES:
-        raise UnknownNameError("input_dtype", dtype.name, INPUT_DTYPES)
+        known = ", ".join(INPUT_DTYPES[:-1])
+        raise InvalidInputError(f"input_dtype must be {known} or {INPUT_DTYPES[-1]}, received {shown(name)}")
+    for network in networks:
+        if dtype.kind == "u" and network.trained_with is not None and network.trained_with.fractions:
+            warn(
+                f"input_dtype is {dtype.name}, but the network was trained with {network.trained_with.dtype} up to "
+                f"{network.trained_with.high:g}, and its inputs are {scaled_by(network.scale.of(dtype))}. If the bytes "
+                "are pixels up to 255, train with bytes, or export with the default and divide them by 255"
+            )
+            break
     return dtype
 
 

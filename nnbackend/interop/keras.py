@@ -15,7 +15,7 @@ from typing import Any
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.weights import Counterpart, replace_weights
-from nnbackend.layers import Conv1D, Conv2D, Dense, LayerNode
+from nnbackend.layers import Conv1D, Conv2D, Dense, LayerNode, Normalization
 from nnbackend.network import Network
 
 __all__ = ["get_weights", "set_weights"]
@@ -81,6 +81,11 @@ def _counterparts(network: Network) -> dict[str, Counterpart]:
 
 
 def _counterpart(node: LayerNode, parameter: str, name: str) -> Counterpart:
+    if isinstance(node.layer, Normalization):
+        raise InvalidInputError(
+            f"{node.name} is a Normalization, whose list in Keras depends on how it was made; exchange the weights of "
+            "a network without it, and give its mean and variance to both layers"
+        )
     if parameter != "weight" or not isinstance(node.layer, Dense | Conv2D):
         return Counterpart(name)
     if isinstance(node.layer, Dense):

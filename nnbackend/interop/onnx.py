@@ -67,7 +67,7 @@ def export(network: Network | Sequence[Network], path: str | os.PathLike[str], i
     own = networks[0].dtype
     if others := {network.dtype.name for network in networks} - {own.name}:
         raise InvalidInputError(f"the networks of one ONNX file must have one dtype, received {own} and {others.pop()}")
-    dtype = input_dtype_of(input_dtype, own)
+    dtype = input_dtype_of(input_dtype, networks)
     for each in networks:
         check_built_in(each, "has no ONNX operators")
     count = sum(network.model.layout.count for network in networks)

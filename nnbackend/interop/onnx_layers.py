@@ -31,6 +31,7 @@ from nnbackend.layers import (
     LayerNormalization,
     MaxAbsNorm,
     MaxPool2D,
+    Normalization,
     Reshape,
     Residual,
     Scale,
@@ -93,6 +94,10 @@ def _add_layer(
             return Samples(graph.add(operator, x.name, axes=axes, keepdims=0), node.output_shape)
         case BatchNormalization() as layer:
             return _batch_normalization(graph, node, layer, own, x)
+        case Normalization():
+            centred = graph.add("Sub", x.name, _per_channel(graph, f"{node.name}.mean", own["mean"], x))
+            deviation = _per_channel(graph, f"{node.name}.deviation", np.sqrt(own["variance"]), x)
+            return x.computed(graph.add("Div", centred, deviation))
         case LayerNormalization() as layer:
             return _layer_normalization(graph, node, layer, own, x)
         case Scale():

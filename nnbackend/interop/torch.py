@@ -22,6 +22,8 @@ Images have their channels first in PyTorch:
   of the new statistics. Running statistics are copied, and predictions agree. While training, PyTorch follows the
   unbiased variance, which is n / (n - 1) times the biased one, for n values of a channel in a batch: give `batch_size`
   to convert one into the other. This is exact once the initial variance is forgotten.
+* `Normalization` is ``BatchNorm1d(features, eps=0, affine=False)`` or ``BatchNorm2d``, in the mode of evaluation: in
+  training, PyTorch would follow the statistics of each batch.
 * PyTorch pads both sides alike. Where "same" needs an extra row or column at the end, put ``torch.nn.ZeroPad2d`` before
   the convolution, and list the names of the layers.
 """

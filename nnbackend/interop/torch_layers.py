@@ -25,6 +25,7 @@ from nnbackend.layers import (
     LayerNode,
     LayerNormalization,
     MaxPool2D,
+    Normalization,
     Reshape,
     Residual,
     ZeroPadding2D,
@@ -36,7 +37,13 @@ from nnbackend.support.checks import positive_integer
 __all__ = ["Counterparts", "counterparts_in_torch"]
 
 #: PyTorch's names of parameters, where they differ.
-_NAMES = {"scale": "weight", "shift": "bias", "running_variance": "running_var"}
+_NAMES = {
+    "scale": "weight",
+    "shift": "bias",
+    "mean": "running_mean",
+    "variance": "running_var",
+    "running_variance": "running_var",
+}
 
 #: The axes of PyTorch's weights: our axes, and their meaning.
 _LINEAR = (1, 0), "(outputs, inputs)"
@@ -166,6 +173,8 @@ def _walk(
             result.parameters[f"{node.name}.{parameter.name}"] = _counterpart(
                 node, parameter.name, name, features, batch_size
             )
+        if isinstance(node.layer, Normalization):
+            result.counters.add(f"{modules[node.name]}.num_batches_tracked")
         if isinstance(node.layer, BatchNormalization | LayerNormalization):
             _add_affine(node, modules[node.name], result)
         features = _after(node, features, bool(result.parameters))
@@ -215,7 +224,7 @@ def _after(node: LayerNode, features: _Features, learned: bool) -> _Features:
     layer, shape = node.layer, node.input_shape
     if isinstance(layer, Dense | GlobalAveragePool2D | GlobalMaxPool2D):
         return _Features()
-    if isinstance(layer, _IMAGE_LAYERS) or (isinstance(layer, BatchNormalization) and len(shape) > 1):
+    if isinstance(layer, _IMAGE_LAYERS) or (isinstance(layer, BatchNormalization | Normalization) and len(shape) > 1):
         return _Features(channels_first=True)
     reorders = features.channels_first and shape[-1] > 1 and math.prod(shape[:-1]) > 1
     if isinstance(layer, Flatten) and len(shape) > 1:

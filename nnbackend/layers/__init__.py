@@ -26,6 +26,7 @@ from nnbackend.layers.stack import (
     layer_nodes,
     layers_from_config,
 )
+from nnbackend.layers.standardization import Normalization
 
 __all__ = [
     "LAYERS",
@@ -47,6 +48,7 @@ __all__ = [
     "LayerStep",
     "MaxAbsNorm",
     "MaxPool2D",
+    "Normalization",
     "Parameter",
     "Reshape",
     "Residual",

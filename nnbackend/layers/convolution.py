@@ -49,6 +49,8 @@ class Conv2D(Linear):
         Parameter of leaky ReLU (slope, 0.01) or ELU (1.0).
     trainable : bool
         False freezes weight and bias: training does not change them.
+    learning_rate_factor : float
+        Multiplies the optimiser's learning rate for weight and bias; above 0.
 
     Raises
     ------

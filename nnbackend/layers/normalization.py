@@ -19,9 +19,7 @@ _DEFAULTS = {"momentum": 0.99, "epsilon": 1e-3, "center": True, "scale": True}
 class _Normalization(Layer):
     """With a scale and a shift for each channel, the last axis of a sample."""
 
-    def __init__(
-        self, epsilon: float, center: bool, scale: bool, trainable: bool, learning_rate_factor: float
-    ) -> None:
+    def __init__(self, epsilon: float, center: bool, scale: bool, trainable: bool, learning_rate_factor: float) -> None:
         super().__init__(trainable=trainable, learning_rate_factor=learning_rate_factor)
         self.epsilon = above_zero("epsilon", epsilon)
         for name, value in (("center", center), ("scale", scale)):

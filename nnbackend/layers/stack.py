@@ -19,6 +19,7 @@ from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalM
 from nnbackend.layers.residual import Residual
 from nnbackend.layers.scale import Scale
 from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
+from nnbackend.layers.standardization import Normalization
 
 __all__ = [
     "LAYERS",
@@ -40,7 +41,7 @@ LAYERS: dict[str, type[Layer]] = {
     for layer in (
         Dense, Activation, Dropout, Flatten, MaxAbsNorm, Conv2D, Conv1D, MaxPool2D, AveragePool2D, L2Pool2D,
         GlobalAveragePool2D, GlobalMaxPool2D, BatchNormalization, LayerNormalization, Residual, Reshape, ZeroPadding2D,
-        Scale,
+        Scale, Normalization,
     )
 }  # fmt: skip
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from nnbackend.errors import InvalidInputError, UnknownNameError
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.losses.base import OUTPUT_ACTIVATIONS, TARGET_KINDS, Loss
 from nnbackend.losses.custom import Custom, StoredLoss
 from nnbackend.losses.named import (
@@ -81,8 +82,16 @@ def get_loss(name: Any) -> Loss:
     if name == "quantile":
         raise InvalidInputError("the quantile loss needs levels: loss=nn.losses.Quantile([0.05, 0.5, 0.95])")
     known = ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(known, str) and callable(known):
+        raise InvalidInputError(
+            f"loss must be a name or an object of nn.losses, received the function {shown(name)}; to make a loss of "
+            "your own, give its value and its gradient: nn.losses.Custom(value, gradient)"
+        )
     if not isinstance(known, str) or known not in LOSSES:
-        raise UnknownNameError("loss", name, LOSSES)
+        valid = [*LOSSES, Quantile.name]
+        # Other names are suggested, but not listed.
+        near = isinstance(name, str) and difflib.get_close_matches(name.lower(), [*valid, *ALIASES], cutoff=0.5)
+        raise UnknownNameError("loss", name, [*valid, *ALIASES] if near else valid)
     return LOSSES[known]
 
 

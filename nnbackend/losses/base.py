@@ -33,12 +33,15 @@ class Loss(Guarded):
         any numbers.
     shares_target : bool
         Whether all outputs of the network predict the same number, so that `y` has one for each row.
+    compared_output : int or None
+        If they do: the output that metrics such as "mae" compare with the target. None if there is none such.
     """
 
     name: str = "Loss"
     output_activation: str = "identity"
     targets: TargetKind = "numbers"
     shares_target: ClassVar[bool] = False
+    compared_output: int | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -124,6 +124,11 @@ class Quantile(_Elementwise):
                 f"{shown(levels)}"
             )
 
+    @property
+    def compared_output(self) -> int | None:  # type: ignore[override]
+        """The output of the median; None without the level 0.5."""
+        return self.levels.index(0.5) if 0.5 in self.levels else None
+
     def _parameters(self) -> Sequence[float]:
         return self.levels
 

@@ -167,6 +167,8 @@ class MetricSet:
         Whether rows have weights.
     reported : sequence of str
         Names of metrics that are reported in any case, and left out here.
+    column : int, optional
+        The output that metrics with a name compare with the target, if all outputs predict the same target.
 
     Raises
     ------
@@ -175,8 +177,15 @@ class MetricSet:
     """
 
     def __init__(
-        self, metrics: Sequence[Metric | str], task: Task, outputs: int, weighted: bool, reported: Sequence[str] = ()
+        self,
+        metrics: Sequence[Metric | str],
+        task: Task,
+        outputs: int,
+        weighted: bool,
+        reported: Sequence[str] = (),
+        column: int | None = None,
     ) -> None:
+        self._column = column
         self._task, self._metrics = task, [each for each in metrics if each not in reported]
         for each in self._metrics:
             if isinstance(each, str):
@@ -210,6 +219,8 @@ class MetricSet:
             predicted = rows.classes if formula.needs == "classes" else rows.predicted.astype(np.float64)
             if formula.needs == "predictions" and self._task == "classes" and predicted.shape[1] == 1:
                 predicted = np.hstack([1 - predicted, predicted])
+            if self._column is not None:
+                predicted = predicted[:, self._column : self._column + 1]
             if self._task == "numbers":
                 true = true.reshape(len(true), -1).astype(np.float64)
             return formula.compute(true, predicted, weights)

@@ -10,6 +10,7 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.layers import Layer, all_layers
 from nnbackend.losses import Loss
 from nnbackend.network.stored import StoredNetwork
+from nnbackend.network.transfer import check_layers_are_new, note_trained, take_weights
 
 if TYPE_CHECKING:
     from nnbackend.augment import Augmentation
@@ -42,11 +43,16 @@ class Network(StoredNetwork):
         Factor on the inputs. Default: the first training decides it, and it then belongs to the network, whatever the
         dtype of later inputs: 1/255 for uint8 if `input_shape` has two or three axes, as images have, or for images of
         :func:`nnbackend.datasets.load`; otherwise 1.
+    weights_from : Network, optional
+        A network with some of these layers, of which this one gets a copy of their weights and state, and its
+        `input_scale` if the first layer is shared: ``Network([*old.layers[:-1], Dense(3)], 4, weights_from=old)``. The
+        others get initial weights.
 
     Raises
     ------
     InvalidInputError, UnknownNameError
-        Incompatible layers, unknown names, or values out of range.
+        Incompatible layers, unknown names, or values out of range. Or some of the layers, but not all, belong to a
+        network that has been trained, and `weights_from` does not say what their weights are.
     BackendUnavailableError
         The backend cannot run here.
     OutOfMemoryError
@@ -68,6 +74,8 @@ class Network(StoredNetwork):
         seed: int = 0,
         dtype: Any = "float32",
         input_scale: float | None = None,
+        *,
+        weights_from: Network | None = None,
     ) -> None:
         #: Steps and epochs of training so far, which determine dropout masks and batch orders.
         self.steps_trained = 0
@@ -75,6 +83,13 @@ class Network(StoredNetwork):
         #: The recorded step of `train_on_batch`, reused for batches of the same kind.
         self.batch_step = None
         super().__init__(layers, input_shape, backend, seed, dtype, input_scale)
+        if weights_from is None:
+            check_layers_are_new(self)
+        else:
+            take_weights(self, weights_from)
+
+    def _note_weights(self) -> None:
+        note_trained(self)
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         super()._place(backend, weights)
@@ -102,6 +117,8 @@ class Network(StoredNetwork):
         label_smoothing: float = 0.0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
+        accumulate: int = 1,
+        ema: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
         shuffle: bool = True,
         steps_per_epoch: int | None = None,
@@ -160,9 +177,21 @@ class Network(StoredNetwork):
         clip_norm : float, optional
             The largest Euclidean norm of all gradients of a step together. They include penalties, but not the
             optimiser's weight decay, and with several ranks are summed over them first. The update then waits for all
-            gradients, which takes a little longer; the log says so.
+            gradients, which takes a little longer; the log and `summary` say so.
         clip_value : float, optional
             The largest magnitude of each element of the gradients, in place of `clip_norm`.
+        accumulate : int
+            Number of batches whose gradients are averaged for one update, weighted with their rows: the results of a
+            batch as many times as large up to rounding, with the memory of one. Where this says "step", it means an
+            update with all of its batches; limits of the gradients apply to their average. Only
+            :class:`nnbackend.BatchNormalization` differs, which sees one batch at a time.
+        ema : float, optional
+            Decay of an exponential moving average of the trained parameters, for example 0.999: after step t it is the
+            weighted mean of the weights after steps 1 to t, with weights ``ema ** (t - i)``. The network has the
+            average from the end of the steps of each epoch until the next epoch begins, and at the end: in validation,
+            in callbacks, in files and checkpoints. Steps start from the weights of the last step, so what a callback
+            does to the weights between epochs is lost. State such as running means is not averaged. Each call of `fit`
+            begins a new average.
         augment : Augmentation or list of Augmentation
             Random transformations of the images of each training batch, such as ``[nn.augment.Shift(2),
             nn.augment.Rotate(10)]``, applied in this order. The samples must be images.
@@ -241,6 +270,8 @@ class Network(StoredNetwork):
             label_smoothing=label_smoothing,
             clip_norm=clip_norm,
             clip_value=clip_value,
+            accumulate=accumulate,
+            ema=ema,
             augment=augment,
             shuffle=shuffle,
             steps_per_epoch=steps_per_epoch,
@@ -260,6 +291,9 @@ class Network(StoredNetwork):
         loss: str | Loss | None = None,
         optimizer: Optimizer | None = None,
         sample_weight: Any = None,
+        label_smoothing: float = 0.0,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
         augment: Augmentation | Sequence[Augmentation] = (),
     ) -> dict[str, float]:
         """Take one step on some rows.
@@ -274,8 +308,11 @@ class Network(StoredNetwork):
             Default: the last one used for this network, or Adam. The same object continues with its state.
         sample_weight : (n,) array_like, optional
             Weights of the rows; only their ratios matter.
+        label_smoothing : float
+        clip_norm : float, optional
+        clip_value : float, optional
         augment : Augmentation or list of Augmentation
-            As for `fit`.
+            These as for `fit`; give them with every batch.
 
         Returns
         -------
@@ -293,13 +330,24 @@ class Network(StoredNetwork):
 
         Notes
         -----
-        The step is recorded once and replayed as long as the number of rows, the types, the loss and the optimiser stay
-        the same. Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays
-        constant; :class:`OneCycle`, whose first rate is not meant to last, is an error.
+        The step is recorded once and replayed as long as the number of rows, the types and the options stay the same.
+        Learning-rate schedules depend on epochs, which single batches do not count, so the rate stays constant;
+        :class:`OneCycle`, whose first rate is not meant to last, is an error.
         """
         from nnbackend.training.batch import train_on_batch
 
-        return train_on_batch(self, x, y, loss=loss, optimizer=optimizer, sample_weight=sample_weight, augment=augment)
+        return train_on_batch(
+            self,
+            x,
+            y,
+            loss=loss,
+            optimizer=optimizer,
+            sample_weight=sample_weight,
+            label_smoothing=label_smoothing,
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            augment=augment,
+        )
 
     # ---- describing and keeping it ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from nnbackend.plotting.figures import save_figure
 from nnbackend.plotting.images import plot_images, plot_misclassified
 from nnbackend.plotting.kernels import plot_feature_maps, plot_kernels
 from nnbackend.plotting.points import plot_scatter
+from nnbackend.plotting.rates import plot_learning_rates
 from nnbackend.plotting.regions import plot_decision_regions
 from nnbackend.plotting.weights import plot_weights
 
@@ -26,6 +27,7 @@ __all__ = [
     "plot_feature_maps",
     "plot_images",
     "plot_kernels",
+    "plot_learning_rates",
     "plot_loss",
     "plot_misclassified",
     "plot_scatter",

@@ -160,7 +160,7 @@ class Sums:
         return loss / weight, correct / rows, plain / rows
 
 
-def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool) -> MetricSet:
+def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool, loss: Loss) -> MetricSet:
     """The metrics that a user asks for, as they apply to the rows of a feed.
 
     Parameters
@@ -172,11 +172,13 @@ def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool
         The network's.
     weighted : bool
         Whether rows have weights.
+    loss : Loss
+        Says which output is compared with the target, if several predict the same one.
 
     Raises
     ------
     InvalidInputError
-        They do not suit the targets, or the rows are those of a stream.
+        They do not suit the targets or the loss, or the rows are those of a stream.
     """
     if metrics and feed.targets is None:
         raise InvalidInputError(
@@ -185,4 +187,11 @@ def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool
         )
     tasks: dict[str | None, Task] = {"accuracy": "classes", "binary_accuracy": "labels", None: "numbers"}
     reported = [] if feed.accuracy_name is None else [feed.accuracy_name]
-    return MetricSet(metrics, tasks[feed.accuracy_name], outputs, weighted, reported)
+    column = loss.compared_output if loss.shares_target else None
+    named = next((each for each in metrics if isinstance(each, str)), None)
+    if loss.shares_target and column is None and named is not None:
+        raise InvalidInputError(
+            f"the metric {named!r} compares predictions with targets, but none of the outputs of {loss!r} predicts the "
+            "median; add the level 0.5, or give a function of the target and all quantiles"
+        )
+    return MetricSet(metrics, tasks[feed.accuracy_name], outputs, weighted, reported, column)

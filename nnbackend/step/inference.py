@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.backends.executor import INFINITE, NOTHING, SUSPECT
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
 from nnbackend.data.scale import Inputs, InputScale, input_factor, warn
@@ -19,9 +20,11 @@ from nnbackend.losses import Loss, get_loss
 from nnbackend.metrics import check_metrics
 from nnbackend.metrics.labels import classes_of
 from nnbackend.step.evaluation import Evaluator, metrics_for
+from nnbackend.step.options import StepOptions
 from nnbackend.step.prediction import (
     INFERENCE_BATCH,
     CompiledPredictor,
+    DirectRows,
     Predictor,
     overflow_explained,
     warn_of_overflow,
@@ -60,6 +63,9 @@ class NetworkInference(NetworkWeights):
         self.scaled_by_dtype = False
         self._loss: Loss | None = None
         self._multilabel = False
+        #: What the steps of the last training do besides the update.
+        self.step_options = StepOptions()
+        self._direct: tuple[Any, DirectRows] | None = None
         super().__init__(layers, input_shape, backend, seed, dtype)
         self.input_scale = input_scale
 
@@ -141,13 +147,36 @@ class NetworkInference(NetworkWeights):
         (n, outputs) array of the network's dtype, on the host
             Probabilities for a network trained with softmax or sigmoid cross-entropy, otherwise the outputs.
         """
-        outputs = self.predict_unchecked(x, batch_size)
-        if not np.isfinite(outputs).all():
+        outputs, flags = self._predicted(x, batch_size)
+        if flags & INFINITE:
             warn_of_overflow(outputs)
         return outputs
 
     def predict_unchecked(self, x: Any, batch_size: int | None = None) -> HostArray:
         """As `predict`, without its warning about predictions that are not finite."""
+        return self._predicted(x, batch_size)[0]
+
+    def predict_directly(self, x: Any) -> HostArray | None:
+        """As `predict_unchecked`, without any check of `x` that takes time; None if it must be checked first.
+
+        Rows are read where they are if `x` is a contiguous, writeable NumPy array of (n, features) bytes or real
+        numbers, and the backend can. Others must be checked, and also those that turn out to hold NaN or infinity, or
+        that overflow.
+        """
+        found = self._at_once(x)
+        return None if found is None or found[1] & (NOTHING | SUSPECT) else self._shaped(found[0])
+
+    def _predicted(self, x: Any, batch_size: int | None) -> tuple[HostArray, int]:
+        """Predictions, and the flag INFINITE if some are not finite."""
+        found = self._at_once(x) if batch_size is None else None
+        if found is not None:
+            outputs, flags = found
+            if flags & (NOTHING | SUSPECT):
+                with own_error_state():
+                    # Raises an error if the rows hold NaN or infinity.
+                    self.intake.rows(x)
+            if not flags & NOTHING:
+                return self._shaped(outputs), flags
         with own_error_state():
             rows = self.intake.rows(x)
             size = INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
@@ -156,7 +185,27 @@ class NetworkInference(NetworkWeights):
             for start in range(0, rows.count, size):
                 part = scaled_rows(rows.part(start, start + size), rows.scale, self.dtype)
                 outputs[start : start + size] = self._predictor(part)
-        return outputs.reshape(rows.count, *self.output_shape)
+        return self._shaped(outputs), 0 if np.isfinite(outputs).all() else INFINITE
+
+    def _at_once(self, x: Any) -> tuple[HostArray, int] | None:
+        """Outputs, (n, outputs), for rows that are read where they are, and flags; None if they cannot be."""
+        found = self._direct_rows().matrix(x)
+        if found is None:
+            return None
+        rows, scale = found
+        outputs = self._room_for_outputs(len(rows))
+        flags = self._predictor.run(rows, scale, outputs)
+        return None if flags is None else (outputs, flags)
+
+    def _direct_rows(self) -> DirectRows:
+        """Which rows are read where they are, as long as nothing changes on which that depends."""
+        key = self._predictor, self._input_scale, self.trained_with, self.scaled_by_dtype
+        if self._direct is None or self._direct[0] != key:
+            self._direct = key, DirectRows(self.intake)
+        return self._direct[1]
+
+    def _shaped(self, outputs: HostArray) -> HostArray:
+        return outputs if len(self.output_shape) == 1 else outputs.reshape(len(outputs), *self.output_shape)
 
     def compile_predictor(self, batch_size: int = 1) -> CompiledPredictor:
         """A function that predicts a fixed number of rows in the shortest time, for services.
@@ -268,7 +317,7 @@ class NetworkInference(NetworkWeights):
         with own_error_state():
             feed = self.intake.feed(x, y, chosen, size, sample_weight=sample_weight)
             with closing(feed):
-                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None)
+                others = metrics_for(feed, asked, math.prod(self.output_shape), feed.sample_weight is not None, chosen)
                 evaluator = Evaluator(self._model, chosen, feed, size, predicts=bool(others))
                 value, correct = evaluator.run()
                 rows = evaluator.predictions() if others else None

@@ -118,9 +118,9 @@ class Layout:
         """Unpack a flat host buffer into named, contiguous copies."""
         return {entry.name: np.array(entry.view(buffer), order="C", copy=True) for entry in self.entries}
 
-    def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike) -> dict[str, HostArray]:
-        """Check a caller's arrays and convert them to the network's dtype: none missing or unknown, correct shapes,
-        finite, not negative where a parameter is declared so.
+    def check(self, values: Mapping[str, Any], dtype: npt.DTypeLike, partial: bool = False) -> dict[str, HostArray]:
+        """Check a caller's arrays and convert them to the network's dtype: none missing (unless `partial`) or unknown,
+        correct shapes, finite, not negative where a parameter is declared so.
 
         Raises
         ------
@@ -134,11 +134,14 @@ class Layout:
             if name not in shapes:
                 raise UnknownNameError("parameter", name, shapes)
         missing = [name for name in shapes if name not in values]
-        if missing:
-            raise InvalidInputError(f"weights are missing: {', '.join(missing)}")
+        if missing and not partial:
+            raise InvalidInputError(
+                f"weights are missing: {', '.join(missing)}; to keep those that are not given, give partial=True"
+            )
         checked: dict[str, HostArray] = {}
         nonnegative = {entry.name for entry in self.entries if entry.parameter.nonnegative}
-        for name, shape in shapes.items():
+        for name in (name for name in shapes if name in values):
+            shape = shapes[name]
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
@@ -215,16 +218,17 @@ class ParameterLayout(Layout):
 
     @cached_property
     def rate_parts(self) -> tuple[tuple[float, int, int], ...]:
-        """The parts of the trained buffer that have one learning-rate factor each: (factor, first element, last + 1)."""
+        """Parts of the trained buffer with one learning-rate factor each: (factor, first element, last + 1)."""
         entries = self.trainable.entries
         starts = [
             (entry.rate_factor, entry.offset)
             for before, entry in zip([None, *entries], entries, strict=False)
             if before is None or before.rate_factor != entry.rate_factor
         ]
+        # A network without parameters is recorded like all others.
+        starts = starts or [(1.0, 0)]
         ends = [*(begin for _, begin in starts[1:]), self.trainable_size]
-        parts = [(factor, begin, end) for (factor, begin), end in zip(starts, ends, strict=True)]
-        return tuple(parts) or ((1.0, 0, self.trainable_size),)
+        return tuple((factor, begin, end) for (factor, begin), end in zip(starts, ends, strict=True))
 
     def check_fits(self, dtype: np.dtype[Any]) -> None:
         """Reject more than this machine's memory, because a system that overcommits memory would kill the process

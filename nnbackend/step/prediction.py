@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 import numpy as np
 
 from nnbackend.backends.contract import Array, Executor, HostArray
-from nnbackend.backends.executor import RunRows
+from nnbackend.backends.executor import INFINITE, NOTHING, SUSPECT, Constants, RunRows
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.inputs import scaled_rows
 from nnbackend.data.intake import Intake
-from nnbackend.data.scale import warn
+from nnbackend.data.scale import Images, warn
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.step.recorder import Model, record_forward
@@ -23,10 +23,17 @@ from nnbackend.support.fork_lock import ForkLock
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["INFERENCE_BATCH", "CompiledPredictor", "Predictor", "overflow_explained", "warn_of_overflow"]
+__all__ = ["INFERENCE_BATCH", "CompiledPredictor", "DirectRows", "Predictor", "overflow_explained", "warn_of_overflow"]
 
 #: Default number of rows per batch for predictions and evaluations.
 INFERENCE_BATCH = 1024
+
+#: Up to this number of rows, a recording is for exactly so many.
+FEW_ROWS = 15
+
+#: Rows that a thread predicts at a time: at least and at most these, and so many that their inputs and outputs fit into
+#: this part of a core's cache; a multiple of the last number, of which the rows of a tile are no more.
+_SMALLEST, _LARGEST, _CACHE, _MULTIPLE = 32, 128, 512 << 10, 8
 
 #: Number of batch sizes whose recordings are kept, which limits the memory of programs that use many sizes.
 _KEPT = 4
@@ -45,7 +52,7 @@ class Pass:
     x, outputs : (rows, ...) arrays
         The buffers of its rows and of its results.
     run_rows : callable or None
-        The pass as one call, if the backend has one and the parameters no longer change.
+        The pass as one call, if the backend has one: for these rows, or for any number of them.
     """
 
     replay: Replay
@@ -55,7 +62,9 @@ class Pass:
 
 
 class Predictor:
-    """Records the forward pass once for each batch size and replays it; a lock serialises threads.
+    """Records the forward pass and replays it; a lock serialises threads.
+
+    A backend may run one recording for any number of rows. Otherwise, and for a few rows, there is one for each number.
 
     Parameters
     ----------
@@ -69,30 +78,92 @@ class Predictor:
     def __init__(self, model: Model, loss: Loss | None, fixed: bool = False) -> None:
         self._model = model
         self._activation = "identity" if loss is None else loss.output_activation
+        self._columns = math.prod(model.layout.nodes[-1].output_shape)
         self._recorded: dict[int, Pass] = {}
-        #: What passes whose parameters no longer change share; None while they may change.
-        self._constants: dict[Any, Any] | None = {} if fixed else None
+        #: For any number of rows, and whether to record it.
+        self._any: Pass | None = None
+        self._may_take_any = model.backend.takes_any_rows
+        self._constants = Constants(fixed)
         self._lock = ForkLock()
+        self._portion = _portion(model)
 
     def __call__(self, rows: HostArray) -> HostArray:
         """Outputs, (n, outputs), for (n, features) rows of the network's dtype."""
         backend = self._model.backend
+        results = np.empty((len(rows), self._columns), self._model.dtype)
+        part = rows if rows.flags.carray else np.ascontiguousarray(rows).copy()
         with self._lock:
-            if len(rows) not in self._recorded:
-                if len(self._recorded) == _KEPT:
-                    del self._recorded[next(iter(self._recorded))]
-                self._recorded[len(rows)] = self._record(len(rows))
-            recorded = self._recorded[len(rows)]
+            flag = self._run(part, self._model.dtype.type(1), results)
+            if flag is not None and not flag & NOTHING:
+                return results
+            recorded = self._pass(len(rows))
             backend.write(rows, recorded.x)
             recorded.replay.run()
             return backend.to_host(recorded.outputs)
 
+    def run(self, rows: HostArray, scale: Any, results: HostArray) -> int | None:
+        """Predict contiguous and writeable (n, features) rows, as :data:`nnbackend.backends.executor.RunRows`.
+
+        Returns
+        -------
+        int or None
+            Its flags; None if the backend has no such call.
+        """
+        with self._lock:
+            return self._run(rows, scale, results)
+
+    def _run(self, rows: HostArray, scale: Any, results: HostArray) -> int | None:
+        count = len(rows)
+        if count > FEW_ROWS and self._may_take_any:
+            if self._any is None:
+                self._any = self._record_any(INFERENCE_BATCH)
+            if self._any is not None:
+                return self._any.run_rows(rows, scale, results)  # type: ignore[misc]
+        if count <= INFERENCE_BATCH:
+            run_rows = self._pass(count).run_rows
+            return None if run_rows is None else run_rows(rows, scale, results)
+        flags = 0
+        for start in range(0, count, INFERENCE_BATCH):
+            stop = min(start + INFERENCE_BATCH, count)
+            run_rows = self._pass(stop - start).run_rows
+            if run_rows is None:
+                return None
+            flags |= run_rows(rows[start:stop], scale, results[start:stop])
+        return flags
+
+    def _pass(self, rows: int) -> Pass:
+        found = self._recorded.get(rows)
+        if found is None:
+            if len(self._recorded) == _KEPT:
+                del self._recorded[next(iter(self._recorded))]
+            found = self._recorded[rows] = self._record(rows)
+        return found
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether recordings for more than `FEW_ROWS` rows take any number, as far as is known."""
+        return self._may_take_any
+
     def record(self, rows: int) -> Pass:
         """Record a pass with buffers of its own."""
         with self._lock:
+            if rows > FEW_ROWS and self._may_take_any and (found := self._record_any(rows)) is not None:
+                return found
             return self._record(rows)
 
-    def _record(self, rows: int) -> Pass:
+    def _record_any(self, best: int) -> Pass | None:
+        """Record a pass for any number of rows, with buffers that are large enough for the best speed at `best` rows;
+        None if the backend cannot."""
+        slices = self._model.backend.programs
+        portion = _in_multiples(min(self._portion, -(-best // slices)))
+        most = max(_MULTIPLE, INFERENCE_BATCH // slices // _MULTIPLE * _MULTIPLE)
+        found = self._record(slices * min(portion, most), slices)
+        if found.run_rows is not None:
+            return found
+        self._may_take_any = False
+        return None
+
+    def _record(self, rows: int, slices: int = 0) -> Pass:
         model, backend = self._model, self._model.backend
         replay = Replay(model, Batches(rows, rows), training=False)
         buffers: list[Array] = []
@@ -110,9 +181,53 @@ class Predictor:
         replay.record(make_executor)
         x, outputs = buffers
         ((executor, _),) = replay.executors
-        if self._constants is None or not executor.apart:
-            return Pass(replay, x, outputs, None)
-        return Pass(replay, x, outputs, executor.from_rows(x, outputs, self._constants))
+        run_rows = executor.from_rows(x, outputs, self._constants, slices) if executor.apart else None
+        return Pass(replay, x, outputs, run_rows)
+
+
+def _in_multiples(rows: int) -> int:
+    return -(-rows // _MULTIPLE) * _MULTIPLE
+
+
+def _portion(model: Model) -> int:
+    """The number of rows for which the inputs and outputs of a layer stay in the cache of a core."""
+    widest = max((sum(view.shape) for view in model.views.values() if len(view.shape) == 2), default=1)
+    return max(_SMALLEST, min(_LARGEST, _CACHE // (widest * model.dtype.itemsize)))
+
+
+class DirectRows:
+    """Tells which arrays are read where they are, without checks of all numbers.
+
+    Parameters
+    ----------
+    intake : Intake
+        Checks and reads all others.
+
+    Attributes
+    ----------
+    intake : Intake
+    scales : dict
+        The factors on the rows, by dtype.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        scalar = intake.dtype.type
+        self.intake = intake
+        self.scales = {np.dtype(name): scalar(intake.scale.of(name)) for name in _DIRECT if not _may_warn(intake, name)}
+        self._features = math.prod(intake.input_shape)
+        # Rows of data sets that are images are scaled like others if the factor is known.
+        self._kinds = (np.ndarray,) if intake.scale.factor is None else (np.ndarray, Images)
+
+    def matrix(self, x: Any) -> tuple[HostArray, Any] | None:
+        """The (n, features) rows of `x` and the factor on them; None if they must be read by the intake."""
+        if type(x) not in self._kinds or (scale := self.scales.get(x.dtype)) is None or not x.flags.carray:
+            return None
+        shape = x.shape
+        if len(shape) != 2 or shape[1] != self._features:
+            if shape[1:] != self.intake.input_shape:
+                return None
+            x = x.reshape(len(x), self._features)
+        return (x, scale) if len(x) else None
 
 
 class CompiledPredictor(Guarded):
@@ -143,16 +258,15 @@ class CompiledPredictor(Guarded):
         self._flat = len(intake.output_shape) == 1
         scalar = model.dtype.type
         self._one = scalar(1)
-        self._scales = {
-            np.dtype(name): scalar(intake.scale.of(name)) for name in _DIRECT if not _may_warn(intake, name)
-        }
+        self._scales = DirectRows(intake).scales
         sizes = {"a copy of the weights": model.layout.size * model.dtype.itemsize}
         explained = memory_explained(model.backend, "the predictor", lambda: sizes, "Give a smaller batch_size.")
         with own_error_state(), explained:
             self._predictor = Predictor(model.frozen(), loss, fixed=True)
             #: Passes that no thread uses. Appending to a list and popping from it are atomic.
             self._free: list[Pass] = []
-            if batch_size <= INFERENCE_BATCH and (first := self._predictor.record(batch_size)).run_rows is not None:
+            first = self._predictor.record(min(batch_size, INFERENCE_BATCH))
+            if first.run_rows is not None and (batch_size <= INFERENCE_BATCH or self._predictor.takes_any):
                 self._free.append(first)
             self._direct = bool(self._free)
             self._warm_up()
@@ -183,25 +297,30 @@ class CompiledPredictor(Guarded):
             and (scale := self._scales.get(x.dtype)) is not None
             and x.flags.carray
         ):
-            results = self._run(x if x.ndim == 2 else x.reshape(self._matrix), scale)
+            results = self._run(x if x.ndim == 2 else x.reshape(self._matrix), scale, x)
             if results is not None:
                 return results
         with own_error_state():
             return self._checked(x)
 
-    def _run(self, rows: HostArray, scale: Any) -> HostArray | None:
-        """Predictions for rows of any of the `_DIRECT` types; None if they hold NaN or infinity."""
+    def _run(self, rows: HostArray, scale: Any, given: Any) -> HostArray | None:
+        """Predictions for rows of any of the `_DIRECT` types, which were `given`; None if they hold NaN or infinity
+        once they are scaled."""
         try:
             free = self._free.pop()
         except IndexError:
-            free = self._predictor.record(self.batch_size)
+            free = self._predictor.record(min(self.batch_size, INFERENCE_BATCH))
         results = np.empty(self._room, self.dtype)
         flag = free.run_rows(rows, scale, results)  # type: ignore[misc]
         self._free.append(free)
         if flag:
-            if flag == 1:
+            if flag & (NOTHING | SUSPECT):
+                with own_error_state():
+                    self._intake.rows(given)
+            if flag & NOTHING:
                 return None
-            warn_of_overflow(results)
+            if flag & INFINITE:
+                warn_of_overflow(results)
         return results if self._flat else results.reshape(self.batch_size, *self.output_shape)
 
     def _checked(self, x: Any) -> HostArray:
@@ -215,7 +334,7 @@ class CompiledPredictor(Guarded):
             )
         if self._direct:
             part = np.ascontiguousarray(scaled_rows(rows.part(0, rows.count), rows.scale, self.dtype))
-            results = self._run(part if part.flags.carray else part.copy(), self._one)
+            results = self._run(part if part.flags.carray else part.copy(), self._one, rows)
             if results is not None:
                 return results
         results = np.empty(self._room, self.dtype)
@@ -234,7 +353,8 @@ class CompiledPredictor(Guarded):
         trained_with = self._intake.trained_with
         results, (first,) = np.empty(self._room, self.dtype), self._free
         for name in {self.dtype.name} | ({trained_with.dtype} & {*_DIRECT} if trained_with is not None else set()):
-            first.run_rows(np.zeros(self._matrix, name), self._one, results)  # type: ignore[misc]
+            few = min(self.batch_size, INFERENCE_BATCH)
+            first.run_rows(np.zeros((few, self._matrix[1]), name), self._one, results[:few])  # type: ignore[misc]
 
     def _instead(self, name: str) -> str:
         return "compile another one: network.compile_predictor(batch_size=...)"

@@ -39,8 +39,8 @@ __all__ = [
     "record_update",
 ]
 
-#: Records calls that run between the gradients and the update.
-BeforeUpdate = Callable[[Recorder], None]
+#: Records calls that run between the gradients and the update, or after the update.
+RecordMore = Callable[[Recorder], None]
 
 
 def record_forward(recorder: Recorder, parameters: Mapping[str, Array], x: Array) -> tuple[Array, list[Any]]:
@@ -69,7 +69,7 @@ def record_training(
     gradients: Array,
     learning_rates: Array | Mapping[float, Array],
     trace: Array,
-    before_update: BeforeUpdate | None = None,
+    before_update: RecordMore | None = None,
     momenta: Array | None = None,
     augment: Sequence[Augmentation] = (),
     clipping: Clipping | None = None,
@@ -141,9 +141,10 @@ def record_update(
     gradients: Array,
     learning_rates: Array | Mapping[float, Array],
     trace: Array,
-    before_update: BeforeUpdate | None = None,
+    before_update: RecordMore | None = None,
     momenta: Array | None = None,
     clipping: Clipping | None = None,
+    after_update: RecordMore | None = None,
 ) -> None:
     """Record the second half of a training step: penalties, update, bookkeeping.
 
@@ -151,6 +152,8 @@ def record_update(
     ----------
     rows : (2, rows) array
         The result of `record_gradients`; None for a step without rows on this rank, which records no loss.
+    after_update : callable, optional
+        Called with the recorder after the update is recorded.
     """
     model = recorder.model
     _set_gradients(recorder, gradients)
@@ -170,6 +173,8 @@ def record_update(
         slots = {name: part(slot) for name, slot in memory.slots.items()}
         arrays = (part(model.trained), part(gradients), slots, recorder.counter, tables[factor])
         memory.optimizer.record(recorder.record, *arrays, **scheduled)
+    if after_update is not None:
+        after_update(recorder)
     if rows is not None:
         recorder.record("record_loss", rows, penalties, recorder.counter, trace)
     recorder.record("advance", recorder.counter)

@@ -66,21 +66,26 @@ class Replay:
         Whether layers such as dropout behave as in training.
     feed : Feed, optional
         Provides the rows. Default: they are on the device.
+    capacity : int, optional
+        Most rows of a recording, if it does not have all rows of a batch.
 
     Attributes
     ----------
+    model : Model
     executors : list of (Executor, int)
         For each slice of the batches: the executor and the number of its steps. Empty before `record`.
     portion : int
         Steps between calls of the watch; doubled until a portion takes long enough.
     """
 
-    def __init__(self, model: Model, batches: Batches, training: bool, feed: Feed | None = None) -> None:
+    def __init__(
+        self, model: Model, batches: Batches, training: bool, feed: Feed | None = None, capacity: int | None = None
+    ) -> None:
         self.batches = batches
         self.executors: list[tuple[Executor, int]] = []
-        self._model, self._backend = model, model.backend
+        self.model, self._backend = model, model.backend
         self._training, self._feed = training, feed
-        self._workspace = Workspace(self._backend, batches.size)
+        self._workspace = Workspace(self._backend, batches.size if capacity is None else capacity)
         self.portion = 1
 
     # ---- buffers ---------------------------------------------------------------------------------------------
@@ -103,12 +108,17 @@ class Replay:
     @cached_property
     def rate_tables(self) -> dict[float, Array]:
         """(steps,) float64 learning rates for each learning-rate factor of the layers; `rates` has those for 1."""
-        factors = dict.fromkeys(factor for factor, _, _ in self._model.layout.rate_parts)
+        factors = dict.fromkeys(factor for factor, _, _ in self.model.layout.rate_parts)
         return {f: self.rates if f == 1 else self._backend.empty(self.rates.shape, np.float64) for f in factors}
 
     @cached_property
     def momenta(self) -> Array:
         """(steps,) float64 momenta, for schedules that set them."""
+        return self._backend.empty((self.batches.steps,), np.float64)
+
+    @cached_property
+    def shares(self) -> Array:
+        """(steps,) float64 shares of the newest weights in their moving average."""
         return self._backend.empty((self.batches.steps,), np.float64)
 
     @cached_property
@@ -137,7 +147,7 @@ class Replay:
         model : Model, optional
             Replaces the replay's model, for example one with other penalties.
         """
-        chosen = self._model if model is None else model
+        chosen = self.model if model is None else model
         return Recorder(chosen, self._workspace, piece.rows, self.counter, self._training, piece.first, piece.batch)
 
     @property
@@ -147,7 +157,7 @@ class Replay:
 
     def exchange(self, model: Model, feed: Feed, arrays: Sequence[tuple[Array, Array]]) -> bool:
         """Run the same steps for another network; see :meth:`nnbackend.backends.executor.Executor.exchange`."""
-        self._model, self._feed = model, feed
+        self.model, self._feed = model, feed
         return all(executor.exchange(arrays, model.seed) for executor, _ in self.executors)
 
     # ---- running ---------------------------------------------------------------------------------------------
@@ -168,6 +178,10 @@ class Replay:
     def write_momenta(self, momenta: npt.NDArray[np.float64]) -> None:
         """Copy an epoch's momenta to the device."""
         self._backend.write(momenta, self.momenta)
+
+    def write_shares(self, shares: npt.NDArray[np.float64]) -> None:
+        """Copy an epoch's shares of the newest weights to the device."""
+        self._backend.write(shares, self.shares)
 
     def run(self, first: int = 0, watch: Watch | None = None) -> int:
         """Run the epoch's steps from `first` on; may return before the device has finished.

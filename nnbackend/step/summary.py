@@ -105,6 +105,7 @@ def _executor(network: NetworkInference) -> tuple[str, str]:
     examples = Examples(x, backend.empty(shape, dtype), dtype, None, 1, 1.0)
     state = network.optimizer_state or OptimizerState.fresh(SGD(), model)
     recorder = Recorder(model, Workspace(backend, 1), 1, backend.empty((3,), np.int64), training=True)
+    options = network.step_options
     record_training(
         recorder,
         examples,
@@ -115,11 +116,12 @@ def _executor(network: NetworkInference) -> tuple[str, str]:
         backend.empty((model.layout.trainable_size,), model.dtype),
         {factor: backend.empty((1,), np.float64) for factor, _, _ in model.layout.rate_parts},
         backend.empty((1, 3), np.float64),
+        clipping=options.clipping,
     )
     name, reason = backend.explain_executor(recorder.calls)
     if len(model.layout.rate_parts) > 1:
         reason += "; layers have their own learning-rate factors, so the update is not fused with the gradients"
-    return name, reason
+    return name, "; ".join([reason, *options.notes()])
 
 
 def _text(shape: tuple[int, ...]) -> str:

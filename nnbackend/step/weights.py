@@ -28,7 +28,7 @@ from nnbackend.optimizers import Optimizer
 from nnbackend.step.model import Model, OptimizerState, Snapshot
 from nnbackend.step.parameters import ParameterLayout, initial_values
 from nnbackend.support.attributes import Guarded
-from nnbackend.support.checks import real_dtype, sample_shape, seed_number
+from nnbackend.support.checks import flag, real_dtype, sample_shape, seed_number
 from nnbackend.support.memory import memory_explained
 from nnbackend.support.surroundings import own_error_state
 
@@ -154,8 +154,15 @@ class NetworkWeights(Guarded):
         """
         return self._model.layout.unpack(self.backend.to_host(self._model.parameters))
 
-    def set_weights(self, weights: Mapping[str, Any]) -> None:
-        """Replace all parameters and state, in the form that `get_weights` returns.
+    def set_weights(self, weights: Mapping[str, Any], *, partial: bool = False) -> None:
+        """Replace parameters and state, in the form that `get_weights` returns.
+
+        Parameters
+        ----------
+        weights : dict
+            Arrays by name.
+        partial : bool
+            Whether arrays may be missing, which then keep their values.
 
         Raises
         ------
@@ -164,8 +171,13 @@ class NetworkWeights(Guarded):
         """
         layout = self._model.layout
         with own_error_state():
-            values = layout.pack(layout.check(weights, self.dtype), self.dtype)
+            checked = layout.check(weights, self.dtype, flag("partial", partial))
+            values = layout.pack({**self.get_weights(), **checked} if partial else checked, self.dtype)
         self.backend.write(values, self._model.parameters)
+        self._note_weights()
+
+    def _note_weights(self) -> None:
+        """Called when the weights are no longer the initial ones."""
 
     def to(self, backend: str | Backend) -> Self:
         """Move the network to another backend, in place and without changing the weights. Returns the network.
@@ -211,6 +223,7 @@ class NetworkWeights(Guarded):
         if self._training:
             raise InvalidInputError("the network is being trained already; wait until that fit has ended")
         self._follow_trainable()
+        self._note_weights()
         self._training = True
         try:
             with fixed_trainable(all_layers(self.layers)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
@@ -29,15 +29,18 @@ class MetricNames(tuple[str, ...]):
     ----------
     open : bool
         Whether a callback may add others, whose names are not known before training.
+    offered : collection of str
+        Names that `fit(metrics=...)` would add.
     """
 
     open: bool = False
+    offered: Collection[str] = ()
 
     @classmethod
-    def of(cls, names: Iterable[str], others: bool) -> MetricNames:
+    def of(cls, names: Iterable[str], others: bool, offered: Collection[str] = ()) -> MetricNames:
         """These names; `others` is whether a callback may add more."""
         made = cls(names)
-        made.open = others
+        made.open, made.offered = others, offered
         return made
 
 
@@ -58,12 +61,18 @@ def check_monitor(monitor: str, names: Iterable[str], mode: str = "auto") -> Non
     known = list(names)
     if monitor not in known and not getattr(names, "open", False):
         raise InvalidInputError(
-            f"cannot monitor {monitor!r}: the metrics are {', '.join(known)}{_hint(monitor, known)}"
+            f"cannot monitor {monitor!r}: the metrics are {', '.join(known)}"
+            f"{_hint(monitor, known, getattr(names, 'offered', ()))}"
         )
     rises(monitor, mode)
 
 
-def _hint(monitor: str, names: list[str]) -> str:
+def _hint(monitor: str, names: list[str], offered: Collection[str]) -> str:
+    name = monitor.removeprefix("val_")
+    if name in offered:
+        held_out = any(each.startswith("val_") for each in names)
+        where = "train_metrics=True" if name == monitor else "" if held_out else "validation_data=(x, y)"
+        return f"; give fit(metrics=[{name!r}]{where and f', {where}'})"
     if monitor.startswith("val_") and not any(name.startswith("val_") for name in names):
         return f"; give validation_data to fit, or add {monitor!r} in an earlier callback"
     near = difflib.get_close_matches(monitor, names, n=1)

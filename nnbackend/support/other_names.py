@@ -8,8 +8,8 @@ __all__ = ["missing_attribute"]
 
 #: What to use here, by the name in Keras or PyTorch. Names that differ only in upper and lower case are found without.
 _HERE = {
-    "Adadelta": "Adam, AdamW, RMSprop or SGD",
-    "Adagrad": "Adam, AdamW, RMSprop or SGD",
+    "Adadelta": "Adam, AdamW, Lion, RMSprop or SGD",
+    "Adagrad": "Adam, AdamW, Lion, RMSprop or SGD",
     "AdaptiveAvgPool2d": "GlobalAveragePool2D",
     "AdaptiveMaxPool2d": "GlobalMaxPool2D",
     "Add": "Residual([layers]), which adds its input to the output of its layers",

@@ -83,6 +83,31 @@ def gradients_are_clipped(lab: Lab) -> None:
 
 
 @case
+def buffers_are_blended(lab: Lab) -> None:
+    size = lab.shape.inputs * lab.shape.outputs
+    source, out, counter = lab.normal(size), lab.normal(size), np.array([1, 5, 5], np.int64)
+    for share in (0.25, 1.0):
+        lab.run("blend", source, share, counter, None, out.copy())
+    lab.run("blend", source, 1.0, counter, np.array([7.0, 0.125]), out)
+
+
+@case
+def lion_updates(lab: Lab) -> None:
+    size = lab.shape.inputs * lab.shape.outputs
+    parameters, gradients, momentum = lab.normal(size), lab.normal(size), lab.normal(size)
+    # Directions that are zero, and a NaN.
+    gradients[1::7] = momentum[1::7] = 0
+    counter, rates = np.array([1, 5, 5], np.int64), np.array([0.0, 0.01, 0.0])
+    for decay in (0.0, 0.1):
+        lab.run("lion_update", parameters, gradients, momentum, counter, rates, 0.9, 0.99, decay, repeats=2)
+    momenta = np.array([0.1, 0.7, 0.2])
+    lab.run("lion_update", parameters, gradients, momentum, counter, rates, 0.9, 0.99, 0.1, momenta, repeats=2)
+    gradients[0] = np.nan
+    updated = lab.run("lion_update", parameters, gradients, momentum, counter, rates, 0.9, 0.99, 0.0)
+    assert np.isnan(updated[0][0]), "lion_update lost a NaN"
+
+
+@case
 def labels_are_smoothed(lab: Lab) -> None:
     n, q = lab.shape.rows, lab.shape.outputs
     for targets in (lab.integers(q, n), lab.uniform(n, q)):

@@ -5,6 +5,7 @@ from nnbackend.training.callbacks import Callback, CSVLogger, EarlyStopping, Kee
 from nnbackend.training.checkpoints.checkpoint import Checkpoint
 from nnbackend.training.fit import fit
 from nnbackend.training.history import History
+from nnbackend.training.rate_range import LearningRates, find_learning_rate
 
 __all__ = [
     "CSVLogger",
@@ -13,7 +14,9 @@ __all__ = [
     "EarlyStopping",
     "History",
     "KeepBest",
+    "LearningRates",
     "ModelCheckpoint",
+    "find_learning_rate",
     "fit",
     "train_on_batch",
 ]

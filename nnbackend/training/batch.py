@@ -18,11 +18,12 @@ from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Examples
 from nnbackend.errors import InvalidInputError, TrainingDivergedError, shown
-from nnbackend.losses import Loss
+from nnbackend.losses import Loss, smoothed
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle, checked_rates
 from nnbackend.step.augmentation import check_augmentations
+from nnbackend.step.options import StepOptions, check_step_options
 from nnbackend.step.recorder import OptimizerState, record_training
 from nnbackend.step.replay import Replay
 from nnbackend.support.surroundings import own_error_state
@@ -33,6 +34,9 @@ from nnbackend.training.plan import required_loss, warn_of_large_targets
 __all__ = ["BatchStep", "train_on_batch"]
 
 
+_PLAIN = StepOptions()
+
+
 def train_on_batch(
     network: Network,
     x: Any,
@@ -41,6 +45,9 @@ def train_on_batch(
     loss: str | Loss | None = None,
     optimizer: Optimizer | None = None,
     sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
     augment: Augmentation | Sequence[Augmentation] = (),
 ) -> dict[str, float]:
     """Take one step on some rows; :meth:`nnbackend.Network.train_on_batch` documents the parameters and errors.
@@ -48,7 +55,7 @@ def train_on_batch(
     Parameters
     ----------
     network : Network
-    x, y, loss, optimizer, sample_weight, augment
+    x, y, loss, optimizer, sample_weight, label_smoothing, clip_norm, clip_value, augment
         As for :meth:`nnbackend.Network.train_on_batch`.
 
     Returns
@@ -57,6 +64,8 @@ def train_on_batch(
     """
     with own_error_state(), network.in_training():
         chosen_loss = required_loss(network, loss)
+        training_loss = smoothed(chosen_loss, label_smoothing)
+        options = check_step_options(clip_norm, clip_value, 1, None)
         chosen_optimizer = _get_optimizer(network, optimizer)
         _check_schedule(chosen_optimizer)
         augmentations = check_augmentations(augment, network.layers, network.input_shape)
@@ -67,12 +76,12 @@ def train_on_batch(
         rows, targets, weights = intake.batch(given, y, chosen_loss, sample_weight)
         memory = memory_for(network, chosen_optimizer)
         batch = (rows, targets.values, weights)
-        kind = (given.scale, targets.counts_rows(chosen_loss), augmentations)
+        kind = (given.scale, targets.counts_rows(chosen_loss), augmentations, options)
         step = network.batch_step
-        if step is None or not step.fits(network, chosen_loss, memory, batch, *kind):
-            step = network.batch_step = BatchStep(network, chosen_loss, memory, batch, *kind, step)
+        if step is None or not step.fits(network, training_loss, memory, batch, *kind):
+            step = network.batch_step = BatchStep(network, training_loss, memory, batch, *kind, step)
         with decided_if_trained(network):
-            take_up(network, chosen_loss, targets.kind == "multilabel", memory)
+            take_up(network, chosen_loss, targets.kind == "multilabel", memory, options)
             if network.trained_with is None:
                 warn_of_large_targets(targets.largest)
                 kinds = targets.describe(math.prod(network.output_shape))
@@ -127,6 +136,8 @@ class BatchStep:
         As in `Examples`.
     augment : tuple of Augmentation
         Applied to the rows.
+    options : StepOptions
+        For one batch, without an average.
     previous : BatchStep, optional
         The step of earlier batches, which has the weights from before them.
     """
@@ -140,12 +151,13 @@ class BatchStep:
         scale: float,
         by_class: bool,
         augment: tuple[Augmentation, ...] = (),
+        options: StepOptions = _PLAIN,
         previous: BatchStep | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         rows, targets, weights = batch
         count = len(rows)
-        self._kind = _kind(network, loss, memory, batch, scale, by_class, augment)
+        self._kind = _kind(network, loss, memory, batch, scale, by_class, augment, options)
         self._memory = memory
         examples = self._examples = Examples.on_device(backend, rows, targets, weights, scale)
         examples.by_class = by_class
@@ -161,7 +173,8 @@ class BatchStep:
         def make_executor(piece: Slice) -> Executor:
             recorder = replay.recorder(piece)
             buffers = (gradients, replay.rate_tables, replay.trace)
-            record_training(recorder, examples, replay.order, count, loss, memory, *buffers, augment=augment)
+            more: dict[str, Any] = {"augment": augment, "clipping": options.clipping}
+            record_training(recorder, examples, replay.order, count, loss, memory, *buffers, **more)
             return backend.executor(recorder.calls)
 
         replay.record(make_executor)
@@ -177,9 +190,10 @@ class BatchStep:
         scale: float,
         by_class: bool,
         augment: tuple[Augmentation, ...] = (),
+        options: StepOptions = _PLAIN,
     ) -> bool:
         """Whether this recording can be used for another batch."""
-        return self._kind == _kind(network, loss, memory, batch, scale, by_class, augment)
+        return self._kind == _kind(network, loss, memory, batch, scale, by_class, augment, options)
 
     def run(self, network: Network, batch: _Batch, largest: float | None = None) -> tuple[float, float]:
         """Take the step; returns the loss and the fraction of correct predictions before it.
@@ -233,8 +247,9 @@ def _kind(
     scale: float,
     by_class: bool,
     augment: tuple[Augmentation, ...],
+    options: StepOptions,
 ) -> tuple[Any, ...]:
     """What a recording depends on: the parameters' and slots' buffers, and the types and shapes of a batch."""
     rows, targets, weights = batch
     shapes = (rows.shape, rows.dtype, targets.shape, targets.dtype, weights is None)
-    return (network.model, scale, memory, memory.optimizer.rule(), loss, by_class, augment, *shapes)
+    return (network.model, scale, memory, memory.optimizer.rule(), loss, by_class, augment, options, *shapes)

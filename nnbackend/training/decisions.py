@@ -10,6 +10,7 @@ from nnbackend.data.scale import Inputs
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
+from nnbackend.step.options import StepOptions
 from nnbackend.step.recorder import OptimizerState
 
 __all__ = ["decided_if_trained", "describe_inputs", "memory_for", "take_up"]
@@ -25,11 +26,12 @@ def memory_for(network: Network, optimizer: Optimizer) -> OptimizerState:
     return memory
 
 
-def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerState) -> None:
-    """Give the network its loss, what it predicts and the state of its optimiser, once the step is recorded and nothing
-    was wrong."""
+def take_up(network: Network, loss: Loss, multilabel: bool, memory: OptimizerState, options: StepOptions) -> None:
+    """Give the network its loss, what it predicts, the state of its optimiser and the description of its steps, once
+    the step is recorded and nothing was wrong."""
     network.use_loss(loss)
     network.multilabel = multilabel
+    network.step_options = options
     if network.optimizer_state is not memory:
         memory.optimizer.schedule.start()
         network.optimizer_state = memory

@@ -218,6 +218,8 @@ class Skipping:
         The steps. In its trace, entries of skipped steps are meaningless.
     communicator : Communicator
         Its ranks run the same portions.
+    others : sequence of arrays
+        Other buffers that steps change.
 
     Attributes
     ----------
@@ -225,10 +227,17 @@ class Skipping:
         Steps of the current epoch that were skipped, from 0; the optimiser does not count them.
     """
 
-    def __init__(self, network: Network, memory: OptimizerState, replay: Replay, communicator: Communicator) -> None:
+    def __init__(
+        self,
+        network: Network,
+        memory: OptimizerState,
+        replay: Replay,
+        communicator: Communicator,
+        others: Sequence[Array] = (),
+    ) -> None:
         self._network, self._memory, self._replay = network, memory, replay
         self._communicator = communicator
-        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values()]
+        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values(), *others]
         self._kept = [network.backend.from_host(network.backend.to_host(buffer)) for buffer in self._buffers]
         self.skipped: list[int] = []
 

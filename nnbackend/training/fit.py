@@ -29,7 +29,8 @@ from nnbackend.training.divergence import LastGoodWeights
 from nnbackend.training.history import History
 from nnbackend.training.interrupt import Interrupt
 from nnbackend.training.listeners import CallbackListener, Listeners, SignalListener
-from nnbackend.training.plan import Arguments, Plan, make_plan, training_memory, with_validation_split
+from nnbackend.training.memory import training_memory
+from nnbackend.training.plan import Arguments, Plan, make_plan, with_validation_split
 from nnbackend.training.progress import Progress
 from nnbackend.training.ranks import ReplicaListener, check_ranks
 from nnbackend.training.run import EpochResult, TrainingRun
@@ -61,6 +62,8 @@ def fit(
     label_smoothing: float = 0.0,
     clip_norm: float | None = None,
     clip_value: float | None = None,
+    accumulate: int = 1,
+    ema: float | None = None,
     augment: Augmentation | Sequence[Augmentation] = (),
     shuffle: bool = True,
     steps_per_epoch: int | None = None,
@@ -78,9 +81,9 @@ def fit(
     network : Network
     x, y, epochs, batch_size, loss, optimizer, validation_data, validation_split, metrics, train_metrics
         As for :meth:`nnbackend.Network.fit`.
-    callbacks, sample_weight, class_weight, label_smoothing, clip_norm, clip_value, augment
+    callbacks, sample_weight, class_weight, label_smoothing, clip_norm, clip_value, accumulate, ema
         As there.
-    shuffle, steps_per_epoch, stream, resume, on_nan, verbose
+    augment, shuffle, steps_per_epoch, stream, resume, on_nan, verbose
         As there.
     communicator, shard
         As there.
@@ -106,6 +109,8 @@ def fit(
         label_smoothing=label_smoothing,
         clip_norm=clip_norm,
         clip_value=clip_value,
+        accumulate=accumulate,
+        ema=ema,
         augment=augment,
         shuffle=shuffle,
         steps_per_epoch=steps_per_epoch,
@@ -270,17 +275,17 @@ class _Parts:
             shards=plan.shards,
             augment=plan.augment,
             recordings=recordings,
-            clipping=plan.clipping,
+            options=plan.options,
         )
         if plan.validator is not None:
             plan.validator.record(recordings)
         before = network.loss, network.optimizer_state
-        take_up(network, plan.loss, plan.multilabel, memory)
+        take_up(network, plan.loss, plan.multilabel, memory, plan.options)
         describe_inputs(network, Inputs.of_ranks(ranks.gather(plan.feed.describe())), plan.feed.examples.scale)
         executor = run.executors[0][0]
         _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
-        if plan.clipping is not None:
-            _log.info("%s", plan.clipping)
+        for note in plan.options.notes():
+            _log.info("%s", note)
         first = ranks.rank == 0
         self.callbacks = tuple(call for call in plan.callbacks if first or not call.first_rank_only)
         state = RunState(network, memory, run, history, self.callbacks, plan.start.settings)

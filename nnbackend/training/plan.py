@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from nnbackend.augment import Augmentation
 from nnbackend.data.batch_stream import BatchStream
@@ -21,15 +19,14 @@ from nnbackend.data.scale import warn
 from nnbackend.data.weights import Exchange, only_here
 from nnbackend.distributed.communicator import Checks, Communicator
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
-from nnbackend.layers import follow_shapes
 from nnbackend.losses import Loss, smoothed
+from nnbackend.metrics.formulas import METRICS
 from nnbackend.network import Network
 from nnbackend.optimizers import OPTIMIZERS, Optimizer, check_not_class
 from nnbackend.schedules import OneCycle
 from nnbackend.step.augmentation import check_augmentations
-from nnbackend.step.clipping import Clipping, check_clipping
+from nnbackend.step.options import StepOptions, check_step_options
 from nnbackend.support.checks import flag, number, positive_integer
-from nnbackend.support.memory import memory_explained
 from nnbackend.support.monitor import MetricNames
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.callbacks.files import CSVLogger, ModelCheckpoint
@@ -41,10 +38,12 @@ from nnbackend.training.ranks import check_alike, check_settings
 from nnbackend.training.validation import TrainingMetrics, Validator, make_metrics, settle_kind, validation_feed
 
 __all__ = [
-    "Arguments", "Plan", "check_verbose", "make_plan", "required_loss", "training_memory", "with_validation_split",
+    "DEFAULT_BATCH", "Arguments", "Plan", "check_split", "check_verbose", "get_optimizer", "make_plan", "required_loss",
+    "with_validation_split",
 ]  # fmt: skip
 
-_DEFAULT_BATCH = 32
+#: Rows of a batch if the caller does not say.
+DEFAULT_BATCH = 32
 _ON_NAN = ("stop", "skip")
 
 
@@ -68,6 +67,8 @@ class Arguments:
     label_smoothing: float
     clip_norm: Any
     clip_value: Any
+    accumulate: Any
+    ema: Any
     augment: Any
     shuffle: bool
     steps_per_epoch: int | None
@@ -99,8 +100,10 @@ class Plan:
         Whether the network learns to predict several labels for a row.
     callbacks : tuple of Callback
     augment : tuple of Augmentation
-    clipping : Clipping or None
-    epochs, batch_size : int
+    options : StepOptions
+    epochs : int
+    batch_size : int
+        Rows of a step, which may accumulate several batches.
     steps_per_epoch : int or None
     shuffle : bool
     skip_broken : bool
@@ -123,7 +126,7 @@ class Plan:
     multilabel: bool
     callbacks: tuple[Callback, ...]
     augment: tuple[Augmentation, ...]
-    clipping: Clipping | None
+    options: StepOptions
     epochs: int
     batch_size: int
     steps_per_epoch: int | None
@@ -156,14 +159,14 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
     epochs = positive_integer("epochs", given.epochs)
     loss = required_loss(network, given.loss)
     training_loss = smoothed(loss, given.label_smoothing)
-    optimizer, callbacks = _get_optimizer(given.optimizer), _check_callbacks(given.callbacks)
+    optimizer, callbacks = get_optimizer(given.optimizer), _check_callbacks(given.callbacks)
     augment = check_augmentations(given.augment, network.layers, network.input_shape)
     _check_modes(given.on_nan, given.stream)
     streams, shard = isinstance(given.x, BatchStream), flag("shard", given.shard)
     shuffle, verbose = flag("shuffle", given.shuffle), check_verbose(given.verbose)
     data = given.x if streams else network.intake.rows(given.x)
     counts = checks.exchange(len(data))
-    batch_size = _check_batch_size(given.batch_size, sum(counts) if shard else len(data), communicator.size)
+    options, batch_size = _check_step(given, sum(counts) if shard else len(data), communicator)
     steps_per_epoch = _check_steps_per_epoch(given.steps_per_epoch, streams)
     check_alike(checks, network, len(data), shard, _given(given), streams)
     own_batch = rows_of(batch_size, communicator.rank, communicator.size)
@@ -202,7 +205,7 @@ def make_plan(network: Network, given: Arguments, communicator: Communicator, ch
         multilabel=multilabel,
         callbacks=callbacks,
         augment=augment,
-        clipping=check_clipping(given.clip_norm, given.clip_value),
+        options=options,
         epochs=epochs,
         batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
@@ -223,7 +226,7 @@ def with_validation_split(network: Network, given: Arguments) -> Arguments:
     InvalidInputError
         It is no fraction, leaves no row on one side, or is given together with validation data or a stream.
     """
-    fraction = number("validation_split", given.validation_split, low=0, high=1, below=True)
+    fraction = check_split(given.validation_split)
     if fraction == 0:
         return given
     if given.validation_data is not None:
@@ -236,6 +239,11 @@ def with_validation_split(network: Network, given: Arguments) -> Arguments:
     )
 
 
+def check_split(fraction: Any) -> float:
+    """The argument `validation_split`, checked; raises InvalidInputError if it is no fraction."""
+    return number("validation_split", fraction, low=0, high=1, below=True)
+
+
 def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> dict[str, Any]:
     """Settings that decide how a run proceeds, as plain JSON, by the names of `fit`'s parameters."""
     return {
@@ -243,6 +251,8 @@ def _chosen(given: Arguments, augment: Sequence[Augmentation], feed: Feed) -> di
         "label_smoothing": float(given.label_smoothing),
         "clip_norm": given.clip_norm,
         "clip_value": given.clip_value,
+        "accumulate": given.accumulate,
+        "ema": given.ema,
         "augment": [repr(each) for each in augment],
         "input_scale": feed.examples.scale,
         "input_dtype": feed.row_dtype.name,
@@ -259,7 +269,8 @@ def required_loss(network: Network, loss: str | Loss | None) -> Loss:
     return network.resolve_loss(loss)
 
 
-def _get_optimizer(optimizer: Optimizer | str) -> Optimizer:
+def get_optimizer(optimizer: Optimizer | str) -> Optimizer:
+    """The given optimiser, or a new one of this name; raises InvalidInputError or UnknownNameError for others."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     check_not_class(optimizer)
@@ -295,8 +306,18 @@ def _check_modes(on_nan: Any, stream: Any) -> None:
         flag("stream", stream)
 
 
+def _check_step(given: Arguments, rows: int, communicator: Communicator) -> tuple[StepOptions, int]:
+    """What a step does beside the update, and the number of its rows."""
+    options = check_step_options(given.clip_norm, given.clip_value, given.accumulate, given.ema)
+    batch_size = _check_batch_size(given.batch_size, rows, communicator.size)
+    if options.accumulate == 1:
+        return options, batch_size
+    part_size = rows_of(batch_size, communicator.rank, communicator.size)
+    return replace(options, part_size=part_size), min(batch_size * options.accumulate, rows)
+
+
 def _check_batch_size(batch_size: int | None, rows: int, ranks: int) -> int:
-    size = max(_DEFAULT_BATCH, ranks) if batch_size is None else positive_integer("batch_size", batch_size)
+    size = max(DEFAULT_BATCH, ranks) if batch_size is None else positive_integer("batch_size", batch_size)
     if size < ranks:
         raise InvalidInputError(f"batch_size must be at least the {ranks} ranks that share a batch, received {size}")
     if rows < ranks:
@@ -390,7 +411,7 @@ def _metric_names(feed: Feed, validator: Validator | None, training_metrics: Tra
 
 def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequence[Callback], rank: int) -> MetricNames:
     """Check that callbacks and the schedule find the metrics they need; returns the names of all metrics."""
-    known = MetricNames(names)
+    known = MetricNames.of(names, False, METRICS)
     for callback in callbacks:
         if rank == 0 or not callback.first_rank_only:
             callback.check(known)
@@ -399,45 +420,12 @@ def _check_metrics(names: Sequence[str], optimizer: Optimizer, callbacks: Sequen
             # Only those of the user can; the package's own add none.
             own = type(callback).__module__.partition(".")[0] == "nnbackend"
             adds = type(callback).on_epoch_end is not Callback.on_epoch_end
-            known = MetricNames.of(known, known.open or (adds and not own))
+            known = MetricNames.of(known, known.open or (adds and not own), METRICS)
         elif isinstance(added, str) or not all(isinstance(name, str) for name in added):
             raise InvalidInputError(
                 f"adds_metrics of {type(callback).__name__} must be a list of names, received {shown(added)}"
             )
         else:
-            known = MetricNames.of([*known, *added], known.open)
+            known = MetricNames.of([*known, *added], known.open, METRICS)
     optimizer.schedule.check(known)
     return known
-
-
-_ADVICE = (
-    "Give a smaller batch_size, bring the rows portion by portion with stream=True, choose an optimizer with fewer "
-    "slots (SGD without momentum has none), dtype='float32', or fewer units."
-)
-
-
-def training_memory(network: Network, given: Arguments) -> AbstractContextManager[None]:
-    """A context in which out-of-memory errors say what needed the memory."""
-    return memory_explained(network.backend, "training", lambda: _sizes(network, given), _ADVICE)
-
-
-def _sizes(network: Network, given: Arguments) -> dict[str, int]:
-    layout, itemsize = network.model.layout, network.dtype.itemsize
-    weights, trained = layout.size * itemsize, layout.trainable_size * itemsize
-    optimizer = given.optimizer
-    made: Any = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else optimizer
-    sizes = {
-        "weights": weights,
-        "their gradients and a copy to go back to": trained + weights,
-        "the optimizer's slots": len(getattr(made, "slots", ())) * trained,
-    }
-    if not isinstance(given.x, BatchStream):
-        bytes_each = 1 if getattr(given.x, "dtype", None) == np.uint8 else network.dtype.itemsize
-        sizes["all rows"] = math.prod(np.shape(given.x)) * bytes_each
-    shapes, last = follow_shapes(network.layers, network.input_shape)
-    # The output of every layer, and its gradient.
-    widths = 2 * sum(math.prod(shape) for shape in (*shapes, last))
-    most = len(given.x) if hasattr(given.x, "__len__") else _DEFAULT_BATCH
-    rows = min(_DEFAULT_BATCH if given.batch_size is None else given.batch_size, most)
-    sizes["about, for a batch"] = rows * widths * network.dtype.itemsize
-    return sizes

@@ -19,8 +19,10 @@ from nnbackend.distributed.communicator import Alone, Communicator
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.schedules import checked_rates
-from nnbackend.step.clipping import Clipping
-from nnbackend.step.recorder import OptimizerState, record_gradients, record_training, record_update
+from nnbackend.step.accumulation import record_accumulated
+from nnbackend.step.averaging import WeightAverage
+from nnbackend.step.options import StepOptions
+from nnbackend.step.recorder import OptimizerState, Recorder, record_gradients, record_update
 from nnbackend.step.recordings import Borrowed, Recordings, is_ours
 from nnbackend.step.replay import Replay, Watch
 from nnbackend.training.divergence import Skipping
@@ -70,6 +72,7 @@ class TrainingRun:
     feed : Feed
         Provides the rows.
     batch_size : int
+        Rows of a step.
     shuffle : bool
     steps_per_epoch : int, optional
         Default: one pass over all rows.
@@ -83,11 +86,12 @@ class TrainingRun:
         Applied to the samples of each batch.
     recordings : Recordings, optional
         May have a recorded step.
-    clipping : Clipping, optional
-        Limits the gradients, after their sum over the ranks.
+    options : StepOptions, optional
 
     Attributes
     ----------
+    average : WeightAverage or None
+        Which the network has between epochs.
     batches : Batches
         The batches of an epoch.
     """
@@ -106,7 +110,7 @@ class TrainingRun:
         shards: Sequence[int] | None = None,
         augment: Sequence[Augmentation] = (),
         recordings: Recordings | None = None,
-        clipping: Clipping | None = None,
+        options: StepOptions | None = None,
     ) -> None:
         model, backend = network.model, network.backend
         self._communicator = Alone() if communicator is None else communicator
@@ -114,7 +118,9 @@ class TrainingRun:
         self.batches = Batches(feed.count, batch_size, steps_per_epoch, rank, ranks, shards)
         self._network, self._loss, self._memory = network, loss, memory
         self._feed, self._shuffle, self._augment = feed, shuffle, augment
-        self._clipping = clipping
+        self._options = StepOptions() if options is None else options
+        self.average = None if self._options.ema is None else WeightAverage(model, self._options.ema)
+        averages = [] if self.average is None else [self.average.average]
         self._momenta: Array | None = None
         optimizer = memory.optimizer
         # Random transformations and momenta of a schedule have arrays and constants of their own.
@@ -126,12 +132,13 @@ class TrainingRun:
             feed,
             self.batches,
             # Everything else that `_make_executor` uses must be here.
-            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots), clipping),
-            list(memory.slots.values()),
+            ("training", loss, type(optimizer), optimizer.rule(), tuple(memory.slots), self._options),
+            [*memory.slots.values(), *averages],
             self._record,
         )
         self._replay = self._borrowed.replay
-        self._skipping = Skipping(network, memory, self._replay, self._communicator) if skip_broken else None
+        skips = (network, memory, self._replay, self._communicator, averages)
+        self._skipping = Skipping(*skips) if skip_broken else None
         # Where other networks wait for the thread, portions that start small would take longer than short epochs. How
         # long a portion takes is not known to a host that does not wait for its device.
         self._in_turn = recordings is not None and not backend.works_apart
@@ -142,7 +149,8 @@ class TrainingRun:
 
     def _record(self) -> Replay:
         network, backend = self._network, self._network.backend
-        self._replay = Replay(network.model, self.batches, training=True, feed=self._feed)
+        capacity = self._options.part_size
+        self._replay = Replay(network.model, self.batches, training=True, feed=self._feed, capacity=capacity)
         self._gradients = backend.empty((network.model.layout.trainable_size,), network.dtype)
         # The step reads the momentum from a table only if a schedule sets it, now or until a callback sets the rate.
         if self._memory.optimizer.schedule.sets_momentum:
@@ -157,23 +165,35 @@ class TrainingRun:
     def _make_executor(self, piece: Slice) -> Executor:
         """Record the step as a whole, or in two halves with the sum over all ranks in between."""
         backend, memory, gradients = self._network.backend, self._memory, self._gradients
-        replay, recorder = self._replay, self._replay.recorder(piece)
-        rows_of_batches = (self._feed.examples, replay.order, self.batches.size, self._loss)
-        if self._communicator.size == 1:
-            buffers = (memory, gradients, replay.rate_tables, replay.trace)
-            options: dict[str, Any] = {"momenta": self._momenta, "augment": self._augment, "clipping": self._clipping}
-            record_training(recorder, *rows_of_batches, *buffers, **options)
-            return backend.executor(recorder.calls)
-        rows = record_gradients(recorder, *rows_of_batches, gradients, self._augment) if piece.rows else None
+        replay = self._replay
+        recorder, rows = self._record_gradients(piece)
         half = len(recorder.calls)
-        options = {"momenta": self._momenta, "clipping": self._clipping}
+        average = self.average
+        options: dict[str, Any] = {
+            "momenta": self._momenta,
+            "clipping": self._options.clipping,
+            "after_update": None if average is None else lambda step: average.record(step, replay.shares),
+        }
         record_update(recorder, rows, memory, gradients, replay.rate_tables, replay.trace, **options)
+        if self._communicator.size == 1:
+            return backend.executor(recorder.calls)
         first = backend.executor(recorder.calls[:half]) if piece.rows else _Clear(backend, gradients)
         sums = [self._communicator.reducer(backend, gradients)]
-        average = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)
-        if average.views:
-            sums.append(average)
+        state = _StateAverage(self._network, self._communicator, piece.rows / piece.batch)
+        if state.views:
+            sums.append(state)
         return SummedExecutor(first, sums, backend.executor(recorder.calls[half:]))
+
+    def _record_gradients(self, piece: Slice) -> tuple[Recorder, Array | None]:
+        """Record the first half of a step; returns the buffer of the rows' losses, None if there are no rows."""
+        replay, examples = self._replay, self._feed.examples
+        if piece.rows == 0:
+            return replay.recorder(piece), None
+        if (size := self._options.part_size) is not None:
+            return record_accumulated(replay, piece, size, examples, self._loss, self._gradients, self._augment)
+        recorder = replay.recorder(piece)
+        batches = (examples, replay.order, self.batches.size, self._loss)
+        return recorder, record_gradients(recorder, *batches, self._gradients, self._augment)
 
     @property
     def executors(self) -> list[tuple[Executor, int]]:
@@ -230,6 +250,8 @@ class TrainingRun:
         self._communicator.barrier()
         network.backend.synchronize()
         result = self._result(steps, rate, self._before + time.perf_counter() - self._began)
+        if self.average is not None:
+            self.average.end_steps(steps)
         network.steps_trained += steps
         memory.steps += steps - result.skipped
         self._resumed, self._before = np.empty((0, 3)), 0.0
@@ -241,7 +263,7 @@ class TrainingRun:
         return result
 
     def begin(self) -> npt.NDArray[np.float64]:
-        """Copy the next epoch's order, learning rates, momenta and counter to the device; returns the rates."""
+        """Copy what the next epoch's steps read to the device: order, rates, counter, ...; returns the rates."""
         network, memory, replay = self._network, self._memory, self._replay
         epoch = network.epochs_trained
         if self._ahead is not None and self._ahead.epoch == epoch:
@@ -255,6 +277,9 @@ class TrainingRun:
         replay.write_rates(rates)
         if self._momenta is not None:
             replay.write_momenta(memory.optimizer.epoch_momenta(memory.epochs, self.batches.steps))
+        if self.average is not None:
+            self.average.begin_steps()
+            replay.write_shares(self.average.shares(self.batches.steps))
         replay.count_from(first, network.steps_trained, memory.steps - self.skipped)
         return rates
 

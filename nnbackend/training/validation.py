@@ -197,11 +197,11 @@ def make_metrics(
         raise InvalidInputError("train_metrics=True needs metrics, such as metrics=['f1']")
     validator = training_metrics = None
     if held_out is not None:
-        wanted = metrics_for(held_out, asked, outputs, any(exchange(held_out.sample_weight is not None)))
+        wanted = metrics_for(held_out, asked, outputs, any(exchange(held_out.sample_weight is not None)), loss)
         weighted = any(exchange(held_out.weighted))
         validator = Validator(network, loss, held_out, communicator, shard, weighted, wanted)
     if on_training:
-        wanted = metrics_for(feed, asked, outputs, any(exchange(feed.sample_weight is not None)))
+        wanted = metrics_for(feed, asked, outputs, any(exchange(feed.sample_weight is not None)), loss)
         training_metrics = TrainingMetrics(network, loss, feed, communicator, shard, wanted) if wanted else None
     return validator, training_metrics
 

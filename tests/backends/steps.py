@@ -61,6 +61,7 @@ OPTIMIZERS = {
     "sgd": lambda: nn.SGD(0.1, weight_decay=1e-3), "momentum": lambda: nn.SGD(0.1, momentum=0.9),
     "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True),
     "adam": lambda: nn.Adam(0.01), "adamw": lambda: nn.AdamW(0.01), "rmsprop": lambda: nn.RMSprop(0.01),
+    "lion": lambda: nn.Lion(1e-3),
 }  # fmt: skip
 
 

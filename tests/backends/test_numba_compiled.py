@@ -143,7 +143,7 @@ def test_a_long_run_comes_back_to_python_between_its_pieces(monkeypatch):
     monkeypatch.setattr(
         executor.Team, "run", lambda team, program, steps: pieces.append(steps) or run(team, program, steps)
     )
-    monkeypatch.setattr(executor, "_PIECE", 1)
+    monkeypatch.setattr(executor, "PIECE", 1)
     again, _ = trained(NumbaBackend(threads=1))
     assert set(pieces) == {1}
     assert same_weights(again, expected)

@@ -275,6 +275,7 @@ SETTING_NAMES = {
     "nesterov": ("weight_decay", "momentum"),
     "adam": ("weight_decay", "beta1", "beta2", "epsilon", "decoupled"),
     "rmsprop": ("weight_decay", "decay", "epsilon"),
+    "lion": ("weight_decay", "beta1", "beta2"),
 }
 SETTINGS = {
     "sgd": [(0.0, 0.0), (0.02, 0.0)],
@@ -282,6 +283,7 @@ SETTINGS = {
     "nesterov": [(0.02, 0.9)],
     "adam": [(0.02, 0.9, 0.999, 1e-3, 0.0), (0.02, 0.9, 0.999, 1e-3, 1.0)],
     "rmsprop": [(0.02, 0.9, 1e-3)],
+    "lion": [(0.02, 0.9, 0.99)],
 }
 
 
@@ -295,6 +297,10 @@ def updated(rule, settings, p, g, slots):
         v = beta2 * slots[1] + (1 - beta2) * h * h
         correct = (m / (1 - beta1**STEP)) / (np.sqrt(v / (1 - beta2**STEP)) + epsilon)
         return p - RATE * (correct + decay * p if decoupled else correct), [m, v]
+    if rule == "lion":
+        _, beta1, beta2 = settings
+        direction = np.sign(beta1 * slots[0] + (1 - beta1) * g)
+        return (1 - RATE * decay) * p - RATE * direction, [beta2 * slots[0] + (1 - beta2) * g]
     h = g + decay * p
     if rule == "rmsprop":
         v = settings[1] * slots[0] + (1 - settings[1]) * h * h

@@ -167,11 +167,12 @@ def fused(lines):
         return [], None
     (last,) = updates
     update, chosen, done = last.update, [], []
-    for place, line in enumerate(lines):
+    first = first_after(lines, last)
+    for place, line in enumerate(lines[:first]):
         if not line.kind.updates or line is last or not update.covers(line.result):
             continue
         others = [other for other in lines if other is not line and other is not last]
-        later = [other for other in lines[place + 1 :] if other is not last]
+        later = [other for other in lines[place + 1 : first] if other is not last]
         if any(overlap([line.result], other.touched()) for other in others):
             continue
         if any(overlap(update.parts(line.result), other.touched()) for other in later):
@@ -179,6 +180,12 @@ def fused(lines):
         chosen.append(place)
         done.append(line.result)
     return chosen, update.without(done)
+
+
+def first_after(lines, last):
+    """The place of the first line that depends on the update before it."""
+    after = range(lines.index(last) + 1, len(lines))
+    return next((place for place in after if depends(lines[place], last)), len(lines))
 
 
 def by_pairs(lines):
@@ -189,8 +196,9 @@ def by_pairs(lines):
         (last,) = (line for line in lines if isinstance(line, UpdateLine))
         for place in chosen:
             lines[place].update = last.update
+        first = first_after(lines, last)
+        lines[first:first] = [scheduling.replace(last, gradients=part) for part in rest]
         lines.remove(last)
-        lines += [scheduling.replace(last, gradients=part) for part in rest]
     ordered = []
     for line in lines:
         place = len(ordered)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
-from nnbackend.backends.numba import NumbaBackend, executor, prediction
+from nnbackend.backends.numba import NumbaBackend, executor, panels, prediction
 from nnbackend.errors import InvalidInputError
+from nnbackend.step import prediction as prediction_step
 from tests.helpers import classifier
 
 
@@ -31,8 +32,8 @@ def test_products_of_panels_have_the_bits_of_others(dtype):
 
 def test_weights_are_copied_once_for_all_threads(monkeypatch):
     copied = []
-    original = nn.backends.numba.panels._panels
-    monkeypatch.setattr("nnbackend.backends.numba.panels._panels", lambda *each: copied.append(1) or original(*each))
+    original = panels._fill
+    monkeypatch.setattr(panels, "_fill", lambda *each: copied.append(1) or original(*each))
     net = classifier("numba")
     predictor = net.compile_predictor()
     for _ in range(3):
@@ -61,6 +62,107 @@ def test_rows_are_read_where_they_lie_in_turn_with_converted_ones():
         assert predictor(x).tobytes() == net.predict(x).tobytes()
         # What needs no conversion was not copied.
         assert np.isnan(own).all() == (dtype == "float32")
+
+
+def test_chunks_are_read_where_they_lie_in_turn_with_converted_ones():
+    """The last layer writes to the results, too."""
+    net = classifier(NumbaBackend(2), input_scale=1.0)
+    numbers = np.random.default_rng(0).random((300, 12))
+    net.predict(numbers.astype(np.float32))
+    buffers = net._predictor._any
+    for dtype in ("float32", "uint8", "float32", "float64", "uint8"):
+        buffers.x[...] = buffers.outputs[...] = np.nan
+        x = (200 * numbers).astype(dtype)
+        assert net.predict(x).tobytes() == net.predict(x, batch_size=13).tobytes()
+        buffers.x[...] = np.nan
+        net.predict(x)
+        assert np.isnan(buffers.x).all() == (dtype == "float32")
+        assert np.isnan(buffers.outputs).all()
+
+
+def test_one_recording_serves_any_number_of_rows_and_buffers_are_bounded():
+    for threads in (1, 3, 40):
+        net = classifier(NumbaBackend(threads), input_scale=1.0)
+        x = np.random.default_rng(0).random((3000, 12), np.float32)
+        whole = net.predict(x)
+        buffers = net._predictor._any
+        assert len(buffers.x) <= prediction_step.INFERENCE_BATCH
+        for rows in (16, 17, 100, 129, 1000, 2999):
+            assert net.predict(x[:rows]).tobytes() == whole[:rows].tobytes()
+        assert net._predictor._any is buffers
+        assert not net._predictor._recorded
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_take_chunks_with_the_same_bits(dtype, shared, monkeypatch):
+    monkeypatch.setattr(executor, "_SHARED_RUN", 0)
+    x = np.random.default_rng(0).normal(size=(1000, 12)).astype(dtype)
+    expected = classifier(NumbaBackend(1), dtype=dtype).predict(x)
+    together = []
+    original = executor.Team.run_together
+    monkeypatch.setattr(executor.Team, "run_together", lambda *each: together.append(1) or original(*each))
+    for threads in (2, 3):
+        net = classifier(NumbaBackend(threads), dtype=dtype)
+        monkeypatch.setattr(executor, "_SOON", -1.0)
+        assert net.predict(x).tobytes() == expected.tobytes()
+        assert together
+        monkeypatch.setattr(executor, "_SOON", 1e9)
+        for rows in (1000, 100, 16, 1000):
+            assert net.predict(x[:rows]).tobytes() == expected[:rows].tobytes()
+        wrong = x.copy()
+        wrong[500, 11] = np.inf
+        with pytest.raises(InvalidInputError, match="the first in row 500, feature 11"):
+            net.predict(wrong)
+        prediction.dismiss(net.backend._team._mails)
+
+
+def test_many_rows_return_to_python_between_pieces(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    expected = classifier("numba").predict(x).tobytes()
+    monkeypatch.setattr("nnbackend.backends.numba.from_rows.PIECE", 20_000)
+    net = classifier(NumbaBackend(2))
+    assert net.predict(x).tobytes() == expected
+    assert net._predictor._any.run_rows._piece < 100
+    x[299, 0] = np.nan
+    with pytest.raises(InvalidInputError, match="the first in row 299, feature 0"):
+        net.predict(x)
+
+
+def test_weights_are_copied_when_they_are_used_again(monkeypatch):
+    """Copying them takes longer than a few rows, and must not be repeated while they stay the same."""
+    copied = []
+    original = panels._fill
+    monkeypatch.setattr(panels, "_fill", lambda *each: copied.append(1) or original(*each))
+    net = classifier(NumbaBackend(1))
+    x = np.random.default_rng(0).random((40, 12), np.float32)
+    weights = net.get_weights()
+    for _ in range(3):
+        net.set_weights(weights)
+        net.predict(x[:2])
+    assert not copied
+    for _ in range(5):
+        net.predict(x[:2])
+    assert len(copied) in (2, 4)
+    copied.clear()
+    net.predict(x)
+    net.predict(x[:3])
+    assert not copied
+    net.set_weights(weights)
+    for _ in range(3):
+        net.predict(x)
+    assert len(copied) == 2
+
+
+def test_what_another_network_computes_changes_no_prediction():
+    net, other = (classifier("numba", input_scale=1.0, seed=seed) for seed in (1, 2))
+    x = np.random.default_rng(0).random((40, 12), np.float32)
+    expected, others = net.predict(x).tobytes(), other.predict(x).tobytes()
+    for _ in range(3):
+        assert net.predict(x).tobytes() == net.predict(x, batch_size=9).tobytes() == expected
+        assert other.predict(x).tobytes() == others
+        other.train_on_batch(x, np.arange(40) % 4, loss="softmax_cross_entropy")
+        other.set_loss("mean_squared_error")
+        others = other.predict(x, batch_size=40).tobytes()
 
 
 @pytest.fixture
@@ -134,8 +236,8 @@ def test_without_threads_that_wait_large_steps_are_shared_as_others_are(monkeypa
     net = classifier(NumbaBackend(2))
     predictor, x = net.compile_predictor(32), np.random.default_rng(0).random((32, 12), np.float32)
     together = []
-    original = executor.Team._together
-    monkeypatch.setattr(executor.Team, "_together", lambda *each: together.append(1) or original(*each))
+    original = executor.Team.run_together
+    monkeypatch.setattr(executor.Team, "run_together", lambda *each: together.append(1) or original(*each))
     assert predictor(x).tobytes() == net.predict(x).tobytes()
     assert together
     with pytest.raises(InvalidInputError, match="NaN or infinite"):

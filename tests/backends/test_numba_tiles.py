@@ -285,7 +285,8 @@ def test_not_a_byte_outside_the_matrices_is_read():
 @pytest.mark.parametrize(
     ("triple", "features", "unit"),
     [
-        ("x86_64-unknown-linux-gnu", "+sse2,+avx,+avx2,+fma,+avx512f", VectorUnit(64, 32, True)),
+        ("x86_64-unknown-linux-gnu", "+sse2,+avx,+avx2,+fma,+avx512f", VectorUnit(64, 32, True, shuffles=False)),
+        ("x86_64-unknown-linux-gnu", "+sse2,+sse4a,+avx,+avx2,+fma,+avx512f", VectorUnit(64, 32, True)),
         ("x86_64-unknown-linux-gnu", "+sse2,+avx,+avx2,+fma,-avx512f", VectorUnit(32, 16, True)),
         ("x86_64-pc-windows-msvc", "+sse2,+avx,-fma", VectorUnit(32, 16, False)),
         ("x86_64-unknown-linux-gnu", "", VectorUnit(16, 16, False)),
@@ -296,6 +297,18 @@ def test_not_a_byte_outside_the_matrices_is_read():
 )
 def test_the_vector_unit_is_read_from_the_features(triple, features, unit):
     assert VectorUnit.described(triple, features) == unit
+
+
+@pytest.mark.parametrize("tile", [*CHOSEN, FLOAT32, FLOAT64])
+def test_panels_are_whole_except_for_the_last_two(tile):
+    for columns in range(1, 5 * tile.columns):
+        starts = tile.panel_starts(columns)
+        widths = np.diff(starts)
+        assert (starts[0], starts[-1]) == (0, columns)
+        assert (widths[:-2] == tile.columns).all()
+        assert 0 < widths.min() <= widths.max() <= tile.columns
+        # A tile of a single vector waits for loads.
+        assert len(widths) == 1 or tile.vectors < 3 or widths[-1] > tile.lanes or widths[-2] < tile.columns
 
 
 @pytest.mark.parametrize("tile", [*CHOSEN, FLOAT32, FLOAT64])

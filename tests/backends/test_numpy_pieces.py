@@ -52,3 +52,18 @@ def test_a_network_learns_the_same_with_small_chunks(loss, optimizer, monkeypatc
         np.testing.assert_allclose(losses, expected_loss, rtol=1e-12)
         for name, values in expected.items():
             np.testing.assert_allclose(weights[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_sigmoid_of_large_negative_numbers_is_the_exponential(dtype):
+    z = np.array([[-80, -40, -30, -17], [np.nan, -1, 0, 50]], dtype)
+    backend = numpy_backend.NumpyBackend()
+    out = np.empty_like(z)
+    for place in (out, z.copy()):
+        given = z if place is out else place
+        backend.activation_forward(given, "sigmoid", 0.0, place)
+        # Of the others the sum of 1 and a hyperbolic tangent keeps fewer digits.
+        rounded = (-80, -40) if dtype == np.float64 else (-80, -40, -30, -17)
+        np.testing.assert_allclose(place[0, : len(rounded)], np.exp(rounded), rtol=1e-5)
+        np.testing.assert_allclose(place[1, 1:], 1 / (1 + np.exp(-z[1, 1:])), rtol=1e-6)
+        assert np.isnan(place[1, 0])

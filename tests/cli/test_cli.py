@@ -52,7 +52,7 @@ def test_training_prints_the_settings_a_row_per_epoch_and_the_accuracy(trained: 
 def test_the_names_of_the_default_recipe_and_of_a_preset_differ() -> None:
     def name(*options: str) -> str:
         parsed = make_parser().parse_args(["train", *options])
-        return train._recipe_name(parsed, train._recipe(parsed))
+        return train.recipe_name(parsed, train._recipe(parsed))
 
     assert name() == "default"
     assert name("--preset", "784-200-80-10") == "preset 784-200-80-10"
@@ -290,6 +290,7 @@ def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
         (["--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         (["--learning_rate=3"], "unknown option --learning_rate: did you mean --learning-rate?"),
         (["extra"], "unexpected argument 'extra'"),
+        (["--hidden", "200", "80"], "unexpected argument '80'; sizes are separated by commas, such as 200,80"),
         (["--backend", "gpu"], "unknown backend 'gpu': did you mean 'cupy'?"),
         (["--backend", "cuda:0"], "unknown backend 'cuda:0': did you mean 'cupy'?"),
         (["--backend", "CPU"], "unknown backend 'CPU': did you mean 'numba' or 'numpy'?"),

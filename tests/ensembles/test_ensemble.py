@@ -71,6 +71,14 @@ def test_the_loss_is_that_of_the_mean(loss, weights):
         assert metrics[name] == pytest.approx(correct.mean())
 
 
+def test_more_metrics():
+    chosen, wanted = ensemble(), TARGETS["softmax_cross_entropy"]
+    expected = np.mean(wanted != chosen.predict_classes(X))
+    found = chosen.evaluate(X, wanted, metrics=["f1", lambda y_true, y_pred: np.mean(y_true != y_pred)])
+    assert [*found.values()][-1] == pytest.approx(expected)
+    assert "f1" in found
+
+
 def _mean_of_one(alone, loss, targets):
     p = alone.predict(X).astype(np.float64)
     if loss == "softmax_cross_entropy":

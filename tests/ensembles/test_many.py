@@ -175,7 +175,7 @@ def test_a_network_continues_with_its_optimiser():
 def test_networks_share_the_threads_that_would_have_nothing_to_do(count, threads, most, monkeypatch):
     """While as many networks train as there are threads, each has one; the last one has all."""
     shared = []
-    monkeypatch.setattr(Team, "_together", _noting(Team._together, shared))
+    monkeypatch.setattr(Team, "run_together", _noting(Team.run_together, shared))
     draw = np.random.default_rng(0)
     x, y = draw.random((300, 200), np.float32), draw.integers(0, 4, 300)
     backend = NumbaBackend(threads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import numpy as np
@@ -52,6 +53,10 @@ def assert_refused(chosen, message, x=X, y=Y, error=InvalidInputError, **options
 def test_lists_of_the_wrong_length(options):
     name = next(iter(options))
     assert_refused(networks(), rf"{name} has \d values for 3 networks; give one for each", **options)
+
+
+def test_a_list_of_metrics_for_each_network():
+    assert_refused(networks(), r"one list for all networks, or nnbackend.PerNetwork", metrics=[["f1"]] * 3)
 
 
 def test_networks():
@@ -226,3 +231,31 @@ class TestData:
                     nn.fit_many([classifier(), network], X, Y, **FIT)
 
         assert [history.error for history in nn.fit_many(chosen, X, Y, callbacks=[Inner()], **FIT)] == [None, None]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_network_holds_out_rows_of_its_own(backend, weighted):
+    """As `fit` does on the same rows."""
+    x, y = images(rows=48)
+    weights = np.linspace(0.5, 2, 48) if weighted else None
+    rows = [np.arange(40), np.arange(8, 48), np.arange(48), np.arange(48)]
+    fractions = [0.25, 0.25, 0.5, 0.0]
+    options = {"loss": "softmax_cross_entropy", "epochs": 2, "batch_size": 8, "verbose": False}
+    together = [classifier(backend, seed=seed) for seed in range(4)]
+    alone = copy.deepcopy(together)
+    found = nn.fit_many(together, x, y, rows=rows, validation_split=fractions, sample_weight=weights, **options)
+    for net, own, part, fraction, history in zip(together, alone, rows, fractions, found, strict=True):
+        more = {} if weights is None else {"sample_weight": weights[part]}
+        expected = own.fit(x[part], y[part], validation_split=fraction, **options, **more)
+        assert same_weights(net, own)
+        assert ("val_loss" in history.names()) == (fraction > 0)
+        if fraction:
+            np.testing.assert_array_equal(history["val_loss"], expected["val_loss"])
+
+
+def test_rows_are_held_out_in_one_way():
+    x, y = images(rows=48)
+    with pytest.raises(InvalidInputError, match=r"networks\[0\]: .*all name validation rows; give one of them"):
+        nn.fit_many([classifier("numpy")], x, y, loss="mse", validation_split=0.5, validation_rows=[1, 2])
+    with pytest.raises(InvalidInputError, match=r"networks\[0\]: validation_split must be"):
+        nn.fit_many([classifier("numpy")], x, y, loss="mse", validation_split=1.0)

@@ -15,7 +15,7 @@ import nnbackend as nn
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.cli import main
 from nnbackend.data.scale import Inputs
-from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
+from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.interop.c import export, function_name
 from nnbackend.layers import LAYERS
 from nnbackend.losses import LOSSES
@@ -96,6 +96,7 @@ OTHERS = [
     lambda: [nn.BatchNormalization()],
     lambda: [nn.BatchNormalization(epsilon=0.3, center=False), nn.BatchNormalization(scale=False)],
     lambda: [nn.LayerNormalization()],
+    lambda: [nn.Normalization([0.0] * 4, [1.0] * 4), nn.Conv2D(3, 2)],
     lambda: [nn.LayerNormalization(epsilon=0.3, center=False, scale=False)],
     lambda: [nn.Flatten(), nn.MaxAbsNorm(), nn.LayerNormalization(), nn.MaxAbsNorm()],
     lambda: [nn.Scale(), nn.Flatten(), nn.Scale()],
@@ -349,7 +350,7 @@ def test_what_cannot_be_written_is_refused(target, monkeypatch):
         export(net, target.with_suffix(".c"))
     with pytest.raises(InvalidInputError, match="path must be a path, received 3"):
         export(net, 3)
-    with pytest.raises(UnknownNameError, match="unknown input_dtype 'int8': did you mean 'uint8'"):
+    with pytest.raises(InvalidInputError, match="input_dtype must be uint8, float32 or float64, received 'int8'"):
         export(net, target, "int8")
     monkeypatch.setattr("nnbackend.interop.c._LARGEST", net.parameter_count - 1)
     with pytest.raises(InvalidInputError, match="at most 156 parameters, and the network has 157"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.cli import main
-from nnbackend.errors import InvalidInputError, ModelFileError, UnknownNameError
+from nnbackend.errors import InvalidInputError, ModelFileError
 from nnbackend.interop.onnx import OPSET, export
 from nnbackend.losses import LOSSES
 from nnbackend.support import files
@@ -139,10 +140,26 @@ def test_networks_too_large_for_a_file_are_rejected(target, monkeypatch):
 def test_another_name_or_input_is_refused(target):
     with pytest.raises(InvalidInputError, match=r"must end in \.onnx, received .*model\.safetensors'"):
         export(classifier(), target.with_suffix(".safetensors"))
-    with pytest.raises(UnknownNameError, match="unknown input_dtype 'int8': did you mean 'uint8'"):
+    with pytest.raises(InvalidInputError, match="input_dtype must be uint8, float32 or float64, received 'int8'"):
         export(classifier(), target, "int8")
-    with pytest.raises(UnknownNameError, match="unknown input_dtype 'bytes8': valid names are float32, float64, uint8"):
+    with pytest.raises(InvalidInputError, match="received 'bytes8'"):
         export(classifier(), target, "bytes8")
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".h"])
+def test_bytes_for_a_network_trained_with_fractions_are_a_warning(tmp_path, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 4)).astype(np.uint8)
+    pixels[0] = 255
+    write = {".onnx": nn.Network.to_onnx, ".h": nn.Network.to_c}[suffix]
+    for rows, warns in ((pixels / np.float32(255), True), (pixels, False), (pixels.astype(np.float32), False)):
+        net = nn.Network([nn.Dense(2)], 4, backend="numpy", input_scale=None if rows.dtype != np.uint8 else 1 / 255)
+        net.fit(rows, np.arange(20) % 2, epochs=1, loss="softmax_cross_entropy", verbose=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            write(net, (tmp_path / "model").with_suffix(suffix), "uint8")
+        assert [str(each.message).partition(" up to")[0] for each in caught] == [
+            "input_dtype is uint8, but the network was trained with float32"
+        ] * warns
 
 
 def test_a_full_disk_leaves_the_old_file(target, monkeypatch):

@@ -26,6 +26,7 @@ from sklearn.preprocessing import StandardScaler, scale
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
+from nnbackend.interop.sklearn import base
 from tests.conftest import make_backend
 from tests.interop.estimators import LENGTHS, X, Y, both, make, same_weights
 
@@ -52,6 +53,36 @@ class TestData:
         assert predicted.shape == (8_000, 2)
         # All rows would take 128 MB.
         assert peak < 64e6
+
+    @both
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_scikit_learn_checks_rows_once_at_most(self, estimator, dtype, monkeypatch):
+        """A plain array needs none of its checks, except for NaN, which the network finds."""
+        model = make(estimator, backend="numba").fit(X.astype(dtype), Y)
+        validated = []
+        original = base.validate_data
+        monkeypatch.setattr(base, "validate_data", lambda *a, **b: validated.append(1) or original(*a, **b))
+        outputs = model.predict if estimator is nn.MLPRegressor else model.predict_proba
+        x = X.astype(dtype)
+        expected = outputs(x)
+        assert not validated
+        frozen = x.copy()
+        frozen.flags.writeable = False
+        for rows in (x.tolist(), frozen, np.asfortranarray(x), x.astype(">f8"), np.repeat(x, 2, axis=0)[::2]):
+            validated.clear()
+            np.testing.assert_array_equal(outputs(rows), expected)
+            assert validated == [1]
+        for count in (2, len(x)):
+            for bad in (np.nan, np.inf, -np.inf):
+                wrong = x[:count].copy()
+                wrong[-1, -1] = bad
+                with pytest.raises(ValueError, match=r"Input X contains (NaN|infinity)"):
+                    outputs(wrong)
+        with pytest.raises(ValueError, match="features"):
+            outputs(x[:, :3])
+        with pytest.raises(ValueError, match="0 sample"):
+            outputs(x[:0])
+        np.testing.assert_array_equal(outputs(x), expected)
 
     @both
     def test_names_of_features(self, estimator):

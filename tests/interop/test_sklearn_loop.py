@@ -39,11 +39,11 @@ def plain(fittings):
     """The loop of a single network, without generators, pauses or recorded steps of others."""
     (one,) = fittings
     engine, network, settings, progress = one.engine, one.network, one._settings, one.progress
-    rows, held, once = one._rows, one._held, one._once
+    rows, validation, once = one._rows, one._validation, one._once
     keep = (settings.batch_size or 200) if once else 0
     size = min(settings.batch_size or 200, len(rows))
     run = engine.run_on(network, rows, settings.alpha, size, keep)
-    best = None if held is None else network.snapshot()
+    best = network.snapshot() if settings.early_stopping else None
     order = np.arange(len(rows))
     with network.in_training():
         for _ in range(1 if once else settings.max_iter):
@@ -54,9 +54,11 @@ def plain(fittings):
             loss = run.epoch(order, Watch())
             progress.add(loss, len(rows))
             assert math.isfinite(loss)
-            if held is None:
+            if validation is not None:
+                progress.add_validation(*validation.measure(outputs_of(network, validation.rows.x)))
+            if best is None:
                 progress.judge_loss(settings.tol)
-            elif progress.judge_score(one._score(held, outputs_of(network, held.x)), settings.tol):
+            elif progress.judge_score(settings.tol):
                 best = network.snapshot(into=best)
             engine.solver.end_epoch(network, progress.t)
             if progress.failures > settings.n_iter_no_change:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import sklearn
+from joblib.parallel import ThreadingBackend
 from sklearn.base import clone
-from sklearn.exceptions import FitFailedWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning, NotFittedError
 from sklearn.metrics import accuracy_score, make_scorer, mean_absolute_error
 from sklearn.model_selection import (
     GridSearchCV,
@@ -227,6 +228,18 @@ class TestSameAsGridSearchCV:
             same_results(mine, GridSearchCV(each, spread, cv=3).fit(X, Y))
         same_results(nn.MLPSearchCV(make(), GRID, cv=3, n_jobs=2).fit(X, Y), GridSearchCV(make(), GRID, cv=3).fit(X, Y))
 
+    @pytest.mark.slow
+    def test_a_dask_cluster(self):
+        distributed = pytest.importorskip("distributed")
+        options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+        with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+            with joblib.parallel_config(backend="dask"):
+                mine = nn.MLPSearchCV(make(), GRID, cv=3, n_jobs=2).fit(X, Y)
+            # Each worker has trained its share, at once.
+            done = client.run(lambda dask_worker: dask_worker.state.executed_count)
+            assert list(done.values()) == [1, 1]
+        same_results(mine, GridSearchCV(make(), GRID, cv=3).fit(X, Y))
+
     def test_within_other_searches(self):
         one, other = (cross_val_score(kind(make(), GRID, cv=2), X, Y, cv=3) for kind in (nn.MLPSearchCV, GridSearchCV))
         np.testing.assert_array_equal(one, other)
@@ -356,3 +369,42 @@ class TestEstimator:
             "check_array_api_input",
             "check_classifiers_multilabel_output_format_decision_function",
         }
+
+
+class _PicklingBackend(ThreadingBackend):
+    """A backend of joblib as other packages register them: workers get and return pickles."""
+
+    supports_sharedmem = False
+
+    def submit(self, func, callback=None):
+        return super().submit(_OfPickles(pickle.dumps(func)), callback)
+
+    def effective_n_jobs(self, n_jobs):
+        return 2
+
+
+class _OfPickles:
+    """Calls a function that it has as a pickle, and passes its result through a pickle."""
+
+    calls = 0
+
+    def __init__(self, stored: bytes) -> None:
+        self.stored = stored
+
+    def __call__(self):
+        type(self).calls += 1
+        return pickle.loads(pickle.dumps(pickle.loads(self.stored)()))
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_backends_of_joblib_that_other_packages_register(halving, monkeypatch):
+    joblib.register_parallel_backend("nnbackend-pickling", _PicklingBackend)
+    search = nn.MLPSearchCV(make(max_iter=12), {"alpha": [0.1, 1, 10]}, cv=2, n_jobs=2, halving=halving)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        alone = clone(search).set_params(n_jobs=None).fit(X, Y)
+        monkeypatch.setattr(_OfPickles, "calls", 0)
+        with joblib.parallel_config(backend="nnbackend-pickling"):
+            search.fit(X, Y)
+    assert _OfPickles.calls >= 2
+    np.testing.assert_array_equal(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
+    assert search.best_params_ == alone.best_params_

@@ -23,7 +23,15 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("parameters", "message"),
         [
-            ({"solver": "lbfgs"}, "use solver='adam' .* or scikit-learn's own"),
+            ({"solver": "lbfgs", "dropout": 0.1}, "set dropout=0, or use solver='adam'"),
+            ({"solver": "lbfgs", "dtype": "float32"}, "Use dtype='auto', or solver='adam'"),
+            ({"max_fun": 0}, "max_fun must be"),
+            ({"scoring": "acuracy"}, "did you mean 'accuracy'"),
+            ({"rho": 1}, "rho must be"),
+            ({"activation": ["relu", "tanh"]}, "or one for each of the 1 hidden layers"),
+            ({"activation": ["rely"]}, r"unknown activation\[0\] 'rely'"),
+            ({"dropout": [0.1, 0.2]}, "or one for each of the 1 hidden layers"),
+            ({"dropout": [1.0]}, r"dropout\[0\] must be"),
             ({"solver": "adma"}, "did you mean 'adam'"),
             ({"activation": "softmax"}, "unknown activation 'softmax'"),
             ({"learning_rate": 0.1}, "unknown learning_rate 0.1"),
@@ -60,10 +68,18 @@ class TestRefusals:
             assert not hasattr(model, "coefs_")
 
     def test_unknown_losses(self):
-        with pytest.raises(InvalidInputError, match="use loss='squared_error', or scikit-learn's own"):
-            make(nn.MLPRegressor, loss="poisson").fit(X, LENGTHS)
         with pytest.raises(UnknownNameError):
             make(nn.MLPRegressor, loss="absolute_error").fit(X, LENGTHS)
+        for sizes in ((32,), [32, 16], 32):
+            with pytest.raises(InvalidInputError, match=r"pass the sizes by name: .*hidden_layer_sizes=.*32"):
+                nn.MLPRegressor(sizes, backend="numpy").fit(X, LENGTHS)
+
+    def test_poisson_needs_counts(self):
+        model = make(nn.MLPRegressor, loss="poisson")
+        with pytest.raises(InvalidInputError, match="needs y of counts or rates, at least 0, received -"):
+            model.fit(X, LENGTHS)
+        with pytest.raises(InvalidInputError, match="needs y_val of counts"):
+            model.fit(X, np.abs(LENGTHS), X_val=X, y_val=LENGTHS)
 
     @both
     @pytest.mark.parametrize(
@@ -131,7 +147,7 @@ class TestRefusals:
     def test_resuming_with_other_settings(self):
         model = make(warm_start=True).fit(X, Y)
         for other in (BINARY, Y + 1, np.where(Y == 2, 3, Y)):
-            with pytest.raises(InvalidInputError, match="same classes as before"):
+            with pytest.raises(InvalidInputError, match="has the same classes as in the previous call"):
                 model.fit(X, other)
         with pytest.raises(ValueError, match="3 features, but MLPClassifier is expecting 4"):
             model.fit(X[:, :3], Y)

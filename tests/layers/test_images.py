@@ -69,6 +69,9 @@ NETWORKS = {
         nn.Flatten(), nn.Dense(7), nn.BatchNormalization(0.5, 1e-2), nn.Activation("tanh"), nn.Dense(OUTPUTS),
         nn.BatchNormalization(),
     ],
+    "statistics of the data": lambda: flat(
+        nn.Conv2D(3, 2), nn.Normalization([0.1, -0.2, 0.3], [1.0, 2.0, 0.5]), nn.Activation("tanh")
+    ),
     "layer norm": lambda: flat(nn.Conv2D(4, 2), nn.LayerNormalization(), nn.Conv2D(4, 2, activation="tanh")),
     "layer norm of rows": lambda: [
         nn.Flatten(), nn.LayerNormalization(), nn.Dense(7), nn.LayerNormalization(center=False), nn.Activation("tanh"),

@@ -31,6 +31,7 @@ OPTIMIZERS = {
     "adamw": lambda: nn.AdamW(nn.StepDecay(0.01, every=1)),
     "one cycle": lambda: nn.Adam(nn.OneCycle(0.02, epochs=3)),
     # So slow that no image changes its class, and the rate is reduced after every epoch.
+    "lion": lambda: nn.Lion(1e-3),
     "rmsprop": lambda: nn.RMSprop(nn.Warmup(1, nn.ReduceOnPlateau(1e-7, patience=1, monitor="val_accuracy"))),
 }
 

@@ -17,6 +17,7 @@ OPTIMIZERS = {
     "adam-decay": lambda: nn.Adam(0.01, weight_decay=1e-2),
     "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: nn.RMSprop(0.003),
+    "lion": lambda: nn.Lion(3e-4, weight_decay=0.1),
 }
 
 

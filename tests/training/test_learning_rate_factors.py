@@ -72,8 +72,8 @@ def test_factors_are_in_files_copies_and_checkpoints(backend, tmp_path):
     again = network(backend)
     again.fit(X, Y, epochs=3, optimizer=nn.Adam(0.01), callbacks=[nn.Checkpoint(tmp_path)], resume=True, **OPTIONS)
     assert same_weights(again, whole)
+    other = network(backend, (1.0, 1.0, 1.0))
     with pytest.raises(InvalidInputError, match="learning_rate_factor"):
-        other = network(backend, (1.0, 1.0, 1.0))
         other.fit(X, Y, epochs=3, optimizer=nn.Adam(0.01), callbacks=[nn.Checkpoint(tmp_path)], resume=True, **OPTIONS)
     net.save(tmp_path / "model.npz")
     for same in (nn.Network.load(tmp_path / "model.npz"), copy.deepcopy(net)):

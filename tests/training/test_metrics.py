@@ -289,3 +289,64 @@ def test_scores_without_both_kinds_of_rows_are_unknown():
     assert np.isnan(found["roc_auc"])
     assert np.isnan(found["average_precision"])
     assert found["f1"] == 0
+
+
+def test_metrics_of_quantiles_compare_the_median(backend):
+    x, y = numbers_of_rows()
+    levels = [0.1, 0.5, 0.9]
+    net = nn.Network([nn.Dense(8, activation="relu"), nn.Dense(3)], 4, backend=backend, seed=1)
+    loss = nn.losses.Quantile(levels)
+    history = net.fit(x, y, epochs=2, loss=loss, validation_data=(x, y), metrics=["mae", "r2", "rmse"], verbose=False)
+    median = net.predict(x)[:, 1].astype(np.float64)
+    expected = {
+        "mae": np.abs(median - y).mean(),
+        "r2": 1 - ((median - y) ** 2).mean() / y.var(),
+        "rmse": np.sqrt(((median - y) ** 2).mean()),
+    }
+    found = net.evaluate(x, y, metrics=["mae", "r2", "rmse"])
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-4)
+        assert history[f"val_{name}"][-1] == pytest.approx(value, rel=1e-4)
+
+
+def numbers_of_rows():
+    x = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
+    return x, x @ np.arange(4.0) + 1
+
+
+def test_quantiles_without_a_median_have_no_metrics_with_a_name():
+    x, y = numbers_of_rows()
+    net = nn.Network([nn.Dense(2)], 4, backend="numpy", seed=1)
+    loss = nn.losses.Quantile([0.1, 0.9])
+    for call in (
+        lambda: net.fit(x, y, loss=loss, validation_data=(x, y), metrics=["mae"], verbose=False),
+        lambda: net.evaluate(x, y, loss=loss, metrics=["r2"]),
+    ):
+        with pytest.raises(InvalidInputError, match=r"none of the outputs of Quantile.* predicts the median; add the"):
+            call()
+    net.fit(x, y, loss=loss, validation_data=(x, y), metrics=[lambda t, p: p.shape[1]], epochs=1, verbose=False)
+
+
+def test_a_monitored_metric_that_is_missing_says_how_to_get_it():
+    x, y = numbers_of_rows()
+    labels = (y > 1).astype(int)
+    net = nn.Network([nn.Dense(2)], 4, backend="numpy", seed=1)
+    options = {"loss": "softmax_cross_entropy", "verbose": False}
+    for more, monitor, message in (
+        ({"validation_data": (x, labels)}, "val_f1", r"; give fit\(metrics=\['f1'\]\)"),
+        ({}, "val_f1", r"; give fit\(metrics=\['f1'\], validation_data=\(x, y\)\)"),
+        ({}, "f1", r"; give fit\(metrics=\['f1'\], train_metrics=True\)"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            net.fit(x, labels, callbacks=[nn.EarlyStopping(monitor)], **options, **more)
+
+
+@pytest.mark.parametrize("callback", [nn.EarlyStopping, nn.KeepBest])
+def test_a_monitored_metric_that_is_nan_is_warned_about_once(callback):
+    x, y = numbers_of_rows()
+    net = nn.Network([nn.Dense(2)], 4, backend="numpy", seed=1)
+    one_class = x[:8], np.ones(8, int)
+    options = {"loss": "softmax_cross_entropy", "validation_data": one_class, "metrics": ["roc_auc"], "epochs": 2}
+    with pytest.warns(UserWarning, match="val_roc_auc is NaN after epoch 1") as caught:
+        net.fit(x, (y > 1).astype(int), callbacks=[callback("val_roc_auc")], verbose=False, **options)
+    assert len(caught) == 1

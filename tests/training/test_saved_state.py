@@ -30,6 +30,7 @@ OPTIMIZERS = {
     "adam": nn.Adam,
     "adamw": nn.AdamW,
     "rmsprop": nn.RMSprop,
+    "lion": nn.Lion,
 }
 LOSS = {"loss": "softmax_cross_entropy", "batch_size": 10}
 

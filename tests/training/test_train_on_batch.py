@@ -284,3 +284,22 @@ class TestStepsPerEpoch:
         with pytest.raises(InvalidInputError, match="steps_per_epoch"):
             net.fit(x, y, steps_per_epoch=steps, loss="softmax_cross_entropy")
         assert net.loss is None
+
+
+@pytest.mark.parametrize("options", [{"clip_norm": 0.05}, {"clip_value": 0.003}, {"label_smoothing": 0.2}], ids=str)
+def test_options_of_steps_are_those_of_fit(backend, options):
+    one, other = network(backend), network(backend)
+    x, y = images(rows=32)
+    plain = network(backend)
+    for net in (one, plain):
+        more = options if net is one else {}
+        result = net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.5), **more)
+    settings = {"loss": "softmax_cross_entropy", "optimizer": nn.SGD(0.5), "epochs": 1, "batch_size": 32}
+    history = other.fit(x, y, shuffle=False, verbose=False, **settings, **options)
+    assert same_weights(one, other)
+    assert not same_weights(one, plain)
+    # The next batch without the option is recorded again.
+    one.train_on_batch(x, y)
+    assert one.step_options.clipping is None
+    assert result["loss"] > 0
+    assert history["loss"][0] > 0

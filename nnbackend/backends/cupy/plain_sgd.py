@@ -19,7 +19,7 @@ __all__ = ["with_plain_sgd"]
 #: Roles that allow this. In the backward pass only a penalty's gradient is not proportional to the gradient of the
 #: loss.
 _ROLES = ("forward", "backward", "loss", "bookkeeping")
-_NOT_PROPORTIONAL = ("weight_penalty", "square_sum", "clip_norm", "clip_value")
+_NOT_PROPORTIONAL = ("weight_penalty", "square_sum", "clip_norm", "clip_value", "blend")
 
 #: The losses whose kernels can multiply the gradient.
 _LOSSES = ("softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error")

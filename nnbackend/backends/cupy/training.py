@@ -1,4 +1,4 @@
-"""Losses beyond cross-entropy and squared error, and clipping, on a GPU: each as kernel launches."""
+"""Losses beyond cross-entropy and squared error, clipping, and Lion, on a GPU: each as kernel launches."""
 
 from __future__ import annotations
 
@@ -91,6 +91,32 @@ class CupyTraining(TrainingOperations):
         size = int(gradients.shape[0])
         launch = launches.elements(size)
         self._launch("reductions.clip_value", gradients.dtype, launch, float(value), gradients, size)
+
+    def blend(self, source: Array, share: float, counter: Array, shares: Array | None, out: Array) -> None:
+        size = int(out.shape[0])
+        arguments = (source, float(share), counter, shares, out, size)
+        self._launch("updates.blend", out.dtype, launches.elements(size), *arguments)
+
+    def lion_update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        moment: Array,
+        counter: Array,
+        learning_rates: Array,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Array | None = None,
+    ) -> None:
+        size = int(parameters.shape[0])
+        self._launch(
+            "updates.lion",
+            parameters.dtype,
+            launches.elements(size),
+            parameters, gradients, moment, size,
+            counter, learning_rates, float(beta1), float(beta2), float(weight_decay), momenta,
+        )  # fmt: skip
 
     # ---- what CupyOperations adds --------------------------------------------------------------------------
 

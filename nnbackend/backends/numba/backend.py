@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.backends.contract import Call, Executor, HostArray
-from nnbackend.backends.executor import Division
+from nnbackend.backends.contract import Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.executor import Constants, Division
 from nnbackend.backends.numba import kernels, normalization, resampling
 from nnbackend.backends.numba.activations import ACTIVATION_CODES, IDENTITY
 from nnbackend.backends.numba.executor import CompiledExecutor, Team
-from nnbackend.backends.numba.panels import weights_in_panels
+from nnbackend.backends.numba.from_rows import predictions
+from nnbackend.backends.numba.panels import WeightPanels
 from nnbackend.backends.numba.program import Parts, Program, UnsupportedStepError, compile_step, parts_of
 from nnbackend.backends.numba.training_operations import NumbaTraining
-from nnbackend.backends.numba.updates import ADAM, CONSTANTS, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
+from nnbackend.backends.numba.updates import ADAM, CONSTANTS, LION, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.philox import keep_threshold
 from nnbackend.backends.products import ALONE
@@ -36,11 +37,23 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
     """
 
     name = "numba"
+    takes_any_rows = True
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
+
+    def write(self, array: HostArray, out: HostArray) -> None:
+        super().write(array, out)
+        self._team.note_change()
+
+    def copy(self, source: HostArray, out: HostArray) -> None:
+        super().copy(source, out)
+        self._team.note_change()
+
+    def plain_executor(self, calls: Sequence[Call]) -> PlainExecutor:
+        return _NotingExecutor(self, calls, self._team)
 
     def at_most(self, threads: int) -> AbstractContextManager[None]:
         return self._team.at_most(threads)
@@ -53,7 +66,9 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
 
         def fast(segment: Sequence[Call]) -> Executor:
             program = compile_step(segment, self._team.threads, needed, lambda call: parts[id(call)])
-            return CompiledExecutor(program, self._team, partial(self._for_predictions, segment))
+            return CompiledExecutor(
+                program, self._team, partial(predictions, self._team, partial(self._for_predictions, segment))
+            )
 
         try:
             return division.executor(fast, self.plain_executor, within=ALONE)
@@ -62,10 +77,17 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
             plain.reason = str(refused)
             return plain
 
-    def _for_predictions(self, calls: Sequence[Call], constants: dict[Any, Any]) -> Program:
-        """The program of a step whose parameters no longer change, with their weights in panels."""
-        panels = partial(weights_in_panels, calls, constants)
-        return compile_step(calls, self._team.threads, (), lambda call: panels(parts_of(call)), few_rows=True)
+    def _for_predictions(
+        self, calls: Sequence[Call], constants: Constants | None, x: HostArray, flags: HostArray, slices: int
+    ) -> tuple[Program, bool]:
+        """The program of a step that predicts; see `from_rows.MakeProgram`."""
+        # Threads that have their own slices of the rows must not share a line in another way.
+        threads = 1 if slices else self._team.threads
+        if constants is None:
+            return compile_step(calls, threads, few_rows=True), False
+        panels = WeightPanels(calls, constants, x, flags)
+        program = compile_step(calls, threads, (), lambda call: panels.replace(parts_of(call)), few_rows=True)
+        return program, panels.checks
 
     def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
         division = self._divide(calls, {})
@@ -246,6 +268,35 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
     ) -> None:
         settings = {"weight_decay": weight_decay, "decay": decay, "epsilon": epsilon}
         _update(RMSPROP, settings, counter, (learning_rates, None), parameters, gradients, square)
+
+    def lion_update(
+        self,
+        parameters: Real,
+        gradients: Real,
+        moment: Real,
+        counter: Int,
+        learning_rates: Real,
+        beta1: float,
+        beta2: float,
+        weight_decay: float,
+        momenta: Real | None = None,
+    ) -> None:
+        settings = {"weight_decay": weight_decay, "beta1": beta1, "beta2": beta2}
+        _update(LION, settings, counter, (learning_rates, momenta), parameters, gradients, moment)
+
+
+class _NotingExecutor(PlainExecutor):
+    """Notes that arrays have changed, for weights that are kept in panels."""
+
+    def __init__(self, backend: NumbaBackend, calls: Sequence[Call], team: Team) -> None:
+        super().__init__(backend, calls)
+        self._team = team
+
+    def run(self, repeats: int) -> None:
+        try:
+            super().run(repeats)
+        finally:
+            self._team.note_change()
 
 
 def _update(

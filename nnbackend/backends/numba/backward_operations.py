@@ -23,14 +23,14 @@ from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
     follows="upstream",
 )
 def activation_gradient(tile_shape, real, record):
-    tile, alpha = tile_shape.columns, record.offset("alpha")
+    alpha = record.offset("alpha")
 
     def activation_gradient(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.features
         saved, upstream = matrix(line.saved, rows, columns, real), matrix(line.upstream, rows, columns, real)
         out, constants = matrix(line.out, rows, columns, real), vector(address + alpha, 1, np.float64)
-        begin, end, left, right = block(rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
         kernels.differentiate_block(saved, line.activation, constants, upstream, out, begin, end, left, right)
 
     return activation_gradient
@@ -72,12 +72,12 @@ def max_abs_norm_gradient(tile_shape, real, record):
     "dense_input_gradient", work=lambda call: call.delta.size * call.out.shape[1], is_product=True, calls_product=True
 )
 def input_gradient(tile_shape, real, record):
-    size, tile = tile_shape.size, tile_shape.columns
+    size = tile_shape.size
 
     def input_gradient(address, state, scratch):
         line = at(record, address)
         columns, inner = line.inputs, line.outputs
-        begin, end, left, right = block(line.rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(line.rows, columns, line.by_columns, tile_shape, state)
         delta = line.delta + begin * inner * size
         weight = line.weight + left * inner * size
         out = line.out + (begin * columns + left) * size
@@ -97,13 +97,13 @@ def input_gradient(tile_shape, real, record):
 )
 def weight_gradient(tile_shape, real, record):
     """Shares are rows and columns of the weights."""
-    size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
+    size, rule = tile_shape.size, rule_code(tile_shape)
 
     def weight_gradient(address, state, scratch):
         line = at(record, address)
         rows, columns = line.inputs, line.outputs
         arrays = prepare(rule, line.update, state, scratch) if rule >= 0 else 0
-        begin, end, left, right = block(rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
         x = line.x + begin * size
         delta = line.delta + left * size
         out = line.out + (begin * columns + left) * size
@@ -117,14 +117,14 @@ def weight_gradient(tile_shape, real, record):
 
 @compiled("bias_gradient", work=lambda call: call.delta.size, follows="delta", updates=True)
 def bias_gradient(tile_shape, real, record):
-    size, tile, rule = tile_shape.size, tile_shape.columns, rule_code(tile_shape)
+    size, rule = tile_shape.size, rule_code(tile_shape)
 
     def bias_gradient(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.outputs
         delta, out = matrix(line.delta, rows, columns, real), vector(line.out, columns, real)
         if line.by_columns:
-            _, _, left, right = block(rows, columns, 1, tile, state)
+            _, _, left, right = block(rows, columns, 1, tile_shape, state)
         else:
             left, right = share(columns, state)
         kernels.bias_gradient(delta, out, left, right)
@@ -163,6 +163,7 @@ def weight_penalty(tile_shape, real, record):
     "sgd_update",
     "adam_update",
     "rmsprop_update",
+    "lion_update",
     work=lambda call: 8 * call.gradients.size,
     record=Record.of("update_parameters", gradients=INTEGER, size=INTEGER, update=INTEGER),
 )

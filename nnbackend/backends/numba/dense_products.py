@@ -134,16 +134,16 @@ def make_product(tile_shape):
     """The function to compile: ``out = a @ b + bias``, or ``a @ b.T + bias``.
 
     ``a[i, k]`` lies ``i * a_row + k * a_k`` elements after `a`. If `b_jump` is not 0, `b` consists of panels already:
-    that of column j begins ``j * b_jump`` elements after `b`. If `partial` is not 0, the product at that address adds
-    up all panels but the last.
+    a panel begins ``width * b_jump`` elements after the previous one. If `partial` is not 0, the product at that
+    address adds up all panels but the last.
     """
     size, width, height = tile_shape.size, tile_shape.columns, tile_shape.rows
+    narrow, lanes = tile_shape.narrow, tile_shape.lanes
 
     def product(record, a, a_row, a_k, b, b_row, b_jump, transpose, bias, out, out_row, rows, columns, inner, partial):
         panel, panel_row = panel_space(tile_shape), width
         # A copy does not pay for what is read once or twice.
         in_place = b_jump or (rows <= height and not transpose)
-        between = b_jump if b_jump else 1
         # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it
         # reads a few rows, and a copy pays only for many panels.
         few = 2 if a_k != 1 else 7
@@ -166,31 +166,36 @@ def make_product(tile_shape):
                     transpose_strips(tile_shape, block, a_row, strips, end - i, depth)
                 elif packed:
                     copy_strips(tile_shape, block, a_k, strips, end - i, depth)
-                for j in range(0, columns, width):
-                    next_j, next_k = (j + width, k) if j + width < columns else (0, k + depth)
+                j, panels = 0, 0
+                while j < columns:
+                    # As `TileShape.panel_starts` says.
+                    left = columns - j
+                    step = narrow if width < left <= width + lanes else width
+                    next_j, next_k = (j + step, k) if step < left else (0, k + depth)
                     if transpose:
                         here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)
-                        transpose_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
+                        transpose_panel(tile_shape, here, b_row, panel, left, depth, ahead)
                     else:
-                        here = b + size * (k * b_row + j * between)
+                        here = b + size * (k * b_row + (panels * width * b_jump if b_jump else j))
                         ahead = b + size * (next_k * b_row + next_j)
                         if in_place:
                             panel, panel_row = here, b_row
                         else:
-                            copy_panel(tile_shape, here, b_row, panel, columns - j, depth, ahead)
+                            copy_panel(tile_shape, here, b_row, panel, left, depth, ahead)
                     # Each panel continues the sums of the previous one. Storing and loading does not change them.
                     start, start_row = (out, out_row) if k else (bias, 0)
                     row = i
                     while row < end:
-                        left, left_row, left_k = a + size * (row * a_row + k * a_k), a_row, a_k
+                        here, here_row, here_k = a + size * (row * a_row + k * a_k), a_row, a_k
                         if packed:
                             strip, place = divmod(row - i, height)
-                            left = strips + size * (strip * tile_shape.strip + place)
-                            left_row, left_k = 1, height
+                            here = strips + size * (strip * tile_shape.strip + place)
+                            here_row, here_k = 1, height
                         row += product_tile(
-                            tile_shape, record, left, left_row, 0, 0, 0, 0, left_k, max(depth, 1), 0, panel, panel_row,
+                            tile_shape, record, here, here_row, 0, 0, 0, 0, here_k, max(depth, 1), 0, panel, panel_row,
                             start + size * (row * start_row + j) if start else 0, start_row,
-                            out + size * (row * out_row + j), out_row, end - row, columns - j, depth,
+                            out + size * (row * out_row + j), out_row, end - row, min(left, step), depth,
                         )  # fmt: skip
+                    j, panels = j + step, panels + 1
 
     return product

@@ -8,16 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.executor import Executor, RunRows
+from nnbackend.backends.executor import INFINITE, NOTHING, SUSPECT, Constants, Executor, RunRows
 from nnbackend.backends.numba import epoch, prediction
 from nnbackend.backends.numba.lines import Array
 from nnbackend.backends.numba.program import Program
 
-__all__ = ["CompiledExecutor", "Team"]
+__all__ = ["PIECE", "CompiledExecutor", "Team"]
 
 #: Minimum numbers of multiply-adds in a step, and in a run, for more than one thread. Below these, barriers and waking
 #: threads cost more than they save.
@@ -37,7 +36,7 @@ _PATIENCE = 40
 
 #: Control returns to Python after about this many multiply-adds, a fraction of a second, so that Ctrl-C need not wait
 #: for the end of an epoch.
-_PIECE = 10_000_000_000
+PIECE = 10_000_000_000
 
 
 #: For a step without help.
@@ -67,6 +66,10 @@ class Team:
         self._mails = np.zeros((threads - 1, prediction.MAIL), np.int64)
         self._barrier = np.zeros(2, np.int64)
         self._last = 0.0
+        #: The last arguments of `prediction.run_shared` for a step without help.
+        self.alone = _NO_MAILS, self._barrier, False, 1, True
+        #: Changes with the arrays of the backend, but not by predictions.
+        self.stamp = object()
 
     @contextmanager
     def at_most(self, threads: int) -> Iterator[None]:
@@ -84,36 +87,53 @@ class Team:
         """Run several steps of a program."""
         worth = program.work >= _SHARED_STEP and program.work * steps >= _SHARED_RUN
         others = self._take(1) if worth else 0
-        if not others:
-            _run(program, steps, 0, 1, np.zeros(2, np.int64))
-            return
         try:
-            self._together(program, steps, 1 + others)
+            if others:
+                self.run_together(program, steps, 1 + others)
+            else:
+                _run(program, steps, 0, 1, np.zeros(2, np.int64))
         finally:
             self._give_back(others)
+            self.note_change()
 
-    def predict(self, program: Program, inputs: tuple[Any, ...], outputs: Array, results: Array) -> int:
-        """Run one step for `from_rows`; `inputs` are the arguments of `prediction.read_rows`."""
-        arguments = *inputs, program.table, program.counter, program.scratch, outputs, results
+    def note_change(self) -> None:
+        """Note that arrays, and so perhaps weights, have changed."""
+        self.stamp = object()
+
+    def share(self, work: int, run: Callable[..., int], together: Callable[[], int]) -> int:
+        """Run a step that predicts, with all other threads if it is worth it and they are free; returns flags.
+
+        Parameters
+        ----------
+        work : int
+            Its multiply-adds.
+        run : callable
+            Runs it on this thread and those that wait; takes the last arguments of :func:`prediction.run_shared`.
+        together : callable
+            Runs it on all threads.
+        """
         # One call of compiled code, because each takes longer than the step of a small network. All threads or none.
-        others = self._take(self.threads - 1) if program.work >= _WORTH_HELP else 0
+        others = self._take(self.threads - 1) if work >= self.worth_help else 0
         if not others:
-            alone: int = prediction.predict(*arguments, _NO_MAILS, self._barrier, False, 0, True)
-            return alone
+            return run(*self.alone)
         try:
             now = time.perf_counter()
             wake, self._last = now - self._last < _SOON, now
-            # The threads that others wait for in `_together` must not wait for predictions.
-            few = program.work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
-            flag: int = prediction.predict(*arguments, self._mails, self._barrier, wake, _PATIENCE, few)
+            # The threads that others wait for in `run_together` must not wait for predictions.
+            few = work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
+            flag = run(self._mails, self._barrier, wake, _PATIENCE, few)
             if flag & prediction.NOBODY:
-                self._together(program, 1, self.threads)
-                flag += 0 if prediction.write_results(outputs, inputs[2], results) else 2
+                flag |= together()
             if flag & prediction.WAKE:
-                self._wake(_WAITS + program.work // _WORK_PER_WAIT)
+                self._wake(_WAITS + work // _WORK_PER_WAIT)
         finally:
             self._give_back(others)
-        return flag & 3
+        return flag & (NOTHING | INFINITE | SUSPECT)
+
+    @property
+    def worth_help(self) -> int:
+        """Multiply-adds from which threads share a prediction."""
+        return _WORTH_HELP
 
     def _take(self, fewest: int) -> int:
         """Take as many of the other threads as are free and the caller may use; none if they are fewer than these."""
@@ -149,7 +169,8 @@ class Team:
                 # The interpreter is shutting down.
                 self._mails[place, prediction.STATE] = prediction.ASLEEP
 
-    def _together(self, program: Program, steps: int, threads: int) -> None:
+    def run_together(self, program: Program, steps: int, threads: int) -> None:
+        """Run a program on this thread and others that were taken."""
         assert self._pool is not None
         prediction.dismiss(self._mails)
         barrier = np.zeros(2, np.int64)
@@ -174,8 +195,8 @@ class CompiledExecutor(Executor):
     ----------
     program : Program
     team : Team
-    for_predictions : callable, optional
-        Makes the program again for `from_rows`, from its `constants`.
+    from_rows : callable
+        The method of that name, which other modules implement.
     """
 
     name = "compiled"
@@ -183,28 +204,19 @@ class CompiledExecutor(Executor):
     apart = True
 
     def __init__(
-        self, program: Program, team: Team, for_predictions: Callable[[dict[Any, Any]], Program] | None = None
+        self, program: Program, team: Team, from_rows: Callable[[Array, Array, Constants, int], RunRows | None]
     ) -> None:
-        self._program = program
-        self._team = team
-        self._for_predictions = for_predictions or (lambda constants: program)
+        self._program, self._team, self._from_rows = program, team, from_rows
 
     def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
         self._program.exchange(arrays, seed)
         return True
 
-    def from_rows(self, x: Array, outputs: Array, constants: dict[Any, Any]) -> RunRows:
-        program, predict = self._for_predictions(constants), self._team.predict
-        words = program.records.words_of((begin := x.ctypes.data, begin + x.nbytes))
-        largest = np.finfo(x.dtype).max
-
-        def run_rows(rows: Array, scale: Any, results: Array) -> int:
-            return predict(program, (rows, scale, largest, x, words), outputs, results)
-
-        return run_rows
+    def from_rows(self, x: Array, outputs: Array, constants: Constants, slices: int = 0) -> RunRows | None:
+        return self._from_rows(x, outputs, constants, slices)
 
     def run(self, repeats: int) -> None:
-        piece = max(1, _PIECE // max(1, self._program.work))
+        piece = max(1, PIECE // max(1, self._program.work))
         for done in range(0, repeats, piece):
             self._team.run(self._program, min(piece, repeats - done))
 

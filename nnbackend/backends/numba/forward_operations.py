@@ -86,12 +86,12 @@ def _gather_values(kind, record):
 @compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True, calls_product=True)
 def dense(tile_shape, real, record):
     """The product and the bias; an activation is a separate line."""
-    size, tile = tile_shape.size, tile_shape.columns
+    size = tile_shape.size
 
     def dense(address, state, scratch):
         line = at(record, address)
         inner, columns = line.inputs, line.outputs
-        begin, end, left, right = block(line.rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(line.rows, columns, line.by_columns, tile_shape, state)
         x = line.x + begin * inner * size
         weight = line.weight + left * size
         bias = line.bias + left * size if line.bias else 0
@@ -108,24 +108,38 @@ def dense(tile_shape, real, record):
     # Only where a predictor has copied the weight into panels.
     accepts=lambda call: False,
     work=lambda call: call.x.size * call.out.shape[1],
+    integers={"checks": lambda call: call.arguments.get("checks", 0)},
     is_product=True,
     calls_product=True,
 )
 def dense_panels(tile_shape, real, record):
-    """As `dense`, with a weight of panels; its array has the shape of the weight, but not its order."""
+    """As `dense`, with a weight of panels; its array has the shape of the weight, but not its order.
+
+    If `checks` is an address, not 0, it receives a 1 if a row of `x` may hold NaN or infinity. Any such number makes
+    all sums of the row NaN or infinite, whatever the weights are, so one sum of a row tells.
+    """
     size, tile = tile_shape.size, tile_shape.columns
+    largest = real(np.finfo(real).max)
 
     def dense_panels(address, state, scratch):
         line = at(record, address)
         inner, columns = line.inputs, line.outputs
-        begin, end, left, right = block(line.rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(line.rows, columns, line.by_columns, tile_shape, state)
         x = line.x + begin * inner * size
-        panels = line.weight + left * inner * size
+        # Only the last panels are narrower than a tile.
+        panels = line.weight + (left + tile - 1) // tile * tile * inner * size
         bias = line.bias + left * size if line.bias else 0
         out = line.out + (begin * columns + left) * size
         dense_products.forward_panels(
             line.product, tile, x, inner, panels, inner, bias, out, columns, end - begin, right - left, inner
         )
+        if line.checks and right > left:
+            sums, suspect = vector(out, (end - begin) * columns - left, real), False
+            for row in range(end - begin):
+                # Written so that NaN counts.
+                suspect |= not abs(sums[row * columns]) <= largest
+            if suspect:
+                counts(line.checks, 1)[0] = 1
 
     return dense_panels
 
@@ -137,13 +151,13 @@ def dense_panels(tile_shape, real, record):
     follows="z",
 )
 def activation(tile_shape, real, record):
-    tile, alpha = tile_shape.columns, record.offset("alpha")
+    alpha = record.offset("alpha")
 
     def activation(address, state, scratch):
         line = at(record, address)
         rows, columns = line.rows, line.features
         z, out = matrix(line.z, rows, columns, real), matrix(line.out, rows, columns, real)
-        begin, end, left, right = block(rows, columns, line.by_columns, tile, state)
+        begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
         constants = vector(address + alpha, 1, np.float64)
         kernels.activate_block(z, line.activation, constants, out, begin, end, left, right)
 

@@ -24,7 +24,7 @@ from nnbackend.backends.numba.memory import row_at, vector
 from nnbackend.backends.numba.philox import philox
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.numba.tile_shape import tile_shape_of
-from nnbackend.backends.numba.updates import ADAM, RECORD, RMSPROP, SGD, UPDATE
+from nnbackend.backends.numba.updates import ADAM, LION, RECORD, RMSPROP, SGD, UPDATE
 
 #: How many rows ahead of the gathered row the next one is prefetched.
 AHEAD = 2
@@ -357,7 +357,7 @@ def prepare_update(rule, address, step, t, constants):
     from 1. `UPDATE` is the record at the address."""
     u = at(UPDATE, address)
     rate = vector(u.learning_rates, u.steps, np.float64)[step]
-    momentum = u.beta1 if rule == ADAM else u.momentum
+    momentum = u.beta1 if rule in (ADAM, LION) else u.momentum
     if u.momenta:
         momentum = vector(u.momenta, u.steps, np.float64)[step]
     constants[0] = -rate
@@ -373,6 +373,10 @@ def prepare_update(rule, address, step, t, constants):
         constants[8] = 1 - u.decoupled * rate * u.weight_decay
     elif rule == RMSPROP:
         constants[2], constants[3], constants[4] = u.decay, 1 - u.decay, u.epsilon
+    elif rule == LION:
+        constants[1] = 1 - rate * u.weight_decay
+        constants[2], constants[3] = momentum, 1 - momentum
+        constants[4], constants[5] = u.beta2, 1 - u.beta2
     elif rule != SGD:
         constants[2] = momentum
 

@@ -93,13 +93,19 @@ def share(size, state):
 
 
 @internal_as_written
-def block(rows, columns, by_columns, tile, state):
+def block(rows, columns, by_columns, tile_shape, state):
     """A thread's share of a matrix: half-open ranges of rows and columns.
 
-    Columns are split at multiples of the tile width, so that only the last tile is narrow.
+    Columns are split where tiles begin; see `TileShape.panel_starts`.
     """
     if by_columns:
-        begin, end = share((columns + tile - 1) // tile, state)
-        return 0, rows, begin * tile, min(end * tile, columns)
+        tile, narrow = tile_shape.columns, tile_shape.narrow
+        panels = (columns + tile - 1) // tile
+        begin, end = share(panels, state)
+        # How much earlier the last panel begins.
+        earlier = tile - narrow if panels > 1 and columns - (panels - 2) * tile <= tile + tile_shape.lanes else 0
+        left = begin * tile - (earlier if begin == panels - 1 else 0)
+        right = columns if end == panels else end * tile - (earlier if end == panels - 1 else 0)
+        return 0, rows, left, right
     begin, end = share(rows, state)
     return begin, end, 0, columns

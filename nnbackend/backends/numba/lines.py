@@ -25,7 +25,7 @@ from nnbackend.support.fork_lock import cached_property
 
 __all__ = [
     "Addresses", "Array", "Line", "LineKind", "Span", "Split", "UnsupportedStepError", "Update", "UpdateLine",
-    "declared_record", "is_cut",
+    "declared_record", "is_cut", "uses_of",
 ]  # fmt: skip
 
 Array = npt.NDArray[Any]

@@ -13,7 +13,9 @@ import numpy as np
 from nnbackend.backends.numba.jit import as_written, internal_as_written, jit
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 
-__all__ = ["clip_norm", "clip_value", "elementwise_loss", "focal_rows", "smooth_labels", "square_sum", "store_rows"]
+__all__ = [
+    "blend", "clip_norm", "clip_value", "elementwise_loss", "focal_rows", "smooth_labels", "square_sum", "store_rows",
+]  # fmt: skip
 
 _ABSOLUTE, _HUBER, _QUANTILE, _LOG_COSH, _POISSON, _FOCAL = range(len(ELEMENTWISE_LOSSES))
 _LN2 = math.log(2)
@@ -153,3 +155,10 @@ def clip_value(value, gradients, begin, end):
             gradients[i] = limit
         elif g < -limit:
             gradients[i] = -limit
+
+
+@as_written
+def blend(source, share, out, begin, end):
+    kept, taken = out.dtype.type(1 - share), out.dtype.type(share)
+    for i in range(begin, end):
+        out[i] = kept * out[i] + taken * source[i]

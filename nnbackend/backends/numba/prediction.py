@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnbackend.backends.executor import INFINITE, NOTHING, SUSPECT
 from nnbackend.backends.numba.epoch import run_from
 from nnbackend.backends.numba.intrinsics import atomic_load, compare_exchange, exchange, relax, yield_core
 from nnbackend.backends.numba.jit import as_written, internal_as_written
@@ -28,9 +29,13 @@ __all__ = [
     "STATE",
     "WAKE",
     "WAKING",
+    "copy_finite",
     "dismiss",
+    "is_finite",
+    "point_to",
     "predict",
     "read_rows",
+    "run_shared",
     "serve",
     "write_results",
 ]
@@ -43,11 +48,11 @@ STATE, TABLE, LINES, COUNTER, SCRATCH, THREAD, THREADS, BARRIER, GOAL = range(9)
 MAIL = 16
 
 #: Added to the result of `predict`: some threads are to be woken; no thread has come, and nothing was computed.
-WAKE, NOBODY = 4, 8
+WAKE, NOBODY = 8, 16
 
 
 @internal_as_written
-def _copy_finite(source, scale, largest, out):
+def copy_finite(source, scale, largest, out):
     """``out = source * scale`` in the type of `out`; returns whether all results are at most `largest`."""
     bad = False
     for i in range(source.size):
@@ -59,21 +64,31 @@ def _copy_finite(source, scale, largest, out):
 
 
 @internal_as_written
-def _finite(source, largest):
+def is_finite(source, largest):
+    """Whether all numbers are at most `largest`."""
     bad = False
     for i in range(source.size):
         bad |= not abs(source[i]) <= largest
     return not bad
 
 
+@internal_as_written
+def point_to(words, begin):
+    """Write an address to the words that depend on it."""
+    for i in range(len(words)):
+        counts(words[i, 0], 1)[0] = begin + words[i, 1]
+
+
 @as_written
-def read_rows(rows, scale, largest, x, words):
+def read_rows(rows, scale, largest, x, words, look):
     """Make rows the input of a step: converted and scaled in `x`, or where they are, if they need neither.
 
     Parameters
     ----------
     words : (n, 2) int64
         The words of the step's records that contain the address of its input, and what they contain beside it.
+    look : bool
+        Whether to look for NaN and infinity also in rows that need no conversion.
 
     Returns
     -------
@@ -81,77 +96,114 @@ def read_rows(rows, scale, largest, x, words):
         False if there is NaN or infinity.
     """
     if rows.dtype == x.dtype and scale == 1:
-        begin, finite = rows.ctypes.data, _finite(rows.reshape(-1), largest)
+        begin, finite = rows.ctypes.data, not look or is_finite(rows.reshape(-1), largest)
     else:
-        begin, finite = x.ctypes.data, _copy_finite(rows.reshape(-1), scale, largest, x.reshape(-1))
-    for i in range(len(words)):
-        counts(words[i, 0], 1)[0] = begin + words[i, 1]
+        begin, finite = x.ctypes.data, copy_finite(rows.reshape(-1), scale, largest, x.reshape(-1))
+    point_to(words, begin)
     return finite
 
 
 @as_written
 def write_results(outputs, largest, results):
     """Copy results; False if there is NaN or infinity."""
-    return _copy_finite(outputs.reshape(-1), outputs.dtype.type(1), largest, results.reshape(-1))
+    return copy_finite(outputs.reshape(-1), outputs.dtype.type(1), largest, results.reshape(-1))
 
 
-@as_written
-def predict(
-    rows, scale, largest, x, words, table, counter, scratch, outputs, results, mails, barrier, wake, patience, alone
-):
-    """Read rows, run the step, and write its results.
-
-    Parameters
-    ----------
-    mails : (threads, MAIL) int64
-        Of the threads that may help; empty if none may.
-    barrier : (2,) int64
-    wake : bool
-        Whether to count threads that are asleep as woken, which the caller must then do.
-    patience : int
-        Number of checks for which to wait for a thread.
-    alone : bool
-        Whether to run the step on this thread if no other has come.
-
-    Returns
-    -------
-    int
-        0, or 1 if the rows hold NaN or infinity and nothing was computed, or 2 if the results do; plus WAKE or NOBODY.
-    """
+@internal_as_written
+def _invite(mails, wake):
+    """Invite the threads that wait; returns WAKE or 0."""
     flag = 0
     for i in range(len(mails)):
         state = mails.ctypes.data + 8 * MAIL * i
         if not compare_exchange(state, READY, INVITED) and wake and compare_exchange(state, ASLEEP, WAKING):
             flag = WAKE
-    finite = read_rows(rows, scale, largest, x, words)
+    return flag
+
+
+@internal_as_written
+def _instruct(table, counter, scratch, mails, barrier, patience):
+    """Tell the threads that have accepted what to run, and dismiss the others; returns their number, including this
+    one. With a `patience` of 0 all are dismissed."""
     threads, goal = 1, atomic_load(barrier.ctypes.data)
     for i in range(len(mails)):
-        mail = mails.ctypes.data + 8 * MAIL * i
-        checks = patience if finite else 0
+        mail, checks = mails.ctypes.data + 8 * MAIL * i, patience
         while atomic_load(mail) == INVITED and checks > 0:
             relax()
             checks -= 1
         # Dismissed if it has not come, or is not needed.
         if compare_exchange(mail, INVITED, READY) or atomic_load(mail) != ACCEPTED:
             continue
-        if not finite:
+        if patience == 0:
             exchange(mail, READY)
             continue
         letter = counts(mail, MAIL)
         letter[TABLE], letter[LINES], letter[COUNTER] = table.ctypes.data, len(table), counter.ctypes.data
         letter[SCRATCH], letter[THREAD], letter[BARRIER], letter[GOAL] = scratch, threads, barrier.ctypes.data, goal
         threads += 1
-    if not finite:
-        return flag | 1
-    if threads == 1 and not alone:
-        return flag | NOBODY
+    return threads
+
+
+@internal_as_written
+def _start(table, counter, scratch, mails, barrier, threads):
+    """Run the table on this thread and those that were instructed."""
+    goal = atomic_load(barrier.ctypes.data)
     for i in range(len(mails)):
         mail = mails.ctypes.data + 8 * MAIL * i
         if atomic_load(mail) == ACCEPTED:
             counts(mail, MAIL)[THREADS] = threads
             exchange(mail, STARTED)
     run_from(table, False, counter, 1, scratch, 0, threads, barrier.ctypes.data, goal)
-    return flag if write_results(outputs, largest, results) else flag | 2
+
+
+@as_written
+def run_shared(table, counter, scratch, mails, barrier, wake, patience, alone):
+    """Run the lines of a table, as `predict` does it."""
+    flag = _invite(mails, wake)
+    threads = _instruct(table, counter, scratch, mails, barrier, patience)
+    if threads == 1 and not alone:
+        return flag | NOBODY
+    _start(table, counter, scratch, mails, barrier, threads)
+    return flag
+
+
+@as_written
+def predict(
+    rows, scale, largest, x, words, look, flags, table, counter, scratch, outputs, results, mails, barrier, wake,
+    patience, alone,
+):  # fmt: skip
+    """Read rows, run the step, and write its results.
+
+    Parameters
+    ----------
+    flags : (2,) int64
+        To the first the step writes 1 if its input may hold NaN or infinity.
+    mails : (threads, MAIL) int64
+        Of the threads that may help; empty if none may.
+    barrier : (2,) int64
+    wake : bool
+        Whether to count threads that are asleep as woken, which the caller must then do.
+    patience : int
+        Number of checks for which to wait for a thread, if there are mails at least 1.
+    alone : bool
+        Whether to run the step on this thread if no other has come.
+
+    Returns
+    -------
+    int
+        Flags of :data:`nnbackend.backends.executor.RunRows`, and WAKE or NOBODY.
+    """
+    flag = _invite(mails, wake)
+    finite = read_rows(rows, scale, largest, x, words, look)
+    threads = _instruct(table, counter, scratch, mails, barrier, patience if finite else 0)
+    if not finite:
+        return flag | NOTHING
+    if threads == 1 and not alone:
+        return flag | NOBODY
+    flags[0] = 0
+    _start(table, counter, scratch, mails, barrier, threads)
+    if flags[0]:
+        flag |= SUSPECT
+    return flag if write_results(outputs, largest, results) else flag | INFINITE
 
 
 @as_written

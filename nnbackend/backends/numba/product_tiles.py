@@ -111,7 +111,7 @@ def _write_product(tile_shape: TileShape, builder: ir.IRBuilder, arguments: Sequ
     rows, columns = arguments[-3:-1]
     vectors, lanes = tile_shape.vectors, tile_shape.lanes
     widths = [(vectors, False, False), *((n + 1, True, False) for n in range(vectors))]
-    paired = [(n + 1, True, True) for n in range(2, vectors)] if tile_shape.rows % 2 == 0 else []
+    paired = [(n + 1, True, True) for n in range(2, vectors)] if tile_shape.paired and tile_shape.rows % 2 == 0 else []
     many = builder.icmp_signed(">", rows, simd.integer(tile_shape.rows // 2))
     fits = builder.icmp_signed(">=", columns, simd.integer(tile_shape.columns))
     needed = builder.sdiv(builder.add(columns, simd.integer(lanes - 1)), simd.integer(lanes))
@@ -216,6 +216,9 @@ def _product(
     sums = simd.only_if(has_start, load_start, tile.zeros())
     share = builder.sdiv(builder.add(length, simd.integer(height - 1)), simd.integer(height))
 
+    reads_rows = builder.icmp_signed("==", a_k, simd.integer(1))
+    next_tile = builder.mul(a_row, simd.integer(height))
+
     def segment(number: Value, sums: list[Value]) -> list[Value]:
         rows_here = [simd.move(row, builder.mul(number, jump)) for row in a_rows]
         panel_here = simd.move(panel, builder.mul(builder.mul(number, length), panel_row))
@@ -228,6 +231,10 @@ def _product(
             # Prefetch one output row at a time, so that it is in cache when the sums are finished. Fetching all rows at
             # once would delay the loads of the sums.
             k, *sums = carried
+            with builder.if_then(reads_rows):
+                # The rows of the next tile come from memory while this one is computed.
+                for pointer in rows_here:
+                    simd.prefetch(simd.move(pointer, builder.add(k, next_tile)), [simd.integer(0)], write=False)
             for place in epilogue.places(simd.move(out, builder.mul(row, out_row))):
                 simd.prefetch(place, tile.offsets, write=True)
             end = simd.smaller(builder.add(k, share), length)

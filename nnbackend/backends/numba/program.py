@@ -22,7 +22,7 @@ from nnbackend.backends.arrays import span_of
 from nnbackend.backends.declaration import OPERATIONS, Call
 from nnbackend.backends.numba.compiled import kind_of
 from nnbackend.backends.numba.kinds import SCRATCH
-from nnbackend.backends.numba.line_records import Records
+from nnbackend.backends.numba.line_records import FUNCTION, RECORD, WAIT, Records
 from nnbackend.backends.numba.lines import (
     Addresses,
     Array,
@@ -35,11 +35,7 @@ from nnbackend.backends.numba.lines import (
 )
 from nnbackend.backends.numba.schedule import schedule
 
-__all__ = ["Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
-
-#: Columns of the table: the address of a line's function, whether there is a barrier before it, and its record's
-#: address.
-FUNCTION, WAIT, RECORD = 0, 1, 2
+__all__ = ["FUNCTION", "RECORD", "WAIT", "Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
 
 #: A layer is split by columns if there are fewer rows per thread than this, enough work (multiply-adds) to outweigh two
 #: more barriers, and enough columns per thread. Measured on two cores.

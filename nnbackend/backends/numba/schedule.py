@@ -85,10 +85,10 @@ def _fuse_updates(
 
     The rest of the flat buffers, such as a weight with a penalty, is updated by separate lines.
     """
-    others = [use for use in lines if use.line is not last]
+    others, following = _around(lines, last)
     elsewhere = memory.pieces(needed)
     used, shared = elsewhere, elsewhere
-    for use in others:
+    for use in [*others, *following]:
         shared |= used & use.touched
         used |= use.touched
     done = []
@@ -103,7 +103,22 @@ def _fuse_updates(
                 done.append(gradient)
         later |= use.touched
     rest = (replace(last, gradients=part) for part in last.update.without(done))
-    return [*others, *(_Use(line, memory) for line in rest)]
+    return [*others, *(_Use(line, memory) for line in rest), *following]
+
+
+def _around(lines: Sequence[_Use], last: UpdateLine) -> tuple[list[_Use], list[_Use]]:
+    """The other lines, up to the first that depends on the update before it, and from that line on."""
+    place = next(number for number, use in enumerate(lines) if use.line is last)
+    update, others = lines[place], [use for use in lines if use.line is not last]
+    first = next(
+        (
+            number
+            for number, use in enumerate(others[place:], place)
+            if use.touched & update.written or use.written & update.touched
+        ),
+        len(others),
+    )
+    return others[:first], others[first:]
 
 
 def _late_lines_later(lines: Sequence[_Use]) -> list[_Use]:

@@ -39,11 +39,14 @@ class VectorUnit:
     registers : int
     fused : bool
         Whether it has fused multiply-add instructions.
+    shuffles : bool
+        Whether it moves lanes while it multiplies. Intel's CPUs with 64 bytes use the same units for both.
     """
 
     width: int
     registers: int
     fused: bool
+    shuffles: bool = True
 
     @classmethod
     def of_this_cpu(cls) -> VectorUnit:
@@ -62,7 +65,8 @@ class VectorUnit:
         if triple.startswith(("aarch64", "arm64")):
             return cls(16, 32, fused=True)
         if "+avx512f" in has:
-            return cls(64, 32, fused=True)
+            # Only AMD's have this feature.
+            return cls(64, 32, fused=True, shuffles="+sse4a" in has)
         return cls(32 if "+avx" in has else 16, 16, fused="+fma" in has)
 
 
@@ -87,6 +91,8 @@ class TileShape:
         it.
     epilogue : str
         What happens to a finished tile: a name in `epilogues.py`.
+    paired : bool
+        Whether pairs of rows share the last vector of a tile where it is half full at most; see `product_tiles.py`.
     """
 
     real: str
@@ -97,6 +103,7 @@ class TileShape:
     depth: int = 128
     block: int = 256
     epilogue: str = "store"
+    paired: bool = True
 
     @classmethod
     def choose(cls, real: str, unit: VectorUnit) -> TileShape:
@@ -107,7 +114,7 @@ class TileShape:
         four needs 8 sums to stay busy. The panel occupies 24 KB of the L1 cache, which has at least 32 KB.
         """
         rows, vectors = (8, 3) if unit.registers >= 32 else (6, 2)
-        return cls(real, unit.width // _SIZES[real], unit.fused, rows, vectors)
+        return cls(real, unit.width // _SIZES[real], unit.fused, rows, vectors, paired=unit.shuffles)
 
     @property
     def size(self) -> int:
@@ -118,6 +125,22 @@ class TileShape:
     def columns(self) -> int:
         """Columns of a tile."""
         return self.lanes * self.vectors
+
+    @property
+    def narrow(self) -> int:
+        """Columns of the first of two tiles that share what is left after the others, if a whole tile would leave one
+        vector at most: tiles of a single vector wait for loads."""
+        return self.lanes * 2 if self.vectors == 3 else self.columns
+
+    def panel_starts(self, columns: int) -> list[int]:
+        """The first columns of the panels of a matrix, followed by the number of its columns. Panels are as wide as a
+        tile, except for the last two."""
+        starts = [0]
+        while starts[-1] < columns:
+            left = columns - starts[-1]
+            width = self.narrow if self.columns < left <= self.columns + self.lanes else self.columns
+            starts.append(min(starts[-1] + width, columns))
+        return starts
 
     @property
     def strip(self) -> int:
@@ -177,7 +200,8 @@ class _Attributes(AttributeTemplate):
     def resolve_size(self, kind: TileShapeType) -> Any:
         return types.intp
 
-    resolve_block = resolve_columns = resolve_depth = resolve_rows = resolve_strip = resolve_size
+    resolve_block = resolve_columns = resolve_depth = resolve_lanes = resolve_narrow = resolve_size
+    resolve_rows = resolve_strip = resolve_size
 
 
 @lower_getattr_generic(TileShapeType)

@@ -96,3 +96,17 @@ def clip_value(tile_shape, real, record):
         loss_kernels.clip_value(line.value, vector(line.gradients, line.size, real), begin, end)
 
     return clip_value
+
+
+@compiled("blend", work=lambda call: call.out.size)
+def blend(tile_shape, real, record):
+    def blend(address, state, scratch):
+        line = at(record, address)
+        begin, end = share(line.size, state)
+        taken = line.share
+        if line.shares:
+            taken = vector(line.shares, line.steps, np.float64)[at(STATE, state).place]
+        source, out = vector(line.source, line.size, real), vector(line.out, line.size, real)
+        loss_kernels.blend(source, taken, out, begin, end)
+
+    return blend

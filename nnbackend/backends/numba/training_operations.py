@@ -50,5 +50,9 @@ class NumbaTraining(TrainingOperations):
     def clip_norm(self, squares: Real, norm: float, gradients: Real) -> None:
         loss_kernels.clip_norm(float(squares[0]), float(norm), gradients, 0, gradients.size)
 
+    def blend(self, source: Real, share: float, counter: Int, shares: Real | None, out: Real) -> None:
+        taken = share if shares is None else float(shares[counter[0]])
+        loss_kernels.blend(source, float(taken), out, 0, out.size)
+
     def clip_value(self, value: float, gradients: Real) -> None:
         loss_kernels.clip_value(float(value), gradients, 0, gradients.size)

@@ -13,14 +13,14 @@ from nnbackend.backends.declaration import Call
 from nnbackend.backends.numba import simd as words
 from nnbackend.backends.numba.records import INTEGER, REAL, Record
 from nnbackend.backends.numba.simd import Simd, Value
-from nnbackend.backends.numba.vectors import Vector, load_constants, multiply_add
+from nnbackend.backends.numba.vectors import Vector, load_constants, multiply_add, where
 
 __all__ = [
-    "ADAM", "CONSTANTS", "MOMENTUM", "NESTEROV", "RECORD", "RMSPROP", "RULES", "SGD", "UPDATE", "Rule", "Updating",
-    "rule_of",
+    "ADAM", "CONSTANTS", "LION", "MOMENTUM", "NESTEROV", "RECORD", "RMSPROP", "RULES", "SGD", "UPDATE", "Rule",
+    "Updating", "rule_of",
 ]  # fmt: skip
 
-SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP = range(5)
+SGD, MOMENTUM, NESTEROV, ADAM, RMSPROP, LION = range(6)
 
 #: The inputs of an optimiser's step: addresses of the epoch's learning rates and momenta (0 if every step has the same)
 #: and their number, distances in elements from the gradients to the parameters and the slots, and the constants of all
@@ -99,6 +99,16 @@ def _rmsprop(
     return multiply_add(minus_rate, g / (v.root() + epsilon), p), [v]
 
 
+def _lion(
+    p: Vector, g: Vector, slots: Sequence[Vector], constants: Sequence[Vector]
+) -> tuple[Vector, Sequence[Vector]]:
+    minus_rate, shrink, beta1, rest1, beta2, rest2 = constants
+    direction = multiply_add(beta1, slots[0], rest1 * g)
+    # The direction itself if it is neither above nor below zero: zero, or NaN, which must propagate.
+    sign = where(direction > 0, direction.like(1.0), where(direction < 0, direction.like(-1.0), direction))
+    return multiply_add(minus_rate, sign, p * shrink), [multiply_add(beta2, slots[0], rest2 * g)]
+
+
 #: All rules; the index is the code.
 RULES = [
     Rule("sgd", 0, 2, _sgd),
@@ -106,6 +116,7 @@ RULES = [
     Rule("nesterov", 1, 3, _nesterov),
     Rule("adam", 2, 9, _adam),
     Rule("rmsprop", 1, 5, _rmsprop),
+    Rule("lion", 1, 6, _lion),
 ]
 
 
@@ -113,7 +124,7 @@ def rule_of(call: Call) -> int:
     """The rule of a recorded update."""
     if call.operation == "sgd_update":
         return SGD if call.velocity is None else NESTEROV if call.nesterov else MOMENTUM
-    return {"adam_update": ADAM, "rmsprop_update": RMSPROP}[call.operation]
+    return {"adam_update": ADAM, "rmsprop_update": RMSPROP, "lion_update": LION}[call.operation]
 
 
 class Updating:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import unique_labels
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.inputs import check_mask
 from nnbackend.data.weights import check_not_negative, without_index
 from nnbackend.errors import InvalidInputError
-from nnbackend.interop.sklearn.base import BaseMLP
+from nnbackend.interop.sklearn.architecture import Weights
+from nnbackend.interop.sklearn.base import BaseMLP, takes_batches
 from nnbackend.interop.sklearn.data import Given, Problem, Rows, comparable_weights
 from nnbackend.interop.sklearn.labels import Labels
 from nnbackend.support.checks import number
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["MLPClassifier"]
+
+#: Kinds of dtypes whose comparison with == has no surprises.
+_PLAIN = "biuU"
 
 
 class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
@@ -30,13 +35,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     Parameters
     ----------
     hidden_layer_sizes : int or sequence of int
-    activation : str
-        Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu".
-    solver : {"adam", "sgd"}
-        "lbfgs" is not supported.
+    activation : str or sequence of str
+        Of the hidden layers: "identity", "logistic", "tanh" or "relu", or another of this package, such as "gelu"; or
+        one for each hidden layer.
+    solver : {"adam", "sgd", "lbfgs", "adamw", "rmsprop"}
+        "lbfgs" is SciPy's L-BFGS-B [1]_ on all rows at once, in float64, for small data sets. It ignores what belongs
+        to batches, such as `batch_size` and `early_stopping`; it allows no dropout, and `partial_fit` does not exist.
+        "adamw" and "rmsprop" are :class:`nnbackend.AdamW` and :class:`nnbackend.RMSprop`.
     alpha : float
         Strength of the L2 penalty: ``alpha / 2 sum W^2``, divided by the sum of the weights of the minibatch's rows, is
-        added to its loss. Biases have no penalty.
+        added to its loss. Biases have no penalty. For "adamw" it is the decoupled weight decay instead, of biases as
+        well: a step with learning rate r multiplies every parameter by ``1 - r alpha``.
     batch_size : int or "auto"
         Rows per step; "auto" is 200, or all rows if there are fewer.
     learning_rate : {"constant", "invscaling", "adaptive"}
@@ -44,7 +53,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         training would end because it no longer improves, until the rate is below 1e-6.
     learning_rate_init, power_t : float
     max_iter : int
-        Maximum number of epochs.
+        Maximum number of epochs, or of iterations of "lbfgs".
     shuffle : bool
         Whether to shuffle the rows in every epoch.
     random_state : int, RandomState or None
@@ -60,16 +69,18 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         Whether to hold out `validation_fraction` of the rows, score them after every epoch, stop when the score no
         longer improves by `tol`, and keep the weights with the best score. Otherwise training stops by the training
         loss, and the last weights are kept.
-    validation_fraction, beta_1, beta_2, epsilon : float
+    validation_fraction : float
+    beta_1, beta_2, epsilon : float
+        Of "adam" and "adamw"; epsilon also of "rmsprop".
     n_iter_no_change : int or inf
         Training ends after more than this many consecutive epochs without improvement.
     max_fun : int
-        Not used; it belongs to "lbfgs".
+        Maximum number of evaluations of the loss by "lbfgs".
     backend : str or Backend
         "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
         with its next call.
-    dropout : float
-        Fraction of each hidden layer's outputs that is dropped in training.
+    dropout : float or sequence of float
+        Fraction of each hidden layer's outputs that is dropped in training, or one for each layer.
     dtype : {"auto", "float32", "float64"}
         "auto" uses the data of the first call of `fit`: float32 for float32 data, otherwise float64.
     class_weight : dict, "balanced" or None
@@ -79,6 +90,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     n_members : int
         Number of networks whose probabilities are averaged. They train at once, from different random states, and each
         is an estimator with one network in `estimators_`.
+    scoring : str, callable or None
+        The score of validation data: None for the accuracy, "loss" for the loss with its sign changed, or a scorer as
+        of scikit-learn, by name or as ``scorer(estimator, X, y)``, also with `sample_weight` if there are weights.
+    rho : float
+        Decay of the running mean of squared gradients of "rmsprop".
 
     Attributes
     ----------
@@ -87,9 +103,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     estimators_ : list of MLPClassifier
         The members, only if there are several.
     classes_ : (k,) array
-    loss_, loss_curve_ : float, and a list of one for every epoch
+    loss_, loss_curve_ : float, and a list of one for every epoch, or iteration of "lbfgs"
     best_loss_ : float, or None with early stopping
-    validation_scores_, best_validation_score_ : list of float, float; None without early stopping
+    validation_scores_, validation_loss_curve_ : list of float
+        One for every epoch; None without validation data, which `fit` is given or early stopping holds out. The loss
+        has no penalty.
+    best_validation_score_ : float, or None without early stopping
     n_iter_, t_ : int
         Number of epochs in the last call, and number of rows seen.
     n_layers_, n_outputs_, n_features_in_ : int
@@ -113,12 +132,22 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     ended; `loss_`, `best_loss_` and `best_validation_score_` are means over all; `n_iter_` and `t_` are the largest.
     `partial_fit` trains each member for an epoch on the same rows, and with `warm_start` each continues. If one
     diverges, none is changed.
+
+    With scikit-learn 1.9 or newer, `set_callbacks` takes its callbacks: each epoch is a task, and those of a member are
+    tasks of the member's.
+
+    References
+    ----------
+    .. [1] C. Zhu, R. H. Byrd, P. Lu and J. Nocedal, "Algorithm 778: L-BFGS-B: Fortran subroutines for large-scale
+       bound-constrained optimization", ACM Transactions on Mathematical Software 23 (1997), 550-560
     """
+
+    _labels: Labels
 
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: str | Sequence[str] = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -142,13 +171,16 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         backend: str | Backend = "auto",
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         dtype: str = "auto",
         class_weight: Any = None,
         n_members: int = 1,
+        scoring: Any = None,
+        rho: float = 0.9,
     ) -> None:
         self._keep(locals())
 
+    @available_if(takes_batches)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these rows, continuing from the last call.
 
@@ -165,9 +197,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         InvalidInputError, UnknownNameError, DivergedFitError, BackendUnavailableError
             As `fit` does.
         """
-        with own_error_state(), self._inputs_kept():
-            self._train(X, y, sample_weight, incremental=True, classes=classes)
-        return self
+        return self._fit_part(X, y, sample_weight, classes)
 
     def predict(self, X: Any) -> HostArray:
         """The most likely classes.
@@ -210,6 +240,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         float
         """
         check_mask("y", y)
+        if sample_weight is None and type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in _PLAIN:
+            predicted = self.predict(X)
+            if y.shape == predicted.shape and y.dtype == predicted.dtype:
+                # What scikit-learn's score returns, whose checks take longer than a small prediction.
+                return float(np.average(y == predicted))
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
@@ -218,20 +253,35 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             targets = labels.encode(given.y)
         else:
             labels, targets = given.labels()
-        weights = self._class_weights(given.y, targets, labels, incremental)
-        return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels)
+        weights, by_class = self._class_weights(given.y, targets, labels, incremental)
+        return Problem(targets, labels.outputs, labels.loss, labels.activation, weights, labels, by_class)
+
+    def _held_targets(self, problem: Problem, y: HostArray) -> tuple[HostArray, HostArray | None]:
+        labels = problem.labels
+        assert labels is not None
+        targets = labels.encode(y)
+        if problem.weight_by_class is not None:
+            return targets, problem.weight_by_class[targets]
+        if self.class_weight is None:
+            return targets, None
+        weights: HostArray = compute_sample_weight(self.class_weight, y)
+        return targets, weights
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:
         """The classes to learn: those of earlier calls, those given by the caller, or those of the targets."""
         announced = None if classes is None else unique_labels(classes)
-        if goes_on:
+        # The weights alone may have been set by the caller.
+        if goes_on and hasattr(self, "_labels"):
             before: Labels = self._labels
             found = announced if incremental else Labels.of(y).classes
             if found is not None and not np.array_equal(found, before.classes):
-                raise InvalidInputError(
-                    f"training can continue only with the same classes as before, {before.classes}, received {found}; "
-                    "to start over, set warm_start=False and call fit"
+                said = (
+                    f"training can continue only with the same classes as before, {before.classes}, received {found}"
+                    if incremental
+                    else "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {before.classes}, `y` has {found}"
                 )
+                raise InvalidInputError(f"{said}; to start over, set warm_start=False and call fit")
             return before
         labels = Labels.of(y)
         if not incremental or labels.multilabel:
@@ -243,9 +293,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             )
         return Labels(announced, multilabel=False)
 
-    def _class_weights(self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool) -> HostArray | None:
+    def _class_weights(
+        self, y: HostArray, targets: HostArray, labels: Labels, incremental: bool
+    ) -> tuple[HostArray | None, HostArray | None]:
+        """The weights of the rows' classes, and of single classes where a row belongs to one."""
+        by_class: HostArray | None = None
         if self.class_weight is None:
-            return None
+            return None, None
         if incremental and isinstance(self.class_weight, str) and self.class_weight == "balanced":
             raise InvalidInputError(
                 "class_weight='balanced' needs all rows at once; for partial_fit give the weights of all classes: "
@@ -255,14 +309,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             if labels.multilabel:
                 weights: HostArray = compute_sample_weight(self.class_weight, y)
             else:
-                weights = compute_class_weight(self._checked_class_weight(labels), classes=labels.classes, y=y)[targets]
+                by_class = compute_class_weight(self._checked_class_weight(labels), classes=labels.classes, y=y)
+                weights = by_class[targets]
         except InvalidInputError:
             raise
         except (TypeError, ValueError) as error:
             # scikit-learn checks the forms of several columns.
             raise InvalidInputError(f"class_weight={self.class_weight!r} cannot be used: {error}") from error
         check_not_negative("the product of class_weight", weights, "row")
-        return weights
+        return weights, by_class
 
     def _checked_class_weight(self, labels: Labels) -> Any:
         given, known = without_index(self.class_weight), labels.classes.tolist()
@@ -284,10 +339,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
         assert problem.labels is not None
         return float(accuracy_score(held.targets, problem.labels.codes(outputs), sample_weight=held.weights))
 
-    def _learned(self, problem: Problem) -> None:
+    def _attributes(self, engine: Any, problem: Problem, weights: Weights) -> dict[str, Any]:
         assert problem.labels is not None
-        self._labels = problem.labels
-        self.classes_ = problem.labels.classes
+        learned = {"_labels": problem.labels, "classes_": problem.labels.classes}
+        return {**super()._attributes(engine, problem, weights), **learned}
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -22,7 +22,7 @@ from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.losses import get_loss
 from nnbackend.network import Network
 
-__all__ = ["Given", "Problem", "Rows", "Table", "comparable_weights", "split", "weights_of_rows"]
+__all__ = ["Given", "Problem", "Rows", "Table", "comparable_weights", "held_rows", "split", "weights_of_rows"]
 
 #: A sparse matrix that is dense in at most this many bytes is converted once, which is faster than batch by batch.
 _SMALL = 4 << 20
@@ -176,6 +176,8 @@ class Problem:
         scikit-learn's name of the activation that turns outputs into predictions.
     class_weights : (n,) float64 or None
         The weights of the rows' classes.
+    weight_by_class : (k,) float64 or None
+        Those of single classes.
     labels : Labels or None
         The classes, if the targets are classes.
     """
@@ -186,6 +188,7 @@ class Problem:
     out_activation: str
     class_weights: HostArray | None = None
     labels: Labels | None = None
+    weight_by_class: HostArray | None = None
 
     @property
     def stratified(self) -> bool:
@@ -194,7 +197,7 @@ class Problem:
 
 
 def weights_of_rows(sample_weight: Any, rows: int) -> HostArray | None:
-    """Check the caller's weights; returns them as (n,) float64.
+    """Check the caller's weights, a number for all rows or one for each; returns them as (n,) float64.
 
     Raises
     ------
@@ -203,6 +206,8 @@ def weights_of_rows(sample_weight: Any, rows: int) -> HostArray | None:
     """
     if sample_weight is None:
         return None
+    if isinstance(sample_weight, int | float | np.number):
+        sample_weight = np.full(rows, float(sample_weight))
     weights = row_weights(sample_weight, rows)
     if not weights.any():
         raise InvalidInputError("all of sample_weight is zero; at least one row must count")
@@ -216,9 +221,14 @@ def comparable_weights(sample_weight: Any, X: Any) -> HostArray | None:
 
 
 def split(
-    given: Given, problem: Problem, weights: HostArray | None, settings: Settings, generator: np.random.RandomState
+    given: Given,
+    problem: Problem,
+    weights: HostArray | None,
+    settings: Settings,
+    generator: np.random.RandomState,
+    held: Rows | None = None,
 ) -> tuple[Rows, Rows | None]:
-    """The rows for training, and those for validation with early stopping.
+    """The rows for training, and those for validation: the caller's `held`, or a part with early stopping.
 
     Both have the weights of the rows and of their classes, so that the best epoch is the best by the weights that
     training uses.
@@ -228,9 +238,9 @@ def split(
     InvalidInputError
         There are too few rows for validation, or all rows of a part weigh zero.
     """
-    weights, held, selected = _product(weights, problem.class_weights), None, given.places
+    weights, selected = _product(weights, problem.class_weights), given.places
     targets = problem.targets
-    if settings.early_stopping:
+    if settings.early_stopping and held is None:
         _check_sizes(problem, settings.validation_fraction)
         places, others = train_test_split(
             np.arange(len(given)),
@@ -251,6 +261,17 @@ def split(
     return Rows(given.table.x, targets, weights, selected), held
 
 
+def held_rows(X: Any, targets: HostArray, class_weights: HostArray | None, weights: HostArray | None) -> Rows:
+    """The caller's validation data as rows, with the product of the weights that there are.
+
+    Raises
+    ------
+    InvalidInputError
+        All rows weigh zero.
+    """
+    return Rows(X, targets, _product(weights, class_weights))
+
+
 def _check_sizes(problem: Problem, fraction: float) -> None:
     """Reject data from which early stopping cannot hold out rows."""
     rows = len(problem.targets)
@@ -263,7 +284,11 @@ def _check_sizes(problem: Problem, fraction: float) -> None:
         rare = problem.labels.classes[np.argmax(counts == 1)].item()
         raise InvalidInputError(
             f"early_stopping=True holds out rows of each class, but class {rare!r} has a single row; give at least two "
-            "rows of each class, or set early_stopping=False"
+            "rows of each class, or set early_stopping=False. "
+            # scikit-learn's words for the same, where the two classes are False and True.
+            "The least populated classes in y have only 1 member, "
+            "which is too few. Classes with too few members are: "
+            f"{[str(bool(number)) for number in np.flatnonzero(counts == 1)]}"
         )
     if held < 2:
         raise InvalidInputError(

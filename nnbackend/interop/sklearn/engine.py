@@ -18,9 +18,9 @@ from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.recordings import Recordings
 from nnbackend.support.fork_lock import ForkLock
 
-__all__ = ["Engine", "freeze", "outputs_of"]
+__all__ = ["Engine", "LiveEngine", "freeze", "outputs_of"]
 
-#: Rows per chunk in predictions; of a sparse matrix only one chunk is dense at a time.
+#: Rows per chunk of a sparse matrix in predictions, of which only one is dense at a time.
 _SLICE = 1024
 
 #: About the most bytes of a dense chunk of a sparse matrix, unless it would have too few rows for fast products.
@@ -166,6 +166,17 @@ class Engine:
         vars(self).update(state, _lock=ForkLock())
 
 
+class LiveEngine:
+    """Predicts with a network as it is, such as one in training."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    def place(self, backend: str | Backend, weights: Weights) -> Network:
+        """The network, whatever the weights."""
+        return self._network
+
+
 def freeze(weights: Weights) -> Weights:
     """The same arrays, made read-only."""
     for array in (*weights[0], *weights[1]):
@@ -176,7 +187,7 @@ def freeze(weights: Weights) -> Weights:
 def outputs_of(network: Network, x: Any) -> HostArray:
     """The network's predictions, (n, outputs), for the rows of an array or of a sparse matrix."""
     if not hasattr(x, "tocsr"):
-        return network.predict_unchecked(x, _SLICE)
+        return network.predict_unchecked(x)
     rows = x.tocsr()
     size = max(_FEWEST, min(_SLICE, _SLICE_BYTES // (rows.shape[1] * rows.dtype.itemsize)))
     parts = [network.predict_unchecked(rows[at : at + size].toarray(), size) for at in range(0, rows.shape[0], size)]

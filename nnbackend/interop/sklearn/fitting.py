@@ -18,11 +18,14 @@ from nnbackend.data.scale import warn
 from nnbackend.ensembles.queue import run_all
 from nnbackend.errors import TrainingDivergedError
 from nnbackend.interop.sklearn.architecture import Weights
+from nnbackend.interop.sklearn.callbacks import Follower
+from nnbackend.interop.sklearn.convergence import warn_unconverged
 from nnbackend.interop.sklearn.data import Rows
 from nnbackend.interop.sklearn.engine import Engine, outputs_of
 from nnbackend.interop.sklearn.progress import Progress
 from nnbackend.interop.sklearn.run import BatchRun, EpochRun
 from nnbackend.interop.sklearn.settings import Settings
+from nnbackend.interop.sklearn.validation import Validation
 from nnbackend.network import Network
 from nnbackend.step.recordings import Recordings
 from nnbackend.support.surroundings import say
@@ -39,7 +42,7 @@ Order = npt.NDArray[np.int64]
 _BATCH = 200
 
 #: Recorded steps that are kept, for each network in training. Folds may have two sizes.
-_RECORDINGS = 8
+_RECORDINGS = 16
 
 
 class DivergedFitError(TrainingDivergedError, ValueError):
@@ -63,17 +66,20 @@ class Fitting:
     rows : Rows
     generator : RandomState
         Shuffles the rows.
-    held : Rows or None
-        Validation data, for early stopping.
-    score : callable
-        The score of the network's outputs for the validation data.
+    validation : Validation or None
     once : bool
         Whether to train for only one epoch.
 
     Attributes
     ----------
+    follower : Follower or None
+        Is told about the epochs.
+    attributes : callable
+        Returns the estimator's attributes as if training had ended now, for callbacks.
     ended : bool
         Whether no epoch follows.
+    unconverged : str or None
+        The warning that it has not converged.
     seconds : float
         The time that its steps took.
     """
@@ -86,17 +92,19 @@ class Fitting:
         progress: Progress,
         rows: Rows,
         generator: np.random.RandomState,
-        held: Rows | None,
-        score: Callable[[Rows, HostArray], float],
+        validation: Validation | None,
         once: bool,
     ) -> None:
         self.engine, self.network, self.progress = engine, network, progress
         self._settings, self._rows, self._generator = settings, rows, generator
-        self._held, self._score, self._once = held, score, once
-        self._batch_size = _batch_size(settings, len(rows))
+        self._validation, self._once = validation, once
+        self.follower: Follower | None = None
+        self.attributes: Callable[[], dict[str, Any]] = dict
+        self._batch_size = len(rows) if settings.solver == "lbfgs" else _batch_size(settings, len(rows))
         self._order = np.arange(len(rows))
         self.ended, self.seconds = False, 0.0
-        self._best = None if held is None else network.snapshot()
+        self.unconverged: str | None = None
+        self._best = network.snapshot() if settings.early_stopping else None
         #: The last weights, while the network has the best.
         self._last: Any = None
 
@@ -128,13 +136,16 @@ class Fitting:
             network.restore(self._last)
             self._last = None
         keep = (settings.batch_size or _BATCH) if once else 0
-        run = self.engine.run_on(network, self._rows, settings.alpha, self._batch_size, keep, recordings)
+        penalty = self.engine.solver.penalty(settings.alpha)
+        run = self.engine.run_on(network, self._rows, penalty, self._batch_size, keep, recordings)
         if not once:
             executor = run.executor
             _log.info("training on %r with the %s executor: %s", network.backend, executor.name, executor.reason)
         most = 1 if once else settings.max_iter
         with network.in_training(), interrupt:
             while not self.ended and self.progress.n_iter < last:
+                if self.follower is not None:
+                    self.follower.begin()
                 if settings.shuffle:
                     self._order = _shuffled(self._order, self._generator)
                 loss = yield Work(partial(self._epoch, run, interrupt), run.apart)
@@ -147,12 +158,14 @@ class Fitting:
                     self.ended = True
                     self._diverged(self._best)
                     break
-                if self._held is None:
+                if self._validation is not None:
+                    outputs = yield Work(partial(outputs_of, network, self._validation.rows.x), run.apart)
+                    self._validate(outputs)
+                if self._best is None:
                     self.progress.judge_loss(settings.tol)
-                else:
-                    outputs = yield Work(partial(outputs_of, network, self._held.x), run.apart)
-                    self._judge(self._score(self._held, outputs))
-                self.ended = self._ends(most)
+                elif self.progress.judge_score(settings.tol):
+                    self._best = network.snapshot(into=self._best)
+                self.ended = self._ends(most) | self._stopped()
         run.release()
 
     def _epoch(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> float | None:
@@ -161,11 +174,16 @@ class Fitting:
         self.seconds += time.perf_counter() - began
         return loss
 
-    def _judge(self, score: float) -> None:
-        """Compare the score of an epoch with the best."""
+    def _validate(self, outputs: HostArray) -> None:
+        """Compute the metrics of the validation data."""
+        assert self._validation is not None
+        loss, score = self._validation.measure(outputs)
+        self.progress.add_validation(loss, score)
         _say(self._settings, f"Validation score: {score:f}")
-        if self.progress.judge_score(score, self._settings.tol):
-            self._best = self.network.snapshot(into=self._best)
+
+    def _stopped(self) -> bool:
+        """Tell the callbacks that an epoch has ended; returns whether one of them stops the training."""
+        return self.follower is not None and self.follower.end(self.attributes)
 
     def _ends(self, most: int) -> bool:
         """Whether the epoch was the last; otherwise prepares the next."""
@@ -174,11 +192,12 @@ class Fitting:
         if progress.failures > settings.n_iter_no_change and self._stops():
             return True
         if not self._once and progress.n_iter == settings.max_iter:
-            warn(
-                f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter",
-                ConvergenceWarning,
-            )
+            self._warn(f"training has not converged after max_iter={settings.max_iter} epochs; raise max_iter")
         return progress.n_iter >= most
+
+    def _warn(self, message: str) -> None:
+        self.unconverged = message
+        warn_unconverged(message)
 
     def _stops(self) -> bool:
         """Whether training ends because it no longer improves; an adaptive rate is lowered first."""
@@ -209,13 +228,23 @@ class Fitting:
             self._diverged(None)
         return weights
 
+    def weights_now(self) -> Weights:
+        """The weights that would have been learned if training ended now, without a change of the network."""
+        network, architecture = self.network, self.engine.architecture
+        if self._best is None:
+            return architecture.unnamed(network.get_weights())
+        last = network.snapshot()
+        network.restore(self._best)
+        weights = architecture.unnamed(network.get_weights())
+        network.restore(last)
+        return weights
+
     def _diverged(self, best: object) -> None:
         """Handle a loss or a weight that is NaN or infinite."""
         progress = self.progress
         self.engine.forget()
         if best is not None and progress.best_validation_score not in (None, -math.inf):
-            assert progress.validation_scores is not None
-            progress.validation_scores.append(math.nan)
+            progress.add_validation(math.nan, math.nan)
             warn(
                 f"training diverged in epoch {progress.n_iter}; the weights are those of the best epoch before. Lower "
                 "learning_rate_init, or scale the inputs.",
@@ -224,7 +253,10 @@ class Fitting:
             return
         raise DivergedFitError(
             f"training diverged: the loss or weights became NaN or infinite in epoch {progress.n_iter}. Lower "
-            "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler).",
+            "learning_rate_init, or scale the inputs (sklearn.preprocessing.StandardScaler). "
+            # scikit-learn's words.
+            "Solver produced non-finite parameter weights. The input data may contain large values and need to be "
+            "preprocessed.",
             progress.n_iter,
             self.network.steps_trained,
         )

@@ -40,6 +40,11 @@ class Rounds:
     """
 
     def __init__(self, trials: Sequence[Trial], candidates: int, factor: int, least: int) -> None:
+        if any(trial.last.solver == "lbfgs" for trial in trials):
+            raise InvalidInputError(
+                "halving=True pauses trainings between epochs, which solver='lbfgs' does not have; use solver='adam', "
+                "or halving=False"
+            )
         found = {positive_integer("max_iter", trial.last.max_iter) for trial in trials}
         if len(found) > 1:
             raise InvalidInputError(

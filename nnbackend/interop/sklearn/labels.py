@@ -57,7 +57,8 @@ class Labels:
                 f"y must have one class per row, or 0 and 1 for every class, received {kind} targets; fit an "
                 "estimator for each column (sklearn.multioutput.MultiOutputClassifier)"
             )
-        return cls(np.unique(y), multilabel=False)
+        # Texts get scikit-learn's dtype.
+        return cls(unique_labels(y), multilabel=False)
 
     def encode(self, y: Any) -> HostArray:
         """Targets for the network: (n,) or (n, k) integers.

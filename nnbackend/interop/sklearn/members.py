@@ -61,8 +61,9 @@ def combine(estimator: Any, members: Sequence[Any]) -> None:
     for name in ("_engine", "_progress"):
         estimator.__dict__.pop(name, None)
     first = members[0]
-    for name in ("n_layers_", "n_outputs_", "out_activation_"):
-        setattr(estimator, name, getattr(first, name))
+    for name in ("n_layers_", "n_outputs_", "out_activation_", "classes_", "_labels"):
+        if hasattr(first, name):
+            setattr(estimator, name, getattr(first, name))
     for name in ("coefs_", "intercepts_"):
         stacked = [np.stack(arrays) for arrays in zip(*(getattr(each, name) for each in members), strict=True)]
         for array in stacked:
@@ -74,7 +75,7 @@ def combine(estimator: Any, members: Sequence[Any]) -> None:
     for name in ("loss_", "best_loss_", "best_validation_score_"):
         values = [getattr(each, name) for each in members]
         setattr(estimator, name, None if None in values else float(np.mean(values)))
-    for name in ("loss_curve_", "validation_scores_"):
+    for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
         setattr(estimator, name, _mean_curve([getattr(each, name) for each in members]))
 
 

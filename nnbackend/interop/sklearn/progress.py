@@ -17,8 +17,8 @@ class Progress:
     ----------
     loss_curve : list of float
         A loss for every epoch.
-    validation_scores : list of float or None
-        A score for every epoch, if any was trained with early stopping.
+    validation_scores, validation_losses : list of float or None
+        A score and a loss for every epoch, if any was trained with validation data.
     best_loss, best_validation_score : float or None
         The best value of the metric that decides when to stop.
     failures : int
@@ -36,11 +36,18 @@ class Progress:
     failures: int = 0
     n_iter: int = 0
     t: int = 0
+    # At the end, because pickles of older versions lack it.
+    validation_losses: list[float] | None = None
 
     def continued(self) -> Progress:
         """A copy for another call of `fit` that continues the training."""
-        scores = None if self.validation_scores is None else list(self.validation_scores)
-        return replace(self, loss_curve=list(self.loss_curve), validation_scores=scores, n_iter=0)
+        return replace(
+            self,
+            loss_curve=list(self.loss_curve),
+            validation_scores=_copy(self.validation_scores),
+            validation_losses=_copy(self.validation_losses),
+            n_iter=0,
+        )
 
     def add(self, loss: float, rows: int) -> None:
         """Add an epoch over `rows` rows."""
@@ -54,21 +61,34 @@ class Progress:
         self.failures = self.failures + 1 if loss > best - tol else 0
         self.best_loss = min(loss, best)
 
-    def judge_score(self, score: float, tol: float) -> bool:
-        """Compare a validation score with the best; returns whether it is better."""
-        best = -math.inf if self.best_validation_score is None else self.best_validation_score
-        if self.validation_scores is None:
-            self.validation_scores = []
-        self.validation_scores.append(score)
+    def add_validation(self, loss: float, score: float) -> None:
+        """Add the metrics of the validation data after an epoch."""
+        self.validation_scores = [*(self.validation_scores or []), score]
+        self.validation_losses = [*(self.validation_losses or []), loss]
+
+    def judge_score(self, tol: float) -> bool:
+        """Compare the last validation score with the best; returns whether it is better."""
+        assert self.validation_scores is not None
+        score, best = self.validation_scores[-1], self.best_validation_score
+        best = -math.inf if best is None else best
         self.failures = self.failures + 1 if score < best + tol else 0
         # In this order NaN is never the best.
         self.best_validation_score = max(best, score)
         return score > best
 
-    def publish(self, estimator: Any) -> None:
-        """Set an estimator's attributes."""
-        estimator.n_iter_, estimator.t_ = self.n_iter, self.t
-        estimator.loss_, estimator.loss_curve_ = self.loss_curve[-1], list(self.loss_curve)
-        estimator.best_loss_ = self.best_loss
-        estimator.validation_scores_ = None if self.validation_scores is None else list(self.validation_scores)
-        estimator.best_validation_score_ = self.best_validation_score
+    def attributes(self) -> dict[str, Any]:
+        """An estimator's attributes."""
+        return {
+            "n_iter_": self.n_iter,
+            "t_": self.t,
+            "loss_": self.loss_curve[-1],
+            "loss_curve_": list(self.loss_curve),
+            "best_loss_": self.best_loss,
+            "validation_scores_": _copy(self.validation_scores),
+            "validation_loss_curve_": _copy(self.validation_losses),
+            "best_validation_score_": self.best_validation_score,
+        }
+
+
+def _copy(values: list[float] | None) -> list[float] | None:
+    return None if values is None else list(values)

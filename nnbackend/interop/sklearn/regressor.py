@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,28 +21,35 @@ from nnbackend.support.checks import flag
 __all__ = ["MLPRegressor"]
 
 
+#: By scikit-learn's name of the loss: this package's, and scikit-learn's name of the activation of the outputs.
+_LOSSES = {"squared_error": ("mean_squared_error", "identity"), "poisson": ("poisson", "exp")}
+
+
 class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
     """`sklearn.neural_network.MLPRegressor`, on any backend.
 
     Parameters
     ----------
-    loss : "squared_error"
-        "poisson" is not supported. As in scikit-learn, `loss_` is half the mean of the squared errors, and the gradient
-        is that of half their sum over the outputs.
+    loss : {"squared_error", "poisson"}
+        As in scikit-learn: for "squared_error", `loss_` is half the mean of the squared errors, and the gradient is
+        that of half their sum over the outputs; "poisson" is half the Poisson deviance of counts or rates, and
+        predictions are the exponential of the network's outputs.
     hidden_layer_sizes, activation, solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter
         As of :class:`nnbackend.MLPClassifier`.
     shuffle, random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping, validation_fraction
         As in the classifier; the score of validation data is R^2.
-    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype, n_members
+    beta_1, beta_2, epsilon, n_iter_no_change, max_fun, backend, dropout, dtype, n_members, scoring, rho
         As there; the predictions of several members are averaged.
 
     Attributes
     ----------
-    coefs_, intercepts_, loss_, loss_curve_, best_loss_, validation_scores_, best_validation_score_, n_iter_, t_
+    coefs_, intercepts_, loss_, loss_curve_, best_loss_, n_iter_, t_
         As of :class:`nnbackend.MLPClassifier`.
+    validation_scores_, validation_loss_curve_, best_validation_score_
+        As there.
     n_layers_, n_outputs_, n_features_in_, feature_names_in_, estimators_
         As there.
-    out_activation_ : "identity"
+    out_activation_ : {"identity", "exp"}
 
     Notes
     -----
@@ -55,7 +62,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         self,
         loss: str = "squared_error",
         hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
+        activation: str | Sequence[str] = "relu",
         *,
         solver: str = "adam",
         alpha: float = 0.0001,
@@ -79,9 +86,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
         backend: str | Backend = "auto",
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         dtype: str = "auto",
         n_members: int = 1,
+        scoring: Any = None,
+        rho: float = 0.9,
     ) -> None:
         self._keep(locals())
 
@@ -139,8 +148,17 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         return float(super().score(X, y, comparable_weights(sample_weight, X)))
 
     def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
-        y = given.y
-        return Problem(y, 1 if y.ndim == 1 else y.shape[1], "mean_squared_error", "identity")
+        y, (loss, activation) = given.y, _LOSSES[self.loss]
+        _check_sign("y", y, loss)
+        return Problem(y, 1 if y.ndim == 1 else y.shape[1], loss, activation)
+
+    def _held_targets(self, problem: Problem, y: HostArray) -> tuple[HostArray, HostArray | None]:
+        if y.shape[1:] != problem.targets.shape[1:]:
+            raise InvalidInputError(
+                f"y_val must have the columns of y, shape (m, {problem.outputs}), received shape {y.shape}"
+            )
+        _check_sign("y_val", y, problem.loss)
+        return y, None
 
     def _score(self, problem: Problem, held: Rows, outputs: HostArray) -> float:
         if not np.isfinite(outputs).all():
@@ -151,3 +169,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _check_sign(what: str, y: HostArray, loss: str) -> None:
+    if loss == "poisson" and y.min() < 0:
+        raise InvalidInputError(
+            f"loss='poisson' needs {what} of counts or rates, at least 0, received {y.min():g}; for numbers of any "
+            "sign use loss='squared_error'"
+        )

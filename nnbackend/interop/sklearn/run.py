@@ -22,9 +22,9 @@ from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Examples, Resident
 from nnbackend.interop.sklearn.architecture import Architecture
 from nnbackend.interop.sklearn.data import Rows
+from nnbackend.interop.sklearn.losses import factors, poisson_constants, recorded_loss
 from nnbackend.interop.sklearn.solver import Solver
 from nnbackend.layers import follow_shapes
-from nnbackend.losses import get_loss
 from nnbackend.network import Network
 from nnbackend.step.parameters import ParameterLayout
 from nnbackend.step.recorder import Model, Recorder, record_training
@@ -58,8 +58,9 @@ class _Recording:
         backend, memory = network.backend, network.optimizer_state
         assert memory is not None
         self.network, self.solver = network, solver
+        self.loss_name = architecture.loss
         self._alpha, self._architecture, self._memory = alpha, architecture, memory
-        self.gradient_factor, self._loss_factor = _factors(architecture)
+        self.gradient_factor, self._loss_factor = factors(architecture.loss, architecture.outputs)
         self._corrections = backend.empty((steps,), np.float64)
 
     def _new_replay(self, batches: Batches) -> Replay:
@@ -76,9 +77,10 @@ class _Recording:
             places = [(entry.offset, (entry.size,)) for entry in model.layout.regularised]
             pairs = [(backend.view(gradients, *at), backend.view(model.parameters, *at)) for at in places]
         recorder = replay.recorder(piece, model)
+        loss = recorded_loss(self._architecture.loss, backend)
         record_training(
-            recorder, examples, replay.order, batch_size, get_loss(self._architecture.loss), self._memory,
-            gradients, replay.rates, replay.trace, partial(self._record_corrections, pairs),
+            recorder, examples, replay.order, batch_size, loss, self._memory, gradients,
+            replay.rates, replay.trace, partial(self._record_corrections, pairs),
         )  # fmt: skip
         return backend.executor(recorder.calls)
 
@@ -117,9 +119,14 @@ class _Recording:
         scaled = (weights * np.repeat(shares * self.gradient_factor, counts)).astype(self.network.dtype)
         return scaled, shares, self._alpha / counts * (1 - shares)
 
-    def loss(self, trace: HostArray, shares: float | HostArray, rows: int) -> float:
+    def loss(self, trace: HostArray, shares: float | HostArray, rows: int, constant: float) -> float:
         """scikit-learn's `loss_` of an epoch, including penalties."""
-        return float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) / rows
+        return (float((trace[:, 0] * self._loss_factor + trace[:, 2] * shares).sum()) + constant) / rows
+
+    def gradients(self) -> HostArray:
+        """The flat buffer of the last step's gradients, read from the device."""
+        gradients: HostArray = self.network.backend.to_host(self._gradients)
+        return gradients
 
 
 class EpochRun(_Recording):
@@ -150,6 +157,7 @@ class EpochRun(_Recording):
         self._batches = Batches(len(rows), batch_size)
         super().__init__(network, architecture, solver, alpha, self._batches.steps)
         self._rows, self._examples = rows, self._on_device(rows)
+        self._constants = poisson_constants(architecture.loss, rows.targets)
         #: The order that is on the device.
         self._order_there: HostArray | None = None
         memory = self._memory
@@ -228,7 +236,8 @@ class EpochRun(_Recording):
         if steps < self._batches.steps:
             return None
         network.epochs_trained += 1
-        return self.loss(replay.read_trace(), shares, self._examples.count)
+        constant = _sum_of_constants(self._constants, self._rows.weights, order, shares, self._batches.size)
+        return self.loss(replay.read_trace(), shares, self._examples.count, constant)
 
     def _write_weights(self, order: npt.NDArray[np.int64]) -> float | HostArray:
         """Copy the sample weights of an epoch to the device; returns n / sum w of every batch."""
@@ -339,6 +348,19 @@ class BatchSteps(_Recording):
         line: HostArray = replay.read_trace()[0]
         return line
 
+    def mean_loss(self, rows: Rows, places: npt.NDArray[np.int64]) -> float:
+        """Take a step on the rows with these numbers; returns scikit-learn's loss of them, including penalties."""
+        weights: HostArray | None = None
+        shares: float | HostArray = 1.0
+        correction, count = 0.0, len(places)
+        given = None if rows.weights is None else rows.weights[places]
+        if given is not None:
+            weights, shares, corrections = self.epoch_weights(given, count)
+            correction = float(corrections[0])
+        trace = self.run(rows, places, weights, correction)[None]
+        constants = poisson_constants(self.loss_name, rows.targets[places])
+        return self.loss(trace, shares, count, _sum_of_constants(constants, given, np.arange(count), shares, count))
+
 
 class BatchRun:
     """Epochs over some rows, batch by batch.
@@ -353,6 +375,7 @@ class BatchRun:
 
     def __init__(self, steps: BatchSteps, rows: Rows, batch_size: int) -> None:
         self._steps, self._rows, self._batch_size = steps, rows, batch_size
+        self._constants = poisson_constants(steps.loss_name, rows.targets)
 
     #: Each batch is prepared from Python.
     apart = False
@@ -380,7 +403,8 @@ class BatchRun:
             part = slice(step * size, (step + 1) * size)
             trace[step] = steps.run(rows, order[part], None if weights is None else weights[part], float(correction))
         steps.network.epochs_trained += 1
-        return steps.loss(trace, shares, len(order))
+        constant = _sum_of_constants(self._constants, rows.weights, order, shares, size)
+        return steps.loss(trace, shares, len(order), constant)
 
 
 def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
@@ -391,12 +415,17 @@ def _with_penalty(model: Model, architecture: Architecture, l2: float) -> Model:
     return dataclasses.replace(model, layers=layers, layout=layout)
 
 
-def _factors(architecture: Architecture) -> tuple[float, float]:
-    """1 / f, and the factor that converts this package's loss with such weights to scikit-learn's.
-
-    scikit-learn sums cross-entropy over several outputs, this package averages it. For squared errors, scikit-learn
-    takes the gradient of half their sum over the outputs, and reports half their mean.
-    """
-    if architecture.loss == "mean_squared_error":
-        return architecture.outputs / 2, 1 / architecture.outputs
-    return (architecture.outputs if architecture.loss == "sigmoid_cross_entropy" else 1.0), 1.0
+def _sum_of_constants(
+    constants: HostArray | None,
+    weights: HostArray | None,
+    order: npt.NDArray[np.int64],
+    shares: float | HostArray,
+    batch_size: int,
+) -> float:
+    """The sum of what an epoch's rows add to the loss whatever the network is, with the weights of their batches."""
+    if constants is None:
+        return 0.0
+    if weights is None:
+        return float(constants.sum())
+    each = np.repeat(shares, batch_size)[: len(order)]
+    return float(each @ (weights * constants)[order])

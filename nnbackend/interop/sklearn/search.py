@@ -24,6 +24,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.interop.sklearn.base import BaseMLP
+from nnbackend.interop.sklearn.convergence import counted, warn_of_search
 from nnbackend.interop.sklearn.halving import Rounds, best_first
 from nnbackend.interop.sklearn.trials import Folds, Trial, run_trials
 from nnbackend.support.surroundings import say
@@ -207,14 +208,17 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
             count = len(candidates), len(splits)
             say(f"Fitting {count[1]} folds for each of {count[0]} candidates, totalling {count[0] * count[1]} fits")
         learned: dict[str, Any] = {"n_splits_": len(splits)}
+        unconverged: list[str | None] = []
         if self.halving:
-            results, rounds = self._run_halving(folds, trials, candidates, metric)
+            results, rounds = self._run_halving(folds, trials, candidates, metric, unconverged)
             learned |= {"n_resources_": rounds.epochs, "n_candidates_": rounds.counts}
         else:
-            results = self._format_results(candidates, len(splits), self._run(folds, trials))
+            results = self._format_results(candidates, len(splits), self._run(folds, trials, unconverged))
         learned |= self._best(results, scorers, metric)
-        if self.refit:
-            learned |= self._refitted(X, y, learned["best_params_"], routed.estimator.fit)
+        with counted() as refitted:
+            if self.refit:
+                learned |= self._refitted(X, y, learned["best_params_"], routed.estimator.fit)
+        warn_of_search(unconverged, refitted)
         for name in [name for name in vars(self) if name.endswith("_") and not name.startswith("__")]:
             delattr(self, name)
         for name, value in learned.items():
@@ -227,7 +231,8 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
         if (self.param_grid is None) == (self.param_distributions is None):
             given = "neither" if self.param_grid is None else "both"
             raise InvalidInputError(f"give either param_grid or param_distributions, received {given}")
-        if getattr(self, "_skl_callbacks", None):
+        last = self.estimator.steps[-1][1] if isinstance(self.estimator, Pipeline) else self.estimator
+        if any(getattr(each, "_skl_callbacks", None) for each in (self, last)):
             raise InvalidInputError(
                 "callbacks are not called, because all candidates train at once; remove them with set_callbacks(), or "
                 "use scikit-learn's own GridSearchCV"
@@ -273,14 +278,16 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
                 trials.append(trial)
         return trials
 
-    def _run(self, folds: Folds, trials: Sequence[Trial], last: float = math.inf) -> list[dict[str, Any]]:
+    def _run(
+        self, folds: Folds, trials: Sequence[Trial], unconverged: list[str | None], last: float = math.inf
+    ) -> list[dict[str, Any]]:
         """The results of some trials after an epoch, or the last; those of the same fold and setting train after each
-        other."""
+        other. `unconverged` receives the warning of each, or None."""
         jobs = min(effective_n_jobs(self.n_jobs), len(trials))
         ordered = sorted(trials, key=_together)
         if jobs == 1:
             run_trials(folds, ordered, last)
-            return self._checked([dict(trial.result) for trial in trials])
+            return self._checked([dict(trial.result) for trial in trials], unconverged)
         # Neighbours take about equally long; but few workers shall fit the same earlier steps of a pipeline.
         shares = _parts(ordered, jobs) if ordered[0].setting else [ordered[place::jobs] for place in range(jobs)]
         found = Parallel(n_jobs=jobs)(delayed(run_trials)(folds, share, last) for share in shares)
@@ -289,10 +296,15 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
             for share, part in zip(shares, found, strict=True)
             for trial, result in zip(share, part, strict=True)
         }
-        return self._checked([results[trial.number] for trial in trials])
+        return self._checked([results[trial.number] for trial in trials], unconverged)
 
     def _run_halving(
-        self, folds: Folds, trials: list[Trial], candidates: list[dict[str, Any]], metric: Any
+        self,
+        folds: Folds,
+        trials: list[Trial],
+        candidates: list[dict[str, Any]],
+        metric: Any,
+        unconverged: list[str | None],
     ) -> tuple[dict[str, Any], Rounds]:
         """The results of all rounds."""
         rounds, splits = Rounds(trials, len(candidates), self.factor, self.min_epochs), len(folds.splits)
@@ -307,7 +319,7 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
                     trial.release()
             left = left[:count]
             chosen = [trial for place in left for trial in trials[place * splits : (place + 1) * splits]]
-            outcomes += self._run(folds, chosen, epochs if number < len(rounds.epochs) - 1 else math.inf)
+            outcomes += self._run(folds, chosen, unconverged, epochs if number < len(rounds.epochs) - 1 else math.inf)
             rows += [candidates[place] for place in left]
             more["iter"] += [number] * count
             more["n_resources"] += [epochs] * count
@@ -315,8 +327,9 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
             left = [left[place] for place in best_first(results[self._compared(results, metric)][-count:])]
         return results, rounds
 
-    def _checked(self, outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Warn of fits that failed."""
+    def _checked(self, outcomes: list[dict[str, Any]], unconverged: list[str | None]) -> list[dict[str, Any]]:
+        """Warn of fits that failed; those that have not converged are counted."""
+        unconverged += [outcome.pop("unconverged") for outcome in outcomes]
         _warn_or_raise_about_fit_failures(outcomes, self.error_score)
         if callable(self.scoring):
             _insert_error_scores(outcomes, self.error_score)

@@ -25,6 +25,7 @@ from nnbackend.backends.registry import get_backend
 from nnbackend.ensembles.queue import run_all
 from nnbackend.errors import InvalidInputError, NNBackendError
 from nnbackend.interop.sklearn.base import BaseMLP, Begun, begin_fit, check_data, finish_fit
+from nnbackend.interop.sklearn.convergence import counted
 from nnbackend.interop.sklearn.data import Given
 from nnbackend.interop.sklearn.fitting import recordings_for
 from nnbackend.interop.sklearn.settings import Settings
@@ -64,6 +65,8 @@ class Folds:
     scorer: Any
     error_score: Any
     return_train_score: bool
+    #: Recorded steps by the number of their backend's object: rounds of a search share them.
+    _recordings: dict[int, Recordings] = field(default_factory=dict)
     #: Checked data of all rows by the kind of estimator; None if the check failed.
     _whole: dict[Any, Given | None] = field(default_factory=dict)
     #: Those of each fold.
@@ -104,6 +107,10 @@ class Folds:
             self._given[key, split] = Given(whole.table, whole.y[train], train, whole.inputs)
         return self._given[key, split]
 
+    def recordings(self, backend: Backend) -> Recordings:
+        """Where trials leave their recorded steps for others."""
+        return self._recordings.setdefault(id(backend), recordings_for(backend))
+
     def head(self, pipeline: Pipeline, split: int, setting: str) -> Head:
         """The earlier steps of a pipeline, fitted to a fold, once for each of their settings."""
         found = self._heads.get((split, setting))
@@ -114,7 +121,7 @@ class Folds:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_whole": {}, "_given": {}, "_heads": None, "_latest": None}
+        return {**vars(self), "_recordings": {}, "_whole": {}, "_given": {}, "_heads": None, "_latest": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _heads=WeakValueDictionary())
@@ -252,7 +259,8 @@ class Trial:
         estimator = self.last if self._head is None else self._head.joined(self.last)
         assert self._begun is not None
         steps = sum(fitting.seconds for _, fitting, _ in self._begun)
-        result: dict[str, Any] = {"fit_error": None}
+        unconverged = [fitting.unconverged for _, fitting, _ in self._begun if fitting.unconverged is not None]
+        result: dict[str, Any] = {"fit_error": None, "unconverged": unconverged[0] if unconverged else None}
         started = time.perf_counter()
         with callers_error_state():
             result["test_scores"] = self._scores(folds, estimator, test=True, result=result)
@@ -277,6 +285,7 @@ class Trial:
         scores = dict.fromkeys(folds.scorer._scorers, score) if isinstance(folds.scorer, _MultimetricScorer) else score
         self.result = {
             "fit_error": "".join(traceback.format_exception(error)),
+            "unconverged": None,
             "test_scores": scores,
             "n_test_samples": len(folds.splits[self.split][1]),
             "fit_time": self._seconds,
@@ -301,7 +310,7 @@ def run_trials(folds: Folds, trials: Sequence[Trial], last: float = math.inf) ->
     Returns
     -------
     list of dict
-        The results.
+        The results. "unconverged" is the warning of a fit that has not converged, which is not given.
 
     Raises
     ------
@@ -312,7 +321,7 @@ def run_trials(folds: Folds, trials: Sequence[Trial], last: float = math.inf) ->
     """
     interrupt = Interrupt()
     fatal: dict[int, Exception] = {}
-    with own_error_state(), interrupt:
+    with own_error_state(), interrupt, counted():
         for backend, group in _by_backend(folds, trials, fatal):
             _run(folds, backend, group, interrupt, fatal, last)
     if fatal:
@@ -348,7 +357,7 @@ def _run(
     fatal: dict[int, Exception],
     last: float,
 ) -> None:
-    recordings = recordings_for(backend)
+    recordings = folds.recordings(backend)
 
     def waiting() -> Iterator[tuple[int, Epochs]]:
         for place, trial in enumerate(trials):

@@ -13,13 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.backends.registry import get_backend
 from nnbackend.ensembles import Ensemble
-from nnbackend.ensembles.stored import MEMBERS, TABULAR, pack_members, unpack_members
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, shown
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.saving.model_file import read_model, write_model
 from nnbackend.support.files import path_text
 
 __all__ = ["StoredTabular", "classes_from", "plain_classes"]
+
+#: Key of the estimator's description in a file that describes an ensemble, too, and prefix of the names of its arrays.
+_KEY = "tabular"
 
 #: Parameters that are not in files: the reader chooses where the networks run.
 _NOT_STORED = ("backend", "verbose")
@@ -84,9 +86,9 @@ class StoredTabular(ABC):
             "best_epochs": self.best_epochs_,
             "targets": self._target_state(),
         }
-        members, weights = pack_members(self.ensemble_.networks)
-        arrays = {f"{TABULAR}.{name}": array for name, array in self._arrays().items()}
-        write_model(path_text("path", path), {TABULAR: state, MEMBERS: members}, {**weights, **arrays})
+        arrays = {f"{_KEY}.{name}": array for name, array in self._arrays().items()}
+        ensemble = self.ensemble_
+        write_model(path_text("path", path), {_KEY: state, **ensemble.config()}, {**ensemble.get_weights(), **arrays})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], backend: str | Backend = "auto") -> Self:
@@ -110,19 +112,19 @@ class StoredTabular(ABC):
         path = path_text("path", path)
         chosen = get_backend(backend)
         config, weights = read_model(path)
-        state = config.get(TABULAR)
+        state = config.pop(_KEY, None)
         if not isinstance(state, dict):
             raise ModelFileError(f"{path}: no estimator for tables; read it with nnbackend.Network.load")
         if state.get("kind") != cls._kind:
             raise ModelFileError(f"{path}: a {shown(state.get('kind'))}, which {cls.__name__}.load cannot read")
-        prefix = f"{TABULAR}."
+        prefix = f"{_KEY}."
         names = [name for name in weights if name.startswith(prefix)]
         arrays = {name.removeprefix(prefix): weights.pop(name) for name in names}
-        networks = unpack_members(path, config.get(MEMBERS), weights, chosen)
+        ensemble = Ensemble.from_file(path, config, weights, chosen)
         try:
             parameters: dict[str, Any] = {**state["parameters"], "backend": backend}
             estimator = cls(**parameters)
-            estimator._restore(state, Ensemble(networks))
+            estimator._restore(state, ensemble)
             estimator._set_arrays(arrays)
             if arrays:
                 raise ValueError(f"there are other arrays: {shown(list(arrays))}")

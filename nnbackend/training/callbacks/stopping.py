@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nnbackend.data.scale import warn
 from nnbackend.network import Network
 from nnbackend.step.model import Snapshot
 from nnbackend.support.checks import flag, number, positive_integer, text
@@ -24,6 +25,7 @@ class Best:
 
     # Of pickles from before there was a mode.
     mode = "auto"
+    _warned = False
 
     def __init__(self, monitor: str, minimum_change: float = 0.0, equals: bool = False, mode: str = "auto") -> None:
         self.monitor = text("monitor", monitor)
@@ -34,7 +36,7 @@ class Best:
         self.value = math.nan
 
     def reset(self) -> None:
-        self.epoch, self.value = 0, math.nan
+        self.epoch, self.value, self._warned = 0, math.nan, False
 
     def state(self) -> dict[str, Any]:
         return {"best_epoch": self.epoch, "best_value": self.value if self.epoch else None}
@@ -56,6 +58,13 @@ class Best:
         change = value - self.value if rises(self.monitor, self.mode) else self.value - value
         # Any first value except NaN is an improvement.
         better = change > self.minimum_change or (self.equals and change == 0)
+        if math.isnan(value) and not self._warned:
+            self._warned = True
+            warn(
+                f"{self.monitor} is NaN after epoch {epoch}, and an epoch without a value is never the best. Scores "
+                "such as roc_auc are NaN if all rows of the validation data have one class: validate on rows of every "
+                "class, for example with fit(validation_split=0.2), or monitor another metric"
+            )
         if math.isnan(value) or (self.epoch and not better):
             return False
         self.epoch, self.value = epoch, value

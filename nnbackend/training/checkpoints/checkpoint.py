@@ -36,6 +36,9 @@ __all__ = [
 _log = logging.getLogger("nnbackend")
 
 _NAME = "checkpoint-{:012d}.safetensors"
+#: The folder of one of many runs, from its place among them.
+_PART_NAME = "{:05d}"
+_PART = re.compile(r"\d{5,}")
 _PATTERN = re.compile(r"checkpoint-\d{12,}\.safetensors")
 
 
@@ -94,9 +97,10 @@ class Checkpoint(Callback):
         """
         self._accepted_optimizers = tuple(texts)
 
-    def part(self, name: str) -> Checkpoint:
+    def part(self, place: int) -> Checkpoint:
         """The same for one of many runs that wait for each other, in a folder of this one, which must be locked."""
-        one = Checkpoint(os.path.join(self.folder, name), self.every_steps, self.every_minutes, self.keep)
+        folder = os.path.join(self.folder, _PART_NAME.format(place))
+        one = Checkpoint(folder, self.every_steps, self.every_minutes, self.keep)
         one._locks_late = True
         return one
 
@@ -237,8 +241,18 @@ def checkpoint_steps(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
 
 
+def parts_of(folder: str | os.PathLike[str]) -> list[Path]:
+    """The folders in which many runs keep their checkpoints, or links with such names."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    paths = [Path(folder, name) for name in sorted(names) if _PART.fullmatch(name)]
+    return [path for path in paths if path.is_symlink() or path.is_dir()]
+
+
 def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
-    """Remove a run's checkpoints, and the folder if nothing else is in it.
+    """Remove the checkpoints of a run, or of many, and the folder if nothing else is in it.
 
     Raises
     ------
@@ -249,6 +263,9 @@ def clear_checkpoints(folder: str | os.PathLike[str]) -> None:
         return
     with FolderLock(os.fspath(folder)):
         _remove(checkpoint_files(folder))
+        for part in parts_of(folder):
+            if not part.is_symlink():
+                clear_checkpoints(part)
     with suppress(OSError):
         os.rmdir(folder)
 

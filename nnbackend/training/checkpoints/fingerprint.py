@@ -239,8 +239,8 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
         raise InvalidInputError(f"{path} belongs to a run with the callbacks {kinds}; use them again")
     if "input_dtype" not in was:
         was = {**was, **_inputs_of_older_version(was, settings)}
-    # Older versions had no augmentation.
-    was = {"augment": [], **was}
+    # Older versions had none of these.
+    was = {"augment": [], "accumulate": 1, "ema": None, **was}
     # An older version did not compare everything.
     compared = [name for name in settings if name in was and (name != "data" or "hashes" not in was)]
     differences = [text for name in compared for text in _differences(name, was[name], settings[name])]

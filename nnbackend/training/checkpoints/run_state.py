@@ -27,6 +27,9 @@ from nnbackend.training.run import TrainingRun
 __all__ = ["RunState", "SavedRun", "check_states", "named"]
 
 
+#: In place of a slot's name: the weights of the last step of a run that averages them.
+_LAST = "unaveraged"
+
 #: Errors that occur if an undamaged file was not written by `RunState`.
 _NOT_WHAT_WAS_WRITTEN = (NNBackendError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -52,6 +55,8 @@ class SavedRun:
         State of the learning-rate schedule.
     learning_rate : float or None
         The rate that a callback set.
+    averaged : int
+        Number of steps in the average of the weights, without those of the current epoch.
     """
 
     weights: HostArray
@@ -65,6 +70,7 @@ class SavedRun:
     optimizer_counts: tuple[int, int]
     schedule: dict[str, Any]
     learning_rate: float | None
+    averaged: int
 
     @classmethod
     def of(
@@ -126,6 +132,7 @@ class SavedRun:
             optimizer_counts=(steps_count(taken["steps"] - done + int(skipped.sum())), epochs_count(taken["epochs"])),
             schedule=unpack_state(training["schedule"], _arrays_of("schedule", arrays)),
             learning_rate=None if rate is None else Constant(rate).value,
+            averaged=steps_count(training.get("averaged") or 0),
         )  # fmt: skip
 
 
@@ -160,6 +167,11 @@ class RunState:
     def epoch_steps(self) -> int:
         """Number of steps of an epoch."""
         return self._run.batches.steps
+
+    @property
+    def _slots(self) -> list[str]:
+        """Names of the buffers in a checkpoint that are laid out like the trained parameters."""
+        return [*self._memory.slots, *([] if self._run.average is None else [_LAST])]
 
     @property
     def begun(self) -> bool:
@@ -197,6 +209,12 @@ class RunState:
         for slot, buffer in memory.slots.items():
             values = network.model.layout.trainable.unpack(network.backend.to_host(buffer))
             arrays |= {f"slots.{slot}.{name}": array for name, array in values.items()}
+        weights, average = network.get_weights(), self._run.average
+        if average is not None:
+            # The file holds the network as it is between epochs.
+            averages, trained = average.values()
+            weights |= averages
+            arrays |= {f"slots.{_LAST}.{name}": array for name, array in trained.items()}
         states, their_arrays = _packed_states(network, self._callbacks)
         optimizer, schedule = memory.optimizer, memory.optimizer.schedule
         packed, schedule_arrays = pack_state(type(schedule).__name__, schedule.state())
@@ -211,6 +229,7 @@ class RunState:
                 "learning_rate": None if schedule is self._schedule else optimizer.learning_rate,
             },
             "schedule": packed,
+            "averaged": None if average is None else average.steps,
             "history": {
                 "epochs": history.epochs,
                 "steps": [len(losses) for losses in history.step_losses],
@@ -219,8 +238,8 @@ class RunState:
             "callbacks": states,
         }
         config = {**network.config(), "steps_trained": self.steps(done)}
-        contents = CheckpointContents(config, network.get_weights(), training, arrays)
-        SavedRun.of(contents, network.model, memory.slots, self.epoch_steps)
+        contents = CheckpointContents(config, weights, training, arrays)
+        SavedRun.of(contents, network.model, self._slots, self.epoch_steps)
         return contents
 
     def check_callbacks(self) -> None:
@@ -238,7 +257,7 @@ class RunState:
             The checkpoint is incomplete; the network is unchanged.
         """
         network, memory = self._network, self._memory
-        found = SavedRun.of(saved, network.model, memory.slots, self.epoch_steps)
+        found = SavedRun.of(saved, network.model, self._slots, self.epoch_steps)
         try:
             memory.optimizer.schedule.set_state(found.schedule)
         except _NOT_WHAT_WAS_WRITTEN as error:
@@ -247,8 +266,10 @@ class RunState:
             memory.optimizer.learning_rate = found.learning_rate
         backend = network.backend
         backend.write(found.weights, network.model.parameters)
-        for slot, values in found.slots.items():
-            backend.write(values, memory.slots[slot])
+        for slot, buffer in memory.slots.items():
+            backend.write(found.slots[slot], buffer)
+        if self._run.average is not None:
+            self._run.average.restore(found.slots[_LAST], found.averaged)
         network.steps_trained, network.epochs_trained = found.network_counts
         memory.steps, memory.epochs = found.optimizer_counts
         for metrics, steps in zip(found.epochs, found.losses, strict=True):

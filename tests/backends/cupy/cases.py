@@ -16,6 +16,7 @@ from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 from tests.backends.cupy.comparison import Case, Double, Kernel
+from tests.backends.cupy.table_cases import table_cases
 
 __all__ = ["CASES", "make"]
 
@@ -197,6 +198,17 @@ def _rmsprop(rng, rows, columns, inner, weight_decay) -> Case:
     return Case("rmsprop_update", (parameters, gradients, square, _counter(), _rates(), 0.9, 1e-7, weight_decay))
 
 
+def _lion(rng, rows, columns, inner, weight_decay, scheduled=False) -> Case:
+    parameters, gradients, momentum = _flat(rng, rows, columns, 3)
+    slots = (parameters, gradients, momentum, _counter(), _rates())
+    return Case("lion_update", (*slots, 0.9, 0.99, weight_decay, _momenta() if scheduled else None))
+
+
+def _blend(rng, rows, columns, inner, scheduled) -> Case:
+    source, out = _flat(rng, rows, columns, 2)
+    return Case("blend", (source, 0.25, _counter(), _momenta() if scheduled else None, out))
+
+
 def _advance(rng, rows, columns, inner) -> Case:
     return Case("advance", (_counter(),))
 
@@ -258,6 +270,15 @@ def _all_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     yield "adam_update-momenta", partial(_adam, weight_decay=0.1, decoupled=True, scheduled=True)
     for decay in (0, 0.1):
         yield f"rmsprop_update-{decay}", partial(_rmsprop, weight_decay=decay)
+    yield from _more_updates()
+
+
+def _more_updates() -> Iterator[tuple[str, Callable[..., Case]]]:
+    for scheduled in (False, True):
+        yield f"blend{'-shares' * scheduled}", partial(_blend, scheduled=scheduled)
+    for decay, scheduled in ((0.0, False), (0.1, False), (0.1, True)):
+        name = f"lion_update-{decay}{'-momenta' * scheduled}"
+        yield name, partial(_lion, weight_decay=decay, scheduled=scheduled)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------
@@ -385,22 +406,13 @@ def _layer_norm_scale_gradient(rng, rows, columns, inner) -> Case:
     return Case("layer_norm_scale_gradient", (*arrays, _garbage(columns)))
 
 
-def _scale_columns(rng, rows, columns, inner, out) -> Case:
-    x, other = _real(rng, rows, columns), _real(rng, rows, columns)
-    if out == "gradient":
-        return Case("scale_columns_gradient", (x, other, _garbage(columns)))
-    return Case("scale_columns", (x, _real(rng, columns), x if out == "alias" else _garbage(rows, columns)))
-
-
 def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     for name, (groups, steps) in _CONVOLUTIONS.items():
         for operation in ("convolution", "convolution_input_gradient", "convolution_weight_gradient"):
             make_case = partial(_convolution, operation=operation, groups=groups, steps=steps)
             yield f"{operation}-{name}", make_case
-    yield (
-        "convolution-no-bias",
-        partial(_convolution, operation="convolution", groups=1, steps=(1, 1, 1, 1, 0, 0), bias=False),
-    )
+    without_bias = {"groups": 1, "steps": (1, 1, 1, 1, 0, 0), "bias": False}
+    yield "convolution-no-bias", partial(_convolution, operation="convolution", **without_bias)
     for kind in POOLS:
         yield f"pool-{kind}", partial(_pool, kind=kind, gradient=False)
         yield f"pool_gradient-{kind}", partial(_pool, kind=kind, gradient=True)
@@ -417,8 +429,6 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
     for alias in ("", "a", "b"):
         yield f"add{'-alias' * bool(alias)}{alias}", partial(_add, alias=alias)
     yield "layer_norm_scale_gradient", _layer_norm_scale_gradient
-    for out in ("gradient", "alias", ""):
-        yield f"scale_columns-{out}", partial(_scale_columns, out=out)
     for given in (True, False):
         suffix = "-scale" * given
         yield f"batch_norm{suffix}", partial(_batch_norm, given=given)
@@ -431,7 +441,7 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
 
 
 #: Every variant of every operation: a function of (rng, rows, columns, inner) that makes a case.
-CASES: dict[str, Callable[..., Case]] = dict([*_all_cases(), *_image_cases()])
+CASES: dict[str, Callable[..., Case]] = dict([*_all_cases(), *_image_cases(), *table_cases()])
 
 
 def make(name: str, rows: int, columns: int, inner: int, seed: int) -> Case:

@@ -21,6 +21,7 @@ OPTIMIZERS = {
     "nesterov": lambda: nn.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
     "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: nn.RMSprop(0.003),
+    "lion": lambda: nn.Lion(1e-3, weight_decay=0.1),
 }
 
 #: The graphs of a training run: a full batch, the shorter last one, and several full ones together, unless this machine
@@ -79,6 +80,27 @@ def test_a_replayed_step_agrees_with_the_reference(name):
     assert len(losses) == 3 * 18
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
     assert runtime.captures in CAPTURES
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_layers_have_their_own_learning_rates(name):
+    networks = [rich_network(CupyBackend(EmulatedRuntime()), "float64"), rich_network("numpy", "float64")]
+    for network in networks:
+        network.layers[0].learning_rate_factor = 0.25
+    losses, expected = (train(network, OPTIMIZERS[name]()) for network in networks)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"accumulate": 3}, {"ema": 0.9}, {"accumulate": 2, "ema": 0.9, "clip_norm": 0.1}])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_accumulated_and_averaged_steps_agree_with_the_reference(name, options):
+    runtime = WatchedRuntime()
+    networks = [rich_network(CupyBackend(runtime), "float64"), rich_network("numpy", "float64")]
+    losses, expected = (train(network, OPTIMIZERS[name](), epochs=2, **options) for network in networks)
+    np.testing.assert_allclose(losses, expected, rtol=1e-9)
+    assert runtime.captures > 0
+    for key, weights in networks[1].get_weights().items():
+        np.testing.assert_allclose(networks[0].get_weights()[key], weights, rtol=1e-7, atol=1e-10)
 
 
 @pytest.mark.parametrize("order", [(True, False), (False, True), (True, True)])

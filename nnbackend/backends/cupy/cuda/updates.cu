@@ -61,3 +61,26 @@ extern "C" __global__ void rmsprop(real* parameters, const real* gradients, real
         parameters[i] -= rate * gradient / (sqrt(s) + (real)epsilon);
     }
 }
+
+extern "C" __global__ void lion(real* parameters, const real* gradients, real* momentum, int64 size,
+                                const int64* counter, const double* learning_rates, double beta1, double beta2,
+                                double weight_decay, const double* momenta) {
+    if (momenta) beta1 = momenta[counter[0]];
+    const double exact = learning_rates[counter[0]];
+    const real rate = (real)exact, shrink = (real)(1 - exact * weight_decay);
+    for (int64 i = first_element(); i < size; i += element_step()) {
+        const real gradient = gradients[i], m = momentum[i];
+        const real direction = (real)beta1 * m + (real)(1 - beta1) * gradient;
+        // direction itself if it is neither above nor below zero: zero, or NaN, which must propagate
+        parameters[i] = shrink * parameters[i] - rate * (direction > 0 ? 1 : direction < 0 ? -1 : direction);
+        momentum[i] = (real)beta2 * m + (real)(1 - beta2) * gradient;
+    }
+}
+
+// out = (1 - share) out + share source; `shares` is null if every step has the same share.
+extern "C" __global__ void blend(const real* source, double share, const int64* counter, const double* shares,
+                                 real* out, int64 size) {
+    if (shares) share = shares[counter[0]];
+    const real kept = (real)(1 - share), taken = (real)share;
+    for (int64 i = first_element(); i < size; i += element_step()) out[i] = kept * out[i] + taken * source[i];
+}
