@@ -276,14 +276,12 @@ class Pools(Suite):
 
 
 class ImageSteps(Suite):
-    """The operations on images that move or add numbers, and normalisation: 32 images of 12 x 12 with 20 channels."""
+    """Operations that move, add or scale numbers, and normalisation: 32 images of 12 x 12 with 20 channels."""
 
     params = (
         BACKENDS,
-        (
-            "place", "add", "batch_norm", "batch_norm_gradient", "normalize", "layer_norm", "layer_norm_gradient",
-            "layer_norm_scale_gradient",
-        ),
+        ("place", "add", "batch_norm", "batch_norm_gradient", "normalize", "layer_norm", "layer_norm_gradient",
+         "layer_norm_scale_gradient", "scale_columns", "scale_columns_gradient"),
     )  # fmt: skip
     param_names = ("backend", "operation")
 
@@ -303,6 +301,8 @@ class ImageSteps(Suite):
             "layer_norm": (x, scale, shift, 1e-3, of_rows, out),
             "layer_norm_gradient": (x, of_rows, scale, upstream, out),
             "layer_norm_scale_gradient": (x, of_rows, upstream, gradient),
+            "scale_columns": (x, scale, out),
+            "scale_columns_gradient": (x, upstream, gradient),
         }[operation]
         self.time_operation(device.name, operation)
 

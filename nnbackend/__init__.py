@@ -46,6 +46,7 @@ from nnbackend.layers import (
     Parameter,
     Reshape,
     Residual,
+    Scale,
     ZeroPadding2D,
 )
 from nnbackend.network import Network
@@ -54,6 +55,7 @@ from nnbackend.schedules import (
     CosineDecay,
     CosineRestarts,
     ExponentialDecay,
+    LogCosine,
     OneCycle,
     Polynomial,
     ReduceOnPlateau,
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from nnbackend.ensembles import Ensemble, PerNetwork, fit_many
     from nnbackend.interop.notebook import LiveCurves
     from nnbackend.interop.sklearn import MLPClassifier, MLPRegressor, MLPSearchCV
+    from nnbackend.interop.tabular import TabularClassifier, TabularRegressor
     from nnbackend.interop.tensorboard import TensorBoard
     from nnbackend.training import (
         Callback,
@@ -142,6 +145,7 @@ __all__ = [
     "LeCunUniform",
     "Lion",
     "LiveCurves",
+    "LogCosine",
     "MLPClassifier",
     "MLPRegressor",
     "MLPSearchCV",
@@ -163,8 +167,11 @@ __all__ = [
     "ReduceOnPlateau",
     "Reshape",
     "Residual",
+    "Scale",
     "Schedule",
     "StepDecay",
+    "TabularClassifier",
+    "TabularRegressor",
     "TensorBoard",
     "Uniform",
     "Warmup",
@@ -216,13 +223,15 @@ _LAZY = {
     "MLPSearchCV": "nnbackend.interop.sklearn",
     "ModelCheckpoint": "nnbackend.training",
     "PerNetwork": "nnbackend.ensembles",
+    "TabularClassifier": "nnbackend.interop.tabular",
+    "TabularRegressor": "nnbackend.interop.tabular",
     "TensorBoard": "nnbackend.interop.tensorboard",
     "find_learning_rate": "nnbackend.training",
     "fit_many": "nnbackend.ensembles",
 }
 
 #: Names that need scikit-learn, without which they raise an ImportError that says how to install it.
-_ESTIMATORS = {"MLPClassifier", "MLPRegressor", "MLPSearchCV"}
+_ESTIMATORS = {"MLPClassifier", "MLPRegressor", "MLPSearchCV", "TabularClassifier", "TabularRegressor"}
 
 moved.install()
 

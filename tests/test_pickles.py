@@ -123,7 +123,7 @@ def test_an_estimator_with_a_backend_object(named):
 GIVEN: dict[str, tuple[Any, ...]] = {
     "Conv1D": (2, 3), "Conv2D": (2, 3), "Reshape": ((2, 2),), "Residual": ([nn.Dense(3)],),
     "Activation": ("relu",), "Dense": (3,), "Dropout": (0.1,), "CosineDecay": (0.1, 3), "Uniform": (-1, 1),
-    "CosineRestarts": (0.1, 3), "Polynomial": (0.1, 3),
+    "CosineRestarts": (0.1, 3), "Polynomial": (0.1, 3), "LogCosine": (0.1, 3),
     "ExponentialDecay": (0.1, 0.9), "OneCycle": (0.1, 3), "StepDecay": (0.1, 0.5, 2), "Warmup": (2, 0.1),
     "ReduceOnPlateau": (0.1,),
     "Parameter": ("scale", (3,), nn.Zeros()), "CSVLogger": ("run.csv",), "Checkpoint": ("run",),

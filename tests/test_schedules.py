@@ -400,7 +400,19 @@ def test_polynomials():
     assert [square.rate(epoch) for epoch in (0, 5, 10, 20)] == pytest.approx([0.4, 0.1, 0, 0])
 
 
-@pytest.mark.parametrize("schedule", [nn.CosineRestarts(0.3, 1.5, 2.0), nn.Polynomial(0.3, 4, 2.0)], ids=str)
+def test_logarithmic_cosines():
+    """Four waves that end after 1, 3, 7 and 15 parts of 15, with their crests where log2 is half a cycle further."""
+    schedule = nn.LogCosine(0.4, epochs=30)
+    assert [schedule.rate(2 * part) for part in (0, 1, 3, 7, 15, 20)] == pytest.approx([0] * 6, abs=1e-15)
+    crests = [2 * (2 ** (cycle + 0.5) - 1) for cycle in range(4)]
+    assert [schedule.rate(epoch) for epoch in crests] == pytest.approx([0.4] * 4)
+    assert schedule.rate(2 * (2**2.25 - 1)) == pytest.approx(0.2)
+    assert nn.LogCosine(0.4, epochs=3, cycles=2).rate(1) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "schedule", [nn.CosineRestarts(0.3, 1.5, 2.0), nn.Polynomial(0.3, 4, 2.0), nn.LogCosine(0.3, 3)], ids=str
+)
 def test_they_train_alike_on_every_backend(backend, schedule):
     nets = [rich_network(where) for where in ("numpy", backend)]
     histories = [
@@ -422,6 +434,8 @@ def test_they_train_alike_on_every_backend(backend, schedule):
         (lambda: nn.CosineRestarts(0.1, 1, rate_factor=0), "rate_factor must be above 0"),
         (lambda: nn.CosineRestarts(0.1, 1, rate_factor=2), r"rate_factor must be in \[0, 1\]"),
         (lambda: nn.Polynomial(0.1, 10, power=0), "power must be above 0"),
+        (lambda: nn.LogCosine(-1, 3), "highest learning rate must be at least 0"),
+        (lambda: nn.LogCosine(0.1, 3, cycles=0), "cycles must be a whole number of at least 1"),
         (lambda: nn.Polynomial(0.1, "10"), "epochs must be a finite number"),
     ],
 )

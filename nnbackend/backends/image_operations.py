@@ -14,6 +14,7 @@ from typing import Final
 
 from nnbackend.backends.augmentation_operations import AugmentationOperations
 from nnbackend.backends.declaration import Array, Operation, constant, operation, reads, updates, writes
+from nnbackend.backends.table_operations import TableOperations
 from nnbackend.backends.training_operations import TrainingOperations, lacking
 
 __all__ = ["POOLS", "ImageOperations", "check_implemented", "implements"]
@@ -34,7 +35,7 @@ _POOLED = ("rows", "out_height", "out_width", "channels")
 _KERNEL = ("kernel_height", "kernel_width", "group_channels", "filters")
 
 
-class ImageOperations(AugmentationOperations, TrainingOperations):
+class ImageOperations(AugmentationOperations, TrainingOperations, TableOperations):
     """Operations on images, normalisation, and others that a backend may lack."""
 
     # ---- convolution -----------------------------------------------------------------------------------------

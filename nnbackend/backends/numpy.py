@@ -6,7 +6,6 @@ does not grow with the network.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Backend, Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.numpy_activations import activate, activation_gradient, sigmoid
 from nnbackend.backends.numpy_images import NumpyImageOperations
 from nnbackend.backends.philox import keep_threshold, uniform_words
 from nnbackend.backends.products import ALONE, Products
@@ -24,9 +24,6 @@ __all__ = ["NumpyBackend"]
 
 Real = npt.NDArray[np.floating[Any]]
 Int = npt.NDArray[np.integer[Any]]
-
-_GELU_SCALE = math.sqrt(2 / math.pi)
-_GELU_CUBIC = 0.044715
 
 #: Elements per chunk. With fewer, the overhead of NumPy calls matters; more do not fit into a core's cache.
 _CHUNK = 32_768
@@ -116,7 +113,7 @@ class NumpyBackend(NumpyImageOperations, Backend):
 
     def activation_forward(self, z: Real, activation: str, alpha: float, out: Real) -> None:
         for part in _chunks(z):
-            _activate(z[part], activation, alpha, out[part])
+            activate(z[part], activation, alpha, out[part])
 
     def dropout(
         self, x: Real, rate: float, seed: int, stream: int, counter: Int, out: Real, first_row: int = 0
@@ -169,7 +166,7 @@ class NumpyBackend(NumpyImageOperations, Backend):
             z, t = logits[part], targets[part]
             row_losses[0, part] = (np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))).mean(axis=1)
             row_losses[1, part] = ((z > 0) == (t > 0.5)).mean(axis=1)
-            np.subtract(_sigmoid(z), t, out=gradient[part])
+            np.subtract(sigmoid(z), t, out=gradient[part])
         _scale_rows(weights, 1 / logits.size, gradient, row_losses)
 
     def mean_squared_error(
@@ -189,7 +186,7 @@ class NumpyBackend(NumpyImageOperations, Backend):
 
     def activation_gradient(self, saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
         for part in _chunks(saved):
-            _activation_gradient(saved[part], activation, alpha, upstream[part], out[part])
+            activation_gradient(saved[part], activation, alpha, upstream[part], out[part])
 
     def max_abs_norm_gradient(self, x: Real, upstream: Real, out: Real) -> None:
         for part in _chunks(x):
@@ -320,95 +317,6 @@ def _chunks(array: HostArray) -> list[slice]:
         return [slice(0, rows)]
     length = max(1, _CHUNK * rows // array.size)
     return [slice(begin, begin + length) for begin in range(0, rows, length)]
-
-
-def _activate(z: Real, activation: str, alpha: float, out: Real) -> None:
-    match activation:
-        case "identity":
-            out[...] = z
-        case "relu":
-            np.maximum(z, 0, out=out)
-        case "leaky_relu":
-            out[...] = np.where(z > 0, z, alpha * z)
-        case "elu":
-            out[...] = np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0)))
-        case "sigmoid":
-            lowest = _LOG_EPSILON[z.dtype.char]
-            if np.fmin.reduce(z, axis=None, initial=0.0) < lowest:
-                # The sum in `_sigmoid` would round them to 0, whose logarithm is infinite. `out` may be `z`.
-                low = z < lowest
-                values = np.exp(z[low])
-                _sigmoid(z, out)
-                out[low] = values
-            else:
-                _sigmoid(z, out)
-        case "tanh":
-            np.tanh(z, out=out)
-        case "gelu":
-            np.multiply(0.5 * z, 1 + _gelu_tanh(z), out=out)
-        case "silu":
-            np.multiply(z, _sigmoid(z), out=out)
-        case "softplus":
-            np.add(np.maximum(z, 0), np.log1p(np.exp(-np.abs(z))), out=out)
-        case "exponential":
-            np.exp(z, out=out)
-        case "softmax":
-            np.subtract(z, z.max(axis=1, keepdims=True), out=out)
-            np.exp(out, out=out)
-            out /= out.sum(axis=1, keepdims=True)
-        case _:
-            raise AssertionError(f"no such activation: {activation}")
-
-
-def _activation_gradient(saved: Real, activation: str, alpha: float, upstream: Real, out: Real) -> None:
-    match activation:
-        case "identity":
-            out[...] = upstream
-        case "relu":
-            np.multiply(upstream, saved > 0, out=out)
-        case "leaky_relu":
-            out[...] = np.where(saved > 0, upstream, alpha * upstream)
-        case "elu":
-            out[...] = np.where(saved > 0, upstream, (saved + alpha) * upstream)
-        case "sigmoid":
-            np.multiply(upstream, saved * (1 - saved), out=out)
-        case "tanh":
-            np.multiply(upstream, 1 - saved * saved, out=out)
-        case "gelu":
-            t = _gelu_tanh(saved)
-            slope = _GELU_SCALE * (1 + 3 * _GELU_CUBIC * saved * saved)
-            np.multiply(0.5 * upstream, 1 + t + saved * (1 - t * t) * slope, out=out)
-        case "silu":
-            s = _sigmoid(saved)
-            np.multiply(upstream * s, 1 + saved * (1 - s), out=out)
-        case "softplus":
-            np.multiply(upstream, -np.expm1(-saved), out=out)
-        case "exponential":
-            np.multiply(upstream, saved, out=out)
-        case "softmax":
-            np.subtract(upstream, np.vecdot(upstream, saved)[:, None], out=out)
-            out *= saved
-        case _:
-            raise AssertionError(f"no such activation: {activation}")
-
-
-#: Below this the sigmoid is the exponential, to rounding; by the character of the dtype.
-_LOG_EPSILON = {np.dtype(kind).char: np.log(np.finfo(kind).eps) for kind in (np.float32, np.float64)}
-
-
-def _gelu_tanh(z: Real) -> Real:
-    """The tanh in GELU. The cube is written as products: NumPy takes a hundred times as long for ``z**3``."""
-    result: Real = np.tanh(_GELU_SCALE * z * (1 + _GELU_CUBIC * z * z))
-    return result
-
-
-def _sigmoid(z: Real, out: Real | None = None) -> Real:
-    """``1 / (1 + exp(-z))`` as ``(1 + tanh(z / 2)) / 2``, which cannot overflow."""
-    result: Real = np.multiply(z, 0.5, out=out)
-    np.tanh(result, out=result)
-    result += 1
-    result *= 0.5
-    return result
 
 
 def _largest_magnitudes(x: Real) -> tuple[tuple[Int, Int], Real]:

@@ -269,6 +269,12 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
         y = (x - statistics[:, :1]) * statistics[:, 1:]
         scale_gradient[...] = (upstream * y).sum(axis=0, dtype=np.float64)
 
+    def scale_columns(self, x: Real, scale: Real, out: Real) -> None:
+        np.multiply(x, scale, out=out)
+
+    def scale_columns_gradient(self, x: Real, upstream: Real, scale_gradient: Real) -> None:
+        scale_gradient[...] = (upstream * x).sum(axis=0, dtype=np.float64)
+
 
 def _windows(
     x: Real, positions: Any, size: Any, steps: Pair, between: Pair, before: Pair, outside: float = 0.0

@@ -28,6 +28,7 @@ from nnbackend.layers import (
     MaxAbsNorm,
     MaxPool2D,
     Residual,
+    Scale,
     ZeroPadding2D,
 )  # fmt: skip
 from nnbackend.network import Network
@@ -125,7 +126,7 @@ def _layers() -> list[Layer]:
     """All layers and activations; the activations both inside dense layers and on their own."""
     dense = [Dense(_FEATURES, name, l1=1e-3, l2=1e-3) for name in ACTIVATIONS]
     activations = [Activation(name) for name in ACTIVATIONS]
-    return [*dense, *activations, Dropout(0.1), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False)]
+    return [*dense, *activations, Dropout(0.1), Scale(), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False)]
 
 
 def _image_layers() -> list[Layer]:

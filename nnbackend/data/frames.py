@@ -10,6 +10,7 @@ import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,18 @@ import numpy as np
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError, shown
 
-__all__ = ["column_names", "from_objects", "from_table", "is_table", "library", "missing_error"]
+__all__ = [
+    "Column",
+    "column_names",
+    "from_objects",
+    "from_table",
+    "is_missing",
+    "is_number",
+    "is_table",
+    "library",
+    "missing_error",
+    "table_columns",
+]
 
 #: Most columns that an error names.
 _MOST_NAMED = 5
@@ -54,6 +66,8 @@ class Column:
         Number of missing values.
     read : callable
         Returns the values as an array, if there are no missing ones.
+    items : callable
+        Returns the values as a list of Python objects, with missing ones.
     """
 
     name: Any
@@ -61,6 +75,7 @@ class Column:
     dtype: str
     missing: int
     read: Callable[[], Any]
+    items: Callable[[], list[Any]]
 
 
 def library(value: Any) -> str:
@@ -106,7 +121,7 @@ def from_table(what: str, value: Any) -> HostArray:
     frame = column_names(value) is not None
     if frame and library(value) == "pandas" and (plain := _one_block(value)) is not None:
         return plain
-    columns = list(_columns(value))
+    columns = list(table_columns(value))
     rows = len(value)
     if not columns:
         return np.empty((rows, 0))
@@ -159,7 +174,8 @@ def _listed(words: Sequence[str], total: int) -> str:
     return ", ".join(words) + (f" and {total - len(words):,} more" if total > len(words) else "")
 
 
-def _columns(value: Any) -> Iterator[Column]:
+def table_columns(value: Any) -> Iterator[Column]:
+    """The columns of a table, or a single column."""
     names = column_names(value)
     if library(value) == "pandas":
         if names is None:
@@ -180,12 +196,13 @@ def _pandas_column(name: Any, series: Any) -> Column:
     plain = isinstance(dtype, np.dtype)
     missing = int(series.isna().sum())
     if str(dtype) == "category":
-        return Column(name, "categories", "category", missing, series.to_numpy)
+        return Column(name, "categories", "category", missing, series.to_numpy, series.tolist)
     if kind in "buif":
         as_numpy = dtype if plain else getattr(dtype, "numpy_dtype", getattr(dtype, "subtype", None))
-        return Column(name, "numbers", str(dtype), missing, lambda: np.asarray(series.to_numpy(dtype=as_numpy)))
+        read = partial(series.to_numpy, dtype=as_numpy)
+        return Column(name, "numbers", str(dtype), missing, lambda: np.asarray(read()), series.tolist)
     found = _kind_of_text(str(dtype), kind)
-    return Column(name, found, str(dtype), missing, lambda: series.to_numpy(dtype=object))
+    return Column(name, found, str(dtype), missing, lambda: series.to_numpy(dtype=object), series.tolist)
 
 
 def _polars_column(series: Any) -> Column:
@@ -193,9 +210,10 @@ def _polars_column(series: Any) -> Column:
     text = str(dtype)
     if text == "Boolean" or (dtype.is_numeric() and not text.startswith("Decimal")):
         # A NaN is a value for polars; the check of values reports it.
-        return Column(series.name, "numbers", text, series.null_count(), series.to_numpy)
+        return Column(series.name, "numbers", text, series.null_count(), series.to_numpy, series.to_list)
     kind = "categories" if text.startswith(("Categorical", "Enum")) else _kind_of_text(text, "O")
-    return Column(series.name, kind, text, series.null_count(), lambda: np.array(series.to_list(), dtype=object))
+    as_objects = partial(np.array, dtype=object)
+    return Column(series.name, kind, text, series.null_count(), lambda: as_objects(series.to_list()), series.to_list)
 
 
 def _arrow_column(name: Any, array: Any) -> Column:
@@ -209,7 +227,7 @@ def _arrow_column(name: Any, array: Any) -> Column:
             return np.array(array.to_pylist(), dtype=object)
         return array.to_numpy() if chunked else array.to_numpy(zero_copy_only=False)
 
-    return Column(name, kind, text, array.null_count, read)
+    return Column(name, kind, text, array.null_count, read, array.to_pylist)
 
 
 def _kind_of_text(dtype: str, kind: str) -> str:

@@ -14,7 +14,7 @@ from nnbackend.data.stored import is_stored
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 
-__all__ = ["held_rows", "split_rows"]
+__all__ = ["drawn_rows", "held_rows", "split_rows"]
 
 #: Keeps the draw apart from others with the network's seed.
 _STREAM = 0x5711
@@ -80,7 +80,7 @@ def held_rows(targets: HostArray, fraction: float, loss: Loss, outputs: int, see
         No row would be left on one side.
     """
     count = len(targets) if targets.ndim else 0
-    held = _drawn(_classes(targets, loss, outputs), count, fraction, seed)
+    held = drawn_rows(_classes(targets, loss, outputs), count, fraction, seed)
     if not 0 < held.sum() < count:
         raise InvalidInputError(
             f"validation_split={fraction:g} of {count} rows leaves none to {'train' if held.any() else 'validate'} on; "
@@ -101,8 +101,8 @@ def _classes(targets: HostArray, loss: Loss, outputs: int) -> HostArray:
     return np.zeros(count, np.int64)
 
 
-def _drawn(classes: HostArray, count: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Which rows are held out."""
+def drawn_rows(classes: HostArray, count: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows are held out; of each class, given by numbers, about this fraction."""
     # RandomState, because NumPy guarantees that its numbers never change (NEP 19).
     order = np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32, _STREAM]).permutation(count)
     order = order[np.argsort(classes[order], kind="stable")]

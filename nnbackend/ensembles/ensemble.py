@@ -310,6 +310,11 @@ class Ensemble:
         members = config.get(_MEMBERS)
         if members is None and "layers" in config:
             raise ModelFileError(f"{name}: one network, not an ensemble; read it with nnbackend.Network.load")
+        if "tabular" in config:
+            raise ModelFileError(
+                f"{name}: an estimator for tables; read it with nnbackend.TabularClassifier.load or "
+                "nnbackend.TabularRegressor.load"
+            )
         if not isinstance(members, list) or not 0 < len(members) <= _MOST_MEMBERS or len(config) > 1:
             raise ModelFileError(f"{name}: its description of the ensemble is damaged")
         parts: list[dict[str, HostArray]] = [{} for _ in members]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.contract import HostArray
 from nnbackend.interop.c_program import Program, Value, loop
 from nnbackend.interop.exports import folded_weights, own_arrays, places
@@ -28,6 +29,7 @@ from nnbackend.layers import (
     Normalization,
     Reshape,
     Residual,
+    Scale,
     ZeroPadding2D,
 )
 from nnbackend.layers.stack import written
@@ -96,6 +98,10 @@ def _add_layer(
         case LayerNormalization() as layer:
             lines = _layer_normalization_lines(program, node, layer, own, x)
             return program.add(comment, [x], x.size, lines, own, elementwise=True)
+        case Scale():
+            channels = node.input_shape[-1]
+            scaled = f"y[i] = {program.read(x, 'i')} * scale[i % {channels}];"
+            return program.add(comment, [x], x.size, loop("i", x.size, [scaled]), own, elementwise=True)
         case Residual() as layer:
             count = len(layer.layers)
             result = add_layers(program, node.nodes[:count], weights, x)
@@ -165,6 +171,9 @@ def _formula(program: Program, activation: str, alpha: float) -> str:
             return f"v > {zero} ? v : {slope} * v"
         case "elu":
             return f"v > {zero} ? v : {slope} * {function('expm1')}(v)"
+        case "selu":
+            above, below = number(SELU_SCALE), number(SELU_SCALE * SELU_ALPHA)
+            return f"v > {zero} ? {above} * v : {below} * {function('expm1')}(v)"
         case "sigmoid":
             return f"{one} / ({one} + {function('exp')}(-v))"
         case "tanh":
@@ -174,6 +183,10 @@ def _formula(program: Program, activation: str, alpha: float) -> str:
             return f"{half} * v * ({one} + {function('tanh')}({inner}))"
         case "silu":
             return f"v / ({one} + {function('exp')}(-v))"
+        case "mish":
+            e = f"{function('exp')}(v > {number(20)} ? {number(20)} : v)"
+            # With n = exp(v) (exp(v) + 2), which would overflow beyond 20, tanh(log(1 + exp(v))) is n / (n + 2).
+            return f"v * (1 - {number(2)} / ({e} * ({e} + {number(2)}) + {number(2)}))"
         case "exponential":
             return f"{function('exp')}(v)"
         case "softplus":

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.contract import HostArray
 
 __all__ = ["Graph", "Samples", "add_activation"]
@@ -128,6 +129,20 @@ def _elu(graph: Graph, z: str, alpha: float) -> str:
     return graph.add("Add", graph.add("Relu", z), below)
 
 
+def _selu(graph: Graph, z: str, alpha: float) -> str:
+    if graph.dtype == np.float32:
+        return graph.add("Selu", z, alpha=SELU_ALPHA, gamma=SELU_SCALE)
+    return graph.add("Mul", _elu(graph, z, SELU_ALPHA), graph.number(SELU_SCALE))
+
+
+def _mish(graph: Graph, z: str, alpha: float) -> str:
+    # The operator Mish needs opset 18, which older runtimes do not support. With n = exp(z) (exp(z) + 2), which might
+    # overflow beyond 20, tanh(log(1 + exp(z))) is n / (n + 2).
+    e = graph.add("Exp", graph.add("Min", z, graph.number(20.0)))
+    n = graph.add("Mul", e, graph.add("Add", e, graph.number(2.0)))
+    return graph.add("Mul", z, graph.add("Div", n, graph.add("Add", n, graph.number(2.0))))
+
+
 def _gelu(graph: Graph, z: str, alpha: float) -> str:
     # The operator Gelu needs opset 20, which older runtimes do not support.
     square = graph.add("Mul", graph.add("Mul", z, z), graph.number(0.044715))
@@ -158,10 +173,12 @@ _ACTIVATIONS: dict[str, Callable[[Graph, str, float], str]] = {
     "relu": lambda graph, z, alpha: graph.add("Relu", z),
     "leaky_relu": _leaky_relu,
     "elu": _elu,
+    "selu": _selu,
     "sigmoid": lambda graph, z, alpha: graph.add("Sigmoid", z),
     "tanh": lambda graph, z, alpha: graph.add("Tanh", z),
     "gelu": _gelu,
     "silu": _silu,
+    "mish": _mish,
     "softplus": _softplus,
     "exponential": lambda graph, z, alpha: graph.add("Exp", z),
 }

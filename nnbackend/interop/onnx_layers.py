@@ -34,6 +34,7 @@ from nnbackend.layers import (
     Normalization,
     Reshape,
     Residual,
+    Scale,
     ZeroPadding2D,
 )
 from nnbackend.layers.windows import Window
@@ -99,6 +100,9 @@ def _add_layer(
             return x.computed(graph.add("Div", centred, deviation))
         case LayerNormalization() as layer:
             return _layer_normalization(graph, node, layer, own, x)
+        case Scale():
+            factors = _per_channel(graph, f"{node.name}.scale", own["scale"], x)
+            return x.computed(graph.add("Mul", x.name, factors))
         case Residual():
             return _residual(graph, node, weights, x)
         case Flatten() | Reshape():

@@ -13,6 +13,7 @@ from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
 from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
 from nnbackend.layers.residual import Residual
+from nnbackend.layers.scale import Scale
 from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
 from nnbackend.layers.stack import (
     LAYERS,
@@ -51,6 +52,7 @@ __all__ = [
     "Parameter",
     "Reshape",
     "Residual",
+    "Scale",
     "ZeroPadding2D",
     "all_layers",
     "check_layers",

@@ -33,7 +33,7 @@ from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.initializers import Initializer
 from nnbackend.support.attributes import Guarded
-from nnbackend.support.checks import count, number
+from nnbackend.support.checks import above_zero, count, number
 
 __all__ = ["Layer", "LayerStep", "Parameter", "fixed_trainable", "layers_config", "one_dimensional"]
 
@@ -56,6 +56,8 @@ class Parameter:
         gradient, weight decay or penalty.
     nonnegative : bool
         Whether values below 0 are refused where weights come from outside, as for a running variance.
+    learning_rate_factor : float
+        Multiplies the learning rate, together with the factor of its layer; above 0.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class Parameter:
     l2: float = 0.0
     trainable: bool = True
     nonnegative: bool = False
+    learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name or "." in self.name:
@@ -86,6 +89,7 @@ class Parameter:
             )
         for penalty in ("l1", "l2"):
             number(f"{penalty} of {what}", getattr(self, penalty), low=0)
+        above_zero(f"learning_rate_factor of {what}", self.learning_rate_factor)
         for flag in ("trainable", "nonnegative"):
             value = getattr(self, flag)
             if not isinstance(value, bool):

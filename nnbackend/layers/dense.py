@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
-from nnbackend.errors import InvalidInputError, shown
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.initializers import Given, Initializer, get_initializer
 from nnbackend.layers.activation import activation_name, activation_parameter
 from nnbackend.layers.base import Layer, LayerStep, Parameter, one_dimensional
@@ -14,8 +16,18 @@ from nnbackend.support.checks import number, positive_integer
 
 __all__ = ["Dense", "Linear"]
 
-#: He et al. (2015) derive their scale for ReLU; it also suits these activations.
-_RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+#: He et al. (2015) derive their scale for ReLU; it also suits similar activations. SELU keeps mean and variance of its
+#: inputs with the scale of LeCun et al. (1998).
+_INITIALIZERS = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "mish"), "he_normal"),
+    "selu": "lecun_normal",
+}
+
+
+_PARAMETRIZATIONS = ("standard", "ntk")
+
+#: Of the biases in the neural tangent parametrisation; called beta by Jacot et al. (2018, section 3).
+_NTK_BIAS = 0.1
 
 
 class Linear(Layer):
@@ -42,7 +54,7 @@ class Linear(Layer):
         if not isinstance(use_bias, bool):
             raise InvalidInputError(f"use_bias must be True or False, received {shown(use_bias)}")
         self.use_bias = use_bias
-        default = "he_normal" if self.activation in _RECTIFIERS else "glorot_uniform"
+        default = _INITIALIZERS.get(self.activation, "glorot_uniform")
         self.weight_initializer: Initializer = get_initializer(
             default if weight_initializer is None else weight_initializer
         )
@@ -80,7 +92,7 @@ class Dense(Linear):
         A key of :data:`nnbackend.backends.activations.ACTIVATIONS`; "identity" if not given.
     use_bias : bool
     weight_initializer : str, Initializer or (inputs, units) array, optional
-        If not given, He normal for ReLU and similar activations, Glorot uniform otherwise.
+        If not given, He normal for ReLU and similar activations, LeCun normal for SELU, Glorot uniform otherwise.
     bias_initializer : str, Initializer or (units,) array
     l1, l2 : float
         ``l1 sum |weight| + l2 / 2 sum weight^2`` is added to the loss.
@@ -90,14 +102,32 @@ class Dense(Linear):
         False freezes weight and bias: training does not change them.
     learning_rate_factor : float
         Multiplies the optimiser's learning rate for weight and bias; above 0.
+    parametrization : {"standard", "ntk"}
+        "ntk" is the neural tangent parametrisation (Jacot et al. 2018 [1]_): training acts on ``w = sqrt(inputs)
+        weight`` and ``b = bias / 0.1``, so that layers of any width learn at the same learning rate. See the notes.
 
     Raises
     ------
     InvalidInputError
         A value is out of range.
     UnknownNameError
-        No activation or initialiser has that name.
+        No activation, initialiser or parametrisation has that name.
+
+    Notes
+    -----
+    The parameters are weight and bias in both parametrisations, so exports do not differ. With "ntk", the default of
+    `weight_initializer` is LeCun normal, for which w is standard normal, and the learning rates of weight and bias are
+    multiplied by ``1 / sqrt(inputs)`` and 0.1. With Adam, AdamW and RMSprop, whose steps do not depend on the scale of
+    gradients, but for `epsilon`, this is the same as training w and b; with SGD, the factors would be their squares.
+
+    References
+    ----------
+    .. [1] A. Jacot, F. Gabriel and C. Hongler, "Neural Tangent Kernel: Convergence and Generalization in Neural
+       Networks", NeurIPS 2018, https://arxiv.org/abs/1806.07572
     """
+
+    # Of pickles from before there was another.
+    parametrization = "standard"
 
     def __init__(
         self,
@@ -112,8 +142,14 @@ class Dense(Linear):
         alpha: float | None = None,
         trainable: bool = True,
         learning_rate_factor: float = 1.0,
+        parametrization: str = "standard",
     ) -> None:
         training = (trainable, learning_rate_factor)
+        if not isinstance(parametrization, str) or parametrization not in _PARAMETRIZATIONS:
+            raise UnknownNameError("parametrization", parametrization, _PARAMETRIZATIONS)
+        self.parametrization = parametrization
+        if weight_initializer is None and parametrization == "ntk":
+            weight_initializer = "lecun_normal"
         super().__init__(activation, use_bias, weight_initializer, bias_initializer, l1, l2, alpha, *training)
         self.units = positive_integer("units", units)
 
@@ -123,7 +159,13 @@ class Dense(Linear):
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
         inputs = one_dimensional("Dense", input_shape)
-        return self.weight_and_bias((inputs, self.units))
+        parameters = self.weight_and_bias((inputs, self.units))
+        if self.parametrization == "standard":
+            return parameters
+        factors = (1 / math.sqrt(inputs), _NTK_BIAS)
+        return tuple(
+            replace(each, learning_rate_factor=factor) for each, factor in zip(parameters, factors, strict=False)
+        )
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:
         out = step.buffer(self.units)
@@ -150,14 +192,18 @@ class Dense(Linear):
         return downstream
 
     def config(self) -> dict[str, Any]:
-        return {"units": self.units, **super().config()}
+        config = {"units": self.units, **super().config()}
+        # Only if it is not the default, so that earlier releases can read the files of other networks.
+        return config if self.parametrization == "standard" else {**config, "parametrization": self.parametrization}
 
     def __repr__(self) -> str:
         """The constructor call, without arguments that have their defaults."""
-        default = Dense(self.units, self.activation)
+        default = Dense(self.units, self.activation, parametrization=self.parametrization)
         names = ("use_bias", "weight_initializer", "bias_initializer", "l1", "l2", "alpha")
         values = {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
         shown = "".join(f", {name}={_short(value)}" for name, value in values.items())
+        if self.parametrization != "standard":
+            shown += f", parametrization={self.parametrization!r}"
         return f"Dense({self.units}, activation={self.activation!r}{shown}{self._training_text()})"
 
 

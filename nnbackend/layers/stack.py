@@ -17,6 +17,7 @@ from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
 from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
 from nnbackend.layers.residual import Residual
+from nnbackend.layers.scale import Scale
 from nnbackend.layers.shapes import Flatten, Reshape, ZeroPadding2D
 from nnbackend.layers.standardization import Normalization
 
@@ -40,7 +41,7 @@ LAYERS: dict[str, type[Layer]] = {
     for layer in (
         Dense, Activation, Dropout, Flatten, MaxAbsNorm, Conv2D, Conv1D, MaxPool2D, AveragePool2D, L2Pool2D,
         GlobalAveragePool2D, GlobalMaxPool2D, BatchNormalization, LayerNormalization, Residual, Reshape, ZeroPadding2D,
-        Normalization,
+        Scale, Normalization,
     )
 }  # fmt: skip
 

@@ -89,6 +89,11 @@ def parse_config(config: Mapping[str, Any], custom_layers: Sequence[type[Layer]]
         raise InvalidInputError(
             f"a network's configuration must be a dict, as config() returns it, received {type(config).__name__}"
         )
+    if "tabular" in config:
+        raise InvalidInputError(
+            "it is an estimator for tables; read it with nnbackend.TabularClassifier.load or "
+            "nnbackend.TabularRegressor.load"
+        )
     if "members" in config:
         raise InvalidInputError("it is an ensemble of several networks; read it with nnbackend.Ensemble.load")
     for key in config:

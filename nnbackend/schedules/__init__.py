@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from nnbackend.schedules.base import Constant, Schedule, as_schedule, checked_momenta, checked_rates
 from nnbackend.schedules.combined import OneCycle, ReduceOnPlateau, Warmup
-from nnbackend.schedules.decay import CosineDecay, CosineRestarts, ExponentialDecay, Polynomial, StepDecay
+from nnbackend.schedules.decay import CosineDecay, CosineRestarts, ExponentialDecay, LogCosine, Polynomial, StepDecay
 
 __all__ = [
     "Constant",
     "CosineDecay",
     "CosineRestarts",
     "ExponentialDecay",
+    "LogCosine",
     "OneCycle",
     "Polynomial",
     "ReduceOnPlateau",

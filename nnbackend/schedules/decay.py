@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from nnbackend.schedules.base import Schedule
-from nnbackend.support.checks import above_zero, number
+from nnbackend.support.checks import above_zero, number, positive_integer
 
-__all__ = ["CosineDecay", "CosineRestarts", "ExponentialDecay", "Polynomial", "StepDecay"]
+__all__ = ["CosineDecay", "CosineRestarts", "ExponentialDecay", "LogCosine", "Polynomial", "StepDecay"]
 
 
 class StepDecay(Schedule):
@@ -96,6 +96,38 @@ class CosineRestarts(Schedule):
             if candidate >= 0 and start <= time:
                 return candidate, min((time - start) / factor**candidate, 1.0)
         return 0, 0.0
+
+
+class LogCosine(Schedule):
+    """Cosine waves, each twice as long as the one before, from 0 to `highest` and back to 0 (Holzmueller et al. 2024).
+
+    At the time t, as a fraction of `epochs`, the rate is ``highest / 2 (1 - cos(2 pi log2(1 + (2^cycles - 1) t)))``;
+    afterwards it is 0. With four cycles this is the schedule coslog4 of RealMLP, section 3 of "Better by Default:
+    Strong Pre-Tuned MLPs and Boosted Trees on Tabular Data", NeurIPS 2024, https://arxiv.org/abs/2407.04491.
+
+    Parameters
+    ----------
+    highest : float
+        The rate at the crest of each wave.
+    epochs : float
+        Length of all cycles together.
+    cycles : int
+
+    Raises
+    ------
+    InvalidInputError
+        A value is out of range.
+    """
+
+    def __init__(self, highest: float, epochs: float, cycles: int = 4) -> None:
+        self.highest = number("highest learning rate", highest, low=0)
+        self.epochs = above_zero("epochs", epochs)
+        self.cycles = positive_integer("cycles", cycles)
+
+    def rate(self, epoch: float) -> float:
+        share = min(epoch / self.epochs, 1.0)
+        cycle = math.log2(1 + (2**self.cycles - 1) * share)
+        return self.highest * 0.5 * (1 - math.cos(2 * math.pi * cycle))
 
 
 class Polynomial(Schedule):

@@ -186,7 +186,7 @@ class ParameterLayout(Layout):
                 node.index,
                 parameter,
                 node.trainable and parameter.trainable,
-                node.rate_factor,
+                node.rate_factor * parameter.learning_rate_factor,
                 _round_up(parameter.shape[-1], row_multiple),
             )
             for top in self.nodes

@@ -11,7 +11,7 @@ from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS, Backend
 from nnbackend.backends.image_operations import implements
 from nnbackend.errors import MissingOperationError
-from nnbackend.testing import augmentation_cases, image_cases, loss_cases, normalization_cases  # noqa: F401, they add their cases
+from nnbackend.testing import augmentation_cases, image_cases, loss_cases, normalization_cases, table_cases  # noqa: F401, they add their cases
 from nnbackend.testing.lab import CASES, Lab, Shape, case
 
 __all__ = ["CASES", "SHAPES", "Lab", "Shape", "check_backend"]

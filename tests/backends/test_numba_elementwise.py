@@ -9,6 +9,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.numba import (
     backward_operations,
     dense_products,
@@ -28,6 +29,8 @@ from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
 from tests.backends.vectors import Guarded, bits, each_tile_shape
 
 ALPHA = 0.3
+#: Their derivatives contain differences of nearly equal numbers.
+CANCELLING = ("gelu", "silu", "mish", "tanh", "elu", "selu", "sigmoid")
 NAMES = [name for name in ACTIVATION_CODES if name != "softmax"]
 
 
@@ -70,17 +73,24 @@ def gelu_slope(z):
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * z * z)
 
 
+def mish_slope(z):
+    t = np.tanh(np.log1p(np.exp(z)))
+    return t + z * (1 - t * t) * sigmoid(z)
+
+
 #: As in `nnbackend.backends.activations`: the activation of z, and its derivative as a function of the saved value,
-#: which is z for GELU and SiLU and the result for the others.
+#: which is z for GELU, SiLU and Mish and the result for the others.
 FORWARD = {
     "identity": lambda z: z,
     "relu": lambda z: np.maximum(z, 0),
     "leaky_relu": lambda z: np.where(z > 0, z, ALPHA * z),
     "elu": lambda z: np.where(z > 0, z, ALPHA * np.expm1(np.minimum(z, 0))),
+    "selu": lambda z: SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0))),
     "sigmoid": sigmoid,
     "tanh": np.tanh,
     "gelu": lambda z: z / 2 * (1 + gelu_tanh(z)),
     "silu": lambda z: z * sigmoid(z),
+    "mish": lambda z: z * np.tanh(np.log1p(np.exp(z))),
     "exponential": np.exp,
     "softplus": lambda z: np.maximum(z, 0) + np.log1p(np.exp(-abs(z))),
 }
@@ -89,10 +99,12 @@ SLOPES = {
     "relu": lambda a: np.where(a > 0, 1.0, 0.0),
     "leaky_relu": lambda a: np.where(a > 0, 1.0, ALPHA),
     "elu": lambda a: np.where(a > 0, 1.0, a + ALPHA),
+    "selu": lambda a: np.where(a > 0, SELU_SCALE, a + SELU_SCALE * SELU_ALPHA),
     "sigmoid": lambda a: a * (1 - a),
     "tanh": lambda a: 1 - a * a,
     "gelu": gelu_slope,
     "silu": lambda z: sigmoid(z) * (1 + z * (1 - sigmoid(z))),
+    "mish": mish_slope,
     "exponential": lambda a: a,
     "softplus": lambda a: -np.expm1(-a),
 }
@@ -155,7 +167,7 @@ def test_derivatives(tile):
     upstream[-1] = np.nan
     for name, formula in SLOPES.items():
         code = ACTIVATION_CODES[name]
-        saved = z if name in ("gelu", "silu") else FORWARD[name](z.astype(np.float64)).astype(tile.real)
+        saved = z if name in ("gelu", "silu", "mish") else FORWARD[name](z.astype(np.float64)).astype(tile.real)
         expected = upstream * formula(saved.astype(np.float64))
         out = Guarded(np.zeros_like(z), 1)
         call_differentiate(
@@ -163,7 +175,7 @@ def test_derivatives(tile):
         )
         whole = out.array.copy()
         # Differences such as 1 - a have the absolute error of their operands.
-        scale = abs(upstream) * np.maximum(1, abs(z)) if name in ("gelu", "silu", "tanh", "elu", "sigmoid") else 0
+        scale = abs(upstream) * np.maximum(1, abs(z)) if name in CANCELLING else 0
         assert_near(whole, expected, scale, tile, name)
         for length in lengths(tile):
             offset = length % tile.lanes
@@ -181,7 +193,7 @@ def test_derivatives(tile):
 
 
 @pytest.mark.parametrize("real", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "elu", "silu", "softplus"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "elu", "selu", "silu", "mish", "softplus"])
 def test_the_kernels_keep_the_digits_of_small_results(name, real):
     """As compiled for use: fast-math flags once removed the small results of softplus, whose log1p corrects 1 + x by
     x."""

@@ -99,6 +99,7 @@ OTHERS = [
     lambda: [nn.Normalization([0.0] * 4, [1.0] * 4), nn.Conv2D(3, 2)],
     lambda: [nn.LayerNormalization(epsilon=0.3, center=False, scale=False)],
     lambda: [nn.Flatten(), nn.MaxAbsNorm(), nn.LayerNormalization(), nn.MaxAbsNorm()],
+    lambda: [nn.Scale(), nn.Flatten(), nn.Scale()],
     lambda: [nn.ZeroPadding2D(((1, 2), (0, 3)))],
     lambda: [nn.Reshape((4, 8, 7)), nn.Conv2D(3, 3), nn.Reshape((12, 3)), nn.Conv1D(2, 2)],
     lambda: [nn.Conv2D(4, 3, activation="softmax"), nn.GlobalAveragePool2D(), nn.Activation("softmax")],

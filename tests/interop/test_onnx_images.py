@@ -83,6 +83,7 @@ def test_convolutions_of_sequences(tmp_path, padding, strides, dtype):
         lambda: [nn.Conv2D(4, 3, activation="softmax"), nn.GlobalAveragePool2D(), nn.Activation("softmax")],
         lambda: [nn.Residual([nn.Conv2D(4, 3, padding="same"), nn.BatchNormalization()]), nn.Activation("relu")],
         lambda: [nn.Residual([nn.Conv2D(6, 3, strides=2, padding="same")], nn.Conv2D(6, 1, strides=2))],
+        lambda: [nn.Conv2D(4, 3), nn.Scale(initializer="normal"), nn.Flatten(), nn.Scale(initializer="normal")],
         lambda: [nn.Residual([nn.Activation("tanh")]), nn.Residual([nn.LayerNormalization()])],
         lambda: [nn.Flatten(), nn.Residual([nn.Dense(9), nn.Residual([nn.Dense(9)])], nn.Dense(9))],
     ],

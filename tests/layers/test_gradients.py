@@ -80,6 +80,20 @@ def test_max_abs_norm(backend, layers, loss):
     check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Scale(initializer="normal"), nn.Dense(7, activation="selu"), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7, activation="tanh"), nn.Scale(), nn.Dense(OUTPUTS), nn.Scale(initializer="uniform")],
+        lambda: [nn.Dense(7), nn.Scale(initializer="normal", trainable=False), nn.Dense(OUTPUTS)],
+    ],
+    ids=["first", "inside and last", "frozen"],
+)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_scale(backend, layers, loss):
+    check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_sample_weights(backend, loss):
     net = network([nn.Dense(6, activation="sigmoid"), nn.Dense(OUTPUTS)], backend)

@@ -22,6 +22,7 @@ def network(**options) -> nn.Network:
         nn.Dropout(0.3),
         nn.Activation("leaky_relu"),
         nn.MaxAbsNorm(),
+        nn.Scale(initializer="uniform"),
         nn.Dense(4, use_bias=False),
     ]
     return nn.Network(layers, (3, 4), backend="numpy", **options)

@@ -342,10 +342,22 @@ class CupyImageOperations(CupyAugmentation, CupyTraining, ImageOperations):
         places = (stride(statistics), 0, 1)
         self._gradient_sums(x, statistics, places, upstream, scale_gradient, shift_gradient)
 
+    def scale_columns(self, x: Array, scale: Array, out: Array) -> None:
+        rows, columns = extents(x)
+        self._launch(
+            "batch_norm.scale_columns",
+            out.dtype,
+            launches.matrix(rows, columns),
+            x, stride(x), scale, out, stride(out), rows, columns,
+        )  # fmt: skip
+
+    def scale_columns_gradient(self, x: Array, upstream: Array, scale_gradient: Array) -> None:
+        self._gradient_sums(x, None, (0, 0, 0), upstream, scale_gradient, None)
+
     def _gradient_sums(
         self,
         x: Array,
-        statistics: Array,
+        statistics: Array | None,
         places: tuple[int, int, int],
         upstream: Array,
         scale_gradient: Array | None,
@@ -353,8 +365,8 @@ class CupyImageOperations(CupyAugmentation, CupyTraining, ImageOperations):
     ) -> tuple[Array, Array]:
         """The sums of `upstream`, and of its products with the normalised input, by column.
 
-        `places` describes `statistics`: elements from one row to the next, from one column to the next, and from the
-        mean to the inverse.
+        Without `statistics`, the input is not normalised. `places` describes them: elements from one row to the next,
+        from one column to the next, and from the mean to the inverse.
         """
         rows, columns = extents(x)
         sums, products, chunks, length = self._chunk_sums(rows, columns)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.numba.functions import exp, expm1, larger, log1p, sigmoid, tanh
 from nnbackend.backends.numba.vectors import Vector, where
 
@@ -56,6 +57,18 @@ def _silu_gradient(z: Vector, alpha: Vector, upstream: Vector) -> Vector:
     return upstream * s * (1 + z * (1 - s))
 
 
+def _mish_tanh(z: Vector) -> Vector:
+    """The tanh in Mish, ``n / (n + 2)`` with ``n = exp(z) (exp(z) + 2)``. Beyond 20 it is 1, where n might overflow."""
+    e = exp(where(z > 20, 20, z))
+    n = e * (e + 2)
+    return n / (n + 2)
+
+
+def _mish_gradient(z: Vector, alpha: Vector, upstream: Vector) -> Vector:
+    t = _mish_tanh(z)
+    return upstream * (t + z * (1 - t * t) * sigmoid(z))
+
+
 ELEMENTWISE: dict[str, Elementwise] = {
     "identity": Elementwise(
         forward=lambda z, alpha: z,
@@ -74,6 +87,12 @@ ELEMENTWISE: dict[str, Elementwise] = {
         forward=lambda z, alpha: where(z > 0, z, alpha * expm1(z)),
         gradient=lambda saved, alpha, upstream: where(saved > 0, upstream, (saved + alpha) * upstream),
     ),
+    "selu": Elementwise(
+        forward=lambda z, alpha: SELU_SCALE * where(z > 0, z, SELU_ALPHA * expm1(z)),
+        gradient=lambda saved, alpha, upstream: (
+            upstream * where(saved > 0, SELU_SCALE, saved + SELU_SCALE * SELU_ALPHA)
+        ),
+    ),
     "sigmoid": Elementwise(
         forward=lambda z, alpha: sigmoid(z),
         gradient=lambda saved, alpha, upstream: upstream * (saved * (1 - saved)),
@@ -89,6 +108,10 @@ ELEMENTWISE: dict[str, Elementwise] = {
     "silu": Elementwise(
         forward=lambda z, alpha: z * sigmoid(z),
         gradient=_silu_gradient,
+    ),
+    "mish": Elementwise(
+        forward=lambda z, alpha: z * _mish_tanh(z),
+        gradient=_mish_gradient,
     ),
     "softplus": Elementwise(
         forward=lambda z, alpha: softplus(z),

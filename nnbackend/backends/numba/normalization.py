@@ -156,6 +156,24 @@ def normalize(x, mean, variance, scale, shift, epsilon, out, prepared, begin, en
 
 
 @as_written
+def scale_columns(x, scale, out, begin, end):
+    for i in range(begin, end):
+        for j in range(scale.size):
+            out[i, j] = x[i, j] * scale[j]
+
+
+@as_written
+def scale_columns_gradient(x, upstream, scale_gradient, sums, begin, end):
+    """Columns from `begin` to `end`; `sums` is (columns,) of memory."""
+    sums[begin:end] = 0
+    for i in range(x.shape[0]):
+        for j in range(begin, end):
+            sums[j] += upstream[i, j] * x[i, j]
+    for j in range(begin, end):
+        scale_gradient[j] = x.dtype.type(sums[j])
+
+
+@as_written
 def layer_norm(x, scale, shift, epsilon, statistics, out, begin, end):
     columns, kind = x.shape[1], x.dtype.type
     for i in range(begin, end):

@@ -1,4 +1,4 @@
-"""Compiled functions of batch and layer normalisation. See `kinds.py`."""
+"""Compiled functions of batch and layer normalisation, and of learned factors. See `kinds.py`."""
 
 from __future__ import annotations
 
@@ -142,3 +142,34 @@ def layer_norm_scale_gradient(tile_shape, real, record):
             )
 
     return layer_norm_scale_gradient
+
+
+@compiled("scale_columns", work=lambda call: call.x.size)
+def scale_columns(tile_shape, real, record):
+    def scale_columns(address, state, scratch):
+        line = at(record, address)
+        rows, columns = line.rows, line.features
+        x, out = matrix(line.x, rows, columns, real), matrix(line.out, rows, columns, real)
+        begin, end = share(rows, state)
+        normalization.scale_columns(x, vector(line.scale, columns, real), out, begin, end)
+
+    return scale_columns
+
+
+@compiled("scale_columns_gradient", work=lambda call: 2 * call.x.size, scratch=_column_bytes)
+def scale_columns_gradient(tile_shape, real, record):
+    def scale_columns_gradient(address, state, scratch):
+        line = at(record, address)
+        rows, columns = line.rows, line.features
+        begin, end = share(columns, state)
+        if begin < end:
+            normalization.scale_columns_gradient(
+                matrix(line.x, rows, columns, real),
+                matrix(line.upstream, rows, columns, real),
+                vector(line.scale_gradient, columns, real),
+                vector(scratch + SCRATCH, columns, np.float64),
+                begin,
+                end,
+            )
+
+    return scale_columns_gradient

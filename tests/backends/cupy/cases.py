@@ -16,6 +16,7 @@ from nnbackend.backends.image_operations import POOLS
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.training_operations import ELEMENTWISE_LOSSES
 from tests.backends.cupy.comparison import Case, Double, Kernel
+from tests.backends.cupy.table_cases import table_cases
 
 __all__ = ["CASES", "make"]
 
@@ -410,10 +411,8 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
         for operation in ("convolution", "convolution_input_gradient", "convolution_weight_gradient"):
             make_case = partial(_convolution, operation=operation, groups=groups, steps=steps)
             yield f"{operation}-{name}", make_case
-    yield (
-        "convolution-no-bias",
-        partial(_convolution, operation="convolution", groups=1, steps=(1, 1, 1, 1, 0, 0), bias=False),
-    )
+    without_bias = {"groups": 1, "steps": (1, 1, 1, 1, 0, 0), "bias": False}
+    yield "convolution-no-bias", partial(_convolution, operation="convolution", **without_bias)
     for kind in POOLS:
         yield f"pool-{kind}", partial(_pool, kind=kind, gradient=False)
         yield f"pool_gradient-{kind}", partial(_pool, kind=kind, gradient=True)
@@ -442,7 +441,7 @@ def _image_cases() -> Iterator[tuple[str, Callable[..., Case]]]:
 
 
 #: Every variant of every operation: a function of (rng, rows, columns, inner) that makes a case.
-CASES: dict[str, Callable[..., Case]] = dict([*_all_cases(), *_image_cases()])
+CASES: dict[str, Callable[..., Case]] = dict([*_all_cases(), *_image_cases(), *table_cases()])
 
 
 def make(name: str, rows: int, columns: int, inner: int, seed: int) -> Case:

@@ -245,6 +245,8 @@ def test_an_unknown_precision_is_an_error():
         ("layer_norm-scale", ["layer_norm"]),
         ("layer_norm_gradient-scale", ["layer_norm_gradient"]),
         ("layer_norm_scale_gradient", ["gradient_sums", "finish_gradient_sums"]),
+        ("scale_columns-", ["scale_columns"]),
+        ("scale_columns-gradient", ["gradient_sums", "finish_gradient_sums"]),
     ],
 )
 def test_no_needless_launch(emulated, name, expected):

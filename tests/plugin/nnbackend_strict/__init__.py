@@ -16,6 +16,7 @@ from nnbackend.backends.philox import keep_threshold, uniform_words
 
 __all__ = ["StrictBackend"]
 
+_SELU, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 _DTYPES = {"float32": xp.float32, "float64": xp.float64, "int32": xp.int32, "int64": xp.int64, "uint8": xp.uint8}
 
 
@@ -25,6 +26,10 @@ def _sigmoid(z):
 
 def _gelu_inner(z):
     return (2 / np.pi) ** 0.5 * (z + 0.044715 * z * z * z)
+
+
+def _mish_tanh(z):
+    return xp.tanh(_positive(z) + xp.log1p(xp.exp(-xp.abs(z))))
 
 
 def _softmax(z):
@@ -42,10 +47,12 @@ _FORWARD = {
     "relu": lambda z, a: _positive(z),
     "leaky_relu": lambda z, a: xp.where(z > 0, z, a * z),
     "elu": lambda z, a: xp.where(z > 0, z, a * xp.expm1(xp.where(z > 0, xp.zeros_like(z), z))),
+    "selu": lambda z, a: _SELU * xp.where(z > 0, z, _SELU_ALPHA * xp.expm1(xp.where(z > 0, xp.zeros_like(z), z))),
     "sigmoid": lambda z, a: _sigmoid(z),
     "tanh": lambda z, a: xp.tanh(z),
     "gelu": lambda z, a: 0.5 * z * (1.0 + xp.tanh(_gelu_inner(z))),
     "silu": lambda z, a: z * _sigmoid(z),
+    "mish": lambda z, a: z * _mish_tanh(z),
     "exponential": lambda z, a: xp.exp(z),
     "softplus": lambda z, a: _positive(z) + xp.log1p(xp.exp(-xp.abs(z))),
     "softmax": lambda z, a: _softmax(z),
@@ -62,15 +69,22 @@ def _silu_slope(z):
     return s * (1.0 + z * (1.0 - s))
 
 
+def _mish_slope(z):
+    t = _mish_tanh(z)
+    return t + z * (1.0 - t * t) * _sigmoid(z)
+
+
 _SLOPE = {
     "identity": lambda s, a: xp.ones_like(s),
     "relu": lambda s, a: xp.where(s > 0, xp.ones_like(s), xp.zeros_like(s)),
     "leaky_relu": lambda s, a: xp.where(s > 0, xp.ones_like(s), a * xp.ones_like(s)),
     "elu": lambda s, a: xp.where(s > 0, xp.ones_like(s), s + a),
+    "selu": lambda s, a: xp.where(s > 0, _SELU * xp.ones_like(s), s + _SELU * _SELU_ALPHA),
     "sigmoid": lambda s, a: s * (1.0 - s),
     "tanh": lambda s, a: 1.0 - s * s,
     "gelu": lambda s, a: _gelu_slope(s),
     "silu": lambda s, a: _silu_slope(s),
+    "mish": lambda s, a: _mish_slope(s),
     "exponential": lambda s, a: s,
     "softplus": lambda s, a: -xp.expm1(-s),
 }

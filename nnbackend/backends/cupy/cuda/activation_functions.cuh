@@ -30,6 +30,16 @@ struct Elu {
     }
 };
 
+// The constants of Klambauer et al. (2017).
+struct Selu {
+    static __device__ real scale() { return (real)1.0507009873554805; }
+    static __device__ real alpha() { return (real)1.6732632423543772; }
+    static __device__ real value(real z, real) { return scale() * (z > 0 ? z : alpha() * expm1(z)); }
+    static __device__ real gradient(real output, real upstream, real) {
+        return upstream * (output > 0 ? scale() : output + scale() * alpha());
+    }
+};
+
 struct Sigmoid {
     static __device__ real value(real z, real) { return logistic(z); }
     static __device__ real gradient(real output, real upstream, real) { return upstream * (output * (1 - output)); }
@@ -58,6 +68,19 @@ struct Silu {
     static __device__ real gradient(real z, real upstream, real) {
         const real s = logistic(z);
         return upstream * s * (1 + z * (1 - s));
+    }
+};
+
+// z tanh(softplus(z)); the tanh is n / (n + 2) with n = exp(z) (exp(z) + 2), and 1 beyond 20, where n might overflow.
+struct Mish {
+    static __device__ real inner(real z) {
+        const real e = exp(z > 20 ? 20 : z), n = e * (e + 2);
+        return n / (n + 2);
+    }
+    static __device__ real value(real z, real) { return z * inner(z); }
+    static __device__ real gradient(real z, real upstream, real) {
+        const real t = inner(z);
+        return upstream * (t + z * (1 - t * t) * logistic(z));
     }
 };
 

@@ -97,15 +97,28 @@ extern "C" __global__ void normalize(const real* x, int64 x_stride, const real* 
     }
 }
 
+// out = x * scale, column by column; `out` may be `x`.
+extern "C" __global__ void scale_columns(const real* x, int64 x_stride, const real* scale, real* out, int64 out_stride,
+                                         int64 rows, int64 columns) {
+#pragma unroll 1
+    for (int64 column = first_column(); column < columns; column += column_step()) {
+        const real factor = scale[column];
+#pragma unroll 1
+        for (int64 row = first_row(); row < rows; row += row_step())
+            out[row * out_stride + column] = x[row * x_stride + column] * factor;
+    }
+}
+
 // ---- gradients ------------------------------------------------------------------------------------------------------
 
-// The statistics of a row or column, `step` elements apart: mean, and the inverse of the standard deviation.
+// The statistics of a row or column, `step` elements apart: mean, and the inverse of the standard deviation. Without
+// them, x itself.
 __device__ inline real normalized(real x, const real* statistics, int64 step) {
-    return (x - statistics[0]) * statistics[step];
+    return statistics ? (x - statistics[0]) * statistics[step] : x;
 }
 
 // Each chunk's sums of `upstream` and of upstream * y, y = (x - mean) * inverse. The mean of column c is
-// statistics[c * by_column], the inverse is `step` further; of rows likewise.
+// statistics[c * by_column], the inverse is `step` further; of rows likewise. `statistics` may be null.
 extern "C" __global__ void gradient_sums(const real* x, int64 x_stride, const real* statistics, int64 by_row,
                                          int64 by_column, int64 step, const real* upstream, int64 upstream_stride,
                                          int64 rows, int64 columns, int64 chunk_rows, double* sums, double* products) {
@@ -116,7 +129,7 @@ extern "C" __global__ void gradient_sums(const real* x, int64 x_stride, const re
     if (column < columns)
         for (int64 row = begin + threadIdx.y; row < end; row += blockDim.y) {
             const real above = upstream[row * upstream_stride + column];
-            const real* mine = statistics + row * by_row + column * by_column;
+            const real* mine = statistics ? statistics + row * by_row + column * by_column : statistics;
             sum += above;
             product += above * normalized(x[row * x_stride + column], mine, step);
         }

@@ -1,0 +1,156 @@
+"""How the networks are built and trained: RealMLP-TD-S (Holzmueller et al. 2024).
+
+A learned scale of each feature, hidden layers in the neural tangent parametrisation, Adam with beta2 = 0.95, and a
+learning rate of four cosine waves. Each network keeps its best epoch on rows that are held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbackend.backends.contract import Backend, HostArray
+from nnbackend.data.held_out import drawn_rows
+from nnbackend.ensembles import PerNetwork, fit_many
+from nnbackend.errors import InvalidInputError, shown
+from nnbackend.layers import Dense, Layer, Scale
+from nnbackend.network import Network
+from nnbackend.optimizers import Adam
+from nnbackend.schedules import LogCosine
+from nnbackend.support.checks import above_zero, number, positive_integer
+from nnbackend.training import Callback, KeepBest
+
+__all__ = ["Recipe", "Rows", "members_of", "train"]
+
+#: The decay of Adam's second moment.
+_BETA2 = 0.95
+
+#: Of the learning rate, for the factors of the features.
+_SCALE_FACTOR = 6.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of networks and training; parameters of the estimators, and what a kind of task says.
+
+    Attributes
+    ----------
+    hidden_layer_sizes : tuple of int
+    activation : str
+    learning_rate : float
+        At the crests of the waves.
+    epochs, batch_size : int
+    label_smoothing : float
+    loss, monitor : str
+    outputs : int
+    """
+
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    label_smoothing: float
+    loss: str
+    monitor: str
+    outputs: int
+
+    @classmethod
+    def of(cls, estimator: Any, **task: Any) -> Recipe:
+        """From an estimator's parameters, where None stands for the value of the task.
+
+        Raises
+        ------
+        InvalidInputError
+            A parameter has the wrong type or is out of range.
+        """
+        sizes = estimator.hidden_layer_sizes
+        sizes = [sizes] if isinstance(sizes, int | np.integer) else sizes
+        if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
+            raise InvalidInputError(f"hidden_layer_sizes must be a list of numbers of units, received {shown(sizes)}")
+        rate = task.pop("learning_rate") if estimator.learning_rate is None else estimator.learning_rate
+        activation = task.pop("activation") if estimator.activation is None else estimator.activation
+        task.pop("learning_rate", None), task.pop("activation", None)
+        return cls(
+            hidden_layer_sizes=tuple(positive_integer("hidden_layer_sizes", size) for size in sizes),
+            activation=activation,
+            learning_rate=above_zero("learning_rate", rate),
+            epochs=positive_integer("epochs", estimator.epochs),
+            batch_size=positive_integer("batch_size", estimator.batch_size),
+            **task,
+        )
+
+    def layers(self) -> list[Layer]:
+        """The layers of one network."""
+        hidden = [Dense(units, self.activation, parametrization="ntk") for units in self.hidden_layer_sizes]
+        return [Scale(learning_rate_factor=_SCALE_FACTOR), *hidden, Dense(self.outputs, parametrization="ntk")]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What the networks learn from.
+
+    Attributes
+    ----------
+    x : (n, features) array
+    targets : (n,) labels or (n, outputs) array
+    weights : (n,) array or None
+    classes : (n,) array
+        A number for each row; of rows with the same number, the same share is held out.
+    """
+
+    x: HostArray
+    targets: HostArray
+    weights: HostArray | None
+    classes: HostArray
+
+
+def members_of(recipe: Recipe, features: int, seeds: Sequence[int], dtype: Any, backend: Backend) -> list[Network]:
+    """Untrained networks, one for each seed."""
+    return [
+        Network(recipe.layers(), features, backend=backend, seed=seed, dtype=dtype, input_scale=1.0) for seed in seeds
+    ]
+
+
+def held_out(rows: Rows, fraction: float, seeds: Sequence[int]) -> list[npt.NDArray[np.bool_]]:
+    """Which rows each network keeps for validation; none if there are too few rows."""
+    fraction = number("validation_fraction", fraction, low=0, high=1, below=True)
+    return [drawn_rows(rows.classes, len(rows.x), fraction, seed) for seed in seeds]
+
+
+def train(
+    networks: Sequence[Network], recipe: Recipe, rows: Rows, held: Sequence[npt.NDArray[np.bool_]], verbose: bool
+) -> list[int]:
+    """Train networks at once, each on the rows that it does not hold out; returns the best epoch of each.
+
+    Raises
+    ------
+    TrainingDivergedError, InvalidInputError
+        The first error of a network.
+    """
+    validated = all(own.any() for own in held)
+    keepers = [KeepBest(recipe.monitor) for _ in held if validated]
+    callbacks: list[Iterable[Callback]] = [[keeper] for keeper in keepers] if validated else [[] for _ in held]
+    histories = fit_many(
+        networks,
+        rows.x,
+        rows.targets,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        loss=recipe.loss,
+        optimizer=Adam(LogCosine(recipe.learning_rate, recipe.epochs), beta2=_BETA2),
+        rows=[np.flatnonzero(~own) for own in held],
+        validation_rows=[np.flatnonzero(own) for own in held] if validated else None,
+        sample_weight=rows.weights,
+        label_smoothing=recipe.label_smoothing,
+        callbacks=PerNetwork(callbacks),
+        verbose=verbose,
+    )
+    for history in histories:
+        if history.error is not None:
+            raise history.error
+    return [keeper.best_epoch for keeper in keepers] if validated else [recipe.epochs] * len(held)
