@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.arrays import Array
 
 __all__ = ["FORWARD", "GRADIENT", "positive", "sigmoid"]
@@ -55,16 +56,30 @@ def _silu_gradient(xp: Any, z: Array, g: Array) -> Array:
     return g * s * (1.0 + z * (1.0 - s))
 
 
+def _mish_tanh(xp: Any, z: Array) -> Array:
+    """The tanh in Mish, ``n / (n + 2)`` with ``n = exp(z) (exp(z) + 2)``; beyond 20 it is 1, where n might overflow."""
+    e = xp.exp(20.0 - positive(xp, 20.0 - z))
+    n = e * (e + 2.0)
+    return n / (n + 2.0)
+
+
+def _mish_gradient(xp: Any, z: Array, g: Array) -> Array:
+    t = _mish_tanh(xp, z)
+    return g * (t + z * (1.0 - t * t) * sigmoid(xp, z))
+
+
 #: By name: the function of the namespace, the pre-activation z and the parameter a.
 FORWARD: Mapping[str, Callable[[Any, Array, float], Array]] = {
     "identity": lambda xp, z, a: z,
     "relu": lambda xp, z, a: positive(xp, z),
     "leaky_relu": lambda xp, z, a: xp.where(z > 0, z, a * z),
     "elu": lambda xp, z, a: xp.where(z > 0, z, a * xp.expm1(_negative(xp, z))),
+    "selu": lambda xp, z, a: SELU_SCALE * xp.where(z > 0, z, SELU_ALPHA * xp.expm1(_negative(xp, z))),
     "sigmoid": lambda xp, z, a: _accurate_sigmoid(xp, z),
     "tanh": lambda xp, z, a: xp.tanh(z),
     "gelu": lambda xp, z, a: 0.5 * z * (1.0 + _gelu_tanh(xp, z)),
     "silu": lambda xp, z, a: z * sigmoid(xp, z),
+    "mish": lambda xp, z, a: z * _mish_tanh(xp, z),
     "softplus": lambda xp, z, a: positive(xp, z) + xp.log1p(xp.exp(-xp.abs(z))),
     "exponential": lambda xp, z, a: xp.exp(z),
     "softmax": lambda xp, z, a: _softmax(xp, z),
@@ -77,10 +92,12 @@ GRADIENT: Mapping[str, Callable[[Any, Array, float, Array], Array]] = {
     "relu": lambda xp, s, a, g: g * xp.astype(s > 0, g.dtype),
     "leaky_relu": lambda xp, s, a, g: xp.where(s > 0, g, a * g),
     "elu": lambda xp, s, a, g: xp.where(s > 0, g, (s + a) * g),
+    "selu": lambda xp, s, a, g: xp.where(s > 0, SELU_SCALE * g, (s + SELU_SCALE * SELU_ALPHA) * g),
     "sigmoid": lambda xp, s, a, g: g * (s * (1.0 - s)),
     "tanh": lambda xp, s, a, g: g * (1.0 - s * s),
     "gelu": lambda xp, s, a, g: _gelu_gradient(xp, s, g),
     "silu": lambda xp, s, a, g: _silu_gradient(xp, s, g),
+    "mish": lambda xp, s, a, g: _mish_gradient(xp, s, g),
     "softplus": lambda xp, s, a, g: g * -xp.expm1(-s),
     "exponential": lambda xp, s, a, g: g * s,
     "softmax": lambda xp, s, a, g: s * (g - xp.sum(g * s, axis=1, keepdims=True)),

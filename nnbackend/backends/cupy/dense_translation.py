@@ -26,6 +26,7 @@ _ALIGNMENT = 16
 _KINDS = ("dense", "activate", "drop", "loss", "activation_gradient", "input_gradient", "store")
 _ACTIVATIONS = (
     "identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "gelu", "silu", "softplus", "exponential",
+    "selu", "mish",
 )  # fmt: skip
 _LOSSES = ("labels", "softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error", *ELEMENTWISE_LOSSES)
 _OPTIMIZERS = ("sgd_update", "adam_update", "rmsprop_update")

@@ -41,7 +41,7 @@ struct Stage {
 
 enum Kinds { DENSE, ACTIVATE, DROP, LOSS, ACTIVATION_GRADIENT, INPUT_GRADIENT, STORE };
 enum Activations {
-    IDENTITY, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, GELU, SILU, SOFTPLUS, EXPONENTIAL
+    IDENTITY, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, GELU, SILU, SOFTPLUS, EXPONENTIAL, SELU, MISH
 };
 enum Losses {
     SOFTMAX_OF_LABELS, SOFTMAX, SIGMOID_CROSS_ENTROPY, SQUARED_ERROR, ABSOLUTE_ERROR, HUBER, QUANTILE, LOG_COSH,
@@ -104,6 +104,8 @@ __device__ inline real activation(int function, real z, real alpha) {
         case SILU: return Silu::value(z, alpha);
         case SOFTPLUS: return Softplus::value(z, alpha);
         case EXPONENTIAL: return Exponential::value(z, alpha);
+        case SELU: return Selu::value(z, alpha);
+        case MISH: return Mish::value(z, alpha);
         default: return Identity::value(z, alpha);
     }
 }
@@ -119,6 +121,8 @@ __device__ inline real activation_gradient(int function, real saved, real upstre
         case SILU: return Silu::gradient(saved, upstream, alpha);
         case SOFTPLUS: return Softplus::gradient(saved, upstream, alpha);
         case EXPONENTIAL: return Exponential::gradient(saved, upstream, alpha);
+        case SELU: return Selu::gradient(saved, upstream, alpha);
+        case MISH: return Mish::gradient(saved, upstream, alpha);
         default: return Identity::gradient(saved, upstream, alpha);
     }
 }
