@@ -348,7 +348,7 @@ class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
             and X.dtype in (np.float32, np.float64)
             and X.dtype.isnative
             and "coefs_" in vars(self)
-            and X.shape[1] == self.n_features_in_
+            and X.shape[1] == getattr(self, "n_features_in_", None)
             and "feature_names_in_" not in vars(self)
         )
 
