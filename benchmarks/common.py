@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 #: The same on every machine, so that results of different machines share their axes.
-BACKENDS = ("numpy", "numba", "cupy")
+BACKENDS = ("numpy", "numba", "cupy", "torch")
 
 #: The measured presets: small, so that overhead matters; medium; and limited by memory.
 NETS = ("784-40-10", "784-200-80-10", "784-500-1000-300-10")

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if kind == "accuracy":
                 result = _learned(there, about, path, options.rounds, options.dry_run)
             else:
-                result = _measured(kind, there, about, options.rounds, options.dry_run)
+                result = _measured(kind, there, about, path, options.rounds, options.dry_run)
         except DataError as error:
             say(f"{kind}: skipped: {error}")
             continue
@@ -97,9 +97,9 @@ def _learned(
 
 
 def _measured(
-    kind: str, there: Sequence[Entry], about: Mapping[str, Any], rounds: int | None, dry: bool
+    kind: str, there: Sequence[Entry], about: Mapping[str, Any], path: Path, rounds: int | None, dry: bool
 ) -> dict[str, Any]:
-    """The time of a step."""
+    """The time of a step. Each network's results are written at once."""
     rounds = rounds or (2 if dry else ROUNDS)
     result: dict[str, Any] = {**results.header(kind, _THREADS, there), **about, "failed": {}, "works": []}
     chosen = [works.quick(work) for work in _STEPS[kind][:3]] if dry else [_epoch(work) for work in _STEPS[kind]]
@@ -107,7 +107,9 @@ def _measured(
         rows = max(work.rows for work in chosen)
         workers = start_workers((REFERENCES[0], *there), _THREADS, rows, stack, result["failed"], say)
         result["data"] = workers[REFERENCES[0].name].hello["data"]
-        result["works"] = [measure(work, workers, rounds) for work in chosen]
+        for work in chosen:
+            result["works"].append(measure(work, workers, rounds))
+            results.write_to(path, result)
     return result
 
 

@@ -1,7 +1,7 @@
-"""Dense and convolutional neural networks, written once and trained on NumPy, Numba or a CUDA GPU.
+"""Dense and convolutional neural networks, written once and trained on NumPy, Numba, PyTorch or a CUDA GPU.
 
-The backend is a flag: ``Network(layers, input_shape, backend="numpy" | "numba" | "cupy" | "auto")``. Importing this
-package imports NumPy and nothing heavier; a backend's library is imported when the backend is requested.
+The backend is a flag: ``Network(layers, input_shape, backend="numpy" | "numba" | "cupy" | "torch" | "auto")``.
+Importing this package imports NumPy and nothing heavier; a backend's library is imported when the backend is requested.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         testing,
         training,
     )
+    from nnbackend.backends.array_api import ArrayApiBackend
     from nnbackend.backends.cupy import CupyBackend
     from nnbackend.backends.numba import NumbaBackend
     from nnbackend.backends.numpy import NumpyBackend
@@ -107,6 +108,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "ArrayApiBackend",
     "AveragePool2D",
     "Backend",
     "BackendInfo",
@@ -204,6 +206,7 @@ _MODULES = ("augment", "datasets", "distributed", "ensembles", "interop", "plott
 #: Names that are imported on first access: backends import their libraries, and training and reading files import
 #: standard modules that prediction does not need.
 _LAZY = {
+    "ArrayApiBackend": "nnbackend.backends.array_api",
     "CupyBackend": "nnbackend.backends.cupy",
     "NumbaBackend": "nnbackend.backends.numba",
     "NumpyBackend": "nnbackend.backends.numpy",

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import nnbackend
 from nnbackend.backends.contract import Backend
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import get_backend
@@ -30,6 +31,8 @@ BACKENDS = [
     pytest.param("numba-padded", marks=pytest.mark.slow),
     "cupy-emulated",
     pytest.param("cupy", marks=pytest.mark.gpu),
+    # These take minutes; `tests/backends/test_array_api.py` has a selection that always runs.
+    *os.environ.get("NNBACKEND_TEST_BACKENDS", "").split(),
 ]
 
 
@@ -157,6 +160,8 @@ def make_backend(name: str) -> Backend:
             row_multiple = 16
 
         return PaddedNumbaBackend()
+    if name.startswith("array-api-strict"):
+        return strict_backend(name)
     if name == "cupy-emulated":
         from tests.backends.cupy.emulator import emulated_cupy_backend
 
@@ -165,6 +170,13 @@ def make_backend(name: str) -> Backend:
         return get_backend(name)
     except BackendUnavailableError as error:
         pytest.skip(str(error))
+
+
+def strict_backend(name: str = "array-api-strict") -> Backend:
+    """The backend on array-api-strict; with the suffix ``-float32``, on a device without float64."""
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("no_float64") if name.endswith("-float32") else None
+    return nnbackend.ArrayApiBackend(strict, device)
 
 
 @pytest.fixture(params=BACKENDS)

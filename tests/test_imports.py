@@ -74,6 +74,13 @@ def test_only_its_backend_imports_an_array_library(library):
         assert library not in names or f"backends/{library}" in path.as_posix(), path
 
 
+def test_only_its_backend_and_its_exchange_import_pytorch():
+    for path in ROOT.rglob("*.py"):
+        names = {name.partition(".")[0] for name in _imports(path)}
+        inside = path.parent.name == "torch" or path.name == "torch.py"
+        assert inside or "torch" not in names, path
+
+
 def test_only_the_page_imports_the_libraries_of_its_server():
     for path in ROOT.rglob("*.py"):
         names = {name.partition(".")[0] for name in _imports(path)}

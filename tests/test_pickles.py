@@ -129,7 +129,7 @@ GIVEN: dict[str, tuple[Any, ...]] = {
     "Parameter": ("scale", (3,), nn.Zeros()), "CSVLogger": ("run.csv",), "Checkpoint": ("run",),
     "ModelCheckpoint": ("best.safetensors",), "BackendInfo": ("numpy", True), "Network": ([nn.Dense(2)], 3, "numpy"),
     "Ensemble": ([nn.Network([nn.Dense(2)], 3, "numpy")],), "PerNetwork": ([1, None],),
-    "MLPSearchCV": (None, {"alpha": [0, 1]}),
+    "MLPSearchCV": (None, {"alpha": [0, 1]}), "ArrayApiBackend": (np,),
 }  # fmt: skip
 
 #: Classes to derive from, that a step makes, that hold a generator, or that need a device or an open file.

@@ -106,7 +106,8 @@ CONTENDERS = (
 ON_GPU = (
     Entry("cupy", "nnbackend cupy", "ours:Cupy", "cupy", "nnbackend", ""),
     Entry("cupy-tf32", "nnbackend cupy, TF32", "ours:CupyTF32", "cupy", "nnbackend", ""),
-    Entry("cupy-apart", "nnbackend cupy, no epilogues", "ours:CupyApart", "cupy", "nnbackend", ""),
+    Entry("cupy-products", "nnbackend cupy, cuBLAS", "ours:CupyProducts", "cupy", "nnbackend", ""),
+    Entry("cupy-apart", "nnbackend cupy, cuBLAS without epilogues", "ours:CupyApart", "cupy", "nnbackend", ""),
     Entry("cupy-plain", "plain CuPy", "cupy_plain:Plain", "cupy", "cupy", ""),
     Entry("torch-gpu", "PyTorch eager", "pytorch_gpu:Eager", "torch", "torch", ""),
     Entry("torch-gpu-overhead", "PyTorch reduce-overhead", "pytorch_gpu:ReduceOverhead", "torch", "torch", ""),

@@ -245,8 +245,8 @@ def test_matrix_has_the_padding_the_backend_asks_for():
 
 @every_suite
 def test_backends_are_the_first_axis_on_every_machine(suite):
-    assert suite.params[0] == ("numpy", "numba", "cupy")
-    assert set(suite.params[0]) == set(AUTO_ORDER)
+    assert suite.params[0] == ("numpy", "numba", "cupy", "torch")
+    assert set(suite.params[0]) == {*AUTO_ORDER, "torch"}
     assert suite.param_names[0] == "backend"
     assert len(suite.param_names) == len(suite.params)
 

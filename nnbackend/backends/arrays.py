@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -36,6 +37,8 @@ def _name_of(library: Any, dtype: Any) -> str:
 
 def span_of(array: Any) -> tuple[int, int] | None:
     """Address of an array's first byte and the address after its last; None if its library does not provide them."""
+    if hasattr(array, "data_ptr"):
+        return _span_of_tensor(array)
     interface = getattr(array, "__array_interface__", None) or getattr(array, "__cuda_array_interface__", None)
     if interface is None:
         return None
@@ -45,7 +48,19 @@ def span_of(array: Any) -> tuple[int, int] | None:
     if 0 in array.shape:
         return begin, begin
     itemsize = int(array.dtype.itemsize)
-    steps = [(extent - 1) * step for extent, step in zip(array.shape, strides, strict=True)]
+    return _span(begin, itemsize, array.shape, strides)
+
+
+def _span_of_tensor(array: Any) -> tuple[int, int]:
+    """The same for PyTorch's tensors, whose strides are numbers of elements."""
+    begin, itemsize = int(array.data_ptr()), int(array.element_size())
+    if 0 in array.shape:
+        return begin, begin
+    return _span(begin, itemsize, array.shape, [itemsize * step for step in array.stride()])
+
+
+def _span(begin: int, itemsize: int, shape: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    steps = [(extent - 1) * step for extent, step in zip(shape, strides, strict=True)]
     return begin + sum(min(step, 0) for step in steps), begin + itemsize + sum(max(step, 0) for step in steps)
 
 

@@ -42,17 +42,23 @@ class Backend(Operations):
         Whether its executors may return before the work is done, so that the host can do other work.
     programs : int
         How many executors with the attribute `apart` may run at the same time, each on a thread of its own.
+    real_dtypes : tuple of str
+        The dtypes that networks may have on this device.
     takes_any_rows : bool
         Whether executors may have calls for any number of rows; see
         :meth:`nnbackend.backends.executor.Executor.from_rows`.
+    together : int
+        How many executors of the same kind may run as one, at most.
     """
 
     name: ClassVar[str]
     device: str = "cpu"
+    real_dtypes: tuple[str, ...] = ("float32", "float64")
     row_multiple: int = 1
     works_apart: bool = False
     programs: int = 1
     takes_any_rows: bool = False
+    together: int = 1
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -64,15 +64,27 @@ class Executor(ABC):
     apart : bool
         Whether another thread may run it while other executors of the backend run: it calls no function of the user,
         and shares no memory with them. Such executors run without Python's lock, or there would be no use.
+    kind : hashable
+        Executors of the same kind, which run the same step for different networks, can run as one; None if it cannot
+        run with others.
     """
 
     name: str
     reason: str
     apart: bool = False
+    kind: Hashable = None
 
     @abstractmethod
     def run(self, repeats: int) -> None:
         """Run the step `repeats` times. May return before the work is done."""
+
+    def run_with(self, others: Sequence[Executor], repeats: int) -> None:
+        """Run the step `repeats` times, and those of other executors of its kind.
+
+        Each network has the same results as if its executor ran alone.
+        """
+        for executor in (self, *others):
+            executor.run(repeats)
 
     def exchange(self, arrays: Sequence[tuple[Array, Array]], seed: int) -> bool:
         """Run the same step for another network from now on.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.backends.image_geometry import Pair, every, extent, groups, image_parts, overlap, room
 from nnbackend.backends.image_operations import ImageOperations
 from nnbackend.backends.numpy_augmentation import NumpyAugmentation
 from nnbackend.backends.numpy_training import NumpyTraining
@@ -16,11 +17,6 @@ from nnbackend.backends.products import Products
 __all__ = ["NumpyImageOperations"]
 
 Real = npt.NDArray[np.floating[Any]]
-#: Two numbers: of rows and of columns of an image.
-Pair = tuple[int, int]
-
-#: Elements of the windows that are copied at a time: enough for an efficient product.
-_PATCHES = 262_144
 
 
 class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
@@ -49,9 +45,9 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
         out: Real,
     ) -> None:
         size, steps, between = weight.shape[:2], (stride_y, stride_x), (dilation_y, dilation_x)
-        for part in _image_parts(out, weight.size // weight.shape[3]):
+        for part in image_parts(out, weight.size // weight.shape[3]):
             windows = _windows(x[part], out.shape[1:3], size, steps, between, (top, left))
-            for channels, filters in _groups(x, weight):
+            for channels, filters in groups(x, weight):
                 patches = _matrix(windows[..., channels])
                 self._multiply(patches, weight[..., filters], out[part], filters)
             if bias is not None:
@@ -81,18 +77,18 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     ) -> None:
         height, width, inner = weight.shape[:3]
         before, between = (top, left), (dilation_y, dilation_x)
-        for part in _image_parts(delta, weight.size // weight.shape[3]):
+        for part in image_parts(delta, weight.size // weight.shape[3]):
             images, maps = out[part], delta[part]
             padded = _blank(images, maps.shape[1:3], (height, width), (stride_y, stride_x), between, before)
-            for channels, filters in _groups(out, weight):
+            for channels, filters in groups(out, weight):
                 columns = np.empty((maps[..., 0].size, height * width * inner), out.dtype)
                 kernel = weight[..., filters].reshape(-1, filters.stop - filters.start)
                 self.products.matmul(_matrix(maps[..., filters]), kernel.T, columns)
                 columns = columns.reshape(*maps.shape[:3], height, width, inner)
                 for i in range(height):
                     for j in range(width):
-                        rows = _every(i * dilation_y, maps.shape[1], stride_y)
-                        places = _every(j * dilation_x, maps.shape[2], stride_x)
+                        rows = every(i * dilation_y, maps.shape[1], stride_y)
+                        places = every(j * dilation_x, maps.shape[2], stride_x)
                         padded[:, rows, places, channels] += columns[:, :, :, i, j]
             _cut_out(padded, before, images)
 
@@ -110,9 +106,9 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     ) -> None:
         size, steps, between = out.shape[:2], (stride_y, stride_x), (dilation_y, dilation_x)
         out[...] = 0
-        for part in _image_parts(delta, out.size // out.shape[3]):
+        for part in image_parts(delta, out.size // out.shape[3]):
             windows = _windows(x[part], delta.shape[1:3], size, steps, between, (top, left))
-            for channels, filters in _groups(x, out):
+            for channels, filters in groups(x, out):
                 patches = _matrix(windows[..., channels])
                 product = np.empty((patches.shape[1], filters.stop - filters.start), out.dtype)
                 self.products.matmul(patches.T, _matrix(delta[part][..., filters]), product)
@@ -134,7 +130,7 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     ) -> None:
         size, steps, before = (pool_height, pool_width), (stride_y, stride_x), (top, left)
         outside = -np.inf if kind == "max" else 0.0
-        for part in _image_parts(out, pool_height * pool_width * out.shape[3]):
+        for part in image_parts(out, pool_height * pool_width * out.shape[3]):
             windows = _windows(x[part], out.shape[1:3], size, steps, (1, 1), before, outside)
             match kind:
                 case "max":
@@ -164,13 +160,13 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     ) -> None:
         size, steps, before = (pool_height, pool_width), (stride_y, stride_x), (top, left)
         outside = -np.inf if kind == "max" else 0.0
-        for part in _image_parts(pooled, pool_height * pool_width * out.shape[3]):
+        for part in image_parts(pooled, pool_height * pool_width * out.shape[3]):
             padded = _blank(out[part], pooled.shape[1:3], size, steps, (1, 1), before)
             windows = _windows(x[part], pooled.shape[1:3], size, steps, (1, 1), before, outside)
             share = _shares(windows, pooled[part], upstream[part], kind, _counts(x, pooled, size, steps, before))
             for i in range(pool_height):
                 for j in range(pool_width):
-                    rows, places = _every(i, pooled.shape[1], stride_y), _every(j, pooled.shape[2], stride_x)
+                    rows, places = every(i, pooled.shape[1], stride_y), every(j, pooled.shape[2], stride_x)
                     padded[:, rows, places] += share(i, j)
             _cut_out(padded, before, out[part])
 
@@ -179,7 +175,7 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     def place(self, x: Real, top: int, left: int, out: Real) -> None:
         out[...] = 0
         (from_y, to_y), (from_x, to_x) = (
-            _overlap(before, inner, outer)
+            overlap(before, inner, outer)
             for before, inner, outer in zip((top, left), x.shape[1:3], out.shape[1:3], strict=True)
         )
         out[:, to_y, to_x] = x[:, from_y, from_x]
@@ -280,34 +276,15 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
         scale_gradient[...] = (upstream * x).sum(axis=0, dtype=np.float64)
 
 
-def _image_parts(out: Real, window: int) -> Iterator[slice]:
-    """Slices of the images whose windows, each of `window` elements, have at most `_PATCHES` elements together."""
-    rows = len(out)
-    length = max(1, _PATCHES // max(1, out.shape[1] * out.shape[2] * window))
-    return (slice(begin, begin + length) for begin in range(0, rows, length))
-
-
-def _extent(positions: Pair, size: Pair, steps: Pair, between: Pair) -> Pair:
-    """Rows and columns that the windows at all positions cover."""
-    (oy, ox), (ky, kx), (sy, sx), (dy, dx) = positions, size, steps, between
-    return (oy - 1) * sy + (ky - 1) * dy + 1, (ox - 1) * sx + (kx - 1) * dx + 1
-
-
-def _overlap(before: int, inner: int, outer: int) -> tuple[slice, slice]:
-    """The part of `inner` elements that lies within `outer` ones if the first is at `before`: from where, to where."""
-    begin, end = max(before, 0), min(before + inner, outer)
-    return slice(begin - before, max(end, begin) - before), slice(begin, max(end, begin))
-
-
 def _windows(
     x: Real, positions: Any, size: Any, steps: Pair, between: Pair, before: Pair, outside: float = 0.0
 ) -> Real:
     """All windows of images, as a view (n, y, x, i, j, channels) of a copy with padding."""
-    rows, columns = _extent(positions, size, steps, between)
+    rows, columns = extent(positions, size, steps, between)
     if before != (0, 0) or rows > x.shape[1] or columns > x.shape[2]:
         padded = np.full((len(x), rows, columns, x.shape[3]), outside, x.dtype)
-        from_y, to_y = _overlap(before[0], x.shape[1], rows)
-        from_x, to_x = _overlap(before[1], x.shape[2], columns)
+        from_y, to_y = overlap(before[0], x.shape[1], rows)
+        from_x, to_x = overlap(before[1], x.shape[2], columns)
         padded[:, to_y, to_x] = x[:, from_y, from_x]
         x = padded
     n, row, column, channel = x.strides
@@ -321,34 +298,16 @@ def _matrix(array: Real) -> Real:
     return np.ascontiguousarray(array).reshape(array.shape[0] * array.shape[1] * array.shape[2], -1)
 
 
-def _groups(x: Real, weight: Real) -> Iterator[tuple[slice, slice]]:
-    """The channels and the filters of each group."""
-    groups = x.shape[3] // weight.shape[2]
-    filters = weight.shape[3] // groups
-    for group in range(groups):
-        yield (
-            slice(group * weight.shape[2], (group + 1) * weight.shape[2]),
-            slice(group * filters, (group + 1) * filters),
-        )
-
-
 def _blank(images: Real, positions: Any, size: Any, steps: Pair, between: Pair, before: Pair) -> Real:
     """Zeros for what windows add to images and their padding."""
-    covered = _extent(positions, size, steps, between)
-    rows, columns = (
-        max(reach, pad + extent) for reach, pad, extent in zip(covered, before, images.shape[1:3], strict=True)
-    )
+    height, width = images.shape[1:3]
+    rows, columns = room((height, width), positions, size, steps, between, before)
     return np.zeros((len(images), rows, columns, images.shape[3]), images.dtype)
 
 
 def _cut_out(padded: Real, before: Pair, images: Real) -> None:
     top, left = before
     images[...] = padded[:, top : top + images.shape[1], left : left + images.shape[2]]
-
-
-def _every(first: int, count: int, step: int) -> slice:
-    """`count` indices from `first`, `step` apart."""
-    return slice(first, first + (count - 1) * step + 1, step)
 
 
 def _counts(x: Real, out: Real, size: Pair, steps: Pair, before: Pair) -> Real:

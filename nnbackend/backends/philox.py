@@ -9,15 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["block_words", "keep_threshold", "philox4x32", "uniform_words"]
+__all__ = ["MULTIPLIERS", "ROUNDS", "WEYL", "block_words", "keep_threshold", "philox4x32", "uniform_words"]
 
-_MULTIPLIER_0 = np.uint64(0xD2511F53)
-_MULTIPLIER_1 = np.uint64(0xCD9E8D57)
-_WEYL_0 = 0x9E3779B9
-_WEYL_1 = 0xBB67AE85
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
+_MULTIPLIER_0, _MULTIPLIER_1 = map(np.uint64, MULTIPLIERS)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-_ROUNDS = 10
 
 Words = npt.NDArray[np.uint64]
 
@@ -36,7 +36,7 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         product0 = c0 * _MULTIPLIER_0
         product1 = c2 * _MULTIPLIER_1
         c0, c1, c2, c3 = (
@@ -45,8 +45,8 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
             (product0 >> _HALF) ^ c3 ^ np.uint64(k1),
             product0 & _LOW,
         )
-        k0 = (k0 + _WEYL_0) & 0xFFFFFFFF
-        k1 = (k1 + _WEYL_1) & 0xFFFFFFFF
+        k0 = (k0 + WEYL[0]) & 0xFFFFFFFF
+        k1 = (k1 + WEYL[1]) & 0xFFFFFFFF
     result = np.empty((max(map(len, counter)), 4), np.uint32)
     for column, words in enumerate((c0, c1, c2, c3)):
         result[:, column] = words

@@ -30,7 +30,15 @@ _BUILT_IN = {
     "numpy": ("nnbackend.backends.numpy", "NumpyBackend"),
     "numba": ("nnbackend.backends.numba", "NumbaBackend"),
     "cupy": ("nnbackend.backends.cupy", "CupyBackend"),
+    "torch": ("nnbackend.backends.torch", "TorchBackend"),
 }
+
+#: Backends that are named with a device, such as "torch:cuda" or "torch:cuda:1". Their modules list the `DEVICES`, and
+#: `installed` says whether they can run without importing their library, which takes seconds.
+_WITH_DEVICES = ("torch",)
+
+#: The level logging.INFO, without importing logging.
+_INFO = 20
 
 #: The order in which "auto" tries backends.
 AUTO_ORDER = ("cupy", "numba", "numpy")
@@ -79,8 +87,9 @@ def get_backend(backend: str | Backend) -> Backend:
     Parameters
     ----------
     backend : str or Backend
-        A name that :func:`nnbackend.available_backends` lists, or ``"auto"``: CuPy if a GPU is usable, else Numba, else
-        NumPy. What was chosen and why is logged at level INFO under ``nnbackend``.
+        A name that :func:`nnbackend.available_backends` lists, "torch" also with a device, such as "torch:cuda" or
+        "torch:cuda:1". Or ``"auto"``: CuPy if a GPU is usable, else Numba, else NumPy. What was chosen and why is
+        logged at level INFO under ``nnbackend``.
 
     Raises
     ------
@@ -98,9 +107,19 @@ def get_backend(backend: str | Backend) -> Backend:
         )
     if backend == "auto":
         return _auto()
-    if backend not in _BUILT_IN and backend not in _plugins():
-        raise UnknownNameError("backend", backend, ("auto", *backend_names()))
+    if backend not in _BUILT_IN and not _names_a_device(backend) and backend not in _plugins():
+        raise UnknownNameError("backend", backend, ("auto", *backend_names(), *_names_with_devices()))
     return _make(backend)
+
+
+def _names_with_devices() -> list[str]:
+    return [f"{name}:{kind}" for name in _WITH_DEVICES for kind in importlib.import_module(_BUILT_IN[name][0]).DEVICES]
+
+
+def _names_a_device(backend: str) -> bool:
+    """Whether it is a name such as "torch:cuda" or "torch:cuda:1"."""
+    parts = backend.split(":")
+    return len(parts) in (2, 3) and parts[0] in _WITH_DEVICES and ":".join(parts[:2]) in _names_with_devices()
 
 
 def _log() -> Logger:
@@ -119,6 +138,8 @@ def _auto() -> Backend:
             skipped.append(f"{name} cannot run here ({error.reason})")
             continue
         reason = "; ".join(skipped) or "it is the fastest backend and usable here"
+        if _log().isEnabledFor(_INFO) and any(_unloaded(each).usable for each in _WITH_DEVICES):
+            reason += "; PyTorch is installed, too, and used if backend='torch' asks for it"
         _log().info("backend 'auto' chose %r on %s: %s", name, backend.device, reason)
         return backend
     raise AssertionError("the NumPy backend always runs")
@@ -137,7 +158,8 @@ def _made(name: str) -> Backend:
     if reason is not None:
         raise BackendUnavailableError(name, reason, remedy)
     try:
-        backend = _load(name)()
+        base, _, device = name.partition(":")
+        backend = _load(name)() if name == base or base not in _WITH_DEVICES else _load(base)(device)
     except BackendUnavailableError:
         raise
     except Exception as error:
@@ -156,11 +178,21 @@ def _made(name: str) -> Backend:
 
 
 def _info(name: str) -> BackendInfo:
+    if name in _WITH_DEVICES:
+        return _unloaded(name)
     try:
         backend = _make(name)
     except BackendUnavailableError as error:
         return BackendInfo(name, usable=False, reason=error.reason, remedy=error.remedy)
     return BackendInfo(name, usable=True, device=backend.device)
+
+
+def _unloaded(name: str) -> BackendInfo:
+    """What can be said without importing the library."""
+    version, reason, remedy = importlib.import_module(_BUILT_IN[name][0]).installed()
+    if reason is not None:
+        return BackendInfo(name, usable=False, reason=reason, remedy=remedy)
+    return BackendInfo(name, usable=True, device=f"the devices of PyTorch {version}, which is loaded when asked for")
 
 
 #: Reentrant, because creating a backend may request another one.
@@ -170,18 +202,23 @@ _MAKING = ForkLock(reentrant=True)
 @functools.cache
 def _probe(name: str) -> tuple[str | None, str]:
     """Probe a backend, once: (why it cannot run, or None; the remedy)."""
-    owner = importlib.import_module(_BUILT_IN[name][0]) if name in _BUILT_IN else _load(name)
-    probe: Callable[[], tuple[str | None, str]] | None = getattr(owner, "probe", None)
+    base, _, device = name.partition(":")
+    if base not in _WITH_DEVICES:
+        base, device = name, ""
+    owner = importlib.import_module(_BUILT_IN[base][0]) if base in _BUILT_IN else _load(name)
+    probe: Callable[..., tuple[str | None, str]] | None = getattr(owner, "probe", None)
     try:
-        return probe() if probe is not None else (None, "")
+        if probe is None:
+            return None, ""
+        return probe(device) if device else probe()
     except Exception as error:
         return f"its probe failed ({type(error).__name__}: {error})", "Report this to its authors."
 
 
-def _load(name: str) -> Callable[[], Backend]:
+def _load(name: str) -> Callable[..., Backend]:
     if name in _BUILT_IN:
         module, attribute = _BUILT_IN[name]
-        factory: Callable[[], Backend] = getattr(importlib.import_module(module), attribute)
+        factory: Callable[..., Backend] = getattr(importlib.import_module(module), attribute)
         return factory
     entry = _plugins()[name]
     try:

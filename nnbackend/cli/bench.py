@@ -130,8 +130,8 @@ def _chosen(names: Sequence[str] | None) -> list[BackendInfo]:
     """The backends to measure; a backend requested by name that cannot run raises an error."""
     if not names:
         return available_backends()
-    chosen = [get_backend(name).name for name in dict.fromkeys(names)]
-    return [info for info in available_backends() if info.name in chosen]
+    chosen = {backend.name: backend for backend in map(get_backend, names)}
+    return [BackendInfo(name, usable=True, device=backend.device) for name, backend in chosen.items()]
 
 
 def _images() -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -30,6 +30,8 @@ _PACKAGES = (
     "rich",
     "cupy-cuda12x",
     "cupy-cuda13x",
+    "torch",
+    "array-api-compat",
     "matplotlib",
     "mlxtend",
     "scikit-learn",

@@ -54,7 +54,7 @@ def add_backend(parser: argparse._ActionsContainer) -> None:
         "--backend",
         default="auto",
         metavar="NAME",
-        help="numpy, numba, cupy, or auto for the fastest that can run here (default: auto)",
+        help="numpy, numba, cupy, torch, or auto for the fastest of the first three that can run here (default: auto)",
     )
 
 

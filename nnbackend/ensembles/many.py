@@ -25,6 +25,7 @@ from nnbackend.ensembles.progress import ManyProgress
 from nnbackend.ensembles.queue import run_all
 from nnbackend.ensembles.ranks import OwnersChecks, Results, check_sendable, end_together, owner_of, share_results
 from nnbackend.errors import InvalidInputError, shown
+from nnbackend.layers import layers_config
 from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
@@ -87,7 +88,8 @@ def fit_many(
 
     Every network gets the weights and the history that :meth:`nnbackend.Network.fit` on ``x[rows]`` gives it: on NumPy
     and Numba with the same bits, whatever the number of threads. Numba trains as many networks at a time as it has
-    threads; on other backends one trains after the other. The rows are on the device once.
+    threads; CuPy trains small dense networks of the same structure together, with as many launches as one. On other
+    backends one trains after the other. The rows are on the device once.
 
     Parameters
     ----------
@@ -262,6 +264,8 @@ class _Run:
         Roughly proportional to the time that all epochs take.
     mine : bool
         Whether this rank trains it.
+    kind : hashable
+        Equal for networks that may be able to run together.
     """
 
     def __init__(
@@ -289,6 +293,7 @@ class _Run:
         self._loss, self._optimizer = plan.loss, plan.optimizer
         self.last = plan.epochs
         self.work = plan.epochs * plan.feed.count * network.parameter_count
+        self.kind = repr(layers_config(network.layers)), plan.batch_size, plan.feed.count, type(plan.optimizer)
         if self.mine:
             self._training: Training | None = Training(plan, interrupt, recordings)
             self.history = self._training.history
@@ -323,6 +328,9 @@ def _train(runs: list[_Run], interrupt: Interrupt, verbose: bool | None, ranks: 
         [run.last for run in own],
     )
     waiting = deque(own)
+    if own and own[0].network.backend.together > 1:
+        # Those that may run together begin one after the other.
+        waiting = deque(run for kind in dict.fromkeys(run.kind for run in own) for run in own if run.kind == kind)
 
     def beginning() -> Iterator[tuple[int, Epochs]]:
         while waiting:

@@ -1,4 +1,7 @@
-"""Trains many networks at once: threads take whole epochs of them from a queue, and never wait for each other."""
+"""Trains many networks at once: threads take whole epochs of them from a queue, and never wait for each other.
+
+Where a backend can run equal networks as one, their epochs advance together in the calling thread instead.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from nnbackend.backends.contract import Backend
+from nnbackend.ensembles.together import run_together
 from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.fit import Epochs, Work
 from nnbackend.training.interrupt import Interrupt
@@ -46,7 +50,7 @@ def run_all(
         If it is requested, no training begins, and those in progress end early.
     """
     if backend.programs == 1:
-        _Queue(waiting, ended, interrupt, None).run(1)
+        _Queue(waiting, ended, interrupt, None).run(backend.together)
         return
     with _Threads(backend) as threads:
         _Queue(waiting, ended, interrupt, threads).run(_IN_PROGRESS * backend.programs)
@@ -69,6 +73,8 @@ class _Queue:
         self._here: dict[int, Work] = {}
         #: Work for other threads, until it is known how many networks share them.
         self._apart: dict[int, Work] = {}
+        #: Results of work that this thread has done.
+        self._done: _Results = {}
         #: Such as SystemExit: raised when all trainings have ended.
         self._ending: BaseException | None = None
 
@@ -76,7 +82,7 @@ class _Queue:
         """Run all trainings, with at most `most` of them in progress at the same time."""
         while True:
             try:
-                while len(self._running) < most and not self._interrupt.requested and self._begin():
+                while len(self._running) < most and self._may_begin() and self._begin():
                     if self._threads is not None and self._threads.each(len(self._running)) == 1:
                         self._put()
                 self._put()
@@ -92,6 +98,17 @@ class _Queue:
         if self._ending is not None:
             raise self._ending
 
+    def _may_begin(self) -> bool:
+        """Whether another training may begin.
+
+        In this thread alone, only those that can run together are in progress at a time: others would gain nothing, and
+        each has buffers. If one of another kind has begun, the next waits until either kind has ended.
+        """
+        if self._interrupt.requested or self._threads is not None or not self._running:
+            return not self._interrupt.requested
+        kinds = {self._here[number].kind if number in self._here else None for number in self._running}
+        return len(kinds) == 1 and None not in kinds
+
     def _begin(self) -> bool:
         for number, epochs in self._waiting:
             self._running[number] = epochs
@@ -101,14 +118,30 @@ class _Queue:
 
     def _next(self) -> tuple[int, Callable[[], Work]]:
         """A training whose work is done, and how to continue it."""
-        if self._here:
-            number = next(iter(self._here))
-            result, error = _done(self._here.pop(number).call)
+        if self._here and not self._done:
+            self._work()
+        if self._done:
+            number = next(iter(self._done))
+            result, error = self._done.pop(number)
         else:
             assert self._threads is not None
             number, (result, error) = self._threads.next()
         epochs = self._running[number]
         return number, (lambda: epochs.send(result)) if error is None else (lambda: epochs.throw(error))
+
+    def _work(self) -> None:
+        """Do work of this thread: that of one training, or of several that can run together."""
+        alone = next(
+            (number for number, work in self._here.items() if work.requests is None or work.kind is None), None
+        )
+        if alone is None and len(self._here) == 1:
+            (alone,) = self._here
+        if alone is not None:
+            self._done[alone] = _done(self._here.pop(alone).call)
+            return
+        works, self._here = self._here, {}
+        requests = {number: work.requests() for number, work in works.items() if work.requests is not None}
+        run_together(requests, self._done)
 
     def _continue(self, number: int, go_on: Callable[[], Work]) -> None:
         try:
@@ -138,7 +171,12 @@ class _Queue:
 
     def _close_lost(self) -> None:
         """Close the trainings that were being continued when an exception came."""
-        have_work = {*self._here, *self._apart, *(() if self._threads is None else self._threads.numbers())}
+        have_work = {
+            *self._here,
+            *self._apart,
+            *self._done,
+            *(() if self._threads is None else self._threads.numbers()),
+        }
         for number in self._running.keys() - have_work:
             self._running[number].close()
             self._end(number, None)

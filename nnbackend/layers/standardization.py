@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import numpy as np
-
 from nnbackend.backends.contract import Array, HostArray
-from nnbackend.data.inputs import as_host_array
-from nnbackend.data.scale import Images, InputScale
+from nnbackend.data.statistics import checked_statistics, feature_statistics
 from nnbackend.errors import InvalidInputError
 from nnbackend.initializers import Given
 from nnbackend.layers.base import Layer, LayerStep, Parameter
 
 __all__ = ["Normalization"]
-
-#: Elements that are converted to float64 at a time.
-_ELEMENTS = 1 << 20
 
 
 class Normalization(Layer):
@@ -50,7 +44,7 @@ class Normalization(Layer):
         if (mean is None) != (variance is None):
             raise InvalidInputError("Normalization takes both mean and variance, or none of them and adapt(x) later")
         if mean is not None:
-            self._set(_vector("mean", mean), _vector("variance", variance))
+            self.mean, self.variance = checked_statistics(mean, variance)
 
     def adapt(self, x: Any) -> Self:
         """Take mean and variance of each feature from data.
@@ -76,27 +70,8 @@ class Normalization(Layer):
                 "the layer belongs to a network, whose weights contain its mean and variance; make a new layer and a "
                 "new network, or set both with network.set_weights"
             )
-        array = as_host_array("x", x)
-        if array.ndim < 2 or array.size == 0:
-            raise InvalidInputError(f"adapt takes rows of shape (n, ..., features), received shape {array.shape}")
-        scale = InputScale(None, array.shape[1:]).of(array.dtype, isinstance(x, Images))
-        rows = max(1, _ELEMENTS // max(1, array[:1].size))
-        parts = [slice(start, start + rows) for start in range(0, len(array), rows)]
-        axes, count = tuple(range(array.ndim - 1)), array.size // array.shape[-1]
-        mean = sum(array[part].sum(axis=axes, dtype=np.float64) for part in parts) / count
-        squares = (np.square(array[part] - mean).sum(axis=axes) for part in parts)
-        variance = sum(squares) / count
-        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
-            raise InvalidInputError("x holds NaN, infinite or very large values; remove or replace them")
-        self._set(mean * scale, variance * scale**2)
+        self.mean, self.variance = feature_statistics(x)
         return self
-
-    def _set(self, mean: HostArray, variance: HostArray) -> None:
-        if mean.shape != variance.shape:
-            raise InvalidInputError(f"mean and variance must have one shape, received {mean.shape}, {variance.shape}")
-        if (variance < 0).any():
-            raise InvalidInputError(f"variance must not be negative, received {variance.min():g}")
-        self.mean, self.variance = mean, np.where(variance == 0, 1.0, variance)
 
     def parameters(self, input_shape: tuple[int, ...]) -> tuple[Parameter, ...]:
         if self.mean is None or self.variance is None:
@@ -136,10 +111,3 @@ class Normalization(Layer):
     def __repr__(self) -> str:
         given = "" if self.mean is None else f"<adapted to {len(self.mean)} features>"
         return f"Normalization({given or self._training_text()[2:]})"
-
-
-def _vector(name: str, values: Any) -> HostArray:
-    array = as_host_array(name, values)
-    if array.ndim != 1 or not np.isfinite(array).all():
-        raise InvalidInputError(f"{name} must be finite numbers, one for each feature, received shape {array.shape}")
-    return array.astype(np.float64)

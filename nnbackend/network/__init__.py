@@ -34,7 +34,8 @@ class Network(StoredNetwork):
     input_shape : int or tuple of int
         Shape of one sample.
     backend : str or Backend
-        "numpy", "numba", "cupy", a plug-in's name, or "auto" (CuPy if a GPU is usable, else Numba, else NumPy).
+        "numpy", "numba", "cupy", "torch", "torch:cuda" and other devices of PyTorch, a plug-in's name, or "auto" (CuPy
+        if a GPU is usable, else Numba, else NumPy).
     seed : int
         Seed of initial weights, batch order, dropout and augmentation, which are the same on every backend.
         0 <= seed < 2**63.

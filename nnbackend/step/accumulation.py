@@ -65,7 +65,7 @@ def record_accumulated(
             recorder.record("blend", partial, count / (begin + count), recorder.counter, None, gradients)
         for kind in (0, 1):
             target = backend.view(flat, kind * piece.rows + begin, (1, count))
-            recorder.record("activation_forward", rows[kind : kind + 1], "identity", 0.0, target)
+            recorder.record("activation_forward", rows[kind : kind + 1, :], "identity", 0.0, target)
         calls += recorder.calls
     recorder.calls, recorder.gradients = calls, {}
     return recorder, backend.view(flat, 0, (2, piece.rows))

@@ -91,7 +91,7 @@ class Predictor:
         """Outputs, (n, outputs), for (n, features) rows of the network's dtype."""
         backend = self._model.backend
         results = np.empty((len(rows), self._columns), self._model.dtype)
-        part = rows if rows.flags.carray else np.ascontiguousarray(rows).copy()
+        part = rows if rows.flags.carray else np.array(rows, order="C")
         with self._lock:
             flag = self._run(part, self._model.dtype.type(1), results)
             if flag is not None and not flag & NOTHING:
@@ -333,8 +333,8 @@ class CompiledPredictor(Guarded):
                 "number"
             )
         if self._direct:
-            part = np.ascontiguousarray(scaled_rows(rows.part(0, rows.count), rows.scale, self.dtype))
-            results = self._run(part if part.flags.carray else part.copy(), self._one, rows)
+            part = scaled_rows(rows.part(0, rows.count), rows.scale, self.dtype)
+            results = self._run(part if part.flags.carray else np.array(part, order="C"), self._one, rows)
             if results is not None:
                 return results
         results = np.empty(self._room, self.dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,12 @@ from nnbackend.data.order import Order
 from nnbackend.step.recorder import Model, Recorder, Workspace
 from nnbackend.support.fork_lock import cached_property
 
-__all__ = ["Replay", "Watch"]
+__all__ = ["Replay", "Requests", "Watch", "run_requests"]
+
+Result = TypeVar("Result")
+
+#: Asks for runs of an executor, each with a number of steps, one after the other; returns a result.
+Requests = Generator[tuple[Executor, int], None, Result]
 
 #: Watched steps are passed to the executor in portions of about this many seconds, to react to Ctrl-C.
 _PORTION = 0.1
@@ -36,9 +42,9 @@ class Watch:
         """
         return steps
 
-    def run(self, executor: Executor, done: int, steps: int) -> int:
-        """Run up to `steps` steps, whose rows are ready; returns the number run."""
-        executor.run(steps)
+    def run(self, executor: Executor, done: int, steps: int) -> Requests[int]:
+        """Request up to `steps` steps, whose rows are ready; returns the number run."""
+        yield executor, steps
         return steps
 
     def advanced(self, done: int) -> None:
@@ -198,25 +204,29 @@ class Replay:
         int
             The number of steps done, including those before `first`.
         """
+        return run_requests(self.requests(first, watch))
+
+    def requests(self, first: int = 0, watch: Watch | None = None) -> Requests[int]:
+        """`run`, by a caller that may run the executors together with those of other networks."""
         done, end = first, 0
         for (executor, repeats), piece in zip(self.executors, self.batches.slices, strict=True):
             end += repeats
             while done < end:
                 if watch is None:
-                    done = self._run(executor, piece, done, end - done, _UNWATCHED)
+                    done = yield from self._run(executor, piece, done, end - done, _UNWATCHED)
                     continue
                 steps = watch.allow(done, min(self.portion, end - done))
                 if not steps:
                     watch.cut(done)
                     return done
                 begin = time.perf_counter()
-                done = self._run(executor, piece, done, steps, watch)
+                done = yield from self._run(executor, piece, done, steps, watch)
                 if steps == self.portion and time.perf_counter() - begin < _PORTION / 2:
                     self.portion *= 2
                 watch.reached(done)
         return done
 
-    def _run(self, executor: Executor, piece: Slice, done: int, steps: int, watch: Watch) -> int:
+    def _run(self, executor: Executor, piece: Slice, done: int, steps: int, watch: Watch) -> Requests[int]:
         """Run steps as their rows arrive."""
         end = done + steps
         while done < end:
@@ -224,7 +234,7 @@ class Replay:
             # A rank without rows in these batches requests none.
             if self._feed is not None and piece.rows:
                 now = min(now, self._feed.ready(done))
-            done += watch.run(executor, done, now)
+            done += yield from watch.run(executor, done, now)
             watch.advanced(done)
         return done
 
@@ -232,6 +242,22 @@ class Replay:
         """The trace on the host; waits for the device."""
         trace: npt.NDArray[np.float64] = self._backend.to_host(self.trace)
         return trace
+
+
+def run_requests(requests: Requests[Result]) -> Result:
+    """Run the executors as requested; returns the result."""
+    try:
+        executor, steps = next(requests)
+        while True:
+            try:
+                executor.run(steps)
+            except BaseException as error:
+                executor, steps = requests.throw(error)
+            else:
+                executor, steps = requests.send(None)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
 
 
 _UNWATCHED = Watch()

@@ -98,6 +98,11 @@ class NetworkWeights(Guarded):
 
     def _place(self, backend: Backend, weights: Mapping[str, HostArray] | None) -> None:
         """Place the given or newly initialised parameters on a backend."""
+        if self.dtype.name not in backend.real_dtypes:
+            raise InvalidInputError(
+                f"backend {backend.name!r} on {backend.device} has no {self.dtype.name}; make the network with "
+                f"dtype={backend.real_dtypes[0]!r}, or use another backend, such as 'numpy'"
+            )
         layout = self._layout_on(backend)
         layout.check_fits(self.dtype)
         sizes = {"weights": layout.size * self.dtype.itemsize}

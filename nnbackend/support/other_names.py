@@ -33,6 +33,8 @@ _HERE = {
     "Dropout2d": "Dropout",
     "ELU": "Activation('elu')",
     "ExponentialLR": "ExponentialDecay",
+    "ExponentialMovingAverage": "fit(..., ema=0.999)",
+    "LRFinder": "find_learning_rate(network, x, y)",
     "GELU": "Activation('gelu')",
     "GlobalAveragePooling2D": "GlobalAveragePool2D",
     "GlobalMaxPooling2D": "GlobalMaxPool2D",
@@ -62,6 +64,8 @@ _HERE = {
     "Softplus": "Activation('softplus')",
     "SparseCategoricalCrossentropy": "fit(..., loss='softmax_cross_entropy')",
     "StepLR": "StepDecay",
+    "StandardScaler": "Normalization().adapt(x), as the first layer",
+    "SwapEMAWeights": "fit(..., ema=0.999)",
     "Tanh": "Activation('tanh')",
     "ZeroPad2d": "ZeroPadding2D",
 }

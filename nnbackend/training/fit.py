@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from nnbackend.optimizers import Optimizer
 from nnbackend.schedules import Schedule
 from nnbackend.step.recorder import OptimizerState
 from nnbackend.step.recordings import Recordings, is_ours
+from nnbackend.step.replay import Requests, run_requests
 from nnbackend.support.surroundings import callers_error_state, own_error_state
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.resuming import Resume
@@ -141,10 +142,16 @@ class Work:
         Does the work, and returns its result.
     apart : bool
         Whether another thread may call it.
+    kind : hashable
+        Work of the same kind can be done as one, with `requests`; None if there is none.
+    requests : callable, optional
+        Instead of `call`: requests runs of executors, and returns the result.
     """
 
     call: Callable[[], Any]
     apart: bool
+    kind: Hashable = None
+    requests: Callable[[], Requests[Any]] | None = None
 
 
 def run_alone(epochs: Epochs) -> None:
@@ -205,7 +212,7 @@ class Training:
             while epoch < plan.epochs:
                 epoch += 1
                 listeners.epoch_begin(epoch)
-                result = yield Work(partial(parts.run_steps, epoch), parts.steps_apart)
+                result = yield parts.steps(epoch)
                 listeners.steps_end(epoch, result)
                 if result.rows == 0:
                     break
@@ -252,8 +259,8 @@ class _Parts:
     callbacks : tuple of Callback
         The callbacks that this rank calls.
     listeners : Listeners
-    steps_apart, evaluation_apart : bool
-        Whether another thread may run the steps, and evaluate.
+    evaluation_apart : bool
+        Whether another thread may evaluate.
     """
 
     def __init__(
@@ -304,7 +311,7 @@ class _Parts:
         )
         # The user's schedules and, for a checkpoint within an epoch, callbacks are called in the calling thread.
         users = [*_schedules(plan.optimizer.schedule), *(self.callbacks if plan.start.keeps else ())]
-        self.steps_apart = run.apart and is_ours(users)
+        self._steps_apart = run.apart and is_ours(users)
         self.evaluation_apart = plan.validator is not None and plan.validator.apart and plan.training_metrics is None
 
     def _begin(self, state: RunState, loss: Loss | None, memory: OptimizerState | None) -> None:
@@ -336,11 +343,15 @@ class _Parts:
         if self._plan.validator is not None:
             self._plan.validator.release()
 
-    def run_steps(self, epoch: int) -> EpochResult:
-        """Run an epoch's steps; after an error the network has the weights with which the epoch began."""
+    def steps(self, epoch: int) -> Work:
+        """An epoch's steps; after an error the network has the weights with which the epoch began."""
+        requests = partial(self._run_steps, epoch)
+        return Work(lambda: run_requests(requests()), self._steps_apart, self._run.kind, requests)
+
+    def _run_steps(self, epoch: int) -> Requests[EpochResult]:
         self._good.begin_epoch()
         try:
-            result = self._run.epoch(self.listeners)
+            result = yield from self._run.requests(self.listeners)
         except BaseException:
             # Such as a file that can no longer be read, an error in a user-defined function, or Ctrl-C there.
             self._good.restore()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbackend.augment import Augmentation
+from nnbackend.backends.arrays import dtype_name
 from nnbackend.backends.contract import Array, Backend, Executor
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
@@ -24,7 +25,7 @@ from nnbackend.step.averaging import WeightAverage
 from nnbackend.step.options import StepOptions
 from nnbackend.step.recorder import OptimizerState, Recorder, record_gradients, record_update
 from nnbackend.step.recordings import Borrowed, Recordings, is_ours
-from nnbackend.step.replay import Replay, Watch
+from nnbackend.step.replay import Replay, Requests, Watch, run_requests
 from nnbackend.training.divergence import Skipping
 
 __all__ = ["EpochResult", "SummedExecutor", "TrainingRun"]
@@ -228,6 +229,12 @@ class TrainingRun:
         All ranks must call it."""
         return self._whole_trace()[:done], self._before + time.perf_counter() - self._began
 
+    @property
+    def kind(self) -> Hashable:
+        """Equal for runs whose executors can run as one; None if they cannot run with others."""
+        kinds = tuple(executor.kind for executor, _ in self.executors)
+        return None if None in kinds or self._skipping is not None else kinds
+
     def epoch(self, watch: Watch | None = None) -> EpochResult:
         """Run one epoch, or the rest of one.
 
@@ -236,13 +243,18 @@ class TrainingRun:
         watch : Watch, optional
             Observes the steps, and may end the epoch early.
         """
+        return run_requests(self.requests(watch))
+
+    def requests(self, watch: Watch | None = None) -> Requests[EpochResult]:
+        """`epoch`, by a caller that may run the executors together with those of other networks."""
         network, memory = self._network, self._memory
         rate = float(self.begin()[0])
         self._began = time.perf_counter()
         if not self._in_turn:
             # Short epochs must be interruptible, too, so portions start small in each epoch.
             self._replay.portion = 1
-        steps = self._replay.run(len(self._resumed), _EpochWatch(watch or Watch(), self._communicator, self._skipping))
+        watched = _EpochWatch(watch or Watch(), self._communicator, self._skipping)
+        steps = yield from self._replay.requests(len(self._resumed), watched)
         if self._ahead is not None:
             following = network.epochs_trained + 1
             self._ahead.send(following, order := self._draw(following), self._feed.places(order))
@@ -330,13 +342,12 @@ class _EpochWatch(Watch):
         self._communicator.allreduce(said)
         return 0 if said[1] else int(said[0])
 
-    def run(self, executor: Executor, done: int, steps: int) -> int:
+    def run(self, executor: Executor, done: int, steps: int) -> Requests[int]:
         if self._skipping is None:
-            executor.run(steps)
-        else:
-            # All ranks undo the same steps.
-            steps = min(self._communicator.gather(steps))
-            self._skipping.run(executor, done, steps)
+            return (yield from super().run(executor, done, steps))
+        # All ranks undo the same steps.
+        steps = min(self._communicator.gather(steps))
+        self._skipping.run(executor, done, steps)
         return steps
 
     def advanced(self, done: int) -> None:
@@ -429,7 +440,7 @@ class _Clear(Executor):
 
     def __init__(self, backend: Backend, gradients: Array) -> None:
         self._backend, self._gradients = backend, gradients
-        self._zeros = backend.empty(gradients.shape, gradients.dtype)
+        self._zeros = backend.empty(gradients.shape, dtype_name(gradients))
 
     def run(self, repeats: int) -> None:
         self._backend.copy(self._zeros, self._gradients)

@@ -34,7 +34,9 @@ def test_the_mean_and_the_spread(backend, loss):
     np.testing.assert_allclose(chosen.predict(X), each.astype(np.float64).mean(axis=0), rtol=1e-7)
     np.testing.assert_allclose(chosen.predict_std(X), each.astype(np.float64).std(axis=0), rtol=1e-6, atol=1e-9)
     assert chosen.predict_std(X).max() > 0
-    np.testing.assert_array_equal(chosen.predict(X, batch_size=7), chosen.predict(X))
+    # The products of other libraries may round differently in batches of other sizes.
+    tolerance = 1e-6 if isinstance(backend, nn.ArrayApiBackend) else 0
+    np.testing.assert_allclose(chosen.predict(X, batch_size=7), chosen.predict(X), rtol=tolerance)
 
 
 def test_classes():

@@ -81,15 +81,16 @@ def _trained(backend, dtype, rows=700):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
-def test_products_with_epilogues_train_the_same_network(backend, dtype, tolerance):
+def test_all_ways_train_the_same_network(backend, dtype, tolerance):
     expected, _ = _trained("numpy", "float64")
-    for epilogues in (True, False):
-        losses, _ = _trained(CupyBackend(epilogues=epilogues), dtype)
+    for options in ({}, {"two_kernels": False}, {"two_kernels": False, "epilogues": False}):
+        losses, _ = _trained(CupyBackend(**options), dtype)
         np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
 
 
-def test_a_run_with_epilogues_repeats_bit_for_bit(backend):
-    runs = [_trained(backend, "float32") for _ in range(2)]
+@pytest.mark.parametrize("two_kernels", [True, False])
+def test_a_run_repeats_bit_for_bit(backend, two_kernels):
+    runs = [_trained(CupyBackend(two_kernels=two_kernels), "float32") for _ in range(2)]
     assert runs[0][0].tobytes() == runs[1][0].tobytes()
     assert same_weights(runs[0][1], runs[1][1])
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.backends.arrays import span_of
 from nnbackend.step import recorder as recorder_module
 from tests.conftest import PaddedNumpyBackend
 from tests.helpers import same_weights
@@ -88,7 +89,8 @@ def test_predictions_are_those_of_the_layers_one_by_one(backend, name, dtype, to
     np.testing.assert_allclose(folded, plain, rtol=tolerance, atol=tolerance * np.abs(plain).max())
     expected = network.evaluate(x, y, loss="mean_squared_error")
     assert metrics == pytest.approx(expected, rel=tolerance)
-    assert not np.array_equal(folded, plain)  # something was folded
+    # Something was folded, except where the library's arrays do not say where they are.
+    assert span_of(network.model.parameters) is None or not np.array_equal(folded, plain)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

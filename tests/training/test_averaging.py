@@ -63,6 +63,14 @@ def test_backends_agree(backend, optimizer):
         np.testing.assert_allclose(net.get_weights()[name], weights, atol=2e-3)
 
 
+@pytest.mark.parametrize("optimizer", [nn.SGD(0.1), nn.Lion(1e-3)], ids=["sgd", "lion"])
+def test_bits_do_not_depend_on_the_number_of_threads(optimizer):
+    """The average waits for updates that are fused into the computation of gradients."""
+    made = [trained(nn.NumbaBackend(n), 2, optimizer=copy.deepcopy(optimizer), ema=DECAY) for n in (1, 2, 3)]
+    assert same_weights(made[0], made[1])
+    assert same_weights(made[0], made[2])
+
+
 def test_training_itself_does_not_change(backend):
     """The losses of the steps are those of a run without an average, and validation is that of the average."""
     nets, histories = [], []

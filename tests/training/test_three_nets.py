@@ -52,7 +52,7 @@ def step_losses(net: str, backend: str, dtype: str) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", ["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("other", ["numba", "torch:cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-9)])
 @pytest.mark.parametrize("net", NETS)
 def test_the_first_fifty_steps_agree(net, dtype, tolerance, other):
@@ -64,7 +64,7 @@ def test_the_first_fifty_steps_agree(net, dtype, tolerance, other):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", ["numba", pytest.param("cupy", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("other", ["numba", "torch:cpu", pytest.param("cupy", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("net", NETS)
 def test_runs_of_full_size_are_bit_identical(net, other):
     again = step_losses.__wrapped__(net, other, "float32")

@@ -163,20 +163,27 @@ class Numba(Ours):
 class Cupy(Ours):
     precision = "float32"
     epilogues = True
+    two_kernels = True
 
     def make_backend(self, threads: int) -> nn.Backend:
         if is_dry():
             return NumpyBackend(threads)
         from nnbackend.backends.cupy import CupyBackend
 
-        return CupyBackend(precision=self.precision, epilogues=self.epilogues)
+        return CupyBackend(precision=self.precision, epilogues=self.epilogues, two_kernels=self.two_kernels)
 
 
 class CupyTF32(Cupy):
     precision = "tf32"
 
 
-class CupyApart(Cupy):
+class CupyProducts(Cupy):
+    """With cuBLAS also where two kernels compute the step."""
+
+    two_kernels = False
+
+
+class CupyApart(CupyProducts):
     """Without epilogues: biases, ReLU and sums in separate launches, to measure the benefit of fusing them."""
 
     epilogues = False

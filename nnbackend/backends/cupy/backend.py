@@ -8,6 +8,9 @@ from typing import Any
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Call, Executor, HostArray, PlainExecutor
+from nnbackend.backends.cupy.dense_program import DenseProgram
+from nnbackend.backends.cupy.dense_step import MOST_NETWORKS, DenseStep, DenseStepExecutor, dense_step
+from nnbackend.backends.cupy.dense_translation import UnsupportedStepError
 from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.cupy.graph import GraphExecutor
@@ -43,6 +46,9 @@ class CupyBackend(CupyOperations):
     epilogues : bool, optional
         Whether products may also compute the operations after them, such as adding a bias and applying ReLU, where
         cuBLASLt can. False takes more launches, and results differ in rounding.
+    two_kernels : bool, optional
+        Whether two kernels may compute the whole training step of a small network of dense layers. False computes it
+        with cuBLAS, and results differ in rounding.
 
     Raises
     ------
@@ -56,8 +62,15 @@ class CupyBackend(CupyOperations):
     # Rows start at multiples of 16 bytes, so that cuBLAS can load four floats at a time for any layer width.
     row_multiple = 4
     works_apart = True
+    together = MOST_NETWORKS
 
-    def __init__(self, runtime: Runtime | None = None, precision: str = "float32", epilogues: bool = True) -> None:
+    def __init__(
+        self,
+        runtime: Runtime | None = None,
+        precision: str = "float32",
+        epilogues: bool = True,
+        two_kernels: bool = True,
+    ) -> None:
         if precision not in _PRECISIONS:
             raise UnknownNameError("precision", precision, _PRECISIONS)
         if runtime is None:
@@ -71,13 +84,13 @@ class CupyBackend(CupyOperations):
         self.runtime = runtime
         self.precision = precision
         runtime.allow_tf32(precision == "tf32")
-        self._epilogues = epilogues
+        self._epilogues, self._two_kernels = epilogues, two_kernels
         self._kernels = KernelLibrary(runtime)
         self._scratch = {}
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Memory and kernels stay on this process's device.
-        return self._requested or (type(self), (None, self.precision, self._epilogues))
+        return self._requested or (type(self), (None, self.precision, self._epilogues, self._two_kernels))
 
     # ---- memory --------------------------------------------------------------------------------------------
 
@@ -110,6 +123,35 @@ class CupyBackend(CupyOperations):
     # ---- running a recorded step ---------------------------------------------------------------------------
 
     def executor(self, calls: Sequence[Call]) -> Executor:
+        try:
+            program, reason = self._dense_step(calls)
+        except UnsupportedStepError as error:
+            return self._captured(calls, str(error))
+        return DenseStepExecutor(self.runtime, self._plain_dense_step, program, reason)
+
+    def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
+        try:
+            return DenseStepExecutor.name, self._dense_step(calls)[1]
+        except UnsupportedStepError as error:
+            division = _divide(calls, calls, str(error))
+            return division.name, division.reason
+
+    def _dense_step(self, calls: Sequence[Call]) -> tuple[DenseProgram, str]:
+        if not self._two_kernels:
+            raise UnsupportedStepError("they are switched off")
+        if self.precision != "float32":
+            raise UnsupportedStepError("they do not use tensor cores")
+        return dense_step(calls)
+
+    def _plain_dense_step(self, programs: Sequence[DenseProgram]) -> Executor:
+        return self.plain_executor([Call("run_dense_step", {"step": DenseStep(programs, self.from_host)})])
+
+    def run_dense_step(self, step: DenseStep) -> None:
+        """Compute a training step; see :mod:`nnbackend.backends.cupy.dense_step`."""
+        step.launch(self._launch)
+
+    def _captured(self, calls: Sequence[Call], refusal: str) -> Executor:
+        """The executor that captures the operations of a step, some of them fused."""
         ours = with_plain_sgd(calls, self.view, self.from_host)
         if self._epilogues:
             ours = with_epilogues(ours, self._product_with, self.runtime.zeros)
@@ -120,19 +162,26 @@ class CupyBackend(CupyOperations):
         def captured(segment: Sequence[Call]) -> Executor:
             return GraphExecutor(self.runtime, self.plain_executor(segment))
 
-        return _divide(ours, len(calls)).executor(captured, self.plain_executor)
-
-    def explain_executor(self, calls: Sequence[Call]) -> tuple[str, str]:
-        division = _divide(calls, len(calls))
-        return division.name, division.reason
+        return _divide(ours, calls, refusal).executor(captured, self.plain_executor)
 
     def plain_executor(self, calls: Sequence[Call]) -> Executor:
         return _DeviceExecutor(self, calls)
 
 
-def _divide(calls: Sequence[Call], recorded: int) -> Division:
-    """User-defined functions are not captured: they may do things that a graph cannot record, some without an error."""
-    return Division(calls, lambda call: call.outside, GraphExecutor.name, GraphExecutor.reason, recorded)
+def _divide(calls: Sequence[Call], recorded: Sequence[Call], refusal: str) -> Division:
+    """User-defined functions are not captured: they may do things that a graph cannot record, some without an error.
+
+    Parameters
+    ----------
+    calls, recorded : sequence of Call
+        Some of the recorded calls may have been fused.
+    refusal : str
+        Why two kernels do not compute the step.
+    """
+    reason = GraphExecutor.reason
+    if any(call.declaration is not None and call.declaration.role == "update" for call in recorded):
+        reason += f"; not in two kernels: {refusal}"
+    return Division(calls, lambda call: call.outside, GraphExecutor.name, reason, len(recorded))
 
 
 class _DeviceExecutor(PlainExecutor):

@@ -149,7 +149,7 @@ class Plan:
         self._set(DESC_TRANSA, c_int32(OP_T if operands.transpose_a else OP_N))
         self._set(DESC_TRANSB, c_int32(OP_T if operands.transpose_b else OP_N))
         self._set(DESC_EPILOGUE, c_uint32(EPILOGUES[epilogue]))
-        self.set_bias(bias)
+        self._set(DESC_BIAS_POINTER, c_void_p(bias))
         if epilogue in _MASKED:
             self._set(DESC_EPILOGUE_AUX_POINTER, c_void_p(mask))
             self._set(DESC_EPILOGUE_AUX_LD, c_int64(mask_stride))
@@ -158,24 +158,22 @@ class Plan:
             library.create("cublasLtMatrixLayoutCreate", "cublasLtMatrixLayoutDestroy", self, kind, *extents)
             for extents in operands.extents()
         ]
-        alpha, beta = (constant(c_float if single else c_double, value) for value in (1.0, float(operands.adds)))
+        self._scalar = c_float if single else c_double
+        beta = constant(self._scalar, float(operands.adds))
         a, b, c = self._addresses
         left, right, out = layouts
         self._algorithm = HeuristicResult()
         self._arguments = (
-            library.handle, self._description, alpha, a, left, b, right, beta, c, out, c, out,
+            a, left, b, right, beta, c, out, c, out,
             ctypes.byref(self._algorithm), library.workspace, library.workspace_bytes, library.stream,
         )  # fmt: skip
         #: Whether cuBLASLt has an algorithm for it.
         self.found = self._choose(left, right, out)
 
-    def launch(self) -> None:
-        """Enqueue the product on the stream."""
-        self._library.call("cublasLtMatmul", *self._arguments)
-
-    def set_bias(self, address: int) -> None:
-        """Set the address from which the bias is read, or to which its gradient is written."""
-        self._set(DESC_BIAS_POINTER, c_void_p(address))
+    def launch(self, factor: float = 1.0) -> None:
+        """Enqueue the product on the stream, multiplied by a factor before the epilogue."""
+        alpha = constant(self._scalar, factor)
+        self._library.call("cublasLtMatmul", self._library.handle, self._description, alpha, *self._arguments)
 
     def _set(self, attribute: int, value: Any) -> None:
         size = ctypes.sizeof(value)

@@ -41,6 +41,7 @@ class GraphExecutor(Executor):
         self._runtime = runtime
         self._plain = plain
         self._warm = False
+        self._captures = True
         self._graphs: dict[int, Graph] = {}
 
     def run(self, repeats: int) -> None:
@@ -59,11 +60,12 @@ class GraphExecutor(Executor):
 
     def _graph(self, steps: int) -> Graph | None:
         """The graph of this many steps; None if the device cannot capture the step."""
-        if steps not in self._graphs and self.name == GraphExecutor.name:
+        if steps not in self._graphs and self._captures:
             try:
                 self._graphs[steps] = self._runtime.capture(partial(self._plain.run, steps))
             except CaptureError as error:
                 # Nothing has run, because a capture only records.
+                self._captures = False
                 self.name, self.reason = self._plain.name, f"the step could not be captured in a CUDA graph: {error}"
                 _log.warning("training continues with the %s executor: %s", self.name, self.reason)
         return self._graphs.get(steps)

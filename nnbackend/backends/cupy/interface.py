@@ -107,7 +107,8 @@ class Epilogue:
     kind : str
         "bias" adds `bias` to every column. "relu_bias" also sets negative elements to zero. "relu_aux_bias" also writes
         a bit for every element to `mask`: whether it was above zero. "drelu_bgrad" sets elements whose bit is not set
-        to zero and writes the sums of the rows to `bias`. "bgrada" writes the sums of A's rows over k to `bias`.
+        to zero, except NaN, and writes the sums of the rows to `bias`. "bgrada" writes the sums of A's rows over k to
+        `bias`.
     bias : (m,) array
     mask : uint8 array or None
     mask_stride : int

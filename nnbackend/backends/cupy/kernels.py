@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -14,26 +15,33 @@ __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 
 #: The kernel files, without their extension.
 KERNEL_FILES: tuple[str, ...] = (
-    "activations", "augmentation", "batch", "batch_norm", "convolution", "dropout", "images", "layer_norm", "losses",
-    "normalization", "reductions", "updates",
+    "activations", "augmentation", "batch", "batch_norm", "convolution", "dense_step", "dropout", "images",
+    "layer_norm", "losses", "normalization", "reductions", "updates",
 )  # fmt: skip
 
-_INCLUDE = '#include "common.cuh"'
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 _C_NAMES = {"float32": "float", "float64": "double"}
 
 
 @cache
 def kernel_source(name: str) -> str:
-    """The text of a kernel file with the common header inserted.
+    """The text of a kernel file with its headers inserted.
 
     Inserted here rather than included by the compiler: CuPy's cache of compiled kernels depends only on the text and
     the options, and would not notice a change in an included file. ``#line`` makes messages refer to the real files.
     """
-    folder = files(__package__) / "cuda"
-    common = (folder / "common.cuh").read_text(encoding="utf-8").replace("#pragma once\n", "\n")
-    before, after = (folder / f"{name}.cu").read_text(encoding="utf-8").split(_INCLUDE)
-    line = before.count("\n") + 1
-    return f'#line 1 "{name}.cu"\n{before}#line 1 "common.cuh"\n{common}\n#line {line} "{name}.cu"\n{after}'
+    text = _file(f"{name}.cu")
+
+    def insert(include: re.Match[str]) -> str:
+        header = _file(include[1]).replace("#pragma once\n", "\n")
+        line = text.count("\n", 0, include.start()) + 2
+        return f'#line 1 "{include[1]}"\n{header}\n#line {line} "{name}.cu"'
+
+    return f'#line 1 "{name}.cu"\n{_INCLUDE.sub(insert, text)}'
+
+
+def _file(name: str) -> str:
+    return (files(__package__) / "cuda" / name).read_text(encoding="utf-8")
 
 
 def kernel_options(real: np.dtype[Any]) -> tuple[str, ...]:

@@ -179,29 +179,42 @@ class CudaRuntime(Runtime):
 
     def capture(self, work: Callable[[], None]) -> CudaGraph:
         """Capture, without garbage collections: the destruction of an old handle may wait for the device, which would
-        break the capture."""
+        break the capture.
+
+        Other libraries in this process may break it in the same way, so it is tried twice if the driver ends it.
+        """
         with self.active(), without_collections():
             gc.collect()
             try:
-                self._stream.begin_capture()
-            except Exception as error:  # such as HIP, for which CuPy has no graphs
-                raise CaptureError(str(error)) from error
-            self._capturing = threading.get_ident()
-            try:
-                work()
-            except Exception as error:
-                # The stream is unusable until the capture ends, even if it ends with an error.
-                with suppress(Exception):
-                    self._stream.end_capture()
-                raise CaptureError(str(error)) from error
-            finally:
-                self._capturing = None
-            try:
-                graph = self._stream.end_capture()
-                graph.upload(self._stream)
-            except Exception as error:
-                raise CaptureError(str(error)) from error
-            return CudaGraph(graph, self)
+                return self._capture(work)
+            except CaptureError as error:
+                # Our own rejections would be the same.
+                if error.__cause__ is None or isinstance(error.__cause__, CaptureError):
+                    raise
+                _log.info("a capture failed and is tried again: %s", error)
+            return self._capture(work)
+
+    def _capture(self, work: Callable[[], None]) -> CudaGraph:
+        try:
+            self._stream.begin_capture()
+        except Exception as error:  # such as HIP, for which CuPy has no graphs
+            raise CaptureError(str(error)) from error
+        self._capturing = threading.get_ident()
+        try:
+            work()
+        except Exception as error:
+            # The stream is unusable until the capture ends, even if it ends with an error.
+            with suppress(Exception):
+                self._stream.end_capture()
+            raise CaptureError(str(error)) from error
+        finally:
+            self._capturing = None
+        try:
+            graph = self._stream.end_capture()
+            graph.upload(self._stream)
+        except Exception as error:
+            raise CaptureError(str(error)) from error
+        return CudaGraph(graph, self)
 
     def _reject_in_capture(self, what: str) -> None:
         """Raise if this thread is capturing: the driver would abort the capture, or run the work outside the graph."""
@@ -247,28 +260,32 @@ class CudaRuntime(Runtime):
             return CudaProduct(plan, operands, epilogue, self)
 
     def _works(self, plan: Plan, operands: Operands, epilogue: Epilogue) -> bool:
-        """Whether the library computes the product at all, and ReLU propagates NaN: the documentation doesn't say.
+        """Whether the library computes the product at all, and ReLU and its derivative propagate NaN.
 
-        Otherwise divergence would go unnoticed. This overwrites the result, which has not been computed yet, so a
-        product that is added to something is not tried.
+        The documentation doesn't say what they do with NaN; if they dropped it, divergence would go unnoticed. This
+        overwrites the result and the mask, which have not been computed yet, so a product that is added to something is
+        not tried.
         """
         if operands.adds:
             return True
-        is_relu = epilogue.kind.startswith("relu")
-        if is_relu:
-            bias = self.zeros(epilogue.bias.shape, epilogue.bias.dtype)
-            self.write(np.full(bias.shape, np.nan, bias.dtype), bias)
-            plan.set_bias(bias.data.ptr)
+        rectifies = epilogue.kind.startswith(("relu", "drelu"))
+        bias = self.read(epilogue.bias)
+        if epilogue.mask is not None:
+            # The derivative is 0 everywhere.
+            self.write(np.zeros(epilogue.mask.shape, np.uint8), epilogue.mask)
         try:
-            plan.launch()
+            plan.launch(math.nan if rectifies else 1.0)
             # Rows of C may be padded, for which nothing is computed.
             result = self.read(operands.c)[:, : operands.m]
         except CublasError as error:
             _log.info("products have no epilogue %r on %s: %s", epilogue.kind, self.device, error)
             return False
         finally:
-            plan.set_bias(epilogue.bias.data.ptr)
-        return not is_relu or bool(np.isnan(result).all())
+            self.write(bias, epilogue.bias)
+        if rectifies and not np.isnan(result).all():
+            _log.info("products have no epilogue %r on %s: it replaces NaN", epilogue.kind, self.device)
+            return False
+        return True
 
     @cached_property
     def _cublaslt(self) -> CublasLt | None:

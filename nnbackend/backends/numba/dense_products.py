@@ -137,8 +137,7 @@ def make_product(tile_shape):
     a panel begins ``width * b_jump`` elements after the previous one. If `partial` is not 0, the product at that
     address adds up all panels but the last.
     """
-    size, width, height = tile_shape.size, tile_shape.columns, tile_shape.rows
-    narrow, lanes = tile_shape.narrow, tile_shape.lanes
+    size, width, narrow, height = tile_shape.size, tile_shape.columns, tile_shape.narrow, tile_shape.rows
 
     def product(record, a, a_row, a_k, b, b_row, b_jump, transpose, bias, out, out_row, rows, columns, inner, partial):
         panel, panel_row = panel_space(tile_shape), width
@@ -146,8 +145,7 @@ def make_product(tile_shape):
         in_place = b_jump or (rows <= height and not transpose)
         # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it
         # reads a few rows, and a copy pays only for many panels.
-        few = 2 if a_k != 1 else 7
-        packed = rows > height and columns > few * width
+        packed = rows > height and columns > (2 if a_k != 1 else 7) * width
         strips = strip_space(tile_shape)
         for i in range(0, rows, tile_shape.block):
             end = min(i + tile_shape.block, rows)
@@ -170,7 +168,7 @@ def make_product(tile_shape):
                 while j < columns:
                     # As `TileShape.panel_starts` says.
                     left = columns - j
-                    step = narrow if width < left <= width + lanes else width
+                    step = narrow if width < left <= width + tile_shape.lanes else width
                     next_j, next_k = (j + step, k) if step < left else (0, k + depth)
                     if transpose:
                         here, ahead = b + size * (j * b_row + k), b + size * (next_j * b_row + next_k)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ __all__ = ["PIECE", "CompiledExecutor", "Team"]
 _SHARED_STEP = 6_000_000
 _SHARED_RUN = 20_000_000
 
-#: Multiply-adds of a prediction that threads share if they are waiting for it, and the seconds since the last such
-#: prediction after which none are kept waiting.
+#: Multiply-adds of a prediction that threads share if they are waiting for it, and the seconds since the end of the
+#: last such prediction after which none are kept waiting.
 _WORTH_HELP, _SOON = 300_000, 1e-3
 
 #: Number of checks for which a thread waits for the next prediction, some 50 microseconds, and the multiply-adds for
@@ -117,18 +118,43 @@ class Team:
         if not others:
             return run(*self.alone)
         try:
-            now = time.perf_counter()
-            wake, self._last = now - self._last < _SOON, now
-            # The threads that others wait for in `run_together` must not wait for predictions.
-            few = work < _SHARED_RUN or wake or bool(self._mails[:, prediction.STATE].any())
-            flag = run(self._mails, self._barrier, wake, _PATIENCE, few)
+            soon, large = time.perf_counter() - self._last < _SOON, work >= _SHARED_RUN
+            states = self._mails[:, prediction.STATE]
+            # A large step is run by all threads, unless some are waiting. They then wait for the next.
+            flag = run(self._mails, self._barrier, soon and not large, _PATIENCE, not large or bool(states.any()))
             if flag & prediction.NOBODY:
                 flag |= together()
+                if soon:
+                    states[...], flag = prediction.WAKING, flag | prediction.WAKE
             if flag & prediction.WAKE:
-                self._wake(_WAITS + work // _WORK_PER_WAIT)
+                self._wake(_WAITS + min(work, _SHARED_RUN) // _WORK_PER_WAIT)
         finally:
+            self._last = time.perf_counter()
             self._give_back(others)
         return flag & (NOTHING | INFINITE | SUSPECT)
+
+    def share_chunks(self, work: int, step: tuple[Any, ...]) -> None:
+        """The same for a step of which threads take chunks; `step` are its table, counter and scratch."""
+        others = self._take(self.threads - 1) if work >= self.worth_help else 0
+        if not others:
+            prediction.run_shared(*step, *self.alone)
+            return
+        try:
+            soon, waits = time.perf_counter() - self._last < _SOON, _WAITS + min(work, _SHARED_RUN) // _WORK_PER_WAIT
+            flag = prediction.run_open(*step, self._mails, work >= _SHARED_RUN)
+            if flag & prediction.WAKE:
+                try:
+                    self._wake(waits)
+                finally:
+                    prediction.run_open(*step, self._mails, False)
+            elif flag & prediction.NOBODY and soon:
+                # They come too late for this step, but not for the next.
+                states = self._mails[:, prediction.STATE]
+                states[states == prediction.ASLEEP] = prediction.WAKING
+                self._wake(waits)
+        finally:
+            self._last = time.perf_counter()
+            self._give_back(others)
 
     @property
     def worth_help(self) -> int:

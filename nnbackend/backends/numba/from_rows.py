@@ -82,11 +82,7 @@ class _AnyRows:
             prediction.run_shared(*self._step, *team.alone)
             return chunks.found()
 
-        def together() -> int:
-            team.run_together(program, 1, team.threads)
-            return 0
-
-        team.share(program.work, partial(prediction.run_shared, *self._step), together)
+        team.share_chunks(program.work, self._step)
         return chunks.found()
 
 

@@ -10,6 +10,9 @@ cache lines:
   which dismisses the thread.
 
 A caller never waits for a thread that has lost its core: it runs the step on those that have accepted, or alone.
+
+A step whose threads take chunks of rows needs no such appointment: the caller sets the state to OPEN, and the thread to
+STARTED whenever it comes. When there are no more chunks, the caller sets OPEN to READY again, or waits for READY.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnbackend.backends.executor import INFINITE, NOTHING, SUSPECT
-from nnbackend.backends.numba.epoch import run_from
+from nnbackend.backends.numba.epoch import SPINS, run_from
 from nnbackend.backends.numba.intrinsics import atomic_load, compare_exchange, exchange, relax, yield_core
 from nnbackend.backends.numba.jit import as_written, internal_as_written
 from nnbackend.backends.numba.memory import counts, matrix
@@ -35,13 +38,14 @@ __all__ = [
     "point_to",
     "predict",
     "read_rows",
+    "run_open",
     "run_shared",
     "serve",
     "write_results",
 ]
 
 #: States of a thread.
-ASLEEP, WAKING, READY, INVITED, ACCEPTED, STARTED = range(6)
+ASLEEP, WAKING, READY, INVITED, ACCEPTED, STARTED, OPEN = range(7)
 
 #: Fields of a mail, and their number with those that fill its cache lines.
 STATE, TABLE, LINES, COUNTER, SCRATCH, THREAD, THREADS, BARRIER, GOAL = range(9)
@@ -167,6 +171,43 @@ def run_shared(table, counter, scratch, mails, barrier, wake, patience, alone):
 
 
 @as_written
+def run_open(table, counter, scratch, mails, wake):
+    """Run the lines of a table, each of which shares its work among all threads that come, with those that wait.
+
+    If `wake`, first look for threads that are asleep; if there are, nothing is run, and the result is WAKE. Otherwise
+    it is NOBODY if there are, or 0.
+    """
+    flag = 0
+    for i in range(len(mails)):
+        mail = mails.ctypes.data + 8 * MAIL * i
+        if atomic_load(mail) == ASLEEP:
+            flag = NOBODY
+            if wake:
+                exchange(mail, WAKING)
+    if flag and wake:
+        return WAKE
+    for i in range(len(mails)):
+        mail = mails.ctypes.data + 8 * MAIL * i
+        letter = counts(mail, MAIL)
+        letter[TABLE], letter[LINES], letter[COUNTER] = table.ctypes.data, len(table), counter.ctypes.data
+        letter[SCRATCH], letter[THREAD] = scratch, i + 1
+        if not compare_exchange(mail, READY, OPEN):
+            compare_exchange(mail, WAKING, OPEN)
+    run_from(table, False, counter, 1, scratch, 0, 1, 0, 0)
+    for i in range(len(mails)):
+        mail = mails.ctypes.data + 8 * MAIL * i
+        if not compare_exchange(mail, OPEN, READY):
+            spins = SPINS
+            while atomic_load(mail) == STARTED:
+                relax()
+                spins -= 1
+                if spins == 0:
+                    yield_core()
+                    spins = SPINS // 100
+    return flag
+
+
+@as_written
 def predict(
     rows, scale, largest, x, words, look, flags, table, counter, scratch, outputs, results, mails, barrier, wake,
     patience, alone,
@@ -217,17 +258,22 @@ def dismiss(mails):
 
 @as_written
 def serve(mails, place, waits):
-    """Help callers of `predict` until none has called for a number of checks, each of some 20 nanoseconds, or until
-    dismissed. Begins by changing the state WAKING."""
+    """Help callers of `predict` and `run_open` until none has called for a number of checks, each of some 20
+    nanoseconds, or until dismissed. Begins by changing the state WAKING."""
     mail = mails.ctypes.data + 8 * MAIL * place
     letter = counts(mail, MAIL)
-    if not compare_exchange(mail, WAKING, READY):
-        return
+    compare_exchange(mail, WAKING, READY)
     left = waits
     while True:
         state = atomic_load(mail)
         if state == ASLEEP:
             return
+        if state == OPEN and compare_exchange(mail, OPEN, STARTED):
+            table = matrix(letter[TABLE], letter[LINES], 3, np.int64)
+            # Without barriers, as if it were alone.
+            run_from(table, False, counts(letter[COUNTER], 3), 1, letter[SCRATCH], letter[THREAD], 1, 0, 0)
+            exchange(mail, READY)
+            left = waits
         if state == INVITED and compare_exchange(mail, INVITED, ACCEPTED):
             while state in (ACCEPTED, INVITED):
                 relax()
@@ -242,7 +288,8 @@ def serve(mails, place, waits):
             left = waits
         relax()
         left -= 1
-        if left % 64 == 0:
+        # Not at once: calls that follow each other would then lose the core to any other process.
+        if left % 64 == 0 and 2 * left < waits:
             yield_core()
         if left <= 0 and compare_exchange(mail, READY, ASLEEP):
             return

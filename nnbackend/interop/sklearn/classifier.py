@@ -77,8 +77,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
     max_fun : int
         Maximum number of evaluations of the loss by "lbfgs".
     backend : str or Backend
-        "numpy", "numba", "cupy", a plug-in's name, or "auto". A fitted estimator whose backend is changed moves there
-        with its next call.
+        "numpy", "numba", "cupy", "torch", a plug-in's name, or "auto". A fitted estimator whose backend is changed
+        moves there with its next call.
     dropout : float or sequence of float
         Fraction of each hidden layer's outputs that is dropped in training, or one for each layer.
     dtype : {"auto", "float32", "float64"}

@@ -28,6 +28,7 @@ from nnbackend.interop.sklearn.settings import Settings
 from nnbackend.interop.sklearn.validation import Validation
 from nnbackend.network import Network
 from nnbackend.step.recordings import Recordings
+from nnbackend.step.replay import Requests
 from nnbackend.support.surroundings import say
 from nnbackend.training.fit import Epochs, Work, run_alone
 from nnbackend.training.interrupt import Interrupt
@@ -148,7 +149,8 @@ class Fitting:
                     self.follower.begin()
                 if settings.shuffle:
                     self._order = _shuffled(self._order, self._generator)
-                loss = yield Work(partial(self._epoch, run, interrupt), run.apart)
+                epoch, requests = partial(self._epoch, run, interrupt), partial(self._requests, run, interrupt)
+                loss = yield Work(epoch, run.apart, run.kind, requests)
                 if loss is None:
                     self.ended = True
                     break
@@ -180,6 +182,14 @@ class Fitting:
         loss, score = self._validation.measure(outputs)
         self.progress.add_validation(loss, score)
         _say(self._settings, f"Validation score: {score:f}")
+
+    def _requests(self, run: EpochRun | BatchRun, interrupt: Interrupt) -> Requests[float | None]:
+        """`_epoch`, together with those of other networks."""
+        assert isinstance(run, EpochRun)
+        began = time.perf_counter()
+        loss = yield from run.requests(self._order, interrupt)
+        self.seconds += time.perf_counter() - began
+        return loss
 
     def _stopped(self) -> bool:
         """Tell the callbacks that an epoch has ended; returns whether one of them stops the training."""

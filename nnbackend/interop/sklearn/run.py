@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Hashable
 from functools import partial
 
 import numpy as np
@@ -29,7 +30,7 @@ from nnbackend.network import Network
 from nnbackend.step.parameters import ParameterLayout
 from nnbackend.step.recorder import Model, Recorder, record_training
 from nnbackend.step.recordings import Borrowed, Recordings
-from nnbackend.step.replay import Replay, Watch
+from nnbackend.step.replay import Replay, Requests, Watch, run_requests
 
 __all__ = ["BatchRun", "BatchSteps", "EpochRun"]
 
@@ -208,6 +209,12 @@ class EpochRun(_Recording):
         """Runs the full batches."""
         return self._replay.executors[0][0]
 
+    @property
+    def kind(self) -> Hashable:
+        """As of :class:`nnbackend.training.run.TrainingRun`."""
+        kinds = tuple(executor.kind for executor, _ in self._replay.executors)
+        return None if None in kinds else kinds
+
     def epoch(self, order: npt.NDArray[np.int64], watch: Watch) -> float | None:
         """Run an epoch.
 
@@ -223,6 +230,10 @@ class EpochRun(_Recording):
         float or None
             scikit-learn's `loss_`, including penalties; None if the epoch was ended early.
         """
+        return run_requests(self.requests(order, watch))
+
+    def requests(self, order: npt.NDArray[np.int64], watch: Watch) -> Requests[float | None]:
+        """`epoch`, by a caller that may run the executors together with those of other networks."""
         network, replay = self.network, self._replay
         if order is not self._order_there:
             replay.write_order(self._rows.in_table(order))
@@ -230,7 +241,7 @@ class EpochRun(_Recording):
         shares = self._write_weights(order)
         replay.write_rates(self.solver.rates(self._batches.steps))
         replay.count_from(0, network.steps_trained, self.solver.step_counter)
-        steps = replay.run(watch=watch)
+        steps = yield from replay.requests(watch=watch)
         network.steps_trained += steps
         self.solver.steps += steps
         if steps < self._batches.steps:
@@ -378,7 +389,7 @@ class BatchRun:
         self._constants = poisson_constants(steps.loss_name, rows.targets)
 
     #: Each batch is prepared from Python.
-    apart = False
+    apart, kind = False, None
 
     def release(self) -> None:
         """As of `EpochRun`; nothing to do."""

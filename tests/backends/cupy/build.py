@@ -59,15 +59,17 @@ class Geometry(ctypes.Structure):
         ("shared_bytes", ctypes.c_size_t),
         ("reverse_threads", ctypes.c_int),
         ("reverse_blocks", ctypes.c_int),
+        ("interleave", ctypes.c_uint),
     )
 
 
 _ENTRY = """
-struct Geometry { dim3 grid, block; size_t shared_bytes; int reverse_threads, reverse_blocks; };
+struct Geometry { dim3 grid, block; size_t shared_bytes; int reverse_threads, reverse_blocks; unsigned interleave; };
 extern "C" const char* launch(void (*kernel)(void**), void** arguments, const Geometry* g) {
     return cpu::run({kernel, arguments, g->grid, g->block, g->shared_bytes, g->reverse_threads != 0,
-                     g->reverse_blocks != 0});
+                     g->reverse_blocks != 0, g->interleave});
 }
+extern "C" void* fault() { return cpu::fault; }
 """
 
 
@@ -109,6 +111,7 @@ class CpuModule:
         defines = tuple(option for option in options if option.startswith("-D"))
         self.signatures, path = _build(source, defines)
         self.library = ctypes.CDLL(str(path))
+        self.library.fault.restype = ctypes.c_void_p
         self.library.launch.restype = ctypes.c_char_p
         self.library.launch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Geometry))
 

@@ -2,16 +2,17 @@
 //
 // Blocks run one after the other. Within a block, threads run one after the other too, each on a fiber (a stack of its
 // own), until it ends or waits at a barrier; then the next thread starts, and waiting ones go on when their barrier
-// opens. A kernel without barriers so runs in one plain loop. The order of threads and of blocks can be reversed: a
-// result that changes with the order is a race.
+// opens. A kernel without barriers so runs in one plain loop. The order of threads and of blocks can be reversed, and
+// warps can run ahead of others as far as barriers let them: a result that changes with the order is a race.
 //
 // Found besides races: threads of one block waiting at different barriers, barriers that can never open, shuffles from
-// a thread that has left, writes beyond dynamic shared memory, and (as not-a-number) reads of what was never written
-// there. Not modelled: memory ordering weaker than one thread at a time, and time.
+// a thread that has left, accesses to pages without access, writes beyond dynamic shared memory, and (as not-a-number)
+// reads of what was never written there. Not modelled: memory ordering weaker than one thread at a time, and time.
 #pragma once
 
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ struct Launch {
     dim3 grid, block;
     size_t shared_bytes;
     bool reverse_threads, reverse_blocks;
+    unsigned int interleave;  // 0: warps in lockstep; 1: each warp as far ahead as possible; others: at random
 };
 
 struct Barrier {
@@ -63,11 +65,13 @@ static Fiber fibers[MOST_THREADS];
 static unsigned int fiber_count;   // fibers with a stack
 static Fiber* current;
 static jmp_buf scheduler;
-static unsigned int threads, next_thread;
+static unsigned int threads, next_place, end_place;  // places: threads in the order in which they start
 static Barrier block_barrier, warp_barrier[MOST_THREADS / WARP];
 static bool has_left[MOST_THREADS];
 static const char* error;
 static char error_text[256];
+static unsigned int random_state;
+static void* fault;  // the address of the access that the system refused
 alignas(128) static unsigned char shared_memory[MOST_SHARED_BYTES + SHARED_GUARD];
 
 // ---- fibers ---------------------------------------------------------------------------------------------------------
@@ -93,12 +97,12 @@ static void leave(Barrier& barrier) {
     }
 }
 
-// What a fiber does: run threads that have not started yet, one after the other. If one has to wait, this fiber waits
+// What a fiber does: run threads that shall start and have not yet, one after the other. If one has to wait, this fiber waits
 // with it, and the scheduler enters another.
 static void run_threads() {
     for (;;) {
-        while (next_thread < threads) {
-            const unsigned int place = next_thread++;
+        while (next_place < end_place) {
+            const unsigned int place = next_place++;
             current->thread = launch.reverse_threads ? threads - 1 - place : place;
             place_thread(current->thread);
             launch.kernel(launch.arguments);
@@ -178,6 +182,70 @@ static T shuffle(unsigned int mask, T value, unsigned int source_lane, int line)
 
 // ---- blocks ---------------------------------------------------------------------------------------------------------
 
+// Start the threads of some places; each runs until it ends or waits.
+static void start(unsigned int first, unsigned int end) {
+    next_place = first;
+    end_place = end;
+    for (unsigned int i = 0; next_place < end_place && !error; ++i) {
+        if (i < fiber_count && fibers[i].thread != MOST_THREADS) continue;
+        enter(i < fiber_count ? fibers[i] : new_fiber());
+    }
+}
+
+static bool can_go_on(const Fiber& fiber) {
+    return fiber.thread != MOST_THREADS && fiber.waits_for->opened != fiber.opened_before;
+}
+
+// Let threads go on whose barrier has opened, each until it ends or waits; whether there were any.
+static bool resume(unsigned int first_thread, unsigned int end_thread) {
+    bool progress = false;
+    for (unsigned int i = 0; i < fiber_count && !error; ++i) {
+        Fiber& fiber = fibers[i];
+        if (fiber.thread < first_thread || fiber.thread >= end_thread || !can_go_on(fiber)) continue;
+        progress = true;
+        place_thread(fiber.thread);
+        enter(fiber);
+    }
+    return progress;
+}
+
+// All warps go from barrier to barrier together.
+static void run_in_lockstep() {
+    start(0, threads);
+    while (resume(0, threads) && !error) {
+    }
+}
+
+// One warp after the other goes from barrier to barrier, in any order that barriers allow.
+static void run_warps_apart() {
+    const unsigned int warps = (threads + WARP - 1) / WARP;
+    unsigned int started = 0, last = launch.reverse_threads ? warps - 1 : 0;  // `started`: a bit for each warp
+    while (!error) {
+        unsigned int ready = ~started & (warps == 32 ? ~0u : (1u << warps) - 1);
+        for (unsigned int i = 0; i < fiber_count; ++i)
+            if (can_go_on(fibers[i])) ready |= 1u << fibers[i].thread / WARP;
+        if (!ready) return;
+        unsigned int warp = last;
+        if (launch.interleave > 1) {
+            random_state = random_state * 1664525u + 1013904223u;
+            warp = random_state >> 16;
+        }
+        const unsigned int step = launch.reverse_threads ? warps - 1 : 1;
+        for (warp %= warps; !(ready >> warp & 1);) warp = (warp + step) % warps;
+        last = warp;
+        const unsigned int first = warp * WARP, end = first + WARP < threads ? first + WARP : threads;
+        if (started >> warp & 1) {
+            resume(first, end);
+        } else {
+            started |= 1u << warp;
+            if (launch.reverse_threads)
+                start(threads - end, threads - first);
+            else
+                start(first, end);
+        }
+    }
+}
+
 static void run_block() {
     block_barrier = {threads, 0, 0, 0};
     for (unsigned int warp = 0; warp * WARP < threads; ++warp) {
@@ -187,25 +255,21 @@ static void run_block() {
     memset(has_left, 0, sizeof has_left);
     memset(shuffle_turn, 0, sizeof shuffle_turn);
     memset(shared_memory, 0xff, launch.shared_bytes + SHARED_GUARD);  // not-a-number, as float and as double
-    next_thread = 0;
-    for (unsigned int used = 0; next_thread < threads && !error; ++used)
-        enter(used < fiber_count ? fibers[used] : new_fiber());
-    for (bool waiting = true; waiting && !error;) {
-        bool progress = false;
-        waiting = false;
-        for (unsigned int i = 0; i < fiber_count && !error; ++i) {
-            Fiber& fiber = fibers[i];
-            if (fiber.thread == MOST_THREADS) continue;
-            waiting = true;
-            if (fiber.waits_for->opened == fiber.opened_before) continue;
-            progress = true;
-            place_thread(fiber.thread);
-            enter(fiber);
-        }
-        if (waiting && !progress && !error) error = "divergent barrier: it waits for threads that never come";
-    }
+    if (launch.interleave)
+        run_warps_apart();
+    else
+        run_in_lockstep();
+    for (unsigned int i = 0; i < fiber_count && !error; ++i)
+        if (fibers[i].thread != MOST_THREADS) error = "divergent barrier: it waits for threads that never come";
     for (size_t i = 0; i < SHARED_GUARD && !error; ++i)
         if (shared_memory[launch.shared_bytes + i] != 0xff) error = "write beyond the dynamic shared memory";
+}
+
+// The system refused an access of the running thread, which is abandoned.
+static void refused(int, siginfo_t* info, void*) {
+    fault = info->si_addr;
+    error = "access outside of every buffer";
+    _longjmp(scheduler, 1);
 }
 
 // Run a launch; null, or what went wrong.
@@ -215,6 +279,12 @@ static const char* run(const Launch& what) {
     blockDim = launch.block;
     threads = blockDim.x * blockDim.y * blockDim.z;
     error = nullptr;
+    fault = nullptr;
+    random_state = launch.interleave;
+    struct sigaction ours = {}, others;
+    ours.sa_sigaction = refused;
+    ours.sa_flags = SA_SIGINFO | SA_NODEFER;  // the signal must not stay blocked after the jump
+    sigaction(SIGSEGV, &ours, &others);
     const unsigned long long blocks = (unsigned long long)gridDim.x * gridDim.y * gridDim.z;
     for (unsigned long long i = 0; i < blocks && !error; ++i) {
         const unsigned long long block = launch.reverse_blocks ? blocks - 1 - i : i;
@@ -222,6 +292,7 @@ static const char* run(const Launch& what) {
                     (unsigned int)(block / gridDim.x / gridDim.y)};
         run_block();
     }
+    sigaction(SIGSEGV, &others, nullptr);
     if (error) fiber_count = 0;  // their threads are stuck half-way; the stacks are used again
     return error;
 }

@@ -1,7 +1,7 @@
 """The CUDA runtime of the CuPy backend on the CPU: the same backend class, the same kernels, no GPU.
 
-It detects errors that a real device would ignore: arguments of the wrong type, writes outside of a buffer or to
-padding, products that read beyond their factors, and divergent barriers.
+It detects errors that a real device would ignore: arguments of the wrong type, reads beyond a buffer, writes outside
+of one or to padding, products that read beyond their factors, and divergent barriers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from nnbackend.backends.cupy import CupyBackend
 from nnbackend.backends.cupy.cublaslt import EPILOGUES
 from nnbackend.backends.cupy.interface import NULL, CaptureError, Epilogue, Operands
 from tests.backends.cupy.build import CpuModule, Geometry, Parameter, compiler
-from tests.backends.cupy.memory import DeviceArray, allocate, check_all
+from tests.backends.cupy.memory import DeviceArray, allocate, check_all, place_of
 
 __all__ = ["EmulatedRuntime", "LaunchError", "emulated_cupy_backend", "why_not"]
 
 _GRID_LIMITS = (2**31 - 1, 65_535, 65_535)
 _BLOCK_LIMITS = (1024, 1024, 64)
+_GAP_LIMIT = 1024
+"""Elements between two rows of a matrix that are compared."""
 _SHARED_LIMIT = 48 << 10
 """Default limit of dynamic shared memory."""
 
@@ -39,13 +41,16 @@ def why_not() -> str | None:
     return None if compiler() else "the CUDA kernels are run on the CPU with g++ on Linux, which is not here"
 
 
-def emulated_cupy_backend(**order: bool) -> CupyBackend:
+def emulated_cupy_backend(**order: int) -> CupyBackend:
     """The CuPy backend on the CPU.
 
     Parameters
     ----------
     reverse_threads, reverse_blocks : bool, optional
         Run the threads of a block, and the blocks of a grid, last first.
+    interleave : int, optional
+        How warps run: 0, from barrier to barrier together; 1, each as far ahead of the others as barriers let it; other
+        numbers are seeds of random orders.
 
     Skips the test if kernels cannot be built.
     """
@@ -97,8 +102,8 @@ class EmulatedRuntime:
 
     device = "CPU emulation of a CUDA device"
 
-    def __init__(self, reverse_threads: bool = False, reverse_blocks: bool = False) -> None:
-        self._order = (reverse_threads, reverse_blocks)
+    def __init__(self, reverse_threads: bool = False, reverse_blocks: bool = False, interleave: int = 0) -> None:
+        self._order = (reverse_threads, reverse_blocks, interleave)
         self.log: list[str] | None = None
         self._captured: list[Callable[[], None]] | None = None
         self._tf32 = False
@@ -200,7 +205,9 @@ class EmulatedRuntime:
         geometry = Geometry((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_bytes, *self._order)
         error = kernel.module.library.launch(kernel.address, addresses, geometry)
         if error:
-            raise LaunchError(f"{kernel.name}: {error.decode()}")
+            fault = kernel.module.library.fault()
+            where = f": {place_of(fault)}" if fault else ""
+            raise LaunchError(f"{kernel.name}: {error.decode()}{where}")
         for array in arrays:
             array.allocation.check()
         for gap, before in padding:
@@ -246,7 +253,9 @@ class EmulatedRuntime:
             if "aux" in epilogue.kind:
                 _device_array(epilogue.mask).host[...] = np.packbits(bits(product > 0), axis=1, bitorder="little")
             else:
-                product = np.where(bits(None), product, product.dtype.type(0))
+                # As in the kernels, infinity times 0 is NaN, too.
+                with np.errstate(invalid="ignore"):
+                    product = product * bits(None)
         if epilogue.kind.startswith("relu"):
             product = np.maximum(product, 0)
         if epilogue.kind == "drelu_bgrad":
@@ -347,6 +356,8 @@ def _padding(array: DeviceArray) -> np.ndarray | None:
     gap = host.strides[0] // host.itemsize - host.shape[1]
     if gap <= 0:
         return None
+    # Of a huge gap, the beginning is enough.
+    gap = min(gap, _GAP_LIMIT)
     after = as_strided(host, (host.shape[0] - 1, host.shape[1] + gap), host.strides)
     return after[:, host.shape[1] :]
 

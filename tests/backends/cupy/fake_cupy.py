@@ -27,7 +27,11 @@ class FakeCupy:
         self.calls: list[str] = []
         #: Like CuPy on an AMD GPU.
         self.refuses_capture = False
+        #: How many captures end with an error, as after a forbidden call of another library.
+        self.breaks_captures = 0
         self.current = 0
+        # Like CuPy's pools, which keep memory that is no longer used: enqueued work may still use it.
+        self._pool: list[Any] = []
         #: Devices on which memory was allocated.
         self.touched: set[int] = set()
         self.queues = _Queues()
@@ -47,7 +51,8 @@ class FakeCupy:
         self.touched.add(self.current)
         assert self.stream.captured is None, "memory of a capture belongs to the graph"
         self.calls.append("zeros")
-        return self._emulated.zeros(shape, dtype)
+        self._pool.append(self._emulated.zeros(shape, dtype))
+        return self._pool[-1]
 
     def RawModule(self, *, code: str, options: tuple[str, ...], backend: str) -> Any:  # noqa: N802
         assert backend == "nvrtc"
@@ -86,7 +91,8 @@ class FakeCupy:
 
     def _pinned(self, size: int) -> bytearray:
         self.calls.append("pinned")
-        return bytearray(size)
+        self._pool.append(bytearray(size))
+        return self._pool[-1]
 
     def get_default_memory_pool(self) -> Any:
         return SimpleNamespace(free_bytes=lambda: 1 << 20)
@@ -196,6 +202,9 @@ class _Stream:
     def end_capture(self) -> _Graph:
         self._cupy.calls.append("end_capture")
         captured, self.captured = self.captured, None
+        if self._cupy.breaks_captures:
+            self._cupy.breaks_captures -= 1
+            raise RuntimeError("cudaErrorStreamCaptureInvalidated")
         return _Graph(self._cupy, self, captured)
 
 

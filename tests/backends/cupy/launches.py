@@ -1,6 +1,7 @@
 """The launches of a training step of the three networks: ``python -m tests.backends.cupy.launches`` prints them.
 
-The steps run on the CPU build of the kernels, which records every launch and product by name.
+They are those of the way with cuBLAS; two kernels need two launches. The steps run on the CPU build of the kernels,
+which records every launch and product by name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ __all__ = ["launched"]
 def launched(layers: list[nn.Layer], optimizer: nn.Optimizer, epilogues: bool = True, inputs: int = 20) -> list[str]:
     """The names of the launches of a step after the first, without those that check its results."""
     runtime = EmulatedRuntime()
-    network = nn.Network(layers, inputs, backend=CupyBackend(runtime, epilogues=epilogues), input_scale=1 / 255)
+    backend = CupyBackend(runtime, epilogues=epilogues, two_kernels=False)
+    network = nn.Network(layers, inputs, backend=backend, input_scale=1 / 255)
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (8, inputs)).astype(np.uint8), rng.integers(0, network.output_shape[0], 8)
     for _ in range(2):

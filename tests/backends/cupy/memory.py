@@ -1,18 +1,30 @@
-"""Device memory on the CPU: arrays between guard zones that, like CuPy's, cannot be converted implicitly to NumPy's."""
+"""Device memory on the CPU: arrays that, like CuPy's, cannot be converted implicitly to NumPy's.
+
+Every buffer ends at a page without access, so that even a read beyond it is an error, whether its result is used or
+not. In front of it, and in the few bytes that its alignment may leave behind it, is a guard zone in which writes are
+found later.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import weakref
 from types import SimpleNamespace
 
 import numpy as np
 
-__all__ = ["Allocation", "DeviceArray", "GuardError", "allocate", "check_all"]
+__all__ = ["Allocation", "DeviceArray", "GuardError", "allocate", "check_all", "place_of"]
 
 _GUARD_BYTES = 512
-_ALIGNMENT = 256
+_ALIGNMENT = 16
+"""Bytes of the widest access of a thread."""
 _GUARD_VALUE = 0xFF
-"""NaN as float and double and -1 as an integer, so that a read beyond the end affects the result."""
+"""NaN as float and double and -1 as an integer, so that a read affects the result."""
+
+# Of Linux's mman.h; Python 3.11 lacks the second.
+_NO_ACCESS, _NORESERVE = 0, 0x4000
 
 _live: weakref.WeakSet[Allocation] = weakref.WeakSet()
 
@@ -22,24 +34,30 @@ class GuardError(AssertionError):
 
 
 class Allocation:
-    """One buffer between two guard zones."""
+    """One buffer of zeros in pages of its own.
+
+    The system provides the pages when they are used, so a buffer may be much larger than the machine's memory.
+    """
 
     def __init__(self, size: int) -> None:
-        raw = np.full(size + 2 * _GUARD_BYTES + _ALIGNMENT, _GUARD_VALUE, np.uint8)
-        start = _GUARD_BYTES + -(raw.ctypes.data + _GUARD_BYTES) % _ALIGNMENT
+        used = -(-(size + _ALIGNMENT + _GUARD_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+        raw = np.frombuffer(mmap.mmap(-1, used + mmap.PAGESIZE, flags), np.uint8)
+        _forbid(raw.ctypes.data + used, mmap.PAGESIZE)
+        slack = -size % _ALIGNMENT
+        start = used - slack - size
         self.before = raw[start - _GUARD_BYTES : start]
         self.values = raw[start : start + size]
-        self.after = raw[start + size : start + size + _GUARD_BYTES]
-        self.values[...] = 0
+        self.after = raw[start + size : used]
+        self.before[...] = self.after[...] = _GUARD_VALUE
         _live.add(self)
 
     def check(self) -> None:
         """Raise :class:`GuardError` if a guard zone was written to."""
         for place, zone in (("before", self.before), ("after", self.after)):
-            (wrong,) = np.nonzero(zone != _GUARD_VALUE)
-            if len(wrong):
+            if wrong := int(np.count_nonzero(zone != _GUARD_VALUE)):
                 zone[...] = _GUARD_VALUE
-                raise GuardError(f"{len(wrong)} bytes were written {place} a buffer of {self.values.size} bytes")
+                raise GuardError(f"{wrong} bytes were written {place} a buffer of {self.values.size} bytes")
 
 
 def allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> DeviceArray:
@@ -47,6 +65,22 @@ def allocate(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> DeviceArray:
     dtype = np.dtype(dtype)
     allocation = Allocation(int(np.prod(shape)) * dtype.itemsize)
     return DeviceArray(allocation.values.view(dtype).reshape(shape), allocation)
+
+
+def place_of(address: int) -> str:
+    """Where an address is, in relation to the next buffer below it."""
+    ends = [(allocation.values.ctypes.data + allocation.values.size, allocation) for allocation in list(_live)]
+    below = max(((end, allocation.values.size) for end, allocation in ends if end <= address), default=None)
+    return (
+        f"address {address:#x}" if below is None else f"{address - below[0]} bytes after a buffer of {below[1]} bytes"
+    )
+
+
+def _forbid(address: int, size: int) -> None:
+    """Forbid all accesses to some pages."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), _NO_ACCESS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def check_all() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnbackend.backends.cupy import launches
+from nnbackend.backends.cupy.dense_program import THREADS
 from nnbackend.backends.cupy.kernels import KERNEL_FILES, kernel_options, kernel_source
 from tests.backends.cupy import nvrtc, registers
 from tests.backends.cupy.build import parse_kernels
@@ -17,7 +18,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 CUPY_OPTIONS = ("-ftz=true",)
 
 #: Files with sums or factors in double for any type.
-SUMS_IN_DOUBLE = {"batch_norm", "layer_norm", "reductions", "updates"}
+SUMS_IN_DOUBLE = {"batch_norm", "dense_step", "layer_norm", "reductions", "updates"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,7 +40,8 @@ def test_compiles_without_a_warning_or_a_spill(name, architecture, real, pytestc
     assert cubin.startswith(b"\x7fELF")
     taken = registers.read(log)
     assert set(taken) == _kernels(name)
-    largest = max(launches.column_sums(1, 1, 1).threads, launches.ONE_BLOCK.threads, launches.elements(1 << 20).threads)
+    blocks = launches.column_sums(1, 1, 1), launches.ONE_BLOCK, launches.elements(1 << 20)
+    largest = THREADS if name == "dense_step" else max(block.threads for block in blocks)
     for kernel, figures in taken.items():
         assert kernel.encode() in cubin
         assert figures.spilled == 0, kernel
@@ -65,7 +67,8 @@ def _kernels(name):
     kinds = re.findall(r'extern "C" __global__ void name##(\w+)\(', source)
     written = re.findall(r'^extern "C" __global__ void (\w+)\(', source, re.MULTILINE)
     losses = re.findall(r"^ELEMENTWISE_LOSS\((\w+), ", source, re.MULTILINE)
-    return {*written, *losses, *(f"{one}{kind}" for one in made for kind in kinds)}
+    steps = [f"{kind.lower()}_{one}" for kind, one in re.findall(r"^(ROWS|UPDATE)_KERNEL\((\w+)", source, re.MULTILINE)]
+    return {*written, *losses, *steps, *(f"{one}{kind}" for one in made for kind in kinds)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,12 @@ def test_the_list_of_kernel_files_is_complete():
     from importlib.resources import files
 
     folder = files("nnbackend.backends.cupy") / "cuda"
-    assert {entry.name for entry in folder.iterdir()} == {f"{name}.cu" for name in KERNEL_FILES} | {"common.cuh"}
+    names = {entry.name for entry in folder.iterdir()}
+    assert {name for name in names if name.endswith(".cu")} == {f"{name}.cu" for name in KERNEL_FILES}
+    used = {
+        header for name in KERNEL_FILES for header in re.findall(r'^#line 1 "(.*\.cuh)"', kernel_source(name), re.M)
+    }
+    assert {name for name in names if not name.endswith(".cu")} == used
 
 
 def test_kernels_keep_to_what_the_cpu_build_knows():

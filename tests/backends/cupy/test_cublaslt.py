@@ -140,7 +140,7 @@ STAND_IN = r"""
 #include <cstddef>
 #include <cstring>
 struct State {
-    int alive, fail, none, refused, no_nan, compute, reductions;
+    int alive, fail, none, refused, no_nan, drops_nan, compute, reductions;
     uint32_t alignment[4];
     uint64_t workspace;
     void* stream;
@@ -206,7 +206,8 @@ extern "C" int cublasLtMatmulAlgoGetHeuristic(int* handle, Desc* d, Layout*, Lay
 template <typename T>
 int product(Desc* d, T alpha, const T* A, Layout* a, const T* B, Layout* b, T beta, T* D, Layout* out) {
     const int64_t m = out->rows, n = out->columns, k = d->transpose[0] ? a->rows : a->columns;
-    if ((int64_t)(d->transpose[1] ? b->columns : b->rows) != k || (beta != 0 && beta != 1) || alpha != 1) return 7;
+    if ((int64_t)(d->transpose[1] ? b->columns : b->rows) != k || (beta != 0 && beta != 1)) return 7;
+    if (alpha == alpha && alpha != 1) return 7;
     T* bias = (T*)d->bias;
     const uint32_t e = d->epilogue;
     for (int64_t i = 0; i < m; ++i) {
@@ -217,13 +218,14 @@ int product(Desc* d, T alpha, const T* A, Layout* a, const T* B, Layout* b, T be
             for (int64_t l = 0; l < k; ++l)
                 sum += (d->transpose[0] ? A[i * a->ld + l] : A[l * a->ld + i]) *
                        (d->transpose[1] ? B[l * b->ld + j] : B[j * b->ld + l]);
+            sum *= alpha;
             uint8_t& bits = d->mask[(j * d->mask_ld + i) / 8];
             const uint8_t bit = 1 << (i % 8);
             if (beta) sum += D[j * out->ld + i];
             if (e & 4) sum += bias[i];
             if (e & 2 && e & 128) bits = sum > 0 ? bits | bit : bits & ~bit;
             if (e & 2) sum = sum > 0 || (sum != sum && !lt_state.no_nan) ? sum : 0;
-            if (e & 8) sum = bits & bit ? sum : 0;
+            if (e & 8) sum = bits & bit ? sum : lt_state.drops_nan ? 0 : sum * 0;
             rows += D[j * out->ld + i] = sum;
         }
         if (e & 16) bias[i] = rows;
@@ -248,7 +250,8 @@ class State(ctypes.Structure):
     """The state of the fake library: recorded and configured values."""
 
     _fields_ = (
-        *((name, c_int) for name in ("alive", "fail", "none", "refused", "no_nan", "compute", "reductions")),
+        *((name, c_int) for name in ("alive", "fail", "none", "refused")),
+        *((name, c_int) for name in ("no_nan", "drops_nan", "compute", "reductions")),
         ("alignment", ctypes.c_uint32 * 4),
         ("workspace", c_uint64),
         ("stream", c_void_p),
@@ -271,7 +274,7 @@ def library(needs_compiler, tmp_path_factory):
 @pytest.fixture
 def state(library):
     found = State.in_dll(library, "lt_state")
-    found.fail = found.none = found.refused = found.no_nan = 0
+    found.fail = found.none = found.refused = found.no_nan = found.drops_nan = 0
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,26 @@ extern "C" __global__ void fill(real* out, int64 first, int64 last, double value
     for (int64 i = first + threadIdx.x; i < last; i += blockDim.x) out[i] = (real)value;
 }
 extern "C" __global__ void shift(real* values) { values[threadIdx.x] = values[threadIdx.x + 1]; }
+extern "C" __global__ void read_and_forget(real* values) {
+    const volatile real* from = values;
+    const real value = from[threadIdx.x];
+    if (value > 1e30f) values[0] = value;
+}
+// Each warp sums, writes its sum, and reads the others'. If `correct`, barriers separate this.
+extern "C" __global__ void sum_of_sums(real* values, int64 correct) {
+    DYNAMIC_SHARED(real, shared);
+    const int warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    real sum = values[threadIdx.x];
+    for (int lanes = 16; lanes; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
+    shared[warp] = 0;
+    __syncwarp();
+    shared[warp] = sum;
+    __syncwarp();
+    if (correct) __syncthreads();
+    real total = 0;
+    for (int i = 0; i < warps; ++i) total += shared[i];
+    values[threadIdx.x] = total;
+}
 extern "C" __global__ void count_blocks(int64* total) { total[blockIdx.x] = total[0] + 1; }
 extern "C" __global__ void place(int64* out) {
     const int64 thread = ((int64)threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
@@ -92,11 +113,27 @@ def test_runs_a_kernel(runtime, module):
     np.testing.assert_array_equal(runtime.read(out), expected)
 
 
-@pytest.mark.parametrize(("first", "last"), [(-1, 3), (90, 101)])
-def test_write_outside_of_a_buffer(runtime, module, first, last):
-    out = runtime.zeros((100,), np.float32)
-    with pytest.raises(GuardError, match="4 bytes were written"):
+@pytest.mark.parametrize(("size", "first", "last", "place"), [(100, -1, 3, "before"), (99, 90, 100, "after")])
+def test_write_beside_a_buffer(runtime, module, size, first, last, place):
+    out = runtime.zeros((size,), np.float32)
+    with pytest.raises(GuardError, match=f"4 bytes were written {place}"):
         _launch(runtime, module, "fill", out, np.int64(first), np.int64(last), np.float64(2.5))
+
+
+def test_access_beyond_a_buffer(runtime, module):
+    """Also a read whose result is not used; the emulator still works afterwards, and other programs' signals do."""
+    before = signal.getsignal(signal.SIGSEGV)
+    for _ in range(2):
+        with pytest.raises(LaunchError, match="outside of every buffer: 4 bytes after a buffer of 400 bytes"):
+            _launch(runtime, module, "fill", runtime.zeros((100,), np.float32), *_range(101, 102))
+        with pytest.raises(LaunchError, match="outside of every buffer: 0 bytes after a buffer of 32 bytes"):
+            _launch(runtime, module, "read_and_forget", _array(runtime, *range(8)), block=(9,))
+    assert signal.getsignal(signal.SIGSEGV) == before
+    test_runs_a_kernel(runtime, module)
+
+
+def _range(first, last):
+    return np.int64(first), np.int64(last), np.float64(2.5)
 
 
 def test_write_between_padded_rows(runtime, module):
@@ -168,6 +205,34 @@ def test_races_between_blocks_change_with_the_order(needs_compiler):
         _launch(runtime, runtime.load(SOURCE, ("-DREAL=float",)), "count_blocks", total, grid=(4,), block=(1,))
         results.append(runtime.read(total).tolist())
     assert results[0] != results[1]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("interleave", [0, 1, 2, 3])
+def test_a_missing_barrier_between_warps_shows_if_they_do_not_run_in_lockstep(needs_compiler, interleave, reverse):
+    runtime = EmulatedRuntime(reverse, interleave=interleave)
+    module = runtime.load(SOURCE, ("-DREAL=float",))
+    for correct in (1, 0):
+        values = _array(runtime, *[1] * 128)
+        _launch(runtime, module, "sum_of_sums", values, np.int64(correct), block=(128,), shared=16)
+        assert (runtime.read(values) == 128).all() == bool(correct or not interleave)
+
+
+@pytest.mark.parametrize("interleave", [1, 2])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_warps_that_do_not_run_in_lockstep(needs_compiler, interleave, reverse):
+    """All threads run once, also those of an incomplete warp, and barriers hold them."""
+    runtime = EmulatedRuntime(reverse, reverse, interleave)
+    module = runtime.load(SOURCE, ("-DREAL=float",))
+    out = runtime.zeros((6 * 70,), np.int64)
+    _launch(runtime, module, "place", out, block=(70,), grid=(6,))
+    np.testing.assert_array_equal(runtime.read(out), np.arange(out.size))
+    values = _array(runtime, *range(70))
+    _launch(runtime, module, "reverse_through_shared", values, block=(70,), shared=280)
+    np.testing.assert_array_equal(runtime.read(values), np.arange(70)[::-1])
+    for kernel in ("diverge", "deadlock"):
+        with pytest.raises(LaunchError, match="divergent barrier"):
+            _launch(runtime, module, kernel, _array(runtime, *range(70)), block=(70,))
 
 
 def test_dynamic_shared_memory(runtime, module):
@@ -312,7 +377,7 @@ def test_device_arrays_are_no_host_arrays(runtime):
 
 def test_writes_anywhere_are_found_when_synchronizing(runtime):
     array = runtime.zeros((4,), np.float32)
-    array.allocation.after[5] = 0
+    array.allocation.before[5] = 0
     with pytest.raises(GuardError):
         runtime.synchronize()
 

@@ -39,7 +39,7 @@ def train(layers, backend, dtype):
 def test_a_run_agrees_with_the_reference(layers, dtype):
     runtime = EmulatedRuntime()
     runtime.log = []
-    losses, network = train(layers, CupyBackend(runtime), dtype)
+    losses, network = train(layers, CupyBackend(runtime, two_kernels=False), dtype)
     expected, reference = train(layers, "numpy", "float64")
     tolerance = {"float32": 1e-4, "float64": 1e-9}[dtype]
     np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
@@ -54,7 +54,7 @@ def test_a_device_may_have_only_some(missing):
     runtime = EmulatedRuntime()
     runtime.epilogues.remove(missing)
     runtime.log = []
-    losses, _ = train(NETWORKS["two hidden layers"], CupyBackend(runtime), "float64")
+    losses, _ = train(NETWORKS["two hidden layers"], CupyBackend(runtime, two_kernels=False), "float64")
     expected, _ = train(NETWORKS["two hidden layers"], "numpy", "float64")
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
     used = {name.removeprefix("gemm_") for name in runtime.log if name.startswith("gemm_")}
@@ -68,8 +68,41 @@ def test_a_device_may_have_only_some(missing):
 def test_no_gpu_for_workers_without_one():
     runtime = EmulatedRuntime()
     runtime.log = []
-    train(NETWORKS["two hidden layers"], CupyBackend(runtime, epilogues=False), "float32")
+    train(NETWORKS["two hidden layers"], CupyBackend(runtime, epilogues=False, two_kernels=False), "float32")
     assert {name for name in runtime.log if name.startswith("gemm")} == {"gemm"}
+
+
+def gradients_of_nan(backend):
+    """The gradients of a layer whose ReLU is 0 everywhere, where one row of the gradient above is NaN."""
+    x, delta = np.ones((3, 4), np.float32), np.ones((3, 5), np.float32)
+    delta[1] = np.nan
+    x, delta, w, v, bias, hidden, up, slope, sums = (
+        backend.from_host(array.astype(np.float32))
+        for array in (
+            x, delta, -np.ones((4, 6)), np.ones((6, 5)), np.zeros(6), np.zeros((3, 6)), np.zeros((3, 6)),
+            np.zeros((4, 6)), np.zeros(6),
+        )
+    )  # fmt: skip
+    calls = [
+        Call.of("dense_forward", x, w, bias, "relu", 0.0, None, hidden),
+        Call.of("dense_input_gradient", delta, v, up),
+        Call.of("activation_gradient", hidden, "relu", 0.0, up, up),
+        Call.of("dense_weight_gradient", x, up, slope),
+        Call.of("bias_gradient", up, sums),
+    ]
+    backend.executor(calls).run(1)
+    return [backend.to_host(array) for array in (hidden, up, slope, sums)]
+
+
+def test_nan_in_a_gradient_reaches_the_layers_below():
+    """Where ReLU's output is 0 its derivative is, too, but NaN times 0 is NaN: divergence must be visible."""
+    runtime = EmulatedRuntime()
+    runtime.log = []
+    expected = gradients_of_nan(nn.NumpyBackend())
+    assert np.isnan(expected[2]).all()
+    for array, wanted in zip(gradients_of_nan(CupyBackend(runtime)), expected, strict=True):
+        np.testing.assert_array_equal(array, wanted)
+    assert "gemm_drelu_bgrad" in runtime.log
 
 
 # ---- no fusion ------------------------------------------------------------------------------------------------------

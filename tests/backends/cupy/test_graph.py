@@ -103,10 +103,10 @@ def test_accumulated_and_averaged_steps_agree_with_the_reference(name, options):
         np.testing.assert_allclose(networks[0].get_weights()[key], weights, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("order", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("order", [(True, False, 0), (False, True, 1), (True, True, 2)])
 def test_the_order_of_threads_and_blocks_in_a_graph_does_not_matter(order):
     """Bit for bit, because a difference would be a race."""
-    networks = [rich_network(CupyBackend(EmulatedRuntime(*order_of))) for order_of in ((False, False), order)]
+    networks = [rich_network(CupyBackend(EmulatedRuntime(*order_of))) for order_of in ((), order)]
     first, second = (train(network, nn.Adam(0.01)) for network in networks)
     assert first.tobytes() == second.tobytes()
     assert same_weights(*networks)

@@ -31,7 +31,7 @@ def updates(optimizer, layers=LAYERS, **options):
     """The number of separate launches of updates."""
     runtime = EmulatedRuntime()
     runtime.log = []
-    train(CupyBackend(runtime), optimizer, layers=layers, **options)
+    train(CupyBackend(runtime, two_kernels=False), optimizer, layers=layers, **options)
     return runtime.log.count("sgd")
 
 
@@ -43,7 +43,7 @@ def test_a_run_agrees_with_the_reference(emulated, loss, epilogues, dtype):
     options = {"loss": loss, "sample_weight": np.linspace(0.5, 1.5, 75)}
     schedule = nn.ExponentialDecay(0.3, 0.5)
     expected, reference = train("numpy", nn.SGD(schedule), **options)
-    backend = CupyBackend(EmulatedRuntime(), epilogues=epilogues)
+    backend = CupyBackend(EmulatedRuntime(), epilogues=epilogues, two_kernels=False)
     losses, network = train(backend, nn.SGD(nn.ExponentialDecay(0.3, 0.5)), dtype, **options)
     tolerance = {"float32": 1e-4, "float64": 1e-10}[dtype]
     np.testing.assert_allclose(losses, expected, rtol=tolerance)

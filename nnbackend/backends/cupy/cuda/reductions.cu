@@ -1,5 +1,6 @@
 // Sums over many elements: reduction trees whose shape depends only on the sizes.
 #include "common.cuh"
+#include "update_rules.cuh"
 
 // Sum a chunk of rows: out[chunk, column] = sum of matrix[row, column] over the rows of chunk blockIdx.y. A block
 // handles blockDim.x columns; each of its blockDim.y (a power of two) threads per column sums every blockDim.y-th row,
@@ -59,17 +60,8 @@ extern "C" __global__ void weight_penalty(const real* weight, int64 weight_strid
     for (int64 row = first_row(); row < rows; row += row_step()) {
         for (int64 column = first_column(); column < columns; column += column_step()) {
             const real w = weight[row * weight_stride + column];
-            real slope = 0;
-            if (l1 != 0) {
-                // w itself if it is neither above nor below zero: zero, or NaN, which must propagate
-                slope = (real)l1 * (w > 0 ? 1 : w < 0 ? -1 : w);
-                penalty += l1 * fabs((double)w);
-            }
-            if (l2 != 0) {
-                slope += (real)l2 * w;
-                penalty += l2 / 2 * ((double)w * w);
-            }
-            gradient[row * gradient_stride + column] += slope;
+            penalty += penalty_value(w, l1, l2);
+            gradient[row * gradient_stride + column] += penalty_slope(w, l1, l2);
         }
     }
     penalty = block_sum(penalty, scratch);

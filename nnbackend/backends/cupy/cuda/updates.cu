@@ -1,11 +1,7 @@
 // Updates of the optimisers, in place on flat buffers. The learning rate of this step, Adam's t and a scheduled momentum
 // are read from the device, so that a schedule needs no new launch parameters.
 #include "common.cuh"
-
-// Gradient with weight decay as a penalty. Without decay there is no product, because 0 times infinity would be NaN.
-__device__ inline real with_decay(real gradient, real parameter, real weight_decay) {
-    return weight_decay != 0 ? gradient + weight_decay * parameter : gradient;
-}
+#include "update_rules.cuh"
 
 // `velocity` is null if there is no momentum, `momenta` if every step has the same.
 extern "C" __global__ void sgd(real* parameters, const real* gradients, real* velocity, int64 size,
@@ -13,16 +9,8 @@ extern "C" __global__ void sgd(real* parameters, const real* gradients, real* ve
                                double weight_decay, const double* momenta) {
     const real rate = (real)learning_rates[counter[0]];
     const real mu = (real)(momenta ? momenta[counter[0]] : momentum);
-    for (int64 i = first_element(); i < size; i += element_step()) {
-        const real gradient = with_decay(gradients[i], parameters[i], (real)weight_decay);
-        real direction = gradient;
-        if (velocity) {
-            const real v = mu * velocity[i] + gradient;
-            velocity[i] = v;
-            direction = nesterov ? gradient + mu * v : v;
-        }
-        parameters[i] -= rate * direction;
-    }
+    for (int64 i = first_element(); i < size; i += element_step())
+        sgd_element(parameters, velocity, i, gradients[i], rate, mu, nesterov != 0, (real)weight_decay);
 }
 
 extern "C" __global__ void adam(real* parameters, const real* gradients, real* first, real* second, int64 size,
@@ -32,34 +20,25 @@ extern "C" __global__ void adam(real* parameters, const real* gradients, real* f
     // Powers in double are slow on a GPU and the same for every element: one thread of the block computes them.
     __shared__ real shrink, step_size, second_scale;
     if (threadIdx.x == 0) {
-        const double rate = learning_rates[counter[0]];
         const double t = (double)(counter[2] + 1);
-        shrink = (real)(decoupled ? 1 - rate * weight_decay : 1);
-        step_size = (real)(rate / (1 - pow(beta1, t)));
-        second_scale = (real)(1 / sqrt(1 - pow(beta2, t)));
+        const AdamStep step = adam_step(learning_rates[counter[0]], t, beta1, beta2, weight_decay, decoupled != 0);
+        shrink = (real)step.shrink;
+        step_size = (real)step.step_size;
+        second_scale = (real)step.second_scale;
     }
     __syncthreads();
     const real decay = (real)(decoupled ? 0 : weight_decay);
-    for (int64 i = first_element(); i < size; i += element_step()) {
-        const real gradient = with_decay(gradients[i], parameters[i], decay);
-        const real m = (real)beta1 * first[i] + (real)(1 - beta1) * gradient;
-        const real v = (real)beta2 * second[i] + (real)(1 - beta2) * gradient * gradient;
-        first[i] = m;
-        second[i] = v;
-        parameters[i] = shrink * parameters[i] - step_size * (m / (sqrt(v) * second_scale + (real)epsilon));
-    }
+    for (int64 i = first_element(); i < size; i += element_step())
+        adam_element(parameters, first, second, i, gradients[i], beta1, beta2, (real)epsilon, decay, shrink, step_size,
+                     second_scale);
 }
 
 extern "C" __global__ void rmsprop(real* parameters, const real* gradients, real* square, int64 size,
                                    const int64* counter, const double* learning_rates, double decay, double epsilon,
                                    double weight_decay) {
     const real rate = (real)learning_rates[counter[0]];
-    for (int64 i = first_element(); i < size; i += element_step()) {
-        const real gradient = with_decay(gradients[i], parameters[i], (real)weight_decay);
-        const real s = (real)decay * square[i] + (real)(1 - decay) * gradient * gradient;
-        square[i] = s;
-        parameters[i] -= rate * gradient / (sqrt(s) + (real)epsilon);
-    }
+    for (int64 i = first_element(); i < size; i += element_step())
+        rmsprop_element(parameters, square, i, gradients[i], rate, decay, (real)epsilon, (real)weight_decay);
 }
 
 extern "C" __global__ void lion(real* parameters, const real* gradients, real* momentum, int64 size,
