@@ -275,6 +275,7 @@ def test_other_files_are_refused(tmp_path):
         lambda state: state["columns"][2].update(values=[["list"]]),
         lambda state: state["columns"][2]["scalings"].pop(),
         lambda state: state["parameters"].update(unknown=1),
+        lambda state: state["parameters"].update(dtype=-1),
         lambda state: state["targets"].update(classes={"dtype": "O8", "values": [{}]}),
         lambda state: state["targets"]["classes"].update(dtype="<U100000000"),
         lambda state: state["targets"]["classes"]["values"].append("more"),
@@ -291,6 +292,22 @@ def test_damaged_descriptions(tmp_path, change):
     write_model(tmp_path / "damaged", config, weights)
     with pytest.raises(ModelFileError, match="its description of the estimator is damaged"):
         nn.TabularClassifier.load(tmp_path / "damaged")
+
+
+def test_damaged_errors_of_held_out_rows(tmp_path):
+    from nnbackend.saving.model_file import read_model, write_model
+
+    regressor(epochs=2).fit(FRAME, numbers(FRAME)).save(tmp_path / "model")
+    config, weights = read_model(tmp_path / "model")
+    for name, array in (
+        ("tabular.predictions.0", weights["tabular.predictions.0"][::-1]),
+        ("tabular.errors.0", weights["tabular.errors.0"][:-1]),
+        ("tabular.errors.0", weights["tabular.errors.0"].astype(np.float32)),
+        ("tabular.other", np.zeros(3)),
+    ):
+        write_model(tmp_path / "damaged", config, {**weights, name: np.ascontiguousarray(array)})
+        with pytest.raises(ModelFileError, match="its description of the estimator is damaged"):
+            nn.TabularRegressor.load(tmp_path / "damaged", "numpy")
 
 
 # ---- errors --------------------------------------------------------------------------------------------------------

