@@ -10,7 +10,7 @@ import pytest
 
 from nnbackend import cli
 from nnbackend.__main__ import main
-from tests.cli.commands import POINTS
+from tests.cli.commands import POINTS, error, nnbackend
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +43,8 @@ def test_a_process_without_standard_output(command, tmp_path: Path, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", None)
         assert cli.main(command) == 0
+
+
+def test_sizes_in_two_words_are_explained():
+    message = error(nnbackend("train", "--hidden", "200", "80"))
+    assert "unexpected argument '80'; sizes are separated by commas, such as 200,80" in message
