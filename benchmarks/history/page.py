@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.history import store
 from benchmarks.history.exports import ROOT
 
-__all__ = ["SOURCES", "publish", "without_internet"]
+__all__ = ["SOURCES", "publish", "show_newest", "without_internet"]
 
 _PACKAGES = Path(__file__).with_name("packages.json")
 
@@ -73,8 +73,26 @@ def publish() -> None:
         file = Path(temporary) / "asv.conf.json"
         file.write_text(json.dumps(settings), encoding="utf-8")
         _run([sys.executable, "-m", "asv", "--config", str(file), "publish"], "pip install -e '.[bench]'")
+        show_newest(html)
         without_internet(html, npm_package)
     print(f"{html / 'index.html'}: show it with `asv preview`")
+
+
+def show_newest(html: Path) -> None:
+    """Let the list of benchmarks show the newest results.
+
+    asv shows the median since the last change that it has detected. With a few commits it detects none, and the median
+    over the whole history would stand beside the name of the newest commit.
+    """
+    for summary in (html / "graphs").rglob("summary.json"):
+        rows = json.loads(summary.read_text(encoding="utf-8"))
+        for row in rows:
+            file = summary.with_name(f"{row['name']}.json")
+            points = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+            values = [value if row["idx"] is None else value[row["idx"]] for _, value in points if value is not None]
+            measured = [value for value in values if value is not None]
+            row["last_value"], row["last_err"] = (measured[-1], 0.0) if measured else (None, None)
+        summary.write_text(json.dumps(rows), encoding="utf-8")
 
 
 def without_internet(html: Path, package: Callable[[str, str, Path], Path]) -> None:

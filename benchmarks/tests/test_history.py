@@ -295,6 +295,19 @@ def test_the_page_loads_nothing_from_outside(asvs_page):
     assert "'n/a'" in (html / "summarylist.js").read_text()
 
 
+def test_the_list_shows_the_newest_result(tmp_path):
+    folder = tmp_path / "graphs" / "machine"
+    folder.mkdir(parents=True)
+    (folder / "one.json").write_text("[[3, 8.0], [5, 2.0], [7, null]]")
+    (folder / "many.json").write_text("[[3, [1.0, null]], [5, [4.0, null]]]")
+    rows = [{"name": name, "idx": idx} for name, idx in (("one", None), ("many", 0), ("many", 1), ("missing", None))]
+    (folder / "summary.json").write_text(json.dumps([row | {"last_value": 5.0, "last_err": 1.0} for row in rows]))
+    page.show_newest(tmp_path)
+    shown = json.loads((folder / "summary.json").read_text())
+    assert [row["last_value"] for row in shown] == [2.0, 4.0, None, None]
+    assert [row["last_err"] for row in shown] == [0.0, 0.0, None, None]
+
+
 def test_every_package_has_a_licence():
     for name, entry in json.loads(page._PACKAGES.read_text()).items():
         # This one has its licence at the beginning of its script.

@@ -38,6 +38,8 @@ install() {
     fi
     rm -f "$root/proc"
     mkdir -p "$root/proc" "$root/site" "$root/tmp"
+    # QEMU reads the numbers of cores from it.
+    cat /proc/cpuinfo > "$root/proc/cpuinfo"
     for version in 2_28 2_27 2_17; do platforms+=(--platform "manylinux_${version}_aarch64"); done
     python3 -m pip download -q --no-deps --only-binary=:all: --python-version $python --implementation cp \
         "${platforms[@]}" --platform manylinux2014_aarch64 -d "$wheels" numpy numba llvmlite safetensors threadpoolctl \
