@@ -29,7 +29,7 @@ class TestOfScikitLearn:
         monkeypatch.setattr("nnbackend.backends.registry.AUTO_ORDER", (request.param,))
 
 
-for _name in TESTS.keys() - NEED_PRIVATE_NAMES.keys():
+for _name in sorted(TESTS.keys() - NEED_PRIVATE_NAMES.keys()):
     setattr(TestOfScikitLearn, _name, staticmethod(TESTS[_name]))
 
 
