@@ -127,3 +127,22 @@ def test_the_queue_begins_those_that_can_run_together(kinds, expected):
     assert [name for name, _ in log] == expected
     assert begun == [*"abcd"]
     assert sorted(number for number, _ in ended) == [0, 1, 2, 3]
+
+
+def test_an_interruption_leaves_what_was_done():
+    """The training whose work was done continues; the interrupted one is closed; the error comes at the end."""
+    log, completed, ended = [], [], []
+
+    class Interrupted(Noted):
+        def run_with(self, others, repeats):
+            raise KeyboardInterrupt
+
+    def training(executor):
+        yield Work(lambda: None, False, executor.kind, lambda: asks(executor, 1))
+        completed.append(executor.label)
+
+    waiting = enumerate(training(each) for each in (Noted("a", 1, log), Interrupted("b", 2, log)))
+    with pytest.raises(KeyboardInterrupt):
+        run_all(waiting, lambda number, error: ended.append((number, error)), Backend(), Interrupt())
+    assert completed == ["a"]
+    assert sorted(ended) == [(0, None), (1, None)]

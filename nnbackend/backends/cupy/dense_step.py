@@ -74,10 +74,10 @@ def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
         )
     if program.rows > most_rows:
         raise UnsupportedStepError(f"the batch has more than {most_rows} rows, the most for weights of this size")
+    activations = "1 row of activations takes" if rows == 1 else f"{rows} rows of activations take"
     return program, (
         f"dense layers of this size take two launches a step, for batches of at most {most_rows:,} rows; "
-        f"{rows} row{'s'[: rows > 1]} of activations take {shared / 1024:.0f} KiB of a block's memory of "
-        f"{SHARED_BYTES >> 10} KiB"
+        f"{activations} {shared / 1024:.0f} KiB of a block's memory of {SHARED_BYTES >> 10} KiB"
     )
 
 

@@ -103,7 +103,8 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
     Notes
     -----
     `predict`, `predict_proba`, `score` and the others are those of `best_estimator_`. Ctrl-C ends the search with
-    KeyboardInterrupt. Networks on CuPy, and those with sparse rows, train one after the other.
+    KeyboardInterrupt. Networks with sparse rows train one after the other, and so do, on CuPy, those that are large or
+    have different layers.
 
     Estimators whose `random_state` is None get seeds from NumPy's global state, in the order of the candidates.
 

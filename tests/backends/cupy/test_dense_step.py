@@ -143,7 +143,9 @@ def test_divergence_is_noticed():
 # ---- the same bits in any order ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [{"reverse_threads": True}, {"reverse_blocks": True}])
+@pytest.mark.parametrize(
+    "order", [{"reverse_threads": True, "interleave": 2}, {"reverse_blocks": True, "interleave": 1}]
+)
 @pytest.mark.parametrize("layers", ["dropout", "activations apart"])
 def test_the_order_of_threads_and_blocks_does_not_matter(layers, order):
     made = [network(watched(**kind)[0], layers, "float32") for kind in ({}, order)]
@@ -152,7 +154,9 @@ def test_the_order_of_threads_and_blocks_does_not_matter(layers, order):
     assert same_weights(*made)
 
 
-@pytest.mark.parametrize("order", [{"reverse_threads": True}, {"reverse_blocks": True}])
+@pytest.mark.parametrize(
+    "order", [{"reverse_threads": True, "interleave": 2}, {"reverse_blocks": True, "interleave": 1}]
+)
 def test_nor_with_rows_for_all_warps(order):
     x, y = images(270, FEATURES)
     found = []
