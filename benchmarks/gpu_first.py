@@ -374,8 +374,9 @@ def run_sanitizer(piece: Piece) -> bool:
         piece.write("sanitizer.txt", "compute-sanitizer is not installed\n")
         return True
     text, good = "", True
+    # The third way has no kernels of ours that the first two lack.
     for tool in _TOOLS:
-        for net, way in ((net, way) for net in NETS for way in WAYS):
+        for net, way in ((net, way) for net in NETS for way in list(WAYS)[:2]):
             command = command_of("steps", net, way)
             options = ["--tool", tool, "--error-exitcode", "9"]
             for filters in (["--kernel-regex-exclude", _NOT_OURS], []):
