@@ -18,7 +18,6 @@ sanitizer  memcheck, racecheck and synccheck on three steps of each network
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import re
@@ -38,12 +37,12 @@ import nnbackend as nn
 from benchmarks.common import CLASSES, NETS, PIXELS, SEED, images
 from benchmarks.peers.rounds import TOLERANCE, disagreement
 from nnbackend.backends.contract import Backend, Executor
-from nnbackend.backends.cupy import CupyBackend, probe
+from nnbackend.backends.cupy import CupyBackend, device_name, probe
 from nnbackend.presets import PRESETS
 from nnbackend.step.recorder import OptimizerState
 from nnbackend.training.run import TrainingRun
 
-__all__ = ["PIECES", "WAYS", "Device", "kernel_names", "main", "ways"]
+__all__ = ["PIECES", "WAYS", "Device", "kernel_names", "main", "names_in_dot"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = Path(__file__).resolve().parent / "results" / "gpu"
@@ -53,7 +52,7 @@ PIECE_SECONDS, ALL_SECONDS = 480.0, 1200.0
 #: Seconds of one network in one way.
 _COMBINATION_SECONDS = 90.0
 
-#: How a step can run: the options of the backend. One that the backend does not have yet is left out.
+#: How a step can run: the options of the backend.
 WAYS: dict[str, dict[str, bool]] = {
     "two kernels": {"two_kernels": True},
     "products with epilogues": {"two_kernels": False},
@@ -80,7 +79,7 @@ class Device:
         return 8 if self.dry else PRESETS[net].batch_size
 
     def backend(self, way: str) -> CupyBackend:
-        return CupyBackend(self._runtime(), **ways()[way])
+        return CupyBackend(self._runtime(), **WAYS[way])
 
     def _runtime(self) -> Any:
         if self.dry:
@@ -106,14 +105,6 @@ class Device:
             last.record()
             last.synchronize()
         return float(cupy.cuda.get_elapsed_time(first, last)) / 1e3
-
-
-def ways() -> dict[str, dict[str, bool]]:
-    """The ways that this version of the backend has, with options that it takes."""
-    taken = inspect.signature(CupyBackend).parameters
-    if "two_kernels" not in taken:
-        return {name: {k: v for k, v in way.items() if k in taken} for name, way in list(WAYS.items())[1:]}
-    return WAYS
 
 
 # ---- a network in one way --------------------------------------------------------------------------------------------
@@ -277,14 +268,8 @@ class Piece:
         """The exit code of a command, None if its time was up, and its output."""
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
             try:
-                done = subprocess.run(
-                    command,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=ROOT,
-                    timeout=self.left(most),
-                    env=_environment(),
-                )
+                options: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT, "cwd": ROOT}
+                done = subprocess.run(command, timeout=self.left(most), **options)
                 code: int | None = done.returncode
             except subprocess.TimeoutExpired:
                 code = None
@@ -293,18 +278,17 @@ class Piece:
             output.seek(0)
             return code, output.read()
 
-    def each(self, child: str, report: Callable[[list[dict[str, Any]]], None]) -> None:
+    def each(self, child: str, report: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
         """Run a function for every network and way, each in its own process, and report after each."""
         results: list[dict[str, Any]] = []
         for net in NETS:
-            for way in ways():
+            for way in WAYS:
                 result = {"net": net, "way": way} | self._one(child, net, way)
                 results.append(result)
                 report(results)
-                said = result.get("error") or {
-                    k: v for k, v in result.items() if isinstance(v, float | int | str) and k != "graph"
-                }
-                print(f"{child}: {net}, {way}: {str(said)[-600:]}", flush=True)
+                said = {k: v for k, v in result.items() if isinstance(v, float | int | str) and k != "graph"}
+                print(f"{child}: {net}, {way}: {str(result.get('error') or said)[-600:]}", flush=True)
+        return results
 
     def _one(self, child: str, net: str, way: str) -> dict[str, Any]:
         if self.device.dry:
@@ -321,21 +305,13 @@ def command_of(child: str, net: str, way: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks.gpu_first", "--child", child, net, way]
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
-
-
 def run_smoke(piece: Piece) -> bool:
-    found: list[dict[str, Any]] = []
-
     def report(results: list[dict[str, Any]]) -> None:
-        found[:] = results
         graphs = [f"==== {r['net']}, {r['way']}\n{r['graph']}" for r in results if "graph" in r]
         piece.write("graphs.txt", "\n".join(graphs))
         piece.write("smoke.json", [{k: v for k, v in r.items() if k != "graph"} for r in results])
 
-    piece.each("smoke", report)
-    return all(result["passes"] for result in found)
+    return all(result["passes"] for result in piece.each("smoke", report))
 
 
 def run_tests(piece: Piece) -> bool:
@@ -359,13 +335,7 @@ def run_tests(piece: Piece) -> bool:
 
 def run_kernels(piece: Piece) -> bool:
     profiler = None if piece.device.dry else _tool("ncu", "nsight-compute")
-    found: list[dict[str, Any]] = []
-
-    def report(results: list[dict[str, Any]]) -> None:
-        found[:] = results
-        piece.write("kernels.json", results)
-
-    piece.each("operations", report)
+    found = piece.each("operations", lambda results: piece.write("kernels.json", results))
     for result in found if profiler else []:
         options = [
             "--csv",
@@ -404,8 +374,9 @@ def run_sanitizer(piece: Piece) -> bool:
         piece.write("sanitizer.txt", "compute-sanitizer is not installed\n")
         return True
     text, good = "", True
+    # The third way has no kernels of ours that the first two lack.
     for tool in _TOOLS:
-        for net, way in ((net, way) for net in NETS for way in ways()):
+        for net, way in ((net, way) for net in NETS for way in list(WAYS)[:2]):
             command = command_of("steps", net, way)
             options = ["--tool", tool, "--error-exitcode", "9"]
             for filters in (["--kernel-regex-exclude", _NOT_OURS], []):
@@ -425,7 +396,7 @@ PIECES: dict[str, Callable[[Piece], bool]] = {
 
 
 def _tool(name: str, folder: str) -> str | None:
-    homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *map(str, Path("/opt/nvidia").glob(f"{folder}/*"))]
+    homes = ["/usr/local/cuda", *map(str, Path("/opt/nvidia").glob(f"{folder}/*"))]
     places = [os.environ.get("PATH", ""), *homes, *(str(Path(home, "bin")) for home in homes if home)]
     return shutil.which(name, path=os.pathsep.join(places))
 
@@ -446,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     folder = Path(options.out or (tempfile.mkdtemp(prefix="gpu-first-") if device.dry else FOLDER)).resolve()
     end = time.monotonic() + ALL_SECONDS
-    summary: dict[str, Any] = {"device": "none: a dry run on the CPU" if device.dry else _device_name()}
+    summary: dict[str, Any] = {"device": "none: a dry run on the CPU" if device.dry else device_name()}
     for name in options.pieces or PIECES:
         piece = Piece(device, folder, min(PIECE_SECONDS, end - time.monotonic()))
         begin = time.monotonic()
@@ -460,12 +431,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {summary[name]}", flush=True)
     print(f"results: {folder}")
     return 0 if all(each["good"] for each in summary.values() if isinstance(each, dict)) else 1
-
-
-def _device_name() -> str:
-    from nnbackend.backends.cupy import device_name
-
-    return str(device_name())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -124,6 +124,7 @@ class Lean(MetaPathFinder):
 allowed = set(sys.argv[1:])
 sys.meta_path.insert(0, Lean())
 import benchmarks.gpu
+import benchmarks.gpu_first
 import tests.backends.cupy.emulator
 import tests.conftest
 import tests.gpu.test_device

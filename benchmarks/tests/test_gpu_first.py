@@ -32,15 +32,13 @@ def test_a_dry_run_checks_and_times_every_way(small, tmp_path, capsys):
         "graphs.txt", "kernels.json", "sanitizer.txt", "smoke.json", "summary.json",
     ]  # fmt: skip
     smoke = read(tmp_path / "smoke.json")
-    assert [(each["net"], each["way"]) for each in smoke] == [
-        (net, way) for net in NETS[:2] for way in gpu_first.ways()
-    ]
+    assert [(each["net"], each["way"]) for each in smoke] == [(net, way) for net in NETS[:2] for way in gpu_first.WAYS]
     for each in smoke:
         assert each["losses_differ"] < 1e-4
         assert each["weights_differ"] < 1e-4
         assert each["microseconds"]["median"] > 0
         assert each["kernel_count"] == len(each["kernels"]) >= 2
-    products = smoke[list(gpu_first.ways()).index("plain products")]
+    products = smoke[list(gpu_first.WAYS).index("plain products")]
     assert products["executor"] == "graph"
     assert "gemm" in products["kernels"]
     for each in read(tmp_path / "kernels.json"):
@@ -82,7 +80,7 @@ def test_a_child_that_fails_or_hangs_is_a_result(small, tmp_path, monkeypatch):
     codes = iter(
         ["print('illegal address'); raise SystemExit(3)", "import time; time.sleep(60)", "print('{\"passes\": true}')"]
     )
-    monkeypatch.setattr(gpu_first, "ways", lambda: dict.fromkeys("abc"))
+    monkeypatch.setattr(gpu_first, "WAYS", dict.fromkeys("abc"))
     monkeypatch.setattr(gpu_first, "NETS", NETS[:1])
     monkeypatch.setattr(gpu_first, "command_of", lambda *_: [sys.executable, "-c", next(codes)])
     monkeypatch.setattr(gpu_first, "_COMBINATION_SECONDS", 3.0)
