@@ -296,6 +296,20 @@ def test_the_page_loads_nothing_from_outside(asvs_page):
     assert "'n/a'" in (html / "summarylist.js").read_text()
 
 
+def test_only_what_has_results_is_shown(tmp_path):
+    mine, stored = tmp_path / "mine", tmp_path / "stored"
+    for folder, machines in ((mine, ("idle", "busy")), (stored, ("old",))):
+        for machine in machines:
+            (folder / machine).mkdir(parents=True)
+            (folder / machine / "machine.json").write_text("{}")
+        (folder / "benchmarks.json").write_text(json.dumps({"version": 2, "a": folder.name, "b": 1, "c": 1}))
+    (mine / "busy" / "1.json").write_text('{"results": {"b": []}}')
+    (stored / "old" / "2.json").write_text('{"results": {"a": []}}')
+    page._collect(tmp_path / "all", [mine, stored, tmp_path / "missing"])
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {"busy", "old", "benchmarks.json"}
+    assert json.loads((tmp_path / "all" / "benchmarks.json").read_text()) == {"version": 2, "a": "stored", "b": 1}
+
+
 def test_the_list_shows_the_newest_result(tmp_path):
     folder = tmp_path / "graphs" / "machine"
     folder.mkdir(parents=True)
