@@ -33,8 +33,12 @@ _OTHERS: list[list[Request]] = [
 ]
 _SECONDS = 0.3
 
-#: A benchmark needs this many pairs of measurements to be called slower.
+#: A factor of one round up to which it contradicts the others.
+_CONTRADICTS = 1.05
+
+#: A benchmark needs this many pairs of measurements to be called slower. The first run is measured no more often.
 _FEWEST = 2
+_ROUNDS = 3
 
 #: Results of a benchmark in pairs: (the earlier commit, the later one).
 Pairs = dict[str, list[tuple[float, float]]]
@@ -60,8 +64,8 @@ def compare(base: str, seconds: float) -> None:
 def report(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
     """A line for each benchmark that became slower, and one that says how many were compared.
 
-    A benchmark is slower if both its median over the rounds and its best time are: other programs can only lengthen the
-    best time of one commit if they are busy all the time.
+    A benchmark is slower if its median over the rounds and its best time are, and no round contradicts: other programs
+    can only lengthen all times of one commit if they are busy whenever it is measured.
     """
     lines, undecided = [], 0
     for name, each in pairs.items():
@@ -69,8 +73,9 @@ def report(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
             undecided += 1
             continue
         before, after = zip(*each, strict=True)
-        factor = median(later / earlier for earlier, later in each)
-        if factor > SLOWER and min(after) > SLOWER * min(before):
+        factors = [later / earlier for earlier, later in each]
+        factor = median(factors)
+        if factor > SLOWER and min(factors) > _CONTRADICTS and min(after) > SLOWER * min(before):
             lines.append(f"  {factor:.2f} times the time: {name} ({median(before):.4g}, now {median(after):.4g})")
     once = f"; {undecided} could be measured only once" if undecided else ""
     lines.append(f"  {len(lines) or 'none'} of {len(pairs)} benchmarks became more than {SLOWER - 1:.0%} slower{once}")
@@ -78,7 +83,7 @@ def report(pairs: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
 
 
 def _measure(exports: Sequence[Export], seconds: float) -> Pairs:
-    """Measure both commits in turns until the time is over, and at least two rounds, with code that is compiled."""
+    """Measure both commits in turns until the time is over, and at least three rounds, with code that is compiled."""
     pairs: Pairs = {}
     start = time.perf_counter()
     for export in exports:
@@ -88,7 +93,7 @@ def _measure(exports: Sequence[Export], seconds: float) -> Pairs:
         for group in _OTHERS:
             export.measure(group, 0.0)
     rounds = 0
-    while rounds < _FEWEST or time.perf_counter() - start < seconds:
+    while rounds < _ROUNDS or time.perf_counter() - start < seconds:
         for group in _OTHERS:
             _add(pairs, exports, group, backwards=rounds % 2 == 1)
         rounds += 1

@@ -161,13 +161,24 @@ def _from_here(found: re.Match[str], hashes: dict[str, str]) -> str:
 
 
 def _collect(target: Path, folders: list[Path]) -> None:
-    """Copy results of all folders into one; the descriptions of the last folder's benchmarks replace others."""
+    """Copy results of all folders into one; the descriptions of the last folder's benchmarks replace others.
+
+    asv would also show benchmarks and machines that have no results, as empty graphs.
+    """
     described: dict[str, object] = {}
+    measured = {"version"}
     for folder in folders:
         if (folder / "benchmarks.json").exists():
             shutil.copytree(folder, target, dirs_exist_ok=True)
             described |= json.loads((folder / "benchmarks.json").read_text(encoding="utf-8"))
-    (target / "benchmarks.json").write_text(json.dumps(described), encoding="utf-8")
+    for machine in target.glob("*/machine.json"):
+        files = [file for file in machine.parent.glob("*.json") if file != machine]
+        for file in files:
+            measured |= json.loads(file.read_text(encoding="utf-8"))["results"].keys()
+        if not files:
+            shutil.rmtree(machine.parent)
+    shown = {name: entry for name, entry in described.items() if name in measured}
+    (target / "benchmarks.json").write_text(json.dumps(shown), encoding="utf-8")
 
 
 def _integrity(content: bytes, algorithm: str) -> str:

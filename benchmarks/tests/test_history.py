@@ -214,13 +214,14 @@ def test_only_what_is_clearly_slower_is_reported():
         "slower": [(1.0, 1.3), (1.0, 1.2), (1.1, 1.4)],
         "as fast": [(1.0, 1.1), (1.0, 1.0)],
         "disturbed": [(1.0, 1.6), (1.0, 1.5), (1.0, 1.05)],
+        "contradicted": [(1.0, 1.3), (1.2, 1.21), (1.0, 1.3)],
         "faster": [(1.0, 0.5), (1.0, 0.6)],
         "once": [(1.0, 9.0)],
     }
     lines = compare.report(pairs)
     assert len(lines) == 2
     assert "1.27 times the time: slower (1, now 1.3)" in lines[0]
-    assert "1 of 5 benchmarks became more than 15% slower; 1 could be measured only once" in lines[1]
+    assert "1 of 6 benchmarks became more than 15% slower; 1 could be measured only once" in lines[1]
     assert "none of 1" in compare.report({"as fast": pairs["as fast"]})[0]
 
 
@@ -231,7 +232,7 @@ def test_a_comparison_pairs_the_later_commit_with_the_earlier(monkeypatch, measu
     monkeypatch.setattr(exports.Export, "measure", measure)
     pairs = compare._measure([exports.Export(commit, tmp_path) for commit in COMMITS], 0.0)
     assert all(pair == (1.0, 2.0) for each in pairs.values() for pair in each)
-    assert all(len(each) == 2 for each in pairs.values())
+    assert {name: len(each) for name, each in pairs.items()} == {name: 2 if "FirstRun" in name else 3 for name in pairs}
 
 
 def test_a_checkout_without_the_other_commit_is_not_compared(capsys):
@@ -293,6 +294,20 @@ def test_the_page_loads_nothing_from_outside(asvs_page):
     assert 'name="viewport"' in text
     assert (html / "phone.css").exists()
     assert "'n/a'" in (html / "summarylist.js").read_text()
+
+
+def test_only_what_has_results_is_shown(tmp_path):
+    mine, stored = tmp_path / "mine", tmp_path / "stored"
+    for folder, machines in ((mine, ("idle", "busy")), (stored, ("old",))):
+        for machine in machines:
+            (folder / machine).mkdir(parents=True)
+            (folder / machine / "machine.json").write_text("{}")
+        (folder / "benchmarks.json").write_text(json.dumps({"version": 2, "a": folder.name, "b": 1, "c": 1}))
+    (mine / "busy" / "1.json").write_text('{"results": {"b": []}}')
+    (stored / "old" / "2.json").write_text('{"results": {"a": []}}')
+    page._collect(tmp_path / "all", [mine, stored, tmp_path / "missing"])
+    assert {path.name for path in (tmp_path / "all").iterdir()} == {"busy", "old", "benchmarks.json"}
+    assert json.loads((tmp_path / "all" / "benchmarks.json").read_text()) == {"version": 2, "a": "stored", "b": 1}
 
 
 def test_the_list_shows_the_newest_result(tmp_path):
