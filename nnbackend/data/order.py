@@ -52,12 +52,15 @@ class _Generators(threading.local):
     """A generator for each thread: for short epochs, making one takes longer than drawing the order."""
 
     def __init__(self) -> None:
-        self._philox = np.random.Philox(0)
-        self._generator = np.random.Generator(self._philox)
-        self._state: Any = self._philox.state
+        self._philox: np.random.Philox | None = None
 
     def with_key(self, *key: int) -> np.random.Generator:
         """The generator in the state of a new one with this key."""
+        if self._philox is None:
+            # Not before, because NumPy loads its generators when they are first used.
+            self._philox = np.random.Philox(0)
+            self._generator = np.random.Generator(self._philox)
+            self._state: Any = self._philox.state
         state = {"counter": np.zeros(4, np.uint64), "key": np.array(key, np.uint64)}
         self._state["state"] = state
         self._philox.state = self._state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -168,6 +167,9 @@ class OnDevice:
 
     def weights(self, backend: Backend, whole: HostArray) -> Array:
         """Weights, which are computed for each network, but often equal."""
+        # Imported here because it loads a library, which only a few trainings need.
+        import hashlib
+
         digest = hashlib.blake2b(whole.tobytes(), digest_size=16).digest()
         return self._once((whole.dtype, digest), whole, lambda: backend.from_host(whole))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +88,9 @@ def get_loss(name: Any) -> Loss:
         )
     if not isinstance(known, str) or known not in LOSSES:
         valid = [*LOSSES, Quantile.name]
+        # Imported here because only this error needs it.
+        import difflib
+
         # Other names are suggested, but not listed.
         near = isinstance(name, str) and difflib.get_close_matches(name.lower(), [*valid, *ALIASES], cutoff=0.5)
         raise UnknownNameError("loss", name, [*valid, *ALIASES] if near else valid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -75,6 +74,9 @@ def _hint(monitor: str, names: list[str], offered: Collection[str]) -> str:
         return f"; give fit(metrics=[{name!r}]{where and f', {where}'})"
     if monitor.startswith("val_") and not any(name.startswith("val_") for name in names):
         return f"; give validation_data to fit, or add {monitor!r} in an earlier callback"
+    # Imported here because only this error needs it.
+    import difflib
+
     near = difflib.get_close_matches(monitor, names, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else "."
     return f"{meant} An earlier callback in the list can add it: metrics[{monitor!r}] = ... in on_epoch_end"

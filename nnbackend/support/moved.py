@@ -6,9 +6,9 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, cast
 
 __all__ = ["MOVED", "install"]
 
@@ -40,13 +40,16 @@ MOVED = {
 }
 
 
-class _MovedModules(MetaPathFinder, Loader):
-    """Finds a module by its old name; Python uses it only if there is no such file."""
+class _MovedModules:
+    """Finds a module by its old name; Python uses it only if there is no such file.
+
+    A finder and a loader, but not of the classes in `importlib.abc`, which import dozens of modules that nobody needs.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        return ModuleSpec(fullname, cast("Any", self)) if fullname in MOVED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = MOVED[spec.name]
