@@ -82,6 +82,15 @@ def of_each(name: str, value: Any, count: int, lists: bool = True) -> list[Any]:
                 "metrics has lists in it; give one list for all networks, or nnbackend.PerNetwork([[...], ...]) with "
                 "one for each"
             )
+        if (
+            name == "class_weight"
+            and isinstance(value, list)
+            and any(each is None or isinstance(each, str | dict) for each in value)
+        ):
+            raise InvalidInputError(
+                "class_weight has the weights of classes, the same for all networks; give nnbackend.PerNetwork([...]) "
+                "with one value for each"
+            )
         return [value] * count
     values = list(value)
     if len(values) != count:

@@ -282,10 +282,11 @@ class Layer(Guarded, ABC):
 
     @learning_rate_factor.setter
     def learning_rate_factor(self, value: float) -> None:
-        factor = number("learning_rate_factor", value, low=0)
-        if factor == 0:
+        factor = number("learning_rate_factor", value)
+        if factor <= 0:
             raise InvalidInputError(
-                "learning_rate_factor must be above 0, received 0; to freeze a layer, give trainable=False"
+                f"learning_rate_factor must be above 0, received {shown(value)}; to freeze a layer, give "
+                "trainable=False"
             )
         self._check_not_fixed("learning_rate_factor", factor != self._learning_rate_factor)
         self._learning_rate_factor = factor

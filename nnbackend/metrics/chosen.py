@@ -20,6 +20,9 @@ from nnbackend.support.checks import text
 __all__ = ["Metric", "MetricSet", "Predictions", "check_metrics"]
 
 _NEEDS = ("classes", "predictions")
+#: Arguments with which functions of scikit-learn take predictions, and functions that have other arguments.
+_PREDICTIONS = {"y_score", "y_prob", "y_proba", "probas_pred", "y_pred_proba", "pred_decision"}
+_OF_PREDICTIONS = ("log_loss",)
 #: Names of Keras and scikit-learn.
 _ALIASES = {
     "acc": "accuracy",
@@ -81,6 +84,15 @@ class Metric(Guarded):
         except (TypeError, ValueError):
             return False
         return "sample_weight" in parameters
+
+    @property
+    def takes_predictions(self) -> bool:
+        """Whether the function is known to take predictions in place of classes, from the names of its arguments."""
+        try:
+            parameters = inspect.signature(self.function).parameters
+        except (TypeError, ValueError):
+            return False
+        return bool(_PREDICTIONS & parameters.keys()) or self.name in _OF_PREDICTIONS
 
     def __repr__(self) -> str:
         return f"<Metric {self.name}>"
@@ -190,7 +202,13 @@ class MetricSet:
         for each in self._metrics:
             if isinstance(each, str):
                 _check_named(each, task, outputs)
-            elif weighted and each.weighted and not each.takes_weights:
+                continue
+            if each.needs is None and task != "numbers" and each.takes_predictions:
+                raise InvalidInputError(
+                    f"the metric {each.name} takes predictions such as probabilities, and not classes; give "
+                    f"nn.metrics.Metric({each.name}, needs='predictions'), or needs='classes' if that is what it takes"
+                )
+            if weighted and each.weighted and not each.takes_weights:
                 raise InvalidInputError(
                     f"rows have weights, but the metric {each.name} has no argument sample_weight; to leave them out, "
                     f"give nn.metrics.Metric({each.name}, weighted=False)"
@@ -229,7 +247,11 @@ class MetricSet:
         if predicted.ndim == 2 and predicted.shape[1] == 1:
             predicted = predicted[:, 0]
         given = {} if rows.weights is None or not metric.weighted else {"sample_weight": rows.weights}
-        value = metric.function(rows.true, predicted, **given)
+        try:
+            value = metric.function(rows.true, predicted, **given)
+        except Exception as error:
+            error.add_note(f"in the metric {metric.name}")
+            raise
         try:
             return float(value)
         except (TypeError, ValueError):
@@ -242,13 +264,13 @@ def _formula(name: str) -> Formula:
 
 
 def _check_named(name: str, task: Task, outputs: int) -> None:
-    what = {"classes": "targets that are classes", "labels": "rows with several labels", "numbers": "regression"}
+    what = {"classes": "classes", "labels": "several labels for each row", "numbers": "numbers"}
     tasks = _formula(name).tasks
     if task not in tasks:
         fit = [each for each, formula in METRICS.items() if task in formula.tasks]
         raise InvalidInputError(
-            f"the metric {name!r} is for {' and '.join(what[each] for each in tasks)}, but these targets mean "
-            f"{what[task]}; give another, such as {', '.join(map(repr, fit[:3]))}"
+            f"the metric {name!r} is for {' and '.join(what[each] for each in tasks)}, but this network is trained "
+            f"on {what[task]}; give another, such as {', '.join(map(repr, fit[:3]))}"
         )
     top = _TOP.fullmatch(name)
     if top is not None and int(top[1]) >= max(outputs, 2):

@@ -57,6 +57,7 @@ def test_lists_of_the_wrong_length(options):
 
 def test_a_list_of_metrics_for_each_network():
     assert_refused(networks(), r"one list for all networks, or nnbackend.PerNetwork", metrics=[["f1"]] * 3)
+    assert_refused(networks(), r"class_weight .* give nnbackend.PerNetwork", class_weight=["balanced", None, None])
 
 
 def test_networks():

@@ -223,8 +223,14 @@ def test_an_error_in_a_function_comes_out():
         raise ZeroDivisionError("mine")
 
     loss, y = TASKS["classes"]
-    with pytest.raises(ZeroDivisionError, match="mine"):
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
         network("classes").fit(X, y, loss=loss, metrics=[broken], validation_data=(X, y), verbose=False)
+    assert caught.value.__notes__ == ["in the metric broken"]
+
+
+def log_loss(y_true, y_pred):
+    """scikit-learn's takes probabilities, although its arguments do not say so."""
+    return 0.0
 
 
 @pytest.mark.parametrize(
@@ -233,9 +239,11 @@ def test_an_error_in_a_function_comes_out():
         ("classes", {"metrics": "f1"}, r"metrics must be a list of names and functions"),
         ("classes", {"metrics": ["f2"]}, "unknown metric 'f2'"),
         ("classes", {"metrics": [3]}, "a metric must be a name or a function"),
-        ("classes", {"metrics": ["r2"]}, "the metric 'r2' is for regression, but these targets mean targets that are"),
-        ("numbers", {"metrics": ["f1"]}, "but these targets mean regression; give another, such as 'r2', 'mae'"),
-        ("labels", {"metrics": ["balanced_accuracy"]}, "these targets mean rows with several labels"),
+        ("classes", {"metrics": ["r2"]}, "the metric 'r2' is for numbers, but this network is trained on classes"),
+        ("numbers", {"metrics": ["f1"]}, "but this network is trained on numbers; give another, such as 'r2', 'mae'"),
+        ("labels", {"metrics": ["balanced_accuracy"]}, "this network is trained on several labels for each row"),
+        ("classes", {"metrics": [lambda y_true, y_score: 1]}, "takes predictions such as probabilities"),
+        ("labels", {"metrics": [log_loss]}, r"give nn.metrics.Metric\(log_loss, needs='predictions'\)"),
         ("classes", {"metrics": ["top_4_accuracy"]}, "of 4 classes is always 1"),
         ("classes", {"metrics": ["f1", "f1_score"]}, "two metrics are called 'f1'"),
         ("classes", {"metrics": [lambda t, p: "good"]}, "the metric <lambda> must return a number, received 'good'"),
