@@ -218,10 +218,8 @@ class MetricSet:
 
     def _value(self, metric: Metric | str, rows: Predictions) -> float:
         if isinstance(metric, str):
-            formula, true = (
-                _formula(f"{metric}_macro" if self._several and metric in _OF_CLASS_1 else metric),
-                rows.true,
-            )
+            formula = _formula(f"{metric}_macro" if self._several and metric in _OF_CLASS_1 else metric)
+            true = rows.true
             weights = np.ones(len(true)) if rows.weights is None else rows.weights
             predicted = rows.classes if formula.needs == "classes" else rows.predicted.astype(np.float64)
             if formula.needs == "predictions" and self._task == "classes" and predicted.shape[1] == 1:
