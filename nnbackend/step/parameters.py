@@ -295,8 +295,8 @@ def _check_sign(name: str, parameter: Parameter, values: HostArray) -> None:
         raise InvalidInputError(f"{name} must not be negative, but holds {values.min():g}")
     if parameter.positive and (values == 0).any():
         raise InvalidInputError(
-            f"{name} must be above 0 in {values.dtype}, but is 0 at {int(np.argmin(values))}; give 1 for a feature that "
-            "is constant, and use larger units or dtype='float64' for one with tiny numbers"
+            f"{name} must be above 0 in {values.dtype}, but is 0 at {int(np.argmin(values))}; give 1 for a feature "
+            "that is constant, and use larger units or dtype='float64' for one with tiny numbers"
         )
 
 
