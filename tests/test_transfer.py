@@ -73,6 +73,14 @@ def test_all_layers_make_a_new_network_with_initial_weights():
         np.testing.assert_array_equal(array, other.get_weights()[name])
 
 
+def test_restored_weights_are_not_initial_ones():
+    snapshot = trained().snapshot()
+    net = nn.Network(layers(), 12, backend="numpy")
+    net.restore(snapshot)
+    with pytest.raises(InvalidInputError, match=r"layers\.0\.layers\.0 belongs to a network that has been trained"):
+        nn.Network(net.layers[:-1], 12, backend="numpy")
+
+
 def test_layers_of_an_untrained_network_are_free():
     old = nn.Network(layers(), 12, backend="numpy")
     nn.Network([*old.layers[:-1], nn.Dense(2)], 12, backend="numpy")

@@ -40,6 +40,10 @@ def feature_statistics(x: Any) -> tuple[HostArray, HostArray]:
     with np.errstate(all="ignore"):
         mean = sum(array[part].sum(axis=axes, dtype=np.float64) for part in parts) / count
         variance = sum(np.square(array[part] - mean).sum(axis=axes) for part in parts) / count
+        first = array[(0,) * (array.ndim - 1)]
+        # The mean of equal numbers may be rounded, and the variance is then tiny instead of 0.
+        constant = np.logical_and.reduce([(array[part] == first).all(axis=axes) for part in parts])
+    mean, variance = np.where(constant, first, mean), np.where(constant, 0.0, variance)
     if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
         raise InvalidInputError("x holds NaN, infinite or very large values; remove or replace them")
     return mean * scale, _without_zeros(variance * scale**2)

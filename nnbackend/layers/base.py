@@ -56,6 +56,8 @@ class Parameter:
         gradient, weight decay or penalty.
     nonnegative : bool
         Whether values below 0 are refused where weights come from outside, as for a running variance.
+    positive : bool
+        Whether 0 is refused, too, also as an initial value, as for a variance by which the layer divides.
     learning_rate_factor : float
         Multiplies the learning rate, together with the factor of its layer; above 0.
 
@@ -72,6 +74,7 @@ class Parameter:
     l2: float = 0.0
     trainable: bool = True
     nonnegative: bool = False
+    positive: bool = False
     learning_rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
@@ -90,7 +93,7 @@ class Parameter:
         for penalty in ("l1", "l2"):
             number(f"{penalty} of {what}", getattr(self, penalty), low=0)
         above_zero(f"learning_rate_factor of {what}", self.learning_rate_factor)
-        for flag in ("trainable", "nonnegative"):
+        for flag in ("trainable", "nonnegative", "positive"):
             value = getattr(self, flag)
             if not isinstance(value, bool):
                 raise InvalidInputError(f"{flag} of {what} must be True or False, received {shown(value)}")

@@ -88,7 +88,7 @@ class Normalization(Layer):
         mean, variance = Given(self.mean), Given(self.variance)
         return (
             Parameter("mean", input_shape[-1:], mean, trainable=False),
-            Parameter("variance", input_shape[-1:], variance, trainable=False, nonnegative=True),
+            Parameter("variance", input_shape[-1:], variance, trainable=False, positive=True),
         )
 
     def forward(self, step: LayerStep, x: Array) -> tuple[Array, Any]:

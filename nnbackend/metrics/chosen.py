@@ -33,6 +33,8 @@ _ALIASES = {
     "r2_score": "r2",
     "root_mean_squared_error": "rmse",
 }
+#: Metrics of class 1 if there are two classes, otherwise the mean over classes.
+_OF_CLASS_1 = ("precision", "recall", "f1")
 _TOP = re.compile(r"top_([1-9]\d{0,5})_accuracy")
 
 
@@ -199,6 +201,8 @@ class MetricSet:
     ) -> None:
         self._column = column
         self._task, self._metrics = task, [each for each in metrics if each not in reported]
+        # Not what these rows have: rows of two classes of three are no task of two classes.
+        self._several = task == "classes" and outputs > 2
         for each in self._metrics:
             if isinstance(each, str):
                 _check_named(each, task, outputs)
@@ -232,7 +236,8 @@ class MetricSet:
 
     def _value(self, metric: Metric | str, rows: Predictions) -> float:
         if isinstance(metric, str):
-            formula, true = _formula(metric), rows.true
+            formula = _formula(f"{metric}_macro" if self._several and metric in _OF_CLASS_1 else metric)
+            true = rows.true
             weights = np.ones(len(true)) if rows.weights is None else rows.weights
             predicted = rows.classes if formula.needs == "classes" else rows.predicted.astype(np.float64)
             if formula.needs == "predictions" and self._task == "classes" and predicted.shape[1] == 1:

@@ -160,7 +160,8 @@ class Network(StoredNetwork):
             More metrics of the validation data after every epoch, under their names with ``val_`` in front: names of
             ``nnbackend.metrics.METRICS``, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
             `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. They are
-            weighted with the `sample_weight` in `validation_data`, but not with `class_weight`.
+            weighted with the `sample_weight` in `validation_data`, but not with `class_weight`. "accuracy" and
+            "binary_accuracy", which are reported in any case, are without weights.
         train_metrics : bool
             Whether to compute them on the training data, too, with another pass over them after every epoch; weighted
             with `sample_weight`.

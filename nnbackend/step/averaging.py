@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,9 +46,18 @@ class WeightAverage:
         """Record the last call of a step, before the counter advances; `shares` has the values of :meth:`shares`."""
         recorder.record("blend", recorder.model.trained, 1.0, recorder.counter, shares, self.average)
 
-    def shares(self, steps: int) -> npt.NDArray[np.float64]:
-        """The share of the newest weights in each of an epoch's steps, shape (steps,): 1 in the first step of all."""
-        taken = self.steps + np.arange(1.0, steps + 1)
+    def shares(self, steps: int, skipped: Sequence[int] = ()) -> npt.NDArray[np.float64]:
+        """The share of the newest weights in each of an epoch's steps, shape (steps,): 1 in the first step of all.
+
+        Parameters
+        ----------
+        steps : int
+        skipped : sequence of int
+            Steps of the epoch that do not count, from 0; their shares are meaningless.
+        """
+        counted = np.ones(steps)
+        counted[list(skipped)] = 0
+        taken = np.maximum(self.steps + np.cumsum(counted), 1)
         shares: npt.NDArray[np.float64] = (1 - self._decay) / (1 - np.power(self._decay, taken))
         return shares
 
@@ -57,30 +68,34 @@ class WeightAverage:
         self._shown = False
 
     def end_steps(self, steps: int) -> None:
-        """Give the network the average, after an epoch of this number of steps."""
+        """Give the network the average, after an epoch of this number of steps, without skipped ones."""
         backend, trained = self._model.backend, self._model.trained
         backend.copy(trained, self.trained)
         backend.copy(self.average, trained)
         self.steps += steps
         self._shown = True
 
-    def values(self) -> tuple[dict[str, HostArray], dict[str, HostArray]]:
-        """The average, and the weights of the last step, on the host by name."""
-        current = self._model.trained
-        buffers = (current, self.trained) if self._shown else (self.average, current)
-        unpack, read = self._model.layout.trainable.unpack, self._model.backend.to_host
-        average, trained = (unpack(read(buffer)) for buffer in buffers)
-        return average, trained
+    def values(self) -> tuple[dict[str, HostArray], dict[str, HostArray], dict[str, HostArray]]:
+        """What the network has between epochs, the average, and the weights of the last step, on the host by name.
 
-    def restore(self, trained: HostArray, steps: int) -> None:
-        """Continue with these weights of the last step and the network's as the average, as after an epoch.
+        The first two differ where a callback changed the weights after the epoch.
+        """
+        current = self._model.trained
+        buffers = (current, self.average, self.trained) if self._shown else (self.average, self.average, current)
+        unpack, read = self._model.layout.trainable.unpack, self._model.backend.to_host
+        between, average, trained = (unpack(read(buffer)) for buffer in buffers)
+        return between, average, trained
+
+    def restore(self, average: HostArray, trained: HostArray, steps: int) -> None:
+        """Continue as after an epoch.
 
         Parameters
         ----------
-        trained : (layout.trainable_size,) array
+        average, trained : (layout.trainable_size,) arrays
+            The average, and the weights of the last step.
         steps : int
             Number of steps in the average.
         """
-        self._model.backend.copy(self._model.trained, self.average)
+        self._model.backend.write(average, self.average)
         self._model.backend.write(trained, self.trained)
         self.steps, self._shown = steps, True

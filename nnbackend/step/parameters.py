@@ -139,15 +139,14 @@ class Layout:
                 f"weights are missing: {', '.join(missing)}; to keep those that are not given, give partial=True"
             )
         checked: dict[str, HostArray] = {}
-        nonnegative = {entry.name for entry in self.entries if entry.parameter.nonnegative}
+        parameters = {entry.name: entry.parameter for entry in self.entries}
         for name in (name for name in shapes if name in values):
             shape = shapes[name]
             array = as_host_array(name, values[name])
             if array.shape != shape:
                 raise InvalidInputError(f"{name} must have shape {shape}, received {array.shape}")
             checked[name] = finite_in(name, array, dtype)
-            if name in nonnegative and (checked[name] < 0).any():
-                raise InvalidInputError(f"{name} must not be negative, but holds {checked[name].min():g}")
+            _check_sign(name, parameters[name], checked[name])
         return checked
 
 
@@ -286,7 +285,19 @@ def initial_values(layout: ParameterLayout, seed: int, dtype: npt.DTypeLike) -> 
         generator = np.random.Generator(np.random.Philox(key=[seed, (_WEIGHTS_STREAM << 32) + place]))
         drawn = entry.parameter.initializer.sample(generator, entry.parameter.shape)
         values[entry.name] = finite_in(entry.name, drawn, dtype)
+        _check_sign(entry.name, entry.parameter, values[entry.name])
     return values
+
+
+def _check_sign(name: str, parameter: Parameter, values: HostArray) -> None:
+    """Refuse values below 0, or numbers that are 0 in the network's dtype, of a parameter that must not have them."""
+    if (parameter.nonnegative or parameter.positive) and (values < 0).any():
+        raise InvalidInputError(f"{name} must not be negative, but holds {values.min():g}")
+    if parameter.positive and (values == 0).any():
+        raise InvalidInputError(
+            f"{name} must be above 0 in {values.dtype}, but is 0 at {int(np.argmin(values))}; give 1 for a feature "
+            "that is constant, and use larger units or dtype='float64' for one with tiny numbers"
+        )
 
 
 def finite_in(name: str, array: HostArray, dtype: npt.DTypeLike) -> HostArray:

@@ -285,3 +285,4 @@ class NetworkWeights(Guarded):
                 "restore takes what snapshot() of this network returned, or one with the same parameters in "
                 f"{self.dtype.name}; received {shown(snapshot)}"
             )
+        self._note_weights()

@@ -14,6 +14,7 @@ from nnbackend.backends.contract import Array, Call, Executor, HostArray
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, TrainingDivergedError
 from nnbackend.network import Network
+from nnbackend.step.averaging import WeightAverage
 from nnbackend.step.parameters import Layout
 from nnbackend.step.recorder import Model, OptimizerState
 from nnbackend.step.replay import Replay
@@ -218,8 +219,8 @@ class Skipping:
         The steps. In its trace, entries of skipped steps are meaningless.
     communicator : Communicator
         Its ranks run the same portions.
-    others : sequence of arrays
-        Other buffers that steps change.
+    average : WeightAverage, optional
+        Which steps change, too.
 
     Attributes
     ----------
@@ -233,11 +234,13 @@ class Skipping:
         memory: OptimizerState,
         replay: Replay,
         communicator: Communicator,
-        others: Sequence[Array] = (),
+        average: WeightAverage | None = None,
     ) -> None:
         self._network, self._memory, self._replay = network, memory, replay
-        self._communicator = communicator
-        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values(), *others]
+        self._communicator, self._average = communicator, average
+        self._buffers: list[Array] = [network.model.parameters, *memory.slots.values()]
+        if average is not None:
+            self._buffers.append(average.average)
         self._kept = [network.backend.from_host(network.backend.to_host(buffer)) for buffer in self._buffers]
         self.skipped: list[int] = []
 
@@ -257,6 +260,8 @@ class Skipping:
             self.skipped.append(broken)
             first = broken + 1
             self._count_from(first)
+            if self._average is not None:
+                self._replay.write_shares(self._average.shares(self._replay.batches.steps, self.skipped))
 
     def _broken(self, first: int, end: int) -> int | None:
         """The first step whose loss is not finite; the last one if the final weights are not; otherwise None."""

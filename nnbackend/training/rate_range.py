@@ -128,8 +128,8 @@ def find_learning_rate(
     # A run may diverge in its last portion; the losses before it are known.
     with contextlib.suppress(TrainingDivergedError):
         fit(tried, x, y, **training, **options)
-    losses = _around(np.array(watch.losses))
-    rates = schedule.epoch_rates(0, _PORTION * training["epochs"])[: len(losses)]
+    losses = _around(np.array(watch.losses[:steps]))
+    rates = schedule.epoch_rates(0, steps)[: len(losses)]
     return LearningRates(_steepest(rates, losses), rates, losses)
 
 
@@ -141,15 +141,15 @@ class _Growing(Schedule):
             raise InvalidInputError(f"lowest must be below highest, received {shown(lowest)} and {shown(highest)}")
         if steps < _FEWEST:
             raise InvalidInputError(f"steps must be at least {_FEWEST}, received {steps}")
-        self._lowest, self._growth = lowest, (highest / lowest) ** (1 / (steps - 1))
+        self._lowest, self._growth, self._last = lowest, (highest / lowest) ** (1 / (steps - 1)), steps - 1
 
     def rate(self, epoch: float) -> float:
-        return float(self._lowest * self._growth ** round(epoch * _PORTION))
+        return float(self._lowest * self._growth ** min(round(epoch * _PORTION), self._last))
 
     def epoch_rates(self, epoch: int, steps: int) -> npt.NDArray[np.float64]:
-        rates: npt.NDArray[np.float64] = self._lowest * self._growth ** np.arange(
-            epoch * _PORTION, epoch * _PORTION + steps, dtype=np.float64
-        )
+        # The last portion may have more steps than are left.
+        places = np.minimum(np.arange(epoch * _PORTION, epoch * _PORTION + steps, dtype=np.float64), self._last)
+        rates: npt.NDArray[np.float64] = self._lowest * self._growth**places
         return rates
 
 

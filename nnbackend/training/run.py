@@ -138,7 +138,7 @@ class TrainingRun:
             self._record,
         )
         self._replay = self._borrowed.replay
-        skips = (network, memory, self._replay, self._communicator, averages)
+        skips = (network, memory, self._replay, self._communicator, self.average)
         self._skipping = Skipping(*skips) if skip_broken else None
         # Where other networks wait for the thread, portions that start small would take longer than short epochs. How
         # long a portion takes is not known to a host that does not wait for its device.
@@ -263,7 +263,7 @@ class TrainingRun:
         network.backend.synchronize()
         result = self._result(steps, rate, self._before + time.perf_counter() - self._began)
         if self.average is not None:
-            self.average.end_steps(steps)
+            self.average.end_steps(steps - result.skipped)
         network.steps_trained += steps
         memory.steps += steps - result.skipped
         self._resumed, self._before = np.empty((0, 3)), 0.0
@@ -291,7 +291,8 @@ class TrainingRun:
             replay.write_momenta(memory.optimizer.epoch_momenta(memory.epochs, self.batches.steps))
         if self.average is not None:
             self.average.begin_steps()
-            replay.write_shares(self.average.shares(self.batches.steps))
+            skipped = [] if self._skipping is None else self._skipping.skipped
+            replay.write_shares(self.average.shares(self.batches.steps, skipped))
         replay.count_from(first, network.steps_trained, memory.steps - self.skipped)
         return rates
 

@@ -44,6 +44,34 @@ def test_it_trains_like_a_network_on_standardised_rows(backend):
     np.testing.assert_allclose(net.get_weights()["layers.0.variance"], [*X[:, :3].var(axis=0), 1.0])
 
 
+@pytest.mark.parametrize("rows", [3, 10, 1000])
+def test_a_constant_feature_becomes_zero_although_its_mean_is_rounded(rows):
+    x = np.column_stack([np.full(rows, 0.1), np.arange(rows), np.full(rows, 1e6 + 0.1)])
+    layer = nn.Normalization().adapt(x)
+    np.testing.assert_array_equal(layer.mean[[0, 2]], x[0, [0, 2]])
+    np.testing.assert_array_equal(layer.variance[[0, 2]], 1)
+    net = nn.Network([layer, nn.Dense(3, weight_initializer=np.eye(3))], 3, backend="numpy", dtype="float64")
+    np.testing.assert_array_equal(net.predict(x)[:, [0, 2]], 0)
+    # What is another number by rounding stays near it.
+    assert np.abs(net.predict(x.astype(np.float32))[:, 0]).max() < 1e-8
+
+
+def test_a_variance_of_zero_is_refused():
+    """Dividing by it would give finite predictions behind a tanh."""
+    tiny = nn.Normalization().adapt(X * [1.0, 1e-30, 1.0, 1.0])
+    assert np.isfinite(network(dtype="float64", first=tiny).predict(X)).all()
+    with pytest.raises(
+        InvalidInputError, match=r"layers\.0\.variance must be above 0 in float32, but is 0 at 1; .*float64"
+    ):
+        network(first=tiny)
+    net = network()
+    with pytest.raises(
+        InvalidInputError, match=r"layers\.0\.variance must be above 0 in float32, but is 0 at 3; give 1"
+    ):
+        net.set_weights({"layers.0.variance": X.var(axis=0)}, partial=True)
+    np.testing.assert_allclose(net.get_weights()["layers.0.variance"][3], 1.0)
+
+
 @pytest.mark.float64
 def test_gradients_pass_through_it(backend):
     layers = [nn.Dense(5, activation="tanh"), nn.Normalization(np.arange(5), np.arange(1, 6) / 2), nn.Dense(3)]

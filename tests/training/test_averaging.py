@@ -148,6 +148,39 @@ def test_skipped_steps_are_not_in_the_average(backend):
     assert all(np.isfinite(array).all() for array in net.get_weights().values())
 
 
+@pytest.mark.parametrize("first", [0, 16, 32], ids=["first", "second", "third"])
+def test_the_average_is_that_of_a_run_without_the_skipped_steps(backend, tmp_path, first):
+    x, y = X.astype(np.float32) / 255, np.eye(4)[Y]
+    broken, rest = x.copy(), np.delete(np.arange(70), np.s_[first : first + 16])
+    broken[first] = 1e30
+    options = {"ema": DECAY, "optimizer": "sgd", "shuffle": False, **OPTIONS, "loss": "mse"}
+
+    def run(epochs, rows, target, **more):
+        net = nn.Network([nn.Flatten(), nn.Dense(4)], X.shape[1:], backend=backend, seed=1)
+        net.fit(rows, target, epochs=epochs, **options, **more)
+        return net
+
+    skipping = run(2, broken, y, on_nan="skip")
+    assert same_weights(skipping, run(2, x[rest], y[rest]))
+    run(1, broken, y, on_nan="skip", callbacks=[nn.Checkpoint(tmp_path, every_steps=2)])
+    assert same_weights(skipping, run(2, broken, y, on_nan="skip", resume=tmp_path))
+
+
+class Halves(nn.Callback):
+    """Changes the weights after each epoch, which the run does not continue with."""
+
+    def on_epoch_end(self, network, epoch, metrics):
+        network.set_weights({name: array / 2 for name, array in network.get_weights().items()})
+
+
+def test_weights_that_a_callback_sets_are_not_averaged_in_a_resumed_run(tmp_path):
+    whole = trained("numpy", ema=DECAY, callbacks=[Halves()])
+    trained("numpy", epochs=2, ema=DECAY, callbacks=[Halves(), nn.Checkpoint(tmp_path)])
+    assert same_weights(whole, trained("numpy", ema=DECAY, callbacks=[Halves()], resume=tmp_path))
+    ended = trained("numpy", epochs=2, ema=DECAY, callbacks=[Halves()], resume=tmp_path)
+    assert same_weights(ended, trained("numpy", epochs=2, ema=DECAY, callbacks=[Halves()]))
+
+
 def test_a_diverged_run_has_the_average_from_before():
     net = rich_network("numpy")
     seen = Steps()

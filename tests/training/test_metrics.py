@@ -291,6 +291,19 @@ def test_a_stream_is_refused():
         network("classes").fit(X, y, loss=loss, metrics=["f1"], validation_data=stream)
 
 
+def test_rows_of_two_classes_of_three_are_not_a_task_of_two(backend):
+    sk = pytest.importorskip("sklearn.metrics")
+    net = network("classes", backend)
+    net.set_weights({"layers.1.bias": [0.0, 0.0, -99.0, -99.0]}, partial=True)
+    net.use_loss(net.resolve_loss("softmax_cross_entropy"))
+    y, guessed = LABELS % 2, net.predict_classes(X)
+    assert set(guessed) == {0, 1}
+    found = net.evaluate(X, y, metrics=["precision", "recall", "f1", "f1_macro"])
+    assert found["f1"] == found["f1_macro"]
+    for name, function in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
+        assert found[name] == pytest.approx(function(y, guessed, average="macro"))
+
+
 def test_scores_without_both_kinds_of_rows_are_unknown():
     net = network("one output")
     found = net.evaluate(X, np.zeros(ROWS, int), loss="bce", metrics=["roc_auc", "average_precision", "f1"])

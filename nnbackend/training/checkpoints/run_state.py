@@ -27,8 +27,8 @@ from nnbackend.training.run import TrainingRun
 __all__ = ["RunState", "SavedRun", "check_states", "named"]
 
 
-#: In place of a slot's name: the weights of the last step of a run that averages them.
-_LAST = "unaveraged"
+#: In place of names of slots: the average of the weights of a run that averages them, and those of its last step.
+_AVERAGE, _LAST = "averaged", "unaveraged"
 
 #: Errors that occur if an undamaged file was not written by `RunState`.
 _NOT_WHAT_WAS_WRITTEN = (NNBackendError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -171,7 +171,7 @@ class RunState:
     @property
     def _slots(self) -> list[str]:
         """Names of the buffers in a checkpoint that are laid out like the trained parameters."""
-        return [*self._memory.slots, *([] if self._run.average is None else [_LAST])]
+        return [*self._memory.slots, *([] if self._run.average is None else [_AVERAGE, _LAST])]
 
     @property
     def begun(self) -> bool:
@@ -212,9 +212,10 @@ class RunState:
         weights, average = network.get_weights(), self._run.average
         if average is not None:
             # The file holds the network as it is between epochs.
-            averages, trained = average.values()
-            weights |= averages
-            arrays |= {f"slots.{_LAST}.{name}": array for name, array in trained.items()}
+            between, averages, trained = average.values()
+            weights |= between
+            for slot, values in ((_AVERAGE, averages), (_LAST, trained)):
+                arrays |= {f"slots.{slot}.{name}": array for name, array in values.items()}
         states, their_arrays = _packed_states(network, self._callbacks)
         optimizer, schedule = memory.optimizer, memory.optimizer.schedule
         packed, schedule_arrays = pack_state(type(schedule).__name__, schedule.state())
@@ -269,7 +270,7 @@ class RunState:
         for slot, buffer in memory.slots.items():
             backend.write(found.slots[slot], buffer)
         if self._run.average is not None:
-            self._run.average.restore(found.slots[_LAST], found.averaged)
+            self._run.average.restore(found.slots[_AVERAGE], found.slots[_LAST], found.averaged)
         network.steps_trained, network.epochs_trained = found.network_counts
         memory.steps, memory.epochs = found.optimizer_counts
         for metrics, steps in zip(found.epochs, found.losses, strict=True):
