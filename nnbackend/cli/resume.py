@@ -188,7 +188,8 @@ def _finished(folder: RunFolder, configuration: dict[str, Any], epochs: int | No
     # Checkpoints are removed at the end: the run was killed before, or has begun to train on.
     if interrupted or folder.has_checkpoints():
         return ""
-    if done >= wanted or stopped_by:
+    # The networks of an ensemble are never trained on, even if all have stopped early.
+    if done >= wanted or stopped_by or "members" in history:
         if epochs is not None and epochs > done:
             raise InvalidInputError(
                 f"--epochs: {folder.path} was ended after {done} epochs by {stopped_by}, and more epochs do not change "

@@ -72,6 +72,16 @@ def test_a_run_that_was_killed_continues_with_the_same_bits(run: Path, tmp_path:
     assert "is finished: 3 epochs" in capsys.readouterr().out
 
 
+def test_a_run_whose_networks_all_stopped_early_is_finished(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "run"
+    early = ("--epochs", "30", "--patience", "1", "--learning-rate", "0.05")
+    assert main([*RUN, *early, "--members", "2", "--out", str(folder)]) == 0
+    assert max(len(each["epochs"]) for each in json.loads((folder / "history.json").read_text())["members"]) < 30
+    capsys.readouterr()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
 def test_networks_that_diverge_are_left_out(tmp_path: Path, monkeypatch, capsys) -> None:
     fit_many = nn.fit_many
 

@@ -356,6 +356,8 @@ def test_errors_of_data_and_parameters(options, x, message):
         (classifier, None, "requires y to be passed"),
         (regressor, ["a"] * 90, "y must hold numbers"),
         (regressor, np.full(90, np.nan), "y contains NaN"),
+        (regressor, np.arange(90) * 1e200, "y are too large for float64"),
+        (regressor, np.arange(90) * 1e-200, "y are too small for float64"),
         (regressor, np.ones(3), "X has 90 rows but y has 3"),
     ],
 )

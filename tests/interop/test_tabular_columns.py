@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nnbackend.errors import InvalidInputError
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.interop.tabular.reading import Table
 
@@ -143,3 +144,25 @@ def test_the_json_gives_the_same_bits():
     again = Preparation.from_config(json.loads(json.dumps(preparation.config())))
     assert features(again, frame).tobytes() == features(preparation, frame).tobytes()
     assert again.config() == preparation.config()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (["7", "8", "7"], [7, None, 8], "holds numbers, but its categories were text"),
+        (["7", "8", "7"], [7.0, 8.0, np.nan], "holds numbers, but its categories were text"),
+        ([7, 8, 7], ["7", "8", None], "holds text, but its categories were numbers"),
+        ([True, False, None], ["True", "False", None], "holds text, but its categories were numbers"),
+    ],
+)
+def test_categories_of_another_kind_are_refused(before, after, message):
+    known = fitted(pd.DataFrame({"c": pd.Series(before, dtype=object)}), categorical_features=["c"])
+    table = Table(pd.DataFrame({"c": pd.Series(after, dtype=object)}))
+    with pytest.raises(InvalidInputError, match=f"column 'c' {message}"):
+        known.apply(table.columns(["c"]), np.float64)
+
+
+def test_categories_that_are_all_missing_are_of_no_kind():
+    known = fitted(pd.DataFrame({"c": ["a", "b", "a"]}))
+    missing = known.apply(Table(pd.DataFrame({"c": [None, None]})).columns(["c"]), np.float64)
+    assert (missing == known.apply(Table(pd.DataFrame({"c": ["z", "z"]})).columns(), np.float64)).all()

@@ -47,11 +47,11 @@ CHUNKS = Record.of(
 )  # fmt: skip
 pack_call = struct.Struct("=8qd").pack_into
 
-#: What belongs to a thread: its table, the words that are addresses of inputs and of outputs, and its part of the
-#: buffer of inputs.
+#: What belongs to a thread: its table, the words that are addresses of inputs and of outputs, and its parts of the
+#: buffers of inputs and of outputs.
 PLACE = Record.of(
     "place", table=INTEGER, input_words=INTEGER, input_count=INTEGER, output_words=INTEGER, output_count=INTEGER,
-    buffer=INTEGER,
+    buffer=INTEGER, output_buffer=INTEGER,
 )  # fmt: skip
 
 
@@ -86,6 +86,9 @@ def _make(real, other, size):
             # The last chunk begins earlier, so that it is complete.
             first = min(chunk * rows, line.rows - rows)
             source, results = line.source + first * line.source_row, line.results + first * line.outputs * size
+            shared = (chunk * rows - first) * line.outputs
+            # Another thread may be at the rows that it shares with the chunk before, whose results several lines write.
+            written = place.output_buffer if shared > 0 else results
             if line.kind != AS_THEY_ARE:
                 converted, scale = vector(place.buffer, rows * features, real), real(line.scale)
                 flush_subnormals(False)
@@ -102,11 +105,14 @@ def _make(real, other, size):
             elif line.look and not is_finite(vector(source, rows * features, real), largest):
                 flags[SUSPECT_ROWS] = 1
             point_to(inputs, source - thread * rows * features * size)
-            point_to(outputs, results - thread * rows * line.outputs * size)
+            point_to(outputs, written - thread * rows * line.outputs * size)
             for number in range(len(table)):
                 call(table[number, FUNCTION], table[number, RECORD], own.ctypes.data, scratch)
-            if not is_finite(vector(results, rows * line.outputs, real), largest):
+            found = vector(written, rows * line.outputs, real)
+            if not is_finite(found, largest):
                 flags[OVERFLOW] = 1
+            if shared > 0:
+                vector(results, rows * line.outputs, real)[shared:] = found[shared:]
             chunk = atomic_add(next_chunk, 1)
 
     return chunk_loop

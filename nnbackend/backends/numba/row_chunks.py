@@ -1,9 +1,10 @@
 """A step for any number of rows: threads take small chunks of them, one after the other, through all of its lines.
 
 A chunk is so small that its activations stay in the cache of a core. The first product reads the rows where they are,
-or after they were converted into the buffer of the thread, and the last line writes to the caller's results. Each
+or after they were converted into the buffer of the thread, and the last lines write to the caller's results. Each
 thread has a copy of the step's records and its own part of the step's buffers, so there are no barriers, and a thread
-that comes late finds fewer chunks left. The result of a row does not depend on its chunk.
+that comes late finds fewer chunks left. The result of a row does not depend on its chunk. The last chunk shares rows
+with the one before; it is computed in the buffer of the thread, and only its other rows are copied to the results.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class RowChunks:
                 "table": table.ctypes.data, "input_words": inputs.ctypes.data, "input_count": len(inputs),
                 "output_words": results.ctypes.data, "output_count": len(results),
                 "buffer": x.ctypes.data + number * self._most * x.shape[1] * x.itemsize,
+                "output_buffer": outputs.ctypes.data + number * self._most * (outputs.nbytes // len(outputs)),
             }  # fmt: skip
             PLACE.pack(places.view(np.uint8).reshape(-1), number * PLACE.size, values)
         self._record = np.zeros(len(CHUNKS.fields), np.int64)

@@ -112,6 +112,8 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         targets, classes = self._targets(y, count)
         recipe = self._recipe()
         preparation = Preparation.of(columns, most)
+        if not preparation.features:
+            raise InvalidInputError("no column of X holds a value, so there is nothing to learn from")
         rows = Rows(preparation.apply(columns, dtype), targets, sample_weight, classes)
         generator = check_random_state(self.random_state)
         seeds = [int(generator.randint(_SEEDS)) for _ in range(members)]

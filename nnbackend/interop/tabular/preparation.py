@@ -166,6 +166,17 @@ class _Categories:
             return [np.where(codes < 0, 0.0, 2.0 * codes - 1)]
         return [(codes == place).astype(np.float64) for place in range(len(self.values) + self.others)]
 
+    def check_kind(self, column: Column) -> None:
+        """Refuse numbers for categories of text and the reverse: none would be known, not even "7" and 7."""
+        found = {isinstance(value, str) for value in column.values if value is not None}
+        fitted = {isinstance(value, str) for value in self.values}
+        if found and fitted and found != fitted:
+            given, before = ("text", "numbers") if True in found else ("numbers", "text")
+            raise InvalidInputError(
+                f"column {column.label!r} holds {given}, but its categories were {before} when the model was fitted; "
+                f"give them as {before}"
+            )
+
     @property
     def count(self) -> int:
         return len(self.scalings)
@@ -243,7 +254,7 @@ class Preparation:
         Raises
         ------
         InvalidInputError
-            A column holds text where the fitted one held numbers.
+            A column holds text where the fitted one held numbers, or the reverse.
         """
         features: list[HostArray] = []
         for fitted, column in zip(self._columns, columns, strict=True):
@@ -251,6 +262,8 @@ class Preparation:
                 raise InvalidInputError(
                     f"column {column.label!r} holds text, but held numbers when the model was fitted"
                 )
+            if isinstance(fitted, _Categories):
+                fitted.check_kind(column)
             features += fitted.features(column)
         rows = len(columns[0].values) if columns else 0
         result = np.empty((rows, len(features)), dtype)

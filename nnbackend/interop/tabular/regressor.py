@@ -29,6 +29,9 @@ _OF_CALIBRATION = ("predictions", "errors")
 
 _DOUBLE = np.dtype(np.float64)
 
+#: Targets of larger magnitudes, and of differences below its reciprocal, have squares that overflow or are zero.
+_LARGEST = 1e140
+
 
 class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     """A regressor for tables as they are: numbers, categories, text, missing values, in any unit.
@@ -119,9 +122,15 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
             raise InvalidInputError("y contains NaN or infinity; leave out those rows")
         self._flat = values.ndim == 1
         columns = values.reshape(rows, -1)
+        self._low, self._high = columns.min(axis=0), columns.max(axis=0)
+        largest, spread = float(np.abs(columns).max()), self._high / 2 - self._low / 2
+        if largest > _LARGEST or ((spread > 0) & (spread < 1 / _LARGEST)).any():
+            raise InvalidInputError(
+                f"the squares of differences of y are too {'large' if largest > _LARGEST else 'small'} for float64: "
+                f"its largest magnitude is {largest:.3g}; give y in another unit"
+            )
         self._mean, deviation = columns.mean(axis=0), columns.std(axis=0)
         self._deviation = np.where(deviation > 0, deviation, 1.0)
-        self._low, self._high = columns.min(axis=0), columns.max(axis=0)
         standardised: HostArray = (columns - self._mean) / self._deviation
         return standardised, np.zeros(rows, np.int64)
 
