@@ -3,7 +3,7 @@
 To write one, derive from :class:`Layer`. Its `forward` and `backward` run once, when a step is recorded, and treat
 buffers as opaque handles::
 
-    class Scale(nn.Layer):
+    class Factors(nn.Layer):
         \"\"\"Multiply by one learned number per feature.\"\"\"
 
         def parameters(self, input_shape):

@@ -96,9 +96,11 @@ def plot_feature_maps(
         It is not one sample of the network, or the layer's output is no image.
     """
     index = _convolution(network, None) if layer is None else _place(network, layer)
+    nodes = network.model.layout.nodes[: index + 1]
+    has_weights = any(inner.parameters for node in nodes for inner in node.walk())
     part = Network(
         network.layers[: index + 1], network.input_shape, backend=network.backend, dtype=network.dtype,
-        input_scale=network.input_scale,
+        input_scale=network.input_scale, weights_from=network if has_weights else None,
     )  # fmt: skip
     if len(part.output_shape) != 3:
         raise InvalidInputError(
@@ -112,8 +114,6 @@ def plot_feature_maps(
             f"x must be one sample of shape {network.input_shape}, received {sample.shape}; choose one: x[0]"
         )
     most = positive_integer("most", most)
-    weights = network.get_weights()
-    part.set_weights({name: weights[name] for name in part.get_weights()})
     maps = part.predict(sample.reshape(1, *network.input_shape))[0].transpose(2, 0, 1)
     chosen = maps[:most].astype(np.float64)
     check_finite("the outputs of the layer", chosen)

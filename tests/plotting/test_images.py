@@ -235,8 +235,7 @@ def test_kernels_of_several_channels_are_in_a_row_for_each_filter() -> None:
 
 def test_feature_maps_are_the_outputs_of_a_layer() -> None:
     network, x = _convolutional(), np.random.default_rng(0).integers(0, 255, 36).astype(np.uint8)
-    first = nn.Network(network.layers[:2], 36, backend="numpy", input_scale=1 / 255)
-    first.set_weights({name: value for name, value in network.get_weights().items() if name.startswith("layers.1.")})
+    first = nn.Network(network.layers[:2], 36, backend="numpy", weights_from=network)
     maps = first.predict(x[None])[0]
     for sample in (x, x[None]):
         ax = plot_feature_maps(network, sample)

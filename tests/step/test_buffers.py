@@ -262,7 +262,7 @@ def test_outputs_may_have_several_axes(backend):
 def test_the_gradient_of_flatten_has_the_axes(backend):
     """Between layers that learn, where rows of flat gradients may be padded."""
 
-    class Scale(nn.Layer):
+    class Factors(nn.Layer):
         def parameters(self, input_shape):
             return (nn.Parameter("scale", (1, input_shape[-1]), nn.Normal(1.0, 0.2)),)
 
@@ -277,7 +277,7 @@ def test_the_gradient_of_flatten_has_the_axes(backend):
                 step.call(multiply, upstream, step.parameter("scale"), upstream)
             return upstream
 
-    layers = [Scale(), Scale(), nn.Flatten(), nn.Dense(7, activation="tanh"), nn.Dense(4)]
+    layers = [Factors(), Factors(), nn.Flatten(), nn.Dense(7, activation="tanh"), nn.Dense(4)]
     net = nn.Network(layers, (3, 2), backend=backend, dtype="float64")
     check_gradients(net, X[:6, :6] / 255, Y[:6], loss="softmax_cross_entropy", samples=9)
     flat = nn.Network([nn.Dense(30), nn.MaxAbsNorm(), nn.Dense(4)], 30, backend=backend, dtype="float64")

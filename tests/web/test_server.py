@@ -95,8 +95,7 @@ def test_a_drawing_is_answered_with_feature_maps():
     np.testing.assert_allclose(shown / 127, weight / abs(weight).max(), atol=0.5 / 127)
 
     answer = page.post("/api/look", {"strokes": DIGITS["5"]}).json()
-    part = nn.Network(network.layers[:2], 784, backend="numpy", input_scale=1 / 255)
-    part.set_weights({name: network.get_weights()[name] for name in part.get_weights()})
+    part = nn.Network(network.layers[:2], 784, backend="numpy", weights_from=network)
     maps = part.predict(np.array([answer["image"]], np.uint8))[0].transpose(2, 0, 1)[:40]
     np.testing.assert_allclose(
         levels(answer["hidden"][0]).reshape(maps.shape) / 127, maps / abs(maps).max(), atol=0.5 / 127
