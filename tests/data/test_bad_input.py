@@ -23,7 +23,7 @@ def fit(net, x=X, y=Y, **options):
     ("make", "nearest"),
     [
         (lambda: nn.Network([nn.Dense(2)], 3, backend="nunba"), "'numba'"),
-        (lambda: nn.Network([nn.Dense(2)], 3, backend="torch"), "auto, cupy, numba, numpy"),
+        (lambda: nn.Network([nn.Dense(2)], 3, backend="opencl"), "auto, cupy, numba, numpy, torch"),
         (lambda: nn.Dense(2, activation="rellu"), "'relu'"),
         (lambda: nn.Activation("sigmoidd"), "'sigmoid'"),
         (lambda: nn.Dense(2, weight_initializer="he_norm"), "'he_normal'"),
