@@ -282,7 +282,7 @@ def test_members_of_an_estimator_train_together():
         backend, log = watched()
         options = {"max_iter": 2, "batch_size": BATCH, "random_state": 0, "tol": 0, "backend": backend}
         # The steps of a classifier also clip the loss that is shown, as scikit-learn does, which two kernels do not.
-        model = nn.MLPRegressor((9,), n_members=members, alpha=0.1, **options)
+        model = nn.MLPRegressor(hidden_layer_sizes=(9,), n_members=members, alpha=0.1, **options)
         with pytest.warns(ConvergenceWarning):
             model.fit(x / 255, y.astype(np.float32))
         found.append([name for name in log if name != "sum_rows"])
