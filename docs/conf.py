@@ -99,6 +99,8 @@ numpydoc_validation_checks = {
     *("GL01", "GL03", "GL05", "GL06", "GL07", "GL08", "GL09", "GL10"),
     *("SS01", "SS02", "SS03", "SS04", "PR02", "PR05", "PR06", "PR09", "PR10", "RT04", "RT05"),
 }
+# Python writes the docstrings of the fields of a named tuple.
+numpydoc_validation_exclude = {r"\.LearningRates\.(suggestion|rates|losses)$"}
 
 # ---- appearance ----------------------------------------------------------------------------------------------
 

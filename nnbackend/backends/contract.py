@@ -46,7 +46,7 @@ class Backend(Operations):
         The dtypes that networks may have on this device.
     takes_any_rows : bool
         Whether executors may have calls for any number of rows; see
-        :meth:`nnbackend.backends.executor.Executor.from_rows`.
+        `Executor.from_rows`.
     together : int
         How many executors of the same kind may run as one, at most.
     """
