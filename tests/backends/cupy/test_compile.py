@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import numpy as np
@@ -13,7 +14,8 @@ from nnbackend.backends.cupy.kernels import KERNEL_FILES, kernel_options, kernel
 from tests.backends.cupy import nvrtc, registers
 from tests.backends.cupy.build import parse_kernels
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+#: All with NNBACKEND_ALL_ARCHITECTURES=1: to compile every source for one takes ten seconds or more.
+ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100") if os.environ.get("NNBACKEND_ALL_ARCHITECTURES") else ("sm_90",)
 # Options that CuPy adds.
 CUPY_OPTIONS = ("-ftz=true",)
 
