@@ -45,8 +45,7 @@ class Backend(Operations):
     real_dtypes : tuple of str
         The dtypes that networks may have on this device.
     takes_any_rows : bool
-        Whether executors may have calls for any number of rows; see
-        `Executor.from_rows`.
+        Whether executors may have calls for any number of rows; see `Executor.from_rows`.
     together : int
         How many executors of the same kind may run as one, at most.
     """

@@ -29,6 +29,19 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: Options whose one value may be a list: what is never in such a list, because it is a value for one of the networks,
+#: and what the error says.
+_NOT_WITHIN: dict[str, tuple[tuple[type, ...], str]] = {
+    "class_weight": (
+        (str, dict, type(None)),
+        "the weights of classes, the same for all networks; give nnbackend.PerNetwork([...])",
+    ),
+    "metrics": (
+        (list,),
+        "lists in it; give one list for all networks, or nnbackend.PerNetwork([[...], ...])",
+    ),
+}
+
 
 class PerNetwork(Generic[T]):
     """One value of an option for each network.
@@ -77,20 +90,9 @@ def of_each(name: str, value: Any, count: int, lists: bool = True) -> list[Any]:
         There is another number of values.
     """
     if not isinstance(value, PerNetwork) and not (lists and isinstance(value, list | tuple)):
-        if name == "metrics" and isinstance(value, list | tuple) and any(isinstance(each, list) for each in value):
-            raise InvalidInputError(
-                "metrics has lists in it; give one list for all networks, or nnbackend.PerNetwork([[...], ...]) with "
-                "one for each"
-            )
-        if (
-            name == "class_weight"
-            and isinstance(value, list)
-            and any(each is None or isinstance(each, str | dict) for each in value)
-        ):
-            raise InvalidInputError(
-                "class_weight has the weights of classes, the same for all networks; give nnbackend.PerNetwork([...]) "
-                "with one value for each"
-            )
+        kinds, meant = _NOT_WITHIN.get(name, ((), ""))
+        if isinstance(value, list | tuple) and any(isinstance(each, kinds) for each in value):
+            raise InvalidInputError(f"{name} has {meant} with one for each")
         return [value] * count
     values = list(value)
     if len(values) != count:

@@ -28,11 +28,11 @@ __all__ = ["INFERENCE_BATCH", "CompiledPredictor", "DirectRows", "Predictor", "o
 #: Default number of rows per batch for predictions and evaluations.
 INFERENCE_BATCH = 1024
 
-#: Up to this number of rows, a recording is for exactly so many.
+#: Up to here, each number of rows has a recording of its own.
 FEW_ROWS = 15
 
-#: Rows that a thread predicts at a time: at least and at most these, and so many that their inputs and outputs fit into
-#: this part of a core's cache; a multiple of the last number, of which the rows of a tile are no more.
+#: A thread predicts between the first and the second number of rows at a time, limited so that their inputs and outputs
+#: fit into this part of a core's cache, and a multiple of the last number, which no tile exceeds.
 _SMALLEST, _LARGEST, _CACHE, _MULTIPLE = 32, 128, 512 << 10, 8
 
 #: Number of batch sizes whose recordings are kept, which limits the memory of programs that use many sizes.

@@ -2,7 +2,7 @@
 
 A launch, and the start of a kernel after another one, take longer than the arithmetic of a small network. So one kernel
 takes a few rows of the batch through the whole network, and a second computes all gradients of weights and updates
-them. A network is one line of the kernels' tables, so many equal networks are no more launches than one.
+them. Each network has a line in the kernels' tables, and any number of equal networks takes the launches of one.
 """
 
 from __future__ import annotations

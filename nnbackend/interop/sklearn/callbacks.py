@@ -33,7 +33,7 @@ class Follower:
     context : CallbackContext
         That of the network's training; epochs are its subtasks.
     estimator : BaseMLP
-        The one that is fitted, also for its members.
+        The estimator that the caller fits, which may have several members.
     """
 
     def __init__(self, task: FitTask, context: Any, estimator: Any) -> None:

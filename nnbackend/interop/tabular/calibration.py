@@ -14,7 +14,7 @@ __all__ = ["Calibration"]
 #: Most rows that are kept for each output: more would hardly change the quantiles.
 _MOST = 5000
 
-#: Errors that a quantile is taken from: this share of all, but at least so many.
+#: The errors from which a quantile is computed: this share of all, and no fewer than this number.
 _SHARE, _LEAST = 0.2, 100
 
 

@@ -229,7 +229,7 @@ class Preparation:
         Raises
         ------
         InvalidInputError
-            A column of text has so many different values that it is no category.
+            A column of text has too many different values to be a category.
         """
         return cls(
             [
