@@ -41,8 +41,10 @@ def test_each_network_is_that_of_a_run_with_its_seed(run: Path, tmp_path: Path) 
 
 def test_evaluate_and_predict_use_the_mean_of_all(run: Path, tmp_path: Path, images: tuple[Path, object]) -> None:
     ensemble, data = nn.Ensemble.load(run / "model.safetensors", "numpy"), nn.datasets.load("digits")
-    expected = ensemble.evaluate(data.x_test, data.y_test)["accuracy"]
-    assert f"test accuracy {100 * expected:.2f} %" in nnbackend("evaluate", run, "--backend", "numpy").stdout
+    expected = ensemble.evaluate(data.x_test, data.y_test)
+    printed = nnbackend("evaluate", run, "--backend", "numpy").stdout
+    assert f"test loss {expected['loss']:.4f}" in printed
+    assert f"test accuracy {100 * expected['accuracy']:.2f} %" in printed
     shown = nnbackend("predict", run, images[0] / "five.idx.gz", "--json", "--backend", "numpy")
     outputs = np.array([entry["outputs"] for entry in json.loads(shown.stdout)])
     pixels = np.round(255 * data.x_test[:5]).astype(np.uint8)

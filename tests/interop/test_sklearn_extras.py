@@ -303,3 +303,14 @@ def test_one_warning_of_a_whole_search():
     (warning,) = caught
     assert str(warning.message).startswith("6 of the 6 fits of the search and the fit of best_estimator_: ")
     assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("labels", [Y, Y.astype(np.uint8), np.array(["a", "b", "c"])[Y], Y.astype(float)], ids=str)
+def test_the_score_of_a_classifier_is_its_accuracy(labels):
+    """Also where scikit-learn's checks are skipped, as for plain arrays of the dtype of the classes."""
+    model = make().fit(X, labels)
+    predicted = model.predict(X)
+    for given in (labels, list(labels), labels[::-1]):
+        assert model.score(X, given) == accuracy_score(np.asarray(given, labels.dtype), predicted)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(X, labels[:-1])
