@@ -114,3 +114,13 @@ def test_some_weights_may_be_set(backend):
         with pytest.raises(error):
             net.set_weights({"layers.2.bias": np.ones(6), **wrong}, partial=True)
     assert all(np.array_equal(after[name], array) for name, array in net.get_weights().items())
+
+
+def test_all_layers_make_a_new_network_whatever_was_made_of_some():
+    old = nn.Network([nn.Dense(3), nn.Dense(2)], 12, backend="numpy", seed=0)
+    old.set_weights(old.get_weights())
+    new = nn.Network([old.layers[0], nn.Dense(4)], 12, backend="numpy", weights_from=old)
+    for layers in (old.layers, new.layers):
+        assert nn.Network(layers, 12, backend="numpy").parameter_count > 0
+    with pytest.raises(InvalidInputError, match="weights_from"):
+        nn.Network([old.layers[0], nn.Dense(5)], 12, backend="numpy")

@@ -191,9 +191,10 @@ def _finished(folder: RunFolder, configuration: dict[str, Any], epochs: int | No
     # The networks of an ensemble are never trained on, even if all have stopped early.
     if done >= wanted or stopped_by or "members" in history:
         if epochs is not None and epochs > done:
+            by = stopped_by or "the callbacks of its networks"
             raise InvalidInputError(
-                f"--epochs: {folder.path} was ended after {done} epochs by {stopped_by}, and more epochs do not change "
-                "that; start another run"
+                f"--epochs: {folder.path} was ended after {done} epochs by {by}, and more epochs do not change that; "
+                "start another run"
             )
         return (
             f"{folder.path} is finished: {done} epochs, test accuracy {percent(accuracy)}; there is nothing to resume"

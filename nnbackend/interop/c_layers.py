@@ -185,8 +185,9 @@ def _formula(program: Program, activation: str, alpha: float) -> str:
             return f"v / ({one} + {function('exp')}(-v))"
         case "mish":
             e = f"{function('exp')}(v > {number(20)} ? {number(20)} : v)"
-            # With n = exp(v) (exp(v) + 2), which would overflow beyond 20, tanh(log(1 + exp(v))) is n / (n + 2).
-            return f"v * (1 - {number(2)} / ({e} * ({e} + {number(2)}) + {number(2)}))"
+            # With n = exp(v) (exp(v) + 2), which would overflow beyond 20, tanh(log(1 + exp(v))) is n / (n + 2), or
+            # 1 / (1 + 2 / n), which names n only once and does not cancel.
+            return f"v / (1 + {number(2)} / ({e} * ({e} + {number(2)})))"
         case "exponential":
             return f"{function('exp')}(v)"
         case "softplus":

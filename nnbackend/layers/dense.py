@@ -118,7 +118,8 @@ class Dense(Linear):
     The parameters are weight and bias in both parametrisations, so exports do not differ. With "ntk", the default of
     `weight_initializer` is LeCun normal, for which w is standard normal, and the learning rates of weight and bias are
     multiplied by ``1 / sqrt(inputs)`` and 0.1. With Adam, AdamW and RMSprop, whose steps do not depend on the scale of
-    gradients, but for `epsilon`, this is the same as training w and b; with SGD, the factors would be their squares.
+    gradients, but for `epsilon`, this is the same as training w and b, but for a weight decay, which the factors
+    multiply, too; with SGD, the factors would be their squares.
 
     References
     ----------

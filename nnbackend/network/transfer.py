@@ -13,8 +13,8 @@ from nnbackend.step.parameters import ParameterLayout
 __all__ = ["check_layers_are_new", "note_trained", "take_weights"]
 
 #: By the ids of layers whose weights some network has trained, loaded or been given: the layer, and the ids of all
-#: layers of that network. Layers are found by identity, because those of users may be equal, or have no hash.
-_trained: dict[int, tuple[weakref.ref[Layer], tuple[int, ...]]] = {}
+#: layers of each of these networks. Layers are found by identity, because those of users may be equal, or have no hash.
+_trained: dict[int, tuple[weakref.ref[Layer], set[tuple[int, ...]]]] = {}
 
 
 def note_trained(network: NetworkInference) -> None:
@@ -22,7 +22,11 @@ def note_trained(network: NetworkInference) -> None:
     ids = tuple(map(id, network.layers))
     for layer in all_layers(network.layers):
         key = id(layer)
-        _trained[key] = weakref.ref(layer, lambda _, key=key: _trained.pop(key, None)), ids  # type: ignore[misc]
+        known = _trained.get(key)
+        if known is not None and known[0]() is layer:
+            known[1].add(ids)
+        else:
+            _trained[key] = weakref.ref(layer, lambda _, key=key: _trained.pop(key, None)), {ids}  # type: ignore[misc]
 
 
 def check_layers_are_new(network: NetworkInference) -> None:
@@ -37,7 +41,7 @@ def check_layers_are_new(network: NetworkInference) -> None:
     ids = tuple(map(id, network.layers))
     for node in (inner for top in network.model.layout.nodes for inner in top.walk()):
         known = _trained.get(id(node.layer)) if node.parameters else None
-        if known is not None and known[0]() is node.layer and known[1] != ids:
+        if known is not None and known[0]() is node.layer and ids not in known[1]:
             raise InvalidInputError(
                 f"{node.name} belongs to a network that has been trained or given weights. A layer describes weights, "
                 "and the network has them: to use the layer with them, give Network(..., weights_from=that_network); "

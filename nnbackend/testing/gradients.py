@@ -53,7 +53,7 @@ class LossAndGradients:
             chosen,
             state,
             backend.empty((model.layout.trainable_size,), model.dtype),
-            backend.empty((1,), np.float64),
+            dict.fromkeys((factor for factor, _, _ in model.layout.rate_parts), backend.empty((1,), np.float64)),
             self._trace,
         )
         self._executor = backend.executor(recorder.calls)

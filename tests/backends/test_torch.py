@@ -137,6 +137,40 @@ class TestTorch:
             losses.append(net.evaluate(x, y)["loss"])
         assert losses[1] == pytest.approx(losses[0], abs=1e-5)
 
+    def test_the_gradient_of_relu_keeps_nan(self):
+        backend = nn.get_backend("torch:cpu")
+        rows = [0, 0, 2, 2], [np.nan, 3, np.nan, 3], [9, 9, 9, 9]
+        saved, upstream, out = (backend.from_host(np.array([row], np.float32)) for row in rows)
+        backend.activation_gradient(saved, "relu", 0.0, upstream, out)
+        np.testing.assert_array_equal(backend.to_host(out), np.array([[np.nan, 0, np.nan, 3]], np.float32))
+
+    def test_networks_that_train_at_the_same_time_count_their_own_steps(self, monkeypatch):
+        """A step of one within the update of another, as threads may have it."""
+        import torch
+
+        x, y = data(16)
+        alone, beside, other = (network("torch:cpu") for _ in range(3))
+
+        def steps(net, count):
+            optimizer = nn.Adam(0.1)
+            for _ in range(count):
+                net.train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=optimizer)
+
+        steps(alone, 3)
+        update, within = torch._fused_adam_, []
+
+        def interrupted(*arguments, **options):
+            if not within:
+                within.append("other")
+                steps(other, 5)
+                within.clear()
+            return update(*arguments, **options)
+
+        monkeypatch.setattr(torch, "_fused_adam_", interrupted)
+        steps(beside, 3)
+        for name, weight in alone.get_weights().items():
+            assert (weight == beside.get_weights()[name]).all()
+
     def test_too_little_memory_is_a_memory_error(self):
         with pytest.raises(MemoryError, match="allocate memory"):
             nn.get_backend("torch:cpu").empty((10**14,), "float32")

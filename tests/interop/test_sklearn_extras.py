@@ -314,3 +314,16 @@ def test_the_score_of_a_classifier_is_its_accuracy(labels):
         assert model.score(X, given) == accuracy_score(np.asarray(given, labels.dtype), predicted)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         model.score(X, labels[:-1])
+
+
+def test_balanced_labels_of_validation_data_have_the_weights_of_training():
+    """With several labels for a row; the rows for validation have other shares of them."""
+    labels = np.column_stack([Y == 0, Y == 1]).astype(int)
+    rare = np.flatnonzero(labels.any(axis=1))[:20]
+    options = {"class_weight": "balanced", "max_iter": 2}
+    losses = []
+    for weights in (options, {"class_weight": [{0: 0.75, 1: 1.5}] * 2, "max_iter": 2}):
+        with pytest.warns(ConvergenceWarning):
+            model = make(**weights).fit(X, labels, X_val=X[rare], y_val=labels[rare])
+        losses.append(model.validation_loss_curve_)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-12)

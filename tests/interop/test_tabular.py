@@ -386,3 +386,16 @@ def test_a_divergence_is_an_error_and_leaves_the_estimator_as_it_was():
         model.fit(np.arange(20.0).reshape(10, 2), np.arange(10.0))
     assert model.predict(FRAME).tobytes() == before.tobytes()
     assert model.n_features_in_ == 5
+
+
+def test_rows_without_weight_do_not_choose_the_best_epoch():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(120, 3))
+    y = (x[:, 0] + 0.5 * generator.normal(size=120) > 0).astype(float)
+    weights = (np.arange(120) % 3 > 0).astype(float)
+    options = {**SMALL, "n_members": 3, "backend": "numpy"}
+    found = [
+        nn.TabularRegressor(**options).fit(x, targets, sample_weight=weights).best_epochs_
+        for targets in (y, np.where(weights, y, 1 - y))
+    ]
+    assert found[0] == found[1]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import nnbackend as nn
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.interop.tabular.reading import Table
@@ -166,3 +167,13 @@ def test_categories_that_are_all_missing_are_of_no_kind():
     known = fitted(pd.DataFrame({"c": ["a", "b", "a"]}))
     missing = known.apply(Table(pd.DataFrame({"c": [None, None]})).columns(["c"]), np.float64)
     assert (missing == known.apply(Table(pd.DataFrame({"c": ["z", "z"]})).columns(), np.float64)).all()
+
+
+def test_categories_in_another_precision_are_the_same():
+    x = np.array([[0.1], [0.7], [0.3]] * 20)
+    y = np.array([0, 1, 2] * 20)
+    model = nn.TabularClassifier(
+        categorical_features=[0], hidden_layer_sizes=(8,), epochs=20, random_state=0, backend="numpy"
+    ).fit(x.astype(np.float32), y)
+    assert (model.predict_proba(x) == model.predict_proba(x.astype(np.float32))).all()
+    assert model.score(x, y) == 1

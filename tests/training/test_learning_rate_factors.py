@@ -135,3 +135,9 @@ def test_summary_and_repr_show_it():
 def test_what_is_no_factor_is_refused(value, message):
     with pytest.raises(InvalidInputError, match=message):
         nn.Dense(2, learning_rate_factor=value)
+
+
+def test_gradients_of_networks_with_factors_can_be_checked():
+    net = nn.Network([nn.Dense(3, "tanh", learning_rate_factor=0.5), nn.Dense(2)], 4, backend="numpy", dtype="float64")
+    draw = np.random.default_rng(0)
+    nn.testing.check_gradients(net, draw.normal(size=(6, 4)), draw.normal(size=(6, 2)), loss="mse")

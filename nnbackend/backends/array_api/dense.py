@@ -107,23 +107,6 @@ class DenseOperations(Namespace):
         losses = xp.mean(delta * delta, axis=1)
         self._finish(losses, correct, delta, weights, 2 / (rows * columns), gradient, row_losses)
 
-    def _finish(
-        self,
-        losses: Array,
-        correct: Array,
-        delta: Array,
-        weights: Array | None,
-        factor: float,
-        gradient: Array,
-        row_losses: Array,
-    ) -> None:
-        """Write a loss and its gradient, with sample weights, and the gradient scaled for a mean."""
-        if weights is not None:
-            losses, delta = losses * weights, delta * weights[:, None]
-        gradient[...] = delta * factor
-        row_losses[0, :] = losses
-        row_losses[1, :] = self.xp.astype(correct, row_losses.dtype)
-
     def record_loss(self, row_losses: Array, penalties: Array | None, counter: Array, trace: Array) -> None:
         step = int(self._numbers(counter)[0])
         self._store(trace, (step, slice(0, 2)), self._sum(row_losses, axis=1))
@@ -159,7 +142,7 @@ class DenseOperations(Namespace):
         out[...] = x * scale
 
     def scale_columns_gradient(self, x: Array, upstream: Array, scale_gradient: Array) -> None:
-        sums = self.xp.sum(self.xp.astype(upstream * x, self.wide), axis=0)
+        sums = self._sum(upstream * x, axis=0)
         scale_gradient[...] = self.xp.astype(sums, scale_gradient.dtype)
 
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:

@@ -45,6 +45,23 @@ class Namespace:
         """The sum in `wide`."""
         return self.xp.sum(array, axis=axis, dtype=self.wide, keepdims=keepdims)
 
+    def _finish(
+        self,
+        losses: Array,
+        correct: Array,
+        delta: Array,
+        weights: Array | None,
+        factor: float,
+        gradient: Array,
+        row_losses: Array,
+    ) -> None:
+        """Write a loss and its gradient, with sample weights, and the gradient scaled for a mean."""
+        if weights is not None:
+            losses, delta = losses * weights, delta * weights[:, None]
+        gradient[...] = delta * factor
+        row_losses[0, :] = losses
+        row_losses[1, :] = self.xp.astype(correct, row_losses.dtype)
+
     def _store(self, out: Array, index: Any, value: Array) -> None:
         """``out[index] = value`` for a float64 array, which may be in host memory: then it is written as soon as it is
         read, so that the device need not be waited for."""

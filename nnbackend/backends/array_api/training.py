@@ -28,14 +28,9 @@ class TrainingLosses(Namespace):
         if loss == "sigmoid_focal":
             correct = xp.mean(xp.astype((outputs > 0) == (targets > 0.5), outputs.dtype), axis=1)
         else:
-            correct = xp.astype(xp.argmax(outputs, axis=1) == xp.argmax(targets, axis=1), outputs.dtype)
+            correct = xp.argmax(outputs, axis=1) == xp.argmax(targets, axis=1)
         values, slopes = self._elementwise_loss(loss, outputs, targets, parameters)
-        losses = xp.mean(values, axis=1)
-        if weights is not None:
-            losses, slopes = losses * weights, slopes * weights[:, None]
-        gradient[...] = slopes * (1 / (rows * columns))
-        row_losses[0, :] = losses
-        row_losses[1, :] = correct
+        self._finish(xp.mean(values, axis=1), correct, slopes, weights, 1 / (rows * columns), gradient, row_losses)
 
     def _elementwise_loss(self, loss: str, a: Array, t: Array, p: Array) -> tuple[Array, Array]:
         """The losses of outputs, and their derivatives."""

@@ -29,7 +29,8 @@ FORWARD: Mapping[str, Callable[[Array, float, Array], object]] = {
 #: By name: the function of what the forward pass saved, the parameter a, the gradient g of the output, and the result.
 GRADIENT: Mapping[str, Callable[[Array, float, Array, Array], object]] = {
     "identity": lambda s, a, g, out: out.copy_(g),
-    "relu": lambda s, a, g, out: _ops.threshold_backward.grad_input(g, s, 0, grad_input=out),
+    # A product, because PyTorch's own function drops a NaN in g where the output is 0.
+    "relu": lambda s, a, g, out: torch.mul(g, s > 0, out=out),
     "leaky_relu": lambda s, a, g, out: _ops.leaky_relu_backward.grad_input(g, s, a, True, grad_input=out),
     "elu": lambda s, a, g, out: _ops.elu_backward.grad_input(g, a, 1, 1, True, s, grad_input=out),
     "sigmoid": lambda s, a, g, out: _ops.sigmoid_backward.grad_input(g, s, grad_input=out),

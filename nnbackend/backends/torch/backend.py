@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,9 @@ from nnbackend.backends.contract import Call
 from nnbackend.backends.torch.activations import FORWARD, GRADIENT
 from nnbackend.backends.torch.images import TorchImages, shared_places
 from nnbackend.backends.torch.probe import best_device, probe
-from nnbackend.errors import BackendUnavailableError, InvalidInputError
+from nnbackend.errors import BackendUnavailableError
 
 __all__ = ["TorchBackend"]
-
-_DTYPES = {np.dtype(name): getattr(torch, name) for name in ("float32", "float64", "int32", "int64", "uint8")}
 
 
 class TorchBackend(TorchImages, ArrayApiBackend):
@@ -56,22 +53,15 @@ class TorchBackend(TorchImages, ArrayApiBackend):
         self.device = f"{_description(place)}, PyTorch {torch.__version__}"
         self._on_host = place.type == "cpu"
         self.works_apart = not self._on_host
-        #: The number of this step for PyTorch's optimisers, which take it as a tensor.
-        self._optimizer_step = _made(lambda: torch.zeros((), dtype=torch.float32, device=place))
 
     # ---- memory --------------------------------------------------------------------------------------------
 
-    def _place(self, dtype: torch.dtype) -> torch.device:
-        return self.library.host if dtype == torch.float64 else self.library.device
-
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        kind = _DTYPES[np.dtype(dtype)]
-        return _made(lambda: torch.zeros(shape, dtype=kind, device=self._place(kind)))
+        return _made(lambda: torch.zeros(shape, **self._placed(dtype)))
 
     def from_host(self, array: HostArray) -> Array:
-        kind = _DTYPES[array.dtype]
         # PyTorch's own memory: sums in products may depend on its alignment.
-        out = _made(lambda: torch.empty(array.shape, dtype=kind, device=self._place(kind)))
+        out = _made(lambda: torch.empty(array.shape, **self._placed(array.dtype)))
         self._fill(array, out)
         return out
 
@@ -102,7 +92,8 @@ class TorchBackend(TorchImages, ArrayApiBackend):
     def synchronize(self) -> None:
         super().synchronize()
         if not self._on_host:
-            getattr(torch, self.library.device.type).synchronize()
+            kind = self.library.device.type
+            getattr(torch, kind).synchronize(*(() if kind == "mps" else (self.library.device,)))
 
     def free_bytes(self) -> int | None:
         if self.library.device.type != "cuda":
@@ -111,22 +102,6 @@ class TorchBackend(TorchImages, ArrayApiBackend):
         # Memory that PyTorch keeps for itself, and does not use, is free, too.
         kept = torch.cuda.memory_reserved(self.library.device) - torch.cuda.memory_allocated(self.library.device)
         return int(free + kept)
-
-    def view(self, buffer: Array, offset: int, shape: tuple[int, ...], row_stride: int | None = None) -> Array:
-        *leading, columns = shape
-        stride = columns if row_stride is None else row_stride
-        window = buffer[offset : offset + math.prod(leading) * stride].view(*leading, stride)
-        return window if stride == columns else window[..., :columns]
-
-    def reshape(self, array: Array, shape: tuple[int, ...]) -> Array:
-        try:
-            return array.view(shape)
-        except RuntimeError as error:
-            text = f"an array of shape {tuple(array.shape)} has no view of shape {shape}"
-            raise InvalidInputError(text) from error
-
-    def _moved(self, array: Array, device: Any) -> Array:
-        return array.to(device)
 
     # ---- batch, forward and backward -----------------------------------------------------------------------
 
@@ -253,9 +228,11 @@ class TorchBackend(TorchImages, ArrayApiBackend):
             beta1 = self._this_step(momenta, counter)
         # The function of PyTorch's own optimisers, which passes over the memory once.
         update = torch._fused_adamw_ if decoupled else torch._fused_adam_
-        self._optimizer_step.fill_(int(self._numbers(counter)[2]) + 1)
+        # A tensor of its own, because networks on one backend may train at the same time.
+        number = int(self._numbers(counter)[2]) + 1
+        step = _made(lambda: torch.full((), number, dtype=torch.float32, device=parameters.device))
         update(
-            [parameters], [gradients], [first], [second], [], [self._optimizer_step],
+            [parameters], [gradients], [first], [second], [], [step],
             lr=self._this_step(learning_rates, counter), beta1=beta1, beta2=beta2, weight_decay=weight_decay,
             eps=epsilon, amsgrad=False, maximize=False,
         )  # fmt: skip

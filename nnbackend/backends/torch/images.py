@@ -128,7 +128,8 @@ class TorchImages(ImageWindows):
         if kind == "l2" or not _has_pool(x, out, *window):
             super().pool(x, kind, pool_height, pool_width, stride_y, stride_x, top, left, out)
         elif kind == "max":
-            self.max_pool(x, *window, out)
+            largest = torch.nn.functional.max_pool2d(_channels_first(x), *window)
+            out.copy_(largest.permute(0, 2, 3, 1))
         else:
             mean = torch.nn.functional.avg_pool2d(_channels_first(x), *window, count_include_pad=False)
             out.copy_(mean.permute(0, 2, 3, 1))
@@ -139,7 +140,7 @@ class TorchImages(ImageWindows):
         out.copy_(largest.permute(0, 2, 3, 1))
         if self._on_host:
             return places
-        # PyTorch takes the last NaN of a window for its place, the contract the first.
+        # PyTorch takes the last NaN of a window for its place, the contract the first (or an infinity before it).
         finite = torch.nan_to_num(_channels_first(x), nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
         return _ops.max_pool2d_with_indices(finite, size, steps, before)[1]
 

@@ -226,9 +226,10 @@ class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
     def _attributes_now(self, member: BaseMLP, fitting: Fitting, problem: Problem) -> dict[str, Any]:
         """The attributes of the whole as if its training had ended now with this network alone, for callbacks."""
         old = fitting.engine
-        engine = Engine(old.architecture, old.solver, old.seed, old.steps)
+        # With a solver and a progress of its own: the callback may train it on.
+        engine = Engine(old.architecture, Solver(Settings.of(self)), old.seed, old.steps)
         attributes = member._attributes(engine, problem, freeze(fitting.weights_now()))
-        attributes |= {**fitting.progress.attributes(), "_progress": fitting.progress}
+        attributes |= {**fitting.progress.attributes(), "_progress": fitting.progress.continued()}
         if member is not self:
             attributes["estimators_"] = [_with(member, attributes)]
         return attributes

@@ -264,7 +264,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):  # type: ignore[misc]
             return targets, problem.weight_by_class[targets]
         if self.class_weight is None:
             return targets, None
-        weights: HostArray = compute_sample_weight(self.class_weight, y)
+        given = self.class_weight
+        if isinstance(given, str):
+            # Balanced by the rows that are trained on.
+            columns = [(np.unique(column), column) for column in problem.targets.T]
+            given = [
+                dict(zip(values, compute_class_weight(given, classes=values, y=column), strict=True))
+                for values, column in columns
+            ]
+        weights: HostArray = compute_sample_weight(given, y)
         return targets, weights
 
     def _labels_of(self, y: HostArray, goes_on: bool, incremental: bool, classes: Any) -> Labels:

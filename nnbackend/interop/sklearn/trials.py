@@ -328,7 +328,8 @@ def run_trials(folds: Folds, trials: Sequence[Trial], last: float = math.inf) ->
         raise fatal[min(fatal)]
     if interrupt.requested:
         raise KeyboardInterrupt
-    return [trial.result for trial in trials]
+    # Copies, because a trial that has ended returns its result again in the next round.
+    return [dict(trial.result) for trial in trials]
 
 
 def _by_backend(

@@ -127,12 +127,12 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
             times: list[float] = []
             for _ in range(_REHEARSAL):
                 start = perf_counter()
-                train(networks(), replace(recipe, epochs=1), rows, held, False)
+                train(networks(), replace(recipe, epochs=1), rows, held, self.validation_fraction, False)
                 times.append(perf_counter() - start)
             left = limit - (perf_counter() - began)
             recipe = replace(recipe, epochs=int(min(recipe.epochs, max(1, left // min(times)))))
         trained = networks()
-        best = train(trained, recipe, rows, held, verbose)
+        best = train(trained, recipe, rows, held, self.validation_fraction, verbose)
         self.n_epochs_, self.best_epochs_ = recipe.epochs, best
         self.preparation_, self.ensemble_ = preparation, Ensemble(trained)
         self._validated(np.array(held), self._each(rows.x), targets)

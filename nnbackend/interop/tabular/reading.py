@@ -172,6 +172,9 @@ def _column(label: Any, part: Any, force: bool) -> Column:
 
 
 def _listed(items: Any) -> list[Any]:
+    if isinstance(items, np.ndarray) and items.dtype.kind == "f" and items.dtype.itemsize < 8:
+        # As decimals, so that 0.1 is the same category in float32 and in float64.
+        items = items.astype(str).astype(np.float64)
     return list(items.tolist() if isinstance(items, np.ndarray) else items())
 
 

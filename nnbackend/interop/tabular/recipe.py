@@ -72,13 +72,12 @@ class Recipe:
         sizes = [sizes] if isinstance(sizes, int | np.integer) else sizes
         if isinstance(sizes, str) or not isinstance(sizes, Sequence | np.ndarray):
             raise InvalidInputError(f"hidden_layer_sizes must be a list of numbers of units, received {shown(sizes)}")
-        rate = task.pop("learning_rate") if estimator.learning_rate is None else estimator.learning_rate
-        activation = task.pop("activation") if estimator.activation is None else estimator.activation
-        task.pop("learning_rate", None), task.pop("activation", None)
+        for name in ("activation", "learning_rate"):
+            own = getattr(estimator, name)
+            task[name] = task[name] if own is None else own
+        task["learning_rate"] = above_zero("learning_rate", task["learning_rate"])
         return cls(
             hidden_layer_sizes=tuple(positive_integer("hidden_layer_sizes", size) for size in sizes),
-            activation=activation,
-            learning_rate=above_zero("learning_rate", rate),
             epochs=positive_integer("epochs", estimator.epochs),
             batch_size=positive_integer("batch_size", estimator.batch_size),
             **task,
@@ -123,7 +122,12 @@ def held_out(rows: Rows, fraction: float, seeds: Sequence[int]) -> list[npt.NDAr
 
 
 def train(
-    networks: Sequence[Network], recipe: Recipe, rows: Rows, held: Sequence[npt.NDArray[np.bool_]], verbose: bool
+    networks: Sequence[Network],
+    recipe: Recipe,
+    rows: Rows,
+    held: Sequence[npt.NDArray[np.bool_]],
+    fraction: float,
+    verbose: bool,
 ) -> list[int]:
     """Train networks at once, each on the rows that it does not hold out; returns the best epoch of each.
 
@@ -143,8 +147,8 @@ def train(
         batch_size=recipe.batch_size,
         loss=recipe.loss,
         optimizer=Adam(LogCosine(recipe.learning_rate, recipe.epochs), beta2=_BETA2),
-        rows=[np.flatnonzero(~own) for own in held],
-        validation_rows=[np.flatnonzero(own) for own in held] if validated else None,
+        # Draws the rows in `held`, and weights them.
+        validation_split=fraction if validated else 0.0,
         sample_weight=rows.weights,
         label_smoothing=recipe.label_smoothing,
         callbacks=PerNetwork(callbacks),
