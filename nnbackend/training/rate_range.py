@@ -41,6 +41,9 @@ _TOO_LARGE, _EARLIER = 4.0, 0.9
 #: Standard deviations of the first losses by which the loss must fall.
 _CLEARLY = 3.0
 
+#: What smoothing leaves of the standard deviation of independent losses.
+_SMOOTHED = 0.4
+
 #: Fewer steps than this show no slope.
 _FEWEST = 10
 
@@ -94,7 +97,7 @@ def find_learning_rate(
     lowest, highest : float
         The first rate, and that of the last step; 0 < lowest < highest.
     steps : int
-        Number of steps from one to the other, at least 10.
+        Number of steps from one to the other, at least 10. From fewer than about 50, there is often no suggestion.
     **options
         Arguments of :meth:`nnbackend.Network.fit` that change steps: `sample_weight`, `class_weight`, `clip_norm`,
         `clip_value`, `accumulate`, `label_smoothing`, `augment`, `shuffle`, `stream`.
@@ -128,9 +131,9 @@ def find_learning_rate(
     # A run may diverge in its last portion; the losses before it are known.
     with contextlib.suppress(TrainingDivergedError):
         fit(tried, x, y, **training, **options)
-    losses = _around(np.array(watch.losses[:steps]))
-    rates = schedule.epoch_rates(0, steps)[: len(losses)]
-    return LearningRates(_steepest(rates, losses), rates, losses)
+    raw = np.array(watch.losses[:steps])
+    losses, rates = _around(raw), schedule.epoch_rates(0, steps)[: len(raw)]
+    return LearningRates(_steepest(rates, losses, raw), rates, losses)
 
 
 class _Growing(Schedule):
@@ -187,12 +190,12 @@ def _around(losses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return smoothed
 
 
-def _steepest(rates: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -> float:
-    """The rate at which the losses fall fastest, before their minimum."""
+def _steepest(rates: npt.NDArray[np.float64], losses: npt.NDArray[np.float64], raw: npt.NDArray[np.float64]) -> float:
+    """The rate at which the smoothed losses fall fastest, before their minimum."""
     least = int(losses.argmin()) if len(losses) else 0
-    first = losses[: max(len(losses) // 4, 1)]
-    # Losses also differ because each step has other rows.
-    if least < 2 or first.mean() - losses[least] <= _CLEARLY * first.std():
+    # Losses also differ because each step has other rows. The first ones, before smoothing, show how much.
+    first = raw[: max(len(raw) // 4, _FEWEST)]
+    if least <= _NEAR or first.mean() - losses[least] <= _CLEARLY * _SMOOTHED * first.std():
         low, high = (rates[0], rates[-1]) if len(rates) else (np.nan, np.nan)
         raise InvalidInputError(
             f"the loss does not fall at any learning rate from {low:.3g} to {high:.3g}, so none can be suggested; "
@@ -200,5 +203,4 @@ def _steepest(rates: npt.NDArray[np.float64], losses: npt.NDArray[np.float64]) -
         )
     slopes = np.gradient(losses[: least + 1], np.log(rates[: least + 1]))
     # The first losses are those of fewer rows.
-    begin = _NEAR if least > 2 * _NEAR else 0
-    return float(rates[begin + int(slopes[begin:].argmin())])
+    return float(rates[_NEAR + int(slopes[_NEAR:].argmin())])

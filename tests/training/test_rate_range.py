@@ -93,3 +93,14 @@ def test_the_picture_shows_rates_losses_and_the_suggestion():
     assert ax.get_xscale() == "log"
     with pytest.raises(InvalidInputError, match="find_learning_rate returned"):
         nn.plotting.plot_learning_rates(found.rates)
+
+
+def test_nothing_is_suggested_from_noise():
+    """With few steps, the losses of the first ones say little about how much losses differ."""
+    for seed in range(4):
+        draw = np.random.default_rng(seed)
+        net = nn.Network([nn.Dense(8, "relu"), nn.Dense(1)], 4, backend="numpy", seed=seed)
+        with pytest.raises(InvalidInputError, match="does not fall at any learning rate"):
+            nn.find_learning_rate(
+                net, draw.normal(size=(300, 4)), draw.normal(size=(300, 1)), loss="mse", steps=10, highest=1e-3
+            )
