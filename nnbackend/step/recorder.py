@@ -67,7 +67,7 @@ def record_training(
     loss: Loss,
     memory: OptimizerState,
     gradients: Array,
-    learning_rates: Array | Mapping[float, Array],
+    learning_rates: Mapping[float, Array],
     trace: Array,
     before_update: RecordMore | None = None,
     momenta: Array | None = None,
@@ -87,8 +87,8 @@ def record_training(
     memory : OptimizerState
     gradients : (layout.trainable_size,) array
         The flat buffer that the backward pass writes to.
-    learning_rates : (steps of an epoch,) float64, or dict of them
-        For each learning-rate factor of the layers; an array if all have the factor 1.
+    learning_rates : dict of (steps of an epoch,) float64
+        For each learning-rate factor of the layers.
     trace : (steps of an epoch, 3) float64, see :meth:`Backend.record_loss`
     before_update : callable, optional
         Called with the recorder after the gradients are recorded, to record calls before the update.
@@ -139,7 +139,7 @@ def record_update(
     rows: Array | None,
     memory: OptimizerState,
     gradients: Array,
-    learning_rates: Array | Mapping[float, Array],
+    learning_rates: Mapping[float, Array],
     trace: Array,
     before_update: RecordMore | None = None,
     momenta: Array | None = None,
@@ -167,11 +167,10 @@ def record_update(
     if momenta is not None:
         _check_momenta(model.backend, memory.optimizer)
         scheduled = {"momenta": momenta}
-    tables = learning_rates if isinstance(learning_rates, Mapping) else {1.0: learning_rates}
     for factor, begin, end in model.layout.rate_parts:
         part = partial(_part, model, begin, end)
         slots = {name: part(slot) for name, slot in memory.slots.items()}
-        arrays = (part(model.trained), part(gradients), slots, recorder.counter, tables[factor])
+        arrays = (part(model.trained), part(gradients), slots, recorder.counter, learning_rates[factor])
         memory.optimizer.record(recorder.record, *arrays, **scheduled)
     if after_update is not None:
         after_update(recorder)

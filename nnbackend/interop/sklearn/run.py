@@ -81,7 +81,7 @@ class _Recording:
         loss = recorded_loss(self._architecture.loss, backend)
         record_training(
             recorder, examples, replay.order, batch_size, loss, self._memory, gradients,
-            replay.rates, replay.trace, partial(self._record_corrections, pairs),
+            replay.rate_tables, replay.trace, partial(self._record_corrections, pairs),
         )  # fmt: skip
         return backend.executor(recorder.calls)
 
