@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -126,6 +127,40 @@ def test_without_a_gpu_it_says_why_and_measures_nothing(monkeypatch, tmp_path, c
     assert gpu_first.main(["--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("there is no NVIDIA driver on this machine. With --dry-run")
     assert list(tmp_path.iterdir()) == []
+
+
+#: What a usual machine with a GPU lacks: Python, NumPy, CuPy, PyTorch, JAX and pytest are there.
+ABSENT = (
+    "array_api_strict", "hypothesis", "matplotlib", "numba", "onnx", "pandas", "platformdirs", "requests", "rich",
+    "safetensors", "scipy", "sklearn", "threadpoolctl",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_usual_machine_with_a_gpu_has_all_that_is_needed(tmp_path):
+    """The first piece, and the collection of the tests for the device, without other packages."""
+    if reason := why_not():
+        pytest.skip(reason)
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({ABSENT}))  # importing None fails
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name in {ABSENT} else found(name, *package)
+from benchmarks import gpu_first
+gpu_first.NETS = gpu_first.NETS[:1]
+gpu_first.WAYS = dict(list(gpu_first.WAYS.items())[:1])
+assert gpu_first.main(["smoke", "--dry-run", "--out", {str(tmp_path)!r}]) == 0
+import benchmarks.gpu, pytest
+options = ["--collect-only", "-q", "-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider"]
+assert pytest.main([*options, "tests/gpu"]) == 0
+assert pytest.main([*options, "tests/backends", "-m", "gpu"]) == 0
+"""
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=gpu_first.ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.mark.slow
