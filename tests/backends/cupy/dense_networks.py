@@ -45,6 +45,13 @@ NETWORKS = {
         nn.Dense(5, activation="selu"),
         nn.Dense(4, learning_rate_factor=0.5),
     ],
+    "table": lambda: [
+        nn.Normalization(mean=np.linspace(0, 1, FEATURES), variance=np.linspace(0.1, 2, FEATURES)),
+        nn.Scale(initializer=np.linspace(0.5, 1.5, FEATURES), learning_rate_factor=6.0),
+        nn.Dense(33, activation="mish", parametrization="ntk", l2=0.1),
+        nn.Dropout(0.2),
+        nn.Dense(4, l1=1e-2),
+    ],
     "scale of many": lambda: [nn.Scale(initializer=np.linspace(-1, 1, FEATURES)), nn.Dense(4)],
     "normalized": lambda: [
         nn.Normalization(mean=np.linspace(0, 1, FEATURES), variance=np.linspace(0.1, 2, FEATURES)),

@@ -145,7 +145,7 @@ def test_divergence_is_noticed():
 @pytest.mark.parametrize(
     "order", [{"reverse_threads": True, "interleave": 2}, {"reverse_blocks": True, "interleave": 1}]
 )
-@pytest.mark.parametrize("layers", ["dropout", "activations apart"])
+@pytest.mark.parametrize("layers", ["dropout", "activations apart", "table"])
 def test_the_order_of_threads_and_blocks_does_not_matter(layers, order):
     made = [network(watched(**kind)[0], layers, "float32") for kind in ({}, order)]
     first, second = (train(each, "adam") for each in made)
@@ -167,14 +167,15 @@ def test_nor_with_rows_for_all_warps(order):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("layers", ["dropout", "table"])
 @pytest.mark.parametrize(("dtype", "rows"), [("float32", 4), ("float64", 4), ("float32", 2)])
-def test_rows_of_a_block_do_not_change_bits(dtype, rows, monkeypatch):
+def test_rows_of_a_block_do_not_change_bits(dtype, rows, layers, monkeypatch):
     few, log_of_few = watched()
-    one = network(few, "dropout", dtype)
+    one = network(few, layers, dtype)
     first = train(one)
     monkeypatch.setattr(dense_step, "_ENOUGH_BLOCKS", BATCH // rows)
     many, log_of_many = watched()
-    other = network(many, "dropout", dtype)
+    other = network(many, layers, dtype)
     assert train(other).tobytes() == first.tobytes()
     assert same_weights(one, other)
     # The last batch has five rows: two blocks of four rows, the second with a single one, or too few of two.

@@ -48,8 +48,9 @@ def assert_two_kernels(log, optimizer):
         ("factors", "adamw", {"ema": 0.9}),
     ],
 )
-def test_limits_of_gradients_and_averages_of_weights(layers, optimizer, options):
-    backend, log = watched()
+@pytest.mark.parametrize("order", [{}, {"reverse_threads": True, "reverse_blocks": True, "interleave": 2}])
+def test_limits_of_gradients_and_averages_of_weights(layers, optimizer, options, order):
+    backend, log = watched(**order)
     (losses, one), (expected, other) = (trained(each, layers, optimizer, **options) for each in (backend, "numpy"))
     np.testing.assert_allclose(losses, expected, rtol=1e-10)
     for name, array in other.get_weights().items():
@@ -78,10 +79,12 @@ def far():
     return [nn.Scale(initializer=np.full(FEATURES, 300.0), trainable=False), nn.Dense(4)]
 
 
+@pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", LIMITED)
-def test_limited_losses(name, weighted):
+def test_limited_losses(name, weighted, rows, monkeypatch):
     """The recorded values are limited, the gradients are not."""
+    monkeypatch.setattr(dense_step, "_ENOUGH_BLOCKS", {1: 64, 4: 2}[rows])
     weights = {"sample_weight": np.linspace(0, 1.5, ROWS)} if weighted else {}
     found = []
     backend, log = watched()
@@ -89,6 +92,7 @@ def test_limited_losses(name, weighted):
         losses, made = trained(each, far, "adam", name, loss=limited(name), **weights)
         found.append((losses, made.get_weights()))
     assert_two_kernels(log, "adam")
+    assert f"rows_{rows}" in log
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-10)
     for key, array in found[1][1].items():
         np.testing.assert_allclose(found[0][1][key], array, rtol=1e-9, atol=1e-9)
