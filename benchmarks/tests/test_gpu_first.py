@@ -44,7 +44,9 @@ def test_a_dry_run_checks_and_times_every_way(small, tmp_path, capsys):
     assert "gemm" in products["kernels"]
     for each in read(tmp_path / "kernels.json"):
         assert all(operation["microseconds"] > 0 for operation in each["operations"])
-        assert each["operations"]
+        if each["way"] == "two kernels":
+            found = [(part["operation"], *part["kernels"]) for part in each["operations"]]
+            assert found == [("run_dense_step: rows", "rows_1"), ("run_dense_step: update", "update_sgd")]
     assert all(each["finite"] for each in read(tmp_path / "sanitizer.txt"))
     summary = read(tmp_path / "summary.json")
     assert summary.pop("device") == "none: a dry run on the CPU"
@@ -102,6 +104,27 @@ def test_tools_that_are_not_installed_are_skipped(tmp_path, monkeypatch):
     device.dry = False
     assert gpu_first.run_sanitizer(gpu_first.Piece(device, tmp_path, 10)) is True
     assert (tmp_path / "sanitizer.txt").read_text() == "compute-sanitizer is not installed\n"
+
+
+@pytest.mark.parametrize("knows", range(3))
+def test_checks_run_with_the_filter_that_the_tool_knows(tmp_path, monkeypatch, knows):
+    """Once for each tool, network and way, if the first filter is known."""
+    tried = []
+
+    def ran(piece, command, most):
+        tried.append(command)
+        filters = [*gpu_first._NOT_OURS, None].index(command[command.index(sys.executable) - 1] if
+                                                    "--kernel-regex-exclude" in command else None)  # fmt: skip
+        summary = "RACECHECK SUMMARY: 0 hazards" if "racecheck" in command else "ERROR SUMMARY: 0 errors"
+        return (0, summary) if filters == knows else (1, "unknown filter")
+
+    monkeypatch.setattr(gpu_first, "_tool", lambda *_: "compute-sanitizer")
+    monkeypatch.setattr(gpu_first.Piece, "ran", ran)
+    device = gpu_first.Device(dry=True)
+    device.dry = False
+    assert gpu_first.run_sanitizer(gpu_first.Piece(device, tmp_path, 10)) is True
+    assert len(tried) == 3 * len(NETS) * 2 * (1 + knows)
+    assert (tmp_path / "sanitizer.txt").read_text().count("exit code 0") == 3 * len(NETS) * 2
 
 
 def test_names_of_kernels_in_the_description_of_a_graph():
@@ -176,3 +199,5 @@ def test_tests_and_peers_run_in_a_dry_run(tmp_path, monkeypatch):
     assert "| nnbackend cupy " in (tmp_path / "peers.txt").read_text()
     (path,) = tmp_path.glob("nets-*.json")
     assert len(read(path)["works"]) == 3
+    # With the five of the other pieces there are eight files.
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, "peers.txt", "summary.json", "tests.txt"]

@@ -365,7 +365,9 @@ class _Translation:
                 covered.append((bias, bias + outputs))
                 rates[1] = update.table(*covered[-1])
             rates[0] = update.table(weight, weight + size)
-            rest = *rates, int(corrected.pop(weight, None) == size)
+            if corrected.get(weight, size) != size:
+                raise UnsupportedStepError("they change gradients of whole weights")
+            rest = *rates, int(corrected.pop(weight, 0) > 0)
             for first_input in range(0, inputs + (bias >= 0), TILE):
                 for first_output in range(0, outputs, TILE):
                     place = first_input, first_output, weight, stride(layer.weight), bias, layer.number
@@ -379,7 +381,7 @@ class _Translation:
                 strides = stride(each.x), stride(each.delta)
                 tiles.append((each.word, 0, columns, *strides, 0, first, 0, 0, factors, -1, *rates, 0))
         self._check_covered(covered)
-        if corrected or sum(tile[-1] for tile in tiles) == 0 < len(update.corrected):
+        if corrected:
             raise UnsupportedStepError("they change no other gradients than those of weights")
         return np.array(tiles, np.int32).reshape(-1, _TILE_INTS)
 

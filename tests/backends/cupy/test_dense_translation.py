@@ -92,14 +92,16 @@ def test_the_summary_says_why_not(layers, why):
     assert why in found
 
 
-def recorded(layers, **options):
+def recorded(layers, loss="softmax_cross_entropy", **options):
     """The backend and the calls of a step."""
     backend, _ = watched()
     found = []
     x, y = data()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense_step, "dense_program", lambda calls: found.append(calls) or dense_program(calls))
-        network(backend, layers).train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1), **options)
+        if loss != "softmax_cross_entropy" and loss.name == "sigmoid_cross_entropy":
+            y = np.eye(4)[y]
+        network(backend, layers).train_on_batch(x, y, loss=loss, optimizer=nn.SGD(0.1), **options)
     return backend, list(found[0])
 
 
@@ -137,6 +139,70 @@ def test_calls_that_are_connected_in_another_way(operation, place, name, change,
     calls[at] = Call(operation, {**given, name: change(given.get(name), backend)})
     with pytest.raises(UnsupportedStepError, match=why):
         dense_program(calls)
+
+
+def first_elements(array, backend):
+    return backend.view(array, 0, (16,))
+
+
+#: Of the losses that scikit-learn shows: classes without and with weights, and independent outputs.
+SHOWN = {"rows": "softmax_cross_entropy", "weighted": "softmax_cross_entropy", "outputs": "sigmoid_cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "place", "name", "change", "why"),
+    [
+        ("parts", "sgd_update", 1, "weight_decay", lambda *_: 0.5, "differ in more than their learning rates"),
+        ("parts", "sgd_update", 0, "parameters", other, "one update of all parameters"),
+        ("parts", "sgd_update", 1, "gradients", other, "one update of all parameters"),
+        ("limited", "clip_value", 0, "gradients", first_elements, "limit all gradients alike"),
+        ("rows", "clip_value", 0, "gradients", other, "clip_value of other things"),
+        ("rows", "activation_forward", -1, "z", other, "clip_value of other things"),
+        ("rows", "activation_forward", -1, "out", other, "clip_value of other things"),
+        ("weighted", "focal_rows", 0, "gamma", lambda *_: 1.0, "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 0, "weights", lambda _, backend: backend.empty((ROWS,), np.float64),
+         "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 1, "logits", other, "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 1, "row_losses", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "logits", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "row_losses", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "targets", other, "clip_value of other things"),
+        ("outputs", "activation_forward", -1, "z", other, "clip_value of other things"),
+    ],
+)  # fmt: skip
+def test_updates_and_losses_that_are_connected_in_another_way(kind, operation, place, name, change, why):
+    if kind in SHOWN:
+        pytest.importorskip("sklearn")
+        from nnbackend.interop.sklearn.losses import recorded_loss
+
+        weights = {"sample_weight": np.ones(ROWS)} if kind == "weighted" else {}
+        backend, calls = recorded("one layer", recorded_loss(SHOWN[kind], nn.NumpyBackend()), **weights)
+    else:
+        backend, calls = recorded("scaled", **({"clip_value": 1.0} if kind == "limited" else {}))
+    dense_program(calls)
+    at = [number for number, call in enumerate(calls) if call.operation == operation][place]
+    given = calls[at].arguments
+    calls[at] = Call(operation, {**given, name: change(given.get(name), backend)})
+    with pytest.raises(UnsupportedStepError, match=why):
+        dense_program(calls)
+
+
+def test_gradients_that_are_limited_after_the_update():
+    _, calls = recorded("scaled", clip_value=1.0)
+    at = next(number for number, call in enumerate(calls) if call.operation == "clip_value")
+    calls.insert(-2, calls.pop(at))
+    with pytest.raises(UnsupportedStepError, match="another order"):
+        dense_program(calls)
+
+
+def test_averages_of_something_else():
+    backend, calls = recorded("scaled")
+    update = next(call for call in calls if call.operation == "sgd_update")
+    size = max(8, int(update.parameters.size))
+    arguments = {"source": backend.empty((size,), np.float64), "share": 0.5, "counter": update.counter,
+                 "shares": update.learning_rates, "out": backend.empty((size,), np.float64)}  # fmt: skip
+    with pytest.raises(UnsupportedStepError, match="only parameters with their average"):
+        dense_program([*calls[:-2], Call("blend", arguments), *calls[-2:]])
 
 
 @pytest.mark.parametrize(
