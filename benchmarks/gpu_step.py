@@ -25,7 +25,7 @@ from benchmarks.peers.options import positive
 from benchmarks.peers.works import Work
 from nnbackend.backends.contract import Executor
 from nnbackend.backends.cupy import CupyBackend
-from nnbackend.backends.cupy.dense_program import THREADS, TILE, DenseProgram
+from nnbackend.backends.cupy.dense_program import KINDS, THREADS, TILE, DenseProgram
 from nnbackend.backends.cupy.dense_step import DenseStepExecutor, rows_of_block
 from tests.backends.cupy import nvrtc, registers
 from tests.backends.cupy.emulator import EmulatedRuntime, why_not
@@ -107,15 +107,15 @@ def needs(program: DenseProgram, networks: int = 1) -> tuple[KernelNeeds, Kernel
     # A byte or a number of each input; then what the second kernel reads.
     source = int(program.ints[2]) * (1 if program.ints[4] else size)
     # Tables, counter, order, row; then the first weights of each layer, forward and backward.
-    kinds = [int(kind) for kind in program.ints[13 : 13 + 10 * program.ints[6] : 10]]
+    products = [stage for stage in program.stages if KINDS[stage[0]] in ("dense", "input_gradient")]
     first = KernelNeeds(
         f"rows_{rows}", networks * (blocks + program.parts), program.shared_bytes(rows),
         networks * (blocks * program.weights * size + program.rows * source),
         networks * program.rows * sides * size,
-        networks * program.rows * (program.products - trained),
-        4 + kinds.count(0) + kinds.count(5),
+        networks * program.rows * sum(int(stage[4]) * int(stage[5]) for stage in products),
+        4 + len(products),
     )  # fmt: skip
-    states = {"sgd": 0, "rmsprop": 1, "adam": 2}[program.optimizer]
+    states = {"sgd": 0, "rmsprop": 1, "lion": 1, "adam": 2}[program.optimizer]
     tiles = len(program.tiles)
     second = KernelNeeds(
         f"update_{program.optimizer}", networks * (tiles + 1), 4 * TILE**2 * size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,7 +44,9 @@ def test_a_dry_run_checks_and_times_every_way(small, tmp_path, capsys):
     assert "gemm" in products["kernels"]
     for each in read(tmp_path / "kernels.json"):
         assert all(operation["microseconds"] > 0 for operation in each["operations"])
-        assert each["operations"]
+        if each["way"] == "two kernels":
+            found = [(part["operation"], *part["kernels"]) for part in each["operations"]]
+            assert found == [("run_dense_step: rows", "rows_1"), ("run_dense_step: update", "update_sgd")]
     assert all(each["finite"] for each in read(tmp_path / "sanitizer.txt"))
     summary = read(tmp_path / "summary.json")
     assert summary.pop("device") == "none: a dry run on the CPU"
@@ -103,6 +106,27 @@ def test_tools_that_are_not_installed_are_skipped(tmp_path, monkeypatch):
     assert (tmp_path / "sanitizer.txt").read_text() == "compute-sanitizer is not installed\n"
 
 
+@pytest.mark.parametrize("knows", range(3))
+def test_checks_run_with_the_filter_that_the_tool_knows(tmp_path, monkeypatch, knows):
+    """Once for each tool, network and way, if the first filter is known."""
+    tried = []
+
+    def ran(piece, command, most):
+        tried.append(command)
+        filters = [*gpu_first._NOT_OURS, None].index(command[command.index(sys.executable) - 1] if
+                                                    "--kernel-regex-exclude" in command else None)  # fmt: skip
+        summary = "RACECHECK SUMMARY: 0 hazards" if "racecheck" in command else "ERROR SUMMARY: 0 errors"
+        return (0, summary) if filters == knows else (1, "unknown filter")
+
+    monkeypatch.setattr(gpu_first, "_tool", lambda *_: "compute-sanitizer")
+    monkeypatch.setattr(gpu_first.Piece, "ran", ran)
+    device = gpu_first.Device(dry=True)
+    device.dry = False
+    assert gpu_first.run_sanitizer(gpu_first.Piece(device, tmp_path, 10)) is True
+    assert len(tried) == 3 * len(NETS) * 2 * (1 + knows)
+    assert (tmp_path / "sanitizer.txt").read_text().count("exit code 0") == 3 * len(NETS) * 2
+
+
 def test_names_of_kernels_in_the_description_of_a_graph():
     text = r"""digraph dot {
 subgraph cluster_1 {
@@ -128,6 +152,40 @@ def test_without_a_gpu_it_says_why_and_measures_nothing(monkeypatch, tmp_path, c
     assert list(tmp_path.iterdir()) == []
 
 
+#: What a usual machine with a GPU lacks: Python, NumPy, CuPy, PyTorch, JAX and pytest are there.
+ABSENT = (
+    "array_api_strict", "hypothesis", "matplotlib", "numba", "onnx", "pandas", "platformdirs", "requests", "rich",
+    "safetensors", "scipy", "sklearn", "threadpoolctl",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_usual_machine_with_a_gpu_has_all_that_is_needed(tmp_path):
+    """The first piece, and the collection of the tests for the device, without other packages."""
+    if reason := why_not():
+        pytest.skip(reason)
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({ABSENT}))  # importing None fails
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *package: None if name in {ABSENT} else found(name, *package)
+from benchmarks import gpu_first
+gpu_first.NETS = gpu_first.NETS[:1]
+gpu_first.WAYS = dict(list(gpu_first.WAYS.items())[:1])
+assert gpu_first.main(["smoke", "--dry-run", "--out", {str(tmp_path)!r}]) == 0
+import benchmarks.gpu, pytest
+options = ["--collect-only", "-q", "-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider"]
+assert pytest.main([*options, "tests/gpu"]) == 0
+assert pytest.main([*options, "tests/backends", "-m", "gpu"]) == 0
+"""
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=gpu_first.ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
 @pytest.mark.slow
 def test_tests_and_peers_run_in_a_dry_run(tmp_path, monkeypatch):
     if reason := why_not():
@@ -141,3 +199,5 @@ def test_tests_and_peers_run_in_a_dry_run(tmp_path, monkeypatch):
     assert "| nnbackend cupy " in (tmp_path / "peers.txt").read_text()
     (path,) = tmp_path.glob("nets-*.json")
     assert len(read(path)["works"]) == 3
+    # With the five of the other pieces there are eight files.
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, "peers.txt", "summary.json", "tests.txt"]

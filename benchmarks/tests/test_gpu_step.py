@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,20 @@ def test_the_command_prints_a_table_for_each_network(monkeypatch, capsys):
     assert "### 784-8-4-10, sgd, batch 6, 2 at once" in printed
     assert "| rows_1 " in printed
     assert "not in two kernels: each block would read 3.7 MiB of weights" in printed
+
+
+def cells(text):
+    """The cells of all tables, but those of the compiler, which another version may change."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return [tuple(cell for place, cell in enumerate(row) if place not in (2, 3, 5, 6)) for row in rows]
+
+
+@pytest.mark.slow
+def test_the_page_has_what_the_command_prints():
+    page = (Path(__file__).parents[2] / "docs" / "gpu_step.md").read_text()
+    for work in gpu_step.works.NETS[:2]:
+        title = f"### {work.name}, {work.optimizer}, batch {work.batch_size}, 1 at once\n"
+        shown = page.partition(title)[2].partition("###")[0]
+        wanted = cells(gpu_step.table(gpu_step.executor_of(work).program, 1, "sm_90"))
+        assert len(wanted) == 5
+        assert cells(shown) == wanted

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from nnbackend.support.cores import usable_cores
 from nnbackend.support.fork_lock import ForkLock
 
 __all__ = ["ALONE", "Products", "usable_threads"]
+
+_log = logging.getLogger("nnbackend")
 
 Real = npt.NDArray[np.floating[Any]]
 
@@ -33,9 +37,12 @@ _MAX_BLOCKS = 64
 
 @functools.cache
 def _controller() -> Any:
-    """The BLAS libraries of this process."""
-    from threadpoolctl import ThreadpoolController
-
+    """The BLAS libraries of this process; none without threadpoolctl, which machines that only use a GPU may lack."""
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        _log.warning("threadpoolctl is not installed, so NumPy's results may depend on the number of BLAS's threads")
+        return SimpleNamespace(info=list, lib_controllers=[])
     return ThreadpoolController().select(user_api="blas")
 
 

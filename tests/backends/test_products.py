@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import nnbackend as nn
+from nnbackend.backends import products as module
 from nnbackend.backends.products import ALONE, Products, _controller, usable_threads
 from tests.helpers import classifier, images, same_weights
 
@@ -166,3 +168,16 @@ def test_a_forked_process_creates_its_own_threads():
     finally:
         child.kill()
         child.join()
+
+
+def test_without_threadpoolctl(monkeypatch, caplog):
+    """The threads of BLAS stay as they are, and a warning says what that means."""
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    monkeypatch.setattr(module, "_controller", functools.cache(module._controller.__wrapped__))
+    with caplog.at_level("WARNING", logger="nnbackend"):
+        assert module.usable_threads() == module.usable_cores()
+        with module.ALONE:
+            pass
+    assert [record.getMessage() for record in caplog.records] == [
+        "threadpoolctl is not installed, so NumPy's results may depend on the number of BLAS's threads"
+    ]

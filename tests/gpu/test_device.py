@@ -95,6 +95,21 @@ def test_a_run_repeats_bit_for_bit(backend, two_kernels):
     assert same_weights(runs[0][1], runs[1][1])
 
 
+def test_networks_that_train_together_have_the_bits_of_lone_ones(backend):
+    x, y = images(rows=700, features=784, classes=10)
+    options = {"epochs": 2, "batch_size": 256, "loss": "softmax_cross_entropy", "verbose": False}
+
+    def networks():
+        layers = [nn.Dense(40, activation="relu"), nn.Dropout(0.1), nn.Dense(10)]
+        return [nn.Network(layers, 784, backend=backend, seed=seed, input_scale=1 / 255) for seed in range(5)]
+
+    together, alone = networks(), networks()
+    nn.fit_many(together, x, y, optimizer=[nn.Adam(0.001 * (1 + seed)) for seed in range(5)], **options)
+    for seed, network in enumerate(alone):
+        network.fit(x, y, optimizer=nn.Adam(0.001 * (1 + seed)), **options)
+    assert all(same_weights(one, other) for one, other in zip(together, alone, strict=True))
+
+
 @pytest.mark.parametrize("kind", EPILOGUES)
 def test_the_epilogues_of_this_device(backend, kind, record_property):
     """cuBLASLt may lack some; the others agree with the emulator, also for odd sizes."""

@@ -33,7 +33,11 @@ def images(activation):
     return [*first, *pools, *last]
 def rows(activation):
     return [nn.Dense(33, activation=activation, l2=1e-3), nn.Dropout(0.2), nn.MaxAbsNorm(), nn.Dense(4)]
-runs = ((rows, "relu", nn.SGD(0.1)), (rows, "gelu", nn.Adam()), (rows, "tanh", nn.RMSprop()),
+def two_kernels(activation):
+    first = [nn.Normalization(np.zeros(12), np.ones(12)), nn.Scale(learning_rate_factor=6.0)]
+    return [*first, nn.Dense(33, activation=activation, l2=1e-3), nn.Dropout(0.2), nn.Dense(4)]
+runs = ((two_kernels, "mish", nn.Lion()), (two_kernels, "relu", nn.Adam()), (rows, "relu", nn.SGD(0.1)),
+        (rows, "gelu", nn.Adam()), (rows, "tanh", nn.RMSprop()),
         (images, "relu", nn.SGD(0.01)), (images, "gelu", nn.Adam()))
 for make, activation, optimizer in runs:
     layers = make(activation)

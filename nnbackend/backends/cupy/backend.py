@@ -8,9 +8,8 @@ from typing import Any
 import numpy.typing as npt
 
 from nnbackend.backends.contract import Array, Call, Executor, HostArray, PlainExecutor
-from nnbackend.backends.cupy.dense_program import DenseProgram
+from nnbackend.backends.cupy.dense_program import DenseProgram, UnsupportedStepError
 from nnbackend.backends.cupy.dense_step import MOST_NETWORKS, DenseStep, DenseStepExecutor, dense_step
-from nnbackend.backends.cupy.dense_translation import UnsupportedStepError
 from nnbackend.backends.cupy.epilogues import with_epilogues, with_sums
 from nnbackend.backends.cupy.fusion import fuse
 from nnbackend.backends.cupy.graph import GraphExecutor

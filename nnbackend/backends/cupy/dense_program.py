@@ -14,7 +14,18 @@ import numpy.typing as npt
 
 from nnbackend.backends.contract import Array
 
-__all__ = ["MOST_OUTPUTS", "SHARED_BYTES", "THREADS", "TILE", "DenseProgram"]
+__all__ = [
+    "HEAD_INTS",
+    "KINDS",
+    "MOST_OUTPUTS",
+    "SHARED_BYTES",
+    "STAGE_INTS",
+    "THREADS",
+    "TILE",
+    "DenseProgram",
+    "UnsupportedStepError",
+    "address",
+]
 
 THREADS = 256
 """Threads of a block of both kernels."""
@@ -27,6 +38,23 @@ MOST_OUTPUTS = 2 * THREADS
 
 TILE = 32
 """Rows and columns of a tile of a weight gradient."""
+
+HEAD_INTS, STAGE_INTS = 14, 10
+"""Numbers in the head of a program and in each of its stages."""
+
+KINDS = (
+    "dense", "activate", "drop", "loss", "activation_gradient", "input_gradient", "scale_columns", "normalize", "store",
+)  # fmt: skip
+"""Kinds of stages, in the order of the kernels' enum."""
+
+
+class UnsupportedStepError(Exception):
+    """Two kernels cannot compute a step; the message says why."""
+
+
+def address(array: Array) -> int:
+    """The address of an array on the device."""
+    return int(array.data.ptr)
 
 
 @dataclass
@@ -41,20 +69,20 @@ class DenseProgram:
         Of the network.
     ints : (n,) int32
         The program of the first kernel: a head, its stages, and parts of weights with penalties.
-    tiles : (t, 11) int32
+    tiles : (t, 14) int32
         Of the second kernel.
     words : (w,) int64
     numbers : (m,) float64
     optimizer : str
-        "sgd", "adam" or "rmsprop".
+        "sgd", "adam", "rmsprop" or "lion".
     slots : int
         Columns of all activations and gradients of a row.
     weights : int
         Elements of weights that the first kernel reads for each block.
     parts : int
         Number of parts of weights with penalties, each of which has a block of the first kernel.
-    products : int
-        Multiplications of the step for each row.
+    tables : int
+        Number of tables of learning rates.
     arrays : list
         Everything that `words` has addresses of, to keep it alive.
     """
@@ -69,7 +97,7 @@ class DenseProgram:
     slots: int
     weights: int
     parts: int
-    products: int
+    tables: int
     arrays: list[Array] = field(repr=False)
 
     @property
@@ -77,6 +105,11 @@ class DenseProgram:
         """Equal for the programs of networks that can run together."""
         sizes = len(self.words), len(self.numbers)
         return self.dtype.char, self.ints.tobytes(), self.tiles.tobytes(), self.optimizer, *sizes
+
+    @property
+    def stages(self) -> npt.NDArray[np.int32]:
+        """(s, `STAGE_INTS`): the kind, which slots, the extents, and so on; see the kernels."""
+        return self.ints[HEAD_INTS : HEAD_INTS + STAGE_INTS * int(self.ints[6])].reshape(-1, STAGE_INTS)
 
     def shared_bytes(self, rows: int) -> int:
         """Shared memory of a block of the first kernel that takes this many rows."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nnbackend.backends.contract import Array, Call, Executor
-from nnbackend.backends.cupy.dense_program import SHARED_BYTES, TILE, DenseProgram
-from nnbackend.backends.cupy.dense_translation import UnsupportedStepError, dense_program
+from nnbackend.backends.cupy.dense_program import SHARED_BYTES, TILE, DenseProgram, UnsupportedStepError
+from nnbackend.backends.cupy.dense_translation import dense_program
 from nnbackend.backends.cupy.graph import GraphExecutor
 from nnbackend.backends.cupy.interface import Runtime
 from nnbackend.backends.cupy.launches import Launch
@@ -24,7 +24,7 @@ __all__ = ["MOST_NETWORKS", "DenseStep", "DenseStepExecutor", "dense_step", "row
 MOST_NETWORKS = 64
 """Networks that run as one, at most: enough to fill any GPU with small ones."""
 
-MOST_WEIGHT_BYTES = 1 << 20
+MOST_WEIGHT_BYTES = 2 << 20
 """Most bytes of weights that a block of the first kernel reads, forward and backward: beyond, products of the whole
 batch, which read weights less often, are estimated to be faster."""
 
@@ -32,25 +32,25 @@ MOST_BYTES_READ = 256 << 20
 """The same for all blocks together."""
 
 #: Rows of a block of the first kernel. More rows read the weights less often, fewer rows occupy more multiprocessors.
-_MANY_ROWS = 4
+_ROWS = (4, 2, 1)
 _ENOUGH_BLOCKS = 64
 
 _BLOCK = (32, 8)
 
-#: The word with the address of the step's counter; the next one has that of the numbers for the second kernel, whose
-#: first ones are the optimiser's.
-_COUNTER_WORD, _OPTIMIZER_NUMBERS = 12, 8
+#: Numbers for the second kernel that belong to a table of learning rates; those of penalties follow.
+_NUMBERS_OF_TABLE = 7
 
 
-def _fitting_rows(program: DenseProgram) -> int:
-    """Most rows that a block has memory for."""
-    return _MANY_ROWS if program.shared_bytes(_MANY_ROWS) <= SHARED_BYTES else 1
+def _fitting_rows(program: DenseProgram) -> tuple[int, ...]:
+    """How many rows a block has memory for; one row if it has not enough for any."""
+    return tuple(rows for rows in _ROWS if program.shared_bytes(rows) <= SHARED_BYTES) or (1,)
 
 
 def rows_of_block(program: DenseProgram, networks: int = 1) -> int:
-    """Rows of the batch that a block takes: four, if they fit into its memory and make enough blocks; otherwise one."""
-    rows = _fitting_rows(program)
-    return rows if -(-program.rows // rows) * networks >= _ENOUGH_BLOCKS else 1
+    """Rows of the batch that a block takes: four or two, if they fit into its memory and make enough blocks; otherwise
+    one."""
+    enough = (rows for rows in _fitting_rows(program) if -(-program.rows // rows) * networks >= _ENOUGH_BLOCKS)
+    return next(enough, 1)
 
 
 def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
@@ -62,7 +62,7 @@ def dense_step(calls: Sequence[Call]) -> tuple[DenseProgram, str]:
         They cannot, or other ways are estimated to be faster; the message says why.
     """
     program = dense_program(calls)
-    rows, weights = _fitting_rows(program), program.weights * program.dtype.itemsize
+    rows, weights = _fitting_rows(program)[0], program.weights * program.dtype.itemsize
     shared, most_rows = program.shared_bytes(rows), MOST_BYTES_READ // max(weights, 1) * rows
     if shared > SHARED_BYTES:
         raise UnsupportedStepError(
@@ -96,9 +96,10 @@ class DenseStep:
         first, networks = programs[0], len(programs)
         self._program, self._networks = first, networks
         counters = memory(np.zeros((networks, 3), np.int64))
-        numbers = memory(np.zeros((networks, _OPTIMIZER_NUMBERS + first.parts), np.float64))
+        numbers = memory(np.zeros((networks, _NUMBERS_OF_TABLE * first.tables + first.parts), np.float64))
         words = np.stack([program.words for program in programs])
-        for place, array in enumerate((counters, numbers), _COUNTER_WORD):
+        # The first two words are the addresses of what the first kernel hands to the second.
+        for place, array in enumerate((counters, numbers)):
             words[:, place] = array.data.ptr + array.strides[0] * np.arange(networks)
         self._tables = memory(words), memory(np.stack([program.numbers for program in programs]))
         self._ints, self._tiles = memory(first.ints), memory(first.tiles)

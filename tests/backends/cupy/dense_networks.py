@@ -34,6 +34,37 @@ NETWORKS = {
     "dropout first": lambda: [nn.Flatten(), nn.Dropout(0.4), nn.Dense(70, activation="leaky_relu"), nn.Dense(4)],
     "one unit": lambda: [nn.Dense(1, activation="softplus"), nn.Dense(6, activation="sigmoid"), nn.Dense(4)],
     "penalties": lambda: [nn.Dense(33, l1=1e-2, l2=1e-1, **RELU), nn.Dense(5, use_bias=False), nn.Dense(4, l2=0.3)],
+    "scaled": lambda: [
+        nn.Scale(learning_rate_factor=6.0),
+        nn.Dense(33, activation="mish", parametrization="ntk"),
+        nn.Dense(4, parametrization="ntk"),
+    ],
+    "factors": lambda: [
+        nn.Dense(40, learning_rate_factor=0.5, **RELU),
+        nn.Scale(initializer=np.linspace(0.5, 1.5, 40), trainable=False),
+        nn.Dense(5, activation="selu"),
+        nn.Dense(4, learning_rate_factor=0.5),
+    ],
+    "table": lambda: [
+        nn.Normalization(mean=np.linspace(0, 1, FEATURES), variance=np.linspace(0.1, 2, FEATURES)),
+        nn.Scale(initializer=np.linspace(0.5, 1.5, FEATURES), learning_rate_factor=6.0),
+        nn.Dense(33, activation="mish", parametrization="ntk", l2=0.1),
+        nn.Dropout(0.2),
+        nn.Dense(4, l1=1e-2),
+    ],
+    "scale of many": lambda: [nn.Scale(initializer=np.linspace(-1, 1, FEATURES)), nn.Dense(4)],
+    "normalized": lambda: [
+        nn.Normalization(mean=np.linspace(0, 1, FEATURES), variance=np.linspace(0.1, 2, FEATURES)),
+        nn.Dense(9, **RELU),
+        nn.Dense(4),
+    ],
+    "normalized within": lambda: [
+        nn.Dense(7),
+        nn.BatchNormalization(trainable=False),
+        nn.Dense(9, **RELU),
+        nn.Normalization(mean=np.linspace(0, 1, 9), variance=np.linspace(0.1, 2, 9)),
+        nn.Dense(4),
+    ],
     "wide": lambda: [nn.Dense(4 * THREADS + 3, activation="exponential"), nn.Dense(4)],
 }
 
@@ -44,6 +75,7 @@ OPTIMIZERS = {
     "adam": lambda: nn.Adam(nn.OneCycle(0.02, epochs=2), weight_decay=1e-3),
     "adamw": lambda: nn.AdamW(0.01, weight_decay=0.1),
     "rmsprop": lambda: nn.RMSprop(0.003, weight_decay=1e-3),
+    "lion": lambda: nn.Lion(nn.OneCycle(0.01, epochs=2), beta2=0.9, weight_decay=0.1),
 }
 
 LOSSES = {

@@ -29,15 +29,19 @@ def test_a_wide_layer_with_four_rows_in_a_block(monkeypatch):
     assert same_weights(*made)
 
 
-def compare(layers, **options):
+def compare(layers, features=FEATURES, **options):
     """Train in float64 on the CPU build and with NumPy."""
-    x, y = images(ROWS, FEATURES)
+    x, y = images(ROWS, features)
     losses = []
     for backend in (watched()[0], "numpy"):
-        made = nn.Network(layers, FEATURES, backend=backend, dtype="float64", seed=3)
+        made = nn.Network(layers, features, backend=backend, dtype="float64", seed=3)
         given = {"epochs": 2, "batch_size": BATCH, "loss": "softmax_cross_entropy", "verbose": False, **options}
         losses.append(np.concatenate(made.fit(x, y, **given).step_losses))
     np.testing.assert_allclose(*losses, rtol=1e-10)
+
+
+def test_factors_of_more_columns_than_a_tile_has():
+    compare([nn.Scale(initializer=np.linspace(0.5, 1.5, 70)), nn.Dense(4)], 70, optimizer=nn.SGD(0.1))
 
 
 @pytest.mark.parametrize("beyond", [0, 1])

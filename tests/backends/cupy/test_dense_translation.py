@@ -8,8 +8,9 @@ import pytest
 import nnbackend as nn
 from nnbackend.backends.contract import Call
 from nnbackend.backends.cupy import CupyBackend, dense_step
+from nnbackend.backends.cupy.dense_program import UnsupportedStepError
 from nnbackend.backends.cupy.dense_step import rows_of_block
-from nnbackend.backends.cupy.dense_translation import UnsupportedStepError, dense_program
+from nnbackend.backends.cupy.dense_translation import dense_program
 from tests.backends.cupy.dense_networks import BATCH, FEATURES, RELU, ROWS, data, network, watched
 from tests.backends.cupy.emulator import EmulatedRuntime
 
@@ -81,7 +82,7 @@ def test_layers_of_the_user(layer, why):
         ([nn.MaxAbsNorm(), nn.Dense(4)], "they do not compute max_abs_norm"),
         ([nn.Reshape((3, 4, 1)), nn.Conv2D(2, 2), nn.Flatten(), nn.Dense(4)], "they do not compute convolution"),
         ([nn.Dense(6000), nn.Dense(4)], "a row of activations takes 52 KiB, and a block has 48 KiB of memory"),
-        ([nn.Dense(512), nn.Dense(512), nn.Dense(4)], "each block would read 2.0 MiB of weights, more than 1 MiB"),
+        ([nn.Dense(512), nn.Dense(600), nn.Dense(4)], "each block would read 2.4 MiB of weights, more than 2 MiB"),
         ([nn.Dense(520)], "there are more than 512 outputs"),
     ],
 )
@@ -91,23 +92,16 @@ def test_the_summary_says_why_not(layers, why):
     assert why in found
 
 
-def test_options_that_they_do_not_have():
-    x, y = data()
-    for options in ({"clip_norm": 1.0}, {"clip_value": 0.1}):
-        backend, log = watched()
-        made = network(backend, "one layer")
-        made.fit(x, y, epochs=1, loss="softmax_cross_entropy", verbose=False, **options)
-        assert not any(name.startswith("rows_") for name in log)
-
-
-def recorded(layers, **options):
+def recorded(layers, loss="softmax_cross_entropy", **options):
     """The backend and the calls of a step."""
     backend, _ = watched()
     found = []
     x, y = data()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dense_step, "dense_program", lambda calls: found.append(calls) or dense_program(calls))
-        network(backend, layers).train_on_batch(x, y, loss="softmax_cross_entropy", optimizer=nn.SGD(0.1), **options)
+        if loss != "softmax_cross_entropy" and loss.name == "sigmoid_cross_entropy":
+            y = np.eye(4)[y]
+        network(backend, layers).train_on_batch(x, y, loss=loss, optimizer=nn.SGD(0.1), **options)
     return backend, list(found[0])
 
 
@@ -147,13 +141,78 @@ def test_calls_that_are_connected_in_another_way(operation, place, name, change,
         dense_program(calls)
 
 
+def first_elements(array, backend):
+    return backend.view(array, 0, (16,))
+
+
+#: Of the losses that scikit-learn shows: classes without and with weights, and independent outputs.
+SHOWN = {"rows": "softmax_cross_entropy", "weighted": "softmax_cross_entropy", "outputs": "sigmoid_cross_entropy"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "place", "name", "change", "why"),
+    [
+        ("parts", "sgd_update", 1, "weight_decay", lambda *_: 0.5, "differ in more than their learning rates"),
+        ("parts", "sgd_update", 0, "parameters", other, "one update of all parameters"),
+        ("parts", "sgd_update", 1, "gradients", other, "one update of all parameters"),
+        ("limited", "clip_value", 0, "gradients", first_elements, "limit all gradients alike"),
+        ("rows", "clip_value", 0, "gradients", other, "clip_value of other things"),
+        ("rows", "activation_forward", -1, "z", other, "clip_value of other things"),
+        ("rows", "activation_forward", -1, "out", other, "clip_value of other things"),
+        ("weighted", "focal_rows", 0, "gamma", lambda *_: 1.0, "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 0, "weights", lambda _, backend: backend.empty((ROWS,), np.float64),
+         "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 1, "logits", other, "clip_value of other things"),
+        ("weighted", "softmax_cross_entropy", 1, "row_losses", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "logits", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "row_losses", other, "clip_value of other things"),
+        ("outputs", "sigmoid_cross_entropy", 1, "targets", other, "clip_value of other things"),
+        ("outputs", "activation_forward", -1, "z", other, "clip_value of other things"),
+    ],
+)  # fmt: skip
+def test_updates_and_losses_that_are_connected_in_another_way(kind, operation, place, name, change, why):
+    if kind in SHOWN:
+        pytest.importorskip("sklearn")
+        from nnbackend.interop.sklearn.losses import recorded_loss
+
+        weights = {"sample_weight": np.ones(ROWS)} if kind == "weighted" else {}
+        backend, calls = recorded("one layer", recorded_loss(SHOWN[kind], nn.NumpyBackend()), **weights)
+    else:
+        backend, calls = recorded("scaled", **({"clip_value": 1.0} if kind == "limited" else {}))
+    dense_program(calls)
+    at = [number for number, call in enumerate(calls) if call.operation == operation][place]
+    given = calls[at].arguments
+    calls[at] = Call(operation, {**given, name: change(given.get(name), backend)})
+    with pytest.raises(UnsupportedStepError, match=why):
+        dense_program(calls)
+
+
+def test_gradients_that_are_limited_after_the_update():
+    _, calls = recorded("scaled", clip_value=1.0)
+    at = next(number for number, call in enumerate(calls) if call.operation == "clip_value")
+    calls.insert(-2, calls.pop(at))
+    with pytest.raises(UnsupportedStepError, match="another order"):
+        dense_program(calls)
+
+
+def test_averages_of_something_else():
+    backend, calls = recorded("scaled")
+    update = next(call for call in calls if call.operation == "sgd_update")
+    size = max(8, int(update.parameters.size))
+    arguments = {"source": backend.empty((size,), np.float64), "share": 0.5, "counter": update.counter,
+                 "shares": update.learning_rates, "out": backend.empty((size,), np.float64)}  # fmt: skip
+    with pytest.raises(UnsupportedStepError, match="only parameters with their average"):
+        dense_program([*calls[:-2], Call("blend", arguments), *calls[-2:]])
+
+
 @pytest.mark.parametrize(
     ("operation", "why"),
     [
         ("bias_gradient", "without the weight"),
         ("dense_weight_gradient", "two layers"),
         ("softmax_cross_entropy", "one loss"),
-        ("sgd_update", "exactly one"),
+        ("sgd_update", "one update"),
+        ("record_loss", "exactly one"),
     ],
 )
 def test_calls_that_come_twice(operation, why):
@@ -180,9 +239,9 @@ def test_large_batches_have_products(monkeypatch):
     assert found.endswith("the batch has more than 8 rows, the most for weights of this size")
 
 
-@pytest.mark.parametrize(("hidden", "rows", "expected"), [((200, 80), 256, 4), ((200, 80), 252, 1), ((40,), 100, 1)])
+@pytest.mark.parametrize(("hidden", "rows", "expected"), [((200, 80), 256, 4), ((200, 80), 252, 2), ((40,), 126, 1)])
 def test_rows_of_a_block(hidden, rows, expected):
-    """Four if there are enough blocks, of one network or of several."""
+    """Four or two if there are enough blocks, of one network or of several."""
     layers = [*(nn.Dense(units, **RELU) for units in hidden), nn.Dense(10)]
     made = nn.Network(layers, 784, backend=watched()[0])
     found = []

@@ -29,6 +29,7 @@ struct Head {
     int words, numbers;          // of one network
     int optimizer, flag;         // as in `Optimizers`; nesterov, or whether weight decay is decoupled
     int parts;                   // whose penalties are summed; they follow the stages
+    int tables;                  // of learning rates
 };
 
 // Slots hold the columns of a matrix, rounded up to a multiple of 4; `from`, `to` and `kept` are their places.
@@ -39,7 +40,7 @@ struct Stage {
     int word, number;  // the first that belong to the stage
 };
 
-enum Kinds { DENSE, ACTIVATE, DROP, LOSS, ACTIVATION_GRADIENT, INPUT_GRADIENT, STORE };
+enum Kinds { DENSE, ACTIVATE, DROP, LOSS, ACTIVATION_GRADIENT, INPUT_GRADIENT, SCALE_COLUMNS, NORMALIZE, STORE };
 enum Activations {
     IDENTITY, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, GELU, SILU, SOFTPLUS, EXPONENTIAL, SELU, MISH
 };
@@ -47,24 +48,29 @@ enum Losses {
     SOFTMAX_OF_LABELS, SOFTMAX, SIGMOID_CROSS_ENTROPY, SQUARED_ERROR, ABSOLUTE_ERROR, HUBER, QUANTILE, LOG_COSH,
     POISSON, SIGMOID_FOCAL
 };
-enum Optimizers { SGD, ADAM, RMSPROP };
+enum Optimizers { SGD, ADAM, RMSPROP, LION };
+// What is limited in the loss that is recorded, but not in its gradient.
+enum Limited { NOTHING, OUTPUTS, LOSSES_OF_ROWS };
 
-// Words and numbers that every network has.
+// Words and numbers that every network has. MOMENTA and slots may be null, AVERAGE and SHARES if there is no moving
+// average of the weights, and CORRECTIONS. The addresses of more tables of rates follow.
 enum Word {
-    COUNTER, ORDER, SOURCE, RATES, MOMENTA, PARAMETERS, FIRST_SLOT, SECOND_SLOT, ROW_LOSSES, ROW_LOSSES_STRIDE, TRACE,
-    TRACE_STRIDE, STEP_COUNTER, STEP_NUMBERS
+    STEP_COUNTER, STEP_NUMBERS, COUNTER, ORDER, SOURCE, MOMENTA, PARAMETERS, FIRST_SLOT, SECOND_SLOT, ROW_LOSSES,
+    ROW_LOSSES_STRIDE, TRACE, TRACE_STRIDE, CORRECTIONS, AVERAGE, SHARES, RATES
 };
-enum Number { SCALE, MOMENTUM, DECAY, EPSILON, WEIGHT_DECAY };
+enum Number { SCALE, MOMENTUM, DECAY, EPSILON, WEIGHT_DECAY, LARGEST_GRADIENT };
 
 // A tile of a layer's weight gradient, below which the bias gradient is one more row. Places are in the flat buffer
 // of parameters; `bias` is -1 if there is none. Two numbers are the factors of the weight's penalties, unless `number`
-// is -1.
+// is -1. Without inputs, `bias` is the place of factors of columns, whose gradient is the sum of input * delta.
 struct Tile {
     int word;  // of the layer's input and delta
     int inputs, outputs, input_stride, delta_stride;
     int first_input, first_output;
     int weight, stride, bias;
     int number;
+    int rates, bias_rates;  // their tables of learning rates
+    int corrected;          // whether this step's correction times the weight is subtracted from the gradient
 };
 
 // Rows `first` to `end` of a weight with penalties.
@@ -72,8 +78,8 @@ struct Part {
     int weight, stride, columns, first, end, number;
 };
 
-// Numbers that the first kernel hands to the second: those of the optimiser, then the penalty of each part.
-const int OPTIMIZER_NUMBERS = 8;
+// Numbers that the first kernel hands to the second: these for each table of rates, then the penalty of each part.
+enum StepNumber { RATE, STEP_MOMENTUM, SHRINK, STEP_SIZE, SECOND_SCALE, CORRECTION, SHARE, STEP_NUMBERS_OF_TABLE };
 
 template <typename T>
 __device__ inline T* pointer(int64 word) {
@@ -234,6 +240,24 @@ __device__ inline void drop(const Stage& s, const Rows<ROWS>& block) {
     }
 }
 
+// out = (x - mean) / sqrt(variance + epsilon) * scale + shift. The words are their addresses; all but that of the variance
+// may be null.
+template <int ROWS>
+__device__ inline void normalize(const Stage& s, const Rows<ROWS>& block) {
+    const real* mean = pointer<const real>(block.words[s.word]);
+    const real* variance = pointer<const real>(block.words[s.word + 1]);
+    const real* scale = pointer<const real>(block.words[s.word + 2]);
+    const real* shift = pointer<const real>(block.words[s.word + 3]);
+#pragma unroll 1
+    for (int e = thread_of_block(); e < s.outputs * ROWS; e += THREADS) {
+        const int column = e / ROWS;
+        const real inverse = (real)(1 / sqrt(variance[column] + block.numbers[s.number]));
+        real y = (block.slot(s.from)[e] - (mean ? mean[column] : 0)) * inverse;
+        if (scale) y *= scale[column];
+        block.slot(s.to)[e] = shift ? y + shift[column] : y;
+    }
+}
+
 // A loss of single outputs. (One loop for all of them is compiled much faster than one for each.)
 struct OutputLoss {
     int function;
@@ -249,6 +273,9 @@ struct OutputLoss {
         }
     }
 };
+
+// A number of a magnitude of at most `limit`; NaN stays NaN.
+__device__ inline real limited(real value, real limit) { return value > limit ? limit : value < -limit ? -limit : value; }
 
 // The loss of a row with outputs z and targets t or a label; the gradient is written over z. (It is called rather than
 // inlined, to be compiled once.)
@@ -268,9 +295,9 @@ __attribute__((noinline)) __device__ RowLoss loss_of_row(int function, real* z, 
 }
 
 // The loss, one warp for each row. The stage's words are the address of targets and their stride, the addresses of
-// weights and of parameters of the loss, which may be null, and whether a hit is the largest output at the largest
-// target for any loss. `inputs` says whether targets are labels, `stride` whether they are smoothed, and `kept` whether
-// the loss is focal; its numbers belong to the latter two.
+// weights and of parameters of the loss, which may be null, whether a hit is the largest output at the largest target
+// for any loss, and what is limited. `inputs` says whether targets are labels, `stride` whether they are smoothed, and
+// `kept` whether the loss is focal; three of its numbers belong to the latter two, the fourth is the limit.
 template <int ROWS>
 __device__ inline void loss(const Stage& s, const Rows<ROWS>& block) {
     const int row = (int)threadIdx.y, outputs = s.outputs;
@@ -291,10 +318,24 @@ __device__ inline void loss(const Stage& s, const Rows<ROWS>& block) {
     }
     __syncwarp();
     const bool focal = s.kept >= 0;
+    const real limit = (real)numbers[3];
+    real shown = 0;
+    if (words[5] == OUTPUTS) {
+#pragma unroll 1
+        for (int k = (int)threadIdx.x; k < outputs; k += LANES) z[k] = limited(z[k], limit);
+        __syncwarp();
+        shown = loss_of_row(s.function, z, t, label, pointer<const real>(words[3]), outputs, weight, block.all).loss;
+        // Each lane writes only columns that no other one has read since the last barrier or shuffle.
+#pragma unroll 1
+        for (int k = (int)threadIdx.x; k < outputs; k += LANES) z[k] = block.slots[s.from + k].of[row];
+        __syncwarp();
+    }
     const bool hit = words[4] && warp_largest(z, outputs).column == warp_largest(t, outputs).column;
     RowLoss result = loss_of_row(s.function, z, t, label, pointer<const real>(words[3]), outputs, focal ? 1 : weight,
                                  block.all);
     if (focal) result.loss = focal_row(result.loss, (real)numbers[2], outputs, weight, z);
+    if (words[5] == OUTPUTS) result.loss = shown;
+    if (words[5] == LOSSES_OF_ROWS && result.loss > weight * limit) result.loss = weight * limit;
     // Each lane has written the columns that it reads.
 #pragma unroll 1
     for (int k = (int)threadIdx.x; k < outputs; k += LANES) block.slots[s.to + k].of[row] = z[k];
@@ -325,21 +366,25 @@ __device__ inline void gather(const Head& head, const Rows<ROWS>& block) {
     }
 }
 
-// What the second kernel needs of this step: the counter as it is now, and the optimiser's numbers.
-__device__ inline void begin_update(const Head& head, const int64* words, const double* numbers) {
+// What the second kernel needs of this step: the counter as it is now, and the optimiser's numbers for a table of rates.
+__device__ inline void begin_update(const Head& head, const int64* words, const double* numbers, int table) {
     const int64* counter = pointer<const int64>(words[COUNTER]);
-    int64* kept = pointer<int64>(words[STEP_COUNTER]);
-    double* out = pointer<double>(words[STEP_NUMBERS]);
-    for (int i = 0; i < 3; ++i) kept[i] = counter[i];
+    if (table == 0)
+        for (int i = 0; i < 3; ++i) pointer<int64>(words[STEP_COUNTER])[i] = counter[i];
+    double* out = pointer<double>(words[STEP_NUMBERS]) + table * STEP_NUMBERS_OF_TABLE;
     const double* momenta = pointer<const double>(words[MOMENTA]);
-    out[0] = pointer<const double>(words[RATES])[counter[0]];
-    out[1] = momenta ? momenta[counter[0]] : numbers[MOMENTUM];
+    const double* corrections = pointer<const double>(words[CORRECTIONS]);
+    const double* shares = pointer<const double>(words[SHARES]);
+    out[RATE] = pointer<const double>(words[RATES + table])[counter[0]];
+    out[STEP_MOMENTUM] = momenta ? momenta[counter[0]] : numbers[MOMENTUM];
+    out[CORRECTION] = corrections ? corrections[counter[0]] : 0;
+    out[SHARE] = shares ? shares[counter[0]] : 0;
     if (head.optimizer != ADAM) return;
-    const AdamStep step = adam_step(out[0], (double)(counter[2] + 1), out[1], numbers[DECAY], numbers[WEIGHT_DECAY],
-                                    head.flag != 0);
-    out[2] = step.shrink;
-    out[3] = step.step_size;
-    out[4] = step.second_scale;
+    const AdamStep step = adam_step(out[RATE], (double)(counter[2] + 1), out[STEP_MOMENTUM], numbers[DECAY],
+                                    numbers[WEIGHT_DECAY], head.flag != 0);
+    out[SHRINK] = step.shrink;
+    out[STEP_SIZE] = step.step_size;
+    out[SECOND_SCALE] = step.second_scale;
 }
 
 // The sum over the block, in the first thread: of each warp, then over the warps; `sums` has a number for each warp.
@@ -353,7 +398,7 @@ __device__ inline double sum_of_block(double value, double* sums) {
 }
 
 // The penalty of a part of a weight, before this step changes it. Sums are double for any REAL.
-__device__ inline void add_penalties(const Part& part, int place, const int64* words, const double* numbers,
+__device__ inline void add_penalties(const Part& part, int64 place, const int64* words, const double* numbers,
                                      double* sums) {
     const real* weight = pointer<const real>(words[PARAMETERS]) + part.weight;
     const double l1 = numbers[part.number], l2 = numbers[part.number + 1];
@@ -363,7 +408,7 @@ __device__ inline void add_penalties(const Part& part, int place, const int64* w
         value += penalty_value(weight[row * part.stride + e % part.columns], l1, l2);
     }
     value = sum_of_block(value, sums);
-    if (thread_of_block() == 0) pointer<double>(words[STEP_NUMBERS])[OPTIMIZER_NUMBERS + place] = value;
+    if (thread_of_block() == 0) pointer<double>(words[STEP_NUMBERS])[place] = value;
 }
 
 template <int ROWS>
@@ -385,6 +430,12 @@ __device__ inline void run_stage(const Stage& s, const Rows<ROWS>& block) {
                                                           (real)block.numbers[s.number]);
             break;
         case INPUT_GRADIENT: input_gradient(s, block); break;
+        case SCALE_COLUMNS:
+#pragma unroll 1
+            for (int e = thread; e < size; e += THREADS)
+                block.slot(s.to)[e] = block.slot(s.from)[e] * pointer<const real>(block.words[s.word])[e / ROWS];
+            break;
+        case NORMALIZE: normalize(s, block); break;
         default: store(s, block);
     }
 }
@@ -407,8 +458,8 @@ __device__ inline void run_rows(const int* program, int64 program_size, const in
     if ((int)blockIdx.x >= first_part) {
         const int place = (int)blockIdx.x - first_part;
         const Part* parts = (const Part*)((const Stage*)(program + sizeof(Head) / sizeof(int)) + head.stages);
-        add_penalties(parts[place], place, all_words + network * head.words, all_numbers + network * head.numbers,
-                      (double*)memory);
+        add_penalties(parts[place], head.tables * STEP_NUMBERS_OF_TABLE + place, all_words + network * head.words,
+                      all_numbers + network * head.numbers, (double*)memory);
         return;
     }
     for (int i = thread; i < head.words; i += THREADS) words[i] = all_words[network * head.words + i];
@@ -424,7 +475,8 @@ __device__ inline void run_rows(const int* program, int64 program_size, const in
     block.all = head.rows;
     block.first = (int)blockIdx.x * ROWS;
     block.count = head.rows - block.first < ROWS ? head.rows - block.first : ROWS;
-    if (blockIdx.x == 0 && thread == 0) begin_update(head, words, numbers);
+    if (blockIdx.x == 0)
+        for (int table = thread; table < head.tables; table += THREADS) begin_update(head, words, numbers, table);
     if (head.bytes)
         gather<unsigned char>(head, block);
     else
@@ -445,6 +497,7 @@ __device__ inline void run_rows(const int* program, int64 program_size, const in
     }
 
 ROWS_KERNEL(1)
+ROWS_KERNEL(2)
 ROWS_KERNEL(4)
 
 // ---- gradients of weights and biases, and their update ---------------------------------------------------------------
@@ -459,7 +512,7 @@ struct Sgd {
 
     __device__ Sgd(const int64* words, const double* numbers, const double* step, bool flag)
         : parameters(pointer<real>(words[PARAMETERS])), velocity(pointer<real>(words[FIRST_SLOT])),
-          rate((real)step[0]), momentum((real)step[1]), weight_decay((real)numbers[WEIGHT_DECAY]), nesterov(flag) {}
+          rate((real)step[RATE]), momentum((real)step[STEP_MOMENTUM]), weight_decay((real)numbers[WEIGHT_DECAY]), nesterov(flag) {}
     __device__ void operator()(int64 i, real gradient) const {
         sgd_element(parameters, velocity, i, gradient, rate, momentum, nesterov, weight_decay);
     }
@@ -474,9 +527,9 @@ struct Adam {
 
     __device__ Adam(const int64* words, const double* numbers, const double* step, bool decoupled)
         : parameters(pointer<real>(words[PARAMETERS])), first(pointer<real>(words[FIRST_SLOT])),
-          second(pointer<real>(words[SECOND_SLOT])), beta1(step[1]), beta2(numbers[DECAY]),
+          second(pointer<real>(words[SECOND_SLOT])), beta1(step[STEP_MOMENTUM]), beta2(numbers[DECAY]),
           epsilon((real)numbers[EPSILON]), weight_decay((real)(decoupled ? 0 : numbers[WEIGHT_DECAY])),
-          shrink((real)step[2]), step_size((real)step[3]), second_scale((real)step[4]) {}
+          shrink((real)step[SHRINK]), step_size((real)step[STEP_SIZE]), second_scale((real)step[SECOND_SCALE]) {}
     __device__ void operator()(int64 i, real gradient) const {
         adam_element(parameters, first, second, i, gradient, beta1, beta2, epsilon, weight_decay, shrink, step_size,
                      second_scale);
@@ -491,10 +544,25 @@ struct RmsProp {
 
     __device__ RmsProp(const int64* words, const double* numbers, const double* step, bool)
         : parameters(pointer<real>(words[PARAMETERS])), square(pointer<real>(words[FIRST_SLOT])),
-          decay(numbers[DECAY]), rate((real)step[0]), epsilon((real)numbers[EPSILON]),
+          decay(numbers[DECAY]), rate((real)step[RATE]), epsilon((real)numbers[EPSILON]),
           weight_decay((real)numbers[WEIGHT_DECAY]) {}
     __device__ void operator()(int64 i, real gradient) const {
         rmsprop_element(parameters, square, i, gradient, rate, decay, epsilon, weight_decay);
+    }
+};
+
+struct Lion {
+    real* parameters;
+    real* moment;
+    double beta1, beta2;
+    real rate, shrink;
+
+    __device__ Lion(const int64* words, const double* numbers, const double* step, bool)
+        : parameters(pointer<real>(words[PARAMETERS])), moment(pointer<real>(words[FIRST_SLOT])),
+          beta1(step[STEP_MOMENTUM]), beta2(numbers[DECAY]), rate((real)step[RATE]),
+          shrink((real)(1 - step[RATE] * numbers[WEIGHT_DECAY])) {}
+    __device__ void operator()(int64 i, real gradient) const {
+        lion_element(parameters, moment, i, gradient, beta1, beta2, rate, shrink);
     }
 };
 
@@ -510,7 +578,7 @@ __device__ inline void finish_step(const Head& head, const int64* words, double*
     loss = sum_of_block(loss, sums);
     correct = sum_of_block(correct, sums + THREADS / LANES);
     if (thread_of_block() != 0) return;
-    const double* penalties = pointer<const double>(words[STEP_NUMBERS]) + OPTIMIZER_NUMBERS;
+    const double* penalties = pointer<const double>(words[STEP_NUMBERS]) + head.tables * STEP_NUMBERS_OF_TABLE;
     double penalty = 0;
     for (int part = 0; part < head.parts; ++part) penalty += penalties[part];
     const int64* step = pointer<const int64>(words[STEP_COUNTER]);
@@ -540,6 +608,7 @@ __device__ inline void sum_tile(const Tile& tile, const real* x, const real* del
             // The bias is the weight of an input that is 1.
             a[j] = !there ? 0 : input < tile.inputs ? x[(int64)row * tile.input_stride + input] : input == tile.inputs;
             b[j] = there && output < tile.outputs ? delta[(int64)row * tile.delta_stride + output] : 0;
+            if (!tile.inputs && there && output < tile.outputs) b[j] *= x[(int64)row * tile.input_stride + output];
         }
         if (first) __syncthreads();  // the chunk before has been read
 #pragma unroll
@@ -576,7 +645,9 @@ __device__ inline void update(const int* program, const int* tiles, int64 tile_c
     real* sums = (real*)memory;
     sum_tile(tile, x, delta, head.rows, sums);
     const double* numbers = all_numbers + (int64)blockIdx.y * head.numbers;
-    const Rule rule(words, numbers, pointer<const double>(words[STEP_NUMBERS]), head.flag != 0);
+    const real largest = (real)numbers[LARGEST_GRADIENT];
+    const real* parameters = pointer<const real>(words[PARAMETERS]);
+    real* average = pointer<real>(words[AVERAGE]);
     for (int e = thread_of_block(); e < TILE * TILE; e += THREADS) {
         const int input = tile.first_input + e / TILE, output = tile.first_output + e % TILE;
         const bool is_bias = input == tile.inputs;
@@ -584,9 +655,13 @@ __device__ inline void update(const int* program, const int* tiles, int64 tile_c
         real gradient = sums[e];
         for (int group = 1; group < GROUPS; ++group) gradient += sums[group * TILE * TILE + e];
         const int64 place = is_bias ? tile.bias + output : tile.weight + (int64)input * tile.stride + output;
+        const double* step = pointer<const double>(words[STEP_NUMBERS]) +
+                             (is_bias ? tile.bias_rates : tile.rates) * STEP_NUMBERS_OF_TABLE;
         if (tile.number >= 0 && !is_bias)
-            gradient += penalty_slope(rule.parameters[place], numbers[tile.number], numbers[tile.number + 1]);
-        rule(place, gradient);
+            gradient += penalty_slope(parameters[place], numbers[tile.number], numbers[tile.number + 1]);
+        if (tile.corrected && !is_bias) gradient -= (real)step[CORRECTION] * parameters[place];
+        Rule(words, numbers, step, head.flag != 0)(place, limited(gradient, largest));
+        if (average) average[place] = (real)(1 - step[SHARE]) * average[place] + (real)step[SHARE] * parameters[place];
     }
 }
 
@@ -599,3 +674,4 @@ __device__ inline void update(const int* program, const int* tiles, int64 tile_c
 UPDATE_KERNEL(sgd, Sgd)
 UPDATE_KERNEL(adam, Adam)
 UPDATE_KERNEL(rmsprop, RmsProp)
+UPDATE_KERNEL(lion, Lion)

@@ -64,3 +64,13 @@ __device__ inline void rmsprop_element(real* parameters, real* square, int64 i, 
     square[i] = s;
     parameters[i] -= rate * gradient / (sqrt(s) + epsilon);
 }
+
+// `shrink` is 1 - rate * weight decay.
+__device__ inline void lion_element(real* parameters, real* moment, int64 i, real gradient, double beta1, double beta2,
+                                    real rate, real shrink) {
+    const real m = moment[i];
+    const real direction = (real)beta1 * m + (real)(1 - beta1) * gradient;
+    // direction itself if it is neither above nor below zero: zero, or NaN, which must propagate
+    parameters[i] = shrink * parameters[i] - rate * (direction > 0 ? 1 : direction < 0 ? -1 : direction);
+    moment[i] = (real)beta2 * m + (real)(1 - beta2) * gradient;
+}

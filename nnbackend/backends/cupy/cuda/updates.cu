@@ -47,13 +47,8 @@ extern "C" __global__ void lion(real* parameters, const real* gradients, real* m
     if (momenta) beta1 = momenta[counter[0]];
     const double exact = learning_rates[counter[0]];
     const real rate = (real)exact, shrink = (real)(1 - exact * weight_decay);
-    for (int64 i = first_element(); i < size; i += element_step()) {
-        const real gradient = gradients[i], m = momentum[i];
-        const real direction = (real)beta1 * m + (real)(1 - beta1) * gradient;
-        // direction itself if it is neither above nor below zero: zero, or NaN, which must propagate
-        parameters[i] = shrink * parameters[i] - rate * (direction > 0 ? 1 : direction < 0 ? -1 : direction);
-        momentum[i] = (real)beta2 * m + (real)(1 - beta2) * gradient;
-    }
+    for (int64 i = first_element(); i < size; i += element_step())
+        lion_element(parameters, momentum, i, gradients[i], beta1, beta2, rate, shrink);
 }
 
 // out = (1 - share) out + share source; `shares` is null if every step has the same share.
