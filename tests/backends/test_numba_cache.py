@@ -94,6 +94,13 @@ def test_the_search_ends_at_the_first_folder_that_can_be_written(tmp_path: Path,
     assert search("").writable is None
 
 
+def test_code_that_cannot_be_read_is_told_apart_by_its_place(tmp_path: Path):
+    """In a frozen application there are no source files."""
+    stamps = {cache_folders._stamp(tmp_path / name) for name in ("one", "two")}
+    assert len(stamps) == 2
+    assert cache_folders._stamp(tmp_path / "one") in stamps
+
+
 def test_folders_that_no_process_has_used_for_a_month_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = [f"nnbackend-{name}" for name in ("old", "recent", "own")]
     for name in names[:2]:

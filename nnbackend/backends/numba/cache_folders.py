@@ -24,6 +24,8 @@ import llvmlite
 import numba
 from numba.misc import appdirs
 
+from nnbackend.support import VERSION
+
 __all__ = ["STAMP", "CacheFolders", "cache_folders", "make_folder"]
 
 _appdirs: Any = appdirs
@@ -43,7 +45,10 @@ def _stamp(folder: Path = Path(__file__).parent) -> str:
     try:
         texts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
     except OSError:
-        texts = []  # a frozen application, which does not change
+        texts = []
+    if not texts:
+        # In a frozen application or an archive, which does not change; another version is elsewhere.
+        texts = [VERSION.encode(), os.fsencode(folder)]
     return f"{zlib.crc32(b''.join(texts)):08x}"
 
 
