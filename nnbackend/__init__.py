@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nnbackend import errors, initializers, metrics
+from nnbackend import errors, initializers
 from nnbackend.backends.contract import Backend
 from nnbackend.backends.registry import BackendInfo, available_backends, get_backend
 from nnbackend.data.batch_stream import BatchStream
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         interop,
         layers,
         losses,
+        metrics,
         optimizers,
         plotting,
         presets,
@@ -201,7 +202,18 @@ __all__ = [
 
 
 #: Modules that are imported on first access.
-_MODULES = ("augment", "datasets", "distributed", "ensembles", "interop", "plotting", "presets", "testing", "training")
+_MODULES = (
+    "augment",
+    "datasets",
+    "distributed",
+    "ensembles",
+    "interop",
+    "metrics",
+    "plotting",
+    "presets",
+    "testing",
+    "training",
+)
 
 #: Names that are imported on first access: backends import their libraries, and training and reading files import
 #: standard modules that prediction does not need.

@@ -52,8 +52,7 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     """Let only one of the processes that use this folder compile a function that Numba caches on disk.
 
     If the compiled function is missing, the process takes a lock, looks again, compiles, saves and releases the lock.
-    There is one lock for all signatures of a function: Numba's index loses entries if two processes write it at the
-    same time.
+    There is one lock for all signatures of a function.
     """
     from numba.core.caching import Cache
     from numba.core.ccallback import CFunc
@@ -102,7 +101,7 @@ def compile_once(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(CFunc, "compile", releasing(CFunc.compile))
 
 
-def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
+def adopt_kernels(cache: Path) -> None:
     """Add compiled kernels of this package from another folder to those that this process loads.
 
     Existing kernels are kept; all others are copied.
@@ -110,25 +109,18 @@ def adopt_kernels(cache: Path, lock_folder: Path | None) -> None:
     Parameters
     ----------
     cache : Path
-        The ``NUMBA_CACHE_DIR`` of a process that ran the same source code.
-    lock_folder : Path, optional
-        The folder that was passed to `compile_once`; None if no other process runs.
+        The ``NUMBA_CACHE_DIR`` of a process that ran the same source code for the same target.
     """
-    from nnbackend.backends.numba.disk_cache import KernelFiles
-    from nnbackend.backends.numba.jit import STAMP
-
     target = _kernel_folder()
     if target is None:  # no folder can be written
         return
-    for index in sorted(cache.rglob("*.nbi")):
-        source, ours = (KernelFiles(str(folder), index.stem, STAMP) for folder in (index.parent, target))
-        with locked(lock_folder / _lock_name(ours)) if lock_folder else contextlib.nullcontext():
-            found = ours._load_index()
-            for key, name in source._load_index().items():
-                if key not in found:
-                    shutil.copyfile(source._data_path(name), ours._data_path(name))
-                    found[key] = name
-            ours._save_index(found)
+    os.makedirs(target, exist_ok=True)
+    for source in sorted(cache.rglob("*.nbc")):
+        ours = Path(target, source.name)
+        if not ours.exists():
+            unfinished = ours.with_name(f"{ours.name}.{os.getpid()}")
+            shutil.copyfile(source, unfinished)
+            os.replace(unfinished, ours)
 
 
 def _kernel_folder() -> str | None:
@@ -139,9 +131,5 @@ def _kernel_folder() -> str | None:
 
 
 def _name(cache: Any) -> str:
-    return _lock_name(cache._cache_file)
-
-
-def _lock_name(files: Any) -> str:
     """The name of the lock file of a function."""
-    return hashlib.sha256(files._index_path.encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{cache.cache_path}/{cache._cache_file.name}".encode()).hexdigest()[:32]

@@ -9,7 +9,6 @@ import pytest
 from numba.core.caching import Cache
 
 from nnbackend.backends.numba.disk_cache import KernelFiles
-from nnbackend.backends.numba.jit import STAMP
 from tests import locks
 
 pytestmark = pytest.mark.skipif(locks.fcntl is None, reason="this system has no flock()")
@@ -31,7 +30,7 @@ def worker(monkeypatch, tmp_path):
 
 
 def cache(name="product"):
-    return SimpleNamespace(_cache_file=SimpleNamespace(_index_path=f"/kept/{name}.nbi"))
+    return SimpleNamespace(cache_path="/kept", _cache_file=SimpleNamespace(name=name))
 
 
 def in_a_thread(load, *arguments):
@@ -73,19 +72,17 @@ def test_a_compilation_that_failed_does_not_stop_the_others(worker, monkeypatch)
 
 
 def test_kernels_of_another_folder_are_added(monkeypatch, tmp_path):
-    ours, other = tmp_path / "ours", tmp_path / "NUMBA_CACHE_DIR" / "numba_1234"
-    folders = [KernelFiles(str(folder), "product-9.py311", STAMP) for folder in (ours, other)]
-    for folder in (ours, other):
-        folder.mkdir(parents=True)
+    ours, other = tmp_path / "ours", tmp_path / "NUMBA_CACHE_DIR" / "nnbackend-1234"
+    folders = [KernelFiles([folder], folder, "product") for folder in (ours, other)]
     folders[0].save("float64", "code")
     for key in ("float32", "float64"):
         folders[1].save(key, f"other code for {key}")
-    KernelFiles(str(other), "forward-5.py311", STAMP).save("float32", "forward")
+    KernelFiles([other], other, "forward").save("float32", "forward")
     monkeypatch.setattr(locks, "_kernel_folder", lambda: str(ours))
-    locks.adopt_kernels(other.parent, tmp_path)
+    locks.adopt_kernels(other.parent)
     assert folders[0].load("float64") == "code"
     assert folders[0].load("float32") == "other code for float32"
-    assert KernelFiles(str(ours), "forward-5.py311", STAMP).load("float32") == "forward"
+    assert KernelFiles([ours], ours, "forward").load("float32") == "forward"
 
 
 def test_a_compilation_that_fails_leaves_no_lock_behind(monkeypatch, tmp_path):

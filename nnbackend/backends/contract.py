@@ -48,6 +48,8 @@ class Backend(Operations):
         Whether executors may have calls for any number of rows; see `Executor.from_rows`.
     together : int
         How many executors of the same kind may run as one, at most.
+    target : str
+        The CPU that its code is compiled for, if results with code for another CPU may differ in rounding; else empty.
     """
 
     name: ClassVar[str]
@@ -58,6 +60,7 @@ class Backend(Operations):
     programs: int = 1
     takes_any_rows: bool = False
     together: int = 1
+    target: str = ""
 
     #: For a backend that was requested by name: the function and the arguments that request it again.
     _requested: tuple[Any, ...] | None = None

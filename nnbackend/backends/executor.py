@@ -223,7 +223,7 @@ class Division:
         return SegmentedExecutor(parts, known, self._suffix, self.reason, within or nullcontext())
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Segment:
     """Consecutive calls.
 

@@ -87,7 +87,9 @@ def train_members(options: argparse.Namespace, recipe: Recipe, folder: RunFolder
             configuration = configuration_of(data, held_out, recipe, first, options, ranks=1)
             folder.begin({**configuration, "members": len(seeds)})
             held.callback(folder.discard_if_empty)
-        checkpoint = Checkpoint(folder.checkpoints, every_minutes=options.checkpoint_minutes, keep=1)
+        checkpoint = Checkpoint(
+            folder.checkpoints, every_minutes=options.checkpoint_minutes, keep=1, any_target=options.any_target
+        )
         common = data, split, backend, options.dtype
         try:
             trained = train_all(

@@ -20,6 +20,7 @@ __all__ = ["earlier_optimizers", "find_run", "recipe_of"]
 #: Options that may be given again, because they do not affect the training, or only how long it is.
 _ALLOWED = (
     "resume",
+    "any_target",
     "epochs",
     "data_dir",
     "no_download",

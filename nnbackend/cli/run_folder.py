@@ -180,7 +180,9 @@ class RunFolder:
         for name in self.files():
             self._remove(name)
 
-    def callbacks(self, minutes: float, earlier_optimizers: Sequence[str] = ()) -> list[Callback]:
+    def callbacks(
+        self, minutes: float, earlier_optimizers: Sequence[str] = (), any_target: bool = False
+    ) -> list[Callback]:
         """Callbacks that save the model and history after every epoch, and a checkpoint every `minutes` minutes.
 
         Parameters
@@ -188,8 +190,10 @@ class RunFolder:
         minutes : float
         earlier_optimizers : sequence of str
             As `Checkpoint.accept_optimizers` has it.
+        any_target : bool
+            As `Checkpoint` has it.
         """
-        checkpoint = Checkpoint(self.checkpoints, every_minutes=minutes, keep=2)
+        checkpoint = Checkpoint(self.checkpoints, every_minutes=minutes, keep=2, any_target=any_target)
         checkpoint.accept_optimizers(earlier_optimizers)
         # The folder's name is no pattern, whatever its braces.
         model = str(self.path / MODEL).replace("{", "{{").replace("}", "}}")

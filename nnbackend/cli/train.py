@@ -208,7 +208,7 @@ def _fit(
     ranks: Communicator,
 ) -> History:
     earlier = options.earlier_optimizers if options.resume is not None else ()
-    callbacks = [] if folder is None else folder.callbacks(options.checkpoint_minutes, earlier)
+    callbacks = [] if folder is None else folder.callbacks(options.checkpoint_minutes, earlier, options.any_target)
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(patience=recipe.patience, restore_best=True))
     try:

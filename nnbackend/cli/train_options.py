@@ -178,6 +178,11 @@ def _add_place_options(where: argparse._ArgumentGroup) -> None:
         "With more --epochs, a finished run trains on",
     )
     where.add_argument(
+        "--any-target",
+        action="store_true",
+        help="resume a run on the Numba backend also with code for another CPU, which may round differently",
+    )
+    where.add_argument(
         "--checkpoint-minutes",
         type=decimal,
         default=1.0,

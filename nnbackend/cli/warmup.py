@@ -11,6 +11,7 @@ from pathlib import Path
 from nnbackend.backends.numba.cache import CacheState, cache_state
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.warmup_networks import warmup_networks
+from nnbackend.errors import InvalidInputError
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
@@ -19,12 +20,13 @@ Compile all kernels of the Numba backend and cache them on disk, so that
 programs start training at once.
 
 This trains tiny networks that together use every operation. Cached kernels
-are not compiled again; another processor, or another version of Numba or
-nnbackend, needs its own."""
+are not compiled again; another version of Numba or nnbackend needs its own,
+and so does another processor, unless --target names a generic one: a process
+that finds no kernels for exactly its processor uses the nearest target's."""
 
 _DTYPES = ("float32", "float64")
 _LINE = "  {:8} {:9} {:22} {:8} {:9}"
-_CACHE_VARIABLE = "NUMBA_CACHE_DIR"
+_CACHE_VARIABLE, TARGET_VARIABLE = "NUMBA_CACHE_DIR", "NNBACKEND_TARGET"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -35,12 +37,35 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="both",
         help="data type of the networks that will be trained (default: both)",
     )
+    parser.add_argument(
+        "--target",
+        metavar="CPU",
+        help="compile for a generic processor, to ship the cache folder to other machines: x86-64-v2, x86-64-v3, "
+        "x86-64-v4 or neoverse-n1; this machine must be able to run the code (default: exactly this processor)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile what is missing and return 0; raise an error if the cache cannot be written."""
+    """Compile what is missing and return 0.
+
+    Raises
+    ------
+    BackendUnavailableError
+        This machine cannot run code for the target.
+    InvalidInputError
+        This process compiles for another target already.
+    OSError
+        The cache cannot be written.
+    """
+    if options.target is not None:
+        # For the other process that compiles, too.
+        os.environ[TARGET_VARIABLE] = options.target
     backend = get_backend("numba")
-    print(f"kernels are cached in {_folder()}")
+    if options.target not in (None, backend.target):
+        raise InvalidInputError(
+            f"--target {options.target} needs a new process; this one compiles for {backend.target}"
+        )
+    print(f"kernels for {backend.target} are cached in {_folder()}")
     print(_LINE.format("dtype", "executor", "loss", "data", "optimizer") + " seconds  compiled")
 
     def everything() -> None:

@@ -31,7 +31,7 @@ _RESIDENT_BYTES = 1 << 30
 _RESIDENT_SHARE = 0.8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Intake:
     """Checks data for one network and makes feeds of them.
 

@@ -13,9 +13,9 @@ from nnbackend.backends.registry import get_backend
 from nnbackend.errors import InvalidInputError, ModelFileError, shown
 from nnbackend.layers import Flatten, Layer
 from nnbackend.losses import Loss
+from nnbackend.metrics.labels import classes_of
 from nnbackend.network import Network
 from nnbackend.saving.model_file import read_model, write_model
-from nnbackend.step.inference import classes_of
 from nnbackend.support.files import path_text
 
 __all__ = ["Ensemble"]

@@ -58,7 +58,7 @@ _OF_TRAINING = ("trainable", "learning_rate_factor")
 _NESTED_STREAMS = 1 << 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class LayerNode:
     """A layer and its position in a network.
 

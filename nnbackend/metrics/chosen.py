@@ -134,7 +134,7 @@ def check_metrics(metrics: Any) -> tuple[Metric | str, ...]:
     return tuple(checked)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, repr=False)
 class Predictions:
     """Targets and predictions of rows, on the host.
 

@@ -17,9 +17,6 @@ from nnbackend.data.scale import Inputs, InputScale, input_factor, warn
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Layer, final_activation
 from nnbackend.losses import Loss, get_loss
-from nnbackend.metrics import check_metrics
-from nnbackend.metrics.labels import classes_of
-from nnbackend.step.evaluation import Evaluator, metrics_for
 from nnbackend.step.options import StepOptions
 from nnbackend.step.prediction import (
     INFERENCE_BATCH,
@@ -33,7 +30,7 @@ from nnbackend.step.weights import NetworkWeights
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.surroundings import own_error_state
 
-__all__ = ["NetworkInference", "classes_of"]
+__all__ = ["NetworkInference"]
 
 
 class NetworkInference(NetworkWeights):
@@ -269,6 +266,9 @@ class NetworkInference(NetworkWeights):
             The network was trained on numbers, not on classes.
         """
         self.check_predicts_classes()
+        # Metrics are imported when a network is used, so that this package is imported quickly.
+        from nnbackend.metrics.labels import classes_of
+
         return classes_of(self.predict(x, batch_size), self.predicts_several)
 
     def check_predicts_classes(self) -> None:
@@ -312,6 +312,9 @@ class NetworkInference(NetworkWeights):
             "accuracy". If a row may have several labels, each of which is right or wrong, it is "binary_accuracy". Both
             are without weights. Then follow `metrics` by name.
         """
+        from nnbackend.metrics import check_metrics
+        from nnbackend.step.evaluation import Evaluator, metrics_for
+
         chosen, asked = self.resolve_loss(loss), check_metrics(metrics)
         size = INFERENCE_BATCH if batch_size is None else positive_integer("batch_size", batch_size)
         with own_error_state():

@@ -12,7 +12,7 @@ from nnbackend.support.checks import number, positive_integer
 __all__ = ["StepOptions", "check_step_options"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class StepOptions:
     """The arguments of `fit` that add operations to a step.
 

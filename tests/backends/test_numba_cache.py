@@ -7,18 +7,18 @@ import hashlib
 import importlib.util
 import os
 import pickle
-import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import numba
 import numpy as np
 import pytest
-from numba.core.caching import IndexDataCacheFile
 from numba.core.errors import TypingError
 
+from nnbackend.backends.numba import cache_folders
 from nnbackend.backends.numba.disk_cache import KernelFiles
 
 #: A minimal module of jitted functions, and a program that calls one.
@@ -35,83 +35,87 @@ print(functions.twice(3), functions.twice(1.5))
 """
 
 
-def files(folder: Path, kind: type = KernelFiles, stamp: object = "now") -> IndexDataCacheFile:
-    return kind(str(folder), "function-1.py311", stamp)
+def files(folder: Path, *others: Path) -> KernelFiles:
+    return KernelFiles([*others, folder], folder, "function")
 
 
-def data_files(folder: Path) -> list[Path]:
-    return list(folder.glob("*.nbc"))
-
-
-def save_at_once(first: IndexDataCacheFile, second: IndexDataCacheFile) -> None:
-    """`second` reads the index before `first` writes it, and each writes its data last: two processes side by side."""
-    index = second._load_index
-
-    def early() -> dict:
-        found = index()
-        second._load_index = index
-        first.save("float32", "code for float32")
-        return found
-
-    second._load_index = early
-    # The second writes its machine code before the first does.
-    written = first._save_data
-    waiting = []
-    first._save_data = lambda *pair: waiting.append(pair)
-    second.save("float64", "code for float64")
-    for pair in waiting:
-        written(*pair)
-
-
-@pytest.mark.parametrize("kind", [KernelFiles, IndexDataCacheFile], ids=["ours", "numba's"])
-def test_processes_that_compile_at_once_never_get_each_others_code(tmp_path: Path, kind: type):
-    save_at_once(files(tmp_path, kind), files(tmp_path, kind))
-    found = [files(tmp_path, kind).load(key) for key in ("float32", "float64")]
-    if kind is KernelFiles:
-        assert found[0] in (None, "code for float32")
-        assert found[1] in (None, "code for float64")
-        assert any(found)
-    elif found[1] == "code for float64":
-        pytest.fail("Numba has fixed this: KernelFiles can be removed")
-
-
-def test_saved_files_are_found_and_outdated_ones_removed(tmp_path: Path):
-    other = tmp_path / "function-10.py311.abc.nbc"
-    other.touch()
+def test_saved_files_are_found(tmp_path: Path):
     files(tmp_path).save("a", 1)
     files(tmp_path).save("b", 2)
     assert [files(tmp_path).load(key) for key in "abc"] == [1, 2, None]
-    assert files(tmp_path, stamp="later").load("a") is None
-    files(tmp_path, stamp="later").save("a", 3)
-    assert files(tmp_path, stamp="later").load("a") == 3
-    assert len(data_files(tmp_path)) == 2
-    assert other.exists()
+    assert [files(tmp_path).holds(key) for key in "abc"] == [True, True, False]
+    assert len(list(tmp_path.iterdir())) == 2
+    files(tmp_path).save("a", 3)
+    assert files(tmp_path).load("a") == 3
+    assert KernelFiles([tmp_path], tmp_path, "other function").load("a") is None
 
 
-def test_a_function_whose_file_is_not_there_yet_is_not_held(tmp_path: Path):
-    """Another process may be about to write it, or the disk is full."""
-    ours, written = files(tmp_path), []
-    ours._save_data = lambda *pair: written.append(pair)
+def test_files_in_a_folder_that_cannot_be_written_are_found(tmp_path: Path):
+    """A layer of a container image. What is missing there is written to the other folder."""
+    shipped, own = tmp_path / "shipped", tmp_path / "own"
+    files(shipped).save("a", 1)
+    both = files(own, shipped)
+    both.save("b", 2)
+    assert [both.load(key) for key in "abc"] == [1, 2, None]
+    assert [both.holds(key) for key in "abc"] == [True, True, False]
+    assert len(list(shipped.iterdir())) == len(list(own.iterdir())) == 1
+
+
+def test_a_file_of_another_function_is_not_loaded(tmp_path: Path):
+    """Only if two checksums were equal, or a file was renamed."""
+    ours = files(tmp_path)
     ours.save("a", 1)
-    assert list(tmp_path.glob("*.nbi"))
-    assert not files(tmp_path).holds("a")
-    KernelFiles._save_data(ours, *written[0])
-    assert files(tmp_path).holds("a")
-    assert not files(tmp_path).holds("b")
-    assert not files(tmp_path, stamp="later").holds("a")
+    ours.path("a").rename(ours.path("b"))
+    assert ours.load("b") is None
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x80", b"no pickle", pickle.dumps("0.0.1"), pickle.dumps([1])])
 def test_files_truncated_by_a_crash_are_written_again(tmp_path: Path, damage: bytes):
     files(tmp_path).save("a", 1)
-    for path in tmp_path.iterdir():
-        good = path.read_bytes()
-        path.write_bytes(damage)
-        assert files(tmp_path).load("a") in (None, [1], "0.0.1")
-        path.write_bytes(good)
-    next(tmp_path.glob("*.nbi")).write_bytes(damage)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage)
+    assert files(tmp_path).load("a") is None
     files(tmp_path).save("a", 2)
     assert files(tmp_path).load("a") == 2
+
+
+def test_the_search_ends_at_the_first_folder_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    chosen, beside = tmp_path / "chosen", Path(cache_folders.__file__).parent / "__pycache__"
+    search = cache_folders._folders.__wrapped__
+    found = search(str(chosen))
+    assert [folder.parent for folder in found.readable] == [chosen]
+    assert found.writable == found.readable[0]
+    monkeypatch.setattr(cache_folders, "_is_writable", lambda base: base not in (chosen, beside))
+    found = search(str(chosen))
+    assert [folder.parent for folder in found.readable[:2]] == [chosen, beside]
+    assert found.writable == found.readable[2]
+    assert len({folder.name for folder in found.readable}) == 1
+    monkeypatch.setattr(cache_folders, "_is_writable", lambda base: False)
+    assert search("").writable is None
+
+
+def test_code_that_cannot_be_read_is_told_apart_by_its_place(tmp_path: Path):
+    """In a frozen application there are no source files."""
+    stamps = {cache_folders._stamp(tmp_path / name) for name in ("one", "two")}
+    assert len(stamps) == 2
+    assert cache_folders._stamp(tmp_path / "one") in stamps
+
+
+def test_folders_that_no_process_has_used_for_a_month_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    names = [f"nnbackend-{name}" for name in ("old", "recent", "own")]
+    for name in names[:2]:
+        (tmp_path / name / "native").mkdir(parents=True)
+    month = time.time() - 31 * 86_400
+    for name in (names[0], "numba_1234"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        os.utime(tmp_path / name, (month, month))
+    cache_folders.make_folder(tmp_path / names[2] / "native")
+    assert {path.name for path in tmp_path.iterdir()} == {*names[1:], "numba_1234"}
+    # The use of a folder is noted when a process finds it.
+    monkeypatch.setattr(cache_folders, "_name", lambda: names[1])
+    os.utime(tmp_path / names[1], (month, month))
+    cache_folders._folders.__wrapped__(str(tmp_path))
+    assert time.time() - (tmp_path / names[1]).stat().st_mtime < 3600
 
 
 def run(folder: Path, cache: Path) -> subprocess.Popen[str]:
@@ -148,7 +152,7 @@ def functions(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Mod
 def test_a_folder_that_is_lost_does_not_end_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
     module = functions(tmp_path, tmp_path / "cache", monkeypatch)
     folder = Path(module.twice.stats.cache_path)
-    shutil.rmtree(folder)
+    folder.parent.mkdir()
     folder.touch()
     # A full disk and a folder that has become read-only both raise an OSError.
     assert (module.twice(3), module.twice(1.5)) == (6, 3.0)
@@ -173,15 +177,10 @@ def test_a_compilation_leaves_garbage_collection_as_it_was(
 
 
 def test_an_unwritable_home_is_not_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for locator in ("UserProvidedCacheLocator", "InTreeCacheLocator", "UserWideCacheLocator"):
-        monkeypatch.setattr(f"numba.core.caching.{locator}.ensure_cache_path", refuse)
+    monkeypatch.setattr(cache_folders, "_is_writable", lambda base: False)
     module = functions(tmp_path, tmp_path / "cache", monkeypatch)
     assert module.twice.stats.cache_path is None
     assert module.twice(3) == 6
-
-
-def refuse(locator: object) -> None:
-    raise PermissionError(13, "Permission denied")
 
 
 def test_copies_of_a_function_are_not_interchangeable():

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from numba.core.caching import NullCache
 
-from nnbackend.backends.numba import dense_products
-from nnbackend.backends.numba import jit as jit_module
+from nnbackend.backends.numba import cache_folders, dense_products
 from nnbackend.backends.numba.jit import jit
 from nnbackend.backends.numba.tile_shape import FLOAT32, FLOAT64, TileShape, VectorUnit
 
@@ -354,11 +353,11 @@ def test_all_forms_are_one_compilation():
 
 def test_an_edited_file_changes_the_stamp(tmp_path):
     """Code compiled from it before is outdated."""
-    assert dense_products.forward._cache._cache_file._source_stamp == jit_module.STAMP
-    folder = Path(jit_module.__file__).parent
+    assert cache_folders.STAMP in dense_products.forward.stats.cache_path
+    folder = Path(cache_folders.__file__).parent
     for name in ("simd.py", "kernels.py"):
         shutil.copytree(folder, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-        assert jit_module._stamp(tmp_path / name) == jit_module.STAMP
+        assert cache_folders._stamp(tmp_path / name) == cache_folders.STAMP
         with (tmp_path / name / name).open("a") as file:
             file.write("\n")
-        assert jit_module._stamp(tmp_path / name) != jit_module.STAMP
+        assert cache_folders._stamp(tmp_path / name) != cache_folders.STAMP

@@ -201,3 +201,31 @@ def test_shards_are_compared_rank_by_rank(tmp_path):
     errors = run_ranks(2, lambda ranks: program(ranks, changed(X[150:]), 2))
     assert all("on rank 1 its x had other values" in str(error) for error in errors)
     worked(run_ranks(2, lambda ranks: program(ranks, X[150:], 2)))
+
+
+def test_a_run_resumes_with_code_for_the_same_cpu(backend, tmp_path, monkeypatch):
+    """Unless it is told that the bits may differ, and on a backend whose code is for a CPU."""
+    net = classifier(backend=backend)
+    on = net.backend
+    run(tmp_path, network=net)
+    monkeypatch.setattr(on, "target", "x86-64-v3" if on.target else "")
+    if not on.target:
+        run(tmp_path, network=classifier(backend=backend))
+        return
+    here = read_checkpoint(checkpoint_files(tmp_path)[0]).training["target"]
+    with pytest.raises(
+        InvalidInputError, match=rf"was written by code for '{here}', and this process .* 'x86-64-v3'"
+    ) as refused:
+        run(tmp_path, network=classifier(backend=backend))
+    assert "accept that with Checkpoint(folder, any_target=True)" in str(refused.value)
+    assert "NNBACKEND_TARGET" not in str(refused.value)
+    again = classifier(backend=backend)
+    longer = given(epochs=2)
+    again.fit(callbacks=[nn.Checkpoint(tmp_path, any_target=True)], resume=True, verbose=False, **longer)
+    assert read_checkpoint(checkpoint_files(tmp_path)[0]).training["target"] == "x86-64-v3"
+    # Code for a generic CPU can be asked for.
+    monkeypatch.setattr(on, "target", here)
+    with pytest.raises(InvalidInputError, match="set NNBACKEND_TARGET=x86-64-v3 in the environment to get them"):
+        classifier(backend=backend).fit(resume=tmp_path, verbose=False, **longer)
+    # Another backend rounds differently anyway.
+    classifier(backend="numpy").fit(resume=tmp_path, verbose=False, **longer)

@@ -39,7 +39,9 @@ def probe() -> tuple[str | None, str]:
             "Numba's compiler is turned off by NUMBA_DISABLE_JIT (in the environment or in .numba_config.yaml)",
             "Unset NUMBA_DISABLE_JIT, or use backend='numpy'",
         )
-    return None, ""
+    from nnbackend.backends.numba.targets import problem
+
+    return problem()
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.numba.functions import exp, expm1, larger, log1p, sigmoid, tanh
 from nnbackend.backends.numba.vectors import Vector, where
 
-__all__ = ["ACTIVATION_CODES", "ELEMENTWISE", "IDENTITY", "SOFTMAX", "Elementwise", "softplus"]
+__all__ = ["ACTIVATION_CODES", "ELEMENTWISE", "IDENTITY", "PIECEWISE_LINEAR", "SOFTMAX", "Elementwise", "softplus"]
 
 _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715
@@ -122,6 +122,10 @@ ELEMENTWISE: dict[str, Elementwise] = {
         gradient=lambda saved, alpha, upstream: upstream * saved,
     ),
 }
+
+#: The activations that are compiled apart from the others, first among them: most networks need no other, and the
+#: others take a second to compile.
+PIECEWISE_LINEAR = ("identity", "relu", "leaky_relu")
 
 #: Code of each activation by name.
 ACTIVATION_CODES = {name: code for code, name in enumerate([*ELEMENTWISE, "softmax"])}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnbackend.backends.numba.targets import NATIVE, TARGET_VARIABLE, TARGETS, selected
 from nnbackend.support.cores import usable_cores
 from nnbackend.support.fork_lock import ForkLock
 from nnbackend.support.surroundings import is_interactive
@@ -60,6 +61,8 @@ def begin(jobs: Sequence[Any]) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
+                # Not its own choice, which depends on what is on disk.
+                env=_environment(),
             )
             _helper = process, os.getpid(), time.monotonic()
             # Otherwise it would stay in the table of processes after its end.
@@ -84,6 +87,12 @@ def _path() -> list[str]:
     entries = [entry for entry in sys.path if isinstance(entry, str) and os.path.isabs(entry)]
     folder = str(Path(__file__).absolute().parents[3])
     return entries if folder in entries else [folder, *entries]
+
+
+def _environment() -> dict[str, str]:
+    """The environment of the other process, with the target of this one."""
+    target = selected()
+    return {**os.environ, TARGET_VARIABLE: target if target in TARGETS else NATIVE}
 
 
 def _is_running() -> bool:

@@ -18,6 +18,7 @@ from nnbackend.backends.numba.executor import CompiledExecutor, Team
 from nnbackend.backends.numba.from_rows import predictions
 from nnbackend.backends.numba.panels import WeightPanels
 from nnbackend.backends.numba.program import Parts, Program, UnsupportedStepError, compile_step, parts_of
+from nnbackend.backends.numba.targets import selected
 from nnbackend.backends.numba.training_operations import NumbaTraining
 from nnbackend.backends.numba.updates import ADAM, CONSTANTS, LION, MOMENTUM, NESTEROV, RMSPROP, SGD, UPDATE
 from nnbackend.backends.numpy import NumpyBackend
@@ -43,6 +44,7 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
         super().__init__(threads)
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
+        self.target = selected()
 
     def write(self, array: HostArray, out: HostArray) -> None:
         super().write(array, out)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from nnbackend.backends.numba import dense_products, kernels, normalization
+from nnbackend.backends.numba.activations import PIECEWISE_LINEAR
 from nnbackend.backends.numba.elementwise import update_vectors
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.jit import internal_as_written
@@ -18,7 +21,17 @@ from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
 
 @compiled(
     "activation_gradient",
-    accepts=lambda call: call.activation != "softmax",
+    accepts=lambda call: call.activation in PIECEWISE_LINEAR,
+    work=lambda call: 4 * call.saved.size,
+    follows="upstream",
+)
+def piecewise_gradient(tile_shape, real, record):
+    return activation_gradient(replace(tile_shape, epilogue="piecewise"), real, record)
+
+
+@compiled(
+    "activation_gradient",
+    accepts=lambda call: call.activation not in (*PIECEWISE_LINEAR, "softmax"),
     work=lambda call: 4 * call.saved.size,
     follows="upstream",
 )
@@ -31,7 +44,9 @@ def activation_gradient(tile_shape, real, record):
         saved, upstream = matrix(line.saved, rows, columns, real), matrix(line.upstream, rows, columns, real)
         out, constants = matrix(line.out, rows, columns, real), vector(address + alpha, 1, np.float64)
         begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
-        kernels.differentiate_block(saved, line.activation, constants, upstream, out, begin, end, left, right)
+        kernels.differentiate_block(
+            tile_shape, saved, line.activation, constants, upstream, out, begin, end, left, right
+        )
 
     return activation_gradient
 

@@ -112,7 +112,10 @@ def _make(real, other, size):
             if not is_finite(found, largest):
                 flags[OVERFLOW] = 1
             if shared > 0:
-                vector(results, rows * line.outputs, real)[shared:] = found[shared:]
+                # One by one, because for an assignment to a slice Numba spends seconds compiling an error message.
+                given_back = vector(results, rows * line.outputs, real)
+                for number in range(shared, found.size):
+                    given_back[number] = found[number]
             chunk = atomic_add(next_chunk, 1)
 
     return chunk_loop

@@ -2,71 +2,93 @@
 
 Numba numbers the files of a function by an index that it reads before compiling and writes afterwards. Two processes
 that compile a function for different types then use the same number, and one later loads the other's machine code. Here
-every file has a unique name. If a file cannot be read, the function is compiled again. If it cannot be written, the
-function is not cached: the disk may fill up, or the folder disappear, long after the program started.
+there is no index: the name of a file is a checksum of the function and the types. If a file cannot be read, the
+function is compiled again. If it cannot be written, the function is not cached: the disk may fill up, or the folder
+disappear, long after the program started.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import pickle
 import uuid
+from pathlib import Path
 
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.runtime.nrt import rtsys
+from numba.core.serialize import dumps
 
-__all__ = ["KernelCache"]
+from nnbackend.backends.numba.cache_folders import cache_folders, make_folder
+from nnbackend.backends.numba.targets import selected
+
+__all__ = ["KernelCache", "KernelFiles"]
 
 _log = logging.getLogger("nnbackend")
 
 
-class KernelFiles(IndexDataCacheFile):
-    """The files of one function."""
+class KernelFiles:
+    """The files of one function for one target, one for each signature.
 
-    def _data_name(self, number):
-        return f"{self._stem}.{uuid.uuid4().hex[:16]}.nbc"
+    Parameters
+    ----------
+    folders : sequence of Path
+        Where files are looked for.
+    writable : Path
+        Where they are written.
+    name : str
+        Of the function.
+    """
 
-    @property
-    def _stem(self):
-        return self._index_name.removesuffix(".nbi")
+    def __init__(self, folders, writable, name):
+        self._folders, self._writable, self.name = folders, writable, name
+
+    def path(self, key, folder=None):
+        """The file of a key."""
+        return Path(folder or self._writable, f"{self.name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc")
 
     def save(self, key, data):
-        if not self._load_index():
-            # Files of another version of the package, or without an index, can no longer be found.
-            self._remove_all()
-        super().save(key, data)
-
-    def _load_index(self):
+        path = self.path(key)
+        make_folder(path.parent)
+        unfinished = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex[:16]}")
         try:
-            return super()._load_index()
-        except OSError:
+            unfinished.write_bytes(dumps((key, data)))
+            os.replace(unfinished, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
             raise
-        except Exception:
-            # Truncated by a crash, for which pickle raises various errors. The next save writes it again.
-            return {}
 
     def load(self, key):
-        try:
-            return super().load(key)
-        except OSError:
-            raise
-        except Exception:
-            return None
+        for folder in self._folders:
+            try:
+                text = self.path(key, folder).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue
+            # A file truncated by a crash, for which pickle raises various errors, is written again.
+            with contextlib.suppress(Exception):
+                found, data = pickle.loads(text)
+                if found == key:
+                    return data
+        return None
 
     def holds(self, key):
-        """Whether a function is there: processes write its name to the index first, and then the file."""
-        try:
-            name = self._load_index().get(key)
-        except OSError:
-            return False
-        return name is not None and os.path.exists(self._data_path(name))
+        """Whether there is a file."""
+        return any(os.path.exists(self.path(key, folder)) for folder in self._folders)
 
-    def _remove_all(self):
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._cache_path):
-                if name.startswith(f"{self._stem}.") and name.endswith(".nbc"):
-                    os.unlink(self._data_path(name))
+
+class _Results(CompileResultCacheImpl):
+    """Converts compiled functions, without Numba's own search for a folder."""
+
+    def __init__(self, function):
+        self._lineno = function.__code__.co_firstlineno
+        self._py_file = function.__code__.co_filename
+        self._locator = self
+
+    def ensure_cache_path(self):
+        """The folder is made when a file is written."""
 
 
 class KernelCache(FunctionCache):
@@ -75,8 +97,6 @@ class KernelCache(FunctionCache):
     Parameters
     ----------
     function : Python function
-    stamp : object
-        Files with a different stamp are outdated.
 
     Raises
     ------
@@ -84,13 +104,29 @@ class KernelCache(FunctionCache):
         Neither the package's folder nor the user's cache is writable.
     """
 
-    def __init__(self, function, stamp):
-        super().__init__(function)
-        self._cache_file = KernelFiles(self._cache_path, self._impl.filename_base, stamp)
+    def __init__(self, function):
+        folders, target = cache_folders(), selected()
+        if folders.writable is None:
+            raise RuntimeError("no folder is writable")
+        self._name, self._py_func, self._impl = repr(function), function, _Results(function)
+        self._cache_path = str(folders.writable / target)
+        module, name = function.__module__.rpartition(".")[2], function.__qualname__.replace("<locals>.", "")
+        self._cache_file = KernelFiles(
+            [folder / target for folder in folders.readable], folders.writable / target, f"{module}.{name}"
+        )
+        self.enable()
 
     def holds(self, signature, context):
         """Whether the compiled function is there."""
         return self._cache_file.holds(self._index_key(signature, context.codegen()))
+
+    def flush(self):
+        """Needed by Numba's `Dispatcher.recompile` only."""
+
+    def _index_key(self, sig, codegen):
+        # Names of types instead of the types, which are equal if their names are. The folder stands for the target.
+        signature, _, code = super()._index_key(sig, codegen)
+        return repr(signature), code
 
     def load_overload(self, sig, target_context):
         # Numba would first import what it needs to compile, SciPy's linear algebra included, which takes longer than to

@@ -19,7 +19,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from nnbackend.backends.numba import functions
-from nnbackend.backends.numba.activations import ELEMENTWISE, softplus
+from nnbackend.backends.numba.activations import ELEMENTWISE, PIECEWISE_LINEAR, Elementwise, softplus
 from nnbackend.backends.numba.simd import Simd, Value, calling
 from nnbackend.backends.numba.updates import RULES, Rule, Updating
 from nnbackend.backends.numba.vectors import Vector, for_each, load_constants, where
@@ -74,14 +74,23 @@ def add_run(context, tile_shape, source, out, count):
     return calling(tile_shape, "add_run", 3, _add)
 
 
+def _compiled_activations(shape: Any) -> list[tuple[str, Elementwise]]:
+    """The activations that a function with this tile shape can compute, with their names, in the order of their codes.
+
+    They are those of `PIECEWISE_LINEAR` if its epilogue is "piecewise".
+    """
+    names = PIECEWISE_LINEAR if shape.epilogue == "piecewise" else tuple(ELEMENTWISE)
+    return [(name, ELEMENTWISE[name]) for name in names]
+
+
 @intrinsic
 def activate(context, tile_shape, code, constants, z, out, count):
-    """``out = activation(z)`` for `count` elements; `out` may be `z`. Every activation but softmax."""
+    """``out = activation(z)`` for `count` elements; `out` may be `z`. See `_compiled_activations`."""
 
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [
             simd.function(shape.function_name("activate", name), 4, partial(_activation, formulas.forward))
-            for name, formulas in ELEMENTWISE.items()
+            for name, formulas in _compiled_activations(shape)
         ]
 
     return _written(5, write_all)(tile_shape)
@@ -108,7 +117,7 @@ def differentiate(context, tile_shape, code, constants, saved, upstream, out, co
     def write_all(simd: Simd, shape: Any) -> list[Value]:
         return [
             simd.function(shape.function_name("differentiate", name), 5, partial(_gradient, formulas.gradient))
-            for name, formulas in ELEMENTWISE.items()
+            for name, formulas in _compiled_activations(shape)
         ]
 
     return _written(6, write_all)(tile_shape)

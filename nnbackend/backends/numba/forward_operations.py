@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from nnbackend.backends.numba import dense_products, kernels, normalization
+from nnbackend.backends.numba.activations import PIECEWISE_LINEAR
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.kinds import STATE, block, compiled, share
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
@@ -146,7 +149,17 @@ def dense_panels(tile_shape, real, record):
 
 @compiled(
     "activation_forward",
-    accepts=lambda call: call.activation != "softmax",
+    accepts=lambda call: call.activation in PIECEWISE_LINEAR,
+    work=lambda call: 8 * call.z.size,
+    follows="z",
+)
+def piecewise_activation(tile_shape, real, record):
+    return activation(replace(tile_shape, epilogue="piecewise"), real, record)
+
+
+@compiled(
+    "activation_forward",
+    accepts=lambda call: call.activation not in (*PIECEWISE_LINEAR, "softmax"),
     work=lambda call: 8 * call.z.size,
     follows="z",
 )
@@ -159,7 +172,7 @@ def activation(tile_shape, real, record):
         z, out = matrix(line.z, rows, columns, real), matrix(line.out, rows, columns, real)
         begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
         constants = vector(address + alpha, 1, np.float64)
-        kernels.activate_block(z, line.activation, constants, out, begin, end, left, right)
+        kernels.activate_block(tile_shape, z, line.activation, constants, out, begin, end, left, right)
 
     return activation
 

@@ -14,9 +14,7 @@ import contextlib
 import functools
 import signal
 import threading
-import zlib
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from llvmlite.binding import Linkage
@@ -28,6 +26,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from nnbackend.backends.numba.disk_cache import KernelCache
+from nnbackend.backends.numba.targets import selected
 from nnbackend.support.memory import without_collections
 
 __all__ = [
@@ -42,20 +41,8 @@ __all__ = [
 ]
 
 
-def _stamp(folder=Path(__file__).parent):
-    """A stamp that changes with any file in this folder.
-
-    Numba considers a cached function outdated only if its own file has changed. But the compiled code also contains
-    functions that it calls, and generated code, from other files.
-    """
-    try:
-        texts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    except OSError:
-        texts = []  # a frozen application, which does not change
-    return len(texts), zlib.crc32(b"".join(texts))
-
-
-STAMP = _stamp()
+# Numba chooses the CPU to compile for when it is given the first function.
+selected()
 
 
 def jit(function, fastmath=frozenset({"reassoc", "contract", "nsz", "arcp", "afn"}), for_python=True):
@@ -181,7 +168,7 @@ def _keep(compiled, function):
     """Like Numba's `enable_caching`, but with our files."""
     # If neither the package's folder nor the user's cache is writable, every process compiles for itself.
     with contextlib.suppress(RuntimeError):
-        compiled._cache = KernelCache(function, STAMP)
+        compiled._cache = KernelCache(function)
 
 
 #: Without fast-math flags, with which LLVM could choose a different order of sums in different callers.

@@ -79,18 +79,18 @@ def activation_forward(z, code, constants, out, begin, end, left, right):
     if code == SOFTMAX:
         softmax(z, out, begin, end)
     else:
-        activate_block(z, code, constants, out, begin, end, left, right)
+        activate_block(tile_shape_of(z), z, code, constants, out, begin, end, left, right)
 
 
 @internal_as_written
-def activate_block(z, code, constants, out, begin, end, left, right):
-    """The same for every activation but softmax."""
+def activate_block(tile_shape, z, code, constants, out, begin, end, left, right):
+    """The same for every activation but softmax, or those that the tile shape's epilogue names."""
     rows, size = end - begin, right - left
     if size == z.shape[1] and in_one_piece(z) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
     skip = left * z.itemsize
     for i in range(begin, begin + rows):
-        activate(tile_shape_of(z), code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
+        activate(tile_shape, code, constants.ctypes.data, row_at(z, i) + skip, row_at(out, i) + skip, size)
 
 
 @jit
@@ -156,19 +156,19 @@ def activation_gradient(saved, code, constants, upstream, out, begin, end, left,
     if code == SOFTMAX:
         softmax_gradient(saved, upstream, out, begin, end)
     else:
-        differentiate_block(saved, code, constants, upstream, out, begin, end, left, right)
+        differentiate_block(tile_shape_of(saved), saved, code, constants, upstream, out, begin, end, left, right)
 
 
 @internal_as_written
-def differentiate_block(saved, code, constants, upstream, out, begin, end, left, right):
-    """The same for every activation but softmax."""
+def differentiate_block(tile_shape, saved, code, constants, upstream, out, begin, end, left, right):
+    """The same for every activation but softmax, or those that the tile shape's epilogue names."""
     rows, size = end - begin, right - left
     if size == saved.shape[1] and in_one_piece(saved) and in_one_piece(upstream) and in_one_piece(out):
         rows, size = min(rows, 1), rows * size
     skip = left * saved.itemsize
     for i in range(begin, begin + rows):
         differentiate(
-            tile_shape_of(saved),
+            tile_shape,
             code,
             constants.ctypes.data,
             row_at(saved, i) + skip,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from llvmlite.binding import get_process_triple
 from numba.core import types
 from numba.core.imputils import lower_constant
-from numba.core.registry import cpu_target
 from numba.core.typing.templates import AttributeTemplate
 from numba.extending import (
     NativeValue,
@@ -24,6 +24,8 @@ from numba.extending import (
     typeof_impl,
     unbox,
 )
+
+from nnbackend.backends.numba.targets import magic, selected
 
 __all__ = ["FLOAT32", "FLOAT64", "TileShape", "VectorUnit", "shape_for", "tile_shape_of"]
 
@@ -50,10 +52,9 @@ class VectorUnit:
 
     @classmethod
     def of_this_cpu(cls) -> VectorUnit:
-        """The unit that Numba compiles for: this CPU's, unless ``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` select
-        another."""
-        triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-        return cls.described(triple, features)
+        """The unit of the CPU that Numba compiles for; see `targets.py`."""
+        selected()
+        return cls.described(get_process_triple(), magic()[1])
 
     @classmethod
     def described(cls, triple: str, features: str) -> VectorUnit:

@@ -15,7 +15,7 @@ from typing import Any
 from nnbackend.distributed.communicator import Communicator
 from nnbackend.errors import InvalidInputError, ModelFileError, NNBackendError
 from nnbackend.saving.model_file import CheckpointContents, read_checkpoint, write_checkpoint
-from nnbackend.support.checks import above_zero, positive_integer
+from nnbackend.support.checks import above_zero, flag, positive_integer
 from nnbackend.support.files import is_file_system_full, path_text
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.checkpoints.folder_lock import FolderLock, LateLock
@@ -61,6 +61,9 @@ class Checkpoint(Callback):
         Write when this much time has passed since the last checkpoint.
     keep : int
         Number of files to keep, the newest ones.
+    any_target : bool
+        Whether to resume a run that was compiled for another CPU: on the Numba backend, the bits may then differ from
+        those of an uninterrupted run. The environment variable ``NNBACKEND_TARGET`` chooses the CPU to compile for.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class Checkpoint(Callback):
     #: Not in `__init__`, so that pickles of older versions have it.
     _accepted_optimizers: tuple[str, ...] = ()
     _locks_late = False
+    any_target = False
 
     def __init__(
         self,
@@ -84,11 +88,13 @@ class Checkpoint(Callback):
         every_steps: int | None = None,
         every_minutes: float | None = None,
         keep: int = 3,
+        any_target: bool = False,
     ) -> None:
         self.folder = path_text("folder", folder)
         self.every_steps = None if every_steps is None else positive_integer("every_steps", every_steps)
         self.every_minutes = None if every_minutes is None else above_zero("every_minutes", every_minutes)
         self.keep = positive_integer("keep", keep)
+        self.any_target = flag("any_target", any_target)
 
     def accept_optimizers(self, texts: Sequence[str]) -> None:
         """Also resume runs with optimizers of these settings, as `fingerprint.optimizer_text` has them.
@@ -100,7 +106,7 @@ class Checkpoint(Callback):
     def part(self, place: int) -> Checkpoint:
         """The same for one of many runs that wait for each other, in a folder of this one, which must be locked."""
         folder = os.path.join(self.folder, _PART_NAME.format(place))
-        one = Checkpoint(folder, self.every_steps, self.every_minutes, self.keep)
+        one = Checkpoint(folder, self.every_steps, self.every_minutes, self.keep, self.any_target)
         one._locks_late = True
         return one
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.backends.contract import HostArray
+from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.batch_stream import BatchStream
 from nnbackend.data.inputs import as_host_array
 from nnbackend.data.rows import Rows, as_rows
@@ -30,7 +30,15 @@ from nnbackend.support.fork_lock import cached_property
 from nnbackend.training.callbacks.base import Callback
 from nnbackend.training.callbacks.stopping import Monitoring
 
-__all__ = ["DataFingerprint", "as_text", "callback_settings", "check_same_run", "optimizer_text", "run_settings"]
+__all__ = [
+    "DataFingerprint",
+    "as_text",
+    "callback_settings",
+    "check_same_run",
+    "check_same_target",
+    "optimizer_text",
+    "run_settings",
+]
 
 _log = logging.getLogger("nnbackend")
 
@@ -250,6 +258,27 @@ def check_same_run(path: Path, saved: CheckpointContents, settings: Mapping[str,
             "train its network with other settings, load the file with Network.load and use another folder"
         )
     _log_sampled(path, settings["hashes"], "hashes" in was)
+
+
+def check_same_target(path: Path, saved: CheckpointContents, backend: Backend) -> None:
+    """Reject a checkpoint that the same backend wrote with code for another CPU.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    was, here = saved.training.get("target"), backend.target
+    # Older versions wrote no target. Another backend rounds in another way anyway.
+    if not isinstance(was, str) or not was or not here or was == here or saved.training.get("backend") != backend.name:
+        return
+    # Code for exactly one CPU cannot be asked for on another.
+    generic = re.fullmatch(r"(?!native)[\w.-]{1,40}", was)
+    advice = f"set NNBACKEND_TARGET={was} in the environment to get them, or " if generic else ""
+    raise InvalidInputError(
+        f"{path} was written by code for {shown(was)}, and this process runs code for {here!r}, which may round "
+        f"differently, so the run would not end with the bits of an uninterrupted one; {advice}accept that with "
+        "Checkpoint(folder, any_target=True), or nnbackend train --any-target"
+    )
 
 
 def _differences(name: str, was: Any, now: Any) -> list[str]:

@@ -23,7 +23,7 @@ from nnbackend.training.checkpoints.checkpoint import (
     checkpoint_files,
     newest_checkpoint,
 )
-from nnbackend.training.checkpoints.fingerprint import check_same_run
+from nnbackend.training.checkpoints.fingerprint import check_same_run, check_same_target
 from nnbackend.training.checkpoints.folder_lock import FolderLock
 from nnbackend.training.checkpoints.run_state import RunState, SavedRun, check_states, named
 from nnbackend.training.listeners import Listener
@@ -146,6 +146,8 @@ def find_start(
         def check(path: Path, saved: CheckpointContents) -> None:
             own = found[0].accepted(settings, saved) if found else settings
             check_same_run(path, saved, own, {name for name, _ in named(callbacks)})
+            if not (found and found[0].any_target):
+                check_same_target(path, saved, network.backend)
             try:
                 SavedRun.of(saved, network.model, optimizer.slots)
             except ModelFileError as error:

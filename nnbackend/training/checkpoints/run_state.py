@@ -223,6 +223,7 @@ class RunState:
         training = {
             "settings": self._settings,
             "backend": network.backend.name,
+            "target": network.backend.target,
             "seconds": seconds,
             "optimizer": {
                 "steps": memory.steps + done - skipped,
