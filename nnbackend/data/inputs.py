@@ -115,7 +115,7 @@ def _from_another_library(what: str, value: Any) -> Any:
     if hasattr(value, "__dlpack_device__") and hasattr(value, "__dlpack__"):
         if type(value).__module__.partition(".")[0] == "cupy":
             return value.get()
-        device = value.__dlpack_device__()
+        device = _read(what, value, lambda array: array.__dlpack_device__())
         if int(device[0]) != _DLPACK_CPU:
             raise InvalidInputError(
                 f"{what} is a {kind} on another device (DLPack device {tuple(int(part) for part in device)}); "

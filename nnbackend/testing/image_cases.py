@@ -68,9 +68,9 @@ _POOLS = (
     _Geometry((8, 7), (2, 2), (3, 3)),
 )
 
-#: Groups, channels of a group, filters of a group: one channel; dense; two groups; depthwise, also with a multiplier;
-#: wide groups.
-_CHANNELS = ((1, 1, 1), (1, 3, 5), (2, 2, 3), (5, 1, 1), (3, 1, 2), (2, 10, 9))
+#: Groups, channels of a group, filters of a group: one channel; dense; one filter; two groups; depthwise, also with a
+#: multiplier; wide groups.
+_CHANNELS = ((1, 1, 1), (1, 3, 5), (1, 3, 1), (2, 2, 3), (5, 1, 1), (3, 1, 2), (2, 10, 9))
 
 
 # ---- convolution ---------------------------------------------------------------------------------------------

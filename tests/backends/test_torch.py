@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.backends.torch.probe import installed, probe
-from nnbackend.errors import BackendUnavailableError, UnknownNameError
+from nnbackend.errors import BackendUnavailableError, InvalidInputError, UnknownNameError
 from tests.backends.test_array_api import data, network, train
 from tests.cli.commands import nnbackend
 
@@ -96,7 +98,7 @@ class TestTorch:
         reference = train(network("torch:cpu"), 1)
         torch.set_default_dtype(torch.float64)
         try:
-            with torch.inference_mode(), torch.device("meta"):
+            with torch.inference_mode(), torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
                 losses = train(network("torch:cpu"), 1)
         finally:
             torch.set_default_dtype(torch.float32)
@@ -117,6 +119,8 @@ class TestTorch:
         net, (x, _) = network("torch:cpu"), data(5)
         train(net, 1)
         assert net.predict(torch.from_numpy(x)).tobytes() == net.predict(x).tobytes()
+        with pytest.raises(InvalidInputError, match=r"x is a torch.Tensor that NumPy cannot read \(.*meta"):
+            net.predict(torch.from_numpy(x).to("meta"))
 
     @pytest.mark.parametrize("optimizer", [nn.SGD(1e300), nn.RMSprop(1e300), nn.Adam(1e300)])
     def test_huge_rates_diverge_with_the_usual_error(self, optimizer):
@@ -170,6 +174,51 @@ class TestTorch:
         steps(beside, 3)
         for name, weight in alone.get_weights().items():
             assert (weight == beside.get_weights()[name]).all()
+
+    def test_arrays_of_a_gpu_are_copied_once(self):
+        import torch
+
+        class OnGpu:
+            """A tensor of a GPU, which is copied to the host."""
+
+            device = torch.device("cuda")
+
+            def __init__(self, copied):
+                self.copied = copied
+
+            def cpu(self):
+                return self.copied
+
+        backend, rows = nn.get_backend("torch:cpu"), torch.ones(3, 2)
+        assert np.shares_memory(backend.to_host(OnGpu(rows)), rows.numpy())
+        assert backend.to_host(OnGpu(rows.t())).flags.c_contiguous
+        assert not np.shares_memory(backend.to_host(rows), rows.numpy())
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads survive a fork")
+    def test_forked_processes_are_refused_where_pytorch_would_wait_forever(self, monkeypatch):
+        import torch
+
+        from nnbackend.backends.torch import backend as module
+
+        net, threads = network("torch:cpu"), torch.get_num_threads()
+        with warnings.catch_warnings(action="ignore"):
+            child = os.fork()
+        if child == 0:
+            os._exit(3 if module._forked else 4)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        assert not module._forked
+        # The rest as in a child, within this process.
+        monkeypatch.setattr(module, "_forked", True)
+        try:
+            torch.set_num_threads(2)
+            with pytest.raises(BackendUnavailableError, match=r"forked .*torch\.set_num_threads\(1\)"):
+                net.predict(data(5)[0])
+            with pytest.raises(BackendUnavailableError, match="forked"):
+                net.backend.empty((3,), "float32")
+            torch.set_num_threads(1)
+            train(net, 1)
+        finally:
+            torch.set_num_threads(threads)
 
     def test_too_little_memory_is_a_memory_error(self):
         with pytest.raises(MemoryError, match="allocate memory"):

@@ -4,6 +4,8 @@ functions write to a given array, so that a step allocates no more than it has t
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from nnbackend.backends.array_api import ArrayApiBackend
-from nnbackend.backends.array_api.executor import Replaced
+from nnbackend.backends.array_api.executor import Replaced, StepExecutor
 from nnbackend.backends.arrays import Array, HostArray
-from nnbackend.backends.contract import Call
+from nnbackend.backends.contract import Call, Executor
 from nnbackend.backends.torch.activations import FORWARD, GRADIENT
 from nnbackend.backends.torch.images import TorchImages, shared_places
 from nnbackend.backends.torch.probe import best_device, probe
@@ -57,6 +59,7 @@ class TorchBackend(TorchImages, ArrayApiBackend):
     # ---- memory --------------------------------------------------------------------------------------------
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        self.check_threads()
         return _made(lambda: torch.zeros(shape, **self._placed(dtype)))
 
     def from_host(self, array: HostArray) -> Array:
@@ -80,6 +83,12 @@ class TorchBackend(TorchImages, ArrayApiBackend):
             out.numpy()[...] = array
         else:
             out.copy_(torch.from_numpy(np.require(array, requirements=["C", "A", "W"])))
+
+    def to_host(self, array: Array) -> HostArray:
+        self._settle()
+        # What comes from a GPU is a copy already.
+        copy = True if array.device.type == "cpu" else None
+        return np.array(self._shared(array), order="C", copy=copy)
 
     def _shared(self, array: Array) -> HostArray:
         shared: HostArray = array.cpu().numpy()
@@ -255,8 +264,59 @@ class TorchBackend(TorchImages, ArrayApiBackend):
 
     # ---- running a recorded step ---------------------------------------------------------------------------
 
+    def plain_executor(self, calls: Sequence[Call]) -> Executor:
+        return _TorchExecutor(self, calls)
+
     def replaced(self, calls: Sequence[Call]) -> Replaced:
         return super().replaced(calls) | shared_places(self, calls)
+
+    def check_threads(self) -> None:
+        """Refuse to compute where PyTorch would wait forever.
+
+        Raises
+        ------
+        BackendUnavailableError
+            This process was forked from one that may have computed with several threads of GNU's OpenMP.
+        """
+        if _forked and self._on_host and torch.get_num_threads() > 1:
+            raise BackendUnavailableError(
+                self.name,
+                "this process was forked from one that uses PyTorch, whose threads do not survive a fork",
+                "Call torch.set_num_threads(1) in it first, or start it with multiprocessing's method 'spawn'",
+            )
+
+
+class _TorchExecutor(StepExecutor):
+    """Calls the operations one by one, in full precision also where the program lowers that of its own networks."""
+
+    _backend: TorchBackend
+
+    def __init__(self, backend: TorchBackend, calls: Sequence[Call]) -> None:
+        super().__init__(backend, calls)
+        self._backend = backend
+
+    def run(self, repeats: int) -> None:
+        self._backend.check_threads()
+        kind = self._backend.library.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                super().run(repeats)
+        else:
+            super().run(repeats)
+
+
+#: Whether this process was forked from one that had this module, and PyTorch's threads are lost.
+_forked = False
+
+
+def _lose_threads() -> None:
+    global _forked
+    _forked = True
+
+
+if sys.platform == "linux":
+    # Elsewhere PyTorch has another OpenMP, which starts its threads again.
+    os.register_at_fork(after_in_child=_lose_threads)
 
 
 def _made(make: Callable[[], Array]) -> Array:

@@ -95,9 +95,13 @@ class TorchImages(ImageWindows):
         steps, between = (stride_y, stride_x), (dilation_y, dilation_x)
         images, padding = self._even(x, delta.shape[1:3], out.shape[:2], steps, between, (top, left))
         groups = x.shape[3] // out.shape[2]
+        # Only the shape and the layout matter. In float64, PyTorch fails for a single filter in another layout.
+        filters = _filters_first(out)
+        if out.shape[3] == 1:
+            filters = filters.contiguous()
         _, result, _ = _ops.convolution_backward(
-            _channels_first(delta), images, _filters_first(out), None, steps, padding, between, False, (0, 0),
-            groups, (False, True, False),
+            _channels_first(delta), images, filters, None, steps, padding, between, False, (0, 0), groups,
+            (False, True, False),
         )  # fmt: skip
         out.copy_(result.permute(2, 3, 1, 0))
 
