@@ -157,8 +157,7 @@ def make_product(tile_shape):
         in_place = b_jump or (rows <= height and not transpose)
         packed = packing_pays(tile_shape, a_row, a_k, b_jump, rows, columns)
         strips = strip_space(tile_shape)
-        # Panels that exist already are read from beginning to end, from the L2 cache if they are used again: fewer sums
-        # are stored and loaded again.
+        # Panels that exist already stay in the L2 cache, so that fewer sums are stored and loaded again.
         deepest = tile_shape.depth * (8 if b_jump and not packed else 1)
         for i in range(0, rows, tile_shape.block):
             end = min(i + tile_shape.block, rows)
