@@ -4,8 +4,9 @@
 
 For every network, dtype and number of rows, the calls of a round are timed one by one, from a NumPy array to a NumPy
 array, by each library in turn; p50 and p99 are of all rounds together. Libraries are measured if they are installed.
-Each has a process of its own, whose outputs must agree with the others. A second table compares the probabilities of
-`nnbackend.MLPClassifier` with those of scikit-learn's, both trained for an epoch with the same seed.
+Each has a process of its own, whose outputs must agree with the others. Another process measures what the machine can
+do at most (`peers/contenders/limits.py`). A second table compares the probabilities of `nnbackend.MLPClassifier` with
+those of scikit-learn's, both trained for an epoch with the same seed.
 
     python -m benchmarks.predict measure CONTENDER THREADS
 
@@ -144,6 +145,9 @@ CONTENDERS: dict[str, tuple[Callable[..., Predict], str]] = {
     "MLPClassifier": (_estimator, "sklearn"),
     "scikit-learn": (_scikit_learn, "sklearn"),
 }
+
+#: The name under which results contain the time that a prediction takes at least, which has a process like the others.
+LIMIT = "limit"
 _OURS = ("compile_predictor", "predict", "MLPClassifier")
 
 #: Those of each table, ours first.
@@ -161,12 +165,25 @@ def _serve(name: str, threads: int) -> None:
         asked = json.loads(line)
         key = asked["net"], asked["dtype"], asked["rows"]
         net, dtype, rows = key
+        if name == LIMIT:
+            print(json.dumps({"times": [_least(NETS[net], dtype, rows, threads)]}), flush=True)
+            continue
         x = np.random.default_rng(0).random((rows, NETS[net][0]), np.float32).astype(dtype, copy=False)
         if key not in prepared:
             prepared[key] = CONTENDERS[name][0](NETS[net], dtype, rows, threads)
             prepared[key](x)
         outputs = np.asarray(prepared[key](x), np.float64)[0].tolist()
         print(json.dumps({"times": _times(prepared[key], x, asked["seconds"]), "outputs": outputs}), flush=True)
+
+
+def _least(sizes: Sequence[int], dtype: str, rows: int, threads: int) -> float:
+    """The least nanoseconds of a prediction: those of its multiply-adds, or of reading each row and weight once."""
+    from benchmarks.peers.contenders.limits import least_seconds
+
+    weights = sum(inputs * outputs for inputs, outputs in pairwise(sizes))
+    size = np.dtype(dtype).itemsize
+    # A vector has half as many numbers of twice the size.
+    return 1e9 * least_seconds(2 * rows * weights * size / 4, size * (weights + rows * sizes[0]), threads)
 
 
 def _times(predict: Predict, x: np.ndarray, seconds: float) -> list[int]:
@@ -222,7 +239,7 @@ def measure(
     rows: Sequence[int] = _ROWS,
 ) -> Results:
     """The nanoseconds of all calls by network, dtype and rows, and by contender, of one of the tables."""
-    names = [name for name in names if importlib.util.find_spec(CONTENDERS[name][1])]
+    names = [*(name for name in names if importlib.util.find_spec(CONTENDERS[name][1])), LIMIT]
     workers = {name: _Worker(name, threads) for name in names}
     estimators = "MLPClassifier" in names
     cases = [
@@ -258,6 +275,8 @@ def _compare(case: tuple[str, str, int], answers: Mapping[str, Mapping[str, Any]
     """Refuse to compare the times of libraries that compute different things."""
     expected = np.array(next(iter(answers.values()))["outputs"])
     for name, answer in answers.items():
+        if name == LIMIT:
+            continue
         difference = np.abs(np.array(answer["outputs"]) - expected).max() / np.abs(expected).max()
         # Written so that NaN is rejected.
         if not difference <= _TOLERANCE:
@@ -266,10 +285,11 @@ def _compare(case: tuple[str, str, int], answers: Mapping[str, Mapping[str, Any]
 
 def table(results: Results) -> str:
     """The results as a table, in microseconds, and the factors over the fastest other library."""
-    names = list(next(iter(results.values())))
+    names = [name for name in next(iter(results.values())) if name != LIMIT]
     header = ["net", "dtype", "rows", *(f"{name} p50" for name in names), *(f"{name} p99" for name in names)]
     ours = [name for name in names if name in _OURS]
-    lines: list[Sequence[str]] = [[*header, "factor", *(f"factor of {name}" for name in ours[1:])]]
+    shares = [f"{name} of limit" for name in ours]
+    lines: list[Sequence[str]] = [[*header, "limit", *shares, "factor", *(f"factor of {name}" for name in ours[1:])]]
     factors = []
     for (net, dtype, rows), times in results.items():
         middle = {name: median(times[name]) for name in names}
@@ -278,6 +298,9 @@ def table(results: Results) -> str:
         factors.append([each for each in ratios if each])
         cells = [f"{value / 1e3:,.1f}" for value in middle.values()]
         cells += [f"{np.percentile(times[name], 99) / 1e3:,.1f}" for name in names]
+        least = median(times[LIMIT]) if LIMIT in times else None
+        cells.append(NOTHING if least is None else f"{least / 1e3:,.1f}")
+        cells += [NOTHING if least is None else f"{100 * least / middle[name]:.0f} %" for name in ours]
         lines.append([net, dtype, f"{rows:,}", *cells, *(ratio(each) for each in ratios)])
     summaries = [
         f"{name}: median factor {median(each):.2f}x, lowest {min(each):.2f}x"
@@ -308,7 +331,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(table(found), end="\n\n", flush=True)
     print(
         f"Microseconds of a call, {options.threads} threads, {options.rounds} rounds. A factor is the time of the "
-        "fastest of the other libraries over ours."
+        "fastest of the other libraries over ours. The limit is the time that the multiply-adds take in registers, or "
+        "that all threads take to read each row and weight once, whichever is longer."
     )
     return 0
 

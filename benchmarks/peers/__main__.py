@@ -92,7 +92,7 @@ def _entries(names: Sequence[str] | None) -> list[Entry]:
     chosen = [entry for entry in CONTENDERS if not names or entry.name in names]
     missing = [entry.name for entry in chosen if not entry.installed]
     if missing and names:
-        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[peers]' installs torch, jax and scikit-learn")
+        sys.exit(f"not installed: {', '.join(missing)}; pip install -e '.[peers]' installs all peers")
     for name in missing:
         say(f"{name} is not installed; skipped")
     return [entry for entry in chosen if entry.installed]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 import nnbackend as nn
 from benchmarks.peers import __main__ as command
@@ -179,6 +182,12 @@ def test_every_library_is_told_the_number_of_threads(monkeypatch):
     assert {surroundings[f"{name}_NUM_THREADS"] for name in ("OMP", "OPENBLAS", "MKL", "NUMBA")} == {"1"}
     assert surroundings["KERAS_BACKEND"] == "torch"  # the user's choice
     assert surroundings["PATH"] == os.environ["PATH"]
+
+
+def test_the_extra_installs_every_contender():
+    declared = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    installed = {Requirement(text).name for text in declared["optional-dependencies"]["peers"]}
+    assert {entry.distribution for entry in entries.CONTENDERS} <= installed
 
 
 def test_sizes_are_of_the_package_and_all_it_requires():

@@ -51,6 +51,32 @@ def test_layers_of_the_same_width_wait_for_each_other(always_shared):
     assert same_weights(nets[0], nets[2])
 
 
+@pytest.mark.parametrize(
+    ("first", "dtype", "copied"),
+    [([], np.uint8, True), ([], np.float32, True), ([nn.Dropout(0.2)], np.float32, False)],
+    ids=["bytes", "floats", "dropout"],
+)
+def test_threads_have_copies_of_batches_that_only_products_read(first, dtype, copied, monkeypatch):
+    monkeypatch.setattr(executor, "_SHARED_STEP", 0)
+    monkeypatch.setattr(executor, "_SHARED_RUN", 0)
+    found = []
+    original = program.copy_inputs
+    monkeypatch.setattr(program, "copy_inputs", lambda *given: found.append(original(*given)) or found[-1])
+    x, y = images(rows=60)
+    nets = []
+    for threads in (1, 2, 3):
+        found.clear()
+        layers = [*first, nn.Dense(15, activation="tanh"), nn.Dense(4)]
+        net = nn.Network(layers, 12, backend=NumbaBackend(threads=threads), seed=1)
+        net.fit(x.astype(dtype), y, epochs=3, batch_size=20, loss="softmax_cross_entropy", optimizer=nn.Adam(1e-3))
+        # 20 rows of 12 floats, for each thread.
+        expected = {threads * 20 * 12 * 4} if copied and threads > 1 else set()
+        assert {len(memory) for memories in found for memory in memories} == expected
+        nets.append(net)
+    assert same_weights(nets[0], nets[1])
+    assert same_weights(nets[0], nets[2])
+
+
 @pytest.mark.float64
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_squared_error"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

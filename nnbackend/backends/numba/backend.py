@@ -110,7 +110,7 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
         start = int(counter[0]) * batch_size
         if out.ndim == 2 and source.dtype in (np.uint8, out.dtype) and out.dtype.kind == "f":
             kernel = kernels.gather_bytes if source.dtype == np.uint8 else kernels.gather_rows
-            kernel(source, order, start, np.array([scale]), out, 0, len(out))
+            kernel(source, order, start, np.array([scale]), out, 0, len(out), 0, out.shape[1])
         else:
             kernels.gather_values(source, order, start, out.dtype.type(scale), out, 0, len(out))
 

@@ -11,7 +11,7 @@ from nnbackend.backends.numba.activations import PIECEWISE_LINEAR
 from nnbackend.backends.numba.elementwise import update_vectors
 from nnbackend.backends.numba.intrinsics import flush_subnormals
 from nnbackend.backends.numba.jit import internal_as_written
-from nnbackend.backends.numba.kinds import STATE, block, compiled, share
+from nnbackend.backends.numba.kinds import COPIES, STATE, block, compiled, share
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
 from nnbackend.backends.numba.records import INTEGER, Record, at
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD, RULES, UPDATE
@@ -106,6 +106,7 @@ def input_gradient(tile_shape, real, record):
 @compiled(
     "dense_weight_gradient",
     work=lambda call: call.x.size * call.out.shape[1],
+    integers=COPIES,
     follows="delta",
     updates=True,
     calls_product=True,
@@ -119,7 +120,7 @@ def weight_gradient(tile_shape, real, record):
         rows, columns = line.inputs, line.outputs
         arrays = prepare(rule, line.update, state, scratch) if rule >= 0 else 0
         begin, end, left, right = block(rows, columns, line.by_columns, tile_shape, state)
-        x = line.x + begin * size
+        x = line.x + at(STATE, state).thread * line.copies + begin * size
         delta = line.delta + left * size
         out = line.out + (begin * columns + left) * size
         dense_products.weight_gradient(

@@ -130,6 +130,18 @@ def weight_gradient(product, partial, record, x, x_row, delta, delta_row, out, o
     )  # fmt: skip
 
 
+@part_of_caller
+def packing_pays(tile_shape, a_row, a_k, b_jump, rows, columns):
+    """Whether to copy the left matrix to strips.
+
+    If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it reads a
+    few rows, and a copy pays only for many panels; with the deeper panels that exist already, only if the rows would
+    compete for the same lines of the L1 cache.
+    """
+    many = columns > (2 if a_k != 1 else 7) * tile_shape.columns
+    return rows > tile_shape.rows and many and not (b_jump and a_row * tile_shape.size % 1024)
+
+
 def make_product(tile_shape):
     """The function to compile: ``out = a @ b + bias``, or ``a @ b.T + bias``.
 
@@ -143,10 +155,10 @@ def make_product(tile_shape):
         panel, panel_row = panel_space(tile_shape), width
         # A copy does not pay for what is read once or twice.
         in_place = b_jump or (rows <= height and not transpose)
-        # If k runs over rows of `a`, a tile would read a few elements from many cache lines and pages. Otherwise it
-        # reads a few rows, and a copy pays only for many panels.
-        packed = rows > height and columns > (2 if a_k != 1 else 7) * width
+        packed = packing_pays(tile_shape, a_row, a_k, b_jump, rows, columns)
         strips = strip_space(tile_shape)
+        # Panels that exist already stay in the L2 cache, so that fewer sums are stored and loaded again.
+        deepest = tile_shape.depth * (8 if b_jump and not packed else 1)
         for i in range(0, rows, tile_shape.block):
             end = min(i + tile_shape.block, rows)
             first = 0
@@ -157,8 +169,8 @@ def make_product(tile_shape):
                     out + size * i * out_row, out_row, end - i, columns, first, 0,
                 )  # fmt: skip
             # At least once: an empty sum is stored as well.
-            for k in range(first, max(inner, 1), tile_shape.depth):
-                depth = min(inner - k, tile_shape.depth)
+            for k in range(first, max(inner, 1), deepest):
+                depth = min(inner - k, deepest)
                 block = a + size * (i * a_row + k * a_k)
                 if packed and a_k == 1:
                     transpose_strips(tile_shape, block, a_row, strips, end - i, depth)

@@ -9,7 +9,7 @@ import numpy as np
 from nnbackend.backends.numba import dense_products, kernels, normalization
 from nnbackend.backends.numba.activations import PIECEWISE_LINEAR
 from nnbackend.backends.numba.intrinsics import flush_subnormals
-from nnbackend.backends.numba.kinds import STATE, block, compiled, share
+from nnbackend.backends.numba.kinds import COPIES, STATE, block, compiled, share
 from nnbackend.backends.numba.memory import bits_of, counts, matrix, vector
 from nnbackend.backends.numba.records import at
 from nnbackend.backends.philox import keep_threshold
@@ -31,32 +31,50 @@ def _is_gather(dimensions, *dtypes):
     "gather",
     accepts=lambda call: call.source.ndim == 2 and call.source.dtype == np.uint8 and call.out.dtype.kind == "f",
     work=lambda call: call.out.size,
+    integers=COPIES,
 )
 def gather_bytes(tile_shape, real, record):
     scale = record.offset("scale")
 
     def gather(address, state, scratch):
-        line = at(record, address)
-        source = matrix(line.source, line.N, line.features, np.uint8)
-        order, out = counts(line.order, line.M), matrix(line.out, line.rows, line.features, real)
-        begin, end = share(line.rows, state)
-        start = at(STATE, state).place * line.batch_size
-        kernels.gather_bytes(source, order, start, vector(address + scale, 1, np.float64), out, begin, end)
+        line, s = at(record, address), at(STATE, state)
+        rows, columns = line.rows, line.features
+        source, order = matrix(line.source, line.N, columns, np.uint8), counts(line.order, line.M)
+        start, factor = s.place * line.batch_size, vector(address + scale, 1, np.float64)
+        out = matrix(line.out + s.thread * line.copies, rows, columns, real)
+        begin, end = share(rows, state)
+        kernels.gather_bytes(source, order, start, factor, out, begin, end, 0, columns)
+        if line.copies:
+            # Of the other rows, what `weight_gradient` reads.
+            left, right = share(columns, state)
+            kernels.gather_bytes(source, order, start, factor, out, 0, begin, left, right)
+            kernels.gather_bytes(source, order, start, factor, out, end, rows, left, right)
 
     return gather
 
 
-@compiled("gather", accepts=_is_gather(2, "float32", "float64"), work=lambda call: call.out.size)
+@compiled(
+    "gather",
+    accepts=_is_gather(2, "float32", "float64"),
+    work=lambda call: call.out.size,
+    integers=COPIES,
+)
 def gather_rows(tile_shape, real, record):
     scale = record.offset("scale")
 
     def gather(address, state, scratch):
-        line = at(record, address)
-        source = matrix(line.source, line.N, line.features, real)
-        order, out = counts(line.order, line.M), matrix(line.out, line.rows, line.features, real)
-        begin, end = share(line.rows, state)
-        start = at(STATE, state).place * line.batch_size
-        kernels.gather_rows(source, order, start, vector(address + scale, 1, np.float64), out, begin, end)
+        line, s = at(record, address), at(STATE, state)
+        rows, columns = line.rows, line.features
+        source, order = matrix(line.source, line.N, columns, real), counts(line.order, line.M)
+        start, factor = s.place * line.batch_size, vector(address + scale, 1, np.float64)
+        out = matrix(line.out + s.thread * line.copies, rows, columns, real)
+        begin, end = share(rows, state)
+        kernels.gather_rows(source, order, start, factor, out, begin, end, 0, columns)
+        if line.copies:
+            # Of the other rows, what `weight_gradient` reads.
+            left, right = share(columns, state)
+            kernels.gather_rows(source, order, start, factor, out, 0, begin, left, right)
+            kernels.gather_rows(source, order, start, factor, out, end, rows, left, right)
 
     return gather
 
@@ -86,7 +104,13 @@ def _gather_values(kind, record):
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-@compiled("dense_forward", work=lambda call: call.x.size * call.out.shape[1], is_product=True, calls_product=True)
+@compiled(
+    "dense_forward",
+    work=lambda call: call.x.size * call.out.shape[1],
+    integers=COPIES,
+    is_product=True,
+    calls_product=True,
+)
 def dense(tile_shape, real, record):
     """The product and the bias; an activation is a separate line."""
     size = tile_shape.size
@@ -95,7 +119,7 @@ def dense(tile_shape, real, record):
         line = at(record, address)
         inner, columns = line.inputs, line.outputs
         begin, end, left, right = block(line.rows, columns, line.by_columns, tile_shape, state)
-        x = line.x + begin * inner * size
+        x = line.x + at(STATE, state).thread * line.copies + begin * inner * size
         weight = line.weight + left * size
         bias = line.bias + left * size if line.bias else 0
         out = line.out + (begin * columns + left) * size

@@ -31,33 +31,33 @@ AHEAD = 2
 
 
 @as_written
-def gather_rows(source, order, start, settings, out, begin, end):
-    """`settings` holds the scale."""
+def gather_rows(source, order, start, settings, out, begin, end, left, right):
+    """Columns from `left` to `right`; `settings` holds the scale."""
     for i in range(begin, end):
         # The rows are scattered in memory.
         ahead = min(i + AHEAD, end - 1)
         scale_row(
             tile_shape_of(out),
             settings.ctypes.data,
-            row_at(source, order[start + i]),
-            row_at(out, i),
-            out.shape[1],
-            row_at(source, order[start + ahead]),
+            row_at(source, order[start + i]) + left * source.itemsize,
+            row_at(out, i) + left * out.itemsize,
+            right - left,
+            row_at(source, order[start + ahead]) + left * source.itemsize,
         )
 
 
 @as_written
-def gather_bytes(source, order, start, settings, out, begin, end):
-    """`settings` holds the scale."""
+def gather_bytes(source, order, start, settings, out, begin, end, left, right):
+    """Columns from `left` to `right`; `settings` holds the scale."""
     for i in range(begin, end):
         ahead = min(i + AHEAD, end - 1)
         scale_bytes(
             tile_shape_of(out),
             settings.ctypes.data,
-            row_at(source, order[start + i]),
-            row_at(out, i),
-            out.shape[1],
-            row_at(source, order[start + ahead]),
+            row_at(source, order[start + i]) + left,
+            row_at(out, i) + left * out.itemsize,
+            right - left,
+            row_at(source, order[start + ahead]) + left,
         )
 
 

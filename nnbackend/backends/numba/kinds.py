@@ -21,7 +21,7 @@ from nnbackend.backends.numba.lines import LineKind, declared_record
 from nnbackend.backends.numba.records import INTEGER, REAL, Record, at
 from nnbackend.backends.numba.updates import CONSTANTS, RECORD
 
-__all__ = ["KINDS", "SCRATCH", "STATE", "block", "compiled", "share"]
+__all__ = ["COPIES", "KINDS", "SCRATCH", "STATE", "block", "compiled", "share"]
 
 #: The state of a thread: step counts of the epoch, the network and the optimiser, as in the counter; the index of the
 #: thread, and the number of threads.
@@ -29,6 +29,10 @@ STATE = Record.of("state", place=INTEGER, step=INTEGER, update=INTEGER, thread=I
 
 #: Bytes for an optimiser's constants and the record of its arrays.
 SCRATCH = 8 * (CONSTANTS + RECORD)
+
+#: A field of lines that write or read the batch: bytes from a thread's copy of it to that of the next, or 0 if there is
+#: only one; see `input_copies.py`.
+COPIES: dict[str, Callable[[Call], int]] = {"copies": lambda call: call.arguments.get("copies", 0)}
 
 #: Every compiled function by name.
 KINDS: dict[str, LineKind] = {}

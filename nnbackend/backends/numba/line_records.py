@@ -162,4 +162,4 @@ def _rows_field(line: Line) -> str:
 
 def _is_simple(line: Line) -> bool:
     """Whether its record has no number that a function computes from the call, which may depend on the rows."""
-    return line.update is None and not set(line.kind.values) - {"checks"}
+    return line.update is None and not set(line.kind.values) - {"checks", "copies"}

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from nnbackend.backends.arrays import span_of
 from nnbackend.backends.declaration import OPERATIONS, Call
 from nnbackend.backends.numba.compiled import kind_of
+from nnbackend.backends.numba.input_copies import copy_inputs
 from nnbackend.backends.numba.kinds import SCRATCH
 from nnbackend.backends.numba.line_records import FUNCTION, RECORD, WAIT, Records
 from nnbackend.backends.numba.lines import (
@@ -28,6 +29,7 @@ from nnbackend.backends.numba.lines import (
     Array,
     Line,
     LineKind,
+    Span,
     Split,
     UnsupportedStepError,
     Update,
@@ -35,7 +37,10 @@ from nnbackend.backends.numba.lines import (
 )
 from nnbackend.backends.numba.schedule import schedule
 
-__all__ = ["FUNCTION", "RECORD", "WAIT", "Parts", "Program", "UnsupportedStepError", "compile_step", "parts_of"]
+__all__ = [
+    "FUNCTION", "RECORD", "WAIT", "Parts", "Program", "UnsupportedStepError", "compile_step", "lines_of_step",
+    "parts_of",
+]  # fmt: skip
 
 #: A layer is split by columns if there are fewer rows per thread than this, enough work (multiply-adds) to outweigh two
 #: more barriers, and enough columns per thread. Measured on two cores.
@@ -133,14 +138,12 @@ def compile_step(
     UnsupportedStepError
         A call has no compiled function, or the calls use several counters.
     """
-    advances = bool(calls) and calls[-1].operation == "advance"
-    addresses = Addresses()
-    lines = [line for call in (calls[:-1] if advances else calls) for line in lines_of(call, parts(call), addresses)]
     counters = {id(call.counter): call.counter for call in calls if "counter" in call.arguments}
     if len(counters) > 1:
         raise UnsupportedStepError("the step has several counters")
-    _split_columns(lines, threads, few_rows)
-    lines = schedule(lines, [span for array in needed if (span := span_of(array)) is not None])
+    spans = [span for array in needed if (span := span_of(array)) is not None]
+    lines, advances = lines_of_step(calls, threads, spans, parts, few_rows)
+    copies = copy_inputs(lines, threads, spans)
     records = Records(lines)
     return Program(
         records.table,
@@ -150,8 +153,24 @@ def compile_step(
         sum(line.kind.work(line.call) for line in lines),
         SCRATCH + max((line.kind.scratch(line.call) for line in lines), default=0),
         records,
-        [call.arguments for call in calls],
+        [*(call.arguments for call in calls), *copies],
     )
+
+
+def lines_of_step(
+    calls: Sequence[Call],
+    threads: int,
+    needed: Sequence[Span] = (),
+    parts: Callable[[Call], Parts] = parts_of,
+    few_rows: bool = False,
+) -> tuple[list[Line], bool]:
+    """The lines of a step in the order in which they run, and whether it ends by adding 1 to the counter; the
+    parameters are those of `compile_step`, but with the memory of `needed`."""
+    advances = bool(calls) and calls[-1].operation == "advance"
+    addresses = Addresses()
+    lines = [line for call in (calls[:-1] if advances else calls) for line in lines_of(call, parts(call), addresses)]
+    _split_columns(lines, threads, few_rows)
+    return schedule(lines, needed), advances
 
 
 def lines_of(call: Call, parts: Parts, addresses: Addresses) -> Iterator[Line]:
