@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, ClassVar
 
 from nnbackend.errors import InvalidAttributeError, UnknownNameError, shown
+from nnbackend.support.arguments import suggests_names
 
 __all__ = ["Guarded", "checked_change", "constructor_arguments", "constructor_call"]
 
@@ -20,6 +21,13 @@ class Guarded:
 
     #: What to do instead of setting attributes that others may expect, by their names.
     _hints: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the constructor suggest names of arguments."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            # Not in `__new__`, whose signature documentation would show in place of the constructor's.
+            setattr(cls, "__init__", suggests_names(vars(cls)["__init__"]))  # noqa: B010
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind: Any = type(self)

@@ -187,13 +187,20 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
         Raises
         ------
         InvalidInputError
-            The estimator is another one, or arguments do not belong together.
+            The estimator is another one, arguments do not belong together, or `X_val` was given: a search validates on
+            its folds.
         ValueError
             As of scikit-learn's searches; in particular, all fits failed.
         KeyboardInterrupt
             Ctrl-C. As after other errors, nothing is changed.
         """
         self._check_arguments()
+        own = [name for name in ("X_val", "y_val", "sample_weight_val") if name in params]
+        if own:
+            raise InvalidInputError(
+                f"{' and '.join(own)}: every fit of a search is validated on the rows that its fold leaves out; for "
+                "validation data of your own, append them to X and y and give cv=PredefinedSplit(...) of scikit-learn"
+            )
         scorers, metric = self._get_scorers()
         X, y = indexable(X, y)
         params = _check_method_params(X, params=params)
