@@ -20,7 +20,7 @@ from nnbackend.cli.table_target import CLASSIFICATION, Target, read_target, scor
 from nnbackend.cli.text import aligned, backend_line, field, percent, printable
 from nnbackend.data.held_out import drawn_rows
 from nnbackend.distributed import Communicator
-from nnbackend.errors import DataError, InvalidInputError
+from nnbackend.errors import DataError, InvalidInputError, UnknownNameError
 from nnbackend.support.checks import above_zero, number, positive_integer, real_dtype, seed_number
 
 __all__ = ["check_table_options", "train_table"]
@@ -34,7 +34,7 @@ _OF_NETWORKS = (
     "augment", "optimizer", "schedule", "decay", "decay_every", "warmup", "cycle_momentum", "momentum", "nesterov",
     "beta1", "beta2", "weight_decay", "patience", "resume", "checkpoint_minutes",
 )  # fmt: skip
-_OF_TABLES = ("target", "task", "categorical", "max_seconds", "encoding")
+_OF_TABLES = ("target", "task", "categorical", "ignore", "max_seconds", "encoding")
 
 #: Most values that the description of a column shows, and their length.
 _SHOWN, _SHOWN_LENGTH = 4, 16
@@ -84,9 +84,11 @@ def train_table(options: argparse.Namespace, ranks: Communicator) -> int:
     table = read_table(options.table, options.encoding)
     target = read_target(table, options.target, options.task)
     names = [name for name in table.columns if name != target.name]
+    ignored = _columns("--ignore", options.ignore, names)
+    names = [name for name in names if name not in ignored]
     if not names:
-        raise DataError(f"{table.path} has no column besides the target {target.name!r}")
-    categorical = _categorical(options, names)
+        raise DataError(f"{table.path} has no column besides the target {target.name!r} to learn from")
+    categorical = _columns("--categorical", options.categorical, names)
     frame = table.frame(names, dict.fromkeys(categorical, True)).iloc[target.rows]
     share = _HELD_OUT if options.validation is None else options.validation
     held = drawn_rows(target.groups, len(target.values), share, options.seed)
@@ -112,12 +114,12 @@ def train_table(options: argparse.Namespace, ranks: Communicator) -> int:
     return 0
 
 
-def _categorical(options: argparse.Namespace, names: list[str]) -> list[str]:
-    """The columns of numbers that the user says are categories."""
-    given = [name.strip() for name in (options.categorical or "").split(",") if name.strip()]
+def _columns(option: str, text: str | None, names: list[str]) -> list[str]:
+    """The columns that an option names."""
+    given = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in given:
         if name not in names:
-            raise InvalidInputError(f"--categorical names {name!r}, which is no column besides the target")
+            raise UnknownNameError(f"column in {option}", name, names)
     return given
 
 

@@ -57,6 +57,7 @@ def _add_table_options(parser: argparse.ArgumentParser, tables: argparse._Argume
     tables.add_argument(
         "--categorical", metavar="COLUMNS", help="columns of numbers that are categories, separated by commas"
     )
+    tables.add_argument("--ignore", metavar="COLUMNS", help="columns to leave out, separated by commas")
     tables.add_argument(
         "--max-seconds",
         type=decimal,

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from nnbackend.errors import UnknownArgumentError
 
-__all__ = ["keep_arguments", "suggests_names"]
+__all__ = ["SuggestsNames", "keep_arguments", "suggests_names"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +31,16 @@ def suggests_names(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **kwargs)
 
     return checked
+
+
+class SuggestsNames:
+    """A base class whose subclasses have constructors that suggest names of arguments."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            # Not in `__new__`, whose signature documentation would show in place of the constructor's.
+            setattr(cls, "__init__", suggests_names(vars(cls)["__init__"]))  # noqa: B010
 
 
 @cache

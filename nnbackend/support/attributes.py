@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any, ClassVar
 
 from nnbackend.errors import InvalidAttributeError, UnknownNameError, shown
-from nnbackend.support.arguments import suggests_names
+from nnbackend.support.arguments import SuggestsNames
 
 __all__ = ["Guarded", "checked_change", "constructor_arguments", "constructor_call"]
 
 
-class Guarded:
+class Guarded(SuggestsNames):
     """Base class of objects of this package that reject unknown attributes and changes that would have no effect.
 
     The package's own code may set all attributes, and so may subclasses of other packages.
@@ -21,13 +21,6 @@ class Guarded:
 
     #: What to do instead of setting attributes that others may expect, by their names.
     _hints: ClassVar[dict[str, str]] = {}
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Let the constructor suggest names of arguments."""
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            # Not in `__new__`, whose signature documentation would show in place of the constructor's.
-            setattr(cls, "__init__", suggests_names(vars(cls)["__init__"]))  # noqa: B010
 
     def __setattr__(self, name: str, value: Any) -> None:
         kind: Any = type(self)

@@ -138,7 +138,13 @@ def test_numbers_that_are_categories(files: Path, tmp_path: Path) -> None:
     model = nn.TabularRegressor.load(tmp_path / "run/model.safetensors", "numpy")
     assert model.describe_columns()["floor"] == "6 categories"
     assert nnbackend("evaluate", tmp_path / "run", files / "others.csv", "--backend", "numpy").returncode == 0
-    assert "'storey', which is no column" in error(nnbackend(*options, "--force", "--categorical", "storey"))
+    wrong = nnbackend(*options, "--force", "--categorical", "flor")
+    assert "unknown column in --categorical 'flor': did you mean 'floor'" in error(wrong)
+    assert nnbackend(*options, "--force", "--ignore", "floor,lift").returncode == 0
+    model = nn.TabularRegressor.load(tmp_path / "run/model.safetensors", "numpy")
+    assert list(model.feature_names_in_) == ["area", "district", "kind"]
+    nothing = nnbackend(*options, "--force", "--ignore", "area,district,floor,lift,kind")
+    assert "has no column besides the target" in error(nothing)
 
 
 def test_rows_without_a_target_are_left_out_and_a_limit_of_time_holds(tmp_path: Path) -> None:
@@ -317,7 +323,6 @@ def test_predictions_of_numbers_as_text_json_and_csv(rent: tuple[Path, str], fil
 
 
 def test_predictions_of_classes(kind: Path, files: Path, tmp_path: Path) -> None:
-    """Columns may be in another order, others are not used, and the target is not needed."""
     frame = flats(50, seed=1)
     frame[["lift", "rent", "floor", "district", "area"]].assign(more=1).to_csv(tmp_path / "a.csv", index=False)
     predict = ("predict", kind, tmp_path / "a.csv", "--backend", "numpy")
@@ -401,7 +406,6 @@ def test_a_model_of_an_array_takes_the_columns_in_their_order(tmp_path: Path) ->
 
 
 def test_models_and_files_of_the_other_kind_are_refused(rent: tuple[Path, str], files: Path, tmp_path: Path) -> None:
-    """A picture is no table, and numbers are no picture."""
     image = pytest.importorskip("PIL.Image", reason="pictures need pillow")
     image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30).astype(np.uint8)).save(tmp_path / "a.png")
     generator = np.random.default_rng(0)

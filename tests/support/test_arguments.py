@@ -29,6 +29,9 @@ MISSPELT: dict[str, Callable[[], Any]] = {
     "unknown argument of Network 'backnd': did you mean 'backend'": lambda: nn.Network(
         [nn.Dense(2)], 2, backnd="numpy"
     ),
+    "unknown argument of MLPClassifier 'max_iters': did you mean 'max_iter'": lambda: nn.MLPClassifier(max_iters=3),
+    "unknown argument of TabularRegressor 'members': did": lambda: nn.TabularRegressor(members=3),
+    "unknown argument of MLPSearchCV 'n_iters': did you mean 'n_iter'": lambda: nn.MLPSearchCV(None, n_iters=3),
     "unknown argument of fit 'epoch': did you mean 'epochs'": lambda: network().fit(X, Y, epoch=3),
     "unknown argument of evaluate 'metric': did you mean 'metrics'": lambda: network().evaluate(X, Y, metric=["f1"]),
     "unknown argument of fit_many 'epoch': did you mean 'epochs'": lambda: nn.fit_many([network()], X, Y, epoch=3),

@@ -30,7 +30,7 @@ from nnbackend.interop.sklearn.settings import Settings, is_auto
 from nnbackend.interop.sklearn.solver import NoUpdate, Solver
 from nnbackend.interop.sklearn.validation import Validation
 from nnbackend.network import Network
-from nnbackend.support.arguments import keep_arguments
+from nnbackend.support.arguments import SuggestsNames, keep_arguments
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit", "takes_batches"]
@@ -49,7 +49,7 @@ def takes_batches(estimator: Any) -> bool:
     return True
 
 
-class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
+class BaseMLP(SuggestsNames, CallbackSupportMixin, Exports):  # type: ignore[misc]
     """A multi-layer perceptron. A subclass defines its targets and how predictions are scored."""
 
     #: Options of `validate_data` for the targets.

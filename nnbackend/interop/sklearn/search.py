@@ -27,12 +27,13 @@ from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.convergence import counted, warn_of_search
 from nnbackend.interop.sklearn.halving import Rounds, best_first
 from nnbackend.interop.sklearn.trials import Folds, Trial, run_trials
+from nnbackend.support.arguments import SuggestsNames
 from nnbackend.support.surroundings import say
 
 __all__ = ["MLPSearchCV"]
 
 
-class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
+class MLPSearchCV(SuggestsNames, BaseSearchCV):  # type: ignore[misc]
     """`sklearn.model_selection.GridSearchCV` and `RandomizedSearchCV` for this package's estimators, as one run.
 
     The candidates are trained on all folds at once: on Numba as many networks at a time as there are threads, on rows

@@ -20,7 +20,7 @@ from nnbackend.interop.tabular.files import StoredTabular
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.interop.tabular.reading import Column, Table
 from nnbackend.interop.tabular.recipe import Recipe, Rows, held_out, members_of, train
-from nnbackend.support.arguments import keep_arguments
+from nnbackend.support.arguments import SuggestsNames, keep_arguments
 from nnbackend.support.checks import above_zero, flag, positive_integer, real_dtype
 from nnbackend.support.surroundings import own_error_state
 
@@ -33,7 +33,7 @@ _SEEDS = np.iinfo(np.int32).max
 _REHEARSAL = 2
 
 
-class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
+class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[misc]
     """Networks for tables. A subclass defines the targets, and what predictions are."""
 
     #: What the recipe needs of the kind of task: see :class:`nnbackend.interop.tabular.recipe.Recipe`.
