@@ -41,6 +41,7 @@ from nnbackend.backends.contract import Backend, Executor
 from nnbackend.backends.cupy import CupyBackend, device_name, probe
 from nnbackend.presets import PRESETS
 from nnbackend.step.recorder import OptimizerState
+from nnbackend.support.files import atomic_write
 from nnbackend.training.run import TrainingRun
 
 __all__ = ["PIECES", "WAYS", "Device", "kernel_names", "main", "names_in_dot"]
@@ -264,11 +265,9 @@ class Piece:
         return max(1.0, min(most, self._end - time.monotonic()))
 
     def write(self, name: str, result: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = result if isinstance(result, str) else json.dumps(result, indent=1) + "\n"
-        unfinished = self.folder / f".{name}"
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(self.folder / name)
+        with atomic_write(self.folder / name) as stream:
+            stream.write(text.encode())
 
     def ran(self, command: Sequence[str], most: float = PIECE_SECONDS) -> tuple[int | None, str]:
         """The exit code of a command, None if its time was up, and its output."""

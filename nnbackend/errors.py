@@ -21,6 +21,7 @@ __all__ = [
     "NNBackendError",
     "OutOfMemoryError",
     "TrainingDivergedError",
+    "UnknownArgumentError",
     "UnknownNameError",
 ]
 
@@ -120,6 +121,22 @@ class UnknownNameError(InvalidInputError):
         self.kind = kind
         self.received = received
         self.nearest = tuple(near)
+
+
+class UnknownArgumentError(UnknownNameError, TypeError):
+    """A function or a class has no argument with this name; nothing was changed.
+
+    Parameters
+    ----------
+    function : str
+        Its name.
+    received : str
+    valid : iterable of str
+        The names of its arguments.
+    """
+
+    def __init__(self, function: str, received: str, valid: Iterable[str]) -> None:
+        super().__init__(f"argument of {function}", received, valid)
 
 
 class BackendUnavailableError(NNBackendError, RuntimeError):

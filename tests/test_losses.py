@@ -232,6 +232,12 @@ def test_equal_arguments_make_equal_losses():
         (lambda: losses.get_loss(Huber), r"received the class Huber; make one: Huber\(\)"),
         (lambda: losses.get_loss("mean_square_error"), "did you mean 'mean_squared_error'"),
         (lambda: network("numpy").fit(X, VALUES[:, 0], loss=Quantile(0.5)), "needs one output for each of 1 levels"),
+        (
+            lambda: nn.Network([nn.Dense(2, "softmax")], X.shape[1], backend="numpy").fit(
+                X, VALUES[:, 0], loss=Quantile([0.1, 0.9])
+            ),
+            "the softmax of the last layer makes its outputs probabilities",
+        ),
         (lambda: network("numpy").fit(X, VALUES, loss=Quantile([0.1, 0.5, 0.9])), "so y must have one for each row"),
         (lambda: network("numpy").fit(X, -VALUES, loss="poisson"), "targets of poisson are counts or rates"),
         (lambda: network("numpy", outputs=1).fit(X, LABELS > 0, loss="focal"), r"use loss=nn.losses.Focal\(2, 'sigm"),

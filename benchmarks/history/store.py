@@ -100,7 +100,11 @@ def write(commit: str, rounds: Rounds, machine: Machine, folder: Path = FOLDER) 
     file = folder / machine["machine"] / f"{commit[:8]}-{environment}.json"
     results, samples = _read(file)
     results |= best(rounds)
-    samples |= {name: values for name, values in rounds.items() if None not in values}
+    for name, values in rounds.items():
+        # A benchmark that failed has no result, and the rounds of an earlier one would not be its own.
+        samples.pop(name, None)
+        if None not in values:
+            samples[name] = values
     rows = {}
     for name, suite, _ in benchmarks():
         found = [

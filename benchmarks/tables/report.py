@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers.markdown import markdown as table
 from benchmarks.tables.contenders import BASE, CONTENDERS
 
 __all__ = ["markdown", "summary", "text"]
@@ -73,9 +74,5 @@ def markdown(results: Sequence[Mapping[str, Any]]) -> str:
     """As tables in Markdown."""
     lines = []
     for title, rows in summary(results):
-        head = (title, *_HEAD[1:])
-        lines.append(f"| {' | '.join(head)} |")
-        lines.append(f"|---|{'---:|' * (len(head) - 1)}")
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-        lines.append("")
-    return "\n".join(lines).rstrip()
+        lines.append(table([(title, *_HEAD[1:]), *rows], right=range(1, len(_HEAD))))
+    return "\n\n".join(lines)

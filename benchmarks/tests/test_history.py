@@ -173,6 +173,10 @@ def test_results_are_read_as_they_were_written(monkeypatch, tmp_path):
     assert store._read(file)[1]["Import.track_seconds"] == [0.25, 0.5]
     assert store._read(file)[1]["Predicting.track_seconds numba 1"] == rounds["Predicting.track_seconds numba 1"]
     assert list(store.stored("here", tmp_path)) == COMMITS
+    # One that fails now has neither a result nor earlier rounds.
+    store.write(COMMITS[0], {"Import.track_seconds": [None, None]}, machine, tmp_path)
+    assert store.stored("here", tmp_path)[COMMITS[0]] == {**results, "Import.track_seconds": None}
+    assert "Import.track_seconds" not in store._read(file)[1]
     asv = pytest.importorskip("asv.results", reason="asv is not installed: pip install -e '.[bench]'")
     known = asv.Results.load(str(file), "here")
     described = json.loads((tmp_path / "benchmarks.json").read_text())

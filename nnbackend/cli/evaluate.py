@@ -7,8 +7,9 @@ import math
 
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.models import first_network, load_model, single_network
-from nnbackend.cli.options import add_backend, add_data, check_data, load_data
+from nnbackend.cli.options import add_backend, add_data, add_encoding, check_data, load_data
 from nnbackend.cli.run_folder import dataset_name, find_model
+from nnbackend.cli.table_predict import evaluate_table, is_table_model
 from nnbackend.cli.text import backend_line, count_rows, field, model_line, percent
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import get_loss
@@ -16,12 +17,19 @@ from nnbackend.metrics import accuracy
 
 __all__ = ["DESCRIPTION", "add_options", "run"]
 
-DESCRIPTION = "Print the loss and accuracy of a trained model on the test rows of a data set."
+DESCRIPTION = """\
+Print the loss and accuracy of a trained model on the test rows of a data set.
+
+A model that was trained on a table is evaluated on a table with the same
+columns, for example nnbackend evaluate runs/houses more_houses.csv."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="a model file or the folder of a run")
+    parser.add_argument("table", metavar="TABLE", nargs="?", help="for a model for tables: a CSV, Parquet or NPZ file")
+    parser.add_argument("--target", metavar="COLUMN", help="of a table (default: the column of the training)")
+    add_encoding(parser)
     add_data(parser, None, "default: the data set in the model's run folder, otherwise auto")
     parser.add_argument("--loss", metavar="NAME", help="default: the loss the model was trained with")
     add_backend(parser)
@@ -30,6 +38,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluate the model and return the exit code."""
     path = find_model(options.model)
+    if is_table_model(path):
+        return evaluate_table(options, path)
+    for name in ("table", "target", "encoding"):
+        if getattr(options, name) is not None:
+            what = f"the table {options.table}" if name == "table" else f"--{name}"
+            raise InvalidInputError(
+                f"{path} is a network for the rows of a data set, not a model for tables: leave out {what}, and choose "
+                "a --dataset"
+            )
     # Prefer the run's own data set to "auto": a model trained on MNIST may have seen test rows of mnist-5k.
     name = options.dataset or dataset_name(path)
     check_data(name, options.data_dir)

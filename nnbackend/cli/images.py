@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnbackend.data.scale import Images
+from nnbackend.data.scale import Images, Inputs
 from nnbackend.datasets import read_idx
 from nnbackend.errors import DataError, InvalidInputError
 from nnbackend.support.extras import demo_package_missing
@@ -41,6 +41,9 @@ _LONGEST = 1_000
 #: Share of the brightest value below which a pixel of a photograph belongs to the background.
 _BACKGROUND = 0.2
 
+#: Least side of images that a flat input is taken for: four numbers are rather features than 2 x 2 pixels.
+_LEAST_SIDE = 8
+
 #: Side of the images that digits are normalised to.
 _DIGIT_SIDE = 28
 
@@ -53,6 +56,7 @@ def read_images(
     invert: bool | None = None,
     digits: bool = True,
     note: Callable[[str], None] = lambda text: None,
+    trained_with: Inputs | None = None,
 ) -> npt.NDArray[Any]:
     """Read the images in a file.
 
@@ -70,6 +74,8 @@ def read_images(
         cropped, scaled and centred by its mass, as those were; otherwise it is scaled as a whole.
     note : callable
         Called with a text that says what was changed in a way that may be wrong.
+    trained_with : Inputs, optional
+        What the network was trained with.
 
     Returns
     -------
@@ -93,6 +99,7 @@ def read_images(
     pixels = math.prod(shape)
     if start not in (_GZIP, _IDX):
         picture = _read_picture(path)
+        _check_pixels(path, trained_with)
         light = _is_light(picture)
         if invert is None and light:
             note(
@@ -114,6 +121,16 @@ def read_images(
     images = images.reshape(len(images), pixels)
     _note_blank(path, images, note)
     return images.view(Images)
+
+
+def _check_pixels(path: str, trained_with: Inputs | None) -> None:
+    """Refuse a picture for a network that was not trained with pixels between 0 and 255 or between 0 and 1."""
+    low, high = (None, None) if trained_with is None else (trained_with.low, trained_with.high)
+    if low is not None and high is not None and (low < 0 or high > _WHITE):
+        raise InvalidInputError(
+            f"{path}: the network was trained with inputs from {low:g} to {high:g}, which are no pixels (0 to 255, or "
+            "0 to 1); prepare the rows as for its training, and give them to Network.predict"
+        )
 
 
 def _note_blank(path: str, images: npt.NDArray[Any], note: Callable[[str], None]) -> None:
@@ -222,7 +239,7 @@ def _image_size(shape: tuple[int, ...]) -> tuple[int, int]:
     """Height and width of the grey images that the network takes; (0, 0) if its inputs are no such images."""
     if len(shape) == 1:
         side = math.isqrt(shape[0])
-        return (side, side) if side * side == shape[0] else (0, 0)
+        return (side, side) if side * side == shape[0] and side >= _LEAST_SIDE else (0, 0)
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 1):
         return shape[0], shape[1]
     return 0, 0

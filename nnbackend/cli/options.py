@@ -9,7 +9,17 @@ from nnbackend.datasets import Dataset, load, names
 from nnbackend.errors import InvalidInputError, UnknownNameError
 from nnbackend.presets import Recipe
 
-__all__ = ["add_backend", "add_data", "check_data", "check_images", "decimal", "load_data", "sizes", "whole"]
+__all__ = [
+    "add_backend",
+    "add_data",
+    "add_encoding",
+    "check_data",
+    "check_images",
+    "decimal",
+    "load_data",
+    "sizes",
+    "whole",
+]
 
 #: Data sets read from files in a folder; the others come with packages or are generated.
 _IN_FOLDERS = ("auto", "mnist", "fashion-mnist")
@@ -70,6 +80,11 @@ def add_data(parser: argparse._ActionsContainer, default: str | None, meaning: s
     parser.add_argument("--no-download", action="store_true", help="do not download data sets")
 
 
+def add_encoding(parser: argparse._ActionsContainer) -> None:
+    """Declare ``--encoding``."""
+    parser.add_argument("--encoding", metavar="NAME", help="of a CSV file (default: utf-8)")
+
+
 def check_data(name: str, folder: str | None) -> None:
     """Check the choice of data set before anything is loaded.
 
@@ -83,8 +98,8 @@ def check_data(name: str, folder: str | None) -> None:
     if name not in names():
         if os.path.exists(name) or name.lower().endswith(_TABLES):
             raise InvalidInputError(
-                f"--dataset takes the name of a data set, received the file {name!r}; own files are trained on in "
-                f"Python, with nnbackend.Network.fit. Names are {', '.join(names())}"
+                f"--dataset takes the name of a data set, received the file {name!r}; train on a table with nnbackend "
+                f"train {name} --target COLUMN. Names are {', '.join(names())}"
             )
         raise UnknownNameError("data set", name, names())
     if folder is not None and name not in _IN_FOLDERS:

@@ -15,6 +15,8 @@ _EXAMPLES = """examples:
   nnbackend train                       train on MNIST or 5,000 of its digits
   nnbackend train --backend numpy --epochs 3 --out runs/first
   nnbackend train --preset 784-40-10 --dataset fashion-mnist
+  nnbackend train houses.csv --target price --out houses
+  nnbackend predict houses more_houses.csv --out prices.csv
   nnbackend search --learning-rate 0.001 0.003 --hidden 100 200 --dropout 0 0.2
   nnbackend evaluate runs/first
   nnbackend predict runs/first seven.png
@@ -86,8 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
     modules: dict[str, tuple[Any, str]] = {
         "train": (train, "train a network; save model, history and pictures"),
         "search": (search, "train with many hyperparameters at once; save the best network"),
-        "evaluate": (evaluate, "print loss and accuracy on a data set's test rows"),
-        "predict": (predict, "classify images from picture or IDX files"),
+        "evaluate": (evaluate, "print loss and accuracy on a data set's test rows, or a table"),
+        "predict": (predict, "classify images from files, or predict the rows of a table"),
         "demo": (demo, "open a page to draw digits and watch a network learn"),
         "export": (export, "write a model as an ONNX file or a C header"),
         "examples": (examples, "list or run small programs, from one neuron to MNIST"),

@@ -94,6 +94,10 @@ def _resumed(options: argparse.Namespace) -> tuple[argparse.Namespace, dict[str,
     configuration = read_configuration(path / MODEL)
     if not configuration:
         raise InvalidInputError(f"--resume: {options.resume} holds no run of nnbackend train")
+    if "table" in configuration:
+        raise InvalidInputError(
+            f"--resume: {options.resume} was trained on a table, and keeps no state to resume from; train again"
+        )
     try:
         restored = {
             "dataset": _text(configuration["dataset"]),

@@ -12,6 +12,7 @@ from nnbackend.cli.members import check_members, train_members
 from nnbackend.cli.options import check_images, load_data
 from nnbackend.cli.resume import earlier_optimizers, find_run, recipe_of
 from nnbackend.cli.run_folder import MODEL, RunFolder
+from nnbackend.cli.table_train import check_table_options, train_table
 from nnbackend.cli.text import backend_line, network_line, ranks_text
 from nnbackend.cli.train_options import add_options
 from nnbackend.cli.train_setup import (
@@ -54,6 +55,12 @@ with --epochs, it trains a run on, also a finished one, up to that many epochs.
 --members 10 trains ten networks at once, from ten seeds, and saves them as one
 model, which averages their predictions.
 
+nnbackend train table.csv --target price trains on a table, a CSV, Parquet or
+NPZ file with columns of numbers, text and missing values as they are, and saves
+everything that prepares them in the model. It says what it reads in each column
+and whether it predicts classes or numbers, and prints the metrics of rows that
+it holds out.
+
 Under mpiexec, several processes share each batch, with the same result; a run
 may be resumed with more or fewer processes. Exit codes: 130 after Ctrl-C, 143
 after SIGTERM."""
@@ -67,8 +74,12 @@ def run(options: argparse.Namespace) -> int:
     ranks = world(options.timeout)
     try:
         with ranks.checks() as checks:
+            if options.table is not None:
+                return train_table(options, ranks)
+            check_table_options(options)
             if options.resume is not None:
                 return _resume(options, ranks, checks)
+            options.members = 1 if options.members is None else options.members
             recipe = _recipe(options)
             _check(options, recipe)
             if options.members > 1:

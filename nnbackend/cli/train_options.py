@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnbackend.cli.options import add_backend, add_data, decimal, sizes, whole
+from nnbackend.cli.options import add_backend, add_data, add_encoding, decimal, sizes, whole
 from nnbackend.presets import DEFAULT, PRESETS
 
 __all__ = ["HELD_OUT", "add_network_options", "add_options", "add_training_options"]
@@ -16,15 +16,15 @@ HELD_OUT = 0.1
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options. Options of the recipe have no default here: their defaults come from the preset."""
     _add_data_options(parser.add_argument_group("what to train on"))
+    _add_table_options(parser, parser.add_argument_group("tables"))
     network = parser.add_argument_group("network")
     add_network_options(network)
     network.add_argument(
         "--members",
         type=whole,
-        default=1,
         metavar="N",
         help="train N networks at once, which predict together; their seeds are --seed, --seed + 1, and so on "
-        "(default: 1)",
+        "(default: 1; for a table, 8)",
     )
     add_training_options(parser.add_argument_group("training"))
     _add_place_options(parser.add_argument_group("where to run, what to save"))
@@ -38,8 +38,33 @@ def _add_data_options(what: argparse._ArgumentGroup) -> None:
         metavar="SHARE",
         help=f"share of the training rows held out for validation (default: {HELD_OUT:g} with --patience or "
         "--schedule plateau, which depend on the validation loss; otherwise 0: the metrics of the test rows are shown "
-        "after every epoch, but do not influence training)",
+        "after every epoch, but do not influence training; of a table, 0.2 of the rows, which are only for the metrics "
+        "at the end)",
     )
+
+
+def _add_table_options(parser: argparse.ArgumentParser, tables: argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "table", metavar="TABLE", nargs="?", help="a CSV, Parquet or NPZ file to train on, in place of a data set"
+    )
+    tables.add_argument("--target", metavar="COLUMN", help="the column of the table to predict")
+    tables.add_argument(
+        "--task",
+        default="auto",
+        metavar="NAME",
+        help="classification, regression, or auto, which decides by the target's values and says why (default: auto)",
+    )
+    tables.add_argument(
+        "--categorical", metavar="COLUMNS", help="columns of numbers that are categories, separated by commas"
+    )
+    tables.add_argument("--ignore", metavar="COLUMNS", help="columns to leave out, separated by commas")
+    tables.add_argument(
+        "--max-seconds",
+        type=decimal,
+        metavar="SECONDS",
+        help="train for fewer epochs, such that it takes about this time (default: 256 epochs)",
+    )
+    add_encoding(tables)
 
 
 def add_network_options(network: argparse._ArgumentGroup) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "as_host_array",
     "check_features",
     "check_mask",
+    "check_not_class_names",
     "check_scaled",
     "check_shape",
     "check_values",
@@ -80,6 +81,37 @@ def check_mask(what: str, value: Any) -> None:
             f"{what} has {masked:,} masked value{'' if masked == 1 else 's'} of {value.size:,}; fill them in, for "
             f"example with {what}.filled(0), or remove those rows"
         )
+
+
+def check_not_class_names(y: Any, classifier: str) -> None:
+    """Refuse the names of classes as targets of a regressor.
+
+    Parameters
+    ----------
+    y : array_like
+    classifier : str
+        Name of the estimator for classes.
+
+    Raises
+    ------
+    InvalidInputError
+    """
+    if isinstance(y, np.ndarray) and y.dtype.kind in _NUMBERS:
+        return
+    try:
+        array = np.asarray(y)
+    except ValueError:
+        # Other checks say what it is.
+        return
+    for item in array.reshape(-1) if array.dtype.kind in "OUT" else ():
+        if isinstance(item, str):
+            try:
+                float(item)
+            except ValueError:
+                raise InvalidInputError(
+                    f"y holds text such as {shown(str(item))}, and a regressor predicts numbers; for classes use "
+                    f"nnbackend.{classifier}"
+                ) from None
 
 
 def is_sparse(value: Any) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import h5py
     from pyarrow.parquet import ParquetFile
 
-__all__ = ["open_hdf5", "read_parquet", "stream_parquet"]
+__all__ = ["arrow_table", "open_hdf5", "read_parquet", "stream_parquet"]
 
 #: Rows of a Parquet file that are decoded at once.
 _BATCH_ROWS = 65_536
@@ -58,6 +58,21 @@ def read_parquet(
         names = _columns(file, target, features)
         _check_memory(path, file.metadata.num_rows, len(names) + 1)
         return _arrays(path, file.read([*names, target]), names, target)
+
+
+def arrow_table(path: str | os.PathLike[str]) -> Any:
+    """Read all columns of a Parquet file, of whatever type, as a table of PyArrow.
+
+    Raises
+    ------
+    DataError
+        The file is missing or damaged, or its table cannot fit into memory.
+    ImportError
+        The package pyarrow is missing.
+    """
+    with _open_parquet(path) as file, _reading_parquet(path):
+        _check_memory(path, file.metadata.num_rows, file.metadata.num_columns)
+        return file.read()
 
 
 def stream_parquet(

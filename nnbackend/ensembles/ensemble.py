@@ -16,6 +16,7 @@ from nnbackend.losses import Loss
 from nnbackend.metrics.labels import classes_of
 from nnbackend.network import Network
 from nnbackend.saving.model_file import read_model, write_model
+from nnbackend.support.arguments import suggests_names
 from nnbackend.support.files import path_text
 
 __all__ = ["Ensemble"]
@@ -203,6 +204,7 @@ class Ensemble:
         self.networks[0].check_predicts_classes()
         return classes_of(self.predict(x, batch_size), self.networks[0].predicts_several)
 
+    @suggests_names
     def evaluate(
         self,
         x: Any,

@@ -30,6 +30,7 @@ from nnbackend.losses import Loss
 from nnbackend.network import Network
 from nnbackend.optimizers import Optimizer
 from nnbackend.step.recordings import Recordings
+from nnbackend.support.arguments import suggests_names
 from nnbackend.support.checks import flag
 from nnbackend.support.surroundings import own_error_state
 from nnbackend.training.callbacks.base import Callback
@@ -52,6 +53,7 @@ Each: TypeAlias = "T | PerNetwork[T]"
 EachOrList: TypeAlias = "T | PerNetwork[T] | Sequence[T]"
 
 
+@suggests_names
 def fit_many(
     networks: Sequence[Network],
     x: Any,

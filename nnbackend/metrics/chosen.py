@@ -234,6 +234,23 @@ class MetricSet:
             f"{prefix}{name}": self._value(each, rows) for name, each in zip(self.names, self._metrics, strict=True)
         }
 
+    @property
+    def has_functions(self) -> bool:
+        """Whether there are metrics without a name of this package."""
+        return any(isinstance(each, Metric) for each in self._metrics)
+
+    def try_functions(self, rows: Predictions) -> None:
+        """Call the functions, and forget what they return.
+
+        Raises
+        ------
+        InvalidInputError
+            A function returns something else than a number.
+        """
+        for each in self._metrics:
+            if isinstance(each, Metric):
+                self._value(each, rows)
+
     def _value(self, metric: Metric | str, rows: Predictions) -> float:
         if isinstance(metric, str):
             formula = _formula(f"{metric}_macro" if self._several and metric in _OF_CLASS_1 else metric)

@@ -11,6 +11,7 @@ from nnbackend.layers import Layer, all_layers
 from nnbackend.losses import Loss
 from nnbackend.network.stored import StoredNetwork
 from nnbackend.network.transfer import check_layers_are_new, note_trained, take_weights
+from nnbackend.support.arguments import suggests_names
 
 if TYPE_CHECKING:
     from nnbackend.augment import Augmentation
@@ -99,6 +100,7 @@ class Network(StoredNetwork):
 
     # ---- training -----------------------------------------------------------------------------------------
 
+    @suggests_names
     def fit(
         self,
         x: Any,
@@ -159,7 +161,8 @@ class Network(StoredNetwork):
         metrics : sequence of str, callable or Metric
             More metrics of the validation data after every epoch, under their names with ``val_`` in front: names of
             ``nnbackend.metrics.METRICS``, such as "f1", "roc_auc", "top_5_accuracy" and "mae", or functions of
-            `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. They are
+            `y_true` and `y_pred` such as those of ``sklearn.metrics``; see :class:`nnbackend.metrics.Metric`. Functions
+            are called once before the training, so that errors in them come first. They are
             weighted with the `sample_weight` in `validation_data`, but not with `class_weight`. "accuracy" and
             "binary_accuracy", which are reported in any case, are without weights.
         train_metrics : bool
@@ -285,6 +288,7 @@ class Network(StoredNetwork):
             shard=shard,
         )
 
+    @suggests_names
     def train_on_batch(
         self,
         x: Any,

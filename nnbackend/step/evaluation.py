@@ -20,7 +20,7 @@ from nnbackend.step.recorder import Model, record_evaluation
 from nnbackend.step.recordings import Borrowed, Recordings
 from nnbackend.step.replay import Replay
 
-__all__ = ["Evaluator", "Sums", "metrics_for"]
+__all__ = ["Evaluator", "Sums", "metrics_for", "try_metrics"]
 
 
 class Evaluator:
@@ -104,21 +104,12 @@ class Evaluator:
 
     def predictions(self) -> Predictions:
         """Targets and predictions of the rows, after `run` or `sums`."""
-        targets, weights = self._feed.targets, self._feed.sample_weight
-        assert targets is not None
+        weights = self._feed.sample_weight
         assert self._predictions is not None
         predicted = self._backend.to_host(self._predictions)
-        several = self._feed.accuracy_name == "binary_accuracy"
-        if several:
-            true = (targets.values[self._part] > 0.5).astype(np.int64)
-        elif targets.accuracy_name is not None:
-            assert targets.labels is not None
-            true = targets.labels[self._part].astype(np.int64)
-        else:
-            true = targets.values[self._part]
-            true = true[:, 0] if true.shape[1] == 1 else true
+        true = _true(self._feed, self._part)
         own = None if weights is None else weights[self._part]
-        return Predictions(true, predicted, classes_of(predicted, several), own)
+        return Predictions(true, predicted, classes_of(predicted, self._feed.accuracy_name == "binary_accuracy"), own)
 
     def sums(self) -> Sums:
         """The sums over the rows."""
@@ -158,6 +149,52 @@ class Sums:
         if weight == 0:
             raise InvalidInputError("all weights of the stream are zero; at least one row must count")
         return loss / weight, correct / rows, plain / rows
+
+
+def _true(feed: Feed, part: slice) -> HostArray:
+    """The targets of rows as metrics take them."""
+    targets = feed.targets
+    assert targets is not None
+    if feed.accuracy_name == "binary_accuracy":
+        return (targets.values[part] > 0.5).astype(np.int64)
+    if targets.accuracy_name is not None:
+        assert targets.labels is not None
+        return targets.labels[part].astype(np.int64)
+    true: HostArray = targets.values[part]
+    return true[:, 0] if true.shape[1] == 1 else true
+
+
+def try_metrics(metrics: MetricSet, feed: Feed, outputs: int) -> None:
+    """Call the functions among metrics once, with predictions that are right: an error then comes before training.
+
+    Parameters
+    ----------
+    metrics : MetricSet
+    feed : Feed
+        The rows on which they will be computed.
+    outputs : int
+        The network's.
+
+    Raises
+    ------
+    InvalidInputError
+        A function returns something else than a number; errors of the function are not changed.
+    """
+    if not metrics.has_functions:
+        return
+    true = _true(feed, slice(None))
+    if feed.accuracy_name == "binary_accuracy":
+        predicted, classes = true.astype(np.float32), true
+    elif feed.accuracy_name is not None:
+        predicted, classes = np.eye(max(outputs, 2), dtype=np.float32)[true], true
+        predicted = predicted[:, 1:] if outputs == 1 else predicted
+    else:
+        columns = true.reshape(len(true), -1)
+        if columns.shape[1] != outputs:
+            # Quantiles of one target, or a loss of the user's own.
+            columns = np.repeat(columns[:, :1], outputs, axis=1)
+        predicted = classes = np.array(columns)
+    metrics.try_functions(Predictions(true, predicted, classes, feed.sample_weight))
 
 
 def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool, loss: Loss) -> MetricSet:

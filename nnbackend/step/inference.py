@@ -27,6 +27,7 @@ from nnbackend.step.prediction import (
     warn_of_overflow,
 )
 from nnbackend.step.weights import NetworkWeights
+from nnbackend.support.arguments import suggests_names
 from nnbackend.support.checks import positive_integer
 from nnbackend.support.surroundings import own_error_state
 
@@ -280,6 +281,7 @@ class NetworkInference(NetworkWeights):
                 "predict(x) returns its outputs. For classes, train it with class numbers or one-hot rows as y"
             )
 
+    @suggests_names
     def evaluate(
         self,
         x: Any,
@@ -395,6 +397,11 @@ class NetworkInference(NetworkWeights):
         chosen = get_loss(loss)
         chosen.check_outputs(math.prod(self.output_shape))
         applied = chosen.output_activation
+        if chosen.shares_target and final_activation(self.layers) == "softmax":
+            raise InvalidInputError(
+                f"{chosen!r} predicts numbers of any size, but the softmax of the last layer makes its outputs "
+                "probabilities, whose sum is 1; leave its activation out"
+            )
         if applied != "identity" and final_activation(self.layers) == applied:
             raise InvalidInputError(
                 f"{chosen.name} applies {applied} itself (which is stable for large outputs), but the last layer "

@@ -8,11 +8,12 @@ from functools import cache
 from typing import Any, ClassVar
 
 from nnbackend.errors import InvalidAttributeError, UnknownNameError, shown
+from nnbackend.support.arguments import SuggestsNames
 
 __all__ = ["Guarded", "checked_change", "constructor_arguments", "constructor_call"]
 
 
-class Guarded:
+class Guarded(SuggestsNames):
     """Base class of objects of this package that reject unknown attributes and changes that would have no effect.
 
     The package's own code may set all attributes, and so may subclasses of other packages.

@@ -16,7 +16,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.metrics import MetricSet, Predictions, check_metrics
 from nnbackend.network import Network
-from nnbackend.step.evaluation import Evaluator, metrics_for
+from nnbackend.step.evaluation import Evaluator, metrics_for, try_metrics
 from nnbackend.step.recordings import Recordings
 from nnbackend.support.checks import flag
 from nnbackend.support.surroundings import callers_error_state
@@ -198,10 +198,16 @@ def make_metrics(
     validator = training_metrics = None
     if held_out is not None:
         wanted = metrics_for(held_out, asked, outputs, any(exchange(held_out.sample_weight is not None)), loss)
+        with callers_error_state():
+            try_metrics(wanted, held_out, outputs)
         weighted = any(exchange(held_out.weighted))
         validator = Validator(network, loss, held_out, communicator, shard, weighted, wanted)
     if on_training:
+        # The functions were tried on the validation data, if there are any.
         wanted = metrics_for(feed, asked, outputs, any(exchange(feed.sample_weight is not None)), loss)
+        if held_out is None:
+            with callers_error_state():
+                try_metrics(wanted, feed, outputs)
         training_metrics = TrainingMetrics(network, loss, feed, communicator, shard, wanted) if wanted else None
     return validator, training_metrics
 

@@ -294,7 +294,7 @@ def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
         (["--backend", "cuda:0"], "unknown backend 'cuda:0': did you mean 'cupy'?"),
         (["--backend", "CPU"], "unknown backend 'CPU': did you mean 'numba' or 'numpy'?"),
         (["--backend", "jit"], "unknown backend 'jit': did you mean 'numba'?"),
-        (["--dataset", "my.csv"], "received the file 'my.csv'; own files are trained on in Python"),
+        (["--dataset", "my.csv"], "received the file 'my.csv'; train on a table with nnbackend train"),
         (["--dataset", __file__], "received the file"),
     ],
 )

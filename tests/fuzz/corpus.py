@@ -44,6 +44,17 @@ def _idx(generator: np.random.Generator) -> None:
     (_folder("mnist") / "labels").write_bytes(b"\1" + good[:7] + b"\6" + good[8:14])
 
 
+def _tables(generator: np.random.Generator) -> None:
+    folder = _folder("tables")
+    numbers = generator.normal(size=20)
+    rows = [f"{number:.2f},{letter},{number > 0}" for number, letter in zip(numbers, "abcd" * 5, strict=True)]
+    (folder / "comma.csv").write_text("\n".join(["price,letter,yes", *rows, "?,,"]) + "\n")
+    (folder / "semicolon.csv").write_bytes('a;"b;c"\r\n1;"x ""y"""\r\n2;NA\r\n'.encode("utf-16"))
+    numbers, letters = generator.normal(size=(3, 2)), np.array(["a", "b", "c"])
+    np.savez(folder / "plain.npz", x=numbers, y=letters)
+    np.savez_compressed(folder / "packed.npz", x=np.zeros((50, 3), np.int16), y=np.arange(50) % 2 == 0)
+
+
 def _networks(generator: np.random.Generator) -> None:
     network = described()
     small = nn.Network([nn.Dense(2, activation="relu"), nn.Dense(1)], 3, backend="numpy", dtype="float64")
@@ -125,3 +136,4 @@ if __name__ == "__main__":
     _images(generator)
     _rows(generator)
     _page()
+    _tables(np.random.default_rng(1))

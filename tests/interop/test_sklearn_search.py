@@ -383,6 +383,12 @@ class _PicklingBackend(ThreadingBackend):
         return 2
 
 
+def test_validation_data_of_its_own_are_refused_with_the_reason():
+    search = nn.MLPSearchCV(nn.MLPClassifier(backend="numpy"), {"alpha": [0.1]}, cv=2)
+    with pytest.raises(InvalidInputError, match="X_val and y_val: every fit of a search is validated on the rows that"):
+        search.fit(X, Y, X_val=X, y_val=Y)
+
+
 class _OfPickles:
     """Calls a function that it has as a pickle, and passes its result through a pickle."""
 

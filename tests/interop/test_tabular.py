@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import recall_score
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -177,6 +178,46 @@ def test_weights_of_rows():
     twice = pd.concat([FRAME, FRAME])
     model = classifier(validation_fraction=0.0).fit(twice, wrong, weights)
     assert model.score(FRAME, y) > 0.9
+
+
+def test_the_best_epoch_of_accuracy_is_weighted(monkeypatch):
+    """What is rare counts as much as its weight, in the choice of the epoch, too."""
+    monitored = []
+
+    class Keeper(nn.KeepBest):
+        def __init__(self, monitor, **options):
+            monitored.append(monitor)
+            super().__init__(monitor, **options)
+
+    monkeypatch.setattr("nnbackend.interop.tabular.recipe.KeepBest", Keeper)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(300, 3))
+    y = (x[:, 0] + generator.normal(0, 1, 300) > 1.8).astype(int)
+    weights = np.where(y == 1, 10.0, 1.0)
+    model = classifier(epochs=20).fit(x, y, weights)
+    assert monitored == ["val_weighted_accuracy"] * 2
+    del monitored[:]
+    plain = classifier(epochs=20).fit(x, y)
+    classifier(epochs=1, scoring="log_loss").fit(x, y, weights)
+    assert monitored == ["val_accuracy"] * 2 + ["val_loss"] * 2
+    found = [recall_score(y, each.predict(x)) for each in (model, plain)]
+    assert found[0] > found[1] + 0.2
+
+
+def test_the_name_of_the_target(tmp_path):
+    model = regressor(epochs=1).fit(FRAME, pd.Series(numbers(FRAME), name="price"))
+    model.save(tmp_path / "model")
+    assert nn.TabularRegressor.load(tmp_path / "model", "numpy").target_name_ == model.target_name_ == "price"
+    assert regressor(epochs=1).fit(FRAME, numbers(FRAME)).target_name_ is None
+
+
+def test_text_for_a_regressor_names_the_classifier():
+    for estimator, other in ((regressor(), "TabularClassifier"), (nn.MLPRegressor(backend="numpy"), "MLPClassifier")):
+        for y in (["a", "b"] * 5, np.array(["1", "b"] * 5, object)):
+            with pytest.raises(
+                InvalidInputError, match=f"a regressor predicts numbers; for classes use nnbackend.{other}"
+            ):
+                estimator.fit(np.zeros((10, 1)), y)
 
 
 def test_too_few_rows_to_hold_out_any():
@@ -354,7 +395,7 @@ def test_errors_of_data_and_parameters(options, x, message):
         (classifier, np.ones(90), "only one class"),
         (classifier, np.ones(3), "X has 90 rows but y has 3"),
         (classifier, None, "requires y to be passed"),
-        (regressor, ["a"] * 90, "y must hold numbers"),
+        (regressor, ["1"] * 90, "y must hold numbers"),
         (regressor, np.full(90, np.nan), "y contains NaN"),
         (regressor, np.arange(90) * 1e200, "y are too large for float64"),
         (regressor, np.arange(90) * 1e-200, "y are too small for float64"),

@@ -348,6 +348,36 @@ def test_quantiles_without_a_median_have_no_metrics_with_a_name():
     net.fit(x, y, loss=loss, validation_data=(x, y), metrics=[lambda t, p: p.shape[1]], epochs=1, verbose=False)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_functions_are_tried_before_the_training(task, monkeypatch):
+    """Once, with what they get after every epoch, on right predictions; an error changes nothing."""
+    loss, y = TASKS[task]
+    calls = []
+
+    def metric(y_true, y_pred, sample_weight):
+        calls.append((y_true.copy(), y_pred.copy(), sample_weight))
+        return 0.5
+
+    functions = [Metric(metric, "one"), Metric(metric, "two", needs="predictions"), "mae" if "number" in task else "f1"]
+    options = {"loss": loss, "epochs": 1, "verbose": False, "metrics": functions}
+    net = nn.Network([nn.Dense(OUTPUTS.get(task, CLASSES))], FEATURES, backend="numpy", seed=0)
+    net.fit(X, y, validation_data=(X, y, WEIGHTS), **options)
+    for tried, after in zip(calls[:2], calls[2:], strict=True):
+        for one, other in zip(tried, after, strict=True):
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        np.testing.assert_array_equal(tried[0], after[0])
+    right = calls[0][1].reshape(len(y), -1)
+    np.testing.assert_array_equal(right, calls[0][0].reshape(len(y), -1))
+
+    before = nn.Network.from_config(net.config(), backend="numpy")
+    before.set_weights(net.get_weights())
+    for function, error in ((lambda y_true: 0.0, TypeError), (lambda y_true, y_pred: "high", InvalidInputError)):
+        for given in ({"validation_data": (X, y)}, {"train_metrics": True}):
+            with pytest.raises(error):
+                net.fit(X, y, **given, **{**options, "metrics": [function]})
+    assert same_weights(net, before)
+
+
 def test_a_monitored_metric_that_is_missing_says_how_to_get_it():
     x, y = numbers_of_rows()
     labels = (y > 1).astype(int)

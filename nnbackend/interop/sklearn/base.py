@@ -8,12 +8,13 @@ from functools import cache, partial
 from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
+from sklearn.base import is_regressor
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from nnbackend.backends.contract import HostArray
-from nnbackend.data.inputs import check_mask, is_sparse
+from nnbackend.data.inputs import check_mask, check_not_class_names, is_sparse
 from nnbackend.data.rows import check_places
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.sklearn.architecture import Architecture, Weights
@@ -29,6 +30,7 @@ from nnbackend.interop.sklearn.settings import Settings, is_auto
 from nnbackend.interop.sklearn.solver import NoUpdate, Solver
 from nnbackend.interop.sklearn.validation import Validation
 from nnbackend.network import Network
+from nnbackend.support.arguments import SuggestsNames, keep_arguments
 from nnbackend.support.surroundings import own_error_state
 
 __all__ = ["BaseMLP", "Begun", "begin_fit", "check_data", "finish_fit", "takes_batches"]
@@ -47,7 +49,7 @@ def takes_batches(estimator: Any) -> bool:
     return True
 
 
-class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
+class BaseMLP(SuggestsNames, CallbackSupportMixin, Exports):  # type: ignore[misc]
     """A multi-layer perceptron. A subclass defines its targets and how predictions are scored."""
 
     #: Options of `validate_data` for the targets.
@@ -63,11 +65,7 @@ class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
         names: list[str] = super()._get_param_names()
         return names
 
-    def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Store the constructor's arguments unchanged; scikit-learn requires `fit` to check them."""
-        for name, value in arguments.items():
-            if name != "self":
-                setattr(self, name, value)
+    _keep = keep_arguments
 
     def _problem(self, given: Given, goes_on: bool, incremental: bool, classes: Any) -> Problem:
         """The problem that `fit` or `partial_fit` solves; InvalidInputError if training cannot continue with it."""
@@ -258,6 +256,8 @@ class BaseMLP(CallbackSupportMixin, Exports):  # type: ignore[misc]
         """The data as arrays of the right type; y has two dimensions only if it has several columns."""
         _check_array(X)
         check_mask("y", y)
+        if is_regressor(self):
+            check_not_class_names(y, "MLPClassifier")
         X, y = validate_data(
             self,
             X,

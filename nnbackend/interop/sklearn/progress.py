@@ -63,8 +63,11 @@ class Progress:
 
     def add_validation(self, loss: float, score: float) -> None:
         """Add the metrics of the validation data after an epoch."""
-        self.validation_scores = [*(self.validation_scores or []), score]
-        self.validation_losses = [*(self.validation_losses or []), loss]
+        # Pickles of older versions may lack one of them.
+        self.validation_scores = [] if self.validation_scores is None else self.validation_scores
+        self.validation_losses = [] if self.validation_losses is None else self.validation_losses
+        self.validation_scores.append(score)
+        self.validation_losses.append(loss)
 
     def judge_score(self, tol: float) -> bool:
         """Compare the last validation score with the best; returns whether it is better."""

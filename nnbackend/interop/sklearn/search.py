@@ -27,12 +27,13 @@ from nnbackend.interop.sklearn.base import BaseMLP
 from nnbackend.interop.sklearn.convergence import counted, warn_of_search
 from nnbackend.interop.sklearn.halving import Rounds, best_first
 from nnbackend.interop.sklearn.trials import Folds, Trial, run_trials
+from nnbackend.support.arguments import SuggestsNames
 from nnbackend.support.surroundings import say
 
 __all__ = ["MLPSearchCV"]
 
 
-class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
+class MLPSearchCV(SuggestsNames, BaseSearchCV):  # type: ignore[misc]
     """`sklearn.model_selection.GridSearchCV` and `RandomizedSearchCV` for this package's estimators, as one run.
 
     The candidates are trained on all folds at once: on Numba as many networks at a time as there are threads, on rows
@@ -187,13 +188,20 @@ class MLPSearchCV(BaseSearchCV):  # type: ignore[misc]
         Raises
         ------
         InvalidInputError
-            The estimator is another one, or arguments do not belong together.
+            The estimator is another one, arguments do not belong together, or `X_val` was given: a search validates on
+            its folds.
         ValueError
             As of scikit-learn's searches; in particular, all fits failed.
         KeyboardInterrupt
             Ctrl-C. As after other errors, nothing is changed.
         """
         self._check_arguments()
+        own = [name for name in ("X_val", "y_val", "sample_weight_val") if name in params]
+        if own:
+            raise InvalidInputError(
+                f"{' and '.join(own)}: every fit of a search is validated on the rows that its fold leaves out; for "
+                "validation data of your own, append them to X and y and give cv=PredefinedSplit(...) of scikit-learn"
+            )
         scorers, metric = self._get_scorers()
         X, y = indexable(X, y)
         params = _check_method_params(X, params=params)

@@ -20,6 +20,7 @@ from nnbackend.interop.tabular.files import StoredTabular
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.interop.tabular.reading import Column, Table
 from nnbackend.interop.tabular.recipe import Recipe, Rows, held_out, members_of, train
+from nnbackend.support.arguments import SuggestsNames, keep_arguments
 from nnbackend.support.checks import above_zero, flag, positive_integer, real_dtype
 from nnbackend.support.surroundings import own_error_state
 
@@ -32,7 +33,7 @@ _SEEDS = np.iinfo(np.int32).max
 _REHEARSAL = 2
 
 
-class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
+class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[misc]
     """Networks for tables. A subclass defines the targets, and what predictions are."""
 
     #: What the recipe needs of the kind of task: see :class:`nnbackend.interop.tabular.recipe.Recipe`.
@@ -40,13 +41,10 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
 
     ensemble_: Ensemble
     preparation_: Preparation
+    target_name_: str | None
     _categorical: list[bool]
 
-    def _keep(self, arguments: Mapping[str, Any]) -> None:
-        """Store the constructor's arguments unchanged; scikit-learn requires `fit` to check them."""
-        for name, value in arguments.items():
-            if name not in ("self", "__class__"):
-                setattr(self, name, value)
+    _keep = keep_arguments
 
     def _targets(self, y: Any, rows: int) -> tuple[HostArray, HostArray]:
         """Set what the targets determine; returns the network's targets, and a class for each row."""
@@ -76,7 +74,8 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         X : (n, columns) data frame, Arrow table or array_like
             Numbers, truth values, text and categories; None and NaN are missing values.
         y : array_like
-            For a classifier (n,) classes of any type, for a regressor (n,) or (n, outputs) numbers.
+            For a classifier (n,) classes of any type, for a regressor (n,) or (n, outputs) numbers. The name of a
+            column of a data frame is kept as `target_name_`.
         sample_weight : (n,) array_like, optional
 
         Raises
@@ -134,6 +133,8 @@ class BaseTabular(BaseEstimator, StoredTabular):  # type: ignore[misc]
         trained = networks()
         best = train(trained, recipe, rows, held, self.validation_fraction, verbose)
         self.n_epochs_, self.best_epochs_ = recipe.epochs, best
+        name = getattr(y, "name", None)
+        self.target_name_ = name if isinstance(name, str) and name else None
         self.preparation_, self.ensemble_ = preparation, Ensemble(trained)
         self._validated(np.array(held), self._each(rows.x), targets)
 

@@ -40,7 +40,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
         Networks that train at once, each from its own initial weights and with other rows held out.
     scoring : {"accuracy", "log_loss"}
         What matters: the number of correct classes, or the probabilities. It chooses the best epoch; labels are
-        smoothed by 0.1 for "accuracy" and not at all for "log_loss", because smoothing biases probabilities.
+        smoothed by 0.1 for "accuracy" and not at all for "log_loss", because smoothing biases probabilities. Both are
+        weighted with `sample_weight`.
     categorical_features : "from_dtype", None, or list of names, indices or truth values
         Columns that are categories even though they hold numbers. Columns of text and of a categorical type always
         are.
@@ -78,6 +79,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
     n_features_in_ : int
     feature_names_in_ : (columns,) array
         Only if the columns have names.
+    target_name_ : str or None
+        Name of the target, if `y` was a column with a name.
 
     Notes
     -----

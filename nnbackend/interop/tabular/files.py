@@ -39,6 +39,7 @@ class StoredTabular(ABC):
     n_epochs_: int
     best_epochs_: list[int]
     n_features_in_: int
+    target_name_: str | None
     dtype: Any
     _categorical: list[bool]
 
@@ -86,6 +87,7 @@ class StoredTabular(ABC):
             "names": None if names is None else [str(name) for name in names],
             "epochs": self.n_epochs_,
             "best_epochs": self.best_epochs_,
+            "target": self.target_name_,
             "targets": self._target_state(),
         }
         arrays = {f"{_KEY}.{name}": array for name, array in self._arrays().items()}
@@ -148,6 +150,11 @@ class StoredTabular(ABC):
                 raise ValueError(f"{shown(names)} are no names of {self.n_features_in_} columns")
             self.feature_names_in_ = np.array(names, object)
         self.n_epochs_, self.best_epochs_ = int(state["epochs"]), [int(epoch) for epoch in state["best_epochs"]]
+        # Files of older versions have no name.
+        name = state.get("target")
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"{shown(name)} is no name of a target")
+        self.target_name_ = name
         self._set_target_state(state["targets"], ensemble.output_shape[0])
         self.ensemble_ = ensemble
 

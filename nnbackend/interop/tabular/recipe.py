@@ -18,6 +18,7 @@ from nnbackend.data.held_out import drawn_rows
 from nnbackend.ensembles import PerNetwork, fit_many
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.layers import Dense, Layer, Scale
+from nnbackend.metrics import Metric
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam
 from nnbackend.schedules import LogCosine
@@ -31,6 +32,14 @@ _BETA2 = 0.95
 
 #: Of the learning rate, for the factors of the features.
 _SCALE_FACTOR = 6.0
+
+
+def _weighted_accuracy(y_true: HostArray, y_pred: HostArray, sample_weight: HostArray) -> float:
+    """The share of the weight that correct rows have."""
+    return float(sample_weight[y_true == y_pred].sum() / max(sample_weight.sum(), np.finfo(np.float64).tiny))
+
+
+_WEIGHTED = Metric(_weighted_accuracy, "weighted_accuracy", needs="classes")
 
 
 @dataclass(frozen=True)
@@ -135,9 +144,14 @@ def train(
     ------
     TrainingDivergedError, InvalidInputError
         The first error of a network.
+    KeyboardInterrupt
+        The user has interrupted the training.
     """
     validated = all(own.any() for own in held)
-    keepers = [KeepBest(recipe.monitor) for _ in held if validated]
+    # `val_accuracy` counts rows, whatever their weights.
+    weighted = validated and rows.weights is not None and recipe.monitor == "val_accuracy"
+    monitor, metrics = (f"val_{_WEIGHTED.name}", [_WEIGHTED]) if weighted else (recipe.monitor, [])
+    keepers = [KeepBest(monitor, mode="max" if weighted else "auto") for _ in held if validated]
     callbacks: list[Iterable[Callback]] = [[keeper] for keeper in keepers] if validated else [[] for _ in held]
     histories = fit_many(
         networks,
@@ -152,9 +166,13 @@ def train(
         sample_weight=rows.weights,
         label_smoothing=recipe.label_smoothing,
         callbacks=PerNetwork(callbacks),
+        metrics=metrics,
         verbose=verbose,
     )
     for history in histories:
         if history.error is not None:
             raise history.error
+    if any(history.interrupted for history in histories):
+        # `fit_many` returns what there is, but scikit-learn's callers expect a fitted estimator or an error.
+        raise KeyboardInterrupt
     return [keeper.best_epoch for keeper in keepers] if validated else [recipe.epochs] * len(held)

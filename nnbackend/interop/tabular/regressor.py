@@ -10,7 +10,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import column_or_1d
 
 from nnbackend.backends.contract import Backend, HostArray
-from nnbackend.data.inputs import as_host_array, check_mask
+from nnbackend.data.inputs import as_host_array, check_mask, check_not_class_names
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.interop.tabular.base import BaseTabular
 from nnbackend.interop.tabular.calibration import Calibration
@@ -52,7 +52,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     Attributes
     ----------
-    ensemble_, n_epochs_, best_epochs_, n_features_in_, feature_names_in_
+    ensemble_, n_epochs_, best_epochs_, n_features_in_, feature_names_in_, target_name_
         As of :class:`nnbackend.TabularClassifier`. The networks predict standardised targets.
 
     Notes
@@ -108,6 +108,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     def _targets(self, y: Any, rows: int) -> tuple[HostArray, HostArray]:
         check_mask("y", y)
+        check_not_class_names(y, "TabularClassifier")
         values = as_host_array("y", y)
         if values.ndim == 2 and values.shape[1] == 1:
             values = column_or_1d(values, warn=True)

@@ -12,6 +12,7 @@ from tests.fuzz.targets.model import EnsembleTarget, ModelTarget
 from tests.fuzz.targets.page import PageTarget
 from tests.fuzz.targets.rows import RowsTarget
 from tests.fuzz.targets.run_folder import RunFolderTarget
+from tests.fuzz.targets.tables import TablesTarget
 
 __all__ = ["TARGETS", "Target"]
 
@@ -29,5 +30,6 @@ TARGETS: dict[str, type[Target]] = {
         ImageTarget,
         RowsTarget,
         PageTarget,
+        TablesTarget,
     )
 }

@@ -60,7 +60,8 @@ class RunFolderTarget(Target):
         assert len(names) == 4
         with contextlib.suppress(InvalidInputError):  # used only by `nnbackend evaluate`
             check_data(dataset_name(model), None)
-        options = Namespace(model=str(self.folder), images=[self._image], invert=False, json=False, backend="numpy")
+        given = {"files": [self._image], "invert": False, "json": False, "out": None, "encoding": None}
+        options = Namespace(model=str(self.folder), backend="numpy", **given)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             predict.run(options)
         text = printed.getvalue()
