@@ -41,7 +41,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     Parameters
     ----------
-    n_members, categorical_features, max_categories, hidden_layer_sizes, epochs, batch_size, validation_fraction
+    n_members, categorical_features, max_categories, recipe, hidden_layer_sizes, epochs, batch_size, validation_fraction
         As of :class:`nnbackend.TabularClassifier`.
     activation : str, optional
         Of the hidden layers. Default: "mish".
@@ -75,6 +75,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         "loss": "mean_squared_error",
         "label_smoothing": 0.0,
         "monitor": "val_loss",
+        "zero_output": False,
     }
 
     _kind = "regressor"
@@ -92,6 +93,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         *,
         categorical_features: Any = FROM_DTYPE,
         max_categories: int = 100,
+        recipe: str = "td-s",
         hidden_layer_sizes: Any = (256, 256, 256),
         activation: str | None = None,
         learning_rate: float | None = None,
