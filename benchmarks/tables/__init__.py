@@ -16,6 +16,6 @@ For each contender: the geometric mean over the tables of the ratio of its error
 ``(error + 0.01) / (error of the MLP + 0.01)``, with a 95 % interval from bootstrapped tables; on how many tables it has
 a smaller error; and its seconds. Results are given for all tables, and for the half on which no default was chosen.
 
-The ablation trains single networks on the other half, on its tables of at most 1500 rows, with one part of the recipe
-taken away, added, or replaced, and prints the ratios of their errors to those of the recipe itself.
+The ablation trains single networks on eleven small tables of the other half, on one split unless told otherwise, with
+one part of the recipe TD-S taken away, added, or replaced, and prints the ratios of their errors to those of TD-S.
 """

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = Path(options.out) if options.out else FOLDER / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     if options.what == "ablation":
-        chosen = [table for table in _chosen(options) if table.tuned_on and len(table.read()[0]) <= ablation.MOST_ROWS]
+        names = options.tables or ablation.TABLES
+        chosen = [table for table in _chosen(options) if table.tuned_on and table.name in names]
         makers = {name: ablation.contender(name) for name in ablation.VARIANTS}
         _measure(chosen, options.splits or 1, {**CONTENDERS, **makers}, options.contenders or list(makers), path)
         print(ablation.text(_read(path)))

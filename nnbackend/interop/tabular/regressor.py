@@ -41,8 +41,10 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     Parameters
     ----------
-    n_members, categorical_features, max_categories, recipe, hidden_layer_sizes, epochs, batch_size, validation_fraction
+    n_members, categorical_features, max_categories, hidden_layer_sizes, epochs, batch_size, validation_fraction
         As of :class:`nnbackend.TabularClassifier`.
+    recipe : {"td", "td-s"}
+        As there; the default differs, because embeddings and dropout reduce the errors of regression.
     activation : str, optional
         Of the hidden layers. Default: "mish".
     learning_rate : float, optional
@@ -93,7 +95,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         *,
         categorical_features: Any = FROM_DTYPE,
         max_categories: int = 100,
-        recipe: str = "td-s",
+        recipe: str = "td",
         hidden_layer_sizes: Any = (256, 256, 256),
         activation: str | None = None,
         learning_rate: float | None = None,
