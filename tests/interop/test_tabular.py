@@ -428,7 +428,7 @@ def test_rows_without_weight_do_not_choose_the_best_epoch():
     x = generator.normal(size=(120, 3))
     y = (x[:, 0] + 0.5 * generator.normal(size=120) > 0).astype(float)
     weights = (np.arange(120) % 3 > 0).astype(float)
-    options = {**SMALL, "n_members": 3, "backend": "numpy"}
+    options = {**SMALL, "n_members": 3, "recipe": "td-s", "backend": "numpy"}
     found = [
         nn.TabularRegressor(**options).fit(x, targets, sample_weight=weights).best_epochs_
         for targets in (y, np.where(weights, y, 1 - y))
