@@ -103,7 +103,7 @@ def contender(variant: str) -> Callable[[bool, Any, int], Any]:
     """A function of (whether the target is a number, the features, a seed) that makes one network's estimator."""
 
     def make(is_regression: bool, frame: Any, seed: int) -> Any:
-        model = (_Regressor if is_regression else _Classifier)(1, random_state=seed)
+        model = (_Regressor if is_regression else _Classifier)(1, recipe=FULL, random_state=seed)
         model.variant = variant
         return model
 

@@ -82,6 +82,11 @@ def test_every_variant_of_the_recipe_trains(folder, capsys, monkeypatch):
     assert all(name in printed for name in ablation.VARIANTS)
 
 
+def test_variants_begin_with_the_full_recipe():
+    for is_regression in (False, True):
+        assert ablation.contender("td")(is_regression, None, 0).recipe == ablation.FULL
+
+
 def test_ratios_of_an_ablation():
     results = [line("a", ablation.FULL, 0.09), line("a", "td", 0.19), line("b", ablation.FULL, 0.19)]
     results += [line("b", "td", 0.04), line("c", "td", 0.5)]
