@@ -281,7 +281,7 @@ class ImageSteps(Suite):
     params = (
         BACKENDS,
         ("place", "add", "batch_norm", "batch_norm_gradient", "normalize", "layer_norm", "layer_norm_gradient",
-         "layer_norm_scale_gradient", "scale_columns", "scale_columns_gradient"),
+         "layer_norm_scale_gradient"),
     )  # fmt: skip
     param_names = ("backend", "operation")
 
@@ -301,8 +301,6 @@ class ImageSteps(Suite):
             "layer_norm": (x, scale, shift, 1e-3, of_rows, out),
             "layer_norm_gradient": (x, of_rows, scale, upstream, out),
             "layer_norm_scale_gradient": (x, of_rows, upstream, gradient),
-            "scale_columns": (x, scale, out),
-            "scale_columns_gradient": (x, upstream, gradient),
         }[operation]
         self.time_operation(device.name, operation)
 

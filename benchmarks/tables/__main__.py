@@ -7,15 +7,15 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import benchmarks.tables
-from benchmarks.tables import report
-from benchmarks.tables.contenders import CONTENDERS
+from benchmarks.tables import ablation, report
+from benchmarks.tables.contenders import CONTENDERS, Make
 from benchmarks.tables.data import QUICK, Table, fetch, tables
 
 __all__ = ["main"]
@@ -31,40 +31,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.what == "fetch":
         fetch(Path(options.data or options.folder or "build/tables"))
         return 0
-    path = Path(options.out) if options.out else FOLDER / ("quick.jsonl" if options.quick else "tables.jsonl")
+    name = "ablation" if options.what == "ablation" else "quick" if options.quick else "tables"
+    path = Path(options.out) if options.out else FOLDER / f"{name}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if options.what == "ablation":
+        names = options.tables or ablation.TABLES
+        chosen = [table for table in _chosen(options) if table.tuned_on and table.name in names]
+        makers = {name: ablation.contender(name) for name in ablation.VARIANTS}
+        _measure(chosen, options.splits or 1, {**CONTENDERS, **makers}, options.contenders or list(makers), path)
+        print(ablation.text(_read(path)))
+        return 0
     if options.what == "measure":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _measure(options, path)
+        splits = options.splits or (2 if options.quick else 5)
+        _measure(_chosen(options), splits, CONTENDERS, options.contenders or list(CONTENDERS), path)
     results = _read(path)
     print((report.markdown if options.markdown else report.text)(results) or "nothing has been measured yet")
     return 0
 
 
-def _measure(options: argparse.Namespace, path: Path) -> None:
+def _chosen(options: argparse.Namespace) -> list[Table]:
+    """The tables that the options ask for."""
+    found = tables(Path(options.data or "build/tables"))
+    names = options.tables or (QUICK if options.quick else None)
+    return [
+        table for table in found
+        if (not options.kind or table.kind == options.kind) and (names is None or table.name in names)
+    ]  # fmt: skip
+
+
+def _measure(
+    chosen: Sequence[Table], splits: int, makers: Mapping[str, Make], contenders: Sequence[str], path: Path
+) -> None:
     """Append to the file what it does not have yet: one line for each table, split and contender."""
     warnings.simplefilter("ignore")
     done = {(each["table"], each["split"], each["contender"]) for each in _read(path)}
-    chosen = [table for table in tables(Path(options.data or "build/tables")) if not options.kind or
-              table.kind == options.kind]  # fmt: skip
-    if options.quick or options.tables:
-        chosen = [table for table in chosen if table.name in (options.tables or QUICK)]
-    splits = options.splits or (2 if options.quick else 5)
     for split in range(splits):
         for table in chosen:
-            missing = [name for name in options.contenders if (table.name, split, name) not in done]
+            missing = {name: makers[name] for name in contenders if (table.name, split, name) not in done}
             if missing:
                 _measure_split(table, split, missing, path)
 
 
-def _measure_split(table: Table, split: int, contenders: Sequence[str], path: Path) -> None:
+def _measure_split(table: Table, split: int, contenders: Mapping[str, Make], path: Path) -> None:
     """Train contenders on one split of a table."""
     from sklearn.model_selection import train_test_split
 
     x, y = table.read()
     alike = None if table.is_regression or min(np.unique(y, return_counts=True)[1]) < 2 else y
     parts = train_test_split(x, y, test_size=_TESTED, random_state=split, stratify=alike)
-    for name in contenders:
-        model = CONTENDERS[name](table.is_regression, x, split)
+    for name, make in contenders.items():
+        model = make(table.is_regression, x, split)
         begin = time.perf_counter()
         model.fit(parts[0], parts[2])
         seconds = time.perf_counter() - begin
@@ -98,12 +114,12 @@ def _parser() -> argparse.ArgumentParser:
         description=benchmarks.tables.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", default="measure", choices=["fetch", "measure", "table"])
+    parser.add_argument("what", nargs="?", default="measure", choices=["fetch", "measure", "table", "ablation"])
     parser.add_argument("folder", nargs="?", help="for fetch: where the tables go (default: build/tables)")
     parser.add_argument("--data", metavar="FOLDER", help="with the tables (default: build/tables)")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--kind", choices=["balanced", "unbalanced", "regression"], help="only tables of this kind")
-    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS), metavar="NAME")
+    parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS, *ablation.VARIANTS], metavar="NAME")
     parser.add_argument("--splits", type=int, metavar="N", help="default: 5")
     parser.add_argument("--out", metavar="FILE", help="of results (default: in benchmarks/results/tables)")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")

@@ -20,7 +20,10 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import nnbackend as nn
 
-__all__ = ["BASE", "CONTENDERS"]
+__all__ = ["BASE", "CONTENDERS", "Make"]
+
+#: A function of (whether the target is a number, the features, a seed) that makes an estimator.
+Make = Callable[[bool, Any, int], Any]
 
 #: The contender to which the errors of all others are compared.
 BASE = "scikit-learn's MLP"
@@ -46,7 +49,7 @@ def _prepared(frame: Any, model: Any) -> Any:
     return make_pipeline(columns, StandardScaler(), model)
 
 
-def _theirs(classifier: Callable[[int], Any], regressor: Callable[[int], Any]) -> Callable[[bool, Any, int], Any]:
+def _theirs(classifier: Callable[[int], Any], regressor: Callable[[int], Any]) -> Make:
     def make(is_regression: bool, frame: Any, seed: int) -> Any:
         if not is_regression:
             return _prepared(frame, classifier(seed))
@@ -55,7 +58,7 @@ def _theirs(classifier: Callable[[int], Any], regressor: Callable[[int], Any]) -
     return make
 
 
-def _ours(members: int) -> Callable[[bool, Any, int], Any]:
+def _ours(members: int) -> Make:
     def make(is_regression: bool, frame: Any, seed: int) -> Any:
         kind = nn.TabularRegressor if is_regression else nn.TabularClassifier
         return kind(members, random_state=seed)
@@ -63,8 +66,7 @@ def _ours(members: int) -> Callable[[bool, Any, int], Any]:
     return make
 
 
-#: Functions of (whether the target is a number, the features, a seed) that make an estimator.
-CONTENDERS: dict[str, Callable[[bool, Any, int], Any]] = {
+CONTENDERS: dict[str, Make] = {
     "one network": _ours(1),
     "8 members": _ours(8),
     BASE: _theirs(lambda seed: MLPClassifier(random_state=seed), lambda seed: MLPRegressor(random_state=seed)),

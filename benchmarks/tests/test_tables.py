@@ -8,10 +8,12 @@ import re
 import numpy as np
 import pytest
 
+import nnbackend as nn
 from benchmarks.tables import __main__ as command
-from benchmarks.tables import report
+from benchmarks.tables import ablation, report
 from benchmarks.tables.contenders import BASE, CONTENDERS
 from benchmarks.tables.data import Table, tables
+from nnbackend.interop.tabular import preparation
 
 
 def line(table, contender, error, kind="balanced", tuned_on=True):
@@ -65,6 +67,33 @@ def test_a_measurement_is_resumed(folder, capsys, monkeypatch):
     assert len(made) == 2 * len(CONTENDERS) + 1
     assert json.loads((folder / "out.jsonl").read_text().splitlines()[-1])["contender"] == made[-1]
     assert "classification, all tables" in capsys.readouterr().out
+
+
+def test_every_variant_of_the_recipe_trains(folder, capsys, monkeypatch):
+    for name in ("TabularClassifier", "TabularRegressor"):
+        monkeypatch.setitem(getattr(nn, name).__init__.__kwdefaults__, "epochs", 2)
+        monkeypatch.setitem(getattr(nn, name).__init__.__kwdefaults__, "backend", "numpy")
+    out = folder / "ablation.jsonl"
+    monkeypatch.setattr(Table, "tuned_on", True)
+    assert command.main(["ablation", "--data", str(folder), "--tables", "tiny", "--out", str(out)]) == 0
+    found = [json.loads(each)["contender"] for each in out.read_text().splitlines()]
+    assert found == list(ablation.VARIANTS)
+    assert preparation._Scaling is not ablation._Standard
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ablation.VARIANTS)
+
+
+def test_variants_begin_with_the_full_recipe():
+    for is_regression in (False, True):
+        assert ablation.contender("td")(is_regression, None, 0).recipe == ablation.FULL
+
+
+def test_ratios_of_an_ablation():
+    results = [line("a", ablation.FULL, 0.09), line("a", "td", 0.19), line("b", ablation.FULL, 0.19)]
+    results += [line("b", "td", 0.04), line("c", "td", 0.5)]
+    row = next(row for row in ablation.text(results).splitlines() if row.startswith("td "))
+    # Ratios of 2 and 1/4; the third table has no error to compare with.
+    assert row.split()[1:3] == ["2", f"{np.sqrt(0.5):.3f}"]
 
 
 def test_tables_are_read_with_missing_values(folder):

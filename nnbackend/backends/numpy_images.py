@@ -11,6 +11,7 @@ import numpy.typing as npt
 from nnbackend.backends.image_geometry import Pair, every, extent, groups, image_parts, overlap, room
 from nnbackend.backends.image_operations import ImageOperations
 from nnbackend.backends.numpy_augmentation import NumpyAugmentation
+from nnbackend.backends.numpy_tables import NumpyTables
 from nnbackend.backends.numpy_training import NumpyTraining
 from nnbackend.backends.products import Products
 
@@ -19,7 +20,7 @@ __all__ = ["NumpyImageOperations"]
 Real = npt.NDArray[np.floating[Any]]
 
 
-class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
+class NumpyImageOperations(NumpyAugmentation, NumpyTraining, NumpyTables, ImageOperations):
     """Plain NumPy.
 
     Attributes
@@ -268,12 +269,6 @@ class NumpyImageOperations(NumpyAugmentation, NumpyTraining, ImageOperations):
     def layer_norm_scale_gradient(self, x: Real, statistics: Real, upstream: Real, scale_gradient: Real) -> None:
         y = (x - statistics[:, :1]) * statistics[:, 1:]
         scale_gradient[...] = (upstream * y).sum(axis=0, dtype=np.float64)
-
-    def scale_columns(self, x: Real, scale: Real, out: Real) -> None:
-        np.multiply(x, scale, out=out)
-
-    def scale_columns_gradient(self, x: Real, upstream: Real, scale_gradient: Real) -> None:
-        scale_gradient[...] = (upstream * x).sum(axis=0, dtype=np.float64)
 
 
 def _windows(

@@ -21,12 +21,15 @@ from nnbackend.layers import (
     Conv2D,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     L2Pool2D,
     Layer,
     LayerNormalization,
     MaxAbsNorm,
     MaxPool2D,
+    ParametricActivation,
+    PeriodicEmbedding,
     Residual,
     Scale,
     ZeroPadding2D,
@@ -126,7 +129,9 @@ def _layers() -> list[Layer]:
     """All layers and activations; the activations both inside dense layers and on their own."""
     dense = [Dense(_FEATURES, name, l1=1e-3, l2=1e-3) for name in ACTIVATIONS]
     activations = [Activation(name) for name in ACTIVATIONS]
-    return [*dense, *activations, Dropout(0.1), Scale(), MaxAbsNorm(), Dense(_OUTPUTS, use_bias=False)]
+    embeddings = [Embedding(2, 2), PeriodicEmbedding(3, waves=2), PeriodicEmbedding(waves=2)]
+    on_tables = [ParametricActivation("selu"), Dropout(0.1), Scale(), MaxAbsNorm()]
+    return [*embeddings, *dense, *activations, *on_tables, Dense(_OUTPUTS, use_bias=False)]
 
 
 def _image_layers() -> list[Layer]:

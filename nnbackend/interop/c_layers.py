@@ -10,6 +10,7 @@ import numpy as np
 from nnbackend.backends.activations import SELU_ALPHA, SELU_SCALE
 from nnbackend.backends.contract import HostArray
 from nnbackend.interop.c_program import Program, Value, loop
+from nnbackend.interop.c_tables import embedding_lines, periodic_lines
 from nnbackend.interop.exports import folded_weights, own_arrays, places
 from nnbackend.layers import (
     Activation,
@@ -18,6 +19,7 @@ from nnbackend.layers import (
     Conv2D,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAveragePool2D,
     GlobalMaxPool2D,
@@ -27,6 +29,8 @@ from nnbackend.layers import (
     MaxAbsNorm,
     MaxPool2D,
     Normalization,
+    ParametricActivation,
+    PeriodicEmbedding,
     Reshape,
     Residual,
     Scale,
@@ -102,6 +106,17 @@ def _add_layer(
             channels = node.input_shape[-1]
             scaled = f"y[i] = {program.read(x, 'i')} * scale[i % {channels}];"
             return program.add(comment, [x], x.size, loop("i", x.size, [scaled]), own, elementwise=True)
+        case ParametricActivation() as layer:
+            body = [
+                f"const {program.real} v = {program.read(x, 'i')};",
+                f"const {program.real} a = {_formula(program, layer.activation, layer.alpha)};",
+                f"y[i] = v + share[i % {node.input_shape[-1]}] * (a - v);",
+            ]
+            return program.add(comment, [x], x.size, loop("i", x.size, body), own, elementwise=True)
+        case Embedding():
+            return program.add(comment, [x], node.output_shape[0], embedding_lines(program, node, own, x), own)
+        case PeriodicEmbedding():
+            return program.add(comment, [x], node.output_shape[0], periodic_lines(program, node, own, x), own)
         case Residual() as layer:
             count = len(layer.layers)
             result = add_layers(program, node.nodes[:count], weights, x)

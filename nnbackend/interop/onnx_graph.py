@@ -83,6 +83,11 @@ class Graph:
         """Add a constant of the graph's dtype; equal constants are shared."""
         return self.array(f"constant.{value!r}", np.array(value, self.dtype))
 
+    def per_channel(self, name: str, values: HostArray, x: Samples) -> str:
+        """Add a constant with one number per channel, to be combined with these samples."""
+        after = len(x.shape) - x.axis
+        return self.array(name, values.reshape(-1, *[1] * after))
+
     def arranged(self, x: Samples, channels: Literal["last", "first"]) -> Samples:
         """The samples with their channels there, transposed once at most."""
         axes = range(1, len(x.shape) + 1)

@@ -15,6 +15,7 @@ from onnx import helper
 from nnbackend.backends.contract import HostArray
 from nnbackend.interop.exports import folded_weights, own_arrays, places
 from nnbackend.interop.onnx_graph import Graph, Samples, add_activation
+from nnbackend.interop.onnx_tables import add_table_layer
 from nnbackend.layers import (
     Activation,
     AveragePool2D,
@@ -23,6 +24,7 @@ from nnbackend.layers import (
     Conv2D,
     Dense,
     Dropout,
+    Embedding,
     Flatten,
     GlobalAveragePool2D,
     GlobalMaxPool2D,
@@ -32,6 +34,8 @@ from nnbackend.layers import (
     MaxAbsNorm,
     MaxPool2D,
     Normalization,
+    ParametricActivation,
+    PeriodicEmbedding,
     Reshape,
     Residual,
     Scale,
@@ -95,14 +99,16 @@ def _add_layer(
         case BatchNormalization() as layer:
             return _batch_normalization(graph, node, layer, own, x)
         case Normalization():
-            centred = graph.add("Sub", x.name, _per_channel(graph, f"{node.name}.mean", own["mean"], x))
-            deviation = _per_channel(graph, f"{node.name}.deviation", np.sqrt(own["variance"]), x)
+            centred = graph.add("Sub", x.name, graph.per_channel(f"{node.name}.mean", own["mean"], x))
+            deviation = graph.per_channel(f"{node.name}.deviation", np.sqrt(own["variance"]), x)
             return x.computed(graph.add("Div", centred, deviation))
         case LayerNormalization() as layer:
             return _layer_normalization(graph, node, layer, own, x)
         case Scale():
-            factors = _per_channel(graph, f"{node.name}.scale", own["scale"], x)
+            factors = graph.per_channel(f"{node.name}.scale", own["scale"], x)
             return x.computed(graph.add("Mul", x.name, factors))
+        case ParametricActivation() | Embedding() | PeriodicEmbedding():
+            return add_table_layer(graph, node, own, x)
         case Residual():
             return _residual(graph, node, weights, x)
         case Flatten() | Reshape():
@@ -277,9 +283,9 @@ def _batch_normalization(
         return x.computed(graph.add("BatchNormalization", x.name, *constants, epsilon=layer.epsilon))
     # The operator's epsilon is a float32.
     factor = scale / np.sqrt(variance + layer.epsilon)
-    centred = graph.add("Sub", x.name, _per_channel(graph, f"{node.name}.running_mean", mean, x))
-    scaled = graph.add("Mul", centred, _per_channel(graph, f"{node.name}.factor", factor, x))
-    return x.computed(graph.add("Add", scaled, _per_channel(graph, f"{node.name}.shift", shift, x)))
+    centred = graph.add("Sub", x.name, graph.per_channel(f"{node.name}.running_mean", mean, x))
+    scaled = graph.add("Mul", centred, graph.per_channel(f"{node.name}.factor", factor, x))
+    return x.computed(graph.add("Add", scaled, graph.per_channel(f"{node.name}.shift", shift, x)))
 
 
 def _layer_normalization(
@@ -293,11 +299,5 @@ def _layer_normalization(
     result = graph.add("Div", centred, deviation)
     for operator, name in (("Mul", "scale"), ("Add", "shift")):
         if name in own:
-            result = graph.add(operator, result, _per_channel(graph, f"{node.name}.{name}", own[name], x))
+            result = graph.add(operator, result, graph.per_channel(f"{node.name}.{name}", own[name], x))
     return x.computed(result)
-
-
-def _per_channel(graph: Graph, name: str, values: HostArray, x: Samples) -> str:
-    """A constant with one number per channel, to be combined with these samples."""
-    after = len(x.shape) - x.axis
-    return graph.array(name, values.reshape(-1, *[1] * after))

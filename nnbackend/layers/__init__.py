@@ -9,8 +9,10 @@ from nnbackend.layers.base import Layer, LayerStep, Parameter, layers_config
 from nnbackend.layers.convolution import Conv1D, Conv2D
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
+from nnbackend.layers.embedding import Embedding, PeriodicEmbedding
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
+from nnbackend.layers.parametric import ParametricActivation
 from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
 from nnbackend.layers.residual import Residual
 from nnbackend.layers.scale import Scale
@@ -37,6 +39,7 @@ __all__ = [
     "Conv2D",
     "Dense",
     "Dropout",
+    "Embedding",
     "FixedLayers",
     "Flatten",
     "GlobalAveragePool2D",
@@ -50,6 +53,8 @@ __all__ = [
     "MaxPool2D",
     "Normalization",
     "Parameter",
+    "ParametricActivation",
+    "PeriodicEmbedding",
     "Reshape",
     "Residual",
     "Scale",

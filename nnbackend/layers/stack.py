@@ -13,8 +13,10 @@ from nnbackend.layers.base import Layer, Parameter, layers_config
 from nnbackend.layers.convolution import Conv1D, Conv2D
 from nnbackend.layers.dense import Dense
 from nnbackend.layers.dropout import Dropout
+from nnbackend.layers.embedding import Embedding, PeriodicEmbedding
 from nnbackend.layers.max_abs_norm import MaxAbsNorm
 from nnbackend.layers.normalization import BatchNormalization, LayerNormalization
+from nnbackend.layers.parametric import ParametricActivation
 from nnbackend.layers.pooling import AveragePool2D, GlobalAveragePool2D, GlobalMaxPool2D, L2Pool2D, MaxPool2D
 from nnbackend.layers.residual import Residual
 from nnbackend.layers.scale import Scale
@@ -41,7 +43,7 @@ LAYERS: dict[str, type[Layer]] = {
     for layer in (
         Dense, Activation, Dropout, Flatten, MaxAbsNorm, Conv2D, Conv1D, MaxPool2D, AveragePool2D, L2Pool2D,
         GlobalAveragePool2D, GlobalMaxPool2D, BatchNormalization, LayerNormalization, Residual, Reshape, ZeroPadding2D,
-        Scale, Normalization,
+        Scale, Normalization, ParametricActivation, Embedding, PeriodicEmbedding,
     )
 }  # fmt: skip
 

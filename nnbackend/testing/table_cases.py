@@ -28,3 +28,61 @@ def gradients_of_learned_factors(lab: Lab) -> None:
         x, upstream = lab.normal(rows, columns), lab.normal(rows, columns)
         total = float(np.abs(x * upstream).sum(axis=0).max())
         lab.run("scale_columns_gradient", x, upstream, lab.blank(columns), scale=total)
+
+
+@case
+def learned_mixes(lab: Lab) -> None:
+    n, q = lab.shape.rows, lab.shape.outputs
+    x, activated, share = lab.normal(n, q), lab.normal(n, q), lab.normal(q)
+    lab.run("mix_columns", x, activated, share, lab.blank(n, q))
+    for place in (0, 1):
+        given = [x.copy(), activated.copy()]
+        lab.run("mix_columns", *given, share, given[place])
+
+
+@case
+def gradients_of_learned_mixes(lab: Lab) -> None:
+    n, q = lab.shape.rows, lab.shape.outputs
+    for rows, columns in ((n, q), (_MANY_ROWS, 3)):
+        x, activated, upstream = (lab.normal(rows, columns) for _ in range(3))
+        total = float(np.abs((activated - x) * upstream).sum(axis=0).max())
+        lab.run("mix_columns_gradient", x, activated, upstream, lab.blank(columns), scale=total)
+
+
+@case
+def vectors_of_categories(lab: Lab) -> None:
+    n, kept, categories, units = lab.shape.rows, lab.shape.inputs, 5, lab.shape.outputs
+    for rows, embedded in ((n, 1), (n, 3), (_MANY_ROWS, 2)):
+        x = lab.normal(rows, kept + embedded)
+        # From -1 to 6: the first and the last two belong to no category.
+        x[:, kept:] = lab.integers(categories + 3, rows, embedded) - 1
+        x[0, kept:] = np.nan
+        x[-1, -1] = 2.75
+        outputs = kept + embedded * units
+        lab.run("embed_columns", x, lab.normal(embedded, categories, units), lab.blank(rows, outputs))
+        upstream = lab.normal(rows, outputs)
+        total = float(np.abs(upstream).sum(axis=0).max())
+        lab.run("embed_columns_gradient", x, upstream, lab.blank(embedded, categories, units), scale=total)
+
+
+@case
+def periodic_embeddings(lab: Lab) -> None:
+    n, embedded, units, waves = lab.shape.rows, min(lab.shape.inputs, 5), min(lab.shape.outputs, 4), 6
+    for rows, others in ((n, 0), (n, 2), (_MANY_ROWS, 1)):
+        x = lab.normal(rows, embedded + others)
+        frequencies, phases = lab.normal(embedded, waves), lab.normal(embedded, waves)
+        parameters = frequencies, phases, lab.normal(embedded, waves, units), lab.normal(embedded, units)
+        outputs, terms = embedded * (1 + units) + others, embedded * waves
+        lab.run("periodic_columns", x, *parameters, None, None, lab.blank(rows, outputs))
+        results = lab.run(
+            "periodic_columns", x, *parameters, lab.blank(rows, terms), lab.blank(rows, terms), lab.blank(rows, outputs)
+        )
+        cosines, sines = results[5:7]
+        upstream = lab.normal(rows, outputs)
+        lab.run(
+            "periodic_columns_input_gradient", sines, upstream, frequencies, parameters[2],
+            lab.blank(rows, embedded + others), scale=float(waves),
+        )  # fmt: skip
+        gradients = (lab.blank(*each.shape) for each in parameters)
+        arguments = x, cosines, sines, upstream, parameters[2], *gradients
+        lab.run("periodic_columns_gradient", *arguments, scale=float(rows * waves))

@@ -81,6 +81,40 @@ def test_a_regressor_learns_a_table_as_it_is(backend):
     assert prediction.max() <= y.max()
 
 
+def with_towns(rows: int = 90) -> pd.DataFrame:
+    """Also a column with so many categories that it is embedded."""
+    towns = np.random.default_rng(1).choice([f"town {number}" for number in range(12)], rows)
+    return table(rows).assign(town=towns)
+
+
+def test_the_recipe_with_embeddings(tmp_path, backend):
+    frame = with_towns()
+    y = np.where(frame["town"].str[5:].astype(int) % 2 == 1, "odd", "even")
+    model = classifier(backend, recipe="td", epochs=60).fit(frame, y)
+    kinds = [type(layer).__name__ for layer in model.ensemble_.networks[0].layers]
+    hidden = ["Dense", "ParametricActivation", "Dropout"]
+    assert kinds == ["Embedding", "PeriodicEmbedding", "Scale", *hidden, "Dense"]
+    assert model.preparation_.features.numbers == 3
+    assert model.score(frame, y) > 0.9
+    unseen = frame.assign(town="nowhere")
+    assert np.isfinite(model.predict_proba(unseen)).all()
+    model.save(tmp_path / "model")
+    found = nn.TabularClassifier.load(tmp_path / "model", backend)
+    assert found.recipe == "td"
+    for rows in (frame, unseen):
+        np.testing.assert_array_equal(found.predict_proba(rows), model.predict_proba(rows))
+
+
+def test_the_recipe_with_embeddings_for_numbers():
+    frame = with_towns()
+    model = regressor(recipe="td", epochs=60).fit(frame[["length", "town"]], numbers(frame))
+    assert model.describe_columns()["town"] == "12 categories"
+    plain = regressor(recipe="td", epochs=2).fit(frame[["colour", "size"]], numbers(frame))
+    assert [type(layer).__name__ for layer in plain.ensemble_.networks[0].layers][:2] == ["Scale", "Dense"]
+    with pytest.raises(UnknownNameError, match="recipe 'tds'"):
+        regressor(recipe="tds").fit(frame, numbers(frame))
+
+
 def test_backends_agree(backend):
     for make, y in ((classifier, labels(FRAME)), (regressor, numbers(FRAME))):
         reference = make("numpy", epochs=4, dtype="float64").fit(FRAME, y)
@@ -310,11 +344,12 @@ def test_other_files_are_refused(tmp_path):
     "change",
     [
         lambda state: state.pop("columns"),
-        lambda state: state["columns"].pop(),
-        lambda state: state["columns"][0].update(kind="other"),
-        lambda state: state["columns"][0].update(scaling=[0.0, float("nan")]),
-        lambda state: state["columns"][2].update(values=[["list"]]),
-        lambda state: state["columns"][2]["scalings"].pop(),
+        lambda state: state["columns"].update(sorted=1),
+        lambda state: state["columns"]["columns"].pop(),
+        lambda state: state["columns"]["columns"][0].update(kind="other"),
+        lambda state: state["columns"]["columns"][0].update(scaling=[0.0, float("nan")]),
+        lambda state: state["columns"]["columns"][2].update(values=[["list"]]),
+        lambda state: state["columns"]["columns"][2]["scalings"].pop(),
         lambda state: state["parameters"].update(unknown=1),
         lambda state: state["parameters"].update(dtype=-1),
         lambda state: state["targets"].update(classes={"dtype": "O8", "values": [{}]}),
@@ -434,7 +469,7 @@ def test_rows_without_weight_do_not_choose_the_best_epoch():
     x = generator.normal(size=(120, 3))
     y = (x[:, 0] + 0.5 * generator.normal(size=120) > 0).astype(float)
     weights = (np.arange(120) % 3 > 0).astype(float)
-    options = {**SMALL, "n_members": 3, "backend": "numpy"}
+    options = {**SMALL, "n_members": 3, "recipe": "td-s", "backend": "numpy"}
     found = [
         nn.TabularRegressor(**options).fit(x, targets, sample_weight=weights).best_epochs_
         for targets in (y, np.where(weights, y, 1 - y))

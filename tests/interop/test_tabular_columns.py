@@ -10,7 +10,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError
-from nnbackend.interop.tabular.preparation import Preparation
+from nnbackend.interop.tabular.preparation import FeatureColumns, Preparation
 from nnbackend.interop.tabular.reading import Table
 
 
@@ -128,6 +128,28 @@ def test_every_library_gives_the_same_features(library):
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         x = rows if library == "list" else np.array(rows, object)
     np.testing.assert_array_equal(features(fitted(x), x), reference)
+
+
+def test_many_categories_become_their_numbers_for_an_embedding():
+    columns = Table([["c", 1.0, "x"], ["a", None, "y"], ["b", 2.0, "x"], [None, 4.0, "x"]]).columns()
+    preparation = Preparation.of(columns, 100, most_one_hot=2)
+    # Numbers first, then what is missing and the two categories, then codes.
+    assert preparation.features == FeatureColumns(4, numbers=1, codes=1, categories=3)
+    found = preparation.apply(columns, np.float64)
+    assert found[:, 3].tolist() == [2, 0, 1, -1]
+    assert len(np.unique(found[:, 2])) == 2
+    unknown = Table([["q", 1.0, "x"]]).columns()
+    assert preparation.apply(unknown, np.float64)[0, 3] == -1
+
+
+def test_files_from_before_features_were_sorted_keep_their_order():
+    columns = Table([["a", 1.0], ["b", 2.0], ["c", 4.0], ["c", 8.0]]).columns()
+    preparation = Preparation.of(columns, 100)
+    config = preparation.config()
+    before = Preparation.from_config(config["columns"]).apply(columns, np.float64)
+    np.testing.assert_array_equal(before[:, [3, 0, 1, 2]], preparation.apply(columns, np.float64))
+    again = Preparation.from_config(Preparation.from_config(config["columns"]).config())
+    np.testing.assert_array_equal(again.apply(columns, np.float64), before)
 
 
 def test_the_json_gives_the_same_bits():

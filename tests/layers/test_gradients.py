@@ -94,6 +94,25 @@ def test_scale(backend, layers, loss):
     check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Dense(7), nn.ParametricActivation("selu", initializer="normal"), nn.Dense(OUTPUTS)],
+        lambda: [nn.ParametricActivation("mish", initializer="uniform"), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(7), nn.ParametricActivation("gelu", trainable=False), nn.Dense(OUTPUTS)],
+        lambda: [nn.PeriodicEmbedding(deviation=0.5), nn.Dense(OUTPUTS)],
+        lambda: [nn.Dense(4), nn.PeriodicEmbedding(3, units=2, waves=3, deviation=0.5), nn.Dense(OUTPUTS)],
+        lambda: [nn.Scale(), nn.PeriodicEmbedding(2, trainable=False), nn.Dense(OUTPUTS)],
+        lambda: [nn.Embedding(2, 3, columns=2), nn.PeriodicEmbedding(3), nn.Dense(OUTPUTS)],
+        lambda: [nn.Embedding(1, 2, columns=FEATURES), nn.Dense(OUTPUTS)],
+    ],
+    ids=["selu", "mish first", "frozen mix", "waves", "waves inside", "frozen waves", "both", "only categories"],
+)
+@pytest.mark.parametrize("loss", ["softmax_cross_entropy", "mean_squared_error"])
+def test_layers_on_tables(backend, layers, loss):
+    check_gradients(network(layers(), backend), *data(loss), loss=loss, samples=8)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_sample_weights(backend, loss):
     net = network([nn.Dense(6, activation="sigmoid"), nn.Dense(OUTPUTS)], backend)

@@ -23,6 +23,7 @@ def network(**options) -> nn.Network:
         nn.Activation("leaky_relu"),
         nn.MaxAbsNorm(),
         nn.Scale(initializer="uniform"),
+        nn.ParametricActivation("elu", alpha=0.4, learning_rate_factor=0.1),
         nn.Dense(4, use_bias=False),
     ]
     return nn.Network(layers, (3, 4), backend="numpy", **options)

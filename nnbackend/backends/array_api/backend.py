@@ -17,6 +17,7 @@ from nnbackend.backends.array_api.host_values import HostValues, Kept
 from nnbackend.backends.array_api.images import ImageWindows
 from nnbackend.backends.array_api.library import examine
 from nnbackend.backends.array_api.normalization import Normalization
+from nnbackend.backends.array_api.tables import Tables
 from nnbackend.backends.array_api.training import TrainingLosses
 from nnbackend.backends.array_api.updates import UpdateOperations
 from nnbackend.backends.contract import Array, Backend, Call, Executor, HostArray
@@ -26,7 +27,7 @@ __all__ = ["ArrayApiBackend"]
 
 
 class ArrayApiBackend(
-    DenseOperations, UpdateOperations, TrainingLosses, ImageWindows, Normalization, Augmentation, Backend
+    DenseOperations, UpdateOperations, TrainingLosses, ImageWindows, Normalization, Tables, Augmentation, Backend
 ):
     """A backend on any library that follows the Python array API standard.
 

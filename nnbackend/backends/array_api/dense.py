@@ -138,13 +138,6 @@ class DenseOperations(Namespace):
     def bias_gradient(self, delta: Array, out: Array) -> None:
         out[...] = self.xp.sum(delta, axis=0)
 
-    def scale_columns(self, x: Array, scale: Array, out: Array) -> None:
-        out[...] = x * scale
-
-    def scale_columns_gradient(self, x: Array, upstream: Array, scale_gradient: Array) -> None:
-        sums = self._sum(upstream * x, axis=0)
-        scale_gradient[...] = self.xp.astype(sums, scale_gradient.dtype)
-
     def weight_penalty(self, weight: Array, l1: float, l2: float, gradient: Array, penalties: Array, slot: int) -> None:
         xp, value = self.xp, self.xp.zeros((), dtype=self.wide, device=self.library.device)
         if l1:

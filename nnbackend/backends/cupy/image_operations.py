@@ -11,6 +11,7 @@ from nnbackend.backends.cupy import launches
 from nnbackend.backends.cupy.augmentation import CupyAugmentation
 from nnbackend.backends.cupy.launches import Launch
 from nnbackend.backends.cupy.layout import extents, stride
+from nnbackend.backends.cupy.tables import CupyTables
 from nnbackend.backends.cupy.training import CupyTraining
 from nnbackend.backends.image_operations import ImageOperations
 
@@ -22,7 +23,7 @@ _DOUBLE = np.dtype(np.float64)
 _NARROW = 8
 
 
-class CupyImageOperations(CupyAugmentation, CupyTraining, ImageOperations):
+class CupyImageOperations(CupyAugmentation, CupyTraining, CupyTables, ImageOperations):
     """Products without a copy of the windows, and one thread for each element elsewhere."""
 
     # ---- convolution ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ __all__ = ["KERNEL_FILES", "KernelLibrary", "kernel_options", "kernel_source"]
 #: The kernel files, without their extension.
 KERNEL_FILES: tuple[str, ...] = (
     "activations", "augmentation", "batch", "batch_norm", "convolution", "dense_step", "dropout", "images",
-    "layer_norm", "losses", "normalization", "reductions", "updates",
+    "layer_norm", "losses", "normalization", "reductions", "tables", "updates",
 )  # fmt: skip
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)

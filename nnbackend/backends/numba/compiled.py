@@ -24,6 +24,7 @@ from nnbackend.backends.numba import (  # noqa: F401
     forward_operations,
     image_operations,
     normalization_operations,
+    table_operations,
     training_lines,
 )
 from nnbackend.backends.numba.ahead import begin, tell

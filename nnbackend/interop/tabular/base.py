@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
@@ -19,7 +20,7 @@ from nnbackend.errors import InvalidInputError
 from nnbackend.interop.tabular.files import StoredTabular
 from nnbackend.interop.tabular.preparation import Preparation
 from nnbackend.interop.tabular.reading import Column, Table
-from nnbackend.interop.tabular.recipe import Recipe, Rows, held_out, members_of, train
+from nnbackend.interop.tabular.recipe import MOST_ONE_HOT, Recipe, Rows, held_out, members_of, train
 from nnbackend.support.arguments import SuggestsNames, keep_arguments
 from nnbackend.support.checks import above_zero, flag, positive_integer, real_dtype
 from nnbackend.support.surroundings import own_error_state
@@ -110,8 +111,9 @@ class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[
             )
         targets, classes = self._targets(y, count)
         recipe = self._recipe()
-        preparation = Preparation.of(columns, most)
-        if not preparation.features:
+        one_hot = MOST_ONE_HOT if recipe.parts.vectors else math.inf
+        preparation = Preparation.of(columns, most, one_hot)
+        if not preparation.features.count:
             raise InvalidInputError("no column of X holds a value, so there is nothing to learn from")
         rows = Rows(preparation.apply(columns, dtype), targets, sample_weight, classes)
         generator = check_random_state(self.random_state)
@@ -119,7 +121,7 @@ class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[
         held = held_out(rows, self.validation_fraction, seeds)
 
         def networks() -> list[Any]:
-            return members_of(recipe, rows.x.shape[1], seeds, dtype, backend)
+            return members_of(recipe, preparation.features, seeds, dtype, backend)
 
         if self.max_seconds is not None:
             limit = above_zero("max_seconds", self.max_seconds)

@@ -140,8 +140,8 @@ class StoredTabular(ABC):
         """Set the attributes of a fitted estimator."""
         real_dtype(self.dtype)
         self.preparation_ = Preparation.from_config(state["columns"])
-        if ensemble.input_shape != (self.preparation_.features,):
-            raise ValueError(f"{self.preparation_.features} features for networks of {ensemble.input_shape}")
+        if ensemble.input_shape != (self.preparation_.features.count,):
+            raise ValueError(f"{self.preparation_.features.count} features for networks of {ensemble.input_shape}")
         self._categorical = self.preparation_.categorical
         self.n_features_in_ = len(self._categorical)
         names = state["names"]

@@ -3,7 +3,7 @@
 Numbers are scaled robustly and clipped smoothly (Holzmueller et al. 2024, section 3): ``f(s (x - median))`` with
 ``f(u) = u / sqrt(1 + (u / 3)^2)``, where s is 1 / (distance of the quartiles), or 2 / (largest - smallest) if the
 quartiles are equal, or 0 for a constant. Categories become columns of zeros and ones, two categories a single column of
--1 and 1, and are then scaled in the same way.
+-1 and 1, and are then scaled in the same way. For an embedding, a column of categories becomes their numbers.
 """
 
 from __future__ import annotations
@@ -15,18 +15,42 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.errors import InvalidInputError, shown
 from nnbackend.interop.tabular.reading import Column
 
-__all__ = ["Preparation"]
+__all__ = ["FeatureColumns", "Preparation"]
+
+#: The groups of features, in their order: numbers, zeros and ones, and numbers of categories.
+_NUMBER, _FLAG, _CODE = range(3)
 
 #: The largest magnitude of a feature after smooth clipping.
 _LARGEST = 3.0
 
 #: Values further from the median, in distances of the quartiles, are not told apart.
 _BEYOND = 1e100
+
+
+@dataclass(frozen=True)
+class FeatureColumns:
+    """What the features of a network are, in their order: numbers, features of zeros and ones, numbers of categories.
+
+    Attributes
+    ----------
+    count : int
+    numbers : int
+    codes : int
+        How many of the last features are numbers of categories.
+    categories : int
+        The largest number of categories of those.
+    """
+
+    count: int
+    numbers: int
+    codes: int
+    categories: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +120,15 @@ class _Numbers:
         missing = _Scaling.of(lacks.astype(np.float64)) if lacks.any() else None
         return cls(str(column.label), _Scaling.of(column.values), missing)
 
-    @property
-    def count(self) -> int:
-        return 1 if self.missing is None else 2
-
-    def features(self, column: Column) -> list[HostArray]:
-        features = [self.scaling.apply(column.values)]
+    def features(self, column: Column) -> list[tuple[int, HostArray]]:
+        features = [(_NUMBER, self.scaling.apply(column.values))]
         if self.missing is not None:
-            features.append(self.missing.apply(np.isnan(column.values).astype(np.float64)))
+            features.append((_FLAG, self.missing.apply(np.isnan(column.values).astype(np.float64))))
         return features
+
+    @property
+    def groups(self) -> list[int]:
+        return [_NUMBER] if self.missing is None else [_NUMBER, _FLAG]
 
     def text(self) -> str:
         return "numbers" if self.missing is None else "numbers, some missing"
@@ -132,17 +156,17 @@ class _Categories:
     others : bool
         Whether a last feature stands for all other categories.
     scalings : tuple of _Scaling
-        Of each feature.
+        Of each feature; None if the column is embedded.
     """
 
     name: str
     values: tuple[Any, ...]
     others: bool
-    scalings: tuple[_Scaling, ...]
+    scalings: tuple[_Scaling, ...] | None
     kind: ClassVar[str] = "categories"
 
     @classmethod
-    def of(cls, column: Column, most: int) -> _Categories:
+    def of(cls, column: Column, most: int, most_one_hot: float) -> _Categories:
         counts = Counter(value for value in column.values if value is not None)
         others = len(counts) > most
         if others and isinstance(next(iter(counts)), str) and 2 * len(counts) > len(column.values):
@@ -153,18 +177,28 @@ class _Categories:
         # The most frequent ones, and of equally frequent ones the first in their order.
         kept = sorted(counts, key=lambda value: (-counts[value], value))[: most - 1 if others else None]
         plain = cls(str(column.label), tuple(sorted(kept)), others, ())
+        if plain.categories > most_one_hot:
+            return cls(plain.name, plain.values, others, None)
         scalings = tuple(_Scaling.of(feature) for feature in plain.raw(column))
         return cls(str(column.label), plain.values, others, scalings)
 
-    def raw(self, column: Column) -> list[HostArray]:
-        """The features before they are scaled."""
+    @property
+    def categories(self) -> int:
+        """How many there are, those that share the last place counted as one."""
+        return len(self.values) + self.others
+
+    def codes(self, column: Column) -> npt.NDArray[np.int64]:
+        """The number of each category; -1 for a missing value, and for a category that is unknown."""
         places = {value: place for place, value in enumerate(self.values)}
         other = len(self.values) if self.others else -1
-        # A missing value, and a category that is unknown, belongs to no feature.
-        codes = np.array([-1 if value is None else places.get(value, other) for value in column.values], np.int64)
+        return np.array([-1 if value is None else places.get(value, other) for value in column.values], np.int64)
+
+    def raw(self, column: Column) -> list[HostArray]:
+        """The features of zeros and ones, before they are scaled."""
+        codes = self.codes(column)
         if len(self.values) == 2 and not self.others:
             return [np.where(codes < 0, 0.0, 2.0 * codes - 1)]
-        return [(codes == place).astype(np.float64) for place in range(len(self.values) + self.others)]
+        return [(codes == place).astype(np.float64) for place in range(self.categories)]
 
     def check_kind(self, column: Column) -> None:
         """Refuse numbers for categories of text and the reverse: none would be known, not even "7" and 7."""
@@ -178,17 +212,19 @@ class _Categories:
             )
 
     @property
-    def count(self) -> int:
-        return len(self.scalings)
+    def groups(self) -> list[int]:
+        return [_CODE] if self.scalings is None else [_FLAG] * len(self.scalings)
 
-    def features(self, column: Column) -> list[HostArray]:
-        return [scaling.apply(raw) for scaling, raw in zip(self.scalings, self.raw(column), strict=True)]
+    def features(self, column: Column) -> list[tuple[int, HostArray]]:
+        if self.scalings is None:
+            return [(_CODE, self.codes(column).astype(np.float64))]
+        return [(_FLAG, scaling.apply(raw)) for scaling, raw in zip(self.scalings, self.raw(column), strict=True)]
 
     def text(self) -> str:
         return f"{len(self.values)} categories" + (", and others" if self.others else "")
 
     def config(self) -> dict[str, Any]:
-        scalings = [scaling.config() for scaling in self.scalings]
+        scalings = None if self.scalings is None else [scaling.config() for scaling in self.scalings]
         return {
             "name": self.name, "kind": self.kind, "values": list(self.values), "others": self.others,
             "scalings": scalings,
@@ -199,6 +235,8 @@ class _Categories:
         values, others, scalings = config["values"], config["others"], config["scalings"]
         if not all(isinstance(value, str | bool | int | float) for value in values) or not isinstance(others, bool):
             raise ValueError(f"{shown(values)} are no categories")
+        if scalings is None:
+            return cls(_text(config["name"]), tuple(values), others, None)
         features = 1 if len(values) == 2 and not others else len(values) + others
         if len(scalings) != features:
             raise ValueError(f"{len(scalings)} scalings for {features} features")
@@ -211,20 +249,38 @@ class Preparation:
     Parameters
     ----------
     columns : sequence of _Numbers or _Categories
+    sorted_by_group : bool
+        Whether features are sorted by their group, and not in the order of the columns.
+
+    Attributes
+    ----------
+    features : FeatureColumns
     """
 
-    def __init__(self, columns: Sequence[_Numbers | _Categories]) -> None:
+    def __init__(self, columns: Sequence[_Numbers | _Categories], sorted_by_group: bool = True) -> None:
         self._columns = tuple(columns)
+        groups = [group for column in self._columns for group in column.groups]
+        self._sorted = sorted_by_group
+        #: The places of the features in the order of the columns.
+        self._order = sorted(range(len(groups)), key=groups.__getitem__) if sorted_by_group else range(len(groups))
+        embedded = [
+            each.categories for each in self._columns if isinstance(each, _Categories) and each.scalings is None
+        ]
+        self.features = FeatureColumns(
+            len(groups), groups.count(_NUMBER), groups.count(_CODE), max(embedded, default=0)
+        )
 
     @classmethod
-    def of(cls, columns: Sequence[Column], max_categories: int) -> Preparation:
+    def of(cls, columns: Sequence[Column], max_categories: int, most_one_hot: float = math.inf) -> Preparation:
         """Fit the columns of a table.
 
         Parameters
         ----------
         columns : sequence of Column
         max_categories : int
-            Most features of a column; beyond, the rarest categories share one.
+            Most categories of a column; beyond, the rarest ones share one.
+        most_one_hot : float
+            Columns with more categories become one feature with their numbers, for an embedding.
 
         Raises
         ------
@@ -233,7 +289,7 @@ class Preparation:
         """
         return cls(
             [
-                _Categories.of(column, max_categories) if column.is_categorical else _Numbers.of(column)
+                _Categories.of(column, max_categories, most_one_hot) if column.is_categorical else _Numbers.of(column)
                 for column in columns
             ]
         )
@@ -243,11 +299,6 @@ class Preparation:
         """For each column, whether it has categories."""
         return [isinstance(column, _Categories) for column in self._columns]
 
-    @property
-    def features(self) -> int:
-        """Number of features."""
-        return sum(column.count for column in self._columns)
-
     def apply(self, columns: Sequence[Column], dtype: Any) -> HostArray:
         """The features of a table's rows, (n, features).
 
@@ -256,7 +307,7 @@ class Preparation:
         InvalidInputError
             A column holds text where the fitted one held numbers, or the reverse.
         """
-        features: list[HostArray] = []
+        features: list[tuple[int, HostArray]] = []
         for fitted, column in zip(self._columns, columns, strict=True):
             if isinstance(fitted, _Numbers) and column.is_categorical:
                 raise InvalidInputError(
@@ -267,17 +318,17 @@ class Preparation:
             features += fitted.features(column)
         rows = len(columns[0].values) if columns else 0
         result = np.empty((rows, len(features)), dtype)
-        for place, feature in enumerate(features):
-            result[:, place] = feature
+        for place, origin in enumerate(self._order):
+            result[:, place] = features[origin][1]
         return result
 
     def describe(self) -> dict[str, str]:
         """What was made of each column, by name."""
         return {column.name: column.text() for column in self._columns}
 
-    def config(self) -> list[dict[str, Any]]:
+    def config(self) -> dict[str, Any]:
         """As plain JSON, for `from_config`."""
-        return [column.config() for column in self._columns]
+        return {"sorted": self._sorted, "columns": [column.config() for column in self._columns]}
 
     @classmethod
     def from_config(cls, config: Any) -> Preparation:
@@ -288,8 +339,13 @@ class Preparation:
         ValueError, TypeError, KeyError
             It is damaged.
         """
+        if isinstance(config, list):  # of a file from before features were sorted
+            config = {"sorted": False, "columns": config}
+        if not isinstance(config["sorted"], bool):
+            raise TypeError(f"{shown(config['sorted'])} is neither True nor False")
         kinds: dict[str, Any] = {_Numbers.kind: _Numbers, _Categories.kind: _Categories}
-        return cls([kinds[each["kind"]].from_config(each) for each in config])
+        columns = [kinds[each["kind"]].from_config(each) for each in config["columns"]]
+        return cls(columns, config["sorted"])
 
 
 def _text(value: Any) -> str:

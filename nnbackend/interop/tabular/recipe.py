@@ -1,13 +1,14 @@
-"""How the networks are built and trained: RealMLP-TD-S (Holzmueller et al. 2024).
+"""How the networks are built and trained: RealMLP-TD and TD-S (Holzmueller et al. 2024).
 
 A learned scale of each feature, hidden layers in the neural tangent parametrisation, Adam with beta2 = 0.95, and a
-learning rate of four cosine waves. Each network keeps its best epoch on rows that are held out.
+learning rate of four cosine waves. Each network keeps its best epoch on rows that are held out. TD adds embeddings of
+numbers and of columns with many categories, learned mixes of activations, and dropout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import numpy.typing as npt
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.held_out import drawn_rows
 from nnbackend.ensembles import PerNetwork, fit_many
-from nnbackend.errors import InvalidInputError, shown
-from nnbackend.layers import Dense, Layer, Scale
+from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.interop.tabular.preparation import FeatureColumns
+from nnbackend.layers import Dense, Dropout, Embedding, Layer, ParametricActivation, PeriodicEmbedding, Scale
 from nnbackend.metrics import Metric
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam
@@ -25,13 +27,63 @@ from nnbackend.schedules import LogCosine
 from nnbackend.support.checks import above_zero, number, positive_integer
 from nnbackend.training import Callback, KeepBest
 
-__all__ = ["Recipe", "Rows", "members_of", "train"]
-
-#: The decay of Adam's second moment.
-_BETA2 = 0.95
+__all__ = ["MOST_ONE_HOT", "RECIPES", "Parts", "Recipe", "Rows", "held_out", "members_of", "train"]
 
 #: Of the learning rate, for the factors of the features.
 _SCALE_FACTOR = 6.0
+
+
+#: Columns with more categories are embedded, as vectors of this length.
+MOST_ONE_HOT, _VECTOR = 8, 8
+
+#: Of the learning rate, for embeddings of numbers and for the shares of activations.
+_EMBEDDING_FACTOR, _SHARE_FACTOR = 0.1, 0.1
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of the recipe that can be left out.
+
+    Attributes
+    ----------
+    scale : bool
+        Whether features have learned factors.
+    ntk : bool
+        Whether layers have the neural tangent parametrisation.
+    zero_output : bool
+        Whether the weights of the last layer begin at 0; the kind of task says so.
+    parametric : bool
+        Whether activations have learned shares.
+    waves : bool
+        Whether numbers have periodic embeddings.
+    vectors : bool
+        Whether columns with many categories have embeddings.
+    dropout : float
+    beta2 : float
+        The decay of Adam's second moment.
+    waves_of_rate : bool
+        Whether the learning rate has four waves; else it is constant.
+    best_epoch : bool
+        Whether each network keeps its best epoch, and not the last one.
+    """
+
+    scale: bool = True
+    ntk: bool = True
+    zero_output: bool = True
+    parametric: bool = False
+    waves: bool = False
+    vectors: bool = False
+    dropout: float = 0.0
+    beta2: float = 0.95
+    waves_of_rate: bool = True
+    best_epoch: bool = True
+
+
+#: The recipes by name.
+RECIPES = {
+    "td-s": Parts(),
+    "td": Parts(parametric=True, waves=True, vectors=True, dropout=0.15),
+}
 
 
 def _weighted_accuracy(y_true: HostArray, y_pred: HostArray, sample_weight: HostArray) -> float:
@@ -48,6 +100,7 @@ class Recipe:
 
     Attributes
     ----------
+    parts : Parts
     hidden_layer_sizes : tuple of int
     activation : str
     learning_rate : float
@@ -58,6 +111,7 @@ class Recipe:
     outputs : int
     """
 
+    parts: Parts
     hidden_layer_sizes: tuple[int, ...]
     activation: str
     learning_rate: float
@@ -76,6 +130,8 @@ class Recipe:
         ------
         InvalidInputError
             A parameter has the wrong type or is out of range.
+        UnknownNameError
+            There is no such recipe.
         """
         sizes = estimator.hidden_layer_sizes
         sizes = [sizes] if isinstance(sizes, int | np.integer) else sizes
@@ -85,17 +141,47 @@ class Recipe:
             own = getattr(estimator, name)
             task[name] = task[name] if own is None else own
         task["learning_rate"] = above_zero("learning_rate", task["learning_rate"])
+        name = estimator.recipe
+        if not isinstance(name, str) or name not in RECIPES:
+            raise UnknownNameError("recipe", name, RECIPES)
         return cls(
+            parts=replace(RECIPES[name], zero_output=task.pop("zero_output")),
             hidden_layer_sizes=tuple(positive_integer("hidden_layer_sizes", size) for size in sizes),
             epochs=positive_integer("epochs", estimator.epochs),
             batch_size=positive_integer("batch_size", estimator.batch_size),
             **task,
         )
 
-    def layers(self) -> list[Layer]:
+    def layers(self, columns: FeatureColumns) -> list[Layer]:
         """The layers of one network."""
-        hidden = [Dense(units, self.activation, parametrization="ntk") for units in self.hidden_layer_sizes]
-        return [Scale(learning_rate_factor=_SCALE_FACTOR), *hidden, Dense(self.outputs, parametrization="ntk")]
+        parts = self.parts
+        layers: list[Layer] = []
+        if columns.codes:
+            layers.append(Embedding(columns.categories, _VECTOR, columns=columns.codes))
+        if parts.waves and columns.numbers:
+            layers.append(PeriodicEmbedding(columns.numbers, learning_rate_factor=_EMBEDDING_FACTOR))
+        if parts.scale:
+            layers.append(Scale(learning_rate_factor=_SCALE_FACTOR))
+        parametrization = "ntk" if parts.ntk else "standard"
+        for units in self.hidden_layer_sizes:
+            layers += self._hidden(units, parametrization)
+        output = "zeros" if parts.zero_output else None
+        return [*layers, Dense(self.outputs, weight_initializer=output, parametrization=parametrization)]
+
+    def _hidden(self, units: int, parametrization: str) -> list[Layer]:
+        """One hidden layer."""
+        dropout: list[Layer] = [Dropout(self.parts.dropout)] if self.parts.dropout else []
+        if not self.parts.parametric:
+            return [Dense(units, self.activation, parametrization=parametrization), *dropout]
+        share = ParametricActivation(self.activation, learning_rate_factor=_SHARE_FACTOR)
+        initializer = "lecun_normal" if parametrization == "ntk" else "he_normal"
+        dense = Dense(units, weight_initializer=initializer, parametrization=parametrization)
+        return [dense, share, *dropout]
+
+    def optimizer(self) -> Adam:
+        """The optimiser with its schedule."""
+        rate = LogCosine(self.learning_rate, self.epochs) if self.parts.waves_of_rate else self.learning_rate
+        return Adam(rate, beta2=self.parts.beta2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +203,13 @@ class Rows:
     classes: HostArray
 
 
-def members_of(recipe: Recipe, features: int, seeds: Sequence[int], dtype: Any, backend: Backend) -> list[Network]:
+def members_of(
+    recipe: Recipe, columns: FeatureColumns, seeds: Sequence[int], dtype: Any, backend: Backend
+) -> list[Network]:
     """Untrained networks, one for each seed."""
     return [
-        Network(recipe.layers(), features, backend=backend, seed=seed, dtype=dtype, input_scale=1.0) for seed in seeds
+        Network(recipe.layers(columns), columns.count, backend=backend, seed=seed, dtype=dtype, input_scale=1.0)
+        for seed in seeds
     ]
 
 
@@ -147,7 +236,7 @@ def train(
     KeyboardInterrupt
         The user has interrupted the training.
     """
-    validated = all(own.any() for own in held)
+    validated = recipe.parts.best_epoch and all(own.any() for own in held)
     # `val_accuracy` counts rows, whatever their weights.
     weighted = validated and rows.weights is not None and recipe.monitor == "val_accuracy"
     monitor, metrics = (f"val_{_WEIGHTED.name}", [_WEIGHTED]) if weighted else (recipe.monitor, [])
@@ -160,7 +249,7 @@ def train(
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         loss=recipe.loss,
-        optimizer=Adam(LogCosine(recipe.learning_rate, recipe.epochs), beta2=_BETA2),
+        optimizer=recipe.optimizer(),
         # Draws the rows in `held`, and weights them.
         validation_split=fraction if validated else 0.0,
         sample_weight=rows.weights,

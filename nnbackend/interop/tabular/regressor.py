@@ -43,6 +43,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     ----------
     n_members, categorical_features, max_categories, hidden_layer_sizes, epochs, batch_size, validation_fraction
         As of :class:`nnbackend.TabularClassifier`.
+    recipe : {"td", "td-s"}
+        As there; the default differs, because embeddings and dropout reduce the errors of regression.
     activation : str, optional
         Of the hidden layers. Default: "mish".
     learning_rate : float, optional
@@ -75,6 +77,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         "loss": "mean_squared_error",
         "label_smoothing": 0.0,
         "monitor": "val_loss",
+        "zero_output": False,
     }
 
     _kind = "regressor"
@@ -92,6 +95,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         *,
         categorical_features: Any = FROM_DTYPE,
         max_categories: int = 100,
+        recipe: str = "td",
         hidden_layer_sizes: Any = (256, 256, 256),
         activation: str | None = None,
         learning_rate: float | None = None,

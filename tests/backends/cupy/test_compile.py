@@ -20,7 +20,7 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100") if os.environ.get("NNBACKE
 CUPY_OPTIONS = ("-ftz=true",)
 
 #: Files with sums or factors in double for any type.
-SUMS_IN_DOUBLE = {"batch_norm", "dense_step", "layer_norm", "reductions", "updates"}
+SUMS_IN_DOUBLE = {"batch_norm", "dense_step", "layer_norm", "reductions", "tables", "updates"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -48,7 +48,7 @@ def test_order_of_threads_and_blocks_does_not_matter(emulated, reversed_order, n
     "name",
     [
         "bias_gradient", "record_loss-penalties", "batch_norm-scale", "batch_norm_gradient-scale-alias",
-        "layer_norm_scale_gradient",
+        "layer_norm_scale_gradient", "mix_columns-gradient", "embed_columns-True", "periodic_columns-gradient",
     ],
 )  # fmt: skip
 def test_many_rows(emulated, reversed_order, name):
@@ -63,7 +63,8 @@ def test_many_rows(emulated, reversed_order, name):
     "name",
     [
         "gather-uint8", "dropout-0.5", "adam_update-0.1-True", "weight_penalty-0.3-0.2", "activation_forward-relu",
-        "add", "batch_norm-scale", "normalize", "batch_norm_gradient-scale",
+        "add", "batch_norm-scale", "normalize", "batch_norm_gradient-scale", "mix_columns-", "embed_columns-False",
+        "embed_columns-True", "periodic_columns-saved", "periodic_columns-gradient", "periodic_columns-input",
     ],
 )  # fmt: skip
 def test_more_elements_than_threads(emulated, monkeypatch, name):
@@ -247,6 +248,9 @@ def test_an_unknown_precision_is_an_error():
         ("layer_norm_scale_gradient", ["gradient_sums", "finish_gradient_sums"]),
         ("scale_columns-", ["scale_columns"]),
         ("scale_columns-gradient", ["gradient_sums", "finish_gradient_sums"]),
+        ("mix_columns-", ["mix_columns"]),
+        ("embed_columns-True", ["embed_columns_gradient"]),
+        ("periodic_columns-gradient", ["periodic_columns_gradient"]),
     ],
 )
 def test_no_needless_launch(emulated, name, expected):
