@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nnbackend.backends.contract import HostArray
 from nnbackend.backends.registry import get_backend
+from nnbackend.data.weights import row_weights
 from nnbackend.ensembles import Ensemble
 from nnbackend.errors import InvalidInputError
 from nnbackend.interop.tabular.files import StoredTabular
@@ -47,7 +48,7 @@ class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[
 
     _keep = keep_arguments
 
-    def _targets(self, y: Any, rows: int) -> tuple[HostArray, HostArray]:
+    def _targets(self, y: Any, rows: int, weights: HostArray | None) -> tuple[HostArray, HostArray]:
         """Set what the targets determine; returns the network's targets, and a class for each row."""
         raise NotImplementedError
 
@@ -109,13 +110,14 @@ class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[
             raise InvalidInputError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: give one target for each row"
             )
-        targets, classes = self._targets(y, count)
+        weights = None if sample_weight is None else row_weights(sample_weight, count)
+        targets, classes = self._targets(y, count, weights)
         recipe = self._recipe()
         one_hot = MOST_ONE_HOT if recipe.parts.vectors else math.inf
         preparation = Preparation.of(columns, most, one_hot)
         if not preparation.features.count:
             raise InvalidInputError("no column of X holds a value, so there is nothing to learn from")
-        rows = Rows(preparation.apply(columns, dtype), targets, sample_weight, classes)
+        rows = Rows(preparation.apply(columns, dtype), targets, weights, classes)
         generator = check_random_state(self.random_state)
         seeds = [int(generator.randint(_SEEDS)) for _ in range(members)]
         held = held_out(rows, self.validation_fraction, seeds)
@@ -138,7 +140,8 @@ class BaseTabular(SuggestsNames, BaseEstimator, StoredTabular):  # type: ignore[
         name = getattr(y, "name", None)
         self.target_name_ = name if isinstance(name, str) and name else None
         self.preparation_, self.ensemble_ = preparation, Ensemble(trained)
-        self._validated(np.array(held), self._each(rows.x), targets)
+        counted = np.array(held) if weights is None else np.array(held) & (weights > 0)
+        self._validated(counted, self._each(rows.x), targets)
 
     def _read(self, X: Any, reset: bool) -> list[Column]:
         """The columns of a table, whose number and names scikit-learn checks."""

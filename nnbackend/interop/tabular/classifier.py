@@ -138,7 +138,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
     ) -> None:
         self._keep(locals())
 
-    def _targets(self, y: Any, rows: int) -> tuple[HostArray, HostArray]:
+    def _targets(self, y: Any, rows: int, weights: HostArray | None) -> tuple[HostArray, HostArray]:
         check_mask("y", y)
         y = column_or_1d(y, warn=True)
         if len(y) != rows:

@@ -110,7 +110,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     ) -> None:
         self._keep(locals())
 
-    def _targets(self, y: Any, rows: int) -> tuple[HostArray, HostArray]:
+    def _targets(self, y: Any, rows: int, weights: HostArray | None) -> tuple[HostArray, HostArray]:
         check_mask("y", y)
         check_not_class_names(y, "TabularClassifier")
         values = as_host_array("y", y)
@@ -127,15 +127,20 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
             raise InvalidInputError("y contains NaN or infinity; leave out those rows")
         self._flat = values.ndim == 1
         columns = values.reshape(rows, -1)
-        self._low, self._high = columns.min(axis=0), columns.max(axis=0)
+        # If all weights are 0, the training says so.
+        shares = np.ones(rows) if weights is None or not weights.any() else weights / weights.max()
+        counted = columns[shares > 0]
+        self._low, self._high = counted.min(axis=0), counted.max(axis=0)
         largest, spread = float(np.abs(columns).max()), self._high / 2 - self._low / 2
         if largest > _LARGEST or ((spread > 0) & (spread < 1 / _LARGEST)).any():
             raise InvalidInputError(
                 f"the squares of differences of y are too {'large' if largest > _LARGEST else 'small'} for float64: "
                 f"its largest magnitude is {largest:.3g}; give y in another unit"
             )
-        self._mean, deviation = columns.mean(axis=0), columns.std(axis=0)
-        self._deviation = np.where(deviation > 0, deviation, 1.0)
+        self._mean = np.average(columns, axis=0, weights=shares)
+        deviation = np.sqrt(np.average((columns - self._mean) ** 2, axis=0, weights=shares))
+        # Of equal targets, rounding may leave a deviation above 0.
+        self._deviation = np.where((self._high > self._low) & (deviation > 0), deviation, 1.0)
         standardised: HostArray = (columns - self._mean) / self._deviation
         return standardised, np.zeros(rows, np.int64)
 
