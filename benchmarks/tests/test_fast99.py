@@ -12,6 +12,7 @@ from benchmarks import fast99 as search
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import fast99, tables
 from benchmarks.tests.test_peers import HEADER
+from nnbackend.datasets import write_idx
 from nnbackend.errors import DataError
 from nnbackend.presets import PRESETS
 
@@ -98,14 +99,24 @@ def test_without_mnist_nothing_is_measured(tmp_path, capsys, monkeypatch):
     assert "fast99: skipped: MNIST is nowhere" in capsys.readouterr().out
 
 
+@pytest.fixture
+def fewer_images(tmp_path, mnist, monkeypatch):
+    """A folder with a sixth of MNIST's images for training, for this process and others."""
+    images = {"train": (mnist.x_train, mnist.y_train, 10_000), "t10k": (mnist.x_test, mnist.y_test, 2_000)}
+    for part, (x, y, count) in images.items():
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte.gz", x[:count].reshape(-1, 28, 28))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte.gz", y[:count].astype(np.uint8))
+    monkeypatch.setenv("NNBACKEND_DATA_DIR", str(tmp_path))
+
+
 @pytest.mark.slow
-def test_it_runs(tmp_path, mnist, capsys):
+def test_it_runs(tmp_path, fewer_images, capsys):
     arguments = ["--quick", "--threads", "1", "--contenders", "numba", "--out", str(tmp_path)]
     assert command.main(["fast99", *arguments]) == 0
     result = json.loads((tmp_path / "fast99-threads-1.json").read_text())
     assert set(result["contenders"]) == {"nnbackend numba, fast99", "nnbackend numba, published"}
     for (run,) in result["contenders"].values():
-        assert 0.98 < run["accuracy"] < 1
+        assert 0.9 < run["accuracy"] < 1
         assert run["training"] > 0
     assert "nnbackend numba, fast99" in capsys.readouterr().out
 

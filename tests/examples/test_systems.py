@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import re
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli.examples import folder, summaries
 
-BACKENDS = ["numpy", "numba"]
+# The variable names more backends, such as "torch:cpu".
+BACKENDS = ["numpy", "numba", *os.environ.get("NNBACKEND_TEST_BACKENDS", "").split()]
 NAMES = list(summaries())
 
 
