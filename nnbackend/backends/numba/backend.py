@@ -39,12 +39,13 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
 
     name = "numba"
     takes_any_rows = True
+    #: Of the process, not of the object: a pickled one may be read in a process with another target.
+    target = selected()
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
-        self.target = selected()
 
     def write(self, array: HostArray, out: HostArray) -> None:
         super().write(array, out)
