@@ -27,7 +27,7 @@ _THREADS, _BYTES = 4, 32 << 20
 _GATHERS, _READERS = ("gather_bytes", "gather_rows"), ("dense", "weight_gradient")
 
 
-def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> list[Array]:
+def copy_inputs(lines: Sequence[Line], threads: int, elsewhere: Sequence[Span]) -> list[Array]:
     """Let each thread have its own copy of the batch, if only products read it; returns the memory, to keep it alive.
 
     Parameters
@@ -35,8 +35,8 @@ def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> 
     lines : sequence of Line
         As scheduled for this number of threads.
     threads : int
-    needed : sequence of Span
-        Memory that other segments of the step use.
+    elsewhere : sequence of Span
+        Memory that other segments of the step use, compiled or not.
     """
     if not 1 < threads <= _THREADS:
         return []
@@ -45,7 +45,7 @@ def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> 
         if line.kind.name in _GATHERS:
             readers = [other for other in lines if other is not line and _touches(other, line.result)]
             size = -(-line.call.out.nbytes // 64) * 64
-            if size * threads <= _BYTES and _pays(line, readers) and not _within(line.result, needed):
+            if size * threads <= _BYTES and _pays(line, readers) and not _within(line.result, elsewhere):
                 memory.append(_give(line, readers, threads, size))
     return memory
 
@@ -54,8 +54,8 @@ def _touches(line: Line, span: Span) -> bool:
     return any(overlap(span, other) for other in line.touched())
 
 
-def _within(span: Span, needed: Sequence[Span]) -> bool:
-    return any(overlap(span, other) for other in needed)
+def _within(span: Span, elsewhere: Sequence[Span]) -> bool:
+    return any(overlap(span, other) for other in elsewhere)
 
 
 def _pays(gather: Line, readers: Sequence[Line]) -> bool:
