@@ -79,6 +79,18 @@ def test_files_truncated_by_a_crash_are_written_again(tmp_path: Path, damage: by
     assert files(tmp_path).load("a") == 2
 
 
+def test_files_with_a_damaged_byte_are_written_again(tmp_path: Path):
+    """Pickle does not notice it: a process would run other machine code."""
+    files(tmp_path).save("a", b"machine code")
+    (path,) = tmp_path.iterdir()
+    text = path.read_bytes()
+    for place in range(len(text)):
+        path.write_bytes(bytes([*text[:place], text[place] ^ 1, *text[place + 1 :]]))
+        assert files(tmp_path).load("a") is None
+    path.write_bytes(text)
+    assert files(tmp_path).load("a") == b"machine code"
+
+
 def test_the_search_ends_at_the_first_folder_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     chosen, beside = tmp_path / "chosen", Path(cache_folders.__file__).parent / "__pycache__"
     search = cache_folders._folders.__wrapped__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -51,10 +52,34 @@ def test_layers_of_the_same_width_wait_for_each_other(always_shared):
     assert same_weights(nets[0], nets[2])
 
 
+class Thirds(nn.Layer):
+    """The same product of each third of the features, which it reads as rows."""
+
+    def output_shape(self, input_shape):
+        return (6,)
+
+    def parameters(self, input_shape):
+        return (nn.Parameter("weight", (input_shape[0] // 3, 2), nn.HeNormal()),)
+
+    def forward(self, step, x):
+        thirds, out = x.reshape(-1, x.shape[1] // 3), step.buffer(6)
+        weight = step.parameter("weight")
+        step.record("dense_forward", thirds, weight, None, "identity", 0.0, None, out.reshape(-1, 2))
+        return out, (thirds,)
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        step.record("dense_weight_gradient", *saved, upstream.reshape(-1, 2), step.gradient("weight"))
+
+
 @pytest.mark.parametrize(
     ("first", "dtype", "copied"),
-    [([], np.uint8, True), ([], np.float32, True), ([nn.Dropout(0.2)], np.float32, False)],
-    ids=["bytes", "floats", "dropout"],
+    [
+        ([], np.uint8, True),
+        ([], np.float32, True),
+        ([partial(nn.Dropout, 0.2)], np.float32, False),
+        ([Thirds], np.float32, False),
+    ],
+    ids=["bytes", "floats", "dropout", "other rows"],
 )
 def test_threads_have_copies_of_batches_that_only_products_read(first, dtype, copied, monkeypatch):
     monkeypatch.setattr(executor, "_SHARED_STEP", 0)
@@ -66,7 +91,7 @@ def test_threads_have_copies_of_batches_that_only_products_read(first, dtype, co
     nets = []
     for threads in (1, 2, 3):
         found.clear()
-        layers = [*first, nn.Dense(15, activation="tanh"), nn.Dense(4)]
+        layers = [*(make() for make in first), nn.Dense(15, activation="tanh"), nn.Dense(4)]
         net = nn.Network(layers, 12, backend=NumbaBackend(threads=threads), seed=1)
         net.fit(x.astype(dtype), y, epochs=3, batch_size=20, loss="softmax_cross_entropy", optimizer=nn.Adam(1e-3))
         # 20 rows of 12 floats, for each thread.

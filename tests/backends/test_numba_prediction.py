@@ -51,6 +51,33 @@ def test_a_weight_that_the_step_computes_stays_where_it_is():
     assert net.compile_predictor(40)(x).tobytes() == net.predict(x).tobytes()
 
 
+class TwoShapes(nn.Layer):
+    """A product with its weight, and one with the same numbers as a matrix of as many rows as that has columns."""
+
+    def output_shape(self, input_shape):
+        return input_shape
+
+    def parameters(self, input_shape):
+        return (nn.Parameter("weight", (*input_shape, 5), nn.HeNormal()),)
+
+    def forward(self, step, x):
+        inner, out, weight = step.buffer(5), step.buffer(x.shape[1]), step.parameter("weight")
+        step.record("dense_forward", x, weight, None, "identity", 0.0, None, inner)
+        step.record("dense_forward", inner, weight.reshape(5, x.shape[1]), None, "identity", 0.0, None, out)
+        return out, None
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        raise NotImplementedError
+
+
+def test_a_weight_of_two_shapes_has_panels_for_each():
+    x = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
+    net, reference = (nn.Network([TwoShapes(), nn.Dense(3)], 12, backend, seed=1) for backend in ("numba", "numpy"))
+    for rows in (40, 2, 2):
+        np.testing.assert_allclose(net.predict(x[:rows]), reference.predict(x[:rows]), rtol=1e-4, atol=1e-6)
+    assert net.compile_predictor(40)(x).tobytes() == net.predict(x).tobytes()
+
+
 def test_rows_are_read_where_they_lie_in_turn_with_converted_ones():
     net = classifier("numba", input_scale=1.0)
     predictor = net.compile_predictor(3)

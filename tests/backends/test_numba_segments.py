@@ -106,6 +106,38 @@ def test_a_gradient_that_a_function_from_outside_is_given_is_stored():
     np.testing.assert_array_equal(parameters, -4)
 
 
+class Sum(nn.Layer):
+    """``x @ one + x @ other``, where a function from outside comes between the gradients."""
+
+    def output_shape(self, input_shape):
+        return (5,)
+
+    def parameters(self, input_shape):
+        return tuple(nn.Parameter(name, (*input_shape, 5), nn.HeNormal()) for name in ("one", "other"))
+
+    def forward(self, step, x):
+        one, other = step.buffer(5), step.buffer(5)
+        for name, out in (("one", one), ("other", other)):
+            step.record("dense_forward", x, step.parameter(name), None, "identity", 0.0, None, out)
+        step.record("add", one, other, one)
+        return one, x
+
+    def backward(self, step, saved, upstream, need_input_gradient):
+        delta = step.buffer(5)
+        step.record("dense_weight_gradient", saved, upstream, step.gradient("one"))
+        step.call(double, upstream, delta)
+        step.record("dense_weight_gradient", saved, delta, step.gradient("other"))
+
+
+def test_segments_read_the_batch_that_another_segment_has_gathered(always_shared):
+    """Even where each thread could have its own copy of it."""
+    x, y = images(rows=30)
+    nets = [nn.Network([Sum(), nn.Dense(4)], 12, NumbaBackend(threads=threads), seed=3) for threads in (1, 2)]
+    for net in nets:
+        net.fit(x, y, epochs=2, batch_size=8, loss="softmax_cross_entropy")
+    assert same_weights(*nets)
+
+
 def test_padded_rows_cost_only_the_calls_that_use_them():
     class Padded(NumbaBackend):
         row_multiple = 16

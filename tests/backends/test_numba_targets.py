@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nnbackend.backends.numba import targets
+from nnbackend.backends.numba import NumbaBackend, targets
 from nnbackend.backends.numba.cache_folders import CacheFolders
 from nnbackend.backends.numba.tile_shape import VectorUnit
 from nnbackend.cli import main
@@ -107,6 +108,14 @@ def test_tiles_follow_the_target():
         # As on Intel's CPUs, because any may run it.
         "x86-64-v4": VectorUnit(64, 32, fused=True, shuffles=False),
     }
+
+
+def test_a_pickled_backend_has_the_target_of_the_process_that_reads_it(monkeypatch):
+    """Otherwise its checkpoints would name a CPU for which they were not computed."""
+    written = pickle.dumps(NumbaBackend(threads=1))
+    # As if this were another process.
+    monkeypatch.setattr(NumbaBackend, "target", "x86-64-v9")
+    assert pickle.loads(written).target == "x86-64-v9"
 
 
 def test_one_process_compiles_for_one_target(monkeypatch, capsys):

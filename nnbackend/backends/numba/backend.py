@@ -39,12 +39,13 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
 
     name = "numba"
     takes_any_rows = True
+    #: Of the process, not of the object: a pickled one may be read in a process with another target.
+    target = selected()
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self._team = Team(self.products.threads)
         self.programs = self._team.threads
-        self.target = selected()
 
     def write(self, array: HostArray, out: HostArray) -> None:
         super().write(array, out)
@@ -67,7 +68,11 @@ class NumbaBackend(NumbaTraining, NumpyBackend):
         needed = [array for segment in division.segments if not segment.known for array in _arrays(segment.calls)]
 
         def fast(segment: Sequence[Call]) -> Executor:
-            program = compile_step(segment, self._team.threads, needed, lambda call: parts[id(call)])
+            others = [each.calls for each in division.segments if each.calls is not segment]
+            elsewhere = [array for calls in others for array in _arrays(calls)]
+            program = compile_step(
+                segment, self._team.threads, needed, lambda call: parts[id(call)], elsewhere=elsewhere
+            )
             return CompiledExecutor(
                 program, self._team, partial(predictions, self._team, partial(self._for_predictions, segment))
             )

@@ -37,13 +37,13 @@ _UNUSED, _NOTED = 30 * 86_400, 86_400
 
 
 def _stamp(folder: Path = Path(__file__).parent) -> str:
-    """A checksum that changes with any file in this folder.
+    """A checksum that changes with any file in this folder and in the one above.
 
     Numba considers a cached function outdated only if its own file has changed. But the compiled code also contains
-    functions that it calls, and generated code, from other files.
+    functions that it calls, generated code, and numbers from other files, such as the place of a loss among all.
     """
     try:
-        texts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+        texts = [path.read_bytes() for place in (folder, folder.parent) for path in sorted(place.glob("*.py"))]
     except OSError:
         texts = []
     if not texts:

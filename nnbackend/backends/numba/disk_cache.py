@@ -2,9 +2,9 @@
 
 Numba numbers the files of a function by an index that it reads before compiling and writes afterwards. Two processes
 that compile a function for different types then use the same number, and one later loads the other's machine code. Here
-there is no index: the name of a file is a checksum of the function and the types. If a file cannot be read, the
-function is compiled again. If it cannot be written, the function is not cached: the disk may fill up, or the folder
-disappear, long after the program started.
+there is no index: the name of a file is a checksum of the function and the types. If a file cannot be read, or is
+damaged, the function is compiled again. If it cannot be written, the function is not cached: the disk may fill up, or
+the folder disappear, long after the program started.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import os
 import pickle
 import uuid
+import zlib
 from pathlib import Path
 
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -27,6 +28,14 @@ from nnbackend.backends.numba.targets import selected
 __all__ = ["KernelCache", "KernelFiles"]
 
 _log = logging.getLogger("nnbackend")
+
+
+#: Bytes of the checksum with which a file begins.
+_CHECKSUM = 4
+
+
+def _checksum(text):
+    return zlib.crc32(text).to_bytes(_CHECKSUM, "little")
 
 
 class KernelFiles:
@@ -54,7 +63,8 @@ class KernelFiles:
         make_folder(path.parent)
         unfinished = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex[:16]}")
         try:
-            unfinished.write_bytes(dumps((key, data)))
+            text = dumps((key, data))
+            unfinished.write_bytes(_checksum(text) + text)
             os.replace(unfinished, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -67,7 +77,10 @@ class KernelFiles:
                 text = self.path(key, folder).read_bytes()
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
-            # A file truncated by a crash, for which pickle raises various errors, is written again.
+            # A file damaged by a crash or a disk is written again: pickle would not notice other machine code.
+            checksum, text = text[:_CHECKSUM], memoryview(text)[_CHECKSUM:]
+            if checksum != _checksum(text):
+                continue
             with contextlib.suppress(Exception):
                 found, data = pickle.loads(text)
                 if found == key:

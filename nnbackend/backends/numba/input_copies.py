@@ -10,6 +10,7 @@ would need all columns of all rows, which does not pay.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,7 @@ _THREADS, _BYTES = 4, 32 << 20
 _GATHERS, _READERS = ("gather_bytes", "gather_rows"), ("dense", "weight_gradient")
 
 
-def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> list[Array]:
+def copy_inputs(lines: Sequence[Line], threads: int, elsewhere: Sequence[Span]) -> list[Array]:
     """Let each thread have its own copy of the batch, if only products read it; returns the memory, to keep it alive.
 
     Parameters
@@ -34,8 +35,8 @@ def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> 
     lines : sequence of Line
         As scheduled for this number of threads.
     threads : int
-    needed : sequence of Span
-        Memory that other segments of the step use.
+    elsewhere : sequence of Span
+        Memory that other segments of the step use, compiled or not.
     """
     if not 1 < threads <= _THREADS:
         return []
@@ -44,7 +45,7 @@ def copy_inputs(lines: Sequence[Line], threads: int, needed: Sequence[Span]) -> 
         if line.kind.name in _GATHERS:
             readers = [other for other in lines if other is not line and _touches(other, line.result)]
             size = -(-line.call.out.nbytes // 64) * 64
-            if size * threads <= _BYTES and _pays(readers) and not _within(line.result, needed):
+            if size * threads <= _BYTES and _pays(line, readers) and not _within(line.result, elsewhere):
                 memory.append(_give(line, readers, threads, size))
     return memory
 
@@ -53,14 +54,20 @@ def _touches(line: Line, span: Span) -> bool:
     return any(overlap(span, other) for other in line.touched())
 
 
-def _within(span: Span, needed: Sequence[Span]) -> bool:
-    return any(overlap(span, other) for other in needed)
+def _within(span: Span, elsewhere: Sequence[Span]) -> bool:
+    return any(overlap(span, other) for other in elsewhere)
 
 
-def _pays(readers: Sequence[Line]) -> bool:
-    """Whether there is a gradient, and all lines know about the copies."""
-    known = all(line.kind.name in _READERS and line.split.unit != "columns" for line in readers)
-    return known and any(line.kind.name == "weight_gradient" for line in readers)
+def _pays(gather: Line, readers: Sequence[Line]) -> bool:
+    """Whether there is a gradient, and all lines know about the copies and share them as the gather does."""
+    return all(map(partial(_knows, gather), readers)) and any(line.kind.name == "weight_gradient" for line in readers)
+
+
+def _knows(gather: Line, reader: Line) -> bool:
+    if reader.kind.name not in _READERS or reader.split.unit == "columns":
+        return False
+    # A layer may read the batch as a matrix with more rows, of which a thread's share is other memory.
+    return reader.spans["x"] == gather.result and reader.call.x.shape == gather.call.out.shape
 
 
 def _give(gather: Line, readers: Sequence[Line], threads: int, size: int) -> Array:

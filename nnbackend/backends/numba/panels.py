@@ -28,7 +28,7 @@ class WeightPanels:
     calls : sequence of Call
         All of the step.
     constants : Constants
-        Keeps the panels, by the memory of the weight, for other recordings with the same parameters.
+        Keeps the panels, by the memory and shape of the weight, for other recordings with the same parameters.
     x : array
         The input of the step.
     flags : (2,) int64
@@ -59,7 +59,9 @@ class WeightPanels:
         return not any(overlap(weight, span_of(array)) for other in self._calls for array in other.written())
 
     def _on_panels(self, call: Call) -> Call:
-        weight, key = call.weight, span_of(call.weight)
+        weight = call.weight
+        # A layer may use the same memory as matrices of several shapes.
+        key = span_of(weight), weight.shape
         if key not in self._constants.values:
             self._constants.values[key] = weight, (panels := _room(weight))
             _fill(weight, panels)

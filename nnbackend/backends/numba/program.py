@@ -119,6 +119,7 @@ def compile_step(
     needed: Sequence[Array] = (),
     parts: Callable[[Call], Parts] = parts_of,
     few_rows: bool = False,
+    elsewhere: Sequence[Array] = (),
 ) -> Program:
     """Make the table of a recorded step, optimised for a number of threads; it runs on any number.
 
@@ -127,11 +128,13 @@ def compile_step(
     calls : sequence of Call
     threads : int
     needed : sequence of arrays
-        Arrays used by other segments of the step; gradients in them are stored.
+        Arrays used by segments of the step that Python runs; gradients in them are stored.
     parts : callable
         Returns what `parts_of` returns, for callers that have the parts already.
     few_rows : bool
         Whether threads that are waiting for it share the step, so that they should share also little work.
+    elsewhere : sequence of arrays
+        Arrays used by any other segment of the step; a batch in them is not copied for each thread.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def compile_step(
         raise UnsupportedStepError("the step has several counters")
     spans = [span for array in needed if (span := span_of(array)) is not None]
     lines, advances = lines_of_step(calls, threads, spans, parts, few_rows)
-    copies = copy_inputs(lines, threads, spans)
+    copies = copy_inputs(lines, threads, [span for array in elsewhere if (span := span_of(array)) is not None])
     records = Records(lines)
     return Program(
         records.table,
