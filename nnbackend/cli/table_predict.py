@@ -103,7 +103,7 @@ def _features(model: Any, table: Table) -> Any:
     """The columns of a table that the model knows, in its order."""
     for note in table.notes:
         _note(f"{table.path}: {note}")
-    columns = model.preparation_.config()
+    columns = model.preparation_.config()["columns"]
     names = getattr(model, "feature_names_in_", None)
     if names is None:
         # The model was fitted to an array.
