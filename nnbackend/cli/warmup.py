@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnbackend.backends.numba.cache import CacheState, cache_state
+from nnbackend.backends.numba.targets import unusable_target
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.warmup_networks import warmup_networks
 from nnbackend.errors import InvalidInputError
@@ -51,13 +52,16 @@ def run(options: argparse.Namespace) -> int:
     Raises
     ------
     BackendUnavailableError
-        This machine cannot run code for the target.
+        Numba cannot run here.
     InvalidInputError
-        This process compiles for another target already.
+        There is no such target, this machine cannot run its code, or this process compiles for another one already.
     OSError
         The cache cannot be written.
     """
     if options.target is not None:
+        unusable = unusable_target(options.target)
+        if unusable:
+            raise InvalidInputError(f"--target {options.target} {unusable[0]}. {unusable[1]}")
         # For the other process that compiles, too.
         os.environ[TARGET_VARIABLE] = options.target
     backend = get_backend("numba")
