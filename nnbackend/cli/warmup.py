@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nnbackend.backends.numba.cache import CacheState, cache_state
-from nnbackend.backends.numba.targets import unusable_target
 from nnbackend.backends.registry import get_backend
 from nnbackend.cli.warmup_networks import warmup_networks
 from nnbackend.errors import InvalidInputError
@@ -59,9 +58,7 @@ def run(options: argparse.Namespace) -> int:
         The cache cannot be written.
     """
     if options.target is not None:
-        unusable = unusable_target(options.target)
-        if unusable:
-            raise InvalidInputError(f"--target {options.target} {unusable[0]}. {unusable[1]}")
+        _check_target(options.target)
         # For the other process that compiles, too.
         os.environ[TARGET_VARIABLE] = options.target
     backend = get_backend("numba")
@@ -87,6 +84,18 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"nothing to compile: all kernels were loaded from the cache in {seconds:.1f} s")
     return 0
+
+
+def _check_target(name: str) -> None:
+    """Refuse a target that this machine cannot run, by the name of the option."""
+    try:
+        # Imported here because it needs Numba's packages.
+        from nnbackend.backends.numba.targets import unusable_target
+    except ImportError:
+        return  # `get_backend` says what is missing.
+    unusable = unusable_target(name)
+    if unusable:
+        raise InvalidInputError(f"--target {name} {unusable[0]}. {unusable[1]}")
 
 
 def _measured(function: Callable[[], None]) -> tuple[CacheState, float]:
