@@ -236,8 +236,25 @@ _BACKENDS = {
     "np": ("numpy",),
 }
 
+#: What other libraries call our arguments, if the names are not alike.
+_ARGUMENTS = {
+    "device": ("backend",),
+    "input_dim": ("input_shape",),
+    "kernel_initializer": ("weight_initializer",),
+    "kernel_regularizer": ("l1", "l2"),
+    "learning_rate": ("optimizer",),
+    "lr": ("learning_rate", "optimizer"),
+    "min_delta": ("minimum_change",),
+    "nesterovs_momentum": ("nesterov",),
+    "out_channels": ("filters",),
+    "out_features": ("units",),
+    "p": ("rate",),
+}
+
 
 def _other_names(kind: str, text: str) -> tuple[str, ...]:
+    if kind.startswith("argument of "):
+        return _ARGUMENTS.get(text, ())
     # Devices may have numbers: "cuda:0".
     return _BACKENDS.get(text.lower().partition(":")[0], ()) if kind == "backend" else ()
 

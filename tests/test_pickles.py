@@ -22,6 +22,7 @@ ARGUMENTS: dict[str, Any] = {
     "backend": "third", "operation": "pool",
     "message": "wrong", "kind": "layer", "received": "dence", "valid": ["dense", "dropout"], "name": "cupy",
     "reason": "no GPU", "remedy": "Use another.", "rank": 3, "epoch": 2, "step": 7, "looked": ("here", "there"),
+    "function": "fit",
 }  # fmt: skip
 
 

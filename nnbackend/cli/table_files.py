@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from nnbackend.datasets.tables import arrow_table
-from nnbackend.errors import DataError, NNBackendError, UnknownNameError, shown
+from nnbackend.errors import DataError, NNBackendError, shown
 from nnbackend.support.extras import install_command
 from nnbackend.support.files import open_regular
 
@@ -83,15 +83,13 @@ class Table:
 
         Raises
         ------
-        UnknownNameError, DataError
+        DataError
         """
         missing = [name for name in names if name not in self.columns]
-        if len(missing) == 1:
-            raise UnknownNameError(f"column of {self.path}", missing[0], self.columns)
         if missing:
             raise DataError(
-                f"{self.path} lacks the columns {', '.join(map(repr, missing[:9]))}"
-                f"{', ...' if len(missing) > 9 else ''}; it has {_listed(self.columns)}"
+                f"{self.path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing[:9]))}"
+                f"{', ...' if len(missing) > 9 else ''}, which the model needs; it has {_listed(self.columns)}"
             )
 
     def values(self, name: str, text: bool | None = None) -> Any:
@@ -132,7 +130,8 @@ class Table:
         if text is False:
             row = next(row for row, cell in enumerate(cells) if cell is not None and not _is_number(cell))
             raise DataError(
-                f"{self.path}: column {name!r} must hold numbers, received {shown(cells[row])} in row {row + 1}"
+                f"{self.path}: column {name!r} must hold numbers, received {shown(cells[row])} in row {row + 1}; "
+                "correct the value, or leave it empty"
             )
         return cells
 

@@ -75,7 +75,12 @@ def evaluate_table(options: argparse.Namespace, path: Path) -> int:
     table = read_table(options.table, options.encoding)
     classes = getattr(model, "classes_", None)
     task = REGRESSION if classes is None else CLASSIFICATION
-    text = None if classes is None else classes.dtype.kind not in "biuf"
+    text = classes is not None and classes.dtype.kind not in "biuf"
+    if options.target is None and model.target_name_ and model.target_name_ not in table.columns:
+        raise DataError(
+            f"{table.path} has no column {model.target_name_!r}, which the model predicts, so there is nothing to "
+            "compare with; use nnbackend predict, or name the column of the true values with --target"
+        )
     target = read_target(table, options.target or model.target_name_, task, text)
     found = scores(model, _features(model, table).iloc[target.rows], target)
     rows = f"{len(target.values):,} rows"
@@ -83,7 +88,7 @@ def evaluate_table(options: argparse.Namespace, path: Path) -> int:
     print(field("model", f"{path}\n{kind}, {len(model.ensemble_)} networks"))
     print(field("data", printable(f"{table.path} ({table.form}): {rows} with a value of {target.name}")))
     print(field("backend", backend_line(options.backend, model.ensemble_[0].backend)))
-    print(f"\n{scores_text(found, target)}\n")
+    print(f"\n{scores_text(found, target, classes)}\n")
     if task == CLASSIFICATION:
         print(f"test accuracy {percent(found['accuracy'])} ({rows})")
     else:

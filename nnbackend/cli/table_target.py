@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ def read_target(table: Table, name: str | None, task: str = "auto", text: bool |
     name : str or None
     task : {"auto", "classification", "regression"}
     text : bool, optional
-        Whether classes are text, even if they look like numbers.
+        Of a CSV file: whether the values are text, even if they look like numbers; if false, they must be numbers.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def read_target(table: Table, name: str | None, task: str = "auto", text: bool |
         raise UnknownNameError("task", task, TASKS)
     if name not in table.columns:
         raise UnknownNameError(f"column of {table.path} in --target", name, table.columns)
-    given = table.values(name, text=False if task == REGRESSION else text)
+    given = table.values(name, text)
     lacks = np.array([value is None or value != value for value in given], bool)
     rows = np.flatnonzero(~lacks)
     if not rows.size:
@@ -93,6 +93,12 @@ def read_target(table: Table, name: str | None, task: str = "auto", text: bool |
         found = sorted({type(value).__name__ for value in given if value is not None})
         raise DataError(
             f"{table.path}: the target {name!r} must hold numbers, text or truth values, received {', '.join(found)}"
+        )
+    if task == REGRESSION and values.dtype.kind == "U":
+        place = next((place for place, value in enumerate(values) if not _is_number(value)), 0)
+        raise DataError(
+            f"{table.path}: --task regression needs numbers, but the target {name!r} holds text, such as "
+            f"{shown(str(values[place]))} in row {rows[place] + 1}; correct it, or give --task classification"
         )
     task, reason = _task(table, name, values, task)
     if task == REGRESSION:
@@ -105,11 +111,6 @@ def read_target(table: Table, name: str | None, task: str = "auto", text: bool |
 def _task(table: Table, name: str, values: np.ndarray[Any, Any], task: str) -> tuple[str, str]:
     """The task, and why."""
     if values.dtype.kind in "bU":
-        if task == REGRESSION and values.dtype.kind == "U":
-            raise DataError(
-                f"{table.path}: --task regression needs numbers, but the target {name!r} holds text, such as "
-                f"{shown(str(values[0]))}"
-            )
         what = "text" if values.dtype.kind == "U" else "true and false"
         return (CLASSIFICATION, f"it holds {what}") if task == "auto" else (task, "--task says so")
     if np.isinf(values).any():
@@ -128,6 +129,14 @@ def _task(table: Table, name: str, values: np.ndarray[Any, Any], task: str) -> t
     if whole and few:
         return CLASSIFICATION, f"it holds {len(distinct)} different whole numbers; otherwise give --task regression"
     return REGRESSION, "it holds numbers" + ("; for classes give --task classification" if whole else "")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def scores(model: Any, features: Any, target: Target) -> dict[str, float]:
@@ -167,9 +176,13 @@ def scores(model: Any, features: Any, target: Target) -> dict[str, float]:
     return found
 
 
-def scores_text(found: Mapping[str, float], target: Target) -> str:
-    """The metrics as a table, and what they would be without a model."""
-    rows = [[_NAMES[name], _shown(name, value)] for name, value in found.items() if not math.isnan(value)]
+def scores_text(found: Mapping[str, float], target: Target, classes: Sequence[Any] | None = None) -> str:
+    """The metrics as a table, and what they would be without a model; `classes` are all that the model knows."""
+    names = dict(_NAMES)
+    if classes is not None:
+        # It depends on which class is the rare one, so say it.
+        names["f1"] += f" of {classes[1]}" if len(classes) == 2 else ", mean of the classes"
+    rows = [[names[name], _shown(name, value)] for name, value in found.items() if not math.isnan(value)]
     if target.task == REGRESSION:
         rows.append(["for comparison: standard deviation", f"{target.values.std():.6g}"])
     else:

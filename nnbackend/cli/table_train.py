@@ -60,7 +60,7 @@ def check_table_options(options: argparse.Namespace) -> None:
         return
     if not os.path.exists(os.path.expanduser(options.table)):
         hint = "; sizes are separated by commas, such as 200,80" if options.table.isdecimal() else ""
-        raise InvalidInputError(f"unexpected argument {options.table!r}: there is no table with this name{hint}")
+        raise InvalidInputError(f"there is no file {options.table!r} to train on{hint}")
     seed_number(options.seed)
     real_dtype(options.dtype)
     for name in ("members", "epochs", "batch_size"):
@@ -209,7 +209,8 @@ def _report(options: argparse.Namespace, folder: RunFolder, model: Any, found: d
     """Print the metrics of the rows that were held out, and where everything is."""
     if not options.quiet:
         if found:
-            print(f"\n{len(rest.values):,} rows that were held out:\n{scores_text(found, rest)}")
+            metrics = scores_text(found, rest, getattr(model, "classes_", None))
+            print(f"\n{len(rest.values):,} rows that were held out:\n{metrics}")
         print(f"\nsaved in {folder.path}: {', '.join(folder.files())}")
         print(f"to predict: nnbackend predict {folder.path} OTHER_TABLE")
     if not found:

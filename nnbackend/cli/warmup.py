@@ -51,13 +51,14 @@ def run(options: argparse.Namespace) -> int:
     Raises
     ------
     BackendUnavailableError
-        This machine cannot run code for the target.
+        Numba cannot run here.
     InvalidInputError
-        This process compiles for another target already.
+        There is no such target, this machine cannot run its code, or this process compiles for another one already.
     OSError
         The cache cannot be written.
     """
     if options.target is not None:
+        _check_target(options.target)
         # For the other process that compiles, too.
         os.environ[TARGET_VARIABLE] = options.target
     backend = get_backend("numba")
@@ -83,6 +84,18 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(f"nothing to compile: all kernels were loaded from the cache in {seconds:.1f} s")
     return 0
+
+
+def _check_target(name: str) -> None:
+    """Refuse a target that this machine cannot run, by the name of the option."""
+    try:
+        # Imported here because it needs Numba's packages.
+        from nnbackend.backends.numba.targets import unusable_target
+    except ImportError:
+        return  # `get_backend` says what is missing.
+    unusable = unusable_target(name)
+    if unusable:
+        raise InvalidInputError(f"--target {name} {unusable[0]}. {unusable[1]}")
 
 
 def _measured(function: Callable[[], None]) -> tuple[CacheState, float]:

@@ -128,8 +128,15 @@ class Targets:
             )
         low, high = int(y.min()), int(y.max())
         if low < 0 or high >= outputs:
+            few = low < 0 or len(np.unique(y)) <= outputs
+            remedy = (
+                "number the classes from 0: names, y = numpy.unique(y, return_inverse=True)"
+                if few
+                else f"end the network with Dense({high + 1})"
+            )
             raise InvalidInputError(
-                f"labels must be in [0, {outputs}) for a network with {outputs} outputs, received {low} to {high}"
+                f"labels must be in [0, {outputs}) for a network with {outputs} outputs, received {low} to {high}; "
+                f"{remedy}"
             )
         labels = y.astype(np.int32)
         values = labels if loss.takes_labels else _one_hot(labels, outputs, dtype)

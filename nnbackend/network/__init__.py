@@ -90,6 +90,13 @@ class Network(StoredNetwork):
         else:
             take_weights(self, weights_from)
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            from nnbackend.support.other_names import missing_member
+
+            raise missing_member(self, name)
+
     def _note_weights(self) -> None:
         note_trained(self)
 

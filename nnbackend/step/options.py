@@ -12,7 +12,8 @@ from nnbackend.support.checks import number, positive_integer
 __all__ = ["StepOptions", "check_step_options"]
 
 
-@dataclass(eq=False, repr=False)
+# `train_on_batch` compares them, to use its recording again.
+@dataclass(frozen=True)
 class StepOptions:
     """The arguments of `fit` that add operations to a step.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-__all__ = ["missing_attribute"]
+__all__ = ["missing_attribute", "missing_member"]
 
 #: What to use here, by the name in Keras or PyTorch. Names that differ only in upper and lower case are found without.
 _HERE = {
@@ -70,6 +70,36 @@ _HERE = {
     "ZeroPad2d": "ZeroPadding2D",
 }
 
+#: The same for the members of objects, by the name of their class.
+_MEMBERS = {
+    "Network": {
+        "add": "Network([layer, layer, ...], input_shape): a network has all its layers from the beginning",
+        "compile": "fit(x, y, loss=..., optimizer=...): there is no separate step before",
+        "count_params": "parameter_count",
+        "eval": "predict(x) or evaluate(x, y): there are no modes, and they never use dropout",
+        "fit_generator": "fit(BatchStream(...))",
+        "forward": "predict(x)",
+        "load_state_dict": "set_weights(weights), or nnbackend.interop.torch for a dict of PyTorch",
+        "load_weights": "Network.load(path)",
+        "named_parameters": "get_weights()",
+        "parameters": "get_weights()",
+        "predict_proba": "predict(x), which returns probabilities of classes",
+        "save_weights": "save(path)",
+        "score": "evaluate(x, y)",
+        "state_dict": "get_weights(), or nnbackend.interop.torch for a dict of PyTorch",
+        "stop_training": "a callback whose on_epoch_end returns a string",
+        "test_on_batch": "evaluate(x, y)",
+        "train": "fit(x, y) or train_on_batch(x, y): there are no modes",
+        "trainable_weights": "get_weights()",
+        "weights": "get_weights()",
+        "zero_grad": "train_on_batch(x, y), which takes the place of zero_grad, backward and step",
+    },
+    "History": {
+        "epoch": "epochs, a list with a dict for each epoch",
+        "history": "the object itself: history['loss'] has a value for each epoch",
+    },
+}
+
 
 def missing_attribute(module: str, name: str, valid: Iterable[str]) -> AttributeError:
     """The error for an attribute that `module` does not have, with the name of ours if another library has it.
@@ -85,10 +115,33 @@ def missing_attribute(module: str, name: str, valid: Iterable[str]) -> Attribute
     if name.startswith("_"):
         # Python and its tools ask for such names to find out what a module is.
         return AttributeError(message)
-    if name in _HERE:
-        return AttributeError(f"{message}; use {_HERE[name]}")
+    return AttributeError(message + _hint(name, _HERE, valid))
+
+
+def missing_member(owner: object, name: str) -> AttributeError:
+    """The error for an attribute that an object does not have, with the name of ours if another library has it.
+
+    Parameters
+    ----------
+    owner : object
+    name : str
+    """
+    kind = type(owner)
+    message = f"{kind.__name__!r} object has no attribute {name!r}"
+    known = dir(kind)
+    # A property that raises AttributeError ends here, too.
+    if name.startswith("_") or name in known:
+        return AttributeError(message, name=name, obj=owner)
+    others = next((_MEMBERS[each.__name__] for each in kind.__mro__ if each.__name__ in _MEMBERS), {})
+    return AttributeError(message + _hint(name, others, [each for each in known if not each.startswith("_")]))
+
+
+def _hint(name: str, others: Mapping[str, str], valid: Iterable[str]) -> str:
+    """The end of a message: what to use, or which name was meant."""
+    if name in others:
+        return f"; use {others[name]}"
     import difflib
 
     by_lower_case = {each.lower(): each for each in valid}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.75)
-    return AttributeError(f"{message}; did you mean {by_lower_case[near[0]]}?" if near else message)
+    return f"; did you mean {by_lower_case[near[0]]}?" if near else ""

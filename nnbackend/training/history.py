@@ -68,6 +68,13 @@ class History:
         self.interrupted = False
         self.stopped_by = ""
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            from nnbackend.support.other_names import missing_member
+
+            raise missing_member(self, name)
+
     def append(self, metrics: Mapping[str, float], step_losses: npt.NDArray[np.float64]) -> None:
         """Add an epoch."""
         self.epochs.append(dict(metrics))

@@ -167,7 +167,7 @@ def test_rows_without_a_target_are_left_out_and_a_limit_of_time_holds(tmp_path: 
     [
         (["flats.csv"], "--target is missing: name the column to predict; flats.csv has area, district"),
         (["flats.csv", "--target", "rant"], "unknown column of flats.csv in --target 'rant': did you mean 'rent'?"),
-        (["flats.csv", "--target", "kind", "--task", "regression"], "column 'kind' must hold numbers, received"),
+        (["flats.csv", "--target", "kind", "--task", "regression"], "'large' in row 1; correct it, or give --task c"),
         (["flats.parquet", "--target", "kind", "--task", "regression"], "holds text, such as"),
         (["flats.csv", "--target", "rent", "--task", "classification"], "holds fractions, such as"),
         (["flats.csv", "--target", "rent", "--task", "guess"], "unknown task 'guess'"),
@@ -175,7 +175,7 @@ def test_rows_without_a_target_are_left_out_and_a_limit_of_time_holds(tmp_path: 
         (["flats.csv", "--target", "rent", "--members", "0"], "members must be"),
         (["flats.csv", "--target", "rent", "--validation", "1"], "validation must be"),
         (["flats.csv", "--target", "rent", "--backend", "gpu"], "unknown backend 'gpu'"),
-        (["none.csv", "--target", "rent"], "there is no table with this name"),
+        (["none.csv", "--target", "rent"], "there is no file 'none.csv' to train on"),
         (["--target", "rent"], "--target is for tables; name the file"),
         (["--resume", "rent"], "was trained on a table, and keeps no state"),
     ],
@@ -344,6 +344,7 @@ def test_evaluate_prints_metrics_of_another_table(rent: tuple[Path, str], kind: 
     frame = flats(50, seed=1)
     right = model.score(frame.drop(columns="kind"), frame["kind"])
     output = nnbackend("evaluate", kind, files / "others.csv", "--backend", "numpy").stdout
+    assert "\nF1 of small  " in output
     assert output.endswith(f"test accuracy {100 * right:.2f} % (50 rows)\n")
     assert "ROC AUC" in output
     assert "for comparison: always" in output
@@ -378,10 +379,10 @@ def test_classes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "changes", "message"),
     [
-        ("predict", {"drop": ["area"]}, "unknown column of a.csv 'area'"),
-        ("predict", {"drop": ["area", "lift"]}, "a.csv lacks the columns 'area', 'lift'; it has district, floor"),
+        ("predict", {"drop": ["area"]}, "a.csv lacks the column 'area', which the model needs"),
+        ("predict", {"drop": ["area", "lift"]}, "lacks the columns 'area', 'lift', which the model needs; it has d"),
         ("predict", {"area": "large"}, "column 'area' must hold numbers, received 'large' in row 1"),
-        ("evaluate", {"drop": ["rent"]}, "unknown column of a.csv in --target 'rent'"),
+        ("evaluate", {"drop": ["rent"]}, "a.csv has no column 'rent', which the model predicts"),
         ("evaluate", {"rent": np.nan}, "all values of the target 'rent' are missing"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from nnbackend.backends.numba import NumbaBackend
 from nnbackend.backends.numba.compiled import KINDS, kind_of
 from nnbackend.backends.numba.convolution_tiles import kernel_of
 from nnbackend.backends.numpy import NumpyBackend
+from nnbackend.cli import main
 from nnbackend.cli.warmup_networks import warmup_networks
 from tests.locks import adopt_kernels
 
@@ -110,6 +112,15 @@ print(state.compiled, state.loaded > 0, len(list(state.folder.glob("*.nbc"))) > 
 def compiled(line: str) -> int:
     """The last column of a row of the table."""
     return int(line.split()[-1]) if line.startswith("  float") else 0
+
+
+def test_a_target_that_cannot_be_is_refused_by_the_name_of_its_option(capsys, monkeypatch):
+    monkeypatch.delenv("NNBACKEND_TARGET", raising=False)
+    other = "x86-64-v2" if platform.machine() in ("arm64", "aarch64") else "neoverse-n1"
+    for name, message in (("x86-64-v9", "is no target. Choose one of"), (other, "asks for code that this CPU")):
+        assert main(["warmup", "--target", name]) == 2
+        assert f"--target {name} {message}" in capsys.readouterr().err
+        assert "NNBACKEND_TARGET" not in os.environ
 
 
 @pytest.mark.slow

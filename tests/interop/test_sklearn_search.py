@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
+import scipy.stats
 import sklearn
 from joblib.parallel import ThreadingBackend
 from sklearn.base import clone
@@ -287,6 +288,10 @@ class TestRefusals:
         [
             ({"param_grid": None}, "either param_grid or param_distributions, received neither"),
             ({"param_distributions": GRID}, "either param_grid or param_distributions, received both"),
+            (
+                {"param_grid": [{"alpha": scipy.stats.uniform()}]},
+                "param_grid has a distribution for 'alpha', .* give param_dis",
+            ),
             ({"param_grid": {"alhpa": [1]}}, "Invalid parameter 'alhpa'"),
             ({"param_grid": {"alpha": []}}, "non-empty"),
             ({"cv": 1}, "n_splits"),

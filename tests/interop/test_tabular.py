@@ -38,6 +38,8 @@ def test_a_regressor_learns_a_table_as_it_is(backend):
     assert (std > 0).any()
     assert prediction.min() >= y.min()
     assert prediction.max() <= y.max()
+    with pytest.raises(InvalidInputError, match="return_std=True needs several networks, and one was fitted"):
+        regressor(backend, members=1, epochs=1).fit(FRAME, y).predict(FRAME, return_std=True)
 
 
 def with_towns(rows: int = 90) -> pd.DataFrame:
@@ -281,7 +283,12 @@ def with_column(**columns):
         ({}, with_column(length=np.inf), "column 'length' contains infinity in row 0"),
         ({}, with_column(mixed=[1, "a"] * 45), "column 'mixed' holds both text and numbers"),
         ({}, with_column(things=[[1]] * 90), "column 'things' holds list objects"),
-        ({"max_categories": 5}, with_column(name=[str(n) for n in range(90)]), "'name' holds text with 90 different"),
+        ({"max_categories": 5}, with_column(name=[str(n) for n in range(90)]), "'name' with 90 different values in 90"),
+        (
+            {"max_categories": 5},
+            with_column(name=[str(n) for n in range(90)], born=[f"{n % 60}.1." for n in range(90)]),
+            "column 'born' with 60 .* leave them out .* --ignore name,born\\), or derive",
+        ),
         ({}, FRAME["length"], "received a single column"),
         ({}, FRAME.iloc[:0], "X is empty"),
         ({}, np.zeros(90), "Expected 2D array"),

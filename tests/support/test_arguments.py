@@ -23,6 +23,14 @@ X, Y = np.zeros((4, 2)), np.array([0, 1, 0, 1])
 MISSPELT: dict[str, Callable[[], Any]] = {
     "unknown argument of Dense 'activaton': did you mean 'activation'": lambda: nn.Dense(3, activaton="relu"),
     "unknown argument of Adam 'learning_rat': did you mean 'learning_rate'": lambda: nn.Adam(learning_rat=0.1),
+    # Other libraries' names, which are not alike.
+    "unknown argument of SGD 'lr': did you mean 'learning_rate'?": lambda: nn.SGD(lr=0.1),
+    "unknown argument of Dropout 'p': did you mean 'rate'?": lambda: nn.Dropout(p=0.1),
+    "unknown argument of Dense 'kernel_regularizer': did you mean 'l1' or 'l2'?": lambda: nn.Dense(
+        3, kernel_regularizer=1
+    ),
+    "unknown argument of EarlyStopping 'min_delta': did you mean 'minimum": lambda: nn.EarlyStopping(min_delta=1),
+    "unknown argument of Network 'device': did you mean 'backend'": lambda: nn.Network([], 3, device="cpu"),
     "unknown argument of Huber 'dela': did you mean 'delta'": lambda: nn.losses.Huber(dela=2),
     "unknown argument of EarlyStopping 'patiance': did you mean 'patience'": lambda: nn.EarlyStopping(patiance=2),
     "unknown argument of CosineDecay 'epoch': did you mean 'epochs'": lambda: nn.CosineDecay(0.1, epoch=2),

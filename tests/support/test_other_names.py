@@ -7,7 +7,7 @@ import re
 import pytest
 
 import nnbackend as nn
-from nnbackend.support.other_names import _HERE
+from nnbackend.support.other_names import _HERE, _MEMBERS
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,30 @@ def test_layers_are_found_in_their_module_too():
         AttributeError, match=r"module 'nnbackend.layers' has no attribute 'MaxPooling2D'; use MaxPool2D"
     ):
         _ = nn.layers.MaxPooling2D
+
+
+def test_members_of_networks_and_histories_say_what_they_are_called_here():
+    net = nn.Network([nn.Dense(2)], 3, backend="numpy")
+    cases = [
+        (net, "compile", r"'Network' object has no attribute 'compile'; use fit\(x, y, loss=\.\.\., optimizer="),
+        (net, "state_dict", r"use get_weights\(\), or nnbackend\.interop\.torch"),
+        (net, "predict_class", r"did you mean predict_classes\?$"),
+        (net, "quaternion", "has no attribute 'quaternion'$"),
+        (net, "__array__", "has no attribute '__array__'$"),
+        (
+            nn.History(),
+            "history",
+            r"'History' object has no attribute 'history'; use the object itself: history\['loss'\]",
+        ),
+    ]
+    for owner, name, message in cases:
+        with pytest.raises(AttributeError, match=message):
+            getattr(owner, name)
+        assert not hasattr(owner, name)
+    for kind, names in _MEMBERS.items():
+        assert not set(names) & set(dir(getattr(nn, kind)))
+        for each in re.findall(r"(?:^|or )(\w+)\(", " ".join(names.values())):
+            assert hasattr(nn, each) or hasattr(nn.Network, each), each
 
 
 def test_the_names_exist_here_and_are_not_ours():

@@ -79,20 +79,29 @@ TARGETS = {
 }
 
 
+def unusable_target(wanted: str) -> tuple[str, str] | None:
+    """Why this machine cannot run code for a target, and the remedy; None if it can."""
+    choices = ", ".join((NATIVE, *TARGETS))
+    if wanted != NATIVE and wanted not in TARGETS:
+        return "is no target", f"Choose one of {choices}"
+    if wanted != NATIVE and not TARGETS[wanted].is_here:
+        return (
+            f"asks for code that this CPU ({llvm.get_host_cpu_name()}, {platform.machine()}) cannot run: it lacks "
+            f"{', '.join(sorted(TARGETS[wanted].missing()))}",
+            f"Choose another of {choices}",
+        )
+    return None
+
+
 def problem() -> tuple[str | None, str]:
     """Why this process has no target (None if it has one), and the remedy."""
     wanted = os.environ.get(TARGET_VARIABLE, "")
     if not wanted or _is_selected():
         return None, ""
-    choices = ", ".join((NATIVE, *TARGETS))
-    if wanted != NATIVE and wanted not in TARGETS:
-        return f"{TARGET_VARIABLE}={wanted} is no target", f"Choose one of {choices}, or unset it"
-    if wanted != NATIVE and not TARGETS[wanted].is_here:
-        return (
-            f"{TARGET_VARIABLE}={wanted} asks for code that this CPU ({llvm.get_host_cpu_name()}, "
-            f"{platform.machine()}) cannot run: it lacks {', '.join(sorted(TARGETS[wanted].missing()))}",
-            f"Choose another of {choices}, or unset it",
-        )
+    unusable = unusable_target(wanted)
+    if unusable:
+        reason, remedy = unusable
+        return f"{TARGET_VARIABLE}={wanted} {reason}", f"{remedy}, or unset it"
     if _is_chosen_by_numba() and wanted not in (NATIVE, _name(*magic())):
         return (
             f"{TARGET_VARIABLE} and Numba's NUMBA_CPU_NAME or NUMBA_CPU_FEATURES name two targets",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from numbers import Integral
 from typing import Any, ClassVar, Self
@@ -240,6 +240,13 @@ class MLPSearchCV(SuggestsNames, BaseSearchCV):  # type: ignore[misc]
         if (self.param_grid is None) == (self.param_distributions is None):
             given = "neither" if self.param_grid is None else "both"
             raise InvalidInputError(f"give either param_grid or param_distributions, received {given}")
+        for grid in [self.param_grid] if isinstance(self.param_grid, Mapping) else self.param_grid or ():
+            drawn = [name for name, values in grid.items() if hasattr(values, "rvs")]
+            if drawn:
+                raise InvalidInputError(
+                    f"param_grid has a distribution for {drawn[0]!r}, but a grid needs lists of values; give "
+                    "param_distributions=..., from which n_iter candidates are drawn"
+                )
         last = self.estimator.steps[-1][1] if isinstance(self.estimator, Pipeline) else self.estimator
         if any(getattr(each, "_skl_callbacks", None) for each in (self, last)):
             raise InvalidInputError(

@@ -169,11 +169,6 @@ class _Categories:
     def of(cls, column: Column, most: int, most_one_hot: float) -> _Categories:
         counts = Counter(value for value in column.values if value is not None)
         others = len(counts) > most
-        if others and isinstance(next(iter(counts)), str) and 2 * len(counts) > len(column.values):
-            raise InvalidInputError(
-                f"column {column.label!r} holds text with {len(counts):,} different values in {len(column.values):,} "
-                "rows, so it is no category; leave it out, or derive categories or numbers from it"
-            )
         # The most frequent ones, and of equally frequent ones the first in their order.
         kept = sorted(counts, key=lambda value: (-counts[value], value))[: most - 1 if others else None]
         plain = cls(str(column.label), tuple(sorted(kept)), others, ())
@@ -243,6 +238,25 @@ class _Categories:
         return cls(_text(config["name"]), tuple(values), others, tuple(map(_Scaling.from_config, scalings)))
 
 
+def _check_text(columns: Sequence[Column], most: int) -> None:
+    """Refuse text with nearly as many values as rows, naming all such columns at once."""
+    found = {}
+    for column in columns:
+        distinct = set(column.values) - {None} if column.is_categorical else set()
+        text = isinstance(next(iter(distinct), None), str)
+        if text and len(distinct) > most and 2 * len(distinct) > len(column.values):
+            found[str(column.label)] = f"{len(distinct):,} different values in {len(column.values):,} rows"
+    if not found:
+        return
+    which = ", column ".join(f"{name!r} with {count}" for name, count in list(found.items())[:9])
+    they, them = ("it is no category", "it") if len(found) == 1 else ("they are no categories", "them")
+    raise InvalidInputError(
+        f"text with too many different values: column {which}{', ...' if len(found) > 9 else ''}; {they}, so leave "
+        f"{them} out (on the command line with --ignore {','.join(found)}), or derive categories or numbers from "
+        f"{them}, such as the year of a date"
+    )
+
+
 class Preparation:
     """How the columns of a table become features.
 
@@ -287,6 +301,7 @@ class Preparation:
         InvalidInputError
             A column of text has too many different values to be a category.
         """
+        _check_text(columns, max_categories)
         return cls(
             [
                 _Categories.of(column, max_categories, most_one_hot) if column.is_categorical else _Numbers.of(column)

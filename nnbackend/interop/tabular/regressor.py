@@ -195,8 +195,8 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         X : (n, columns) data frame, Arrow table or array_like
             With the columns of `fit`.
         return_std : bool
-            Whether to return the standard deviation of the networks' predictions, too: how much they disagree. It is 0
-            for one network, and does not contain the noise of the targets.
+            Whether to return the standard deviation of the networks' predictions, too: how much they disagree. It does
+            not contain the noise of the targets.
 
         Returns
         -------
@@ -208,14 +208,19 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         Raises
         ------
         InvalidInputError, ValueError
-            The columns are not those of `fit`.
+            The columns are not those of `fit`, or `return_std` is asked of a single network.
         """
         with own_error_state():
             each = self._values(self._features(X))
+        if flag("return_std", return_std) and len(each) == 1:
+            raise InvalidInputError(
+                "return_std=True needs several networks, and one was fitted; fit with n_members=8, or use "
+                "predict_quantiles, which needs no other networks"
+            )
         mean, std = each.mean(axis=0), each.std(axis=0)
         if self._flat:
             mean, std = mean[:, 0], std[:, 0]
-        return (mean, std) if flag("return_std", return_std) else mean
+        return (mean, std) if return_std else mean
 
     def predict_quantiles(self, X: Any, levels: Any = (0.05, 0.5, 0.95)) -> HostArray:
         """Quantiles of the targets: a target is below the quantile 0.95 in 95 of 100 rows.
