@@ -33,7 +33,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _REAL = ("float32", "float64")
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Argument:
     """The declaration of one argument.
 
@@ -120,7 +120,7 @@ FindSpan = Callable[[Any], tuple[int, int] | None]
 _MOST_ACCEPTED = 1000
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Operation:
     """The declaration of one operation.
 

@@ -223,7 +223,7 @@ class Division:
         return SegmentedExecutor(parts, known, self._suffix, self.reason, within or nullcontext())
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Segment:
     """Consecutive calls.
 

@@ -14,7 +14,7 @@ __all__ = ["Pair", "Placement", "Window", "image_shape", "pair", "short", "two_s
 Pair = tuple[int, int]
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(frozen=True)
 class Placement:
     """Where the windows of a layer lie on images of one size.
 
