@@ -288,9 +288,10 @@ class TestRefusals:
         [
             ({"param_grid": None}, "either param_grid or param_distributions, received neither"),
             ({"param_distributions": GRID}, "either param_grid or param_distributions, received both"),
-            (
+            pytest.param(
                 {"param_grid": [{"alpha": scipy.stats.uniform()}]},
                 "param_grid has a distribution for 'alpha', .* give param_dis",
+                id="distribution",
             ),
             ({"param_grid": {"alhpa": [1]}}, "Invalid parameter 'alhpa'"),
             ({"param_grid": {"alpha": []}}, "non-empty"),

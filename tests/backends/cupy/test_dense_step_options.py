@@ -155,7 +155,7 @@ def test_members_of_an_estimator_for_tables_train_together(name):
     pytest.importorskip("sklearn")
     x, y = images(ROWS, FEATURES)
     backend, log = watched()
-    options = {"hidden_layer_sizes": (8, 8), "epochs": 2, "batch_size": BATCH, "random_state": 0}
+    options = {"recipe": "td-s", "hidden_layer_sizes": (8, 8), "epochs": 2, "batch_size": BATCH, "random_state": 0}
     found = [getattr(nn, name)(3, backend=each, dtype="float64", **options).fit(x, y) for each in (backend, "numpy")]
     np.testing.assert_allclose(found[0].predict(x), found[1].predict(x), rtol=1e-8)
     batches = -(-(ROWS - ROWS // 5) // BATCH)
