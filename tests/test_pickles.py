@@ -122,6 +122,7 @@ def test_an_estimator_with_a_backend_object(named):
 
 #: The arguments of classes that need some.
 GIVEN: dict[str, tuple[Any, ...]] = {
+    "Embedding": (3,), "ParametricActivation": ("mish",),
     "Conv1D": (2, 3), "Conv2D": (2, 3), "Reshape": ((2, 2),), "Residual": ([nn.Dense(3)],),
     "Activation": ("relu",), "Dense": (3,), "Dropout": (0.1,), "CosineDecay": (0.1, 3), "Uniform": (-1, 1),
     "CosineRestarts": (0.1, 3), "Polynomial": (0.1, 3), "LogCosine": (0.1, 3),

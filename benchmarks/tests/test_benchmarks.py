@@ -17,7 +17,7 @@ import pytest
 
 import benchmarks
 import nnbackend as nn
-from benchmarks import common, imports, losses, operations, training
+from benchmarks import common, imports, losses, operations, table_operations, training
 from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.backends.registry import AUTO_ORDER
@@ -111,7 +111,7 @@ def _run_source(source) -> None:
 
 def test_the_files_are_found():
     found = {_id(suite).partition(".")[0] for suite in SUITES}
-    assert found == {"operations", "losses", "training", "prediction", "imports"}
+    assert found == {"operations", "table_operations", "losses", "training", "prediction", "imports"}
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_timed_methods_are_warm_and_end_when_the_device_is_done(suite, logging_b
 def test_every_operation_of_the_contract_is_measured(logging_backend):
     measured = set()
     for suite in ON_BACKENDS:
-        if suite.__module__ not in (operations.__name__, losses.__name__):
+        if suite.__module__ not in (operations.__name__, table_operations.__name__, losses.__name__):
             continue
         for parameters in itertools.product(suite.params[0][:1], *suite.params[1:]):
             benchmark = suite()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 
@@ -71,8 +72,9 @@ def test_a_measurement_is_resumed(folder, capsys, monkeypatch):
 
 def test_every_variant_of_the_recipe_trains(folder, capsys, monkeypatch):
     for name in ("TabularClassifier", "TabularRegressor"):
-        monkeypatch.setitem(getattr(nn, name).__init__.__kwdefaults__, "epochs", 2)
-        monkeypatch.setitem(getattr(nn, name).__init__.__kwdefaults__, "backend", "numpy")
+        defaults = inspect.unwrap(getattr(nn, name).__init__).__kwdefaults__
+        monkeypatch.setitem(defaults, "epochs", 2)
+        monkeypatch.setitem(defaults, "backend", "numpy")
     out = folder / "ablation.jsonl"
     monkeypatch.setattr(Table, "tuned_on", True)
     assert command.main(["ablation", "--data", str(folder), "--tables", "tiny", "--out", str(out)]) == 0

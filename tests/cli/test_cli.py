@@ -289,7 +289,7 @@ def test_data_dir_says_where_mnist_is(tmp_path: Path) -> None:
         (["--bogus"], "unknown option --bogus (see 'nnbackend train --help')"),
         (["--epoch", "3"], "unknown option --epoch: did you mean --epochs?"),
         (["--learning_rate=3"], "unknown option --learning_rate: did you mean --learning-rate?"),
-        (["extra"], "unexpected argument 'extra'"),
+        (["extra"], "there is no file 'extra' to train on"),
         (["--backend", "gpu"], "unknown backend 'gpu': did you mean 'cupy'?"),
         (["--backend", "cuda:0"], "unknown backend 'cuda:0': did you mean 'cupy'?"),
         (["--backend", "CPU"], "unknown backend 'CPU': did you mean 'numba' or 'numpy'?"),

@@ -47,4 +47,4 @@ def test_a_process_without_standard_output(command, tmp_path: Path, monkeypatch:
 
 def test_sizes_in_two_words_are_explained():
     message = error(nnbackend("train", "--hidden", "200", "80"))
-    assert "unexpected argument '80'; sizes are separated by commas, such as 200,80" in message
+    assert "there is no file '80' to train on; sizes are separated by commas, such as 200,80" in message

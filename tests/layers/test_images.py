@@ -213,6 +213,9 @@ def test_every_layer_for_images_is_tested_here():
     assert [kind.__name__ for kind in LAYERS.values() if f"nn.{kind.__name__}(" not in source] == [
         "MaxAbsNorm",
         "Scale",
+        "ParametricActivation",
+        "Embedding",
+        "PeriodicEmbedding",
     ]
 
 
