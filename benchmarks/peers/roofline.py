@@ -252,8 +252,8 @@ def _style(name: str, joined: bool) -> dict[str, Any]:
     from nnbackend.plotting.figures import COLORS, MARKERS
 
     place = [entry.name for entry in CONTENDERS].index(name)
-    # Yellow is hard to see on white.
-    colors = [color for color in COLORS if color != "#F0E442"]
+    # Yellow is hard to see on white; grey makes as many as there are contenders.
+    colors = [*(color for color in COLORS if color != "#F0E442"), "#777777"]
     style: dict[str, Any] = {
         "color": colors[place],
         "marker": MARKERS[place],
