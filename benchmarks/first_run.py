@@ -19,6 +19,8 @@ is one such process; it prints its seconds as JSON.
 from __future__ import annotations
 
 import argparse
+import compileall
+import importlib.util
 import json
 import os
 import statistics
@@ -57,8 +59,9 @@ _THEN: dict[str, dict[str, Any]] = {
 _ROWS, _BATCH = 60_000, 256
 _IMPORTS = 20
 _IMPORT = "import numpy, time; begin = time.perf_counter(); import nnbackend; print(time.perf_counter() - begin)"
-#: The environment of a process that chooses its target itself.
-_OWN = {key: value for key, value in os.environ.items() if key not in ("NNBACKEND_TARGET", "NUMBA_CPU_NAME")}
+#: What new processes do not get of the environment: they choose their targets themselves, and keep bytecode, as an
+#: installation does.
+_NOT_PASSED_ON = {"NNBACKEND_TARGET", "NUMBA_CPU_NAME", "PYTHONDONTWRITEBYTECODE"}
 
 
 def measure(*then: str) -> dict[str, float]:
@@ -94,7 +97,8 @@ def measure(*then: str) -> dict[str, float]:
 
 def _python(arguments: Sequence[str], cache: Path, **environment: str) -> str:
     """What a new Python prints."""
-    surroundings = _OWN | {"NUMBA_CACHE_DIR": str(cache)} | environment
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+    surroundings = inherited | {"NUMBA_CACHE_DIR": str(cache)} | environment
     command = [sys.executable, *arguments]
     return subprocess.run(command, env=surroundings, check=True, capture_output=True, text=True).stdout
 
@@ -183,6 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds: dict[str, list[float]] = {}
     if options.store is not None and options.store.exists():
         seconds = json.loads(options.store.read_text())
+    for package in importlib.util.find_spec("nnbackend").submodule_search_locations if options.rounds else ():
+        compileall.compile_dir(package, quiet=1)
     for _ in range(options.rounds):
         for name in options.groups or GROUPS:
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -46,6 +46,12 @@ def test_a_file_keeps_what_was_measured_in_parts(started, capsys, tmp_path):
     assert "nnbackend train, empty cache" not in json.loads(store.read_text())
 
 
+def test_new_processes_keep_bytecode(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    program = "import os, sys; print(sys.dont_write_bytecode, os.environ['NUMBA_CACHE_DIR'])"
+    assert first_run._python(["-c", program], tmp_path) == f"False {tmp_path}\n"
+
+
 def test_an_unknown_group_is_an_error(capsys):
     with pytest.raises(SystemExit):
         first_run.main(["nothing"])
