@@ -398,20 +398,39 @@ def distance(a, b):
     return (b.ctypes.data - a.ctypes.data) // a.itemsize
 
 
+#: Words that are drawn at once: enough for vectors, and few enough for the first cache.
+_WORDS = 2048
+
+
 @jit
 def dropout(x, threshold, scale, key0, key1, stream, step, out, first_row, begin, end):
     columns = np.int64(x.shape[1])
     before = first_row * columns
     first = before + begin * columns
     last = before + end * columns
-    words = np.empty(4, np.uint64)
-    zero = x.dtype.type(0)
-    for block in range(first // 4, (last + 3) // 4):
-        words[0], words[1], words[2], words[3] = philox(block, stream, step, key0, key1)
+    factors = np.empty(min(_WORDS, last - first + 8), x.dtype)
+    block = first // 4
+    while 4 * block < last:
+        blocks = min(factors.size // 4, (last + 3) // 4 - block)
+        draw_factors(block, blocks, threshold, scale, key0, key1, stream, step, factors)
         # A block may begin or end in another thread's row.
-        for element in range(max(first, 4 * block), min(last, 4 * block + 4)):
-            k = element - 4 * block
+        element, end_of_blocks = max(first, 4 * block), min(last, 4 * (block + blocks))
+        while element < end_of_blocks:
             i = (element - before) // columns
             j = element - before - i * columns
-            keep = scale if words[k] >= np.uint64(threshold) else zero
-            out[i, j] = x[i, j] * keep
+            count = min(columns - j, end_of_blocks - element)
+            offset = element - 4 * block
+            for k in range(count):
+                out[i, j + k] = x[i, j + k] * factors[offset + k]
+            element += count
+        block += blocks
+
+
+@internal_as_written
+def draw_factors(block, blocks, threshold, scale, key0, key1, stream, step, factors):
+    """`scale` for the elements that are kept and 0 for the others, of the elements of some blocks."""
+    zero, least = factors.dtype.type(0), np.uint64(threshold)
+    for place in range(blocks):
+        words = philox(block + place, stream, step, key0, key1)
+        for k in range(4):
+            factors[4 * place + k] = scale if words[k] >= least else zero

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from nnbackend.backends.numba.jit import as_written
+import numpy as np
+
+from nnbackend.backends.numba.jit import as_written, internal_as_written
 
 
 @as_written
@@ -62,25 +64,75 @@ def embed_columns_gradient(x, upstream, vectors_gradient, embedded, sums, begin,
                 vectors_gradient[j * categories + place, k] = x.dtype.type(sums[place, k])
 
 
+#: Of larger angles, the remainder of a division by a quarter turn would not be precise enough.
+_LARGEST_ANGLE = 1e5
+
+#: A quarter turn: its first bits, whose multiples up to that angle are exact, and the rest.
+_QUARTER = math.ldexp(round(math.ldexp(math.pi / 2, 32)), -32)
+_QUARTER_REST = (math.pi / 2 - _QUARTER) + 6.123233995736766e-17
+
+#: The series of sine and cosine: ``x (s0 + s1 x^2 + ...)`` and ``c0 + c1 x^2 + ...``. Within an eighth of a turn, the
+#: terms left out are smaller than rounding.
+_SINE = tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(8))
+_COSINE = tuple((-1) ** k / math.factorial(2 * k) for k in range(9))
+
+
+@internal_as_written
+def _wave(angle, kind):
+    """Cosine and sine, without branches, so that the compiler can use vectors."""
+    quarters = np.rint(np.float64(angle) * (2 / math.pi))
+    rest = kind((np.float64(angle) - quarters * _QUARTER) - quarters * _QUARTER_REST)
+    square, sine, cosine = rest * rest, kind(_SINE[7]), kind(_COSINE[8])
+    for k in range(6, -1, -1):
+        sine = sine * square + kind(_SINE[k])
+    for k in range(7, -1, -1):
+        cosine = cosine * square + kind(_COSINE[k])
+    sine *= rest
+    quadrant = quarters - 4 * np.floor(quarters * 0.25)
+    odd = (quadrant == 1) | (quadrant == 3)
+    first, second = (sine if odd else cosine), (cosine if odd else sine)
+    return (-first if (quadrant == 1) | (quadrant == 2) else first), (-second if quadrant >= 2 else second)
+
+
+@internal_as_written
+def _waves(angles, cosines, sines, kind):
+    """The cosines and sines of some angles."""
+    near = True
+    for k in range(angles.size):
+        # False for NaN, too.
+        near &= abs(angles[k]) <= _LARGEST_ANGLE
+    if near:
+        for k in range(angles.size):
+            cosines[k], sines[k] = _wave(angles[k], kind)
+    else:
+        for k in range(angles.size):
+            cosines[k], sines[k] = kind(math.cos(angles[k])), kind(math.sin(angles[k]))
+
+
 @as_written
 def periodic_columns(x, frequencies, phases, weight, bias, cosines, sines, out, begin, end):
     """`weight` is (embedded waves, units). `cosines` and `sines` may be empty."""
     (embedded, waves), units, kind = frequencies.shape, bias.shape[1], x.dtype.type
     turn, saves = kind(2 * math.pi), cosines.shape[0] > 0
+    # All waves of a row at once, because the compiler's vectors pay in long loops.
+    terms = embedded * waves
+    angles, cosine, sine = np.empty(terms, x.dtype), np.empty(terms, x.dtype), np.empty(terms, x.dtype)
     for i in range(begin, end):
         for j in range(embedded):
-            to, value = j * (1 + units), x[i, j]
-            out[i, to] = value
-            for m in range(units):
-                out[i, to + 1 + m] = bias[j, m]
             for k in range(waves):
-                angle = turn * frequencies[j, k] * value + phases[j, k]
-                cosine = kind(math.cos(angle))
-                if saves:
-                    cosines[i, j * waves + k] = cosine
-                    sines[i, j * waves + k] = kind(math.sin(angle))
-                for m in range(units):
-                    out[i, to + 1 + m] += cosine * weight[j * waves + k, m]
+                angles[j * waves + k] = turn * frequencies[j, k] * x[i, j] + phases[j, k]
+        _waves(angles, cosine, sine, kind)
+        if saves:
+            for k in range(terms):
+                cosines[i, k], sines[i, k] = cosine[k], sine[k]
+        for j in range(embedded):
+            to = j * (1 + units)
+            out[i, to] = x[i, j]
+            for m in range(units):
+                total = bias[j, m]
+                for k in range(j * waves, (j + 1) * waves):
+                    total += cosine[k] * weight[k, m]
+                out[i, to + 1 + m] = total
         for j in range(embedded, x.shape[1]):
             out[i, embedded * units + j] = x[i, j]
 
@@ -102,18 +154,24 @@ def periodic_columns_gradient(
 ):
     """Embedded columns from `begin` to `end`; `sums` is (units + 2, waves + 1) of memory."""
     waves, units, kind = frequencies_gradient.shape[1], bias_gradient.shape[1], x.dtype.type
+    slopes, transposed = np.empty(waves, x.dtype), np.empty((units, waves), x.dtype)
     for j in range(begin, end):
         sums[:] = 0
-        for i in range(x.shape[0]):
-            of, value = j * (1 + units) + 1, x[i, j]
-            for m in range(units):
-                sums[m, waves] += upstream[i, of + m]
+        for m in range(units):
             for k in range(waves):
-                cosine, slope = cosines[i, j * waves + k], kind(0)
-                for m in range(units):
-                    sums[m, k] += cosine * upstream[i, of + m]
-                    slope += weight[j * waves + k, m] * upstream[i, of + m]
-                slope *= -sines[i, j * waves + k]
+                transposed[m, k] = weight[j * waves + k, m]
+        for i in range(x.shape[0]):
+            of, value, first = j * (1 + units) + 1, x[i, j], j * waves
+            slopes[:] = 0
+            # The waves are the innermost loop, which the compiler turns into vectors.
+            for m in range(units):
+                up = upstream[i, of + m]
+                sums[m, waves] += up
+                for k in range(waves):
+                    sums[m, k] += cosines[i, first + k] * up
+                    slopes[k] += transposed[m, k] * up
+            for k in range(waves):
+                slope = slopes[k] * -sines[i, first + k]
                 sums[units, k] += slope
                 sums[units + 1, k] += slope * value
         for m in range(units):
