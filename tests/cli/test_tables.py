@@ -15,7 +15,6 @@ import pytest
 import nnbackend as nn
 from nnbackend.cli.table_files import read_table
 from nnbackend.cli.table_target import read_target
-from nnbackend.errors import DataError
 from tests.cli.commands import error, nnbackend
 
 SMALL = ("--members", "2", "--hidden", "8", "--epochs", "25", "--batch-size", "32", "--backend", "numpy")
@@ -197,102 +196,6 @@ def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     table = ("train", "one.csv", "--target", "y", *SMALL, "--quiet")
     assert "y has only one class" in error(nnbackend(*table, folder=tmp_path))
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("contents", "columns"),
-    [
-        (b"a;b\n1;x\n2;\n", {"a": [1, 2], "b": ["x", None]}),
-        (b"a\tb\n1,5\tx\n2,5 or 3\ty\n", {"a": ["1,5", "2,5 or 3"], "b": ["x", "y"]}),
-        (b'"a, really",b\r\n" 1.5","x ""y"""\r\n\r\nNA,z\r\n', {"a, really": [1.5, None], "b": ['x "y"', "z"]}),
-        ("\ufeffa,b\nä,1\n".encode(), {"a": ["ä"], "b": [1]}),
-        ("a,b\nä,1e3\n".encode("utf-16"), {"a": ["ä"], "b": [1000]}),
-        (b"a,b\n1_0,True\nx,false\n", {"a": ["1_0", "x"], "b": [True, False]}),
-        (b",a\n0,7\n1,8\n", {"a": [7, 8]}),
-        (b"a\n?\n3\n", {"a": [None, 3]}),
-    ],
-)
-def test_csv_files_are_read_as_they_are(contents: bytes, columns: dict[str, list[Any]], tmp_path: Path) -> None:
-    path = tmp_path / "table"
-    path.write_bytes(contents)
-    table = read_table(str(path))
-    found = {name: [None if v is None or v != v else v for v in table.values(name)] for name in table.columns}
-    assert found == columns
-
-
-def _all_columns(path: str) -> Any:
-    table = read_table(path)
-    return table.frame(list(table.columns))
-
-
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (b"", "is empty"),
-        (b"a,b\n", "has no rows"),
-        (b"a,b,a\n1,2,3\n", "several columns called 'a'"),
-        (b"a,b\n1,2\n3\n", "line 3 has 1 values, but the first line has 2 names of columns"),
-        (b"1,2\n3,4\n", "the first line must hold the names"),
-        (b'a,b\n1,"2\n', "cannot be read"),
-        ("a,b\nä,2\n".encode("latin-1"), r"is not UTF-8 \(line 2\); say which encoding it has, for example --encoding"),
-        (b"a;b\n1,5;2\n-2;3\n", "column 'a' has numbers with commas, such as '1,5'; write them with a decimal point"),
-        (b"a;b\n1,500.5;2\n", "numbers with commas"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no table; tables are CSV, Parquet or NPZ files"),
-        (b"\x1f\x8b\x08abc", "is compressed; unpack it first"),
-        (b"PAR1 and nothing else", "cannot be opened as a Parquet file"),
-        (b"PK\x03\x04 and nothing else", "cannot be read; it may be damaged"),
-    ],
-)
-def test_what_is_no_table_is_one_error(contents: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(contents)
-    with pytest.raises(DataError, match=message):
-        _all_columns(str(path))
-
-
-def test_another_encoding(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes("a,b\nä,2\n".encode("cp1252"))
-    assert read_table(str(tmp_path / "a.csv"), "cp1252").columns["a"] == ("ä",)
-    with pytest.raises(DataError, match="unknown encoding 'cp0'"):
-        read_table(str(tmp_path / "a.csv"), "cp0")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.zeros(3), "y": np.zeros(4)}, "the same number of rows, received x 3, y 4"),
-        ({"x": np.zeros((3, 2, 2))}, "one axis, or two"),
-        ({"x": np.array([1j])}, "numbers or text, received complex128"),
-        ({"x": np.array([None, 1], object)}, "numbers or text, received object"),
-        ({"x": np.zeros((2, 2)), "x0": np.zeros(2)}, "several columns called 'x0'"),
-        ({"x": np.zeros((0, 5))}, "received shape"),
-    ],
-)
-def test_arrays_that_are_no_columns(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=message):
-        read_table(str(tmp_path / "a.npz"))
-
-
-def test_arrays_with_two_axes_are_several_columns(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", x=np.arange(6).reshape(3, 2), y=np.array(["a", "b", "c"]))
-    table = read_table(str(tmp_path / "a.npz"))
-    assert {name: list(column) for name, column in table.columns.items()} == {
-        "x0": [0, 2, 4], "x1": [1, 3, 5], "y": ["a", "b", "c"],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [([np.nan, np.nan], "all values of the target 'y' are missing"), ([np.inf, 1.0], "the target 'y' holds infinity")],
-)
-def test_a_target_without_values_is_refused(target: list[float], message: str, tmp_path: Path) -> None:
-    pd.DataFrame({"x": [1, 2], "y": target}).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(DataError, match=message):
-        read_target(read_table(str(tmp_path / "a.csv")), "y")
 
 
 @pytest.mark.parametrize(("module", "file", "extra"), [("pandas", "flats.csv", "pandas"),
