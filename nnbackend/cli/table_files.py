@@ -42,7 +42,12 @@ _SNIFFED = 50
 
 #: The first bytes of other kinds of files.
 _PARQUET, _ZIP, _GZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b"
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+#: Byte order marks and their encodings; that of UTF-32 begins like that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
 
 #: Longest text in a cell of a CSV file, in characters.
 _LONGEST = 1 << 20
@@ -234,23 +239,50 @@ def _from_csv(path: str, contents: bytes, encoding: str | None) -> Table:
 
 
 def _decoded(path: str, contents: bytes, encoding: str | None) -> str:
-    """The text of a CSV file."""
-    marked = next((name for mark, name in _MARKS.items() if contents.startswith(mark)), None)
-    if marked is None and b"\0" in contents[:4096]:
-        raise DataError(f"{path} is no table; tables are CSV, Parquet or NPZ files")
+    """The text of a CSV file, without a byte order mark."""
+    if encoding is not None:
+        _check_encoding(encoding)
+    mark, marked = next(((mark, name) for mark, name in _MARKS.items() if contents.startswith(mark)), (b"", None))
+    no_table = f"{path} is no table; tables are CSV, Parquet or NPZ files"
+    if marked is None and encoding is None and b"\0" in contents[:4096]:
+        raise DataError(no_table)
     if contents.startswith(_GZIP):
         raise DataError(f"{path} is compressed; unpack it first, for example with gunzip")
-    name = encoding or marked or "utf-8"
+    name = marked or encoding or "utf-8"
+    readable = name.removesuffix("-sig").upper()
     try:
-        return contents.decode(name)
-    except LookupError:
-        raise DataError(f"--encoding: unknown encoding {name!r}; known are utf-8, latin-1, cp1252 ...") from None
+        text = contents.decode(name)
     except ValueError as error:
         line = contents.count(b"\n", 0, getattr(error, "start", 0)) + 1
         raise DataError(
-            f"{path} is not {name.upper()} (line {line}); say which encoding it has, for example --encoding cp1252 for "
+            f"{path} is not {readable} (line {line}); say which encoding it has, for example --encoding cp1252 for "
             "files of Excel"
         ) from error
+    if marked and encoding and not _is_text_of(contents, mark, encoding, text):
+        raise DataError(
+            f"{path} has the byte order mark of {readable}, but --encoding is {encoding}; leave --encoding out"
+        )
+    if "\0" in text[:4096]:
+        raise DataError(f"{no_table}, or its encoding is not {readable}")
+    return text
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError):
+        raise DataError(f"--encoding: unknown encoding {encoding!r}; known are utf-8, latin-1, cp1252 ...") from None
+
+
+def _is_text_of(contents: bytes, mark: bytes, encoding: str, text: str) -> bool:
+    """Whether an encoding gives this text, with the byte order mark or, if it does not know it, without."""
+    for part in (contents, contents.removeprefix(mark)):
+        try:
+            if part.decode(encoding).removeprefix("\ufeff") == text:
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 def _lines(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,40 @@ def test_what_is_no_table_is_one_error(contents: bytes, message: str, tmp_path: 
 def test_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("a,b\nä,2\n".encode("cp1252"))
     assert read_table(str(tmp_path / "a.csv"), "cp1252").columns["a"] == ("ä",)
-    with pytest.raises(DataError, match="unknown encoding 'cp0'"):
-        read_table(str(tmp_path / "a.csv"), "cp0")
+    (tmp_path / "a.csv").write_bytes("a,b\nä,2\n".encode("utf-16-le"))
+    assert read_table(str(tmp_path / "a.csv"), "utf-16-le").columns["a"] == ("ä",)
+    for wrong, message in (("cp0", "unknown encoding 'cp0'"), ("hex", "unknown encoding 'hex'"),
+                           ("latin-1", "is no table; .* or its encoding is not LATIN-1")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            read_table(str(tmp_path / "a.csv"), wrong)
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding", "given"),
+    [
+        (codecs.BOM_UTF8, "utf-8", ["utf-8", "UTF8", "utf-8-sig"]),
+        (codecs.BOM_UTF16_LE, "utf-16-le", ["utf-16", "utf-16-le"]),
+        (codecs.BOM_UTF16_BE, "utf-16-be", ["utf-16", "utf-16-be"]),
+        (codecs.BOM_UTF32_LE, "utf-32-le", ["utf-32", "utf-32-le"]),
+    ],
+    ids=["UTF-8", "UTF-16, low first", "UTF-16, high first", "UTF-32"],
+)
+def test_a_byte_order_mark_is_no_part_of_the_first_name(
+    mark: bytes, encoding: str, given: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(mark + '"a, really",b\nä,2\n'.encode(encoding))
+    for each in (None, *given):
+        assert read_table(str(path), each).columns == {"a, really": ("ä",), "b": ("2",)}
+    with pytest.raises(DataError, match=r"has the byte order mark of UTF-\d+, but --encoding is cp1252; leave"):
+        read_table(str(path), "cp1252")
+
+
+def test_a_byte_order_mark_before_text_that_is_the_same_in_the_given_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(codecs.BOM_UTF8 + b"a,b\n1,2\n")
+    for encoding in ("cp1252", "latin-1", "ascii"):
+        assert list(read_table(str(path), encoding).columns) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
