@@ -171,6 +171,7 @@ def test_rows_without_a_target_are_left_out_and_a_limit_of_time_holds(tmp_path: 
         (["flats.csv", "--target", "rent", "--task", "classification"], "holds fractions, such as"),
         (["flats.csv", "--target", "rent", "--task", "guess"], "unknown task 'guess'"),
         (["flats.csv", "--target", "rent", "--filters", "8"], "--filters is not for tables"),
+        (["flats.csv", "--target", "rent", "--any-target"], "--any-target is not for tables"),
         (["flats.csv", "--target", "rent", "--members", "0"], "members must be"),
         (["flats.csv", "--target", "rent", "--validation", "1"], "validation must be"),
         (["flats.csv", "--target", "rent", "--backend", "gpu"], "unknown backend 'gpu'"),
