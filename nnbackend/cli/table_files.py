@@ -181,10 +181,13 @@ def read_table(path: str, encoding: str | None = None) -> Table:
             size = os.fstat(stream.fileno()).st_size
             if size > _MOST:
                 raise DataError(f"{path} has {size:,} bytes; a table may have at most {_MOST:,}")
-            contents = stream.read()
+            contents = stream.read(len(_PARQUET))
+            # PyArrow reads a Parquet file itself.
+            if contents != _PARQUET:
+                contents += stream.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
-    if contents.startswith(_PARQUET):
+    if contents == _PARQUET:
         table = _from_parquet(path)
     elif contents.startswith(_ZIP):
         table = _from_npz(path, contents)

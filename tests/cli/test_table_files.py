@@ -105,6 +105,19 @@ def test_a_byte_order_mark_before_text_that_is_the_same_in_the_given_encoding(tm
         assert list(read_table(str(path), encoding).columns) == ["a", "b"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts the bytes that a process reads")
+def test_parquet_files_are_read_once(tmp_path: Path) -> None:
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"x": np.random.default_rng(0).random(300_000)}).to_parquet(path)
+    read_table(str(path))
+    before = bytes_read()
+    assert read_table(str(path)).rows == 300_000
+    assert bytes_read() - before < 1.5 * path.stat().st_size
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

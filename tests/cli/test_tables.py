@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -13,8 +14,10 @@ import pandas as pd
 import pytest
 
 import nnbackend as nn
+from nnbackend.cli import table_train
 from nnbackend.cli.table_files import read_table
 from nnbackend.cli.table_target import read_target
+from nnbackend.cli.train_options import add_options
 from tests.cli.commands import error, nnbackend
 
 SMALL = ("--members", "2", "--hidden", "8", "--epochs", "25", "--batch-size", "32", "--backend", "numpy")
@@ -190,6 +193,16 @@ def test_a_wrong_option_is_one_clear_line(
     monkeypatch.setattr(nn.TabularClassifier, "fit", fit)
     assert message in error(nnbackend("train", *options, folder=files))
     assert not (files / "runs").exists()
+
+
+def test_every_option_is_for_tables_or_refused() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    accepted = {
+        "table", "validation", "hidden", "activation", "members", "learning_rate", "batch_size", "epochs", "seed",
+        "dtype", "backend", "timeout", "out", "force", "no_plots", "quiet",
+    }  # fmt: skip
+    assert {*vars(parser.parse_args([]))} == {*table_train._OF_NETWORKS, *table_train._OF_TABLES, *accepted}
 
 
 def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
