@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 
 import nnbackend as nn
 from nnbackend.cli import table_train
@@ -269,6 +270,36 @@ def test_evaluate_prints_metrics_of_another_table(rent: tuple[Path, str], kind: 
     regressor = nn.TabularRegressor.load(rent[0] / "model.safetensors", "numpy")
     assert f"R2 {regressor.score(frame.drop(columns='rent'), frame['rent']):.4f} (50 rows)" in output
     assert "for comparison: standard deviation" in output
+
+
+def test_weights_are_read_once(rent: tuple[Path, str], files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind of model is in the file's description."""
+    read: list[str] = []
+
+    class Counted:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.opened = safe_open(*arguments, **options)
+
+        def __enter__(self) -> Any:
+            self.file = self.opened.__enter__()
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self.opened.__exit__(*error)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def get_tensor(self, name: str) -> Any:
+            read.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr("safetensors.safe_open", Counted)
+    for command in ("predict", "evaluate"):
+        read.clear()
+        assert nnbackend(command, rent[0], files / "others.csv", "--backend", "numpy").returncode == 0
+        assert read
+        assert len(read) == len(set(read))
 
 
 def test_categories_that_are_new_are_noted(rent: tuple[Path, str], tmp_path: Path) -> None:
