@@ -25,7 +25,7 @@ from nnbackend.errors import DataError, NNBackendError, shown
 from nnbackend.support.extras import install_command
 from nnbackend.support.files import open_regular
 
-__all__ = ["MISSING", "Table", "read_table"]
+__all__ = ["MISSING", "Table", "read_table", "whole_numbers"]
 
 #: What stands for a missing value in a CSV file: pandas' markers, and that of many public tables.
 MISSING = frozenset((
@@ -55,6 +55,9 @@ _LONGEST = 1 << 20
 #: Numbers as other countries or spreadsheets write them.
 _WITH_COMMAS = re.compile(r"[-+]?(\d[\d.]*)?,\d[\d.,]*")
 
+#: From here on, not every whole number is a float64.
+_EXACT = 2**53
+
 _TRUTH = {"true": True, "false": False}
 
 
@@ -70,6 +73,7 @@ class Table:
     rows : int
     columns : dict
         By name: the values as an array, as a list of objects with None where one is missing, or as a list of text.
+        Numbers are float64 or, if that would change a whole number, integers.
     raw : bool
         Whether all columns are text that may stand for something else.
     notes : list of str
@@ -98,7 +102,7 @@ class Table:
             )
 
     def values(self, name: str, text: bool | None = None) -> Any:
-        """The values of a column: a float64 array with NaN, or a list of objects with None, where one is missing.
+        """The values of a column: an array with NaN, or a list of objects with None, where one is missing.
 
         Parameters
         ----------
@@ -121,7 +125,8 @@ class Table:
         present = [cell for cell in cells if cell is not None]
         numbers = _numbers(cells)
         if numbers is not None:
-            return numbers
+            whole = None if _is_exact(numbers) else _whole(cells)
+            return numbers if whole is None else whole
         truths = [_TRUTH.get(cell.strip().lower()) for cell in present]
         if None not in truths:
             found = iter(truths)
@@ -333,6 +338,28 @@ def _is_number(cell: str) -> bool:
     return _numbers([cell]) is not None
 
 
+def _is_exact(numbers: Any) -> bool:
+    """Whether float64 holds these numbers exactly, if they are whole."""
+    return not (np.abs(numbers[np.isfinite(numbers)]) >= _EXACT).any()
+
+
+def _whole(cells: Sequence[str | None]) -> Any:
+    """The cells as integers, a list if some are missing; None if they are not all whole numbers of at most 64 bits."""
+    try:
+        values = [None if cell is None else int(cell) for cell in cells]
+    except ValueError:
+        return None
+    found = whole_numbers([value for value in values if value is not None])
+    return found if found is None or len(found) == len(values) else values
+
+
+def whole_numbers(values: Sequence[int]) -> np.ndarray[Any, Any] | None:
+    """Integers as an array; None if neither int64 nor uint64 holds all of them. NumPy's choice may be float64."""
+    dtype = np.int64 if max(values) < 2**63 else np.uint64
+    limits = np.iinfo(dtype)
+    return np.array(values, dtype) if limits.min <= min(values) and max(values) <= limits.max else None
+
+
 # ---- Parquet and NPZ -------------------------------------------------------------------------------------------------
 
 
@@ -343,8 +370,14 @@ def _from_parquet(path: str) -> Table:
     columns: dict[str, Any] = {}
     for name, column in zip(names, table.columns, strict=True):
         text = str(column.type)
-        numeric = text in ("double", "float", "halffloat") or text.startswith(("int", "uint"))
-        columns[name] = column.to_numpy().astype(np.float64) if numeric else column.to_pylist()
+        if text in ("double", "float", "halffloat"):
+            columns[name] = column.to_numpy().astype(np.float64)
+        elif text.startswith(("int", "uint")):
+            numbers = column.to_numpy()
+            exact = column.to_pylist() if column.null_count else numbers
+            columns[name] = numbers.astype(np.float64) if _is_exact(numbers.astype(np.float64)) else exact
+        else:
+            columns[name] = column.to_pylist()
     return Table(path, "Parquet", table.num_rows, columns, False)
 
 
@@ -397,5 +430,8 @@ def _array(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
 
 
 def _column_of(array: Any) -> Any:
-    """A column of a table: numbers as float64, text and truth values as objects."""
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else array.tolist()
+    """A column of a table: numbers as an array, text and truth values as objects."""
+    if array.dtype.kind not in "iuf":
+        return array.tolist()
+    numbers = array.astype(np.float64)
+    return numbers if array.dtype.kind == "f" or _is_exact(numbers) else array

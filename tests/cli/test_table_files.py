@@ -105,6 +105,50 @@ def test_a_byte_order_mark_before_text_that_is_the_same_in_the_given_encoding(tm
         assert list(read_table(str(path), encoding).columns) == ["a", "b"]
 
 
+#: The first two are the same float64, and so are the next two.
+LARGE = [2**53, 2**53 + 1, 2**63 - 2, 2**63 - 1]
+
+
+def _write_large(path: Path, values: list[Any]) -> None:
+    large = max(value or 0 for value in values) >= 2**63
+    frame = pd.DataFrame({"x": np.arange(len(values)), "y": pd.Series(values, dtype="UInt64" if large else "Int64")})
+    if path.suffix == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        np.savez(path, x=frame["x"], y=frame["y"].to_numpy(np.uint64 if large else np.int64))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("values", [LARGE, [*LARGE, 2**64 - 1], [*LARGE, -(2**63)]], ids=["both", "unsigned", "signed"])
+def test_large_whole_numbers_stay_exact(kind: str, values: list[int], tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    _write_large(path, values * 5)
+    table = read_table(str(path))
+    assert table.values("y").tolist() == values * 5
+    target = read_target(table, "y")
+    assert (target.task, target.values.tolist()) == ("classification", values * 5)
+    # As a feature, it holds numbers like any other column.
+    assert table.values("x").dtype == np.float64
+    if kind != "npz":
+        _write_large(path, [*values, None] * 5)
+        table = read_table(str(path))
+        assert table.values("y") == [*values, None] * 5
+        assert read_target(table, "y").values.tolist() == values * 5
+        assert table.frame(["x", "y"])["y"].tolist() == [*values, None] * 5
+
+
+@pytest.mark.parametrize("text", ["9007199254740993.0", str(2**64), "1e300"])
+def test_large_numbers_that_are_not_exact_are_no_classes(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n" + f"1,{text}\n2,1\n" * 5)
+    table = read_table(str(tmp_path / "a.csv"))
+    assert table.values("y").tolist() == [float(text), 1] * 5
+    assert read_target(table, "y").task == "regression"
+    with pytest.raises(DataError, match=r"numbers of up to .*, which are not exact; write whole numbers of at most 64"):
+        read_target(table, "y", "classification")
+
+
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="Linux counts the bytes that a process reads")
 def test_parquet_files_are_read_once(tmp_path: Path) -> None:
     def bytes_read() -> int:

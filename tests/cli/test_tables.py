@@ -324,6 +324,22 @@ def test_classes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
     assert "the model does not know the classes 'B' of 'y'; it knows '1', '2', 'A'" in error(unknown)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_large_whole_numbers_as_classes_and_categories(kind: str, tmp_path: Path) -> None:
+    """2**53 and the next number are the same float64."""
+    code = [2**53 + row % 2 for row in range(80)]
+    frame = pd.DataFrame({"code": code, "y": [2**62 + each % 2 for each in code]})
+    path = tmp_path / f"a.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    run = ("--target", "y", "--categorical", "code", *SMALL, "--quiet", "--out", tmp_path / "run")
+    assert nnbackend("train", path, *run).stdout == "test accuracy 100.00 % (16 rows)\n"
+    result = nnbackend("predict", tmp_path / "run", path, "--json", "--backend", "numpy")
+    assert result.stderr == ""
+    assert [entry["class"] for entry in json.loads(result.stdout)] == frame["y"].tolist()
+    result = nnbackend("evaluate", tmp_path / "run", path, "--backend", "numpy")
+    assert result.stdout.endswith("test accuracy 100.00 % (80 rows)\n")
+
+
 @pytest.mark.parametrize(
     ("command", "changes", "message"),
     [
