@@ -26,6 +26,22 @@ from nnbackend.errors import DataError
         (b"a,b\n1_0,True\nx,false\n", {"a": ["1_0", "x"], "b": [True, False]}),
         (b",a\n0,7\n1,8\n", {"a": [7, 8]}),
         (b"a\n?\n3\n", {"a": [None, 3]}),
+        # Names: spaces around them, spaces within, different cases, and several empty ones.
+        (b' a ,"b b ",B B\n1,2,3\n', {"a": [1], "b b": [2], "B B": [3]}),
+        (b"a,,b,\n1,2,3,4\n", {"a": [1], "b": [3]}),
+        (b"1,a\n2,3\n", {"1": [2], "a": [3]}),
+        # Truth values; other words are text.
+        (b"a,b\ntrue,FALSE\nfalse,True\n", {"a": [True, False], "b": [False, True]}),
+        (b"a,b\nTrue,1\n,2\n", {"a": [True, None], "b": [1, 2]}),
+        (
+            b"a,b,c,d\nyes,on,T,true\nno,off,F,1\n",
+            {"a": ["yes", "no"], "b": ["on", "off"], "c": ["T", "F"], "d": ["true", "1"]},
+        ),
+        # Codes with zeros are numbers, like all that look so, unless others are none.
+        (b"a,b\n007,007\n042,x1\n", {"a": [7, 42], "b": ["007", "x1"]}),
+        (b"a,b,c\n0x10,5%,1 000\n", {"a": ["0x10"], "b": ["5%"], "c": ["1 000"]}),
+        # Empty values: quoted ones, ones of spaces, and nothing else.
+        (b'a,b,c,d\n1,"",x,\n,y, ,\n', {"a": [1, None], "b": [None, "y"], "c": ["x", None], "d": [None, None]}),
     ],
 )
 def test_csv_files_are_read_as_they_are(contents: bytes, columns: dict[str, list[Any]], tmp_path: Path) -> None:
@@ -34,6 +50,18 @@ def test_csv_files_are_read_as_they_are(contents: bytes, columns: dict[str, list
     table = read_table(str(path))
     found = {name: [None if v is None or v != v else v for v in table.values(name)] for name in table.columns}
     assert found == columns
+
+
+def test_codes_are_text_as_they_are_written_if_the_column_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"zip,price\n00700,1\n 7,2\n,3\nNA,4\n007.0,5\n")
+    table = read_table(str(path))
+    assert table.values("zip", text=True) == ["00700", " 7", None, None, "007.0"]
+    assert table.frame(["zip", "price"], {"zip": True})["zip"].tolist() == ["00700", " 7", None, None, "007.0"]
+    path.write_bytes(b"zip\n007\nx7\n")
+    table = read_table(str(path))
+    with pytest.raises(DataError, match="column 'zip' must hold numbers, received 'x7' in row 2; correct the value"):
+        table.values("zip", text=False)
 
 
 def _all_columns(path: str) -> Any:
@@ -46,7 +74,9 @@ def _all_columns(path: str) -> Any:
     [
         (b"", "is empty"),
         (b"a,b\n", "has no rows"),
-        (b"a,b,a\n1,2,3\n", "several columns called 'a'"),
+        (b"a,b,a\n1,2,3\n", "several columns called 'a'; rename all but one"),
+        (b'b,a,b,"a "\n1,2,3,4\n', "several columns called 'a', 'b'"),
+        (b",\n1,2\n", "has no columns"),
         (b"a,b\n1,2\n3\n", "line 3 has 1 values, but the first line has 2 names of columns"),
         (b"1,2\n3,4\n", "the first line must hold the names"),
         (b'a,b\n1,"2\n', "cannot be read"),

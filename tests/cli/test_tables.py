@@ -340,6 +340,32 @@ def test_large_whole_numbers_as_classes_and_categories(kind: str, tmp_path: Path
     assert result.stdout.endswith("test accuracy 100.00 % (80 rows)\n")
 
 
+def test_codes_with_zeros_are_categories_if_an_option_says_so(tmp_path: Path) -> None:
+    """007 and 7 are two codes, and stay two when the model predicts another table."""
+    rows = [(code, price) for code, price in (("007", 5.0), ("7", 80.0), ("x", 30.0)) for _ in range(30)]
+    for name, kept in (("a.csv", rows), ("b.csv", [row for row in rows if row[0] != "x"])):
+        (tmp_path / name).write_text("code,price\n" + "".join(f"{code},{price}\n" for code, price in kept))
+    run = (
+        "--target",
+        "price",
+        "--task",
+        "regression",
+        "--categorical",
+        "code",
+        *SMALL,
+        "--quiet",
+        "--out",
+        tmp_path / "run",
+    )
+    assert nnbackend("train", tmp_path / "b.csv", *run).returncode == 0
+    model = nn.TabularRegressor.load(tmp_path / "run/model.safetensors", "numpy")
+    assert model.preparation_.config()["columns"][0]["values"] == ["007", "7"]
+    result = nnbackend("predict", tmp_path / "run", tmp_path / "a.csv", "--json", "--backend", "numpy")
+    assert "30 rows have categories of 'code' that the model has not seen, such as 'x'" in result.stderr
+    found = [entry["value"] for entry in json.loads(result.stdout)]
+    assert len(set(found)) == 3
+
+
 @pytest.mark.parametrize(
     ("command", "changes", "message"),
     [
