@@ -27,7 +27,7 @@ from nnbackend.support.files import open_regular
 
 __all__ = ["MISSING", "Table", "read_table", "whole_numbers"]
 
-#: What stands for a missing value in a CSV file: pandas' markers, and that of many public tables.
+#: Texts that mean a missing value in a CSV file: those of pandas, and "?", which many public tables use.
 MISSING = frozenset((
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null", "?",
