@@ -25,9 +25,9 @@ from nnbackend.errors import DataError, NNBackendError, shown
 from nnbackend.support.extras import install_command
 from nnbackend.support.files import open_regular
 
-__all__ = ["MISSING", "Table", "read_table"]
+__all__ = ["MISSING", "Table", "read_table", "whole_numbers"]
 
-#: What stands for a missing value in a CSV file: pandas' markers, and that of many public tables.
+#: Texts that mean a missing value in a CSV file: those of pandas, and "?", which many public tables use.
 MISSING = frozenset((
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
     "NULL", "NaN", "None", "n/a", "nan", "null", "?",
@@ -42,13 +42,21 @@ _SNIFFED = 50
 
 #: The first bytes of other kinds of files.
 _PARQUET, _ZIP, _GZIP = b"PAR1", b"PK\x03\x04", b"\x1f\x8b"
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+#: Byte order marks and their encodings; that of UTF-32 begins like that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
 
 #: Longest text in a cell of a CSV file, in characters.
 _LONGEST = 1 << 20
 
 #: Numbers as other countries or spreadsheets write them.
 _WITH_COMMAS = re.compile(r"[-+]?(\d[\d.]*)?,\d[\d.,]*")
+
+#: From here on, not every whole number is a float64.
+_EXACT = 2**53
 
 _TRUTH = {"true": True, "false": False}
 
@@ -65,6 +73,7 @@ class Table:
     rows : int
     columns : dict
         By name: the values as an array, as a list of objects with None where one is missing, or as a list of text.
+        Numbers are float64 or, if that would change a whole number, integers.
     raw : bool
         Whether all columns are text that may stand for something else.
     notes : list of str
@@ -93,7 +102,7 @@ class Table:
             )
 
     def values(self, name: str, text: bool | None = None) -> Any:
-        """The values of a column: a float64 array with NaN, or a list of objects with None, where one is missing.
+        """The values of a column: an array with NaN, or a list of objects with None, where one is missing.
 
         Parameters
         ----------
@@ -116,7 +125,8 @@ class Table:
         present = [cell for cell in cells if cell is not None]
         numbers = _numbers(cells)
         if numbers is not None:
-            return numbers
+            whole = None if _is_exact(numbers) else _whole(cells)
+            return numbers if whole is None else whole
         truths = [_TRUTH.get(cell.strip().lower()) for cell in present]
         if None not in truths:
             found = iter(truths)
@@ -176,10 +186,13 @@ def read_table(path: str, encoding: str | None = None) -> Table:
             size = os.fstat(stream.fileno()).st_size
             if size > _MOST:
                 raise DataError(f"{path} has {size:,} bytes; a table may have at most {_MOST:,}")
-            contents = stream.read()
+            contents = stream.read(len(_PARQUET))
+            # PyArrow reads a Parquet file itself.
+            if contents != _PARQUET:
+                contents += stream.read()
     except OSError as error:
         raise DataError(f"{path}: cannot be opened: {error.strerror}") from error
-    if contents.startswith(_PARQUET):
+    if contents == _PARQUET:
         table = _from_parquet(path)
     elif contents.startswith(_ZIP):
         table = _from_npz(path, contents)
@@ -234,23 +247,50 @@ def _from_csv(path: str, contents: bytes, encoding: str | None) -> Table:
 
 
 def _decoded(path: str, contents: bytes, encoding: str | None) -> str:
-    """The text of a CSV file."""
-    marked = next((name for mark, name in _MARKS.items() if contents.startswith(mark)), None)
-    if marked is None and b"\0" in contents[:4096]:
-        raise DataError(f"{path} is no table; tables are CSV, Parquet or NPZ files")
+    """The text of a CSV file, without a byte order mark."""
+    if encoding is not None:
+        _check_encoding(encoding)
+    mark, marked = next(((mark, name) for mark, name in _MARKS.items() if contents.startswith(mark)), (b"", None))
+    no_table = f"{path} is no table; tables are CSV, Parquet or NPZ files"
+    if marked is None and encoding is None and b"\0" in contents[:4096]:
+        raise DataError(no_table)
     if contents.startswith(_GZIP):
         raise DataError(f"{path} is compressed; unpack it first, for example with gunzip")
-    name = encoding or marked or "utf-8"
+    name = marked or encoding or "utf-8"
+    readable = name.removesuffix("-sig").upper()
     try:
-        return contents.decode(name)
-    except LookupError:
-        raise DataError(f"--encoding: unknown encoding {name!r}; known are utf-8, latin-1, cp1252 ...") from None
+        text = contents.decode(name)
     except ValueError as error:
         line = contents.count(b"\n", 0, getattr(error, "start", 0)) + 1
         raise DataError(
-            f"{path} is not {name.upper()} (line {line}); say which encoding it has, for example --encoding cp1252 for "
+            f"{path} is not {readable} (line {line}); say which encoding it has, for example --encoding cp1252 for "
             "files of Excel"
         ) from error
+    if marked and encoding and not _is_text_of(contents, mark, encoding, text):
+        raise DataError(
+            f"{path} has the byte order mark of {readable}, but --encoding is {encoding}; leave --encoding out"
+        )
+    if "\0" in text[:4096]:
+        raise DataError(f"{no_table}, or its encoding is not {readable}")
+    return text
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError):
+        raise DataError(f"--encoding: unknown encoding {encoding!r}; known are utf-8, latin-1, cp1252 ...") from None
+
+
+def _is_text_of(contents: bytes, mark: bytes, encoding: str, text: str) -> bool:
+    """Whether an encoding gives this text, with the byte order mark or, if it does not know it, without."""
+    for part in (contents, contents.removeprefix(mark)):
+        try:
+            if part.decode(encoding).removeprefix("\ufeff") == text:
+                return True
+        except ValueError:
+            continue
+    return False
 
 
 def _lines(path: str, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -298,6 +338,28 @@ def _is_number(cell: str) -> bool:
     return _numbers([cell]) is not None
 
 
+def _is_exact(numbers: Any) -> bool:
+    """Whether float64 holds these numbers exactly, if they are whole."""
+    return not (np.abs(numbers[np.isfinite(numbers)]) >= _EXACT).any()
+
+
+def _whole(cells: Sequence[str | None]) -> Any:
+    """The cells as integers, a list if some are missing; None if they are not all whole numbers of at most 64 bits."""
+    try:
+        values = [None if cell is None else int(cell) for cell in cells]
+    except ValueError:
+        return None
+    found = whole_numbers([value for value in values if value is not None])
+    return found if found is None or len(found) == len(values) else values
+
+
+def whole_numbers(values: Sequence[int]) -> np.ndarray[Any, Any] | None:
+    """Integers as an array; None if neither int64 nor uint64 holds all of them. NumPy's choice may be float64."""
+    dtype = np.int64 if max(values) < 2**63 else np.uint64
+    limits = np.iinfo(dtype)
+    return np.array(values, dtype) if limits.min <= min(values) and max(values) <= limits.max else None
+
+
 # ---- Parquet and NPZ -------------------------------------------------------------------------------------------------
 
 
@@ -308,8 +370,14 @@ def _from_parquet(path: str) -> Table:
     columns: dict[str, Any] = {}
     for name, column in zip(names, table.columns, strict=True):
         text = str(column.type)
-        numeric = text in ("double", "float", "halffloat") or text.startswith(("int", "uint"))
-        columns[name] = column.to_numpy().astype(np.float64) if numeric else column.to_pylist()
+        if text in ("double", "float", "halffloat"):
+            columns[name] = column.to_numpy().astype(np.float64)
+        elif text.startswith(("int", "uint")):
+            numbers = column.to_numpy()
+            exact = column.to_pylist() if column.null_count else numbers
+            columns[name] = numbers.astype(np.float64) if _is_exact(numbers.astype(np.float64)) else exact
+        else:
+            columns[name] = column.to_pylist()
     return Table(path, "Parquet", table.num_rows, columns, False)
 
 
@@ -362,5 +430,8 @@ def _array(path: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
 
 
 def _column_of(array: Any) -> Any:
-    """A column of a table: numbers as float64, text and truth values as objects."""
-    return array.astype(np.float64) if array.dtype.kind in "iuf" else array.tolist()
+    """A column of a table: numbers as an array, text and truth values as objects."""
+    if array.dtype.kind not in "iuf":
+        return array.tolist()
+    numbers = array.astype(np.float64)
+    return numbers if array.dtype.kind == "f" or _is_exact(numbers) else array

@@ -14,7 +14,7 @@ from nnbackend.cli.table_files import Table, read_table
 from nnbackend.cli.table_target import CLASSIFICATION, REGRESSION, read_target, scores, scores_text
 from nnbackend.cli.text import aligned, backend_line, field, percent, printable
 from nnbackend.errors import DataError, InvalidInputError
-from nnbackend.saving.model_file import read_model
+from nnbackend.saving.model_file import read_description
 from nnbackend.support.files import write_csv
 
 __all__ = ["evaluate_table", "is_table_model", "predict_table"]
@@ -34,12 +34,12 @@ def is_table_model(path: Path) -> bool:
     ModelFileError
         The file is missing or damaged.
     """
-    return "tabular" in read_model(path)[0]
+    return "tabular" in read_description(path)
 
 
 def _load(path: Path, backend: str) -> Any:
     """The estimator in a model file."""
-    state = read_model(path)[0]["tabular"]
+    state = read_description(path)["tabular"]
     kind = state.get("kind") if isinstance(state, Mapping) else None
     reads = nnbackend.TabularClassifier if kind == "classifier" else nnbackend.TabularRegressor
     return reads.load(path, backend)

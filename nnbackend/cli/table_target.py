@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nnbackend.cli.table_files import Table
+from nnbackend.cli.table_files import Table, whole_numbers
 from nnbackend.cli.text import aligned, percent
 from nnbackend.errors import DataError, InvalidInputError, UnknownNameError, shown
 from nnbackend.metrics import MetricSet, Predictions
@@ -88,8 +88,8 @@ def read_target(table: Table, name: str | None, task: str = "auto", text: bool |
     rows = np.flatnonzero(~lacks)
     if not rows.size:
         raise DataError(f"{table.path}: all values of the target {name!r} are missing, so there is nothing to learn")
-    values = np.array([given[row] for row in rows]) if isinstance(given, list) else given[rows]
-    if values.dtype.kind not in "bfU":
+    values = _array([given[row] for row in rows]) if isinstance(given, list) else given[rows]
+    if values.dtype.kind not in "biufU":
         found = sorted({type(value).__name__ for value in given if value is not None})
         raise DataError(
             f"{table.path}: the target {name!r} must hold numbers, text or truth values, received {', '.join(found)}"
@@ -116,19 +116,27 @@ def _task(table: Table, name: str, values: np.ndarray[Any, Any], task: str) -> t
     if np.isinf(values).any():
         raise DataError(f"{table.path}: the target {name!r} holds infinity; leave the value empty")
     distinct = np.unique(values)
-    whole = bool((distinct == np.round(distinct)).all()) and float(np.abs(distinct).max()) < 2**53
+    fractions = distinct[distinct != np.round(distinct)]
+    whole = values.dtype.kind in "iu" or (not fractions.size and float(np.abs(distinct).max()) < 2**53)
     if task == CLASSIFICATION and not whole:
-        fraction = distinct[distinct != np.round(distinct)][:1]
-        raise DataError(
-            f"{table.path}: --task classification needs classes, but the target {name!r} holds fractions, such as "
-            f"{float(fraction[0] if fraction.size else distinct[0]):g}"
+        holds = (
+            f"fractions, such as {float(fractions[0]):g}"
+            if fractions.size
+            else f"numbers of up to {float(np.abs(distinct).max()):g}, which are not exact; write whole numbers of at "
+            "most 64 bits, or text"
         )
+        raise DataError(f"{table.path}: --task classification needs classes, but the target {name!r} holds {holds}")
     if task != "auto":
         return task, "--task says so"
     few = len(distinct) <= _MOST_CLASSES and len(values) >= _LEAST_ROWS * len(distinct)
     if whole and few:
         return CLASSIFICATION, f"it holds {len(distinct)} different whole numbers; otherwise give --task regression"
     return REGRESSION, "it holds numbers" + ("; for classes give --task classification" if whole else "")
+
+
+def _array(values: list[Any]) -> np.ndarray[Any, Any]:
+    whole = whole_numbers(values) if all(type(value) is int for value in values) else None
+    return np.array(values) if whole is None else whole
 
 
 def _is_number(text: str) -> bool:

@@ -32,7 +32,7 @@ _HELD_OUT = 0.2
 _OF_NETWORKS = (
     "dataset", "data_dir", "no_download", "preset", "filters", "kernels", "strides", "dropout", "l1", "l2", "loss",
     "augment", "optimizer", "schedule", "decay", "decay_every", "warmup", "cycle_momentum", "momentum", "nesterov",
-    "beta1", "beta2", "weight_decay", "patience", "resume", "checkpoint_minutes",
+    "beta1", "beta2", "weight_decay", "patience", "resume", "any_target", "checkpoint_minutes",
 )  # fmt: skip
 _OF_TABLES = ("target", "task", "categorical", "ignore", "max_seconds", "encoding")
 

@@ -7,6 +7,8 @@ involved, so reading an untrusted file runs no code from it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ __all__ = [
     "check_dtypes",
     "check_finite",
     "read_checkpoint",
+    "read_description",
     "read_model",
     "write_checkpoint",
     "write_model",
@@ -170,6 +173,18 @@ def read_model(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
     return config, arrays
 
 
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the description in a model file or a checkpoint, and no arrays; raises the errors of `read_model`.
+
+    The checksum of a checkpoint is not verified, because it includes the arrays.
+    """
+    with _opened(path) as file:
+        metadata = file.metadata()
+    config = _parse_config(path, metadata)
+    config.pop(_CHECKSUM, None)
+    return config
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
     """Read a checkpoint; raises the errors of `read_model`, and ModelFileError for a model without a run's state.
 
@@ -193,12 +208,24 @@ def read_checkpoint(path: str | os.PathLike[str]) -> CheckpointContents:
 
 def _read(path: str | os.PathLike[str], follow: bool = True) -> tuple[dict[str, Any], dict[str, HostArray], bool]:
     """Description and arrays of a model file, and whether it is a checkpoint, whose checksum has then been verified."""
+    with _opened(path, follow) as file:
+        metadata = file.metadata()
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    config = _parse_config(path, metadata)
+    is_checkpoint = _CHECKSUM in config
+    if is_checkpoint and config.pop(_CHECKSUM) != _checksum(config, arrays):
+        raise ModelFileError(f"{path}: the checkpoint is damaged (its checksum does not match its contents)")
+    return config, arrays, is_checkpoint
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], follow: bool = True) -> Iterator[Any]:
+    """A safetensors file, whose arrays are read when they are asked for; all of its errors are ModelFileError."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with opened_name(path, follow) as name, safe_open(name, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelFileError(f"{path}: there is no such file") from error
     except OSError as error:
@@ -209,18 +236,14 @@ def _read(path: str | os.PathLike[str], follow: bool = True) -> tuple[dict[str, 
         raise ModelFileError(
             f"{path}: not a readable safetensors file ({error}); it may be truncated or damaged"
         ) from error
-    if _KEY not in metadata:
-        raise ModelFileError(f"{path}: a safetensors file, but not one written by nnbackend (no {_KEY!r} metadata)")
-    config = _parse_config(path, metadata[_KEY])
-    is_checkpoint = _CHECKSUM in config
-    if is_checkpoint and config.pop(_CHECKSUM) != _checksum(config, arrays):
-        raise ModelFileError(f"{path}: the checkpoint is damaged (its checksum does not match its contents)")
-    return config, arrays, is_checkpoint
 
 
-def _parse_config(path: str | os.PathLike[str], text: str) -> dict[str, Any]:
+def _parse_config(path: str | os.PathLike[str], metadata: Mapping[str, str] | None) -> dict[str, Any]:
     import json
 
+    text = (metadata or {}).get(_KEY)
+    if text is None:
+        raise ModelFileError(f"{path}: a safetensors file, but not one written by nnbackend (no {_KEY!r} metadata)")
     if len(text) > MOST_DESCRIPTION:
         raise ModelFileError(f"{path}: its description of the network has {len(text):,} characters; {_TOO_LONG}")
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from nnbackend.backends.contract import Executor, HostArray
 from nnbackend.data.batches import Batches, Slice
 from nnbackend.data.feed import Feed
+from nnbackend.data.weights import Exchange, only_here
 from nnbackend.errors import InvalidInputError
 from nnbackend.losses import Loss
 from nnbackend.metrics import MetricSet, Predictions
@@ -164,7 +165,7 @@ def _true(feed: Feed, part: slice) -> HostArray:
     return true[:, 0] if true.shape[1] == 1 else true
 
 
-def try_metrics(metrics: MetricSet, feed: Feed, outputs: int) -> None:
+def try_metrics(metrics: MetricSet, feed: Feed, outputs: int, exchange: Exchange = only_here) -> None:
     """Call the functions among metrics once, with predictions that are right: an error then comes before training.
 
     Parameters
@@ -174,15 +175,22 @@ def try_metrics(metrics: MetricSet, feed: Feed, outputs: int) -> None:
         The rows on which they will be computed.
     outputs : int
         The network's.
+    exchange : callable
+        For ranks that have rows of their own. The metrics are those of all rows, so the functions are called with all
+        of them: a function may fail for the rows of one rank, for example if they have only one class.
 
     Raises
     ------
     InvalidInputError
         A function returns something else than a number; errors of the function are not changed.
     """
+    own = (_true(feed, slice(None)), feed.sample_weight) if metrics.has_functions else None
+    # Also if there are no functions: ranks whose metrics differ are told so later.
+    rows = [each for each in exchange(own) if each is not None]
     if not metrics.has_functions:
         return
-    true = _true(feed, slice(None))
+    true = np.concatenate([labels for labels, _ in rows])
+    weights = [each for _, each in rows if each is not None]
     if feed.accuracy_name == "binary_accuracy":
         predicted, classes = true.astype(np.float32), true
     elif feed.accuracy_name is not None:
@@ -194,7 +202,7 @@ def try_metrics(metrics: MetricSet, feed: Feed, outputs: int) -> None:
             # Quantiles of one target, or a loss of the user's own.
             columns = np.repeat(columns[:, :1], outputs, axis=1)
         predicted = classes = np.array(columns)
-    metrics.try_functions(Predictions(true, predicted, classes, feed.sample_weight))
+    metrics.try_functions(Predictions(true, predicted, classes, np.concatenate(weights) if weights else None))
 
 
 def metrics_for(feed: Feed, metrics: Sequence[Any], outputs: int, weighted: bool, loss: Loss) -> MetricSet:

@@ -66,6 +66,23 @@ def vectors_of_categories(lab: Lab) -> None:
 
 
 @case
+def vectors_that_are_not_finite(lab: Lab) -> None:
+    """They stay in the rows of their category, and the gradients of rows in the vector of theirs."""
+    kept, units = 1, 2
+    x = np.array([[0, 0, 2], [1, 1, 1], [np.inf, 2, 0], [3, 3, -1], [4, 1, 5], [5, 0, 1]], lab.dtype)
+    vectors = lab.normal(2, 4, units)
+    vectors[0, 1, 0], vectors[0, 2], vectors[1, 0, 1] = np.inf, np.nan, -np.inf
+    lab.run("embed_columns", x, vectors, lab.blank(len(x), kept + 2 * units))
+    upstream = lab.normal(len(x), kept + 2 * units)
+    upstream[1, 1], upstream[2, 2], upstream[0, 3], upstream[3] = np.inf, np.nan, -np.inf, np.nan
+    lab.run("embed_columns_gradient", x, upstream, lab.blank(2, 4, units))
+    # The sum of infinities of both signs.
+    upstream[4, 1] = -np.inf
+    with np.errstate(invalid="ignore"):
+        lab.run("embed_columns_gradient", x, upstream, lab.blank(2, 4, units))
+
+
+@case
 def periodic_embeddings(lab: Lab) -> None:
     n, embedded, units, waves = lab.shape.rows, min(lab.shape.inputs, 5), min(lab.shape.outputs, 4), 6
     for rows, others in ((n, 0), (n, 2), (_MANY_ROWS, 1)):

@@ -199,7 +199,7 @@ def make_metrics(
     if held_out is not None:
         wanted = metrics_for(held_out, asked, outputs, any(exchange(held_out.sample_weight is not None)), loss)
         with callers_error_state():
-            try_metrics(wanted, held_out, outputs)
+            try_metrics(wanted, held_out, outputs, exchange)
         weighted = any(exchange(held_out.weighted))
         validator = Validator(network, loss, held_out, communicator, shard, weighted, wanted)
     if on_training:
@@ -207,7 +207,7 @@ def make_metrics(
         wanted = metrics_for(feed, asked, outputs, any(exchange(feed.sample_weight is not None)), loss)
         if held_out is None:
             with callers_error_state():
-                try_metrics(wanted, feed, outputs)
+                try_metrics(wanted, feed, outputs, exchange)
         training_metrics = TrainingMetrics(network, loss, feed, communicator, shard, wanted) if wanted else None
     return validator, training_metrics
 

@@ -67,6 +67,15 @@ def test_every_operation(library, dtype, shape):
     assert check_backend(library, [dtype], [shape]) == []
 
 
+def test_classes_that_are_excluded_have_no_part_in_the_loss(library):
+    """Their logits are minus infinity, and 0 times that is NaN."""
+    lab = Lab(library, "float32", Shape(2, 3, 3))
+    logits = np.array([[0.5, -np.inf, 1.0], [-np.inf, 2.0, -np.inf]], np.float32)
+    labels = np.array([0, 1], np.int32)
+    *_, rows = lab.run("softmax_cross_entropy", logits, labels, None, lab.blank(2, 3), lab.blank(2, 2))
+    assert np.isfinite(rows).all()
+
+
 @pytest.mark.parametrize("optimizer", [nn.SGD(0.1, momentum=0.9, nesterov=True), nn.AdamW(0.01), nn.RMSprop(0.01)])
 def test_a_network_learns_as_on_numpy(library, optimizer):
     (dtype, tolerance) = ("float64", 1e-9) if "float64" in library.real_dtypes else ("float32", 1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors import safe_open
 
 import nnbackend as nn
+from nnbackend.cli import table_train
 from nnbackend.cli.table_files import read_table
 from nnbackend.cli.table_target import read_target
-from nnbackend.errors import DataError
+from nnbackend.cli.train_options import add_options
 from tests.cli.commands import error, nnbackend
 
 SMALL = ("--members", "2", "--hidden", "8", "--epochs", "25", "--batch-size", "32", "--backend", "numpy")
@@ -172,6 +175,7 @@ def test_rows_without_a_target_are_left_out_and_a_limit_of_time_holds(tmp_path: 
         (["flats.csv", "--target", "rent", "--task", "classification"], "holds fractions, such as"),
         (["flats.csv", "--target", "rent", "--task", "guess"], "unknown task 'guess'"),
         (["flats.csv", "--target", "rent", "--filters", "8"], "--filters is not for tables"),
+        (["flats.csv", "--target", "rent", "--any-target"], "--any-target is not for tables"),
         (["flats.csv", "--target", "rent", "--members", "0"], "members must be"),
         (["flats.csv", "--target", "rent", "--validation", "1"], "validation must be"),
         (["flats.csv", "--target", "rent", "--backend", "gpu"], "unknown backend 'gpu'"),
@@ -192,107 +196,21 @@ def test_a_wrong_option_is_one_clear_line(
     assert not (files / "runs").exists()
 
 
+def test_every_option_is_for_tables_or_refused() -> None:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    accepted = {
+        "table", "validation", "hidden", "activation", "members", "learning_rate", "batch_size", "epochs", "seed",
+        "dtype", "backend", "timeout", "out", "force", "no_plots", "quiet",
+    }  # fmt: skip
+    assert {*vars(parser.parse_args([]))} == {*table_train._OF_NETWORKS, *table_train._OF_TABLES, *accepted}
+
+
 def test_a_run_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     pd.DataFrame({"x": [1.0, 2.0] * 9, "y": ["a"] * 18}).to_csv(tmp_path / "one.csv", index=False)
     table = ("train", "one.csv", "--target", "y", *SMALL, "--quiet")
     assert "y has only one class" in error(nnbackend(*table, folder=tmp_path))
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-# ---- files -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("contents", "columns"),
-    [
-        (b"a;b\n1;x\n2;\n", {"a": [1, 2], "b": ["x", None]}),
-        (b"a\tb\n1,5\tx\n2,5 or 3\ty\n", {"a": ["1,5", "2,5 or 3"], "b": ["x", "y"]}),
-        (b'"a, really",b\r\n" 1.5","x ""y"""\r\n\r\nNA,z\r\n', {"a, really": [1.5, None], "b": ['x "y"', "z"]}),
-        ("\ufeffa,b\nä,1\n".encode(), {"a": ["ä"], "b": [1]}),
-        ("a,b\nä,1e3\n".encode("utf-16"), {"a": ["ä"], "b": [1000]}),
-        (b"a,b\n1_0,True\nx,false\n", {"a": ["1_0", "x"], "b": [True, False]}),
-        (b",a\n0,7\n1,8\n", {"a": [7, 8]}),
-        (b"a\n?\n3\n", {"a": [None, 3]}),
-    ],
-)
-def test_csv_files_are_read_as_they_are(contents: bytes, columns: dict[str, list[Any]], tmp_path: Path) -> None:
-    path = tmp_path / "table"
-    path.write_bytes(contents)
-    table = read_table(str(path))
-    found = {name: [None if v is None or v != v else v for v in table.values(name)] for name in table.columns}
-    assert found == columns
-
-
-def _all_columns(path: str) -> Any:
-    table = read_table(path)
-    return table.frame(list(table.columns))
-
-
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [
-        (b"", "is empty"),
-        (b"a,b\n", "has no rows"),
-        (b"a,b,a\n1,2,3\n", "several columns called 'a'"),
-        (b"a,b\n1,2\n3\n", "line 3 has 1 values, but the first line has 2 names of columns"),
-        (b"1,2\n3,4\n", "the first line must hold the names"),
-        (b'a,b\n1,"2\n', "cannot be read"),
-        ("a,b\nä,2\n".encode("latin-1"), r"is not UTF-8 \(line 2\); say which encoding it has, for example --encoding"),
-        (b"a;b\n1,5;2\n-2;3\n", "column 'a' has numbers with commas, such as '1,5'; write them with a decimal point"),
-        (b"a;b\n1,500.5;2\n", "numbers with commas"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no table; tables are CSV, Parquet or NPZ files"),
-        (b"\x1f\x8b\x08abc", "is compressed; unpack it first"),
-        (b"PAR1 and nothing else", "cannot be opened as a Parquet file"),
-        (b"PK\x03\x04 and nothing else", "cannot be read; it may be damaged"),
-    ],
-)
-def test_what_is_no_table_is_one_error(contents: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(contents)
-    with pytest.raises(DataError, match=message):
-        _all_columns(str(path))
-
-
-def test_another_encoding(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes("a,b\nä,2\n".encode("cp1252"))
-    assert read_table(str(tmp_path / "a.csv"), "cp1252").columns["a"] == ("ä",)
-    with pytest.raises(DataError, match="unknown encoding 'cp0'"):
-        read_table(str(tmp_path / "a.csv"), "cp0")
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"x": np.zeros(3), "y": np.zeros(4)}, "the same number of rows, received x 3, y 4"),
-        ({"x": np.zeros((3, 2, 2))}, "one axis, or two"),
-        ({"x": np.array([1j])}, "numbers or text, received complex128"),
-        ({"x": np.array([None, 1], object)}, "numbers or text, received object"),
-        ({"x": np.zeros((2, 2)), "x0": np.zeros(2)}, "several columns called 'x0'"),
-        ({"x": np.zeros((0, 5))}, "received shape"),
-    ],
-)
-def test_arrays_that_are_no_columns(arrays: dict[str, Any], message: str, tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=message):
-        read_table(str(tmp_path / "a.npz"))
-
-
-def test_arrays_with_two_axes_are_several_columns(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", x=np.arange(6).reshape(3, 2), y=np.array(["a", "b", "c"]))
-    table = read_table(str(tmp_path / "a.npz"))
-    assert {name: list(column) for name, column in table.columns.items()} == {
-        "x0": [0, 2, 4], "x1": [1, 3, 5], "y": ["a", "b", "c"],
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [([np.nan, np.nan], "all values of the target 'y' are missing"), ([np.inf, 1.0], "the target 'y' holds infinity")],
-)
-def test_a_target_without_values_is_refused(target: list[float], message: str, tmp_path: Path) -> None:
-    pd.DataFrame({"x": [1, 2], "y": target}).to_csv(tmp_path / "a.csv", index=False)
-    with pytest.raises(DataError, match=message):
-        read_target(read_table(str(tmp_path / "a.csv")), "y")
 
 
 @pytest.mark.parametrize(("module", "file", "extra"), [("pandas", "flats.csv", "pandas"),
@@ -354,6 +272,36 @@ def test_evaluate_prints_metrics_of_another_table(rent: tuple[Path, str], kind: 
     assert "for comparison: standard deviation" in output
 
 
+def test_weights_are_read_once(rent: tuple[Path, str], files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind of model is in the file's description."""
+    read: list[str] = []
+
+    class Counted:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.opened = safe_open(*arguments, **options)
+
+        def __enter__(self) -> Any:
+            self.file = self.opened.__enter__()
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self.opened.__exit__(*error)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def get_tensor(self, name: str) -> Any:
+            read.append(name)
+            return self.file.get_tensor(name)
+
+    monkeypatch.setattr("safetensors.safe_open", Counted)
+    for command in ("predict", "evaluate"):
+        read.clear()
+        assert nnbackend(command, rent[0], files / "others.csv", "--backend", "numpy").returncode == 0
+        assert read
+        assert len(read) == len(set(read))
+
+
 def test_categories_that_are_new_are_noted(rent: tuple[Path, str], tmp_path: Path) -> None:
     flats(5).assign(district=["north", "south", "south", None, "7"]).to_csv(tmp_path / "a.csv", index=False)
     result = nnbackend("predict", rent[0], tmp_path / "a.csv", "--backend", "numpy")
@@ -374,6 +322,48 @@ def test_classes_that_look_like_numbers_stay_text(tmp_path: Path) -> None:
     frame.assign(y="B").to_csv(tmp_path / "b.csv", index=False)
     unknown = nnbackend("evaluate", tmp_path / "run", tmp_path / "b.csv", "--backend", "numpy")
     assert "the model does not know the classes 'B' of 'y'; it knows '1', '2', 'A'" in error(unknown)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_large_whole_numbers_as_classes_and_categories(kind: str, tmp_path: Path) -> None:
+    """2**53 and the next number are the same float64."""
+    code = [2**53 + row % 2 for row in range(80)]
+    frame = pd.DataFrame({"code": code, "y": [2**62 + each % 2 for each in code]})
+    path = tmp_path / f"a.{kind}"
+    frame.to_csv(path, index=False) if kind == "csv" else frame.to_parquet(path)
+    run = ("--target", "y", "--categorical", "code", *SMALL, "--quiet", "--out", tmp_path / "run")
+    assert nnbackend("train", path, *run).stdout == "test accuracy 100.00 % (16 rows)\n"
+    result = nnbackend("predict", tmp_path / "run", path, "--json", "--backend", "numpy")
+    assert result.stderr == ""
+    assert [entry["class"] for entry in json.loads(result.stdout)] == frame["y"].tolist()
+    result = nnbackend("evaluate", tmp_path / "run", path, "--backend", "numpy")
+    assert result.stdout.endswith("test accuracy 100.00 % (80 rows)\n")
+
+
+def test_codes_with_zeros_are_categories_if_an_option_says_so(tmp_path: Path) -> None:
+    """007 and 7 are two codes, and stay two when the model predicts another table."""
+    rows = [(code, price) for code, price in (("007", 5.0), ("7", 80.0), ("x", 30.0)) for _ in range(30)]
+    for name, kept in (("a.csv", rows), ("b.csv", [row for row in rows if row[0] != "x"])):
+        (tmp_path / name).write_text("code,price\n" + "".join(f"{code},{price}\n" for code, price in kept))
+    run = (
+        "--target",
+        "price",
+        "--task",
+        "regression",
+        "--categorical",
+        "code",
+        *SMALL,
+        "--quiet",
+        "--out",
+        tmp_path / "run",
+    )
+    assert nnbackend("train", tmp_path / "b.csv", *run).returncode == 0
+    model = nn.TabularRegressor.load(tmp_path / "run/model.safetensors", "numpy")
+    assert model.preparation_.config()["columns"][0]["values"] == ["007", "7"]
+    result = nnbackend("predict", tmp_path / "run", tmp_path / "a.csv", "--json", "--backend", "numpy")
+    assert "30 rows have categories of 'code' that the model has not seen, such as 'x'" in result.stderr
+    found = [round(entry["value"], 3) for entry in json.loads(result.stdout)]
+    assert len(set(found)) == 3
 
 
 @pytest.mark.parametrize(

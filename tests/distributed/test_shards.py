@@ -68,6 +68,60 @@ def test_a_rank_whose_rows_have_one_label_each():
         assert "binary_accuracy" in history.names()
 
 
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_functions_are_tried_on_the_rows_of_all_ranks(validated, weighted):
+    """The rows of each rank have two classes of four."""
+    seen = []
+
+    def four_classes(y_true, y_pred, sample_weight=None):
+        assert len(y_true) == len(y_pred) == 70
+        assert (sample_weight is not None) == weighted
+        if len(np.unique(y_true)) < 4:
+            raise ValueError("only some classes are present")
+        seen.append(y_true)
+        return float(np.average(y_true == y_pred, weights=sample_weight))
+
+    order = np.argsort(Y, kind="stable")
+
+    def program(ranks):
+        rows = order[ranks.rank * 35 : (ranks.rank + 1) * 35]
+        given = (WEIGHTS[rows],) if weighted else ()
+        options = {"validation_data": (X[rows], Y[rows], *given)} if validated else {"train_metrics": True}
+        weights = WEIGHTS[rows] if weighted else None
+        return train(
+            "numpy", ranks, x=X[rows], y=Y[rows], shard=True, metrics=[four_classes], sample_weight=weights, **options
+        )
+
+    (net, history), (_, other) = worked(run_ranks(2, program))
+    name = "val_four_classes" if validated else "four_classes"
+    whole = net.evaluate(X, Y, sample_weight=WEIGHTS if weighted else None, metrics=[four_classes])
+    assert history[name][-1] == other[name][-1] == pytest.approx(whole["four_classes"], rel=1e-12)
+    # Once before the training and after each of two epochs, on each rank; `evaluate` has another order of rows.
+    assert len(seen) == 7
+    assert all((each == Y[order]).all() for each in seen[:6])
+
+
+def test_a_function_that_fails_for_the_rows_of_all_ranks_fails_on_each():
+    def fails(y_true, y_pred):
+        raise ValueError(f"{len(y_true)} rows are too few")
+
+    def program(ranks):
+        rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)
+        options = {"train_metrics": True, "metrics": [fails] if ranks.rank or program.alike else ["f1"]}
+        return train("numpy", ranks, x=X[rows], y=Y[rows], shard=True, **options)
+
+    program.alike = True
+    for result in run_ranks(2, program):
+        assert isinstance(result, ValueError)
+        assert str(result) == "70 rows are too few"
+    program.alike = False
+    first, second = run_ranks(2, program)
+    assert isinstance(first, DistributedError)
+    assert str(first) == "rank 1 of 2 cannot train: ValueError: 35 rows are too few"
+    assert isinstance(second, ValueError)
+
+
 def test_shards_with_other_values_are_described_alike_and_train_on():
     def program(ranks):
         rows = slice(ranks.rank * 35, (ranks.rank + 1) * 35)

@@ -25,6 +25,26 @@ def test_a_file_predicts_the_same_bits(tmp_path, backend, make):
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])
+def test_files_without_a_recipe_are_of_the_simple_one(tmp_path, make):
+    """They were written before the parameter `recipe` existed."""
+    from nnbackend.saving.model_file import read_model, write_model
+
+    y = labels(FRAME) if make is classifier else numbers(FRAME)
+    model = make(recipe="td-s").fit(FRAME, y)
+    model.save(tmp_path / "model")
+    config, weights = read_model(tmp_path / "model")
+    assert config["tabular"]["parameters"].pop("recipe") == "td-s"
+    write_model(tmp_path / "old", config, weights)
+    found = type(model).load(tmp_path / "old", "numpy")
+    assert found.recipe == "td-s"
+    assert_same(found, model)
+    # Trained again, it has the same networks.
+    assert_same(found.fit(FRAME, y), model)
+    make(recipe="td", epochs=2).fit(FRAME, y).save(tmp_path / "td")
+    assert type(model).load(tmp_path / "td", "numpy").recipe == "td"
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
 def test_pickles(make):
     model = make().fit(FRAME, labels(FRAME) if make is classifier else numbers(FRAME))
     assert_same(pickle.loads(pickle.dumps(model)), model)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import nnbackend as nn
 from nnbackend.errors import InvalidInputError, ModelFileError
+from nnbackend.saving.model_file import read_description, read_model
 from nnbackend.support import files
 from nnbackend.support.files import atomic_write
 from tests.conftest import make_backend
@@ -78,6 +79,22 @@ def test_the_file_is_plain_safetensors(tmp_path):
     header_size = int.from_bytes(path.read_bytes()[:8], "little")
     header = json.loads(path.read_bytes()[8 : 8 + header_size])
     assert json.loads(header["__metadata__"]["nnbackend"])["format"] == 1
+
+
+def test_the_description_is_that_of_the_whole_file(tmp_path):
+    net = trained()
+    net.save(tmp_path / "model.safetensors")
+    assert read_description(tmp_path / "model.safetensors") == read_model(tmp_path / "model.safetensors")[0]
+    x, y = images(rows=30)
+    checkpoint = nn.Checkpoint(tmp_path / "run")
+    net.fit(x, y, epochs=1, batch_size=8, loss="softmax_cross_entropy", callbacks=[checkpoint], verbose=False)
+    [path] = (tmp_path / "run").glob("*.safetensors")
+    assert read_description(path) == read_model(path)[0]
+    save_file({"x": np.zeros(3)}, tmp_path / "other.safetensors")
+    (tmp_path / "short.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
+    for name, message in (("other", "not one written by nnbackend"), ("short", "truncated"), ("none", "no such file")):
+        with pytest.raises(ModelFileError, match=message):
+            read_description(tmp_path / f"{name}.safetensors")
 
 
 def test_a_loaded_network_continues_training_with_new_orders(tmp_path):

@@ -78,13 +78,15 @@ class DenseOperations(Namespace):
     def softmax_cross_entropy(
         self, logits: Array, targets: Array, weights: Array | None, gradient: Array, row_losses: Array
     ) -> None:
-        xp = self.xp
-        if targets.ndim == 1:
+        xp, labels = self.xp, targets.ndim == 1
+        if labels:
             targets = self._one_hot(targets, logits)
         shifted = logits - xp.max(logits, axis=1, keepdims=True)
         exponentials = xp.exp(shifted)
         totals, sums = xp.sum(targets, axis=1), xp.sum(exponentials, axis=1)
-        losses = totals * xp.log(sums) - xp.sum(targets * shifted, axis=1)
+        # With labels, the logits of other classes are left out: they may be infinite, and 0 times infinity is NaN.
+        products = xp.where(targets == 0, xp.zeros_like(shifted), shifted) if labels else targets * shifted
+        losses = totals * xp.log(sums) - xp.sum(products, axis=1)
         correct = xp.argmax(logits, axis=1) == xp.argmax(targets, axis=1)
         delta = exponentials * (totals / sums)[:, None] - targets
         self._finish(losses, correct, delta, weights, 1 / logits.shape[0], gradient, row_losses)

@@ -26,30 +26,48 @@ class Tables(Namespace):
         self._write_sum(upstream * (activated - x), share_gradient)
 
     def embed_columns(self, x: Array, vectors: Array, out: Array) -> None:
-        embedded, _, units = vectors.shape
+        xp, (embedded, categories, units), rows = self.xp, vectors.shape, x.shape[0]
         kept = x.shape[1] - embedded
+        codes = x[:, kept:]
+        known = (codes >= 0) & (codes < categories)
+        places = xp.astype(xp.where(known, codes, xp.zeros_like(codes)), xp.int64)
+        places = xp.reshape(places + categories * self._range(embedded, xp.int64), (rows * embedded,))
+        found = xp.take(xp.reshape(vectors, (embedded * categories, units)), places, axis=0)
+        found = xp.where(xp.reshape(known, (rows * embedded, 1)), found, xp.zeros_like(found))
         out[:, :kept] = x[:, :kept]
-        for column in range(embedded):
-            begin = kept + column * units
-            found = self._one_hot_codes(x[:, kept + column], vectors) @ vectors[column, :, :]
-            out[:, begin : begin + units] = found
+        out[:, kept:] = xp.reshape(found, (rows, embedded * units))
 
     def embed_columns_gradient(self, x: Array, upstream: Array, vectors_gradient: Array) -> None:
-        xp, (embedded, _, units) = self.xp, vectors_gradient.shape
+        embedded, _, units = vectors_gradient.shape
         kept = x.shape[1] - embedded
         for column in range(embedded):
             begin = kept + column * units
-            chosen = xp.astype(self._one_hot_codes(x[:, kept + column], vectors_gradient), self.wide)
-            terms = xp.astype(upstream[:, begin : begin + units], self.wide)
-            # A product instead of a scatter, because libraries add up a scatter in any order.
-            total = xp.matrix_transpose(chosen) @ terms
-            vectors_gradient[column, :, :] = xp.astype(total, vectors_gradient.dtype)
+            chosen = self._chosen(x[:, kept + column], vectors_gradient.shape[1])
+            total = self._totals(chosen, self.xp.astype(upstream[:, begin : begin + units], self.wide))
+            vectors_gradient[column, :, :] = self.xp.astype(total, vectors_gradient.dtype)
 
-    def _one_hot_codes(self, codes: Array, vectors: Array) -> Array:
-        """A row for each code: 1 at its category, or only zeros."""
-        numbers = self._range(vectors.shape[1], codes.dtype)
-        below = codes[:, None] >= numbers[None, :]
-        return self.xp.astype(below & (codes[:, None] < numbers[None, :] + 1), vectors.dtype)
+    def _chosen(self, codes: Array, categories: int) -> Array:
+        """Whether each code, (n,), is of each category: (n, categories)."""
+        numbers = self._range(categories, codes.dtype)
+        return (codes[:, None] >= numbers) & (codes[:, None] < numbers + 1)
+
+    def _totals(self, chosen: Array, terms: Array) -> Array:
+        """The sum of the terms of each category.
+
+        A product, because libraries add up a scatter in any order. It takes finite terms only: 0 times infinity is NaN,
+        so an infinite term would reach all categories. Infinities and NaN are counted instead.
+        """
+        xp, units = self.xp, terms.shape[1]
+        finite = xp.where(xp.isfinite(terms), terms, xp.zeros_like(terms))
+        nan = xp.isnan(terms)
+        above, below = (xp.astype(nan | (terms == limit), self.wide) for limit in (math.inf, -math.inf))
+        chosen = xp.astype(xp.matrix_transpose(chosen), self.wide)
+        sums = chosen @ xp.concat([finite, above, below], axis=1)
+        total, above, below = (sums[:, place * units : (place + 1) * units] for place in range(3))
+        total = xp.where(above > 0, xp.full_like(total, math.inf), total)
+        total = xp.where(below > 0, xp.full_like(total, -math.inf), total)
+        # NaN, or infinities of both signs.
+        return xp.where((above > 0) & (below > 0), xp.full_like(total, math.nan), total)
 
     def periodic_columns(
         self,

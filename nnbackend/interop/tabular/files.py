@@ -24,6 +24,9 @@ __all__ = ["StoredTabular", "classes_from", "plain_classes"]
 #: Key of the estimator's description in a file that describes an ensemble, too, and prefix of the names of its arrays.
 _KEY = "tabular"
 
+#: The recipe of files written before there was a choice; the default of the regressor has changed since.
+_OLDEST_RECIPE = "td-s"
+
 #: Parameters that are not in files: the reader chooses where the networks run.
 _NOT_STORED = ("backend", "verbose")
 
@@ -126,7 +129,7 @@ class StoredTabular(ABC):
         arrays = {name.removeprefix(prefix): weights.pop(name) for name in names}
         ensemble = Ensemble.from_file(path, config, weights, chosen)
         try:
-            parameters: dict[str, Any] = {**state["parameters"], "backend": backend}
+            parameters: dict[str, Any] = {"recipe": _OLDEST_RECIPE, **state["parameters"], "backend": backend}
             estimator = cls(**parameters)
             estimator._restore(state, ensemble)
             estimator._set_arrays(arrays)

@@ -262,6 +262,6 @@ def train(
         if history.error is not None:
             raise history.error
     if any(history.interrupted for history in histories):
-        # `fit_many` returns what there is, but scikit-learn's callers expect a fitted estimator or an error.
+        # `fit_many` returns the histories so far, but scikit-learn expects a fitted estimator or an error.
         raise KeyboardInterrupt
     return [keeper.best_epoch for keeper in keepers] if validated else [recipe.epochs] * len(held)
