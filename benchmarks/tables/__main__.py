@@ -1,4 +1,4 @@
-"""``python -m benchmarks.tables [fetch | measure | table]``."""
+"""``python -m benchmarks.tables [fetch | measure | table | picture | seconds | ablation]``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ import numpy as np
 
 import benchmarks.tables
 from benchmarks.tables import ablation, report
-from benchmarks.tables.contenders import CONTENDERS, Make
-from benchmarks.tables.data import QUICK, Table, fetch, tables
+from benchmarks.tables.contenders import CONTENDERS, Make, usable
+from benchmarks.tables.data import QUICK, TIMED, Table, fetch, tables
 
 __all__ = ["main"]
 
+#: What reads or adds to the results of `measure`.
+_OF_TABLES = ("measure", "table", "picture")
+
 FOLDER = Path(__file__).resolve().parents[1] / "results" / "tables"
+
+_PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "tables.png"
 
 _TESTED = 0.25
 
@@ -31,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.what == "fetch":
         fetch(Path(options.data or options.folder or "build/tables"))
         return 0
-    name = "ablation" if options.what == "ablation" else "quick" if options.quick else "tables"
+    name = "quick" if options.quick else "tables" if options.what in _OF_TABLES else options.what
     path = Path(options.out) if options.out else FOLDER / f"{name}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     if options.what == "ablation":
@@ -41,21 +46,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _measure(chosen, options.splits or 1, {**CONTENDERS, **makers}, options.contenders or list(makers), path)
         print(ablation.text(_read(path)))
         return 0
-    if options.what == "measure":
+    if options.what in ("measure", "seconds"):
         splits = options.splits or (2 if options.quick else 5)
-        _measure(_chosen(options), splits, CONTENDERS, options.contenders or list(CONTENDERS), path)
+        _measure(_chosen(options), splits, CONTENDERS, options.contenders or usable(), path)
     results = _read(path)
-    print((report.markdown if options.markdown else report.text)(results) or "nothing has been measured yet")
+    if options.what == "picture":
+        report.draw(results, _PICTURE)
+        print(f"wrote {_PICTURE}")
+        return 0
+    shown = report.seconds if options.what == "seconds" else report.markdown if options.markdown else report.text
+    print(shown(results) or "nothing has been measured yet")
     return 0
 
 
 def _chosen(options: argparse.Namespace) -> list[Table]:
     """The tables that the options ask for."""
     found = tables(Path(options.data or "build/tables"))
-    names = options.tables or (QUICK if options.quick else None)
+    names = options.tables or (QUICK if options.quick else TIMED if options.what == "seconds" else None)
     return [
         table for table in found
-        if (not options.kind or table.kind == options.kind) and (names is None or table.name in names)
+        if (not options.kind or table.kind == options.kind)
+        and (names is None or table.name in names)
+        and (options.half is None or table.tuned_on == (options.half == "tuned"))
     ]  # fmt: skip
 
 
@@ -114,11 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         description=benchmarks.tables.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", default="measure", choices=["fetch", "measure", "table", "ablation"])
+    parser.add_argument("what", nargs="?", default="measure", choices=["fetch", "ablation", "seconds", *_OF_TABLES])
     parser.add_argument("folder", nargs="?", help="for fetch: where the tables go (default: build/tables)")
     parser.add_argument("--data", metavar="FOLDER", help="with the tables (default: build/tables)")
     parser.add_argument("--tables", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--kind", choices=["balanced", "unbalanced", "regression"], help="only tables of this kind")
+    parser.add_argument("--half", choices=["tuned", "other"], help="only tables on which defaults were chosen, or not")
     parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS, *ablation.VARIANTS], metavar="NAME")
     parser.add_argument("--splits", type=int, metavar="N", help="default: 5")
     parser.add_argument("--out", metavar="FILE", help="of results (default: in benchmarks/results/tables)")

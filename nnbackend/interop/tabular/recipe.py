@@ -2,7 +2,8 @@
 
 A learned scale of each feature, hidden layers in the neural tangent parametrisation, Adam with beta2 = 0.95, and a
 learning rate of four cosine waves. Each network keeps its best epoch on rows that are held out. TD adds embeddings of
-numbers and of columns with many categories, learned mixes of activations, and dropout.
+numbers and of columns with many categories, learned mixes of activations, initial weights scaled to the data, weight
+decay, and dropout.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.held_out import drawn_rows
 from nnbackend.ensembles import PerNetwork, fit_many
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
+from nnbackend.interop.tabular.callbacks import DecayWeights, MeanOfEpochs
 from nnbackend.interop.tabular.preparation import FeatureColumns
+from nnbackend.interop.tabular.start import scale_to_data
 from nnbackend.layers import Dense, Dropout, Embedding, Layer, ParametricActivation, PeriodicEmbedding, Scale
-from nnbackend.metrics import Metric
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam
 from nnbackend.schedules import LogCosine
@@ -35,6 +37,10 @@ _SCALE_FACTOR = 6.0
 
 #: Columns with more categories are embedded, as vectors of this length.
 MOST_ONE_HOT, _VECTOR = 8, 8
+
+#: The best epoch is the last one of that many epochs in which the mean of this metric was best. Among the few rows that
+#: small tables hold out, chance decides the best single epoch; and the loss says more about them than the accuracy.
+_MONITOR, _EPOCHS_OF_MEAN = "val_loss", 7
 
 #: Of the learning rate, for embeddings of numbers and for the shares of activations.
 _EMBEDDING_FACTOR, _SHARE_FACTOR = 0.1, 0.1
@@ -65,6 +71,10 @@ class Parts:
         Whether the learning rate has four waves; else it is constant.
     best_epoch : bool
         Whether each network keeps its best epoch, and not the last one.
+    decay : float
+        Of the weights, at first; see :class:`nnbackend.interop.tabular.callbacks.DecayWeights`.
+    scaled_start : bool
+        Whether the initial weights are scaled to the data.
     """
 
     scale: bool = True
@@ -77,21 +87,15 @@ class Parts:
     beta2: float = 0.95
     waves_of_rate: bool = True
     best_epoch: bool = True
+    decay: float = 0.02
+    scaled_start: bool = True
 
 
-#: The recipes by name.
+#: The recipes of the paper by name. Estimators have a choice of their own, "auto".
 RECIPES = {
-    "td-s": Parts(),
+    "td-s": Parts(decay=0.0, scaled_start=False),
     "td": Parts(parametric=True, waves=True, vectors=True, dropout=0.15),
 }
-
-
-def _weighted_accuracy(y_true: HostArray, y_pred: HostArray, sample_weight: HostArray) -> float:
-    """The share of the weight that correct rows have."""
-    return float(sample_weight[y_true == y_pred].sum() / max(sample_weight.sum(), np.finfo(np.float64).tiny))
-
-
-_WEIGHTED = Metric(_weighted_accuracy, "weighted_accuracy", needs="classes")
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ class Recipe:
         At the crests of the waves.
     epochs, batch_size : int
     label_smoothing : float
-    loss, monitor : str
+    loss : str
     outputs : int
     """
 
@@ -119,7 +123,6 @@ class Recipe:
     batch_size: int
     label_smoothing: float
     loss: str
-    monitor: str
     outputs: int
 
     @classmethod
@@ -141,11 +144,12 @@ class Recipe:
             own = getattr(estimator, name)
             task[name] = task[name] if own is None else own
         task["learning_rate"] = above_zero("learning_rate", task["learning_rate"])
+        recipes = {"auto": task.pop("parts"), **RECIPES}
         name = estimator.recipe
-        if not isinstance(name, str) or name not in RECIPES:
-            raise UnknownNameError("recipe", name, RECIPES)
+        if not isinstance(name, str) or name not in recipes:
+            raise UnknownNameError("recipe", name, recipes)
         return cls(
-            parts=replace(RECIPES[name], zero_output=task.pop("zero_output")),
+            parts=replace(recipes[name], zero_output=task.pop("zero_output")),
             hidden_layer_sizes=tuple(positive_integer("hidden_layer_sizes", size) for size in sizes),
             epochs=positive_integer("epochs", estimator.epochs),
             batch_size=positive_integer("batch_size", estimator.batch_size),
@@ -236,12 +240,19 @@ def train(
     KeyboardInterrupt
         The user has interrupted the training.
     """
+    if recipe.parts.scaled_start:
+        for network in networks:
+            scale_to_data(network, rows.x)
     validated = recipe.parts.best_epoch and all(own.any() for own in held)
-    # `val_accuracy` counts rows, whatever their weights.
-    weighted = validated and rows.weights is not None and recipe.monitor == "val_accuracy"
-    monitor, metrics = (f"val_{_WEIGHTED.name}", [_WEIGHTED]) if weighted else (recipe.monitor, [])
-    keepers = [KeepBest(monitor, mode="max" if weighted else "auto") for _ in held if validated]
-    callbacks: list[Iterable[Callback]] = [[keeper] for keeper in keepers] if validated else [[] for _ in held]
+    keepers = [KeepBest(f"mean_{_MONITOR}", mode="min") for _ in held if validated]
+    callbacks: list[Iterable[Callback]] = (
+        [
+            [*_decay(recipe, int((~own).sum())), MeanOfEpochs(_MONITOR, _EPOCHS_OF_MEAN), keeper]
+            for own, keeper in zip(held, keepers, strict=True)
+        ]
+        if validated
+        else [_decay(recipe, len(own)) for own in held]
+    )
     histories = fit_many(
         networks,
         rows.x,
@@ -255,7 +266,6 @@ def train(
         sample_weight=rows.weights,
         label_smoothing=recipe.label_smoothing,
         callbacks=PerNetwork(callbacks),
-        metrics=metrics,
         verbose=verbose,
     )
     for history in histories:
@@ -265,3 +275,11 @@ def train(
         # `fit_many` returns the histories so far, but scikit-learn expects a fitted estimator or an error.
         raise KeyboardInterrupt
     return [keeper.best_epoch for keeper in keepers] if validated else [recipe.epochs] * len(held)
+
+
+def _decay(recipe: Recipe, rows: int) -> list[Callback]:
+    """The weight decay of a network that trains on this number of rows."""
+    if not recipe.parts.decay:
+        return []
+    schedule, steps = recipe.optimizer().schedule, -(-rows // recipe.batch_size)
+    return [DecayWeights(recipe.parts.decay, schedule, recipe.epochs, steps)]

@@ -15,7 +15,7 @@ from nnbackend.errors import InvalidInputError, shown
 from nnbackend.interop.tabular.base import BaseTabular
 from nnbackend.interop.tabular.calibration import Calibration
 from nnbackend.interop.tabular.reading import FROM_DTYPE
-from nnbackend.interop.tabular.recipe import Recipe
+from nnbackend.interop.tabular.recipe import RECIPES, Recipe
 from nnbackend.support.checks import flag
 from nnbackend.support.surroundings import own_error_state
 
@@ -43,12 +43,12 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     ----------
     n_members, categorical_features, max_categories, hidden_layer_sizes, epochs, batch_size, validation_fraction
         As of :class:`nnbackend.TabularClassifier`.
-    recipe : {"td", "td-s"}
-        As there; the default differs, because embeddings and dropout reduce the errors of regression.
+    recipe : {"auto", "td-s", "td"}
+        As there, but "auto" is "td".
     activation : str, optional
         Of the hidden layers. Default: "mish".
     learning_rate : float, optional
-        Of Adam, at the crests of the waves. Default: 0.07.
+        Of Adam, at the crests of the waves. Default: 0.03.
     max_seconds, random_state, backend, dtype, verbose
         As there.
 
@@ -73,11 +73,11 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     _task: ClassVar[Mapping[str, Any]] = {
         "activation": "mish",
-        "learning_rate": 0.07,
+        "learning_rate": 0.03,
         "loss": "mean_squared_error",
         "label_smoothing": 0.0,
-        "monitor": "val_loss",
         "zero_output": False,
+        "parts": RECIPES["td"],
     }
 
     _kind = "regressor"
@@ -95,7 +95,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         *,
         categorical_features: Any = FROM_DTYPE,
         max_categories: int = 100,
-        recipe: str = "td",
+        recipe: str = "auto",
         hidden_layer_sizes: Any = (256, 256, 256),
         activation: str | None = None,
         learning_rate: float | None = None,

@@ -1,0 +1,74 @@
+"""What happens between the epochs of the recipe."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import MutableMapping
+
+import numpy as np
+
+from nnbackend.network import Network
+from nnbackend.schedules import Schedule
+from nnbackend.training import Callback
+
+__all__ = ["DecayWeights", "MeanOfEpochs"]
+
+
+class DecayWeights(Callback):
+    """Weight decay as in AdamW (Loshchilov and Hutter 2019), at the beginning of an epoch for all of its steps at once.
+
+    Each step reduces the weights by the factor ``1 - decay * rate``. `decay` is constant for half of the epochs and
+    then falls to 0 like half a cosine. `rate` is the optimiser's, times the layer's factor, but without the factors of
+    the neural tangent parametrisation. Biases do not decay.
+
+    Parameters
+    ----------
+    decay : float
+    schedule : Schedule
+        Of the learning rate.
+    epochs, steps : int
+        Number of epochs, and of the steps of an epoch.
+    """
+
+    def __init__(self, decay: float, schedule: Schedule, epochs: int, steps: int) -> None:
+        self.decay, self.schedule, self.epochs, self.steps = decay, schedule, epochs, steps
+
+    def on_epoch_begin(self, network: Network, epoch: int) -> None:
+        total = 0.0
+        for step in range(self.steps):
+            time = epoch - 1 + step / self.steps
+            falling = max(0.0, 2 * time / self.epochs - 1)
+            total += self.decay * self.schedule.rate(time) * 0.5 * (1 + math.cos(math.pi * falling))
+        weights = network.get_weights()
+        if total == 0 or not all(np.isfinite(value).all() for value in weights.values()):
+            # Training that diverges ends with its own error.
+            return
+        for name, value in weights.items():
+            if not name.endswith(".bias"):
+                layer = network.layers[int(name.split(".")[1])]
+                value *= value.dtype.type(math.exp(-total * layer.learning_rate_factor))
+        network.set_weights(weights)
+
+
+class MeanOfEpochs(Callback):
+    """Adds the mean of a metric over the last epochs, so that chance decides less about the best epoch.
+
+    Parameters
+    ----------
+    metric : str
+    epochs : int
+    """
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        self.metric, self.epochs = metric, epochs
+        self.name = f"mean_{metric}"
+        self.adds_metrics = (self.name,)
+        self._last: deque[float] = deque(maxlen=epochs)
+
+    def on_train_begin(self, network: Network, epochs: int) -> None:
+        self._last.clear()
+
+    def on_epoch_end(self, network: Network, epoch: int, metrics: MutableMapping[str, float]) -> None:
+        self._last.append(metrics[self.metric])
+        metrics[self.name] = math.fsum(self._last) / len(self._last)
