@@ -96,15 +96,46 @@ def test_weights_that_are_not_finite_are_left_to_the_training():
 
 
 def test_the_mean_is_that_of_the_last_epochs_of_one_training():
-    mean = MeanOfEpochs("val_loss", 3)
+    mean = MeanOfEpochs({"val_loss": 1.0, "val_accuracy": -2.0}, 3)
     for _ in range(2):
         mean.on_train_begin(None, 5)
         seen = []
         for epoch, value in enumerate([5.0, 1.0, 3.0, 2.0, 1.0], 1):
-            metrics = {"val_loss": value}
+            metrics = {"val_loss": value + 1, "val_accuracy": 0.5}
             mean.on_epoch_end(None, epoch, metrics)
-            seen.append(metrics["mean_val_loss"])
+            seen.append(metrics[mean.name])
         assert seen == [5.0, 3.0, 3.0, 2.0, 2.0]
+
+
+def means_of(model, *arguments, monkeypatch):
+    """The terms whose means choose the epochs of a model's networks."""
+    made = []
+
+    class Noted(MeanOfEpochs):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nnbackend.interop.tabular.recipe.MeanOfEpochs", Noted)
+        model.fit(*arguments)
+    return made
+
+
+def test_what_chooses_the_epoch(monkeypatch):
+    x = rows(200)
+    weights, classes = np.ones(200), x[:, 0] > 3
+    settings = {"epochs": 2, "hidden_layer_sizes": [8], "random_state": 0, "backend": "numpy"}
+    regressor, classifier = nn.TabularRegressor(2, **settings), nn.TabularClassifier(2, **settings)
+    probable = nn.TabularClassifier(2, scoring="log_loss", **settings)
+    for model, arguments, terms in (
+        (regressor, (x, x[:, 0], weights), {"val_loss": 1.0}),
+        (probable, (x, classes, weights), {"val_loss": 1.0}),
+        (classifier, (x, classes), {"val_loss": 1.0, "val_accuracy": -1.0}),
+        # `val_accuracy` counts rows, whatever their weights.
+        (classifier, (x, classes, weights), {"val_loss": 1.0, "val_weighted_accuracy": -1.0}),
+    ):
+        assert means_of(model, *arguments, monkeypatch=monkeypatch) == [(terms, 7)] * 2
 
 
 def test_the_estimators_decay_scale_and_choose_by_the_mean(monkeypatch):
@@ -123,7 +154,7 @@ def test_the_estimators_decay_scale_and_choose_by_the_mean(monkeypatch):
     steps = {each[-1] for each in made if each[0] == "DecayWeights"}
     # 160 rows are learned from.
     assert steps == {3}
-    assert [each[1:] for each in made if each[0] == "MeanOfEpochs"] == [("val_loss", 7)] * 2
+    assert [each[1:] for each in made if each[0] == "MeanOfEpochs"] == [({"val_loss": 1.0}, 7)] * 2
     made.clear()
     model.set_params(validation_fraction=0.0).fit(x, x[:, 0])
     assert model.best_epochs_ == [6, 6]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 import numpy as np
 
@@ -52,23 +52,27 @@ class DecayWeights(Callback):
 
 
 class MeanOfEpochs(Callback):
-    """Adds the mean of a metric over the last epochs, so that chance decides less about the best epoch.
+    """Adds the mean of a sum of metrics over the last epochs, so that chance decides less about the best epoch.
 
     Parameters
     ----------
-    metric : str
+    terms : dict of float
+        The factor of each metric in the sum, by name.
     epochs : int
     """
 
-    def __init__(self, metric: str, epochs: int) -> None:
-        self.metric, self.epochs = metric, epochs
-        self.name = f"mean_{metric}"
-        self.adds_metrics = (self.name,)
+    #: The metric that it adds.
+    name = "mean_of_epochs"
+
+    adds_metrics = (name,)
+
+    def __init__(self, terms: Mapping[str, float], epochs: int) -> None:
+        self.terms, self.epochs = terms, epochs
         self._last: deque[float] = deque(maxlen=epochs)
 
     def on_train_begin(self, network: Network, epochs: int) -> None:
         self._last.clear()
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: MutableMapping[str, float]) -> None:
-        self._last.append(metrics[self.metric])
+        self._last.append(math.fsum(factor * metrics[name] for name, factor in self.terms.items()))
         metrics[self.name] = math.fsum(self._last) / len(self._last)

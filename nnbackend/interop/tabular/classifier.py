@@ -31,16 +31,18 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
 
     Networks with defaults made for tables (after RealMLP of Holzmueller et al. 2024 [1]_): features are scaled robustly
     and clipped smoothly, categories become features of their own, and each network trains for 256 epochs with a
-    learning rate in four waves and keeps the epoch with the smallest loss on rows that it holds out, as the mean over
-    seven epochs. The probabilities of all networks are averaged.
+    learning rate in four waves and keeps its best epoch on rows that it holds out, in the mean over seven epochs. The
+    probabilities of all networks are averaged.
 
     Parameters
     ----------
     n_members : int
         Networks that train at once, each from its own initial weights and with other rows held out.
     scoring : {"accuracy", "log_loss"}
-        What matters: the number of correct classes, or the probabilities. Labels are smoothed by 0.1 for "accuracy"
-        and not at all for "log_loss", because smoothing biases probabilities.
+        What matters: the number of correct classes, or the probabilities. The best epoch is that with the smallest loss
+        for "log_loss", and with the smallest sum of the loss and the share of wrong classes for "accuracy". Labels are
+        smoothed by 0.1 for "accuracy" and not at all for "log_loss", because smoothing biases probabilities. All are
+        weighted with `sample_weight`.
     categorical_features : "from_dtype", None, or list of names, indices or truth values
         Columns that are categories even though they hold numbers. Columns of text and of a categorical type always
         are.
@@ -162,7 +164,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):  # type: ignore[misc]
         smoothing = _SMOOTHINGS[self.scoring]
         if self.label_smoothing is not None:
             smoothing = number("label_smoothing", self.label_smoothing, low=0, high=1, below=True)
-        own = {"label_smoothing": smoothing, "outputs": len(self.classes_)}
+        counts = self.scoring == "accuracy"
+        own = {"label_smoothing": smoothing, "counts_errors": counts, "outputs": len(self.classes_)}
         return Recipe.of(self, **self._task, **own)
 
     def _target_state(self) -> dict[str, Any]:

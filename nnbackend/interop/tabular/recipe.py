@@ -23,6 +23,7 @@ from nnbackend.interop.tabular.callbacks import DecayWeights, MeanOfEpochs
 from nnbackend.interop.tabular.preparation import FeatureColumns
 from nnbackend.interop.tabular.start import scale_to_data
 from nnbackend.layers import Dense, Dropout, Embedding, Layer, ParametricActivation, PeriodicEmbedding, Scale
+from nnbackend.metrics import Metric
 from nnbackend.network import Network
 from nnbackend.optimizers import Adam
 from nnbackend.schedules import LogCosine
@@ -38,9 +39,9 @@ _SCALE_FACTOR = 6.0
 #: Columns with more categories are embedded, as vectors of this length.
 MOST_ONE_HOT, _VECTOR = 8, 8
 
-#: The best epoch is the last one of that many epochs in which the mean of this metric was best. Among the few rows that
-#: small tables hold out, chance decides the best single epoch; and the loss says more about them than the accuracy.
-_MONITOR, _EPOCHS_OF_MEAN = "val_loss", 7
+#: The best epoch is the last one of this many whose mean was best: among the few rows that small tables hold out,
+#: chance decides the best single epoch.
+_EPOCHS_OF_MEAN = 7
 
 #: Of the learning rate, for embeddings of numbers and for the shares of activations.
 _EMBEDDING_FACTOR, _SHARE_FACTOR = 0.1, 0.1
@@ -98,6 +99,14 @@ RECIPES = {
 }
 
 
+def _weighted_accuracy(y_true: HostArray, y_pred: HostArray, sample_weight: HostArray) -> float:
+    """The share of the weight that correct rows have."""
+    return float(sample_weight[y_true == y_pred].sum() / max(sample_weight.sum(), np.finfo(np.float64).tiny))
+
+
+_WEIGHTED = Metric(_weighted_accuracy, "weighted_accuracy", needs="classes")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The settings of networks and training; parameters of the estimators, and what a kind of task says.
@@ -112,6 +121,9 @@ class Recipe:
     epochs, batch_size : int
     label_smoothing : float
     loss : str
+    counts_errors : bool
+        Whether the best epoch is that with the smallest sum of the loss and the share of wrong classes, and not only
+        that with the smallest loss.
     outputs : int
     """
 
@@ -123,6 +135,7 @@ class Recipe:
     batch_size: int
     label_smoothing: float
     loss: str
+    counts_errors: bool
     outputs: int
 
     @classmethod
@@ -244,15 +257,16 @@ def train(
         for network in networks:
             scale_to_data(network, rows.x)
     validated = recipe.parts.best_epoch and all(own.any() for own in held)
-    keepers = [KeepBest(f"mean_{_MONITOR}", mode="min") for _ in held if validated]
-    callbacks: list[Iterable[Callback]] = (
-        [
-            [*_decay(recipe, int((~own).sum())), MeanOfEpochs(_MONITOR, _EPOCHS_OF_MEAN), keeper]
-            for own, keeper in zip(held, keepers, strict=True)
-        ]
-        if validated
-        else [_decay(recipe, len(own)) for own in held]
-    )
+    # `val_accuracy` counts rows, whatever their weights.
+    weighted = validated and recipe.counts_errors and rows.weights is not None
+    terms = {"val_loss": 1.0}
+    if recipe.counts_errors:
+        terms[f"val_{_WEIGHTED.name}" if weighted else "val_accuracy"] = -1.0
+    keepers = [KeepBest(MeanOfEpochs.name, mode="min") for _ in held if validated]
+    callbacks: list[Iterable[Callback]] = [_decay(recipe, int((~own).sum()) if validated else len(own)) for own in held]
+    if validated:
+        pairs = zip(callbacks, keepers, strict=True)
+        callbacks = [[*decay, MeanOfEpochs(terms, _EPOCHS_OF_MEAN), keeper] for decay, keeper in pairs]
     histories = fit_many(
         networks,
         rows.x,
@@ -266,6 +280,7 @@ def train(
         sample_weight=rows.weights,
         label_smoothing=recipe.label_smoothing,
         callbacks=PerNetwork(callbacks),
+        metrics=[_WEIGHTED] if weighted else [],
         verbose=verbose,
     )
     for history in histories:

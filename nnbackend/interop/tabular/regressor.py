@@ -76,6 +76,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
         "learning_rate": 0.03,
         "loss": "mean_squared_error",
         "label_smoothing": 0.0,
+        "counts_errors": False,
         "zero_output": False,
         "parts": RECIPES["td"],
     }
