@@ -48,7 +48,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
     activation : str, optional
         Of the hidden layers. Default: "mish".
     learning_rate : float, optional
-        Of Adam, at the crests of the waves. Default: 0.03.
+        Of Adam, at the crests of the waves. Default: 0.02.
     max_seconds, random_state, backend, dtype, verbose
         As there.
 
@@ -73,7 +73,7 @@ class TabularRegressor(RegressorMixin, BaseTabular):  # type: ignore[misc]
 
     _task: ClassVar[Mapping[str, Any]] = {
         "activation": "mish",
-        "learning_rate": 0.03,
+        "learning_rate": 0.02,
         "loss": "mean_squared_error",
         "label_smoothing": 0.0,
         "counts_errors": False,
