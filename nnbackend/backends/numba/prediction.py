@@ -32,6 +32,7 @@ __all__ = [
     "STATE",
     "WAKE",
     "WAKING",
+    "compile_for_threads",
     "copy_finite",
     "dismiss",
     "is_finite",
@@ -293,3 +294,10 @@ def serve(mails, place, waits):
             yield_core()
         if left <= 0 and compare_exchange(mail, READY, ASLEEP):
             return
+
+
+def compile_for_threads() -> None:
+    """Compile what a call needs only if threads meet in some way, and what it therefore may or may not compile."""
+    asleep = np.full((1, MAIL), ASLEEP, np.int64)
+    dismiss(asleep)
+    serve(asleep, 0, 0)
