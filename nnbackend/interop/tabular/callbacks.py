@@ -6,8 +6,6 @@ import math
 from collections import deque
 from collections.abc import Mapping, MutableMapping
 
-import numpy as np
-
 from nnbackend.network import Network
 from nnbackend.schedules import Schedule
 from nnbackend.training import Callback
@@ -40,15 +38,13 @@ class DecayWeights(Callback):
             time = epoch - 1 + step / self.steps
             falling = max(0.0, 2 * time / self.epochs - 1)
             total += self.decay * self.schedule.rate(time) * 0.5 * (1 + math.cos(math.pi * falling))
-        weights = network.get_weights()
-        if total == 0 or not all(np.isfinite(value).all() for value in weights.values()):
-            # Training that diverges ends with its own error.
-            return
-        for name, value in weights.items():
-            if not name.endswith(".bias"):
-                layer = network.layers[int(name.split(".")[1])]
-                value *= value.dtype.type(math.exp(-total * layer.learning_rate_factor))
-        network.set_weights(weights)
+        model = network.model
+        values = model.backend.to_host(model.parameters)
+        for entry in model.layout.entries:
+            if entry.parameter.name != "bias":
+                factor = network.layers[entry.layer].learning_rate_factor
+                entry.view(values)[...] *= values.dtype.type(math.exp(-total * factor))
+        model.backend.write(values, model.parameters)
 
 
 class MeanOfEpochs(Callback):
