@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
@@ -55,6 +57,11 @@ def activation_name(name: Any) -> str:
     """A known activation's name."""
     if name is None:
         return "identity"
+    if isinstance(name, int | np.integer):
+        raise InvalidInputError(
+            f"activation must be a name such as 'relu', received {shown(name)}; a layer takes the number of its outputs "
+            "only, and the number of its inputs from the network"
+        )
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UnknownNameError("activation", name, ACTIVATIONS)
     return name

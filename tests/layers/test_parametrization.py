@@ -119,3 +119,9 @@ def test_errors():
         nn.Dense(3, parametrization="mup")
     with pytest.raises(InvalidInputError, match="learning_rate_factor of parameter 'w' must be above 0"):
         nn.Parameter("w", (3,), nn.Zeros(), learning_rate_factor=0.0)
+
+
+def test_inputs_are_no_argument_of_a_layer():
+    """The order of PyTorch's `Linear(inputs, outputs)`."""
+    with pytest.raises(InvalidInputError, match=r"activation must be a name such as 'relu', received 4; a layer takes"):
+        nn.Dense(3, 4)
