@@ -59,8 +59,8 @@ def activation_name(name: Any) -> str:
         return "identity"
     if isinstance(name, int | np.integer):
         raise InvalidInputError(
-            f"activation must be a name such as 'relu', received {shown(name)}; a layer takes the number of its outputs "
-            "only, and the number of its inputs from the network"
+            f"activation must be a name such as 'relu', received {shown(name)}; a layer takes only the number of its "
+            "outputs, and the number of its inputs from the network"
         )
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise UnknownNameError("activation", name, ACTIVATIONS)
