@@ -21,6 +21,9 @@ _HEAD = ("", "tables", "error ratio", "95 % interval", "smaller error", "than bo
 #: Every contender is compared to it, too.
 _BOOSTING = "HistGradientBoosting"
 
+#: What no choice among the contenders can improve on.
+_BEST = "the best on each table"
+
 _HALF = "tables on which no default was chosen"
 
 
@@ -33,9 +36,22 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[tuple[
             rows = [
                 _row(name, errors) for name in CONTENDERS if errors.get(name, {}).keys() & errors.get(BASE, {}).keys()
             ]
+            if best := _best(errors):
+                rows.append(_row(_BEST, {**errors, _BEST: best}))
             if rows:
                 groups.append((f"{kind}, {which}", rows))
     return groups
+
+
+def _best(errors: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, Mapping[int, float]]:
+    """On each table the errors of the contender whose mean is the smallest, over the splits that it shares with the
+    base."""
+    best = {}
+    for name, theirs in errors.get(BASE, {}).items():
+        known = [own[name] for own in errors.values() if own.get(name, {}).keys() >= theirs.keys()]
+        if len(known) > 1:
+            best[name] = min(known, key=lambda own: float(np.mean([own[split] for split in theirs])))
+    return best
 
 
 def _errors(
@@ -76,10 +92,11 @@ def _row(name: str, errors: Mapping[str, Mapping[str, Mapping[int, float]]]) -> 
     pairs = _pairs(errors[name], errors[BASE])
     mean, low, high = _ratio(pairs)
     boosting = _pairs(errors[name], errors.get(_BOOSTING, {}))
-    counted = _wins(boosting) if len(boosting) and name != _BOOSTING else ""
+    counted = _wins(boosting) if len(boosting) and name not in (_BOOSTING, _BEST) else ""
     if name == BASE:
         return (name, str(len(pairs)), f"{mean:.3f}", "", "", counted)
-    return (name, str(len(pairs)), f"{mean:.3f}", f"{low:.3f} to {high:.3f}", _wins(pairs), counted)
+    wins = "" if name == _BEST else _wins(pairs)
+    return (name, str(len(pairs)), f"{mean:.3f}", f"{low:.3f} to {high:.3f}", wins, counted)
 
 
 def text(results: Sequence[Mapping[str, Any]]) -> str:

@@ -34,6 +34,14 @@ def test_the_report_has_geometric_means_of_ratios():
     assert re.search(r"^\| one network +\| +2 \|", report.markdown(results), re.MULTILINE)
 
 
+def test_the_best_on_each_table_is_a_limit():
+    results = [line("a", BASE, 0.19), line("a", "one network", 0.09), line("b", BASE, 0.19)]
+    results += [line("b", "one network", 0.3), line("b", "8 members", 0.04)]
+    ((_, rows),) = [group for group in report.summary(results) if "all tables" in group[0]]
+    # Ratios of 1/2 and 1/4.
+    assert rows[-1][:3] == ("the best on each table", "2", f"{np.sqrt(1 / 8):.3f}")
+
+
 def test_the_half_that_was_not_tuned_on_is_shown_alone():
     results = [line(name, each, 0.1, tuned_on=name == "a") for name in "ab" for each in (BASE, "one network")]
     assert [rows[0][1] for _, rows in report.summary(results)] == ["2", "1"]
