@@ -11,7 +11,7 @@ from numba.np.arrayobj import make_array, populate_array
 from nnbackend.backends.numba.jit import internal
 from nnbackend.backends.numba.simd import INTEGER
 
-__all__ = ["bits_of", "counts", "matrix", "pointer", "row_at", "vector"]
+__all__ = ["bits_of", "columns_of", "counts", "matrix", "pointer", "row_at", "vector"]
 
 
 @intrinsic
@@ -72,3 +72,12 @@ def bits_of(matrix):
 def _bits_of(matrix):
     integer, sign_free = (np.int32, 0x7FFFFFFF) if matrix.dtype == types.float32 else (np.int64, 0x7FFFFFFFFFFFFFFF)
     return lambda matrix: (carray(pointer(matrix.ctypes.data), matrix.shape, integer), sign_free)
+
+
+@internal
+def columns_of(begin, end):
+    """The bounds of a loop over columns as unsigned integers, which index arrays from the beginning only.
+
+    Signed ones could be negative and count from the end. Numba checks each, and the compiler then uses no vectors.
+    """
+    return np.uintp(begin), np.uintp(end)

@@ -11,6 +11,7 @@ import math
 from functools import partial
 
 from nnbackend.backends.numba.jit import as_written, internal_as_written, jit
+from nnbackend.backends.numba.memory import columns_of
 
 in_any_order = partial(jit, fastmath={"reassoc"})
 
@@ -83,6 +84,7 @@ def batch_norm(
     mean, squares = sums[0], sums[1]
     mean[begin:end] = 0
     squares[begin:end] = 0
+    begin, end = columns_of(begin, end)
     for i in range(rows):
         for j in range(begin, end):
             mean[j] += x[i, j]
@@ -104,6 +106,7 @@ def batch_norm(
 @internal_as_written
 def _by_columns(x, mean, inverse, scale, shift, out, top, bottom, begin, end):
     """``(x - mean) * inverse * scale + shift`` for a block; arrays of size 0 are left out."""
+    begin, end = columns_of(begin, end)
     for i in range(top, bottom):
         for j in range(begin, end):
             out[i, j] = (x[i, j] - mean[j]) * inverse[j]
@@ -125,6 +128,7 @@ def batch_norm_gradient(
     totals, products = sums[0], sums[1]
     totals[begin:end] = 0
     products[begin:end] = 0
+    begin, end = columns_of(begin, end)
     for i in range(rows):
         for j in range(begin, end):
             totals[j] += upstream[i, j]
@@ -166,6 +170,7 @@ def scale_columns(x, scale, out, begin, end):
 def scale_columns_gradient(x, upstream, scale_gradient, sums, begin, end):
     """Columns from `begin` to `end`; `sums` is (columns,) of memory."""
     sums[begin:end] = 0
+    begin, end = columns_of(begin, end)
     for i in range(x.shape[0]):
         for j in range(begin, end):
             sums[j] += upstream[i, j] * x[i, j]
@@ -219,6 +224,7 @@ def layer_norm_scale_gradient(x, statistics, upstream, scale_gradient, sums, beg
     """Columns from `begin` to `end`; `sums` is (2, columns) of memory."""
     totals = sums[0]
     totals[begin:end] = 0
+    begin, end = columns_of(begin, end)
     for i in range(x.shape[0]):
         mean, inverse = statistics[i, 0], statistics[i, 1]
         for j in range(begin, end):

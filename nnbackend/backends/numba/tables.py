@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from nnbackend.backends.numba.jit import as_written, internal_as_written
+from nnbackend.backends.numba.memory import columns_of
 
 
 @as_written
@@ -20,6 +21,7 @@ def mix_columns(x, activated, share, out, begin, end):
 def mix_columns_gradient(x, activated, upstream, share_gradient, sums, begin, end):
     """Columns from `begin` to `end`; `sums` is (columns,) of memory."""
     sums[begin:end] = 0
+    begin, end = columns_of(begin, end)
     for i in range(x.shape[0]):
         for j in range(begin, end):
             sums[j] += upstream[i, j] * (activated[i, j] - x[i, j])
@@ -163,15 +165,15 @@ def periodic_columns_gradient(
         for i in range(x.shape[0]):
             of, value, first = j * (1 + units) + 1, x[i, j], j * waves
             slopes[:] = 0
-            # The waves are the innermost loop, which the compiler turns into vectors.
+            # The waves are the innermost loop, which the compiler turns into vectors if no index may be negative.
             for m in range(units):
                 up = upstream[i, of + m]
                 sums[m, waves] += up
                 for k in range(waves):
-                    sums[m, k] += cosines[i, first + k] * up
+                    sums[m, k] += cosines[i, np.uintp(first + k)] * up
                     slopes[k] += transposed[m, k] * up
             for k in range(waves):
-                slope = slopes[k] * -sines[i, first + k]
+                slope = slopes[k] * -sines[i, np.uintp(first + k)]
                 sums[units, k] += slope
                 sums[units + 1, k] += slope * value
         for m in range(units):
