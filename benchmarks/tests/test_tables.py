@@ -56,6 +56,13 @@ def test_splits_that_only_one_contender_has_do_not_count():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["tables", "seconds", "ablation"])
+def test_the_texts_are_those_of_the_stored_results(name):
+    shown = {"tables": report.text, "seconds": report.seconds, "ablation": ablation.text}[name]
+    stored = (command.FOLDER / f"{name}.jsonl").read_text().splitlines()
+    assert (command.FOLDER / f"{name}.txt").read_text() == shown([json.loads(each) for each in stored]) + "\n"
+
+
 def test_seconds_are_compared_in_the_same_round():
     times = {"one network": (1.0, 6.0, 3.0), REALMLP: (2.0, 3.0, 3.0)}
     results = [
