@@ -18,7 +18,8 @@ class DecayWeights(Callback):
 
     Each step reduces the weights by the factor ``1 - decay * rate``. `decay` is constant for half of the epochs and
     then falls to 0 like half a cosine. `rate` is the optimiser's, times the layer's factor, but without the factors of
-    the neural tangent parametrisation. Biases do not decay.
+    the neural tangent parametrisation. Biases do not decay; all other parameters do, such as factors of features,
+    vectors of categories, and frequencies and phases of waves.
 
     Parameters
     ----------
