@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,13 +60,13 @@ def test_the_networks_use_every_operation_activation_and_pool():
 
 def test_what_only_threads_that_meet_need_is_compiled(monkeypatch):
     names, seen = ("dismiss", "run_open", "serve"), set()
+
+    def noted(name, function, *arguments):
+        seen.add((name, *map(typeof, arguments)))
+        return function(*arguments)
+
     for name in names:
-
-        def noted(*arguments, name=name, function=getattr(prediction, name)):
-            seen.add((name, *map(typeof, arguments)))
-            return function(*arguments)
-
-        monkeypatch.setattr(prediction, name, noted)
+        monkeypatch.setattr(prediction, name, partial(noted, name, getattr(prediction, name)))
     prediction.compile_for_threads()
     compiled = set(seen)
     assert {name for name, *_ in compiled} == set(names)
