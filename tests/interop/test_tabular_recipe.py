@@ -108,6 +108,13 @@ def test_the_mean_is_that_of_the_last_epochs_of_one_training():
         assert seen == [5.0, 3.0, 3.0, 2.0, 2.0]
 
 
+def test_the_mean_of_losses_whose_sum_overflows_is_infinite():
+    mean, metrics = MeanOfEpochs({"val_loss": 1.0}, 3), {"val_loss": 1e308}
+    for expected in (1e308, math.inf):
+        mean.on_epoch_end(None, 1, metrics)
+        assert metrics[mean.name] == expected
+
+
 @pytest.mark.parametrize("power", [-1050, -1000, 0, 1000, 1023])
 def test_the_share_of_correct_rows_is_that_of_weights_of_any_magnitude(power):
     weights = np.ldexp([1.5, 1.0, 0.5, 1.0], power)

@@ -72,4 +72,8 @@ class MeanOfEpochs(Callback):
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: MutableMapping[str, float]) -> None:
         self._last.append(math.fsum(factor * metrics[name] for name, factor in self.terms.items()))
-        metrics[self.name] = math.fsum(self._last) / len(self._last)
+        try:
+            metrics[self.name] = math.fsum(self._last) / len(self._last)
+        except OverflowError:
+            # A training in float64 that is about to diverge.
+            metrics[self.name] = math.inf
