@@ -47,7 +47,7 @@ def philox4x32(counter: tuple[Words, Words, Words, Words], key: tuple[int, int])
         )
         k0 = (k0 + WEYL[0]) & 0xFFFFFFFF
         k1 = (k1 + WEYL[1]) & 0xFFFFFFFF
-    result = np.empty((max(map(len, counter)), 4), np.uint32)
+    result = np.empty((*np.broadcast_shapes(*map(np.shape, counter)), 4), np.uint32)
     for column, words in enumerate((c0, c1, c2, c3)):
         result[:, column] = words
     return result

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbackend.data.weights import multiply_weights
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.metrics.formulas import METRICS, Formula, Task, top_accuracy
 from nnbackend.support.attributes import Guarded
@@ -255,7 +256,8 @@ class MetricSet:
         if isinstance(metric, str):
             formula = _formula(f"{metric}_macro" if self._several and metric in _OF_CLASS_1 else metric)
             true = rows.true
-            weights = np.ones(len(true)) if rows.weights is None else rows.weights
+            # Products of weights that are very large or small would overflow or be zero.
+            weights = np.ones(len(true)) if rows.weights is None else multiply_weights([rows.weights])[0]
             predicted = rows.classes if formula.needs == "classes" else rows.predicted.astype(np.float64)
             if formula.needs == "predictions" and self._task == "classes" and predicted.shape[1] == 1:
                 predicted = np.hstack([1 - predicted, predicted])

@@ -7,19 +7,24 @@ import platform
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numba import typeof
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import OPERATIONS
 from nnbackend.backends.image_operations import POOLS
-from nnbackend.backends.numba import NumbaBackend
+from nnbackend.backends.numba import NumbaBackend, prediction
 from nnbackend.backends.numba.compiled import KINDS, kind_of
 from nnbackend.backends.numba.convolution_tiles import kernel_of
 from nnbackend.backends.numpy import NumpyBackend
 from nnbackend.cli import main
 from nnbackend.cli.warmup_networks import warmup_networks
+from nnbackend.layers import Dense
+from nnbackend.network import Network
 from tests.locks import adopt_kernels
 
 #: Operations that run before a step is recorded or after it has run.
@@ -51,6 +56,26 @@ def test_the_networks_use_every_operation_activation_and_pool():
         network.run()
     assert set(OPERATIONS) - OUTSIDE_OF_STEPS <= seen
     assert {*ACTIVATIONS, *POOLS} <= seen
+
+
+def test_what_only_threads_that_meet_need_is_compiled(monkeypatch):
+    names, seen = ("dismiss", "run_open", "serve"), set()
+
+    def noted(name, function, *arguments):
+        seen.add((name, *map(typeof, arguments)))
+        return function(*arguments)
+
+    for name in names:
+        monkeypatch.setattr(prediction, name, partial(noted, name, getattr(prediction, name)))
+    prediction.compile_for_threads()
+    compiled = set(seen)
+    assert {name for name, *_ in compiled} == set(names)
+    network = Network([Dense(256), Dense(3)], 30, backend=NumbaBackend(threads=2), seed=0, input_scale=1.0)
+    for _ in range(3):
+        network.predict(np.ones((20_000, 30), np.float32))
+    network.fit(np.ones((600, 30), np.float32), np.ones((600, 3), np.float32), epochs=2, loss="mse", verbose=False)
+    assert "run_open" in {name for name, *_ in seen}
+    assert seen == compiled
 
 
 def test_the_networks_use_every_compiled_function():

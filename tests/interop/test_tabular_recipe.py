@@ -10,6 +10,7 @@ import pytest
 
 import nnbackend as nn
 from nnbackend.interop.tabular.callbacks import DecayWeights, MeanOfEpochs
+from nnbackend.interop.tabular.recipe import _weighted_accuracy
 from nnbackend.interop.tabular.start import scale_to_data
 from nnbackend.schedules import Constant
 
@@ -105,6 +106,20 @@ def test_the_mean_is_that_of_the_last_epochs_of_one_training():
             mean.on_epoch_end(None, epoch, metrics)
             seen.append(metrics[mean.name])
         assert seen == [5.0, 3.0, 3.0, 2.0, 2.0]
+
+
+def test_the_mean_of_losses_whose_sum_overflows_is_infinite():
+    mean, metrics = MeanOfEpochs({"val_loss": 1.0}, 3), {"val_loss": 1e308}
+    for expected in (1e308, math.inf):
+        mean.on_epoch_end(None, 1, metrics)
+        assert metrics[mean.name] == expected
+
+
+@pytest.mark.parametrize("power", [-1050, -1000, 0, 1000, 1023])
+def test_the_share_of_correct_rows_is_that_of_weights_of_any_magnitude(power):
+    weights = np.ldexp([1.5, 1.0, 0.5, 1.0], power)
+    with np.errstate(all="raise"):
+        assert _weighted_accuracy(np.array([0, 1, 1, 0]), np.array([0, 1, 0, 1]), weights) == 0.625
 
 
 def means_of(model, *arguments, monkeypatch):

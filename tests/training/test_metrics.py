@@ -97,6 +97,16 @@ def test_values_are_scikit_learn_s(task, weighted):
         assert found[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
 
 
+@pytest.mark.parametrize("power", [-1050, -600, 600, 1022])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_magnitude_of_all_weights_together_changes_nothing(task, power):
+    loss, y = TASKS[task]
+    net, names, weights = network(task), names_of(task), 1.0 + np.arange(ROWS) % 3
+    found = net.evaluate(X, y, loss=loss, metrics=names, sample_weight=np.ldexp(weights, power))
+    # Powers of two cause no rounding.
+    assert found == net.evaluate(X, y, loss=loss, metrics=names, sample_weight=weights)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_fit_computes_them_after_every_epoch(backend, task):
     loss, y = TASKS[task]

@@ -301,3 +301,5 @@ def compile_for_threads() -> None:
     asleep = np.full((1, MAIL), ASLEEP, np.int64)
     dismiss(asleep)
     serve(asleep, 0, 0)
+    # Runs nothing, because a thread is asleep.
+    run_open(np.zeros((0, 1), np.int64), np.zeros(1, np.int64), 0, asleep, True)

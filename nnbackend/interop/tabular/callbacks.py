@@ -18,7 +18,8 @@ class DecayWeights(Callback):
 
     Each step reduces the weights by the factor ``1 - decay * rate``. `decay` is constant for half of the epochs and
     then falls to 0 like half a cosine. `rate` is the optimiser's, times the layer's factor, but without the factors of
-    the neural tangent parametrisation. Biases do not decay.
+    the neural tangent parametrisation. Biases do not decay; all other parameters do, such as factors of features,
+    vectors of categories, and frequencies and phases of waves.
 
     Parameters
     ----------
@@ -71,4 +72,8 @@ class MeanOfEpochs(Callback):
 
     def on_epoch_end(self, network: Network, epoch: int, metrics: MutableMapping[str, float]) -> None:
         self._last.append(math.fsum(factor * metrics[name] for name, factor in self.terms.items()))
-        metrics[self.name] = math.fsum(self._last) / len(self._last)
+        try:
+            metrics[self.name] = math.fsum(self._last) / len(self._last)
+        except OverflowError:
+            # A training in float64 that is about to diverge.
+            metrics[self.name] = math.inf

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nnbackend.backends.contract import Backend, HostArray
 from nnbackend.data.held_out import drawn_rows
+from nnbackend.data.weights import multiply_weights
 from nnbackend.ensembles import PerNetwork, fit_many
 from nnbackend.errors import InvalidInputError, UnknownNameError, shown
 from nnbackend.interop.tabular.callbacks import DecayWeights, MeanOfEpochs
@@ -101,7 +102,9 @@ RECIPES = {
 
 def _weighted_accuracy(y_true: HostArray, y_pred: HostArray, sample_weight: HostArray) -> float:
     """The share of the weight that correct rows have."""
-    return float(sample_weight[y_true == y_pred].sum() / max(sample_weight.sum(), np.finfo(np.float64).tiny))
+    # The sum of weights as large as floats can be would be infinite.
+    weights, _ = multiply_weights([sample_weight])
+    return float(weights[y_true == y_pred].sum() / max(weights.sum(), np.finfo(np.float64).tiny))
 
 
 _WEIGHTED = Metric(_weighted_accuracy, "weighted_accuracy", needs="classes")
