@@ -63,6 +63,21 @@ def test_hidden_units_start_with_a_standard_deviation_of_1(backend, layers):
         np.testing.assert_array_equal(after[name], value)
 
 
+def test_the_start_has_the_same_bits_for_any_number_of_threads():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    generator = np.random.default_rng(0)
+    for features in range(100, 800, 70):
+        x, found = generator.normal(size=(700, features)), []
+        for threads in (1, 2):
+            network = nn.Network(
+                [nn.Dense(256), nn.Dense(1)], features, backend="numpy", dtype="float64", seed=0, input_scale=1.0
+            )
+            with threadpoolctl.threadpool_limits(threads):
+                scale_to_data(network, x)
+            found.append(network.get_weights()["layers.0.weight"])
+        np.testing.assert_array_equal(*found)
+
+
 def test_units_that_are_the_same_for_all_rows_keep_their_weights():
     network = nn.Network([nn.Dense(3, "selu"), nn.Dense(1)], 2, backend="numpy", seed=0, input_scale=1.0)
     before = network.get_weights()

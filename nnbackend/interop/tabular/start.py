@@ -7,6 +7,7 @@ import copy
 import numpy as np
 
 from nnbackend.backends.contract import HostArray
+from nnbackend.backends.products import ALONE
 from nnbackend.layers import Dense
 from nnbackend.network import Network
 
@@ -36,7 +37,9 @@ def scale_to_data(network: Network, x: HostArray) -> None:
         prefix = f"layers.{place}."
         own = {name: value.astype(np.float64) for name, value in weights.items() if name.startswith(prefix)}
         if isinstance(layer, Dense):
-            deviations = (values @ own[f"{prefix}weight"]).std(axis=0)
+            # With several threads, the order of BLAS's sums depends on their number.
+            with ALONE:
+                deviations = (values @ own[f"{prefix}weight"]).std(axis=0)
             own[f"{prefix}weight"] /= np.where(deviations > _LEAST, deviations, 1.0)
         weights |= own
         # On every backend, the host computes the same values.
