@@ -320,11 +320,25 @@ def test_errors_of_predictions():
 def test_a_divergence_is_an_error_and_leaves_the_estimator_as_it_was():
     model = regressor(epochs=3).fit(FRAME, numbers(FRAME))
     before = model.predict(FRAME)
-    model.learning_rate = 1e30
+    model.set_params(learning_rate=1e30, recipe="td-s")
     with pytest.raises(TrainingDivergedError):
         model.fit(np.arange(20.0).reshape(10, 2), np.arange(10.0))
     assert model.predict(FRAME).tobytes() == before.tobytes()
     assert model.n_features_in_ == 5
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_weights_of_too_few_rows_to_hold_some_out(make):
+    weights = np.zeros(len(FRAME))
+    weights[3] = 1
+    y = (labels if make is classifier else numbers)(FRAME)
+    with pytest.raises(InvalidInputError, match=rf"sample_weight is above 0 for only 1 of {len(FRAME)} rows, too few"):
+        make(epochs=1).fit(FRAME, y, weights)
+
+
+def test_a_rate_at_which_weights_would_vanish_is_refused():
+    with pytest.raises(InvalidInputError, match=r"learning_rate must be below 8.3, received 10.0: weights decay"):
+        regressor(learning_rate=10.0).fit(FRAME, numbers(FRAME))
 
 
 def test_rows_without_weight_do_not_choose_the_best_epoch():

@@ -8,6 +8,7 @@ decay, and dropout.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -164,8 +165,16 @@ class Recipe:
         name = estimator.recipe
         if not isinstance(name, str) or name not in recipes:
             raise UnknownNameError("recipe", name, recipes)
+        parts = replace(recipes[name], zero_output=task.pop("zero_output"))
+        largest = 1 / (_SCALE_FACTOR * parts.decay) if parts.decay else math.inf
+        if task["learning_rate"] >= largest:
+            # Training could not diverge, and would end without an error.
+            raise InvalidInputError(
+                f"learning_rate must be below {largest:.1f}, received {shown(task['learning_rate'])}: weights decay at "
+                "this rate, and a single step would remove them; usual rates are below 0.1"
+            )
         return cls(
-            parts=replace(recipes[name], zero_output=task.pop("zero_output")),
+            parts=parts,
             hidden_layer_sizes=tuple(positive_integer("hidden_layer_sizes", size) for size in sizes),
             epochs=positive_integer("epochs", estimator.epochs),
             batch_size=positive_integer("batch_size", estimator.batch_size),
@@ -234,9 +243,23 @@ def members_of(
 
 
 def held_out(rows: Rows, fraction: float, seeds: Sequence[int]) -> list[npt.NDArray[np.bool_]]:
-    """Which rows each network keeps for validation; none if there are too few rows."""
+    """Which rows each network keeps for validation; none if there are too few rows.
+
+    Raises
+    ------
+    InvalidInputError
+        The fraction is out of range, or all weights are 0 of the rows that a network holds out, or of the others.
+    """
     fraction = number("validation_fraction", fraction, low=0, high=1, below=True)
-    return [drawn_rows(rows.classes, len(rows.x), fraction, seed) for seed in seeds]
+    held = [drawn_rows(rows.classes, len(rows.x), fraction, seed) for seed in seeds]
+    if rows.weights is not None:
+        for own in held:
+            if own.any() and not (rows.weights[own].any() and rows.weights[~own].any()):
+                raise InvalidInputError(
+                    f"sample_weight is above 0 for only {np.count_nonzero(rows.weights)} of {len(own)} rows, too few "
+                    "to hold some out and learn from others; give weights to more rows, or validation_fraction=0"
+                )
+    return held
 
 
 def train(
