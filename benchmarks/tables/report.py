@@ -154,7 +154,10 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
             color = "tab:blue" if name in ("one network", "8 members") else "tab:gray"
             axis.plot([low, high], [place, place], color=color, linewidth=2)
             axis.plot([mean], [place], "o", color=color)
-            axis.annotate(f"{mean:.2f}", (mean, place), (0, 6), textcoords="offset points", ha="center", fontsize=9)
+            label = axis.annotate(
+                f"{mean:.2f}", (mean, place), (0, 6), textcoords="offset points", ha="center", fontsize=9
+            )
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axis.axvline(1, color="black", linewidth=0.8)
         axis.set_yticks(range(len(names)), list(reversed(names)))
         axis.set_ylim(-0.6, len(names) - 0.2)
