@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 from nnbackend.backends.activations import ACTIVATIONS
 from nnbackend.backends.contract import Array
@@ -57,7 +56,7 @@ def activation_name(name: Any) -> str:
     """A known activation's name."""
     if name is None:
         return "identity"
-    if isinstance(name, int | np.integer):
+    if isinstance(name, Integral):
         raise InvalidInputError(
             f"activation must be a name such as 'relu', received {shown(name)}; a layer takes only the number of its "
             "outputs, and the number of its inputs from the network"

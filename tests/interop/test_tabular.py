@@ -332,7 +332,9 @@ def test_weights_of_too_few_rows_to_hold_some_out(make):
     weights = np.zeros(len(FRAME))
     weights[3] = 1
     y = (labels if make is classifier else numbers)(FRAME)
-    with pytest.raises(InvalidInputError, match=rf"sample_weight is above 0 for only 1 of {len(FRAME)} rows, too few"):
+    with pytest.raises(
+        InvalidInputError, match=rf"sample_weight is zero for all but 1 of {len(FRAME)} rows, which are"
+    ):
         make(epochs=1).fit(FRAME, y, weights)
 
 

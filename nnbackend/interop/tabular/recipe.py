@@ -256,8 +256,9 @@ def held_out(rows: Rows, fraction: float, seeds: Sequence[int]) -> list[npt.NDAr
         for own in held:
             if own.any() and not (rows.weights[own].any() and rows.weights[~own].any()):
                 raise InvalidInputError(
-                    f"sample_weight is above 0 for only {np.count_nonzero(rows.weights)} of {len(own)} rows, too few "
-                    "to hold some out and learn from others; give weights to more rows, or validation_fraction=0"
+                    f"sample_weight is zero for all but {np.count_nonzero(rows.weights)} of {len(own)} rows, which are "
+                    "too few to hold some out and learn from others; give weights to more rows, or "
+                    "validation_fraction=0"
                 )
     return held
 
