@@ -184,16 +184,18 @@ def test_networks_share_the_threads_that_would_have_nothing_to_do(count, threads
         for seed in range(count)
     ]
     options = {"batch_size": 100, "loss": LOSS, "optimizer": nn.SGD(0.1)}
-    nn.fit_many(networks, x, y, epochs=[9, *[2] * (count - 1)], **options)
+    # Enough that the first network is also the last one where a thread of another has to wait for a core.
+    epochs = 100
+    nn.fit_many(networks, x, y, epochs=[epochs, *[2] * (count - 1)], **options)
     numbers = [number for _, _, _, number in shared]
     if count > threads:
-        # Of 17 epochs, those of the last network.
-        assert len(numbers) <= 9
+        # Of all epochs, those of the last network.
+        assert len(numbers) <= epochs
     else:
         assert numbers[0] == threads // count
     assert numbers[-1] == max(numbers) == most
     expected = nn.Network([nn.Dense(700, activation="relu"), nn.Dense(4)], 200, backend="numba", seed=0)
-    expected.fit(x, y, epochs=9, **options)
+    expected.fit(x, y, epochs=epochs, **options)
     assert same_weights(expected, networks[0])
 
 
