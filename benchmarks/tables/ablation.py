@@ -11,6 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 import nnbackend as nn
+from benchmarks.tables.report import ADDED, mean_ratio
 from nnbackend.interop.tabular import preparation
 from nnbackend.interop.tabular.recipe import RECIPES, Recipe
 
@@ -24,8 +25,6 @@ TABLES = (
 
 #: The variants are compared to this one, the estimators' default.
 FULL = "auto"
-
-_ADDED, _RESAMPLED = 0.01, 2000
 
 
 def _parts(**changes: Any) -> Callable[[Recipe], Recipe]:
@@ -130,9 +129,8 @@ def text(results: Sequence[Mapping[str, Any]]) -> str:
 def _row(name: str, own: Mapping[tuple[str, int], float], full: Mapping[tuple[str, int], float]) -> str:
     ratios: dict[str, list[float]] = {}
     for key in own.keys() & full.keys():
-        ratios.setdefault(key[0], []).append(float(np.log((own[key] + _ADDED) / (full[key] + _ADDED))))
+        ratios.setdefault(key[0], []).append(float(np.log((own[key] + ADDED) / (full[key] + ADDED))))
     logarithms = np.array([np.mean(ratios[table]) for table in sorted(ratios)])
-    picks = np.random.default_rng(0).integers(0, len(logarithms), (_RESAMPLED, len(logarithms)))
-    low, high = np.exp(np.quantile(logarithms[picks].mean(axis=1), [0.025, 0.975]))
+    mean, low, high = mean_ratio(logarithms)
     interval = "" if name == FULL else f"{low:.3f} to {high:.3f}"
-    return f"{name:40} {len(logarithms):6}  {np.exp(logarithms.mean()):.3f}  {interval}".rstrip()
+    return f"{name:40} {len(logarithms):6}  {mean:.3f}  {interval}".rstrip()

@@ -10,10 +10,13 @@ import numpy as np
 
 from benchmarks.peers.markdown import markdown as table
 from benchmarks.tables.contenders import BASE, CONTENDERS, REALMLP
+from nnbackend.cli.text import aligned
 
-__all__ = ["draw", "markdown", "seconds", "summary", "text"]
+__all__ = ["ADDED", "draw", "markdown", "mean_ratio", "seconds", "summary", "text"]
 
-_ADDED = 0.01
+#: To both errors of a ratio, so that tables with hardly any errors do not decide.
+ADDED = 0.01
+
 _RESAMPLED = 2000
 
 _HEAD = ("", "tables", "error ratio", "95 % interval", "smaller error", "than boosting")
@@ -77,8 +80,12 @@ def _pairs(own: Mapping[str, Mapping[int, float]], theirs: Mapping[str, Mapping[
 
 def _ratio(pairs: np.ndarray) -> tuple[float, float, float]:
     """The geometric mean of the ratios, and its interval over resampled tables."""
-    logarithms = np.log((pairs[:, 0] + _ADDED) / (pairs[:, 1] + _ADDED))
-    picks = np.random.default_rng(0).integers(0, len(pairs), (_RESAMPLED, len(pairs)))
+    return mean_ratio(np.log((pairs[:, 0] + ADDED) / (pairs[:, 1] + ADDED)))
+
+
+def mean_ratio(logarithms: np.ndarray) -> tuple[float, float, float]:
+    """The geometric mean of ratios, (tables,), from their logarithms, and its 95 % interval over resampled tables."""
+    picks = np.random.default_rng(0).integers(0, len(logarithms), (_RESAMPLED, len(logarithms)))
     low, high = np.exp(np.quantile(logarithms[picks].mean(axis=1), [0.025, 0.975]))
     return float(np.exp(logarithms.mean())), float(low), float(high)
 
@@ -103,13 +110,8 @@ def text(results: Sequence[Mapping[str, Any]]) -> str:
     """As text in columns."""
     lines = []
     for title, rows in summary(results):
-        lines += [title, *_aligned([_HEAD, *rows]), ""]
+        lines += [title, aligned([_HEAD, *rows]), ""]
     return "\n".join(lines).rstrip()
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def markdown(results: Sequence[Mapping[str, Any]]) -> str:
@@ -135,7 +137,7 @@ def seconds(results: Sequence[Mapping[str, Any]]) -> str:
             ratio = f" ({np.median(ratios):.2f} x)" if ratios and name != REALMLP else ""
             cells.append(f"{np.median(list(mine.values())):.2f} s{ratio}" if mine else "")
         rows.append((name, *cells))
-    return "\n".join(_aligned(rows))
+    return aligned(rows)
 
 
 def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:

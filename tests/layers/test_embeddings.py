@@ -125,3 +125,21 @@ def test_errors():
             nn.ParametricActivation(name)
     with pytest.raises(UnknownNameError):
         nn.ParametricActivation("sleu")
+
+
+def test_waves_are_those_of_any_angle(backend):
+    """All quadrants, and angles of which the remainder of a division by a quarter turn is hard to compute."""
+    net = nn.Network([nn.PeriodicEmbedding(1, units=2, waves=2)], 1, backend=backend, dtype="float64", input_scale=1.0)
+    net.set_weights(
+        {
+            "layers.0.frequencies": np.ones((1, 2)),
+            "layers.0.phases": np.zeros((1, 2)),
+            "layers.0.weight": np.array([[[1.0], [0.0]]]),
+            "layers.0.bias": np.zeros((1, 1)),
+        }
+    )
+    x = np.concatenate([np.linspace(-2, 2, 41), [3e3, 2e4, -1e7, 1e12, -1e15, 1e-300]])[:, None]
+    for rows in (x, x[:41], *x[:, None, :]):
+        found = net.predict(rows)
+        np.testing.assert_array_equal(found[:, 0], rows[:, 0])
+        np.testing.assert_allclose(found[:, 1], np.cos(2 * np.pi * rows[:, 0]), rtol=0, atol=1e-14)
